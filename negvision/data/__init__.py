@@ -1,0 +1,1 @@
+"""Embedded data sets, generated at first use from what the dependencies ship."""

@@ -1,0 +1,1 @@
+"""Detection: assigners, heads, datasets, metrics and hooks that plug into mmdet configs."""

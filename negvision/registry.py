@@ -1,0 +1,22 @@
+"""The suite's registries, children of MMEngine's.
+
+A config names a component as ``negvision.Name``; MMEngine then imports this module by the scope
+in front of the dot, so no config needs ``custom_imports`` and nothing has to be imported first.
+"""
+
+from mmengine import registry as mmengine_registry
+from mmengine.registry import Registry
+
+
+def _child(parent: Registry, *locations: str) -> Registry:
+    return Registry(parent.name, parent=parent, scope="negvision", locations=list(locations))
+
+
+DATASETS = _child(mmengine_registry.DATASETS, "negvision.detection.datasets")
+TRANSFORMS = _child(mmengine_registry.TRANSFORMS, "negvision.detection.datasets")
+MODELS = _child(mmengine_registry.MODELS, "negvision.detection.heads")
+TASK_UTILS = _child(mmengine_registry.TASK_UTILS, "negvision.detection.assigners")
+METRICS = _child(mmengine_registry.METRICS, "negvision.detection.metrics")
+HOOKS = _child(
+    mmengine_registry.HOOKS, "negvision.engine.hooks", "negvision.detection.hooks"
+)
