@@ -1,9 +1,28 @@
 """An import hook for ``mmcv._ext``, asked only after every other finder has failed."""
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
+
+SUBSTITUTE = "negvision.compat.mmcv_ext"
+
+
+class SubstituteLoader(importlib.abc.Loader):
+    """Fill ``mmcv._ext`` with the functions of :mod:`negvision.compat.mmcv_ext`.
+
+    The functions are copied into a module of its own rather than the substitute being aliased:
+    the import machinery would otherwise write the name ``mmcv._ext`` into the substitute's spec.
+    """
+
+    def exec_module(self, module):
+        substitute = importlib.import_module(SUBSTITUTE)
+        module.__doc__ = substitute.__doc__
+        module.__file__ = substitute.__file__
+        module.__getattr__ = substitute.__getattr__
+        for name in substitute.__all__:
+            setattr(module, name, getattr(substitute, name))
 
 
 class MMCVExtFinder(importlib.abc.MetaPathFinder):
@@ -16,10 +35,8 @@ class MMCVExtFinder(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname, path=None, target=None):
         if fullname != "mmcv._ext":
             return None
-        substitute = importlib.util.find_spec("negvision.compat.mmcv_ext")
-        return importlib.util.spec_from_file_location(
-            fullname, substitute.origin, submodule_search_locations=None
-        )
+        origin = importlib.util.find_spec(SUBSTITUTE).origin
+        return importlib.machinery.ModuleSpec(fullname, SubstituteLoader(), origin=origin)
 
 
 def provide_mmcv_ext() -> None:

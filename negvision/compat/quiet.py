@@ -1,0 +1,31 @@
+"""Import OpenMMLab without the lines it prints about optional parts that nobody asked for."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+
+# mmdet prints these while mmdet.datasets is imported, once for its data sets and once for its
+# transforms, through mmengine's print_log without a logger: there the level (DEBUG) is ignored.
+KNOWN_LINES = ("Could not import OneDL. Skipping OneDL datasets.",)
+
+
+@contextlib.contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Drop the lines of :data:`KNOWN_LINES` from what is printed inside of the block.
+
+    All other output reaches ``sys.stdout`` when the block ends, also where it ends with an
+    exception; warnings and ``sys.stderr`` are not touched.
+
+    Example:
+        >>> with quiet_imports():
+        ...     import mmdet.datasets
+    """
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(captured):
+            yield
+    finally:
+        for line in captured.getvalue().splitlines(keepends=True):
+            if line.strip() not in KNOWN_LINES:
+                sys.stdout.write(line)

@@ -1,0 +1,188 @@
+"""Which versions of the stack are installed, which of them do not go together, and the remedy.
+
+Reads the metadata of installed distributions and imports neither torch nor OpenMMLab.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+MINIMUM_TORCH = "2.10"
+
+# import name -> (distribution of the maintained continuation, distribution of upstream)
+OPENMMLAB = {
+    "mmengine": ("onedl-mmengine", "mmengine"),
+    "mmcv": ("onedl-mmcv", "mmcv"),
+    "mmdet": ("onedl-mmdetection", "mmdet"),
+}
+
+OPENCV = (
+    "opencv-python-headless",
+    "opencv-python",
+    "opencv-contrib-python-headless",
+    "opencv-contrib-python",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem of an installation.
+
+    Attributes:
+        problem: what is wrong, with the versions that were found.
+        remedy: what to do about it, usually a command.
+    """
+
+    problem: str
+    remedy: str
+
+
+def installed_distributions() -> dict[str, str]:
+    """Version of every installed distribution, by its name in lower case with dashes."""
+    installed = {}
+    for distribution in metadata.distributions():
+        name = distribution.metadata["Name"]
+        if name:
+            # The first folder on the path is the one that imports use.
+            installed.setdefault(canonicalize_name(name), distribution.version)
+    return installed
+
+
+def providers(import_name: str, installed: Mapping[str, str]) -> list[str]:
+    """Installed distributions that provide ``mmengine``, ``mmcv`` or ``mmdet``."""
+    return [name for name in OPENMMLAB[import_name] if name in installed]
+
+
+def build_mmcv_command(installed: Mapping[str, str] | None = None) -> str:
+    """The command that builds the installed mmcv again, with its compiled operators."""
+    installed = installed_distributions() if installed is None else installed
+    distribution = (providers("mmcv", installed) or ["onedl-mmcv"])[0]
+    version = f"=={installed[distribution]}" if distribution in installed else ""
+    return (
+        "MMCV_WITH_OPS=1 pip install --no-build-isolation --no-deps --force-reinstall "
+        f"--no-cache-dir --no-binary {distribution} {distribution}{version}"
+    )
+
+
+def check_versions(installed: Mapping[str, str] | None = None) -> list[Finding]:
+    """Every problem that the versions of the installed distributions show.
+
+    Args:
+        installed: version by distribution name, as :func:`installed_distributions` returns it;
+            by default what is installed.
+
+    Returns:
+        The findings, empty where all is well.
+
+    Example:
+        >>> [finding] = check_versions({**installed_distributions(), "torch": "2.9.1"})
+        >>> finding.problem
+        'torch 2.9.1 is too old: negvision needs torch >= 2.10.'
+    """
+    installed = installed_distributions() if installed is None else installed
+    return [
+        *_check_openmmlab(installed),
+        *_check_torch(installed),
+        *_check_opencv(installed),
+        *_check_coco(installed),
+    ]
+
+
+def _check_openmmlab(installed: Mapping[str, str]) -> list[Finding]:
+    findings = []
+    for import_name, (continuation, upstream) in OPENMMLAB.items():
+        found = providers(import_name, installed)
+        if not found:
+            findings.append(
+                Finding(f"{import_name} is not installed.", f"pip install {continuation}")
+            )
+        elif len(found) == 2:
+            findings.append(
+                Finding(
+                    f"{continuation} {installed[continuation]} and {upstream} "
+                    f"{installed[upstream]} are both installed: they write the same files "
+                    f"({import_name}/), and what was installed last is mixed with what was first.",
+                    f"pip uninstall -y {upstream} {continuation} && "
+                    f"pip install {continuation}=={installed[continuation]}",
+                )
+            )
+    if (
+        providers("mmengine", installed) == ["mmengine"]
+        and Version(installed["mmengine"]) <= Version("0.10.7")
+        and Version(installed.get("torch", "0")) >= Version("2.6")
+    ):
+        findings.append(
+            Finding(
+                f"mmengine {installed['mmengine']} cannot load its own checkpoints under torch "
+                f"{installed['torch']} (torch >= 2.6 loads weights only).",
+                "pip uninstall -y mmengine && pip install onedl-mmengine",
+            )
+        )
+    return findings
+
+
+def _check_torch(installed: Mapping[str, str]) -> list[Finding]:
+    if "torch" not in installed:
+        return [Finding("torch is not installed.", "pip install torch torchvision")]
+    torch = Version(installed["torch"])
+    findings = []
+    if torch < Version(MINIMUM_TORCH):
+        findings.append(
+            Finding(
+                f"torch {torch} is too old: negvision needs torch >= {MINIMUM_TORCH}.",
+                f"pip install --upgrade 'torch>={MINIMUM_TORCH}' torchvision",
+            )
+        )
+    if "torchvision" not in installed:
+        return [*findings, Finding("torchvision is not installed.", _torchvision_command(torch))]
+    torchvision = Version(installed["torchvision"])
+    if torch.major == 2 and (torchvision.major, torchvision.minor) != (0, torch.minor + 15):
+        findings.append(
+            Finding(
+                f"torchvision {torchvision} was built for another torch than {torch}.",
+                _torchvision_command(torch),
+            )
+        )
+    elif torch.local and torchvision.local and torch.local != torchvision.local:
+        findings.append(
+            Finding(
+                f"torch {torch} and torchvision {torchvision} are builds for different devices "
+                f"({torch.local} and {torchvision.local}).",
+                "install both anew, in one command and from the same package index",
+            )
+        )
+    return findings
+
+
+def _torchvision_command(torch: Version) -> str:
+    """torchvision 0.(N + 15) goes with torch 2.N."""
+    pin = f"==0.{torch.minor + 15}.*" if torch.major == 2 else ""
+    return f"pip install --force-reinstall --no-deps 'torchvision{pin}'"
+
+
+def _check_opencv(installed: Mapping[str, str]) -> list[Finding]:
+    found = {name: installed[name] for name in OPENCV if name in installed}
+    if not found:
+        return [Finding("opencv is not installed.", "pip install opencv-python-headless")]
+    if len(set(found.values())) == 1:
+        return []
+    newest = max(found.values(), key=Version)
+    return [
+        Finding(
+            "opencv is installed more than once, in different versions that share one folder "
+            f"(cv2/): {', '.join(f'{name} {version}' for name, version in found.items())}.",
+            f"pip uninstall -y {' '.join(found)} && "
+            f"pip install {' '.join(f'{name}=={newest}' for name in found)}",
+        )
+    ]
+
+
+def _check_coco(installed: Mapping[str, str]) -> list[Finding]:
+    return [
+        Finding(f"{name} is not installed.", f"pip install {name}")
+        for name in ("pycocotools", "faster-coco-eval")
+        if name not in installed
+    ]
