@@ -1,0 +1,148 @@
+"""Both evaluators against each other, against pycocotools itself, and on cases worked by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import math
+
+import numpy as np
+import pytest
+from coco_cases import random_case
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from negvision.detection.metrics.coco_evaluation import BACKENDS, evaluate_coco
+
+
+def direct_stats(ground_truth, detections, category_ids):
+    """The 12 figures by pycocotools as its own documentation calls it."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = copy.deepcopy({"info": {}, **ground_truth})
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(detections)), "bbox")
+        evaluation.params.catIds = list(category_ids)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats
+
+
+def one_image(annotations, detections):
+    """Ground truth of one class and its detections from ``(x, y, w, h)`` boxes."""
+    truth = {
+        "images": [{"id": 5, "width": 200, "height": 200}],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": 5,
+                "category_id": 2,
+                "bbox": list(box),
+                "area": box[2] * box[3],
+                "iscrowd": crowd,
+            }
+            for number, (box, crowd) in enumerate(annotations, start=1)
+        ],
+        "categories": [{"id": 2, "name": "thing"}],
+    }
+    found = [
+        {"image_id": 5, "category_id": 2, "bbox": list(box), "score": score}
+        for box, score in detections
+    ]
+    return truth, found
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_backends_and_direct_call_agree(seed):
+    ground_truth, detections = random_case(
+        seed,
+        crowd=(0.0, 0.2, 0.6, 1.0)[seed % 4],
+        most_detections=(5, 40, 150)[seed % 3],
+        integer=bool(seed % 2),
+        tied_scores=seed % 5 < 2,
+    )
+    categories = [category["id"] for category in ground_truth["categories"]]
+    results = {
+        name: evaluate_coco(ground_truth, detections, categories, backend=name) for name in BACKENDS
+    }
+    fast, slow = results["faster"], results["pycocotools"]
+    np.testing.assert_allclose(fast.precision, slow.precision, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(fast.recall, slow.recall, rtol=0, atol=1e-12)
+
+    expected = direct_stats(ground_truth, detections, categories)
+    for result in results.values():
+        figures = np.array(list(result.figures().values()))
+        np.testing.assert_allclose(np.nan_to_num(figures, nan=-1), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+class TestWorkedByHand:
+    def test_one_hit_one_miss_one_false_alarm(self, backend):
+        truth, found = one_image(
+            [((10, 10, 40, 40), 0), ((100, 100, 40, 40), 0)],
+            [((10, 10, 40, 40), 0.9), ((60, 10, 20, 20), 0.8)],
+        )
+        result = evaluate_coco(truth, found, [2], backend=backend)
+        # Recall 1/2 at precision 1: 51 of the 101 recall points.
+        assert result.average_precision() == pytest.approx(51 / 101, abs=1e-12)
+        assert result.average_recall() == pytest.approx(0.5, abs=1e-12)
+        assert result.average_precision(area="medium") == pytest.approx(51 / 101, abs=1e-12)
+        assert math.isnan(result.average_precision(area="small"))
+
+    def test_overlap_at_the_threshold_counts(self, backend):
+        # Intersection 50, union 100: exactly 0.5.
+        truth, found = one_image([((0, 0, 10, 10), 0)], [((0, 0, 10, 5), 0.9)])
+        result = evaluate_coco(truth, found, [2], backend=backend)
+        assert result.average_precision(iou=0.5) == pytest.approx(1.0, abs=1e-12)
+        assert result.average_precision() == pytest.approx(0.1, abs=1e-12)
+
+    def test_crowd_takes_any_number_of_detections(self, backend):
+        truth, found = one_image(
+            [((0, 0, 100, 100), 1), ((120, 120, 50, 50), 0)],
+            [((0, 0, 20, 20), 0.9), ((30, 30, 20, 20), 0.8), ((120, 120, 50, 50), 0.7)],
+        )
+        result = evaluate_coco(truth, found, [2], backend=backend)
+        assert result.average_precision() == pytest.approx(1.0, abs=1e-12)
+        truth["annotations"][0]["iscrowd"] = 0
+        assert evaluate_coco(truth, found, [2], backend=backend).average_precision() < 0.5
+
+    def test_only_the_best_detections_within_the_limit_count(self, backend):
+        noise = [((150 + n, 150, 9, 9), 0.9) for n in range(4)]
+        truth, found = one_image([((10, 10, 40, 40), 0)], [*noise, ((10, 10, 40, 40), 0.5)])
+        at_four = evaluate_coco(truth, found, [2], backend=backend, max_dets=(1, 4))
+        at_five = evaluate_coco(truth, found, [2], backend=backend, max_dets=(5, 1))
+        assert at_four.average_precision() == 0
+        assert at_five.average_precision() == pytest.approx(0.2, abs=1e-12)
+        assert at_five.average_recall(1) == 0
+        assert at_five.average_recall(5) == pytest.approx(1.0, abs=1e-12)
+
+    def test_no_detection_gives_zero_and_no_ground_truth_nan(self, backend):
+        truth, _ = one_image([((10, 10, 20, 20), 0)], [])
+        figures = evaluate_coco(truth, [], [2], backend=backend).figures()
+        assert figures["mAP"] == figures["mAP_s"] == figures["AR@100"] == 0
+        assert math.isnan(figures["mAP_l"])
+        truth["annotations"] = []
+        figures = evaluate_coco(truth, [], [2], backend=backend).figures()
+        assert all(math.isnan(value) for value in figures.values())
+
+    def test_area_limits_move_the_sizes(self, backend):
+        truth, found = one_image([((10, 10, 20, 20), 0)], [((10, 10, 20, 20), 0.9)])
+        result = evaluate_coco(truth, found, [2], backend=backend, area_limits=(100, 300))
+        assert result.average_precision(area="large") == pytest.approx(1.0, abs=1e-12)
+        assert math.isnan(result.average_precision(area="small"))
+
+    def test_input_is_left_as_it_was(self, backend):
+        truth, found = random_case(3)
+        before = copy.deepcopy((truth, found))
+        evaluate_coco(truth, found, [3, 1], backend=backend)
+        assert (truth, found) == before
+
+
+def test_unknown_choices_are_errors():
+    truth, _ = one_image([], [])
+    with pytest.raises(ValueError, match="'fastest'"):
+        evaluate_coco(truth, [], [2], backend="fastest")
+    with pytest.raises(ValueError, match="'keypoints'"):
+        evaluate_coco(truth, [], [2], iou_type="keypoints")

@@ -1,0 +1,342 @@
+"""negvision.CocoMetric as a config uses it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+from coco_cases import random_case
+from mmengine.logging import MMLogger
+from mmengine.structures import InstanceData
+from test_coco_evaluation import direct_stats
+
+from negvision.detection.metrics import CocoMetric
+from negvision.registry import METRICS
+
+NAMES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
+RECALLS = ("AR@1", "AR@10", "AR@100", "AR_s@100", "AR_m@100", "AR_l@100")
+
+
+def write(tmp_path, ground_truth):
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(ground_truth))
+    return str(path)
+
+
+def samples_of(ground_truth, detections, classes):
+    """Data samples as MMEngine hands them to a metric, from detections in COCO's format."""
+    names = {category["id"]: category["name"] for category in ground_truth["categories"]}
+    samples = []
+    for image in ground_truth["images"]:
+        here = [found for found in detections if found["image_id"] == image["id"]]
+        boxes = torch.tensor([found["bbox"] for found in here], dtype=torch.float64)
+        boxes = boxes.reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        samples.append(
+            {
+                "img_id": image["id"],
+                "ori_shape": (image["height"], image["width"]),
+                "pred_instances": {
+                    "bboxes": boxes,
+                    "scores": torch.tensor([found["score"] for found in here]).double(),
+                    "labels": torch.tensor(
+                        [classes.index(names[found["category_id"]]) for found in here],
+                        dtype=torch.long,
+                    ),
+                },
+            }
+        )
+    return samples
+
+
+def evaluated(metric, classes, samples):
+    metric.dataset_meta = {"classes": classes}
+    for start in range(0, len(samples), 3):
+        metric.process({}, samples[start : start + 3])
+    return metric.evaluate(size=len(samples))
+
+
+@pytest.fixture
+def log(caplog):
+    """The text that reaches the current MMEngine logger."""
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    caplog.handler.setLevel(logging.INFO)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+@pytest.mark.parametrize("backend", ["faster", "pycocotools"])
+def test_equals_pycocotools_whatever_the_order_of_classes(tmp_path, backend):
+    ground_truth, detections = random_case(11, most_detections=60)
+    classes = tuple(category["name"] for category in ground_truth["categories"])
+    metric = CocoMetric(write(tmp_path, ground_truth), backend=backend)
+    figures = evaluated(metric, classes, samples_of(ground_truth, detections, classes))
+
+    ids = [category["id"] for category in ground_truth["categories"]]
+    expected = direct_stats(ground_truth, detections, ids)
+    for name, value in zip(NAMES + RECALLS, expected, strict=True):
+        assert figures[f"coco/bbox_{name}"] == pytest.approx(value, abs=1e-12)
+    for category in ground_truth["categories"]:
+        alone = direct_stats(ground_truth, detections, [category["id"]])[0]
+        key = f"coco/bbox_mAP/{category['name']}"
+        assert figures[key] == pytest.approx(alone, abs=1e-12), key
+    mean = np.mean([figures[f"coco/bbox_mAP/{name}"] for name in classes])
+    assert mean == pytest.approx(figures["coco/bbox_mAP"], abs=1e-12)
+
+
+def test_registered_by_name(tmp_path):
+    ground_truth, _ = random_case(0)
+    config = {"type": "negvision.CocoMetric", "ann_file": write(tmp_path, ground_truth)}
+    assert isinstance(METRICS.build(config), CocoMetric)
+
+
+def test_real_annotations_with_perturbed_boxes(shared_data):
+    path = shared_data / "coco128" / "annotations" / "instances_val.json"
+    ground_truth = json.loads(path.read_text())
+    rng = np.random.default_rng(0)
+    detections = []
+    for annotation in ground_truth["annotations"]:
+        for _ in range(int(rng.integers(0, 4))):
+            x, y, w, h = annotation["bbox"]
+            dx, dy, dw, dh = rng.normal(0, 0.08, 4)
+            box = [x + dx * w, y + dy * h, w * math.exp(dw), h * math.exp(dh)]
+            detections.append(
+                {
+                    "image_id": annotation["image_id"],
+                    "category_id": annotation["category_id"],
+                    "bbox": box,
+                    "score": float(rng.random()),
+                }
+            )
+    classes = tuple(sorted(category["name"] for category in ground_truth["categories"]))
+    samples = samples_of(ground_truth, detections, classes)
+    # The boxes that the metric gets have made the way through corners and back.
+    rounded = [
+        {**found, "bbox": [*found["bbox"][:2], *_sizes_through_corners(found["bbox"])]}
+        for found in detections
+    ]
+    expected = direct_stats(
+        ground_truth, rounded, [category["id"] for category in ground_truth["categories"]]
+    )
+    assert 0.2 < expected[0] < 0.9
+    for backend in ("faster", "pycocotools"):
+        figures = evaluated(CocoMetric(str(path), backend=backend), classes, copy.deepcopy(samples))
+        for name, value in zip(NAMES + RECALLS, expected, strict=True):
+            assert figures[f"coco/bbox_{name}"] == pytest.approx(value, abs=1e-12)
+
+
+def _sizes_through_corners(box):
+    x, y, w, h = box
+    return (x + w) - x, (y + h) - y
+
+
+def test_no_detection_at_all(tmp_path, log):
+    ground_truth, _ = random_case(5)
+    classes = tuple(category["name"] for category in ground_truth["categories"])
+    metric = CocoMetric(write(tmp_path, ground_truth))
+    figures = evaluated(metric, classes, samples_of(ground_truth, [], classes))
+    assert figures["coco/bbox_mAP"] == 0 and figures["coco/bbox_AR@100"] == 0
+    assert "0 detections" in log.text
+
+
+def test_absent_class_is_nan_and_shown_as_dash(tmp_path, log):
+    ground_truth, detections = random_case(7)
+    ground_truth["categories"].append({"id": 50, "name": "nowhere"})
+    classes = ("nowhere", *(category["name"] for category in ground_truth["categories"][:-1]))
+    metric = CocoMetric(write(tmp_path, ground_truth))
+    figures = evaluated(metric, classes, samples_of(ground_truth, detections, classes))
+    assert math.isnan(figures["coco/bbox_mAP/nowhere"])
+    assert not math.isnan(figures["coco/bbox_mAP"])
+    row = next(line for line in log.text.splitlines() if line.startswith("nowhere"))
+    assert row.split() == ["nowhere", "0", "-", "-", "-", "-", "-", "-"]
+
+
+def test_table_counts_objects_without_crowds(tmp_path, log):
+    ground_truth, detections = random_case(9, crowd=0.5)
+    classes = tuple(category["name"] for category in ground_truth["categories"])
+    evaluated(
+        CocoMetric(write(tmp_path, ground_truth)),
+        classes,
+        samples_of(ground_truth, detections, classes),
+    )
+    for category in ground_truth["categories"]:
+        expected = sum(
+            a["category_id"] == category["id"] and not a["iscrowd"]
+            for a in ground_truth["annotations"]
+        )
+        row = next(
+            line for line in log.text.splitlines() if line.startswith(category["name"] + " ")
+        )
+        assert int(row.removeprefix(category["name"]).split()[0]) == expected
+    heads = [line.split() for line in log.text.splitlines() if line.split()[:1] == ["AP"]]
+    assert heads[0][:9] == ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR@1", "AR@10", "AR@100"]
+
+
+def test_a_subset_of_the_classes(tmp_path):
+    ground_truth, detections = random_case(13, most_detections=60)
+    names = {category["id"]: category["name"] for category in ground_truth["categories"]}
+    classes = (names[90], names[1])
+    kept = [found for found in detections if found["category_id"] in (90, 1)]
+    metric = CocoMetric(write(tmp_path, ground_truth))
+    figures = evaluated(metric, classes, samples_of(ground_truth, kept, classes))
+    expected = direct_stats(ground_truth, detections, [1, 90])[0]
+    assert figures["coco/bbox_mAP"] == pytest.approx(expected, abs=1e-12)
+    assert sum("bbox_mAP/" in key for key in figures) == 2
+
+
+def test_annotation_id_zero_counts(tmp_path):
+    # COCO marks "unmatched" by id 0; the objects with it would never be found.
+    ground_truth, _ = random_case(2, crowd=0.0)
+    for number, annotation in enumerate(ground_truth["annotations"]):
+        annotation["id"] = number
+    classes = tuple(category["name"] for category in ground_truth["categories"])
+    perfect = [
+        {**{k: a[k] for k in ("image_id", "category_id", "bbox")}, "score": 0.9}
+        for a in ground_truth["annotations"]
+    ]
+    metric = CocoMetric(write(tmp_path, ground_truth))
+    figures = evaluated(metric, classes, samples_of(ground_truth, perfect, classes))
+    assert figures["coco/bbox_mAP"] == pytest.approx(1.0, abs=1e-9)
+
+
+def test_masks(tmp_path):
+    size = 64
+    ground_truth = {
+        "images": [{"id": 1, "width": size, "height": size}],
+        "annotations": [
+            {
+                "id": 1,
+                "image_id": 1,
+                "category_id": 4,
+                "bbox": [8, 8, 16, 16],
+                "area": 256,
+                "iscrowd": 0,
+                "segmentation": [[8, 8, 24, 8, 24, 24, 8, 24]],
+            }
+        ],
+        "categories": [{"id": 4, "name": "square"}],
+    }
+    mask = torch.zeros(1, size, size, dtype=torch.bool)
+    mask[0, 8:24, 8:20] = True  # 3/4 of the object: found up to IoU 0.75
+    predicted = InstanceData(
+        bboxes=torch.tensor([[8.0, 8.0, 24.0, 24.0]]),
+        scores=torch.tensor([0.9]),
+        labels=torch.tensor([0]),
+        masks=mask,
+    )
+    for backend in ("faster", "pycocotools"):
+        metric = CocoMetric(write(tmp_path, ground_truth), metric=["bbox", "segm"], backend=backend)
+        figures = evaluated(metric, ("square",), [{"img_id": 1, "pred_instances": predicted}])
+        assert figures["coco/bbox_mAP"] == pytest.approx(1.0, abs=1e-12)
+        assert figures["coco/segm_mAP"] == pytest.approx(0.6, abs=1e-12)
+        assert figures["coco/segm_mAP/square"] == pytest.approx(0.6, abs=1e-12)
+
+
+def test_masks_missing_are_errors(tmp_path):
+    ground_truth, detections = random_case(0)
+    path = write(tmp_path, ground_truth)
+    with pytest.raises(ValueError, match="have no segmentation"):
+        CocoMetric(path, metric="segm")
+    for annotation in ground_truth["annotations"]:
+        annotation["segmentation"] = [[0, 0, 9, 0, 9, 9]]
+    metric = CocoMetric(write(tmp_path, ground_truth), metric="segm")
+    classes = tuple(category["name"] for category in ground_truth["categories"])
+    with pytest.raises(ValueError, match="needs masks"):
+        evaluated(metric, classes, samples_of(ground_truth, detections, classes))
+
+
+def test_not_finite_detections_are_left_out_with_a_warning(tmp_path, log):
+    ground_truth, detections = random_case(6, most_detections=40)
+    classes = tuple(category["name"] for category in ground_truth["categories"])
+    path = write(tmp_path, ground_truth)
+    clean = samples_of(ground_truth, detections, classes)
+    expected = evaluated(CocoMetric(path), classes, copy.deepcopy(clean))
+    for sample in clean:
+        predicted = sample["pred_instances"]
+        broken = torch.tensor([[1.0, float("nan"), 9.0, 9.0], [0.0, 0.0, float("inf"), 9.0]])
+        predicted["bboxes"] = torch.cat([predicted["bboxes"], broken])
+        predicted["scores"] = torch.cat([predicted["scores"], torch.tensor([0.9, 0.9])])
+        predicted["labels"] = torch.cat([predicted["labels"], torch.tensor([0, 0])])
+    assert evaluated(CocoMetric(path), classes, clean) == pytest.approx(expected, nan_ok=True)
+    assert f"{2 * len(clean)} detections with a NaN or infinite" in log.text
+
+
+def test_images_not_predicted_are_reported(tmp_path, log):
+    ground_truth, detections = random_case(8)
+    classes = tuple(category["name"] for category in ground_truth["categories"])
+    samples = samples_of(ground_truth, detections, classes)
+    evaluated(CocoMetric(write(tmp_path, ground_truth)), classes, samples[:-2])
+    assert "2 of 8 images" in log.text
+
+
+class TestErrors:
+    def test_missing_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"nowhere/x\.json"):
+            CocoMetric(str(tmp_path / "nowhere" / "x.json"))
+
+    def test_not_json(self, tmp_path):
+        path = tmp_path / "broken.json"
+        path.write_text('{"images": [')
+        with pytest.raises(ValueError, match=r"broken\.json.* is not JSON"):
+            CocoMetric(str(path))
+
+    def test_not_coco(self, tmp_path):
+        path = tmp_path / "other.json"
+        path.write_text('{"images": []}')
+        with pytest.raises(ValueError, match="no annotations, categories"):
+            CocoMetric(str(path))
+
+    def test_annotation_of_an_unlisted_image(self, tmp_path):
+        ground_truth, _ = random_case(0)
+        ground_truth["annotations"][0]["image_id"] = 4321
+        with pytest.raises(ValueError, match="4321"):
+            CocoMetric(write(tmp_path, ground_truth))
+
+    def test_image_id_that_is_no_integer(self, tmp_path):
+        ground_truth, _ = random_case(0)
+        ground_truth["images"][0]["id"] = "seven"
+        with pytest.raises(ValueError, match="'seven'"):
+            CocoMetric(write(tmp_path, ground_truth))
+
+    def test_unknown_class_names_the_nearest(self, tmp_path):
+        ground_truth, _ = random_case(0)
+        metric = CocoMetric(write(tmp_path, ground_truth))
+        with pytest.raises(ValueError, match=r"'clas 90'.*did you mean 'class 90'"):
+            metric.dataset_meta = {"classes": ("class 1", "clas 90")}
+
+    def test_category_twice(self, tmp_path):
+        ground_truth, _ = random_case(0)
+        ground_truth["categories"].append({"id": 77, "name": "class 1"})
+        metric = CocoMetric(write(tmp_path, ground_truth))
+        with pytest.raises(ValueError, match="'class 1' stands 2 times"):
+            metric.dataset_meta = {"classes": ("class 1",)}
+
+    def test_predicted_image_not_in_file(self, tmp_path):
+        ground_truth, detections = random_case(0)
+        classes = tuple(category["name"] for category in ground_truth["categories"])
+        samples = samples_of(ground_truth, detections, classes)
+        samples[0]["img_id"] = 99999
+        with pytest.raises(ValueError, match="99999"):
+            evaluated(CocoMetric(write(tmp_path, ground_truth)), classes, samples)
+
+    @pytest.mark.parametrize(
+        "argument",
+        [
+            {"metric": "proposal"},
+            {"metric": []},
+            {"backend": "numpy"},
+            {"max_dets": (0, 10)},
+            {"max_dets": ()},
+            {"area_limits": (96, 32)},
+        ],
+    )
+    def test_arguments(self, tmp_path, argument):
+        ground_truth, _ = random_case(0)
+        with pytest.raises(ValueError, match=next(iter(argument))):
+            CocoMetric(write(tmp_path, ground_truth), **argument)
