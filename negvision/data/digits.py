@@ -1,0 +1,250 @@
+"""The embedded detection set: handwritten digits on photographs, written as COCO files.
+
+Nothing is downloaded: the handwriting is scikit-learn's, the photographs lie in the wheels of
+scikit-learn, matplotlib and scikit-image. The same parameters give the same bytes under the same
+versions of these packages and of OpenCV. Training, validation and test share neither a
+handwriting sample nor a piece of a photograph.
+
+Layout below the root::
+
+    train/ val/ test/ test_ood/          JPEG pictures
+    annotations/instances_SPLIT.json     all ten classes
+    annotations/instances_SPLIT_id.json  without the held-out classes and the pictures with them
+    annotations/instances_test_ood.json  pictures (test_ood/) that show held-out classes alone
+    dataset.json                         parameters, versions and hashes
+
+Write it with ``python -m negvision.data.digits ROOT``.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from filelock import FileLock
+from tqdm import tqdm
+
+from negvision.data.coco_writer import CocoWriter
+from negvision.data.glyphs import CLASS_NAMES
+from negvision.data.scene import compose_scene
+
+VERSION = 1
+JPEG_QUALITY = 92
+STAMP = "dataset.json"
+# Each has a look-alike among the classes that stay (7: 1, 9: 4), so a detector that has never
+# seen them is drawn to a confident wrong answer: the hard kind of out-of-distribution input.
+HELD_OUT = (7, 9)
+
+_EMPTY_SHARE = 0.06
+_CROWD_SHARE = 0.05
+# Held-out digits are gathered in this share of the pictures, so that more remain without any.
+_MIXED_SHARE = 0.4
+_COUNTS = np.array([1, 2, 3, 4, 5, 6, 7, 8])
+_COUNT_WEIGHTS = np.array([14, 18, 20, 17, 13, 9, 6, 3]) / 100
+
+
+@dataclass(frozen=True)
+class DigitsParameters:
+    """What decides the bytes of the set. Sizes in pixels, the others in pictures."""
+
+    image_size: int = 192
+    train: int = 800
+    val: int = 200
+    test: int = 200
+    test_ood: int = 100
+    held_out: tuple[int, ...] = HELD_OUT
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.image_size < 96:
+            raise ValueError(f"image_size is {self.image_size}; it must be at least 96 pixels")
+        for name in ("train", "val", "test", "test_ood"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1 picture")
+        held_out = self.held_out
+        if (
+            len(set(held_out)) != len(held_out)
+            or not set(held_out) < set(range(10))
+            or not held_out
+        ):
+            raise ValueError(f"held_out is {held_out}; it must name 1 to 9 different digits 0..9")
+
+    def stamp(self) -> dict:
+        """The parameters as they stand in ``dataset.json``."""
+        return dict(asdict(self), held_out=list(self.held_out), version=VERSION)
+
+
+def default_root() -> Path:
+    """``digits`` in the folder that NEGVISION_DATA names, else in ``data``."""
+    return Path(os.environ.get("NEGVISION_DATA", "data")) / "digits"
+
+
+def ensure_digits(root: str | Path | None = None, **parameters) -> Path:
+    """Generate the digits set at ``root`` unless it stands there already.
+
+    A set with other parameters is replaced. The set is built beside ``root`` and moved there when
+    it is complete; of several processes that ask at once, one builds and the others wait.
+
+    Args:
+        root: folder of the set; :func:`default_root` by default.
+        **parameters: fields of :class:`DigitsParameters`.
+
+    Returns:
+        ``root`` as a path.
+
+    Raises:
+        FileExistsError: ``root`` holds something that is not a digits set.
+        FileNotFoundError: a photograph is missing from the installed packages.
+        ValueError: a parameter is out of its range.
+
+    Example:
+        >>> root = ensure_digits("data/digits", train=16, val=8, test=8, test_ood=4)
+        >>> sorted(path.name for path in root.iterdir())
+        ['annotations', 'dataset.json', 'test', 'test_ood', 'train', 'val']
+    """
+    wanted = DigitsParameters(**parameters)
+    root = Path(root) if root is not None else default_root()
+    if _stands(root, wanted):
+        return root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(root.parent / f".{root.name}.lock"):
+        if not _stands(root, wanted):
+            _refuse_foreign(root)
+            _build(root, wanted)
+    return root
+
+
+def _stands(root: Path, wanted: DigitsParameters) -> bool:
+    try:
+        stamp = json.loads((root / STAMP).read_text())
+        return (
+            stamp["parameters"] == wanted.stamp()
+            and all(_sha256(root / name) == sha for name, sha in stamp["annotations"].items())
+            and all(len(os.listdir(root / name)) == n for name, n in stamp["pictures"].items())
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _refuse_foreign(root: Path) -> None:
+    """Raise rather than delete a folder that this module has not written."""
+    if root.exists() and not (root / STAMP).is_file() and (root.is_file() or any(root.iterdir())):
+        raise FileExistsError(
+            f"{root} exists and is not a digits set (it has no {STAMP}); "
+            "name another folder, or move it away"
+        )
+
+
+def _build(root: Path, wanted: DigitsParameters) -> None:
+    staging = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    try:
+        new = staging / "new"
+        _write(new, wanted)
+        if root.exists():
+            root.rename(staging / "old")
+        new.rename(root)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write(root: Path, wanted: DigitsParameters) -> None:
+    (root / "annotations").mkdir(parents=True)
+    everything = set(range(10))
+    known = everything - set(wanted.held_out)
+    files, pictures = {}, {}
+    total = wanted.train + wanted.val + wanted.test + wanted.test_ood
+    # disable=None: the line shows on a terminal only.
+    with tqdm(total=total, desc="Generating digits", unit="picture", disable=None) as bar:
+        for split in ("train", "val", "test", "test_ood"):
+            writer = CocoWriter(CLASS_NAMES)
+            pictures[split] = _write_pictures(root / split, wanted, split, writer, bar)
+            if split == "test_ood":
+                kinds = {"": set(wanted.held_out)}
+            else:
+                kinds = {"": everything, "_id": known}
+            for suffix, digits in kinds.items():
+                name = f"annotations/instances_{split}{suffix}.json"
+                content = writer.as_dict(digits, f"negvision digits {VERSION}, {split}{suffix}")
+                (root / name).write_text(json.dumps(content))
+                files[name] = _sha256(root / name)
+    stamp = {
+        "parameters": wanted.stamp(),
+        "annotations": files,
+        "pictures": {split: getattr(wanted, split) for split in pictures},
+        "picture_sha256": pictures,
+        "opencv": cv2.__version__,
+    }
+    (root / STAMP).write_text(json.dumps(stamp, indent=2) + "\n")
+
+
+def _write_pictures(
+    folder: Path, wanted: DigitsParameters, split: str, writer: CocoWriter, bar: tqdm
+) -> str:
+    """Write the pictures of one split; returns the SHA-256 of their bytes in order."""
+    folder.mkdir()
+    sha = hashlib.sha256()
+    stream = ("train", "val", "test", "test_ood").index(split)
+    material = "test" if split == "test_ood" else split
+    side = wanted.image_size
+    for index in range(getattr(wanted, split)):
+        # A stream of its own for each picture: it does not change with the number of pictures.
+        rng = np.random.default_rng([wanted.seed, stream, index])
+        while True:
+            digits, crowd = _draw_content(rng, wanted.held_out, only_held_out=split == "test_ood")
+            image, objects = compose_scene(rng, material, side, digits, crowd)
+            if split != "test_ood" or any(not item.ignore for item in objects):
+                break
+        name = f"{index:06d}.jpg"
+        _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        (folder / name).write_bytes(encoded.tobytes())
+        sha.update(encoded.tobytes())
+        writer.add(name, side, side, objects)
+        bar.update()
+    return sha.hexdigest()
+
+
+def _draw_content(
+    rng: np.random.Generator, held_out: tuple[int, ...], only_held_out: bool
+) -> tuple[list[int], int | None]:
+    """The digits of a picture and the class of its crowd, if any; all ten are equally frequent."""
+    known = [digit for digit in range(10) if digit not in held_out]
+    if only_held_out:
+        return [int(d) for d in rng.choice(held_out, size=rng.choice(_COUNTS[:5]))], None
+    if rng.random() < _EMPTY_SHARE:
+        return [], None
+    share = min(1.0, len(held_out) / 10 / _MIXED_SHARE) if rng.random() < _MIXED_SHARE else 0.0
+    weights = [
+        share / len(held_out) if d in held_out else (1 - share) / len(known) for d in range(10)
+    ]
+    count = rng.choice(_COUNTS, p=_COUNT_WEIGHTS)
+    digits = [int(d) for d in rng.choice(10, size=count, p=weights)]
+    crowd = int(rng.choice(10, p=weights)) if rng.random() < _CROWD_SHARE else None
+    return digits, crowd
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line: write the default set at ROOT and say where it is."""
+    parser = argparse.ArgumentParser(prog="python -m negvision.data.digits", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "root", nargs="?", type=Path, default=default_root(), help="default: %(default)s"
+    )
+    root = ensure_digits(parser.parse_args(argv).root)
+    pictures = json.loads((root / STAMP).read_text())["pictures"]
+    print(f"{root}: " + ", ".join(f"{count} {split}" for split, count in pictures.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

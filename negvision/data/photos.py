@@ -1,0 +1,128 @@
+"""Photographs that ship inside the dependencies' wheels, cut into regions that never meet.
+
+A picture of the validation set must not show a background that training has seen, so each
+photograph is divided once: the left part is for training, the right part is halved into
+validation (top) and test (bottom).
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+SPLITS = ("train", "val", "test")
+
+# package -> files below it. Only the package's folder is looked up; none of them is imported.
+PHOTOS = {
+    "sklearn": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),
+    "matplotlib": ("mpl-data/sample_data/grace_hopper.jpg",),
+    "skimage": (
+        "data/astronaut.png",
+        "data/brick.png",
+        "data/chelsea.png",
+        "data/coffee.png",
+        "data/grass.png",
+        "data/gravel.png",
+        "data/hubble_deep_field.jpg",
+        "data/motorcycle_left.png",
+        "data/rocket.jpg",
+    ),
+}
+_INSTALL_NAMES = {"sklearn": "scikit-learn", "skimage": "scikit-image"}
+_TRAIN_WIDTH = 0.6
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photograph: ``pixels`` is H x W x 3 uint8 BGR."""
+
+    name: str
+    pixels: np.ndarray
+
+    def region(self, split: str) -> np.ndarray:
+        """The view of the photograph that belongs to ``split``; regions of splits are disjoint."""
+        height, width = self.pixels.shape[:2]
+        column, row = round(width * _TRAIN_WIDTH), height // 2
+        if split == "train":
+            return self.pixels[:, :column]
+        if split == "val":
+            return self.pixels[:row, column:]
+        if split == "test":
+            return self.pixels[row:, column:]
+        raise ValueError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
+
+
+def photo_paths() -> list[Path]:
+    """Paths of all photographs, in a fixed order.
+
+    Raises:
+        FileNotFoundError: a package, or a picture in it, is not installed.
+    """
+    paths = []
+    for package, files in PHOTOS.items():
+        spec = find_spec(package)
+        install = f"pip install {_INSTALL_NAMES.get(package, package)}"
+        if spec is None or spec.origin is None:
+            raise FileNotFoundError(
+                f"the digits set takes backgrounds from the package {package!r}, which is not "
+                f"installed; install it with: {install}"
+            )
+        for file in files:
+            path = Path(spec.origin).parent / file
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"the background {path} is missing from the installed {package!r}; "
+                    f"reinstall it with: {install} --force-reinstall --no-deps"
+                )
+            paths.append(path)
+    return paths
+
+
+@cache
+def load_photos() -> tuple[Photo, ...]:
+    """All photographs, decoded once a process."""
+    return tuple(
+        Photo(path.stem, cv2.imread(str(path), cv2.IMREAD_COLOR)) for path in photo_paths()
+    )
+
+
+def random_crop(rng: np.random.Generator, split: str, height: int, width: int) -> np.ndarray:
+    """A random piece of a random photograph, flipped and recoloured.
+
+    Args:
+        rng: the only source of randomness.
+        split: whose regions to cut from.
+        height, width: size of the result in pixels.
+
+    Returns:
+        height x width x 3 float32 BGR in 0..255.
+    """
+    photos = load_photos()
+    region = photos[rng.integers(len(photos))].region(split)
+    # Up to the largest window of the wanted shape, though never the photograph in miniature.
+    limit = min(region.shape[0] / height, region.shape[1] / width, 2.0)
+    scale = min(limit, max(0.4, limit * rng.uniform(0.55, 1.0)))
+    h, w = max(2, int(height * scale)), max(2, int(width * scale))
+    top = rng.integers(region.shape[0] - h + 1)
+    left = rng.integers(region.shape[1] - w + 1)
+    crop = region[top : top + h, left : left + w]
+    if rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    interpolation = cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC
+    crop = cv2.resize(np.ascontiguousarray(crop), (width, height), interpolation=interpolation)
+    return _recolour(rng, crop.astype(np.float32))
+
+
+def _recolour(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Change contrast, brightness, saturation and white balance a little."""
+    grey = image.mean(axis=2, keepdims=True)
+    image = grey + (image - grey) * rng.uniform(0.5, 1.2)
+    mean = float(grey.mean())
+    image = mean + (image - mean) * rng.uniform(0.5, 0.9)
+    # Very dark pictures are lifted and very bright ones lowered, so that strokes can stand out.
+    image += 0.5 * (rng.uniform(70, 185) - mean)
+    image *= rng.uniform(0.9, 1.1, size=3).astype(np.float32)
+    return np.clip(image, 0, 255, dtype=np.float32)
