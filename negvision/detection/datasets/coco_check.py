@@ -1,0 +1,175 @@
+"""Check every image record and every box of a COCO file when it is loaded.
+
+A NaN coordinate found here names its annotation; found in training it is a loss that turned NaN.
+"""
+
+import os
+from collections.abc import Sequence
+from math import isfinite
+
+from negvision.detection.datasets.errors import Problems
+
+
+def check_images(images: Sequence[dict], problems: Problems) -> dict:
+    """Find the usable image records.
+
+    Returns:
+        Image id -> record; None for the id of a record that cannot be used.
+    """
+    usable: dict = {}
+    for index, image in enumerate(images):
+        if not isinstance(image, dict) or not isinstance(image.get("id"), int | str):
+            problems.add("image record without an id", f"images[{index}]", image)
+            continue
+        image_id, name = image["id"], image.get("file_name")
+        where = f"image {name!r} (id {image_id!r})"
+        if image_id in usable:
+            problems.add("image id that was used before", where)
+            continue
+        usable[image_id] = None
+        size = (image.get("width"), image.get("height"))
+        if not isinstance(name, str) or not name:
+            problems.add("image record without a file_name", where, name)
+        elif not all(isinstance(side, int | float) and side > 0 for side in size):
+            problems.add("image record without a positive width and height", where, size)
+        else:
+            usable[image_id] = image
+    return usable
+
+
+def drop_missing_files(images: dict, folder: str, problems: Problems) -> None:
+    """Set the records in ``images`` to None whose file is not below ``folder``.
+
+    Each folder is listed once, which is quick even for the 118,287 images of COCO.
+    """
+    listings: dict[str, set[str]] = {}
+    for image_id, image in images.items():
+        if image is None:
+            continue
+        path = os.path.join(folder, image["file_name"])
+        parent, name = os.path.split(path)
+        if parent not in listings:
+            listings[parent] = _list_folder(parent)
+        if name not in listings[parent]:
+            problems.add("missing image file", f"{path} (image id {image_id!r})")
+            images[image_id] = None
+
+
+def _list_folder(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def check_annotations(
+    annotations: Sequence[dict],
+    images: dict,
+    category_ids: set,
+    problems: Problems,
+    notes: Problems,
+) -> dict[object, list[dict]]:
+    """Find the usable annotations.
+
+    Args:
+        annotations: those of the file.
+        images: result of :func:`check_images`.
+        category_ids: of all categories in the file.
+        problems: takes what makes an annotation unusable.
+        notes: takes what is put right here: boxes that reach beyond their image by more than a
+            pixel are clipped, boxes narrower than a pixel are left out (as mmdet does).
+
+    Returns:
+        Image id -> annotations, with boxes clipped to the image, an ``area``, and ``iscrowd`` set
+        where ``ignore`` is. The dicts of the input are not changed.
+    """
+    by_image: dict[object, list[dict]] = {}
+    seen = set()
+    for index, annotation in enumerate(annotations):
+        fault = _find_fault(annotation, images, category_ids, seen)
+        if fault is not None:
+            kind, value = fault
+            problems.add(kind, _locate(annotation, index, images), value)
+            continue
+        image = images[annotation["image_id"]]
+        if image is None:  # counted already
+            continue
+        x, y, w, h = box = annotation["bbox"]
+        if x < 0 or y < 0 or x + w > image["width"] or y + h > image["height"]:
+            x2, y2 = min(x + w, image["width"]), min(y + h, image["height"])
+            beyond = max(-x, -y, x + w - x2, y + h - y2)
+            x, y = max(x, 0), max(y, 0)
+            w, h = x2 - x, y2 - y
+            if beyond > 1:
+                where = _locate(annotation, index, images)
+                notes.add("box clipped that reaches beyond its image", where, box)
+        if w < 1 or h < 1:
+            where = _locate(annotation, index, images)
+            notes.add("box left out that is narrower than a pixel", where, box)
+            continue
+        changes = {}
+        if w != box[2] or h != box[3]:
+            changes["bbox"] = [x, y, w, h]
+        if "area" not in annotation:
+            changes["area"] = w * h
+        if annotation.get("ignore"):
+            changes.update(ignore=0, iscrowd=1)
+        by_image.setdefault(annotation["image_id"], []).append(
+            {**annotation, **changes} if changes else annotation
+        )
+    return by_image
+
+
+def _find_fault(
+    annotation: dict, images: dict, category_ids: set, seen: set
+) -> tuple[str, object] | None:
+    """What makes an annotation unusable, as (kind, value found); None where nothing does."""
+    try:
+        image_id, category_id = annotation["image_id"], annotation["category_id"]
+        box = annotation["bbox"]
+    except (KeyError, TypeError):
+        return "annotation without image_id, category_id or bbox", annotation
+    try:
+        if image_id not in images:
+            return "annotation of an image that the file does not list", image_id
+        if category_id not in category_ids:
+            return "unknown category id", category_id
+        annotation_id = annotation.get("id")
+        if annotation_id in seen:
+            return "annotation id that was used before", annotation_id
+    except TypeError:  # a list or dict in place of a number
+        return "id that is no number", annotation
+    if annotation_id is not None:
+        seen.add(annotation_id)
+    try:
+        x, y, w, h = box
+        finite = isfinite(x) and isfinite(y) and isfinite(w) and isfinite(h)
+    except (TypeError, ValueError):
+        return "box that is not four numbers", box
+    if not finite:
+        return "box with NaN or infinite coordinates", box
+    if w <= 0 or h <= 0:
+        return ("box of negative size" if w < 0 or h < 0 else "box of zero area"), box
+    area = annotation.get("area", 1)
+    if not isinstance(area, int | float) or not 0 < area < float("inf"):
+        return "area that is not a positive number", area
+    image = images[image_id]
+    if image is not None and (
+        x >= image["width"] or y >= image["height"] or x + w <= 0 or y + h <= 0
+    ):
+        return f"box outside its image of {image['width']} x {image['height']}", box
+    return None
+
+
+def _locate(annotation: dict, index: int, images: dict) -> str:
+    if not isinstance(annotation, dict):
+        return f"annotations[{index}]"
+    where = f"annotation id {annotation['id']!r}" if "id" in annotation else f"annotations[{index}]"
+    image_id = annotation.get("image_id")
+    try:
+        image = images.get(image_id)
+    except TypeError:
+        image = None
+    name = f"{image['file_name']!r} (id {image_id!r})" if image else f"id {image_id!r}"
+    return f"{where} of image {name}"

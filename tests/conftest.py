@@ -1,0 +1,29 @@
+"""Data that tests of several parts share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_SIBLING = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of the data pack (bccd, coco128, ...)."""
+    folder = Path(os.environ.get("NEGVISION_DATA", _SIBLING))
+    # A NEGVISION_DATA that holds only data sets of the user's own is not the pack.
+    if not (folder / "bccd").is_dir():
+        pytest.skip("NEGVISION_DATA does not point to the data pack")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small embedded digits set, generated once for all worker processes of the run."""
+    from negvision.data.digits import ensure_digits
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return ensure_digits(folder / "digits", train=24, val=12, test=12, test_ood=6)
