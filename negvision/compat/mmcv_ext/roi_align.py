@@ -75,8 +75,8 @@ def roi_align_forward(
     for iy in range(int(points_down.max()) if len(rois) else 0):
         for ix in range(int(points_across.max())):
             active = ((iy < points_down) & (ix < points_across)).nonzero()[:, 0]
-            step_y = bins_y + ((iy + 0.5) / points_down[active])[:, None]
-            step_x = bins_x + ((ix + 0.5) / points_across[active])[:, None]
+            step_y = bins_y + ((iy + 0.5) / points_down[active].to(dtype))[:, None]
+            step_x = bins_x + ((ix + 0.5) / points_across[active].to(dtype))[:, None]
             y = start_y[active, None] + step_y * bin_height[active, None]
             x = start_x[active, None] + step_x * bin_width[active, None]
             y = y[:, None, :, None].expand(-1, 1, *grid)

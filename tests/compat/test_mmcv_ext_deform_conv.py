@@ -1,0 +1,228 @@
+"""Deformable convolutions against loops over pixels, torchvision, and numerical gradients."""
+
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+
+from negvision.compat import mmcv_ext
+
+# stride, padding, dilation, groups, offset groups; all differ between height and width
+CASES = [
+    ((1, 1), (1, 1), (1, 1), 1, 1),
+    ((2, 1), (1, 2), (1, 2), 2, 1),
+    ((1, 2), (0, 1), (2, 1), 1, 2),
+    ((1, 1), (1, 0), (1, 1), 2, 4),
+]
+KERNEL = (2, 3)
+
+
+def case_tensors(case, batch=2, size=(5, 6)):
+    """Input, offset, mask, weight and bias; samples lie well away from whole pixels."""
+    stride, padding, dilation, groups, offset_groups = case
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    out = [
+        (size[d] + 2 * padding[d] - dilation[d] * (KERNEL[d] - 1) - 1) // stride[d] + 1
+        for d in range(2)
+    ]
+    elements = offset_groups * KERNEL[0] * KERNEL[1]
+    offset = draw(batch, 2 * elements, *out).mul(1.5)
+    offset = offset.floor() + 0.2 + 0.6 * (offset - offset.floor())
+    return (
+        draw(batch, 4, *size),
+        offset,
+        draw(batch, elements, *out).sigmoid(),
+        draw(6, 4 // groups, *KERNEL),
+        draw(6),
+    )
+
+
+def reference_sample(plane, y, x):
+    height, width = plane.shape
+    value = 0.0
+    for row in (math.floor(y), math.floor(y) + 1):
+        for column in (math.floor(x), math.floor(x) + 1):
+            if 0 <= row < height and 0 <= column < width:
+                weight = (1 - abs(y - row)) * (1 - abs(x - column))
+                value += weight * float(plane[row, column])
+    return value
+
+
+def reference(input, offset, mask, weight, bias, case):
+    stride, padding, dilation, groups, offset_groups = case
+    out_channels, group_channels, kernel_h, kernel_w = weight.shape
+    output = input.new_zeros(len(input), out_channels, *offset.shape[2:])
+    columns = input.new_zeros(input.shape[1], kernel_h, kernel_w, *offset.shape[2:])
+    for n in range(len(input)):
+        for c, i, j, row, column in itertools.product(*map(range, columns.shape)):
+            group = c // (input.shape[1] // offset_groups)
+            element = (group * kernel_h + i) * kernel_w + j
+            dy, dx = offset[n, 2 * element : 2 * element + 2, row, column].tolist()
+            y = row * stride[0] - padding[0] + i * dilation[0] + dy
+            x = column * stride[1] - padding[1] + j * dilation[1] + dx
+            columns[c, i, j, row, column] = reference_sample(input[n, c], y, x)
+            if mask is not None:
+                columns[c, i, j, row, column] *= mask[n, element, row, column]
+        for o in range(out_channels):
+            first = o // (out_channels // groups) * group_channels
+            seen = columns[first : first + group_channels]
+            output[n, o] = (seen * weight[o][..., None, None]).sum(dim=(0, 1, 2))
+            output[n, o] += 0 if bias is None else bias[o]
+    return output
+
+
+def deform(ops, case):
+    return lambda x, offset, weight: ops.deform_conv2d(x, offset, weight, *case)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_deform_conv_equals_reference(substituted_mmcv, case):
+    x, offset, _, weight, _ = case_tensors(case)
+    output = deform(substituted_mmcv, case)(x, offset, weight)
+    torch.testing.assert_close(output, reference(x, offset, None, weight, None, case))
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_modulated_deform_conv_equals_reference(substituted_mmcv, case, with_bias):
+    x, offset, mask, weight, bias = case_tensors(case)
+    bias = bias if with_bias else None
+    output = substituted_mmcv.modulated_deform_conv2d(x, offset, mask, weight, bias, *case)
+    torch.testing.assert_close(output, reference(x, offset, mask, weight, bias, case))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_equal_torchvision(substituted_mmcv, case):
+    stride, padding, dilation, _, _ = case
+    ours = [tensor.requires_grad_() for tensor in case_tensors(case)]
+    theirs = [tensor.requires_grad_() for tensor in case_tensors(case)]
+    x, offset, mask, weight, bias = ours
+    output = substituted_mmcv.modulated_deform_conv2d(x, offset, mask, weight, bias, *case)
+    x, offset, mask, weight, bias = theirs
+    expected = torchvision.ops.deform_conv2d(
+        x, offset, weight, bias, stride, padding, dilation, mask
+    )
+    output.square().sum().backward()
+    expected.square().sum().backward()
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our.grad, their.grad)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_deform_conv_gradcheck(substituted_mmcv, case):
+    x, offset, _, weight, _ = case_tensors(case, batch=1, size=(3, 3))
+    inputs = [tensor.requires_grad_() for tensor in (x, offset, weight)]
+    torch.autograd.gradcheck(deform(substituted_mmcv, case), inputs)
+
+
+@pytest.mark.parametrize("needed", [(0,), (1,), (2,), (0, 2), (1, 2)])
+def test_deform_conv_gradcheck_of_some_inputs(substituted_mmcv, needed):
+    x, offset, _, weight, _ = case_tensors(CASES[2], batch=1, size=(3, 4))
+    inputs = [x, offset, weight]
+    for index in needed:
+        inputs[index].requires_grad_()
+    torch.autograd.gradcheck(deform(substituted_mmcv, CASES[2]), inputs)
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("case", CASES[1:3])
+def test_modulated_deform_conv_gradcheck(substituted_mmcv, case, with_bias):
+    tensors = [tensor.requires_grad_() for tensor in case_tensors(case, batch=1, size=(3, 4))]
+    if not with_bias:
+        tensors.pop()
+
+    def convolve(x, offset, mask, weight, bias=None):
+        return substituted_mmcv.modulated_deform_conv2d(x, offset, mask, weight, bias, *case)
+
+    torch.autograd.gradcheck(convolve, tensors)
+
+
+def test_layers_with_zero_offset_are_convolutions(substituted_mmcv):
+    x = torch.randn(4, 4, 6, 6)
+    layer = substituted_mmcv.DeformConv2d(4, 6, 3, 2, 1, groups=2, deform_groups=2, im2col_step=2)
+    expected = F.conv2d(x, layer.weight, None, 2, 1, 1, 2)
+    torch.testing.assert_close(layer(x, torch.zeros(4, 36, 3, 3)), expected)
+    layer = substituted_mmcv.ModulatedDeformConv2d(4, 6, 3, 2, 1, groups=2, deform_groups=2)
+    torch.nn.init.normal_(layer.bias)
+    expected = F.conv2d(x, layer.weight, layer.bias, 2, 1, 1, 2)
+    output = layer(x, torch.zeros(4, 36, 3, 3), torch.ones(4, 18, 3, 3))
+    torch.testing.assert_close(output, expected)
+
+
+def backward_arguments(case):
+    stride, padding, dilation, groups, offset_groups = case
+    return dict(
+        kW=KERNEL[1], kH=KERNEL[0], dW=stride[1], dH=stride[0], padW=padding[1], padH=padding[0],
+        dilationW=dilation[1], dilationH=dilation[0], group=groups,
+        deformable_group=offset_groups, im2col_step=1,
+    )  # fmt: skip
+
+
+def test_scale_and_accumulation_of_the_weight_gradient():
+    x, offset, _, weight, _ = case_tensors(CASES[0])
+    grad_output = torch.randn(2, 6, *offset.shape[2:], dtype=torch.float64)
+    once, thrice = torch.zeros_like(weight), torch.zeros_like(weight)
+    scratch = x.new_zeros(0)
+    for buffer, scales in ((once, [1]), (thrice, [0.5, 2.5])):
+        for scale in scales:
+            mmcv_ext.deform_conv_backward_parameters(
+                x, offset, grad_output, buffer, scratch, scratch,
+                scale=scale, **backward_arguments(CASES[0]),
+            )  # fmt: skip
+    torch.testing.assert_close(thrice, 3 * once)
+
+
+@pytest.mark.parametrize("changed", ["input", "offset", "grad_output", "geometry"])
+def test_a_weight_gradient_left_by_another_call_is_not_used(changed):
+    x, offset, _, weight, _ = case_tensors(CASES[0])
+    grad_output = torch.randn(2, 6, *offset.shape[2:], dtype=torch.float64)
+    scratch = x.new_zeros(0)
+    arguments = backward_arguments(CASES[0])
+
+    def parameters(x, offset, grad_output, arguments):
+        gradient = torch.zeros_like(weight)
+        mmcv_ext.deform_conv_backward_parameters(
+            x, offset, grad_output, gradient, scratch, scratch, scale=1, **arguments
+        )
+        return gradient
+
+    other = dict(
+        x=x * 2 if changed == "input" else x,
+        offset=offset + 0.1 if changed == "offset" else offset,
+        grad_output=grad_output * 3 if changed == "grad_output" else grad_output,
+        arguments={**arguments, "dilationW": 2, "padW": 2} if changed == "geometry" else arguments,
+    )
+    if changed == "geometry":  # the same output size, other samples
+        assert reference_output_width(6, **other["arguments"]) == offset.shape[3]
+    expected = parameters(**other)
+    mmcv_ext.deform_conv_backward_input(
+        x, offset, grad_output, torch.zeros_like(x), torch.zeros_like(offset), weight, scratch,
+        **arguments,
+    )  # fmt: skip
+    assert torch.equal(parameters(**other), expected)
+    assert not torch.equal(expected, parameters(x, offset, grad_output, arguments))
+
+
+def reference_output_width(width, *, padW, dilationW, kW, dW, **_):
+    return (width + 2 * padW - dilationW * (kW - 1) - 1) // dW + 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(substituted_mmcv, dtype):
+    x, offset, mask, weight, bias = (
+        tensor.to(dtype).requires_grad_() for tensor in case_tensors(CASES[1])
+    )
+    output = substituted_mmcv.modulated_deform_conv2d(x, offset, mask, weight, bias, *CASES[1])
+    output.sum().backward()
+    expected = reference(
+        *(tensor.detach().double() for tensor in (x, offset, mask, weight, bias)), CASES[1]
+    )
+    assert output.dtype == x.grad.dtype == offset.grad.dtype == dtype
+    torch.testing.assert_close(output.double(), expected, rtol=2e-2, atol=5e-2)
