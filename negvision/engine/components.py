@@ -1,0 +1,84 @@
+"""Find the classes that a ``type=`` in a config can stand for."""
+
+import importlib
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import mmengine.registry
+from mmengine.registry import Registry
+from mmengine.utils import get_object_from_string
+
+from negvision.compat.quiet import quiet_imports
+
+# MMEngine keeps these names outside its registries: mmcv looks them up in its modules.
+_NAMESPACES = {"nms": "mmcv.ops.nms", "dqs_cfg": "mmcv.ops.nms", "roi_layer": "mmcv.ops"}
+
+
+def _roots() -> list[Registry]:
+    return [item for item in vars(mmengine.registry).values() if isinstance(item, Registry)]
+
+
+@lru_cache
+def import_scope(scope: str) -> str | None:
+    """Import what ``scope`` registers; the reason where that is impossible, else None."""
+    if scope == "mmengine":
+        return None
+    try:
+        importlib.import_module(f"{scope}.registry")
+    except ModuleNotFoundError as error:
+        return f"package '{error.name}' is not installed"
+    with quiet_imports():
+        for registry in _registries(scope):
+            registry.import_from_location()
+    return None
+
+
+def _registries(scope: str) -> Iterator[Registry]:
+    for root in _roots():
+        found = root if scope == root.scope else root._search_child(scope)
+        if found is not None:
+            yield found
+
+
+def split_scope(name: str, default_scope: str) -> tuple[str, str]:
+    """``"negvision.ATSSHead"`` -> ``("negvision", "ATSSHead")``."""
+    scope, key = Registry.split_scope_key(name)
+    return (scope, key) if scope else (default_scope, key)
+
+
+def find_components(name: str, scope: str, field: str = "") -> list[tuple[str, Callable]]:
+    """Every class or function that ``type=name`` may stand for, with its registry's name.
+
+    Args:
+        name: The value of ``type``, with or without a scope in front.
+        scope: The scope that holds where the dict stands (``default_scope`` or ``_scope_``).
+        field: The key under which the dict stands; ``nms`` and ``roi_layer`` have their own rules.
+    """
+    if field in _NAMESPACES:
+        found = getattr(importlib.import_module(_NAMESPACES[field]), name, None)
+        return [(field, found)] if callable(found) else []
+    full_path = get_object_from_string(name) if "." in name else None
+    if callable(full_path):
+        return [("import", full_path)]
+    target, key = split_scope(name, scope)
+    if import_scope(target) is not None:
+        return []
+    import_scope("mmengine")
+    found = []
+    for registry in _registries(target):
+        component = registry.get(key)
+        if component is not None:
+            found.append((registry.root.name, component))
+    return found
+
+
+def component_names(scope: str) -> list[str]:
+    """All names that can be written in ``scope``, those of negvision with their prefix."""
+    import_scope("negvision")
+    names = set()
+    for source in {scope, "mmengine", "negvision"}:
+        if import_scope(source) is None:
+            prefix = "negvision." if source == "negvision" and scope != source else ""
+            for registry in _registries(source):
+                names.update(prefix + key for key in registry.module_dict)
+    return sorted(names)

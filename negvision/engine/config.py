@@ -1,0 +1,142 @@
+"""Read a config as the commands do: options applied, typos reported."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, DictAction
+
+from negvision.engine.config_check import RUNNER_KEYS
+from negvision.engine.errors import ConfigError, did_you_mean, nearest
+
+
+def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """Read a config file and apply ``--cfg-options``.
+
+    Args:
+        path: A config of mmengine.
+        options: Dotted path -> value. Each must name a place that exists, or a new key that is
+            not nearly the name of one that does.
+
+    Raises:
+        ConfigError: No such file, a file that is no config, or an option that leads nowhere.
+    """
+    path = Path(path)
+    if not path.is_file():
+        folder = path.parent
+        if not folder.is_dir():
+            raise ConfigError(f"config {str(path)!r}: there is no folder {str(folder)!r}")
+        names = [p.name for p in sorted(folder.glob("*.py"))]
+        close = did_you_mean(path.name, names)
+        close = close or f"; {str(folder)!r} has {', '.join(names) or 'no config'}"
+        raise ConfigError(f"config {str(path)!r} does not exist{close}")
+    try:
+        cfg = Config.fromfile(path)
+    except (SyntaxError, NameError, ImportError, KeyError, OSError, TypeError) as error:
+        raise ConfigError(f"config {str(path)!r}: {type(error).__name__}: {error}") from error
+    if options:
+        for option in options:
+            _check_option(cfg, option)
+        cfg.merge_from_dict(dict(options))
+    return cfg
+
+
+def _check_option(cfg: Config, option: str) -> None:
+    node: Any = cfg._cfg_dict
+    keys = option.split(".")
+    for depth, key in enumerate(keys):
+        where = ".".join(keys[:depth])
+        if isinstance(node, list | tuple):
+            if not key.isdigit() or int(key) >= len(node):
+                raise ConfigError(
+                    f"--cfg-options {option}: {where!r} is a list of {len(node)}; "
+                    f"give a number from 0 to {len(node) - 1}, got {key!r}"
+                )
+            node = node[int(key)]
+        elif isinstance(node, Mapping):
+            if key in node:
+                node = node[key]
+                continue
+            known = set(node) | (RUNNER_KEYS if depth == 0 else set())
+            if key in known:
+                return
+            is_last = depth == len(keys) - 1
+            close = nearest(key, known, cutoff=0.8 if is_last else 0.6)
+            if close or not is_last:
+                place = f"in {where!r}" if where else "at the top level"
+                hint = did_you_mean(key, known) or "; it has " + ", ".join(sorted(node))
+                raise ConfigError(f"--cfg-options {option}: no {key!r} {place}{hint}")
+            return
+        else:
+            raise ConfigError(
+                f"--cfg-options {option}: {where!r} is {node!r}, which has nothing inside"
+            )
+
+
+def set_work_dir(cfg: Config, work_dir: str | None) -> None:
+    """``--work-dir``, else the config's own, else ``work_dirs/<name of the config>``."""
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs") / Path(cfg.filename).stem)
+
+
+def enable_amp(cfg: Config) -> None:
+    """Train in mixed precision: float16 with loss scaling on CUDA, bfloat16 on a CPU.
+
+    Raises:
+        ConfigError: ``optim_wrapper`` is of a type of its own, which this would discard.
+    """
+    wrapper = cfg.optim_wrapper
+    kind = wrapper.get("type", "OptimWrapper")
+    if kind in ("AmpOptimWrapper", "negvision.BF16OptimWrapper"):
+        return
+    if kind != "OptimWrapper":
+        raise ConfigError(
+            f"--amp replaces optim_wrapper.type 'OptimWrapper', but it is {kind!r}; set mixed "
+            "precision in the config instead"
+        )
+    if torch.cuda.is_available():
+        wrapper.type = "AmpOptimWrapper"
+        wrapper.setdefault("loss_scale", "dynamic")
+    else:
+        wrapper.type = "negvision.BF16OptimWrapper"
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate by the total batch size over ``auto_scale_lr.base_batch_size``.
+
+    Raises:
+        ConfigError: The config does not say for which batch size its learning rate is meant.
+    """
+    if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
+        raise ConfigError(
+            "--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config: the "
+            "total batch size that its learning rate is meant for"
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def add_common_arguments(parser) -> None:
+    """Arguments that training and testing share."""
+    parser.add_argument("--work-dir", help="folder of logs and checkpoints")
+    parser.add_argument("--data-root", help="folder to use as the data root of every dataset")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="change the config, e.g. model.backbone.depth=18 train_cfg.max_epochs=2",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="how the processes of a distributed run are started (pytorch: torchrun)",
+    )
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="unpickle whatever a checkpoint holds; it can run any code",
+    )

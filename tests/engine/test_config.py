@@ -1,0 +1,90 @@
+import pytest
+import torch
+from mmengine.config import Config
+
+from negvision.engine.config import enable_amp, enable_auto_scale_lr, load_config, set_work_dir
+from negvision.engine.errors import ConfigError
+
+TEXT = """
+model = dict(type="A", backbone=dict(type="B", depth=50), neck=None)
+stages = [dict(width=1), dict(width=2)]
+optim_wrapper = dict(type="OptimWrapper")
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    file = tmp_path / "atss_r50.py"
+    file.write_text(TEXT)
+    return file
+
+
+def test_missing_config_names_the_nearest(path):
+    with pytest.raises(ConfigError, match=r"nearest: 'atss_r50\.py'"):
+        load_config(path.with_name("atss_r5O.py"))
+    with pytest.raises(ConfigError, match="no folder"):
+        load_config(path.parent / "none" / "a.py")
+
+
+def test_broken_config(path):
+    path.write_text("model = dict(")
+    with pytest.raises(ConfigError, match="SyntaxError"):
+        load_config(path)
+
+
+def test_options_are_applied(path):
+    cfg = load_config(
+        path,
+        {
+            "model.backbone.depth": 18,
+            "stages.1.width": 5,
+            "model.backbone.init_cfg": None,
+            "randomness.seed": 3,
+        },
+    )
+    assert (cfg.model.backbone.depth, cfg.stages[1].width) == (18, 5)
+    assert cfg.randomness.seed == 3 and cfg.model.backbone.init_cfg is None
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("model.bakbone.depth", "no 'bakbone' in 'model'; nearest: 'backbone'"),
+        ("model.backbone.deptth", "nearest: 'depth'"),
+        ("modle.backbone.depth", "no 'modle' at the top level; nearest: 'model'"),
+        ("model.xyz.depth", "it has backbone, neck, type"),
+        ("stages.2.width", "from 0 to 1"),
+        ("model.neck.width", "'model.neck' is None, which has nothing inside"),
+        ("model.type.name", "'model.type' is 'A', which has nothing inside"),
+        ("optim_wraper.optimizer", "nearest: 'optim_wrapper'"),
+    ],
+)
+def test_option_that_leads_nowhere(path, option, expected):
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, {option: 1})
+    assert expected in str(caught.value) and option in str(caught.value)
+
+
+def test_work_dir(path):
+    cfg = load_config(path)
+    set_work_dir(cfg, None)
+    assert cfg.work_dir == "work_dirs/atss_r50"
+    set_work_dir(cfg, "elsewhere")
+    assert cfg.work_dir == "elsewhere"
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_amp_by_device(path, monkeypatch, cuda):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    cfg = load_config(path)
+    enable_amp(cfg)
+    enable_amp(cfg)
+    expected = "AmpOptimWrapper" if cuda else "negvision.BF16OptimWrapper"
+    assert cfg.optim_wrapper.type == expected
+    with pytest.raises(ConfigError, match="'Special'"):
+        enable_amp(Config({"optim_wrapper": {"type": "Special"}}))
+
+
+def test_auto_scale_lr_needs_a_base(path):
+    with pytest.raises(ConfigError, match="base_batch_size"):
+        enable_auto_scale_lr(load_config(path))

@@ -1,0 +1,169 @@
+import functools
+from pathlib import Path
+
+import mmdet
+import pytest
+from mmengine.config import Config
+
+from negvision.engine.config_check import check_config
+from negvision.engine.errors import ConfigError, nearest
+from negvision.engine.signatures import accepted_keywords
+
+STOCK = Path(mmdet.__file__).parent / ".mim" / "configs"
+
+
+@functools.cache
+def _retinanet_text() -> str:
+    return Config.fromfile(STOCK / "retinanet" / "retinanet_r50_fpn_1x_coco.py").pretty_text
+
+
+def retinanet() -> Config:
+    return Config.fromstring(_retinanet_text(), ".py")
+
+
+def test_nearest_ignores_case_and_puts_the_best_first():
+    assert nearest("atsshead", ["ATSSHead", "RetinaHead"]) == ["ATSSHead"]
+    assert nearest("completely", ["ATSSHead"]) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("model.bbox_head.type", "RetinaHaed", "nearest: 'RetinaHead'"),
+        ("model.backbone.type", "resnet", "nearest: 'ResNet'"),
+        ("model.backbone.norm_cfg.type", "BatchNrm", "is not registered"),
+        ("model.backbone.detph", 50, "ResNet takes no argument 'detph'; nearest: 'depth'"),
+        ("model.bbox_head.num_clases", 3, "nearest: 'num_classes'"),
+        ("model.bbox_head.anchor_generator.stride", [8], "nearest: 'strides'"),
+        ("model.train_cfg.assigner.pos_iou_treshold", 0.5, "nearest: 'pos_iou_thr'"),
+        ("model.test_cfg.nms.type", "nmss", "'nmss' is not registered"),
+        ("model.typo_cfg", 1, "RetinaNet takes no argument 'typo_cfg'; nearest"),
+        ("train_dataloader.batch_sise", 2, "nearest: 'batch_size'"),
+        ("train_dataloader.dataset.ann_fil", "x", "nearest: 'ann_file'"),
+        ("train_dataloader.dataset.pipeline.1.with_box", True, "nearest: 'with_bbox'"),
+        ("train_dataloader.sampler.type", "DefaultSampeler", "nearest: 'DefaultSampler'"),
+        ("val_evaluator.ann_fille", "x", "nearest: 'ann_file'"),
+        ("optim_wrapper.optimizer.type", "SDG", "is not registered"),
+        ("optim_wrapper.optimizer.momentun", 0.9, "nearest: 'momentum'"),
+        ("optim_wrapper.clip_gard", {"max_norm": 1}, "nearest: 'clip_grad'"),
+        ("param_scheduler.0.start_facto", 0.1, "nearest: 'start_factor'"),
+        ("default_hooks.logger.intervall", 5, "nearest: 'interval'"),
+        ("default_hooks.chekpoint", {"type": "CheckpointHook"}, "nearest: 'checkpoint'"),
+        ("train_cfg.max_epoch", 12, "nearest: 'max_epochs'"),
+        ("visualizer.vis_backends.0.type", "LocalVisBackends", "nearest: 'LocalVisBackend'"),
+        ("auto_scale_lr.base_batchsize", 4, "nearest: 'base_batch_size'"),
+        ("model.backbone.init_cfg.type", "Pretrainde", "nearest: 'Pretrained'"),
+        ("model.neck.type", "mmpretrian.FPN", "package 'mmpretrian' is not installed"),
+        ("model.neck.type", "negvision.Nothing", "is not registered"),
+    ],
+)
+def test_typo_names_its_path_and_the_nearest(path, value, expected):
+    cfg = retinanet()
+    cfg.merge_from_dict({path: value})
+    with pytest.raises(ConfigError) as caught:
+        check_config(cfg)
+    assert path in str(caught.value)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["train_dataloder", "optim_wraper", "default_hook", "val_evalutor"])
+def test_top_level_near_miss(key):
+    cfg = retinanet()
+    cfg[key] = {}
+    with pytest.raises(ConfigError, match=f"'{key}' is not read by anything; nearest"):
+        check_config(cfg)
+
+
+def test_helper_variables_and_keys_that_builders_read_are_left_alone():
+    cfg = retinanet()
+    cfg.merge_from_dict(
+        {
+            "num_classes": 80,
+            "train_pipeline_stage2": [],
+            "default_hooks.logger.priority": "LOW",
+            "optim_wrapper.paramwise_cfg": {"norm_decay_mult": 0.0},
+            "param_scheduler.0.convert_to_iter_based": False,
+            "custom_hooks": [
+                {"type": "negvision.ProgressHook", "interval": 3, "interval_exp_name": 9}
+            ],
+        }
+    )
+    cfg.model.backbone.init_cfg = {
+        "type": "Kaiming",
+        "layer": "Conv2d",
+        "override": {"type": "Normal", "name": "fc", "std": 0.1},
+    }
+    check_config(cfg)
+
+
+def test_unknown_scope():
+    cfg = retinanet()
+    cfg.default_scope = "mmdett"
+    with pytest.raises(ConfigError, match="default_scope = 'mmdett'"):
+        check_config(cfg)
+
+
+# A sample of every kind of detector; all 800 of them take 80 seconds.
+SAMPLE = (
+    "atss/atss_r50_fpn_1x_coco.py",
+    "carafe/mask-rcnn_r50_fpn-carafe_1x_coco.py",
+    "cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py",
+    "cascade_rpn/cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco.py",
+    "centernet/centernet_r18_8xb16-crop512-140e_coco.py",
+    "cornernet/cornernet_hourglass104_10xb5-crop511-210e-mstest_coco.py",
+    "dcnv2/faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco.py",
+    "ddod/ddod_r50_fpn_1x_coco.py",
+    "ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py",
+    "deformable_detr/deformable-detr_r50_16xb2-50e_coco.py",
+    "detr/detr_r50_8xb2-150e_coco.py",
+    "dino/dino-4scale_r50_8xb2-12e_coco.py",
+    "dyhead/atss_r50_fpn_dyhead_1x_coco.py",
+    "fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py",
+    "fpg/retinanet_r50_fpg_crop640_50e_coco.py",
+    "gfl/gfl_r50_fpn_1x_coco.py",
+    "guided_anchoring/ga-retinanet_r50-caffe_fpn_1x_coco.py",
+    "htc/htc_r50_fpn_1x_coco.py",
+    "mask2former/mask2former_r50_8xb2-lsj-50e_coco.py",
+    "paa/paa_r50_fpn_1x_coco.py",
+    "pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py",
+    "queryinst/queryinst_r50_fpn_1x_coco.py",
+    "rtmdet/rtmdet_s_8xb32-300e_coco.py",
+    "ssd/ssd300_coco.py",
+    "tood/tood_x101-64x4d-dconv-c4-c5_fpn_ms-2x_coco.py",
+    "vfnet/vfnet_r101_fpn_1x_coco.py",
+    "yolox/yolox_s_8xb8-300e_coco.py",
+)
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_stock_configs_raise_no_false_alarm(name):
+    check_config(Config.fromfile(STOCK / name))
+
+
+class Base:
+    def __init__(self, depth):
+        self.depth = depth
+
+
+class PassesOn(Base):
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+
+
+class Keeps(Base):
+    def __init__(self, width, **kwargs):
+        super().__init__(1)
+        self.options = kwargs
+
+
+class Takes(Base):
+    def __init__(self, **kwargs):
+        self.secret = kwargs.pop("secret")
+        super().__init__(**kwargs)
+
+
+def test_accepted_keywords_follow_kwargs_only_where_they_are_passed_on():
+    assert accepted_keywords(PassesOn) == ({"width", "depth"}, True)
+    assert not accepted_keywords(Keeps)[1]
+    assert not accepted_keywords(Takes)[1]
