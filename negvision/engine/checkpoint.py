@@ -1,0 +1,165 @@
+"""Load checkpoints without running what may be hidden in them."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import torch
+from mmengine.dist import barrier, get_local_rank, is_distributed
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader, get_torchvision_models
+
+from negvision.engine.errors import CheckpointError, UserError, did_you_mean
+
+_HISTORY_METHODS = ("min", "max", "mean", "current")
+
+
+def _history_method(owner: type, name: str) -> Callable:
+    """Stand in for ``getattr``, by which mmengine's pickles name HistoryBuffer's statistics.
+
+    ``getattr`` itself on an allow-list would let a pickle reach any attribute of all else there.
+    """
+    if owner is not HistoryBuffer or name not in _HISTORY_METHODS:
+        raise pickle.UnpicklingError(f"getattr({owner!r}, {name!r}) is not allowed")
+    return getattr(HistoryBuffer, name)
+
+
+def _allowed_globals() -> list:
+    """What a checkpoint of mmengine holds beside tensors and Python's own containers."""
+    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+    arrays = []
+    for module in ("numpy._core.multiarray", "numpy.core.multiarray"):
+        # numpy 1 and 2 write different names for the same two functions.
+        arrays.append((multiarray._reconstruct, f"{module}._reconstruct"))
+        arrays.append((multiarray.scalar, f"{module}.scalar"))
+    kinds = ("bool", "uint8", "int32", "int64", "uint32", "float32", "float64")
+    dtypes = {type(np.dtype(kind)) for kind in kinds}
+    history = [HistoryBuffer, (_history_method, "builtins.getattr")]
+    return [np.ndarray, np.dtype, *dtypes, *arrays, *history]
+
+
+def load_checkpoint_file(
+    path: str | Path, map_location: Any = None, trust: bool = False
+) -> dict[str, Any]:
+    """Read a checkpoint that torch.save or mmengine wrote.
+
+    Args:
+        path: A local file.
+        map_location: As in :func:`torch.load`.
+        trust: Unpickle whatever the file holds, which can run any code. Never the default.
+
+    Raises:
+        CheckpointError: The file does not exist, is damaged, or names an object that is not on
+            the allow-list; nothing of it has been run then.
+
+    Example:
+        >>> checkpoint = load_checkpoint_file("work_dirs/atss_r50/epoch_12.pth", "cpu")
+        >>> sorted(checkpoint)
+        ['message_hub', 'meta', 'optimizer', 'param_schedulers', 'state_dict']
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {str(path)!r} does not exist{_beside(path)}")
+    try:
+        if trust:
+            return torch.load(path, map_location=map_location, weights_only=False)
+        with torch.serialization.safe_globals(_allowed_globals()):
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's own text advises weights_only=False; ours says what that means.
+        reason = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
+        raise CheckpointError(
+            f"checkpoint {str(path)!r} was not loaded: it holds more than weights and training "
+            f"state, or is damaged.\n  {reason.strip().splitlines()[0]}\n"
+            "Loading it could run code that somebody put there. If you know where it comes from, "
+            "pass --trust-checkpoint"
+        ) from None
+    except (RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"checkpoint {str(path)!r} cannot be read ({reason}); it is damaged, incomplete or "
+            "not a checkpoint. Take another one"
+        ) from None
+
+
+def _beside(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f": there is no folder {str(path.parent)!r}"
+    names = sorted(p.name for p in path.parent.glob("*.pth"))
+    if not names:
+        return f": no .pth file in {str(path.parent)!r}"
+    return did_you_mean(path.name, names) or f"; the folder has {', '.join(names[-5:])}"
+
+
+def find_resume_checkpoint(work_dir: str | Path) -> Path:
+    """The newest checkpoint of a work dir: the last one written.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    checkpoints = list(Path(work_dir).glob("*.pth"))
+    if not checkpoints:
+        raise CheckpointError(
+            f"--resume: no checkpoint (*.pth) in {str(work_dir)!r}. Train without --resume, or "
+            "name a file: --resume FILE"
+        )
+    marker = Path(work_dir) / "last_checkpoint"
+    if marker.is_file():
+        # mmengine writes the path as it was then; the folder may have moved since.
+        last = Path(work_dir) / Path(marker.read_text().strip()).name
+        if last in checkpoints:
+            return last
+    return max(checkpoints, key=lambda path: path.stat().st_mtime)
+
+
+def install_loaders(trust: bool = False) -> None:
+    """Make mmengine load every local file and download through :func:`load_checkpoint_file`.
+
+    mmengine's own loaders try ``weights_only=True`` and, where that is refused, unpickle the file
+    after all with a mere warning. ``CheckpointLoader.register_scheme`` is its documented way to
+    replace a loader, and reaches all that loads: ``load_from``, ``resume``, ``init_cfg``.
+    """
+
+    def load_from_local(filename, map_location=None):
+        return load_checkpoint_file(filename, map_location, trust)
+
+    def load_from_url(filename, map_location=None):
+        return load_checkpoint_file(_download(filename, filename), map_location, trust)
+
+    def load_from_torchvision(filename, map_location=None):
+        name = filename.partition("://")[2]
+        urls = get_torchvision_models()
+        if name not in urls:
+            raise UserError(f"torchvision has no model {name!r}{did_you_mean(name, urls)}")
+        return load_checkpoint_file(_download(urls[name], filename), map_location, trust)
+
+    # mmengine names a loader in its log by the end of the function's name.
+    CheckpointLoader.register_scheme("", load_from_local, force=True)
+    CheckpointLoader.register_scheme(["http://", "https://"], load_from_url, force=True)
+    CheckpointLoader.register_scheme(
+        ["torchvision://", "modelzoo://"], load_from_torchvision, force=True
+    )
+
+
+def _download(url: str, asked_for: str) -> Path:
+    """Fetch ``url`` into torch hub's cache once for each machine; the file's path."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    target = folder / url.rpartition("/")[2].partition("?")[0]
+    if not target.is_file() and get_local_rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(target), progress=False)
+        except (URLError, OSError, RuntimeError) as error:
+            raise UserError(
+                f"the pretrained weights {asked_for!r} are not on this machine and could not be "
+                f"downloaded ({error}).\n"
+                f"Either put the file {target.name!r} into\n  {folder}\n"
+                "or train from random weights with\n"
+                "  --cfg-options model.backbone.init_cfg=None"
+            ) from None
+    if is_distributed():
+        barrier()
+    return target

@@ -1,0 +1,166 @@
+import os
+import pickle
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from negvision.engine.checkpoint import (
+    find_resume_checkpoint,
+    install_loaders,
+    load_checkpoint_file,
+)
+from negvision.engine.errors import CheckpointError, UserError
+
+
+@pytest.fixture(autouse=True)
+def _own_schemes():
+    before = CheckpointLoader._schemes.copy()
+    yield
+    CheckpointLoader._schemes = before
+
+
+class Payload:
+    """Its pickle creates a file when it is loaded."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+class GetattrPayload:
+    """Reaches for a function through ``getattr``, which mmengine's own allow-list holds."""
+
+    def __reduce__(self):
+        return getattr, (HistoryBuffer, "__init__")
+
+
+def test_training_state_of_mmengine_loads(tmp_path):
+    hub = MessageHub.get_instance("test_checkpoint")
+    hub.update_scalar("train/loss", 1.5)
+    hub.update_info("eta", np.float64(3.0))
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    content = {
+        "meta": {"epoch": 1, "dataset_meta": {"classes": ("a",), "palette": np.arange(3)}},
+        "state_dict": model.state_dict(),
+        "message_hub": hub.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    path = tmp_path / "epoch_1.pth"
+    torch.save(content, path)
+    loaded = load_checkpoint_file(path, "cpu")
+    assert loaded["message_hub"]["log_scalars"]["train/loss"].statistics("mean") == 1.5
+    assert loaded["message_hub"]["runtime_info"]["eta"] == 3.0
+    assert torch.equal(loaded["state_dict"]["weight"], model.weight)
+    assert loaded["meta"]["dataset_meta"]["palette"].tolist() == [0, 1, 2]
+
+
+def test_payload_does_not_run(tmp_path):
+    made = tmp_path / "made"
+    path = tmp_path / "bad.pth"
+    torch.save({"state_dict": {}, "extra": Payload(made)}, path)
+    with pytest.raises(CheckpointError, match="--trust-checkpoint"):
+        load_checkpoint_file(path)
+    assert not made.exists()
+    load_checkpoint_file(path, trust=True)
+    assert made.exists()
+
+
+def test_payload_does_not_run_through_mmengine(tmp_path):
+    made = tmp_path / "made"
+    path = tmp_path / "bad.pth"
+    torch.save({"state_dict": {}, "extra": Payload(made)}, path)
+    install_loaders()
+    with pytest.raises(CheckpointError):
+        CheckpointLoader.load_checkpoint(str(path), "cpu", logger="silent")
+    assert not made.exists()
+    install_loaders(trust=True)
+    CheckpointLoader.load_checkpoint(str(path), "cpu", logger="silent")
+    assert made.exists()
+
+
+def test_getattr_reaches_nothing_but_the_statistics(tmp_path):
+    path = tmp_path / "bad.pth"
+    torch.save({"extra": GetattrPayload()}, path)
+    with pytest.raises(CheckpointError):
+        load_checkpoint_file(path)
+
+
+def test_legacy_pickle_is_not_run_either(tmp_path):
+    made = tmp_path / "made"
+    path = tmp_path / "bad.pth"
+    path.write_bytes(pickle.dumps(Payload(made)))
+    with pytest.raises(CheckpointError):
+        load_checkpoint_file(path)
+    assert not made.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint at all", b"PK\x03\x04broken"])
+def test_damaged_file(tmp_path, content):
+    path = tmp_path / "epoch_1.pth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"epoch_1\.pth"):
+        load_checkpoint_file(path)
+
+
+def test_truncated_file(tmp_path):
+    path = tmp_path / "epoch_1.pth"
+    torch.save({"state_dict": {"w": torch.zeros(1000)}}, path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_checkpoint_file(path)
+
+
+def test_missing_file_names_the_nearest(tmp_path):
+    (tmp_path / "epoch_12.pth").touch()
+    with pytest.raises(CheckpointError, match=r"nearest: 'epoch_12\.pth'"):
+        load_checkpoint_file(tmp_path / "epoch_1.pth")
+    with pytest.raises(CheckpointError, match="no folder"):
+        load_checkpoint_file(tmp_path / "none" / "epoch_1.pth")
+
+
+def test_newest_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        find_resume_checkpoint(tmp_path)
+    for age, name in enumerate(["epoch_10.pth", "epoch_9.pth"]):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    assert find_resume_checkpoint(tmp_path).name == "epoch_10.pth"
+    # The marker counts, even if the whole folder was moved since it was written.
+    (tmp_path / "last_checkpoint").write_text("/before/epoch_9.pth")
+    assert find_resume_checkpoint(tmp_path).name == "epoch_9.pth"
+
+
+def test_failed_download_says_where_to_put_the_file(tmp_path, monkeypatch):
+    def offline(*args, **kwargs):
+        raise URLError("no route")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    install_loaders()
+    with pytest.raises(UserError) as caught:
+        CheckpointLoader.load_checkpoint("torchvision://resnet50", "cpu", logger="silent")
+    message = str(caught.value)
+    assert "'torchvision://resnet50'" in message and "resnet50-" in message
+    assert str(tmp_path / "checkpoints") in message
+    assert "--cfg-options model.backbone.init_cfg=None" in message
+    with pytest.raises(UserError, match="nearest: 'resnet50'"):
+        CheckpointLoader.load_checkpoint("torchvision://resnet5o", "cpu", logger="silent")
+
+
+def test_file_in_the_cache_is_used_without_a_download(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"w": torch.ones(1)}, tmp_path / "checkpoints" / "tiny.pth")
+    install_loaders()
+    url = "https://example.org/models/tiny.pth"
+    loaded = CheckpointLoader.load_checkpoint(url, "cpu", logger="silent")
+    assert loaded["w"].item() == 1
