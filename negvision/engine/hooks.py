@@ -1,0 +1,161 @@
+"""What a person sees of a run: a header, a line per interval, a bar on a terminal."""
+
+import datetime
+import resource
+import sys
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import LoggerHook
+from tqdm import tqdm
+
+from negvision.engine.quiet import muted_console
+from negvision.engine.summary import run_summary
+from negvision.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ProgressHook(LoggerHook):
+    """mmengine's LoggerHook with a header at the start and one short line per interval.
+
+    The scalars go to the visualizer backends (TensorBoard, ``scalars.json``) as they do with
+    LoggerHook, with the memory in use also where there is no GPU. On a terminal a bar runs
+    between the lines; where the output is piped, there are the lines alone.
+
+    Args:
+        interval: Iterations from one line to the next.
+        bar: Whether to draw the bar; by default where stdout is a terminal.
+        **kwargs: As in :class:`mmengine.hooks.LoggerHook`.
+
+    Example:
+        >>> default_hooks = dict(logger=dict(type="negvision.ProgressHook", interval=50))
+    """
+
+    def __init__(self, interval: int = 50, bar: bool | None = None, **kwargs):
+        super().__init__(interval=interval, **kwargs)
+        self._wants_bar = sys.stdout.isatty() if bar is None else bar
+        self._bar: tqdm | None = None
+
+    def before_run(self, runner) -> None:
+        super().before_run(runner)
+        runner.logger.info(run_summary(runner))
+
+    def _open_bar(self, total: int, label: str) -> None:
+        if self._wants_bar and is_main_process():
+            # dynamic_ncols follows the window; leave=False keeps finished bars off the scroll.
+            self._bar = tqdm(
+                total=total, desc=label, leave=False, dynamic_ncols=True, file=sys.stdout
+            )
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _advance(self) -> None:
+        if self._bar is not None:
+            self._bar.update()
+
+    def before_train_epoch(self, runner) -> None:
+        self._close_bar()
+        if runner.train_loop.max_epochs and runner.log_processor.by_epoch:
+            label = f"epoch {runner.epoch + 1}/{runner.max_epochs}"
+            self._open_bar(len(runner.train_dataloader), label)
+        else:
+            self._open_bar(runner.max_iters, "train")
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self._advance()
+        last = self.end_of_epoch(runner.train_dataloader, batch_idx)
+        short_epoch = last and len(runner.train_dataloader) <= self.interval
+        if not (
+            self.every_n_inner_iters(batch_idx, self.interval)
+            or short_epoch
+            or (last and not self.ignore_last)
+        ):
+            return
+        tag, _ = runner.log_processor.get_log_after_iter(runner, batch_idx, "train")
+        tag["memory"] = memory_in_use(runner)
+        runner.logger.info(training_line(runner, tag, batch_idx))
+        runner.visualizer.add_scalars(tag, step=runner.iter + 1, file_path=self.json_log_path)
+
+    def after_train(self, runner) -> None:
+        self._close_bar()
+
+    def before_val_epoch(self, runner) -> None:
+        self._close_bar()
+        self._open_bar(len(runner.val_dataloader), "val")
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self._advance()
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        self._close_bar()
+        with muted_console(runner.logger):
+            # mmengine's line holds every figure of every class.
+            super().after_val_epoch(runner, metrics)
+        runner.logger.info(evaluation_line(runner, "val", metrics or {}))
+
+    def before_test_epoch(self, runner) -> None:
+        self._open_bar(len(runner.test_dataloader), "test")
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self._advance()
+
+    def after_test_epoch(self, runner, metrics=None) -> None:
+        self._close_bar()
+        with muted_console(runner.logger):
+            # mmengine's line holds every figure of every class.
+            super().after_test_epoch(runner, metrics)
+        runner.logger.info(evaluation_line(runner, "test", metrics or {}))
+
+
+def memory_in_use(runner) -> int:
+    """Largest memory so far, MB: of tensors on the GPU, or resident in this process on a CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() // 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in kB, macOS in bytes.
+    return peak // 2**20 if sys.platform == "darwin" else peak // 2**10
+
+
+def training_line(runner, tag: dict, batch_idx: int) -> str:
+    """One line of training progress from the scalars of the log processor.
+
+    Columns keep their width from line to line, so that they can be read downwards.
+    """
+    if runner.log_processor.by_epoch:
+        epochs, iters = str(runner.max_epochs), str(len(runner.train_dataloader))
+        place = f"epoch {runner.epoch + 1:>{len(epochs)}}/{epochs}"
+        place += f"  iter {batch_idx + 1:>{len(iters)}}/{iters}"
+    else:
+        iters = str(runner.max_iters)
+        place = f"iter {runner.iter + 1:>{len(iters)}}/{iters}"
+    parts = [place]
+    if "loss" in tag:
+        parts.append(f"loss {tag['loss']:.4f}")
+    known = {"loss", "lr", "base_lr", "time", "data_time", "epoch", "iter", "memory"}
+    losses = [
+        f"{key.removeprefix('loss_')} {value:.4f}"
+        for key, value in tag.items()
+        if key not in known and isinstance(value, float)
+    ]
+    if losses:
+        parts.append(f"({', '.join(losses)})")
+    if "lr" in tag:
+        parts.append(f"lr {tag['lr']:.2e}")
+    if "time" in tag:
+        parts.append(f"{tag['time']:.3f} s/iter")
+    eta = runner.message_hub.runtime_info.get("eta")
+    if eta is not None:
+        parts.append(f"eta {datetime.timedelta(seconds=int(eta))}")
+    parts.append(f"mem {tag['memory']} MB")
+    return "  ".join(parts)
+
+
+def evaluation_line(runner, split: str, metrics: dict, count: int = 3) -> str:
+    """The first ``count`` figures of an evaluation; its table and the log have the others."""
+    parts = [f"{name.rpartition('/')[2]} {value:.4f}" for name, value in metrics.items()][:count]
+    if split == "val" and not isinstance(runner._train_loop, dict | None):
+        parts.insert(0, f"after {runner.epoch} epochs, {runner.iter} iterations")
+    return "  ".join([split, *parts]) + "\n"
