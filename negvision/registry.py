@@ -17,6 +17,7 @@ TRANSFORMS = _child(mmengine_registry.TRANSFORMS, "negvision.detection.datasets"
 MODELS = _child(mmengine_registry.MODELS, "negvision.detection.heads")
 TASK_UTILS = _child(mmengine_registry.TASK_UTILS, "negvision.detection.assigners")
 METRICS = _child(mmengine_registry.METRICS, "negvision.detection.metrics")
+OPTIM_WRAPPERS = _child(mmengine_registry.OPTIM_WRAPPERS, "negvision.engine.optim")
 HOOKS = _child(
     mmengine_registry.HOOKS, "negvision.engine.hooks", "negvision.detection.hooks"
 )

@@ -1,0 +1,37 @@
+"""Start the processes of a distributed run where there is no GPU."""
+
+import datetime
+import os
+
+import torch.distributed as dist
+
+from negvision.engine.errors import UserError
+
+
+def init_cpu_processes(launcher: str, dist_cfg: dict) -> None:
+    """Join the process group over gloo. mmengine's own start selects a CUDA device first.
+
+    Args:
+        launcher: ``"pytorch"``, which is torchrun; the others need CUDA devices.
+        dist_cfg: ``env_cfg.dist_cfg``; ``timeout`` is in seconds.
+
+    Raises:
+        UserError: for a launcher that needs CUDA, or outside torchrun.
+    """
+    if dist.is_initialized():
+        return
+    if launcher != "pytorch":
+        raise UserError(
+            f"--launcher {launcher} needs a CUDA device on every task and none is visible here. "
+            "On CPUs use tools/dist_train.sh (torchrun)"
+        )
+    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR") if name not in os.environ]
+    if missing:
+        raise UserError(
+            f"--launcher pytorch expects the environment of torchrun ({', '.join(missing)} not "
+            "set). Start with: tools/dist_train.sh CONFIG PROCESSES"
+        )
+    options = {key: value for key, value in dist_cfg.items() if key == "timeout"}
+    if "timeout" in options:
+        options["timeout"] = datetime.timedelta(seconds=options["timeout"])
+    dist.init_process_group(backend="gloo", **options)

@@ -1,0 +1,38 @@
+"""What happens between a command line and a runner: the same order for every command."""
+
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+
+from negvision.engine.checkpoint import install_loaders
+from negvision.engine.config import load_config, set_work_dir
+from negvision.engine.config_check import check_config
+from negvision.engine.data_check import check_data
+from negvision.engine.data_root import replace_data_root
+from negvision.engine.quiet import silence_idle_warnings
+from negvision.engine.runner import Runner
+
+
+def prepare_config(args) -> Config:
+    """The config of ``args``, with the options common to all commands applied.
+
+    Args:
+        args: ``config``, ``cfg_options``, ``work_dir``, ``data_root``, ``launcher`` and
+            ``trust_checkpoint``.
+    """
+    silence_idle_warnings()
+    install_loaders(trust=args.trust_checkpoint)
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    set_work_dir(cfg, args.work_dir)
+    if args.data_root is not None:
+        replace_data_root(cfg, args.data_root)
+    return cfg
+
+
+def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
+    """Check ``cfg`` and the data of ``splits``, then build the runner it describes."""
+    check_config(cfg)
+    check_data(cfg, splits)
+    if "runner_type" in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)

@@ -1,0 +1,189 @@
+"""Training, resuming and testing, from the command line to the files they leave."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from negvision.cli import test as test_command
+from negvision.cli import train as train_command
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_train(*argv) -> int:
+    return train_command.main([str(arg) for arg in argv])
+
+
+def run_test(*argv) -> int:
+    return test_command.main([str(arg) for arg in argv])
+
+
+def test_train_resume_and_test(tiny_config, tmp_path, capsys):
+    work = tmp_path / "run"
+    assert run_train(tiny_config, "--work-dir", work) == 0
+    first = capsys.readouterr().out
+    lines = [line for line in first.splitlines() if line.startswith("epoch 1/1  iter")]
+    assert len(lines) == 2, first
+    for word in ("loss ", "cls ", "lr ", "eta ", "mem "):
+        assert word in lines[-1]
+    assert "RetinaNet" in first and "8 images, 2 a batch" in first
+    assert "1 epochs of 4 iterations" in first
+    assert "Average Precision" in first and "val  after 1 epochs, 4 iterations  bbox_mAP" in first
+    assert "data_time" not in first and "warning:" not in first
+    # The wall of start-up lines is in the log file, not on the console.
+    (log,) = work.glob("*/*.log")
+    for detail in ("System environment", "Config:", "Hooks will be executed"):
+        assert detail in log.read_text()
+        assert detail not in first
+    assert "loading annotations" not in first and "Running per image" not in first
+    assert len(first.splitlines()) < 60
+    (scalars,) = work.glob("*/vis_data/scalars.json")
+    entries = [json.loads(line) for line in scalars.read_text().splitlines()]
+    assert entries[0]["loss"] > 0 and entries[0]["memory"] > 0
+    assert any("coco/bbox_mAP" in entry for entry in entries)
+    assert list(work.glob("*/vis_data/events.out.tfevents.*"))
+
+    options = ["--cfg-options", "train_cfg.max_epochs=2"]
+    assert run_train(tiny_config, "--work-dir", work, "--resume", *options) == 0
+    second = capsys.readouterr().out
+    assert "epoch 2/2  iter 4/4" in second and "epoch 1/2" not in second
+    saved = torch.load(work / "epoch_2.pth", weights_only=False)
+    assert (saved["meta"]["epoch"], saved["meta"]["iter"]) == (2, 8)
+
+    results = tmp_path / "detections.json"
+    drawn = tmp_path / "drawn"
+    checkpoint = work / "epoch_2.pth"
+    argv = [tiny_config, checkpoint, "--work-dir", tmp_path / "t"]
+    assert run_test(*argv, "--out", results, "--show-dir", drawn) == 0
+    printed = capsys.readouterr().out
+    assert "Average Precision" in printed
+    detections = json.loads(results.read_text())
+    assert {d["image_id"] for d in detections} == set(range(8))
+    assert {d["category_id"] for d in detections} <= {3, 7}
+    assert len(list(drawn.glob("*.png"))) == 8
+
+
+def test_out_holds_what_the_metric_evaluated(tiny_config, tmp_path, coco_root):
+    import contextlib
+    import io
+
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    work = tmp_path / "run"
+    assert run_train(tiny_config, "--work-dir", work) == 0
+    out = tmp_path / "d.json"
+    argv = [tiny_config, work / "epoch_1.pth", "--work-dir", tmp_path / "t", "--out", out]
+    prefix = tmp_path / "metric"
+    assert run_test(*argv, "--cfg-options", f"test_evaluator.outfile_prefix={prefix}") == 0
+    mine = json.loads(out.read_text())
+    metric = json.loads(Path(f"{prefix}.bbox.json").read_text())
+    key = lambda d: (d["image_id"], d["category_id"], -d["score"], d["bbox"])  # noqa: E731
+    assert sorted(mine, key=key) == sorted(metric, key=key)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(coco_root / "annotations" / "all.json"))
+        evaluation = COCOeval(truth, truth.loadRes(str(out)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+    assert evaluation.eval["precision"].shape[2] == 2
+
+
+def test_amp_and_scaled_learning_rate(tiny_config, tmp_path):
+    work = tmp_path / "run"
+    assert run_train(tiny_config, "--work-dir", work, "--amp", "--auto-scale-lr") == 0
+    (log,) = work.glob("*/*.log")
+    text = log.read_text()
+    expected = "AmpOptimWrapper" if torch.cuda.is_available() else "BF16OptimWrapper"
+    assert expected in text
+    (scalars,) = work.glob("*/vis_data/scalars.json")
+    entries = [json.loads(line) for line in scalars.read_text().splitlines()]
+    # Batch 2 against a base of 4: half of 0.01, reached at the end of the warm-up.
+    assert [entry["lr"] for entry in entries if "lr" in entry][-1] == pytest.approx(0.005)
+
+
+def test_data_root_moves_every_dataset(tiny_config, coco_root, tmp_path, capsys):
+    broken = tmp_path / "moved.py"
+    broken.write_text(tiny_config.read_text().replace(str(coco_root), "nowhere/coco"))
+    assert run_train(broken, "--work-dir", tmp_path / "a") == 2
+    message = capsys.readouterr().err
+    assert "nowhere/coco/annotations/all.json does not exist" in message
+    assert "--data-root" in message and "make quickstart" in message
+    assert "Traceback" not in message
+    assert run_train(broken, "--work-dir", tmp_path / "b", "--data-root", coco_root) == 0
+
+
+def test_typo_is_reported_before_data_is_looked_at(tiny_config, coco_root, tmp_path, capsys):
+    wrong = tmp_path / "wrong.py"
+    text = tiny_config.read_text().replace(str(coco_root), "nowhere/coco")
+    wrong.write_text(text.replace('type="RetinaHead"', 'type="RetinaHaed"'))
+    assert run_train(wrong, "--work-dir", tmp_path / "a") == 2
+    message = capsys.readouterr().err
+    assert "model.bbox_head.type = 'RetinaHaed' is not registered; nearest: 'RetinaHead'" in message
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--resume"], "no checkpoint"),
+        (["--resume", "nothing.pth"], "nothing.pth: there is no such file"),
+        (["--cfg-options", "model.bakbone.depth=50"], "nearest: 'backbone'"),
+        (["--launcher", "slurm"], "needs a CUDA device"),
+        (["--launcher", "pytorch"], "torchrun"),
+    ],
+)
+def test_wrong_arguments_of_train(tiny_config, tmp_path, capsys, monkeypatch, argv, expected):
+    if "--launcher" in argv and torch.cuda.is_available():
+        pytest.skip("about machines without a GPU")
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    assert run_train(tiny_config, "--work-dir", tmp_path / "w", *argv) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_wrong_arguments_of_test(tiny_config, tmp_path, capsys):
+    assert run_test(tiny_config, tmp_path / "none.pth") == 2
+    assert "does not exist" in capsys.readouterr().err
+    file = tmp_path / "x.pth"
+    torch.save({"state_dict": {}}, file)
+    assert run_test(tiny_config, file, "--out", "results.pkl") == 2
+    assert ".json" in capsys.readouterr().err
+
+
+def test_work_dir_is_named_after_the_config(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_train(tiny_config) == 0
+    assert (tmp_path / "work_dirs" / "tiny" / "epoch_1.pth").is_file()
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_model(tiny_config, tmp_path):
+    work = tmp_path / "run"
+    env = {
+        **os.environ,
+        "PYTHON": sys.executable,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    script = ROOT / "tools" / "dist_train.sh"
+    done = subprocess.run(
+        [script, tiny_config, "2", "--work-dir", work],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    # Eight images over two processes in batches of two: two iterations instead of four.
+    assert "on each of 2 processes" in done.stdout
+    assert "iter 2/2" in done.stdout
+    # Rank 1 says nothing: each line stands once.
+    assert done.stdout.count("epoch 1/1  iter 2/2") == 1
+    saved = torch.load(work / "epoch_1.pth", weights_only=False)
+    assert not any(key.startswith("module.") for key in saved["state_dict"])

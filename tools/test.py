@@ -1,0 +1,5 @@
+import sys
+
+from negvision.cli.test import main
+
+sys.exit(main())

@@ -1,0 +1,5 @@
+import sys
+
+from negvision.cli.train import main
+
+sys.exit(main())
