@@ -1,8 +1,10 @@
 """Which versions of the stack are installed, which of them do not go together, and the remedy.
 
-Reads the metadata of installed distributions and imports neither torch nor OpenMMLab.
+:func:`check_versions` reads the metadata of installed distributions alone and is cheap;
+:func:`check_imports` imports the stack.
 """
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -10,7 +12,10 @@ from importlib import metadata
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from negvision.compat.quiet import quiet_imports
+
 MINIMUM_TORCH = "2.10"
+TESTED_TORCH = "torch==2.11.0 torchvision==0.26.0"
 
 # import name -> (distribution of the maintained continuation, distribution of upstream)
 OPENMMLAB = {
@@ -91,6 +96,28 @@ def check_versions(installed: Mapping[str, str] | None = None) -> list[Finding]:
     ]
 
 
+def check_imports(installed: Mapping[str, str] | None = None) -> list[Finding]:
+    """Import torch, torchvision, mmengine, mmcv and mmdet, as far as they are installed.
+
+    Stops at the first that fails, since the later ones import it: at most one finding.
+    """
+    installed = installed_distributions() if installed is None else installed
+    for name in ("torch", "torchvision", *OPENMMLAB):
+        distributions = providers(name, installed) if name in OPENMMLAB else [name]
+        if not any(distribution in installed for distribution in distributions):
+            continue
+        try:
+            with quiet_imports():
+                importlib.import_module(name)
+        except Exception as error:  # a binary for another torch fails in many ways
+            if name in OPENMMLAB:
+                remedy = f"pip install --force-reinstall --no-deps {distributions[0]}"
+            else:
+                remedy = f"install a pair built together: pip install {TESTED_TORCH}"
+            return [Finding(f"{name} does not import ({type(error).__name__}: {error}).", remedy)]
+    return []
+
+
 def _check_openmmlab(installed: Mapping[str, str]) -> list[Finding]:
     findings = []
     for import_name, (continuation, upstream) in OPENMMLAB.items():
@@ -151,7 +178,8 @@ def _check_torch(installed: Mapping[str, str]) -> list[Finding]:
             Finding(
                 f"torch {torch} and torchvision {torchvision} are builds for different devices "
                 f"({torch.local} and {torchvision.local}).",
-                "install both anew, in one command and from the same package index",
+                "install both again from the same package index: "
+                f"pip install --force-reinstall {TESTED_TORCH}",
             )
         )
     return findings

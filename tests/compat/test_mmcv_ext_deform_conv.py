@@ -158,11 +158,12 @@ def test_layers_with_zero_offset_are_convolutions(substituted_mmcv):
 
 def backward_arguments(case):
     stride, padding, dilation, groups, offset_groups = case
-    return dict(
-        kW=KERNEL[1], kH=KERNEL[0], dW=stride[1], dH=stride[0], padW=padding[1], padH=padding[0],
-        dilationW=dilation[1], dilationH=dilation[0], group=groups,
-        deformable_group=offset_groups, im2col_step=1,
-    )  # fmt: skip
+    return {
+        "kW": KERNEL[1], "kH": KERNEL[0], "dW": stride[1], "dH": stride[0],
+        "padW": padding[1], "padH": padding[0],
+        "dilationW": dilation[1], "dilationH": dilation[0], "group": groups,
+        "deformable_group": offset_groups, "im2col_step": 1,
+    }  # fmt: skip
 
 
 def test_scale_and_accumulation_of_the_weight_gradient():
@@ -193,12 +194,14 @@ def test_a_weight_gradient_left_by_another_call_is_not_used(changed):
         )
         return gradient
 
-    other = dict(
-        x=x * 2 if changed == "input" else x,
-        offset=offset + 0.1 if changed == "offset" else offset,
-        grad_output=grad_output * 3 if changed == "grad_output" else grad_output,
-        arguments={**arguments, "dilationW": 2, "padW": 2} if changed == "geometry" else arguments,
-    )
+    other = {
+        "x": x * 2 if changed == "input" else x,
+        "offset": offset + 0.1 if changed == "offset" else offset,
+        "grad_output": grad_output * 3 if changed == "grad_output" else grad_output,
+        "arguments": {**arguments, "dilationW": 2, "padW": 2}
+        if changed == "geometry"
+        else arguments,
+    }
     if changed == "geometry":  # the same output size, other samples
         assert reference_output_width(6, **other["arguments"]) == offset.shape[3]
     expected = parameters(**other)

@@ -114,7 +114,13 @@ def test_softnms_equals_reference(method, offset):
     for seed in range(5):
         boxes, scores = random_detections(seed)
         dets = boxes.new_full((len(boxes), 5), torch.nan)
-        arguments = dict(iou_threshold=0.3, sigma=0.5, min_score=0.05, method=method, offset=offset)
+        arguments = {
+            "iou_threshold": 0.3,
+            "sigma": 0.5,
+            "min_score": 0.05,
+            "method": method,
+            "offset": offset,
+        }
         indices = mmcv_ext.softnms(boxes, scores, dets, **arguments)
         expected = reference_softnms(boxes, scores, 0.3, 0.5, 0.05, method, offset)
         assert indices.tolist() == [index for index, _ in expected]
@@ -133,7 +139,7 @@ def test_softnms_keeps_the_first_box_even_below_the_minimum():
 
 
 def test_softnms_rejects_an_unknown_method():
-    with pytest.raises(ValueError, match="method of softnms .*, got 3"):
+    with pytest.raises(ValueError, match=r"method of softnms .*, got 3"):
         mmcv_ext.softnms(torch.zeros(1, 4), torch.ones(1), torch.zeros(1, 5), 0.3, 0.5, 0, 3, 0)
 
 
@@ -164,6 +170,6 @@ def test_mmcv_public_functions(substituted_mmcv):
     assert sorted(torch.cat(groups).tolist()) == list(range(len(boxes)))
 
     labels = torch.arange(len(boxes)) % 3
-    _, keep = substituted_mmcv.batched_nms(boxes, scores, labels, dict(iou_threshold=0.5))
+    _, keep = substituted_mmcv.batched_nms(boxes, scores, labels, {"iou_threshold": 0.5})
     expected = torchvision.ops.batched_nms(boxes, scores, labels, 0.5)
     assert torch.equal(keep, expected)

@@ -1,0 +1,164 @@
+"""Each fault of an installation is found once, with a remedy; a sound one has none."""
+
+import importlib
+import sys
+
+import pytest
+
+from negvision.compat.versions import (
+    build_mmcv_command,
+    check_imports,
+    check_versions,
+    installed_distributions,
+)
+
+SOUND = {
+    "torch": "2.11.0",
+    "torchvision": "0.26.0",
+    "onedl-mmengine": "0.10.12",
+    "onedl-mmcv": "2.3.6",
+    "onedl-mmdetection": "3.5.1",
+    "opencv-python-headless": "4.12.0.88",
+    "opencv-python": "4.12.0.88",
+    "pycocotools": "2.0.11",
+    "faster-coco-eval": "1.8.0",
+}
+UPSTREAM = {
+    **{name: version for name, version in SOUND.items() if not name.startswith("onedl")},
+    "mmengine": "0.10.8",
+    "mmcv": "2.1.0",
+    "mmdet": "3.3.0",
+}
+
+
+def without(*names):
+    return {name: version for name, version in SOUND.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    "installed",
+    [
+        SOUND,
+        UPSTREAM,
+        {**SOUND, "torch": "2.11.0+cu130", "torchvision": "0.26.0+cu130"},
+        {**SOUND, "torch": "2.10.0", "torchvision": "0.25.1"},
+        {**SOUND, "torch": "2.13.0+cpu", "torchvision": "0.28.0"},
+        without("opencv-python"),
+    ],
+)
+def test_sound_installations_have_no_findings(installed):
+    assert check_versions(installed) == []
+
+
+@pytest.mark.parametrize(
+    ("installed", "problem", "remedy"),
+    [
+        (
+            {**SOUND, "mmcv": "2.1.0"},
+            "onedl-mmcv 2.3.6 and mmcv 2.1.0 are both installed",
+            "pip uninstall -y mmcv onedl-mmcv && pip install onedl-mmcv==2.3.6",
+        ),
+        (
+            {**SOUND, "mmdet": "3.3.0"},
+            "onedl-mmdetection 3.5.1 and mmdet 3.3.0 are both installed",
+            "pip uninstall -y mmdet onedl-mmdetection",
+        ),
+        (
+            {**SOUND, "mmengine": "0.10.7"},
+            "onedl-mmengine 0.10.12 and mmengine 0.10.7 are both installed",
+            "pip uninstall -y mmengine onedl-mmengine",
+        ),
+        (
+            {**UPSTREAM, "mmengine": "0.10.7"},
+            "mmengine 0.10.7 cannot load its own checkpoints under torch 2.11.0",
+            "pip install onedl-mmengine",
+        ),
+        (without("onedl-mmdetection"), "mmdet is not installed", "pip install onedl-mmdetection"),
+        (
+            {**SOUND, "torch": "2.9.1", "torchvision": "0.24.1"},
+            "torch 2.9.1 is too old: negvision needs torch >= 2.10",
+            "pip install --upgrade 'torch>=2.10'",
+        ),
+        (
+            {**SOUND, "torchvision": "0.25.0"},
+            "torchvision 0.25.0 was built for another torch than 2.11.0",
+            "'torchvision==0.26.*'",
+        ),
+        (
+            {**SOUND, "torch": "2.11.0+cu130", "torchvision": "0.26.0+cpu"},
+            "builds for different devices (cu130 and cpu)",
+            "same package index",
+        ),
+        (without("torchvision"), "torchvision is not installed", "'torchvision==0.26.*'"),
+        (without("torch"), "torch is not installed", "pip install torch torchvision"),
+        (
+            {**SOUND, "opencv-python": "4.10.0.84"},
+            "opencv-python-headless 4.12.0.88, opencv-python 4.10.0.84",
+            "pip uninstall -y opencv-python-headless opencv-python && pip install "
+            "opencv-python-headless==4.12.0.88 opencv-python==4.12.0.88",
+        ),
+        (
+            without("opencv-python", "opencv-python-headless"),
+            "opencv is not installed",
+            "pip install opencv-python-headless",
+        ),
+        (without("pycocotools"), "pycocotools is not installed", "pip install pycocotools"),
+    ],
+)
+def test_each_fault_is_found_with_its_remedy(installed, problem, remedy):
+    findings = check_versions(installed)
+    assert len(findings) == 1
+    assert problem in findings[0].problem
+    assert remedy in findings[0].remedy
+
+
+def test_several_faults_are_all_found():
+    installed = {**SOUND, "mmcv": "2.1.0", "mmdet": "3.3.0", "opencv-python": "4.10.0.84"}
+    assert len(check_versions({**installed, "torch": "2.9.0"})) == 5
+
+
+def test_names_are_normalised():
+    installed = installed_distributions()
+    assert "faster-coco-eval" in installed and "torch" in installed
+    assert all(name == name.lower() and "_" not in name for name in installed)
+
+
+def test_build_command_names_what_is_installed():
+    assert build_mmcv_command(SOUND).endswith("--no-binary onedl-mmcv onedl-mmcv==2.3.6")
+    assert build_mmcv_command(UPSTREAM).endswith("--no-binary mmcv mmcv==2.1.0")
+    assert build_mmcv_command({}).endswith("--no-binary onedl-mmcv onedl-mmcv")
+
+
+def test_the_stack_imports():
+    assert check_imports() == []
+
+
+@pytest.mark.parametrize(
+    ("module", "error", "remedy"),
+    [
+        ("torchvision", RuntimeError("operator torchvision::nms does not exist"), "torch==2.11.0"),
+        ("torch", OSError("libcudart.so.13: cannot open"), "torch==2.11.0 torchvision==0.26.0"),
+        ("mmcv", ImportError("libGL.so.1"), "--no-deps onedl-mmcv"),
+        ("mmdet", AssertionError("MMCV==2.2.0 is used but incompatible"), "onedl-mmdetection"),
+    ],
+)
+def test_the_first_import_that_fails_is_the_finding(monkeypatch, module, error, remedy):
+    imported = []
+
+    def import_module(name):
+        imported.append(name)
+        if name == module:
+            raise error
+        return sys.modules.get(name)
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    [finding] = check_imports(SOUND)
+    assert finding.problem.startswith(f"{module} does not import ({type(error).__name__}: ")
+    assert str(error) in finding.problem
+    assert remedy in finding.remedy
+    assert imported[-1] == module
+
+
+def test_what_is_not_installed_is_not_imported(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mmdet", None)  # an import would raise
+    assert check_imports(without("onedl-mmdetection")) == []
