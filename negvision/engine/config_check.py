@@ -39,12 +39,14 @@ _DEFAULT_HOOKS = {
     "visualization",
 }  # fmt: skip
 
-# Keys that mmengine and mmdet read from the top level beside the arguments of Runner.
+# Keys that mmengine and mmdet read from the top level, and those that bases share by convention.
 RUNNER_KEYS = set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | {
-    "activation_checkpointing", "backend_args", "compile", "custom_imports", "data_root",
-    "dataset_type", "efficient_conv_bn_eval", "find_unused_parameters", "model_wrapper_cfg",
-    "runner_type", "sync_bn", "test_pipeline", "train_pipeline", "tta_model", "tta_pipeline",
-    "vis_backends",
+    "activation_checkpointing", "compile", "custom_imports", "efficient_conv_bn_eval",
+    "find_unused_parameters", "model_wrapper_cfg", "runner_type", "sync_bn", "tta_model",
+}  # fmt: skip
+_SHARED_VARIABLES = {
+    "backend_args", "data_root", "dataset_type", "test_pipeline", "train_pipeline",
+    "tta_pipeline", "vis_backends",
 }  # fmt: skip
 
 # Components whose nested dicts are looked up in another library.
@@ -84,7 +86,7 @@ def check_config(cfg: Config) -> None:
     if problem is not None:
         raise ConfigError(f"default_scope = {scope!r} cannot be used: {problem}")
     for key in cfg:
-        if key in RUNNER_KEYS and not key.endswith("_pipeline"):
+        if key in RUNNER_KEYS:
             for message in _walk(cfg[key], key, key, scope):
                 raise ConfigError(message)
 
@@ -92,7 +94,8 @@ def check_config(cfg: Config) -> None:
 def _check_top_level(cfg: Config) -> None:
     for key in cfg:
         # A cutoff this high lets through helper variables such as `train_pipeline_stage2`.
-        close = [] if key in RUNNER_KEYS else nearest(key, RUNNER_KEYS, 1, cutoff=0.9)
+        known = key in RUNNER_KEYS | _SHARED_VARIABLES
+        close = [] if known else nearest(key, RUNNER_KEYS, 1, cutoff=0.9)
         if close:
             raise ConfigError(
                 f"{key!r} is not read by anything; nearest: {close[0]!r}. "

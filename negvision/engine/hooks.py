@@ -40,32 +40,35 @@ class ProgressHook(LoggerHook):
         super().before_run(runner)
         runner.logger.info(run_summary(runner))
 
-    def _open_bar(self, total: int, label: str) -> None:
-        if self._wants_bar and is_main_process():
+    def _advance(self, label: str, done: int, total: int) -> None:
+        """Draw the bar at ``done`` of ``total``. Nothing is left of it once it is full."""
+        if not (self._wants_bar and is_main_process()):
+            return
+        if self._bar is None:
             # dynamic_ncols follows the window; leave=False keeps finished bars off the scroll.
             self._bar = tqdm(
-                total=total, desc=label, leave=False, dynamic_ncols=True, file=sys.stdout
+                initial=done - 1,
+                total=total,
+                desc=label,
+                leave=False,
+                dynamic_ncols=True,
+                file=sys.stdout,
             )
+        self._bar.update(done - self._bar.n)
+        if done >= total:
+            self._close_bar()
 
     def _close_bar(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
-    def _advance(self) -> None:
-        if self._bar is not None:
-            self._bar.update()
-
-    def before_train_epoch(self, runner) -> None:
-        self._close_bar()
-        if runner.train_loop.max_epochs and runner.log_processor.by_epoch:
-            label = f"epoch {runner.epoch + 1}/{runner.max_epochs}"
-            self._open_bar(len(runner.train_dataloader), label)
-        else:
-            self._open_bar(runner.max_iters, "train")
-
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        self._advance()
+        if runner.log_processor.by_epoch:
+            label = f"epoch {runner.epoch + 1}/{runner.max_epochs}"
+            self._advance(label, batch_idx + 1, len(runner.train_dataloader))
+        else:
+            self._advance("train", runner.iter + 1, runner.max_iters)
         last = self.end_of_epoch(runner.train_dataloader, batch_idx)
         short_epoch = last and len(runner.train_dataloader) <= self.interval
         if not (
@@ -84,26 +87,20 @@ class ProgressHook(LoggerHook):
 
     def before_val_epoch(self, runner) -> None:
         self._close_bar()
-        self._open_bar(len(runner.val_dataloader), "val")
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        self._advance()
+        self._advance("val", batch_idx + 1, len(runner.val_dataloader))
 
     def after_val_epoch(self, runner, metrics=None) -> None:
-        self._close_bar()
         with muted_console(runner.logger):
             # mmengine's line holds every figure of every class.
             super().after_val_epoch(runner, metrics)
         runner.logger.info(evaluation_line(runner, "val", metrics or {}))
 
-    def before_test_epoch(self, runner) -> None:
-        self._open_bar(len(runner.test_dataloader), "test")
-
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        self._advance()
+        self._advance("test", batch_idx + 1, len(runner.test_dataloader))
 
     def after_test_epoch(self, runner, metrics=None) -> None:
-        self._close_bar()
         with muted_console(runner.logger):
             # mmengine's line holds every figure of every class.
             super().after_test_epoch(runner, metrics)
@@ -157,5 +154,6 @@ def evaluation_line(runner, split: str, metrics: dict, count: int = 3) -> str:
     """The first ``count`` figures of an evaluation; its table and the log have the others."""
     parts = [f"{name.rpartition('/')[2]} {value:.4f}" for name, value in metrics.items()][:count]
     if split == "val" and not isinstance(runner._train_loop, dict | None):
-        parts.insert(0, f"after {runner.epoch} epochs, {runner.iter} iterations")
+        epochs = f"{runner.epoch} epochs, " if runner.log_processor.by_epoch else ""
+        parts.insert(0, f"after {epochs}{runner.iter} iterations")
     return "  ".join([split, *parts]) + "\n"

@@ -1,5 +1,8 @@
 """mmengine's runner, quiet on the console and able to run several processes on a CPU."""
 
+import contextlib
+import io
+
 import torch
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner as MMEngineRunner
@@ -23,6 +26,18 @@ class Runner(MMEngineRunner):
         logger = super().build_logger(*args, **kwargs)
         replace_console_handler(logger)
         return logger
+
+    def load_checkpoint(self, *args, **kwargs) -> dict:
+        # mmengine prints here, on every rank: where it loads from (which the command said), and
+        # which weights do not fit (which must be seen).
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            checkpoint = super().load_checkpoint(*args, **kwargs)
+        lines = printed.getvalue().splitlines()
+        rest = [line for line in lines if line and not line.startswith("Loads checkpoint by")]
+        if rest:
+            self.logger.warning("\n".join(rest))
+        return checkpoint
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module):
         if self.distributed and not torch.cuda.is_available():

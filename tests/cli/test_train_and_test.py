@@ -62,6 +62,7 @@ def test_train_resume_and_test(tiny_config, tmp_path, capsys):
     assert run_test(*argv, "--out", results, "--show-dir", drawn) == 0
     printed = capsys.readouterr().out
     assert "Average Precision" in printed
+    assert "Loads checkpoint" not in printed and "warning:" not in printed
     detections = json.loads(results.read_text())
     assert {d["image_id"] for d in detections} == set(range(8))
     assert {d["category_id"] for d in detections} <= {3, 7}
@@ -91,6 +92,59 @@ def test_out_holds_what_the_metric_evaluated(tiny_config, tmp_path, coco_root):
         evaluation.evaluate()
         evaluation.accumulate()
     assert evaluation.eval["precision"].shape[2] == 2
+
+
+class Payload:
+    """Its pickle makes a folder when it is loaded."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("command", ["train", "test"])
+def test_checkpoint_with_a_payload(tiny_config, tmp_path, capsys, command):
+    made, path = tmp_path / "made", tmp_path / "bad.pth"
+    torch.save({"state_dict": {}, "extra": Payload(made)}, path)
+    work = ["--work-dir", tmp_path / "w"]
+    if command == "train":
+        assert run_train(tiny_config, "--resume", path, *work) == 2
+    else:
+        assert run_test(tiny_config, path, *work) == 2
+    assert "--trust-checkpoint" in capsys.readouterr().err
+    assert not made.exists()
+    if command == "test":
+        assert run_test(tiny_config, path, *work, "--trust-checkpoint") == 0
+        assert made.exists()
+        # The file had no weights, and that is said.
+        assert "warning: The model and loaded state dict do not match" in capsys.readouterr().out
+
+
+def test_training_by_iterations_with_a_bar(tiny_config, tmp_path, capsys):
+    text = tiny_config.read_text().replace(
+        'type="EpochBasedTrainLoop", max_epochs=1, val_interval=1',
+        'type="IterBasedTrainLoop", max_iters=6, val_interval=3',
+    )
+    text = text.replace("interval=2)", "interval=2, bar=True, log_metric_by_epoch=False)").replace(
+        'type="DefaultSampler", shuffle=True', 'type="InfiniteSampler", shuffle=True'
+    )
+    text += (
+        'log_processor = dict(type="LogProcessor", by_epoch=False)\n'
+        'default_hooks["checkpoint"] = dict(type="CheckpointHook", by_epoch=False, interval=6)\n'
+    )
+    tiny_config.write_text(text)
+    assert run_train(tiny_config, "--work-dir", tmp_path / "run") == 0
+    printed = capsys.readouterr().out
+    # What a terminal shows of a line is what follows its last return to the line's start.
+    shown = [line.rpartition("\r")[2] for line in printed.split("\n")]
+    lines = [line for line in shown if line.startswith("iter ")]
+    assert [line.split()[1] for line in lines] == ["2/6", "4/6", "6/6"]
+    assert "6 iterations" in printed and "val  after 3 iterations" in printed
+    assert "\rtrain: " in printed and "\rval: " in printed
+    assert not any("%|" in line for line in shown)
+    assert (tmp_path / "run" / "iter_6.pth").is_file()
 
 
 def test_amp_and_scaled_learning_rate(tiny_config, tmp_path):

@@ -80,6 +80,8 @@ def test_helper_variables_and_keys_that_builders_read_are_left_alone():
         {
             "num_classes": 80,
             "train_pipeline_stage2": [],
+            "oi_train_pipeline": [],
+            "_data_root": "data/",
             "default_hooks.logger.priority": "LOW",
             "optim_wrapper.paramwise_cfg": {"norm_decay_mult": 0.0},
             "param_scheduler.0.convert_to_iter_based": False,
