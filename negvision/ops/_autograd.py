@@ -1,0 +1,47 @@
+"""Fake kernels and gradients of the compiled operators, for torch.compile and autograd."""
+
+import torch
+from torch import Tensor
+
+
+def register() -> None:
+    """Attach them; call once, after the library is loaded."""
+    library = torch.library
+    library.register_fake("negvision::atss_assign", _fake_atss_assign)
+    for kind, fake in (("pairwise", _fake_pairwise), ("aligned", _fake_aligned)):
+        name = f"negvision::{kind}_box_iou"
+        backward = getattr(torch.ops.negvision, f"{kind}_box_iou_backward")
+        library.register_fake(name, fake)
+        library.register_fake(f"{name}_backward", _fake_backward)
+        library.register_autograd(name, _backward_with(backward), setup_context=_remember)
+
+
+def _fake_atss_assign(priors, num_level_priors, gt_boxes, num_gts, *_):
+    shape = (len(num_gts), priors.shape[1])
+    return priors.new_empty(shape, dtype=torch.int64), priors.new_empty(shape)
+
+
+def _fake_pairwise(boxes1, boxes2, mode, eps):
+    return boxes1.new_empty((boxes1.shape[0], boxes2.shape[0]))
+
+
+def _fake_aligned(boxes1, boxes2, mode, eps):
+    return boxes1.new_empty((boxes1.shape[0],))
+
+
+def _fake_backward(grad, boxes1, boxes2, mode, eps):
+    return boxes1.new_empty(boxes1.shape), boxes2.new_empty(boxes2.shape)
+
+
+def _remember(ctx, inputs, output) -> None:
+    boxes1, boxes2, ctx.mode, ctx.eps = inputs
+    ctx.save_for_backward(boxes1, boxes2)
+
+
+def _backward_with(operator):
+    def backward(ctx, grad: Tensor):
+        boxes1, boxes2 = ctx.saved_tensors
+        grad1, grad2 = operator(grad, boxes1, boxes2, ctx.mode, ctx.eps)
+        return grad1, grad2, None, None
+
+    return backward

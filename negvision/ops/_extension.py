@@ -1,0 +1,76 @@
+"""Finding and loading the compiled kernels."""
+
+import functools
+import warnings
+from pathlib import Path
+
+import torch
+
+from negvision.ops._autograd import register
+
+_BUILD = "pip install --no-build-isolation -e ."
+
+
+@functools.cache
+def _load() -> tuple[str | None, str | None]:
+    """Load the library beside this file: its path, and what went wrong."""
+    found = sorted(Path(__file__).parent.glob("_C*.so"))
+    if not found:
+        return None, f"not built; build it with: {_BUILD}"
+    path = str(found[0])
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:
+        return path, f"{error}; build it anew with: {_BUILD}"
+    register()
+    return path, None
+
+
+def extension_info() -> dict:
+    """What is compiled.
+
+    Returns:
+        ``loaded`` (bool), ``path`` (of the library, or None), ``cuda`` (whether it has CUDA
+        kernels), ``error`` (why it is not loaded and what to do, or None).
+
+    Example:
+        >>> sorted(extension_info())
+        ['cuda', 'error', 'loaded', 'path']
+    """
+    path, error = _load()
+    loaded = path is not None and error is None
+    return {
+        "loaded": loaded,
+        "path": path,
+        "cuda": loaded and _has_kernel("CUDA"),
+        "error": error,
+    }
+
+
+def _has_kernel(key: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key("negvision::atss_assign", key)
+
+
+@functools.cache
+def is_compiled_for(device_type: str) -> bool:
+    """Whether a compiled kernel serves tensors of ``device_type``; warns once where none does."""
+    path, error = _load()
+    if path is None or error is not None:
+        _warn_once(f"negvision's compiled operators are missing ({error}).")
+        return False
+    if device_type in ("cpu", "meta") or _has_kernel(device_type.upper()):
+        return True
+    _warn_once(
+        f"negvision's operators are compiled without {device_type} kernels. Where nvcc is "
+        f"installed, build them with: FORCE_CUDA=1 {_BUILD}"
+    )
+    return False
+
+
+@functools.cache
+def _warn_once(problem: str) -> None:
+    warnings.warn(
+        f"{problem} The same results are computed in PyTorch, more slowly.",
+        RuntimeWarning,
+        stacklevel=4,
+    )

@@ -1,0 +1,151 @@
+"""ATSS assignment of a whole batch in one call."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from negvision.ops import fallback
+from negvision.ops._extension import is_compiled_for
+
+
+def atss_assign(
+    priors: Tensor,
+    num_level_priors: Sequence[int],
+    gt_boxes: Sequence[Tensor],
+    topk: int = 9,
+    *,
+    valid: Tensor | None = None,
+    ignore_boxes: Sequence[Tensor] | None = None,
+    ignore_iof_thr: float = -1.0,
+    pred_boxes: Tensor | None = None,
+    pred_scores: Tensor | None = None,
+    gt_labels: Sequence[Tensor] | None = None,
+    alpha: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Choose the positive priors of every box of every image (ATSS).
+
+    For each box and each level, the ``topk`` priors whose centres are nearest to the box centre
+    are candidates. Those are positive whose IoU with the box is at least the mean plus the
+    standard deviation of the IoUs of all its candidates, and whose centre lies more than 0.01
+    pixels inside of it. A prior that several boxes claim goes to the one of highest IoU.
+
+    Exact and alike on every device: distances and IoUs are computed in float32 without fused
+    multiply-add, the mean and the deviation in float64. Priors at equal distance are taken in the
+    order of their indices; of equal IoUs the box of lower index wins. On CUDA there is no
+    synchronisation with the host. Memory is O(B A + G k L), time O(G k L) where the priors of a
+    level lie on a grid in row-major order, O(A G) elsewhere.
+
+    Args:
+        priors: Shape (A, 4) where all images share them, else (B, A, 4); (x1, y1, x2, y2), pixels,
+            level after level. Any floating dtype; computed in float32.
+        num_level_priors: Priors on each level; they add up to A.
+        gt_boxes: One tensor (G_i, 4) an image; G_i may be 0. A box that is not finite or whose
+            width or height is not positive claims nothing.
+        topk: Candidates of a box on each level, or all where a level has fewer; the paper's k.
+        valid: Shape (B, A), bool; a prior that is False takes no part.
+        ignore_boxes: One tensor (I_i, 4) an image, or None.
+        ignore_iof_thr: A prior takes no part where its intersection with an ignored box is more
+            than this share of its own area. 0 or below: no prior is ignored.
+        pred_boxes: Shape (B, A, 4), decoded predictions, for the prediction-aware form of DDOD
+            (Chen et al., ACM MM 2021, section 3.3): the overlap of a candidate is then
+            ``sigmoid(score) ** (1 - alpha) * IoU(prediction, box) ** alpha``.
+        pred_scores: Shape (B, A, C), logits; with ``pred_boxes``.
+        gt_labels: One tensor (G_i,) of int64 an image; with ``pred_boxes``.
+        alpha: See ``pred_boxes``; in [0, 1].
+
+    Returns:
+        ``gt_inds``, (B, A) int64: i + 1 for a positive of the image's box i, 0 for a negative, -1
+        for a prior that took no part. ``max_overlaps``, (B, A) float32: the overlap of a positive
+        with its box, 0 elsewhere.
+
+    Raises:
+        ValueError: Arguments that do not fit together; names the expected and the given shape.
+
+    Source:
+        Zhang et al., CVPR 2020, "Bridging the Gap Between Anchor-based and Anchor-free Detection
+        via Adaptive Training Sample Selection", section 3.2 and algorithm 1.
+
+    Example:
+        >>> corners = torch.tensor([[x, y] for y in range(0, 32, 8) for x in range(0, 32, 8)])
+        >>> priors = torch.cat([corners, corners + 16], 1).float()
+        >>> gt_inds, overlaps = atss_assign(
+        ...     priors, [16], [torch.tensor([[8.0, 8.0, 24.0, 24.0]]), torch.zeros(0, 4)])
+        >>> gt_inds[0].nonzero().flatten().tolist(), gt_inds[1].any().item()
+        ([5], False)
+        >>> overlaps[0, 5].item()
+        1.0
+    """
+    num_images = len(gt_boxes)
+    if priors.dim() == 2:
+        priors = priors[None]
+    _require_shape(priors, (None, None, 4), "priors")
+    if len(priors) not in (1, num_images):
+        raise ValueError(f"priors are of {len(priors)} images, gt_boxes of {num_images}")
+    num_priors = priors.shape[1]
+    if sum(num_level_priors) != num_priors:
+        raise ValueError(
+            f"num_level_priors {list(num_level_priors)} add up to {sum(num_level_priors)}, "
+            f"but there are {num_priors} priors"
+        )
+    if topk < 1:
+        raise ValueError(f"topk must be at least 1, got {topk}")
+    if valid is not None:
+        _require_shape(valid, (num_images, num_priors), "valid")
+    gts, num_gts = _flattened(gt_boxes, priors, "gt_boxes")
+    ignored, num_ignored = None, [0] * num_images
+    if ignore_boxes is not None and ignore_iof_thr > 0:
+        if len(ignore_boxes) != num_images:
+            raise ValueError(f"ignore_boxes are of {len(ignore_boxes)} images, not {num_images}")
+        ignored, num_ignored = _flattened(ignore_boxes, priors, "ignore_boxes")
+    labels = None
+    if pred_boxes is not None:
+        if pred_scores is None or gt_labels is None:
+            raise ValueError("pred_boxes need pred_scores and gt_labels beside them")
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha must lie in [0, 1], got {alpha}")
+        _require_shape(pred_boxes, (num_images, num_priors, 4), "pred_boxes")
+        _require_shape(pred_scores, (num_images, num_priors, None), "pred_scores")
+        labels = torch.cat(list(gt_labels)).long() if num_images else gts.new_zeros(0).long()
+        _require_shape(labels, (len(gts),), "gt_labels")
+        pred_boxes, pred_scores = pred_boxes.detach().float(), pred_scores.detach().float()
+
+    compiled = is_compiled_for(priors.device.type)
+    assign = torch.ops.negvision.atss_assign if compiled else fallback.atss_assign
+    return assign(
+        priors.detach().float(),
+        list(num_level_priors),
+        gts,
+        num_gts,
+        topk,
+        valid,
+        ignored,
+        num_ignored,
+        ignore_iof_thr,
+        pred_boxes,
+        pred_scores,
+        labels,
+        alpha,
+    )
+
+
+def _flattened(boxes: Sequence[Tensor], like: Tensor, name: str) -> tuple[Tensor, list[int]]:
+    """Boxes of all images in one float32 tensor, and how many each image has."""
+    for i, own in enumerate(boxes):
+        if own.dim() != 2 or own.shape[1] != 4:
+            raise ValueError(f"{name}[{i}] must have shape (n, 4), got {tuple(own.shape)}")
+        if own.device != like.device:
+            raise ValueError(f"{name}[{i}] are on {own.device}, the priors on {like.device}")
+    if not boxes:
+        return like.new_zeros((0, 4), dtype=torch.float32), []
+    flat = torch.cat(list(boxes)) if len(boxes) > 1 else boxes[0]
+    return flat.detach().float(), [len(own) for own in boxes]
+
+
+def _require_shape(tensor: Tensor, expected: tuple[int | None, ...], name: str) -> None:
+    fits = tensor.dim() == len(expected) and all(
+        want in (None, have) for want, have in zip(expected, tensor.shape, strict=True)
+    )
+    if not fits:
+        shown = ", ".join("*" if size is None else str(size) for size in expected)
+        raise ValueError(f"{name} must have shape ({shown}), got {tuple(tensor.shape)}")

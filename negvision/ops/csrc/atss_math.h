@@ -1,0 +1,98 @@
+// The arithmetic of ATSS assignment (Zhang et al., CVPR 2020, section 3.2), shared by the CPU and the
+// CUDA launcher: distances, overlaps, their threshold, and the key by which a prior that several
+// boxes claim is settled. The selection of candidates stands in nearest_search.h.
+#pragma once
+
+#include "box_math.h"
+
+namespace negvision {
+
+constexpr float kCentreMargin = 0.01f;  // pixels, as in the authors' code
+constexpr float kUnionFloor = 1e-6f;
+
+enum PriorState : uint8_t { kCandidate = 0, kTakesNoPart = 1 };
+
+struct Point {
+  float x, y;
+};
+
+NV_HD Point centre(const float* boxes, int64_t i) {
+  const float* p = boxes + 4 * i;
+  return {mul_rn(add_rn(p[0], p[2]), 0.5f), mul_rn(add_rn(p[1], p[3]), 0.5f)};
+}
+
+NV_HD float squared_distance(Point a, Point b) {
+  const float dx = sub_rn(a.x, b.x), dy = sub_rn(a.y, b.y);
+  return add_rn(mul_rn(dx, dx), mul_rn(dy, dy));
+}
+
+// A box that can claim priors: finite, with positive width and height.
+NV_HD bool is_proper(const float* box) {
+  return is_finite(box[0]) && is_finite(box[1]) && is_finite(box[2]) && is_finite(box[3]) &&
+      box[2] > box[0] && box[3] > box[1];
+}
+
+// Mean plus unbiased standard deviation, accumulated in double and in order: equal values give
+// exactly that value, where fp32 may round the sum above it and reject every candidate. One value
+// has no deviation: NaN, and nothing passes.
+NV_HD double adaptive_threshold(const float* values, int64_t count) {
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum = add_rn(sum, double(values[i]));
+  const double mean = div_rn(sum, double(count));
+  double squares = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const double off = sub_rn(double(values[i]), mean);
+    squares = add_rn(squares, mul_rn(off, off));
+  }
+  return add_rn(mean, sqrt_rn(div_rn(squares, double(count - 1))));
+}
+
+NV_HD bool lies_inside(Point p, const float* box) {
+  return sub_rn(p.x, box[0]) > kCentreMargin && sub_rn(p.y, box[1]) > kCentreMargin &&
+      sub_rn(box[2], p.x) > kCentreMargin && sub_rn(box[3], p.y) > kCentreMargin;
+}
+
+// Prediction-aware overlap of DDOD (Chen et al., ACM MM 2021): sigmoid(s)^(1-alpha) IoU^alpha. In
+// double, so that devices whose exp and pow differ in the last place still round to one float.
+NV_HD float prediction_overlap(float logit, float iou, double alpha) {
+  const double p = 1.0 / (1.0 + exp(-double(logit)));
+  return float(pow(p, 1.0 - alpha) * pow(double(iou), alpha));
+}
+
+// Orders claims on one prior by overlap, then by lower box index; an overlap is never negative, so
+// its bits sort like its value. 0 means unclaimed.
+NV_HD uint64_t claim_key(float value, uint32_t box_in_image) {
+  return (uint64_t(bits_of(value)) << 32) | uint64_t(0xffffffffu - box_in_image);
+}
+NV_HD float claim_overlap(uint64_t key) { return float_of(uint32_t(key >> 32)); }
+NV_HD int64_t claim_box(uint64_t key) { return int64_t(0xffffffffu - uint32_t(key)); }
+
+// The overlap by which candidates are judged: IoU with the prior, or DDOD's form when predictions
+// are given. All pointers are those of one image.
+struct Overlaps {
+  const float* priors;
+  const float* pred_boxes;
+  const float* pred_scores;
+  int64_t num_classes;
+  double alpha;
+
+  NV_HD float operator()(int64_t prior, const float* gt_box, int64_t label) const {
+    const Box<float> gt{gt_box[0], gt_box[1], gt_box[2], gt_box[3]};
+    if (!pred_boxes) return overlap(load_box(priors, prior), gt, OverlapMode::kIoU, kUnionFloor);
+    const float iou = overlap(load_box(pred_boxes, prior), gt, OverlapMode::kIoU, kUnionFloor);
+    return prediction_overlap(pred_scores[prior * num_classes + label], iou, alpha);
+  }
+};
+
+// Whether the prior is covered by one of the ignored boxes beyond the threshold (intersection over
+// the prior's own area).
+NV_HD bool is_ignored(
+    const float* priors, int64_t prior, const float* ignored, int64_t count, float threshold) {
+  const Box<float> p = load_box(priors, prior);
+  for (int64_t i = 0; i < count; ++i) {
+    if (overlap(p, load_box(ignored, i), OverlapMode::kIoF, kUnionFloor) > threshold) return true;
+  }
+  return false;
+}
+
+}  // namespace negvision

@@ -1,0 +1,199 @@
+// ATSS assignment on the CPU: threads take boxes, and claims on priors meet in an atomic maximum.
+#include <algorithm>
+#include <vector>
+
+#include <torch/csrc/stable/library.h>
+
+#include "atss_args.h"
+#include "nearest_search.h"
+
+namespace negvision {
+namespace {
+
+using torch::stable::parallel_for;
+
+constexpr int64_t kBoxesPerTask = 16;
+constexpr int64_t kPriorsPerTask = 8192;
+
+Level describe_level(const float* priors, int64_t begin, int64_t size) {
+  const int64_t end = begin + size;
+  int64_t location = begin, row = begin;
+  while (location < end && !leaves_location(priors, begin, location)) ++location;
+  for (row = location; row < end && !leaves_row(priors, begin, row);) ++row;
+  Level level = guess_grid(begin, size, location - begin, row - begin);
+  if (level.row_length == 0) return level;
+  double deviation = 0;
+  for (int64_t i = begin; i < end && is_grid_deviation(deviation); ++i) {
+    const double d = grid_deviation(priors, level, i);
+    if (!(d <= deviation)) deviation = d;
+  }
+  level.deviation = deviation;
+  if (!is_grid_deviation(deviation)) level.row_length = 0;
+  return level;
+}
+
+// Levels of each image, or once where the images share their priors.
+std::vector<Level> describe_levels(const AtssArgs& args) {
+  const float* priors = static_cast<const float*>(args.priors.const_data_ptr());
+  const int64_t count = args.num_levels();
+  std::vector<Level> levels(args.priors.size(0) * count);
+  parallel_for(0, int64_t(levels.size()), 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t l = i % count;
+      levels[i] = describe_level(
+          priors + i / count * args.num_priors * 4, args.level_begin[l],
+          args.level_begin[l + 1] - args.level_begin[l]);
+    }
+  });
+  return levels;
+}
+
+// State of every prior of every image; empty where all are candidates.
+std::vector<uint8_t> prior_states(const AtssArgs& args) {
+  if (!args.valid && !args.has_ignored()) return {};
+  const float* priors = static_cast<const float*>(args.priors.const_data_ptr());
+  const bool* valid = args.valid ? static_cast<const bool*>(args.valid->const_data_ptr()) : nullptr;
+  const float* ignored =
+      args.has_ignored() ? static_cast<const float*>(args.ignore_boxes->const_data_ptr()) : nullptr;
+  std::vector<uint8_t> state(args.num_images * args.num_priors);
+  parallel_for(0, int64_t(state.size()), kPriorsPerTask, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t image = i / args.num_priors, prior = i % args.num_priors;
+      bool takes_no_part = valid && !valid[i];
+      if (!takes_no_part && ignored) {
+        const float* own = priors + (args.priors_are_shared() ? 0 : image * args.num_priors * 4);
+        takes_no_part = is_ignored(
+            own, prior, ignored + 4 * args.ignored_begin[image],
+            args.ignored_begin[image + 1] - args.ignored_begin[image], args.ignore_iof_thr);
+      }
+      state[i] = takes_no_part ? kTakesNoPart : kCandidate;
+    }
+  });
+  return state;
+}
+
+void raise_to(uint64_t* key, uint64_t claim) {
+  uint64_t seen = __atomic_load_n(key, __ATOMIC_RELAXED);
+  while (seen < claim &&
+         !__atomic_compare_exchange_n(
+             key, &seen, claim, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+}
+
+// Candidates of one box, level by level.
+struct Candidates {
+  std::vector<float> distance, overlap;
+  std::vector<int64_t> index;
+  explicit Candidates(int64_t capacity)
+      : distance(capacity), overlap(capacity), index(capacity) {}
+};
+
+class Assignment {
+ public:
+  explicit Assignment(const AtssArgs& args)
+      : args_(args),
+        levels_(describe_levels(args)),
+        state_(prior_states(args)),
+        claims_(args.num_images * args.num_priors, 0) {}
+
+  void claim_all() {
+    parallel_for(0, args_.num_boxes(), kBoxesPerTask, [&](int64_t first, int64_t last) {
+      Candidates candidates(args_.num_candidates);
+      int64_t image =
+          std::upper_bound(args_.gt_begin.begin(), args_.gt_begin.end(), first) -
+          args_.gt_begin.begin() - 1;
+      for (int64_t box = first; box < last; ++box) {
+        while (box >= args_.gt_begin[image + 1]) ++image;
+        claim(image, box, candidates);
+      }
+    });
+  }
+
+  std::tuple<Tensor, Tensor> results() const {
+    Tensor gt_inds = torch::stable::new_empty(
+        args_.priors, {args_.num_images, args_.num_priors}, ScalarType::Long);
+    Tensor max_overlaps =
+        torch::stable::new_empty(args_.priors, {args_.num_images, args_.num_priors});
+    int64_t* inds = static_cast<int64_t*>(gt_inds.mutable_data_ptr());
+    float* overlaps = static_cast<float*>(max_overlaps.mutable_data_ptr());
+    parallel_for(0, int64_t(claims_.size()), kPriorsPerTask, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        const uint64_t key = claims_[i];
+        const bool takes_part = state_.empty() || state_[i] == kCandidate;
+        inds[i] = key ? claim_box(key) + 1 : (takes_part ? 0 : -1);
+        overlaps[i] = key ? claim_overlap(key) : 0.0f;
+      }
+    });
+    return {gt_inds, max_overlaps};
+  }
+
+ private:
+  void claim(int64_t image, int64_t box, Candidates& found) {
+    const float* gt = static_cast<const float*>(args_.gt_boxes.const_data_ptr()) + 4 * box;
+    if (!is_proper(gt)) return;
+    const int64_t label =
+        args_.gt_labels ? static_cast<const int64_t*>(args_.gt_labels->const_data_ptr())[box] : 0;
+    if (args_.pred_boxes && (label < 0 || label >= args_.num_classes)) return;
+
+    const int64_t own = args_.priors_are_shared() ? 0 : image;
+    const float* priors =
+        static_cast<const float*>(args_.priors.const_data_ptr()) + own * args_.num_priors * 4;
+    const uint8_t* state = state_.empty() ? nullptr : state_.data() + image * args_.num_priors;
+    const Point target = centre(gt, 0);
+    int64_t count = 0;
+    for (int64_t l = 0; l < args_.num_levels(); ++l) {
+      const Level& level = levels_[own * args_.num_levels() + l];
+      Nearest nearest(
+          found.distance.data() + count, found.index.data() + count,
+          int(std::min(args_.topk, level.size)));
+      search_level(priors, state, level, target, nearest);
+      count += nearest.count;
+    }
+
+    const Overlaps overlap_of = overlaps_of(image, priors);
+    for (int64_t i = 0; i < count; ++i) found.overlap[i] = overlap_of(found.index[i], gt, label);
+    const double threshold = adaptive_threshold(found.overlap.data(), count);
+    uint64_t* claims = claims_.data() + image * args_.num_priors;
+    const uint32_t box_in_image = uint32_t(box - args_.gt_begin[image]);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t prior = found.index[i];
+      if (double(found.overlap[i]) >= threshold && lies_inside(centre(priors, prior), gt)) {
+        raise_to(claims + prior, claim_key(found.overlap[i], box_in_image));
+      }
+    }
+  }
+
+  Overlaps overlaps_of(int64_t image, const float* priors) const {
+    if (!args_.pred_boxes) return {priors, nullptr, nullptr, 0, 0};
+    const int64_t first = image * args_.num_priors;
+    return {
+        priors, static_cast<const float*>(args_.pred_boxes->const_data_ptr()) + 4 * first,
+        static_cast<const float*>(args_.pred_scores->const_data_ptr()) + first * args_.num_classes,
+        args_.num_classes, args_.alpha};
+  }
+
+  const AtssArgs& args_;
+  std::vector<Level> levels_;
+  std::vector<uint8_t> state_;
+  std::vector<uint64_t> claims_;
+};
+
+std::tuple<Tensor, Tensor> atss_assign(
+    const Tensor& priors, std::vector<int64_t> num_level_priors, const Tensor& gt_boxes,
+    std::vector<int64_t> num_gts, int64_t topk, OptionalTensor valid, OptionalTensor ignore_boxes,
+    std::vector<int64_t> num_ignored, double ignore_iof_thr, OptionalTensor pred_boxes,
+    OptionalTensor pred_scores, OptionalTensor gt_labels, double alpha) {
+  const AtssArgs args(
+      priors, num_level_priors, gt_boxes, num_gts, topk, valid, ignore_boxes, num_ignored,
+      ignore_iof_thr, pred_boxes, pred_scores, gt_labels, alpha);
+  Assignment assignment(args);
+  assignment.claim_all();
+  return assignment.results();
+}
+
+}  // namespace
+}  // namespace negvision
+
+STABLE_TORCH_LIBRARY_IMPL(negvision, CPU, m) {
+  m.impl("atss_assign", TORCH_BOX(&negvision::atss_assign));
+}

@@ -1,0 +1,183 @@
+// Selection of the k priors of a level whose centres lie nearest to a point, in the order of
+// (distance, prior index). On a grid a small window round the point is read, widened until it is
+// certain that nothing outside of it can be nearer; elsewhere the whole level.
+#pragma once
+
+#include "atss_math.h"
+
+namespace negvision {
+
+// One pyramid level. Where its priors lie on a grid of rows and columns, `row_length` is the number of
+// locations in a row, `per_location` the number of priors at each, and `deviation` the largest
+// distance of a prior's centre from its row and column: priors of several shapes at one location
+// differ by rounding. row_length = 0: no grid.
+struct Level {
+  int64_t begin;
+  int64_t size;
+  int64_t row_length;
+  int64_t per_location;
+  double deviation;
+};
+
+// Detection of the grid. It is a guess from where the first location and the first row end, and
+// then a check of every prior; the two ends are found in parallel on a GPU.
+constexpr float kSamePlace = 0.01f;  // pixels
+
+NV_HD bool leaves_row(const float* priors, int64_t begin, int64_t i) {
+  const float off = sub_rn(centre(priors, i).y, centre(priors, begin).y);
+  return !(off <= kSamePlace && off >= -kSamePlace);
+}
+NV_HD bool leaves_location(const float* priors, int64_t begin, int64_t i) {
+  const float off = sub_rn(centre(priors, i).x, centre(priors, begin).x);
+  return leaves_row(priors, begin, i) || !(off <= kSamePlace && off >= -kSamePlace);
+}
+
+// The grid whose first location has `location` priors and whose first row has `row`.
+NV_HD Level guess_grid(int64_t begin, int64_t size, int64_t location, int64_t row) {
+  Level level{begin, size, 0, location, 0};
+  if (location > 0 && row % location == 0 && size % row == 0) level.row_length = row / location;
+  return level;
+}
+
+// Distance of prior i from its row and column; infinite where the column before is not to the left
+// or the row before not above, and NaN where the prior is: no grid then.
+NV_HD double grid_deviation(const float* priors, const Level& level, int64_t i) {
+  const int64_t n = level.per_location, row_step = level.row_length * n;
+  const int64_t r = (i - level.begin) / row_step, c = (i - level.begin) % row_step / n;
+  const Point p = centre(priors, i);
+  const float column = centre(priors, level.begin + c * n).x;
+  const float row = centre(priors, level.begin + r * row_step).y;
+  const bool in_order =
+      (r > 0 || c == 0 || centre(priors, level.begin + (c - 1) * n).x < column) &&
+      (c > 0 || r == 0 || centre(priors, level.begin + (r - 1) * row_step).y < row);
+  if (!in_order) return 1e300;
+  const double dx = double(p.x) - column, dy = double(p.y) - row;
+  const double ax = dx < 0 ? -dx : dx, ay = dy < 0 ? -dy : dy;
+  return ax >= ay ? ax : (ay >= ax ? ay : ax + ay);
+}
+
+// False for NaN, as for whatever is far beyond any image.
+NV_HD bool is_grid_deviation(double deviation) { return deviation < 1e30; }
+
+// The k nearest so far, sorted by (distance, prior index): the order that breaks ties alike on
+// every device. A prior whose distance is NaN or infinite never enters.
+struct Nearest {
+  float* distance;
+  int64_t* index;
+  int capacity;
+  int count;
+  float worst;
+
+  NV_HD Nearest(float* d, int64_t* i, int k)
+      : distance(d), index(i), capacity(k), count(0), worst(float_of(0x7f800000u)) {}
+
+  NV_HD void offer(float d, int64_t i) {
+    if (count == capacity) {
+      if (!(d < worst) && !(d == worst && i < index[count - 1])) return;
+    } else if (!is_finite(d)) {
+      return;
+    }
+    int at = count < capacity ? count : capacity - 1;
+    while (at > 0 && (distance[at - 1] > d || (distance[at - 1] == d && index[at - 1] > i))) {
+      distance[at] = distance[at - 1];
+      index[at] = index[at - 1];
+      --at;
+    }
+    distance[at] = d;
+    index[at] = i;
+    if (count < capacity) ++count;
+    worst = distance[count - 1];
+  }
+};
+
+// Reads every prior of the level: the path for priors that lie on no grid.
+NV_HD void search_all(
+    const float* priors, const uint8_t* state, const Level& level, Point target, Nearest& nearest) {
+  for (int64_t i = level.begin; i < level.begin + level.size; ++i) {
+    if (state && state[i]) continue;
+    nearest.offer(squared_distance(centre(priors, i), target), i);
+  }
+}
+
+// Nearest crossing of a sorted axis with `count` nearly equidistant coordinates. A guess: the search
+// below is exact wherever it starts.
+NV_HD int64_t guess_position(float first, float last, int64_t count, float x) {
+  if (count < 2 || !(last > first)) return 0;
+  const float at = (x - first) / (last - first) * float(count - 1) + 0.5f;
+  if (!(at > 0.0f)) return 0;
+  return at >= float(count) ? count - 1 : int64_t(at);
+}
+
+// Searches a window round the target and widens it until no unvisited row or column can hold a
+// nearer prior, or one equally near with a lower index.
+NV_HD void search_window(
+    const float* priors, const uint8_t* state, const Level& level, Point target, Nearest& nearest) {
+  const int64_t n = level.per_location;
+  const int64_t columns = level.row_length;
+  const int64_t rows = level.size / (columns * n);
+  const int64_t row_step = columns * n;
+  const int64_t last = level.begin + level.size - 1;
+  const Point low = centre(priors, level.begin), high = centre(priors, last);
+  const int64_t col = guess_position(low.x, high.x, columns, target.x);
+  const int64_t row = guess_position(low.y, high.y, rows, target.y);
+
+  int64_t radius = 1;
+  while ((2 * radius + 1) * (2 * radius + 1) * n < nearest.capacity) ++radius;
+  ++radius;  // one ring more than can hold k: the first window is certified nearly always
+
+  int64_t c0 = col, c1 = col - 1, r0 = row, r1 = row - 1;  // the visited rectangle, empty so far
+  while (true) {
+    const int64_t nc0 = max_of(col - radius, int64_t(0)), nc1 = min_of(col + radius, columns - 1);
+    const int64_t nr0 = max_of(row - radius, int64_t(0)), nr1 = min_of(row + radius, rows - 1);
+    for (int64_t r = nr0; r <= nr1; ++r) {
+      const bool row_was_visited = r >= r0 && r <= r1;
+      for (int64_t c = nc0; c <= nc1; ++c) {
+        if (row_was_visited && c == c0) {
+          c = c1;
+          continue;
+        }
+        const int64_t first = level.begin + r * row_step + c * n;
+        for (int64_t i = first; i < first + n; ++i) {
+          if (state && state[i]) continue;
+          nearest.offer(squared_distance(centre(priors, i), target), i);
+        }
+      }
+    }
+    c0 = nc0, c1 = nc1, r0 = nr0, r1 = nr1;
+    const bool all = c0 == 0 && r0 == 0 && c1 == columns - 1 && r1 == rows - 1;
+    if (all) return;
+    if (nearest.count == nearest.capacity) {
+      // Lower bounds on the true distance to whatever was not visited. The factor covers the three
+      // roundings of a computed squared distance (each at most 2^-24).
+      const double d = level.deviation;
+      double gap = 1e300;
+      if (c0 > 0) {
+        gap = min_of(gap, double(target.x) - centre(priors, level.begin + (c0 - 1) * n).x - d);
+      }
+      if (c1 < columns - 1) {
+        gap = min_of(gap, double(centre(priors, level.begin + (c1 + 1) * n).x) - target.x - d);
+      }
+      if (r0 > 0) {
+        gap = min_of(gap, double(target.y) - centre(priors, level.begin + (r0 - 1) * row_step).y - d);
+      }
+      if (r1 < rows - 1) {
+        gap = min_of(gap, double(centre(priors, level.begin + (r1 + 1) * row_step).y) - target.y - d);
+      }
+      if (gap > 0 && double(nearest.worst) < gap * gap * (1.0 - 4e-7)) return;
+    }
+    ++radius;
+  }
+}
+
+// The nearest k of one level, however its priors lie.
+NV_HD void search_level(
+    const float* priors, const uint8_t* state, const Level& level, Point target, Nearest& nearest) {
+  if (level.size == 0) return;
+  if (level.row_length > 0) {
+    search_window(priors, state, level, target, nearest);
+  } else {
+    search_all(priors, state, level, target, nearest);
+  }
+}
+
+}  // namespace negvision

@@ -1,0 +1,18 @@
+// Operator schemas. Shapes are checked in atss_args.h and box_iou_args.h, which every device shares.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(negvision, m) {
+  m.def(
+      "atss_assign(Tensor priors, int[] num_level_priors, Tensor gt_boxes, int[] num_gts, int topk, "
+      "Tensor? valid, Tensor? ignore_boxes, int[] num_ignored, float ignore_iof_thr, "
+      "Tensor? pred_boxes, Tensor? pred_scores, Tensor? gt_labels, float alpha) "
+      "-> (Tensor gt_inds, Tensor max_overlaps)");
+  m.def("pairwise_box_iou(Tensor boxes1, Tensor boxes2, int mode, float eps) -> Tensor");
+  m.def("aligned_box_iou(Tensor boxes1, Tensor boxes2, int mode, float eps) -> Tensor");
+  m.def(
+      "pairwise_box_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int mode, float eps) "
+      "-> (Tensor, Tensor)");
+  m.def(
+      "aligned_box_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int mode, float eps) "
+      "-> (Tensor, Tensor)");
+}

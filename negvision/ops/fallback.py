@@ -1,0 +1,178 @@
+"""The operators in plain PyTorch, for where no compiled kernel is at hand.
+
+The assignment gives the same bits as the kernels: each elementwise operation of PyTorch rounds
+once, as those of the kernels do, and the order of every sum is the same.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+_UNION_FLOOR = 1e-6
+_CENTRE_MARGIN = 0.01
+# Distances held at a time; what bounds the memory, since boxes are taken in chunks.
+_DISTANCES_AT_ONCE = 1 << 21
+_NEVER = torch.iinfo(torch.int64).max
+
+
+def box_iou(boxes1: Tensor, boxes2: Tensor, mode: str, eps: float) -> Tensor:
+    """Overlap of boxes whose leading dimensions broadcast; see :mod:`negvision.ops.boxes`."""
+    ax1, ay1, ax2, ay2 = boxes1.unbind(-1)
+    bx1, by1, bx2, by2 = boxes2.unbind(-1)
+    zero = boxes1.new_zeros(())
+    floor = boxes1.new_full((), eps)
+    width = torch.maximum(torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1), zero)
+    height = torch.maximum(torch.minimum(ay2, by2) - torch.maximum(ay1, by1), zero)
+    inter = width * height
+    area1 = (ax2 - ax1) * (ay2 - ay1)
+    if mode == "iof":
+        return inter / torch.maximum(area1, floor)
+    union = torch.maximum(area1 + (bx2 - bx1) * (by2 - by1) - inter, floor)
+    iou = inter / union
+    if mode == "iou":
+        return iou
+    enclosing_w = torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1)
+    enclosing_h = torch.maximum(ay2, by2) - torch.minimum(ay1, by1)
+    if mode == "giou":
+        enclosing = torch.maximum(enclosing_w * enclosing_h, floor)
+        return iou - (enclosing - union) / enclosing
+    diagonal = torch.maximum(enclosing_w * enclosing_w + enclosing_h * enclosing_h, floor)
+    dx = 0.5 * ((ax1 + ax2) - (bx1 + bx2))
+    dy = 0.5 * ((ay1 + ay2) - (by1 + by2))
+    penalty = (dx * dx + dy * dy) / diagonal
+    if mode == "ciou":
+        angle1 = torch.atan((ax2 - ax1) / torch.maximum(ay2 - ay1, floor))
+        angle2 = torch.atan((bx2 - bx1) / torch.maximum(by2 - by1, floor))
+        v = (4 / math.pi**2) * (angle1 - angle2) ** 2
+        with torch.no_grad():
+            weight = v / torch.maximum(1 - iou + v, floor)
+        penalty = penalty + weight * v
+    return iou - penalty
+
+
+def atss_assign(
+    priors: Tensor,
+    num_level_priors: list[int],
+    gt_boxes: Tensor,
+    num_gts: list[int],
+    topk: int,
+    valid: Tensor | None,
+    ignore_boxes: Tensor | None,
+    num_ignored: list[int],
+    ignore_iof_thr: float,
+    pred_boxes: Tensor | None,
+    pred_scores: Tensor | None,
+    gt_labels: Tensor | None,
+    alpha: float,
+) -> tuple[Tensor, Tensor]:
+    """See :func:`negvision.ops.atss.atss_assign`; arguments as of the compiled operator."""
+    shape = (len(num_gts), priors.shape[1])
+    gt_inds = torch.zeros(shape, dtype=torch.int64, device=priors.device)
+    max_overlaps = torch.zeros(shape, dtype=torch.float32, device=priors.device)
+    gts = gt_boxes.split(num_gts)
+    labels = gt_labels.split(num_gts) if gt_labels is not None else [None] * len(num_gts)
+    ignored = ignore_boxes.split(num_ignored) if ignore_boxes is not None else None
+    for image, (gt, label) in enumerate(zip(gts, labels, strict=True)):
+        own = priors[image if len(priors) > 1 else 0]
+        candidate = own.new_ones(len(own), dtype=torch.bool)
+        if valid is not None:
+            candidate = candidate & valid[image]
+        if ignored is not None and len(ignored[image]) and ignore_iof_thr > 0:
+            iof = box_iou(own[:, None], ignored[image][None], "iof", _UNION_FLOOR)
+            candidate = candidate & ~(iof > ignore_iof_thr).any(1)
+        predicted = None
+        if pred_boxes is not None:
+            predicted = (pred_boxes[image], pred_scores[image], label, alpha)
+        claims = _claims(own, num_level_priors, gt, topk, candidate, predicted)
+        taken = claims > 0
+        gt_inds[image] = torch.where(taken, _claim_box(claims) + 1, candidate.long() - 1)
+        max_overlaps[image] = torch.where(taken, _claim_overlap(claims), 0.0)
+    return gt_inds, max_overlaps
+
+
+def _claims(priors, num_level_priors, gt, topk, candidate, predicted) -> Tensor:
+    """Highest claim on each prior, (A,): overlap bits above the inverted index of the box."""
+    claims = torch.zeros(len(priors), dtype=torch.int64, device=priors.device)
+    if not len(gt) or not len(priors):
+        return claims
+    at_once = max(1, _DISTANCES_AT_ONCE // len(priors))
+    for first in range(0, len(gt), at_once):
+        some = gt[first : first + at_once]
+        index, found = _nearest(priors, num_level_priors, some, topk, candidate)
+        label = None
+        if predicted is None:
+            overlap = box_iou(priors[index], some[:, None], "iou", _UNION_FLOOR)
+        else:
+            boxes, logits, labels, alpha = predicted
+            label = labels[first : first + at_once]
+            known = (label >= 0) & (label < logits.shape[1])
+            iou = box_iou(boxes[index], some[:, None], "iou", _UNION_FLOOR).double()
+            score = logits[index, (label * known)[:, None]].double().neg().exp()
+            score = 1.0 / (1.0 + score)
+            overlap = (score ** (1.0 - alpha) * iou**alpha).float()
+            found = found & known[:, None]
+        threshold = _thresholds(overlap, found)
+        positive = found & (overlap.double() >= threshold[:, None])
+        positive &= _inside(priors[index], some) & _proper(some)[:, None]
+        boxes_of = torch.arange(first, first + len(some), device=priors.device)
+        key = overlap.view(torch.int32).long() << 32 | (0xFFFFFFFF - boxes_of)[:, None]
+        claims.scatter_reduce_(0, index[positive], key[positive], "amax")
+    return claims
+
+
+def _centres(boxes: Tensor) -> Tensor:
+    return (boxes[..., :2] + boxes[..., 2:]) * 0.5
+
+
+def _nearest(priors, num_level_priors, gt, topk, candidate) -> tuple[Tensor, Tensor]:
+    """Prior indices (G, C) in the order of levels and, within one, of (distance, index); and which
+    of them are there: a level may have fewer candidates than places."""
+    indices, found, begin = [], [], 0
+    for size in num_level_priors:
+        rows = slice(begin, begin + size)
+        offset = _centres(priors[rows])[None] - _centres(gt)[:, None]
+        square = offset * offset
+        distance = square[..., 0] + square[..., 1]
+        index = torch.arange(begin, begin + size, device=priors.device)
+        # The bits of a non-negative float sort like its value, so one key holds both orders.
+        key = distance.view(torch.int32).long() << 32 | index
+        key = torch.where(distance.isfinite() & candidate[rows], key, _NEVER)
+        nearest = key.topk(min(topk, size), largest=False, sorted=True).values
+        found.append(nearest != _NEVER)
+        indices.append(torch.where(found[-1], nearest & 0xFFFFFFFF, begin))
+        begin += size
+    return torch.cat(indices, 1), torch.cat(found, 1)
+
+
+def _thresholds(overlap: Tensor, found: Tensor) -> Tensor:
+    """Mean plus unbiased deviation of each row, summed in order, in float64."""
+    values = overlap.double()
+    count = found.sum(1).double()
+    total = values.new_zeros(len(values))
+    for column, there in zip(values.unbind(1), found.unbind(1), strict=True):
+        total = torch.where(there, total + column, total)
+    mean = total / count
+    squares = torch.zeros_like(total)
+    for column, there in zip(values.unbind(1), found.unbind(1), strict=True):
+        squares = torch.where(there, squares + (column - mean) * (column - mean), squares)
+    return mean + torch.sqrt(squares / (count - 1))
+
+
+def _inside(priors: Tensor, gt: Tensor) -> Tensor:
+    centre = _centres(priors)
+    low, high = centre - gt[:, None, :2], gt[:, None, 2:] - centre
+    margin = priors.new_full((), _CENTRE_MARGIN)
+    return ((low > margin) & (high > margin)).all(-1)
+
+
+def _proper(gt: Tensor) -> Tensor:
+    return gt.isfinite().all(1) & (gt[:, 2] > gt[:, 0]) & (gt[:, 3] > gt[:, 1])
+
+
+def _claim_overlap(claims: Tensor) -> Tensor:
+    return (claims >> 32).int().view(torch.float32)
+
+
+def _claim_box(claims: Tensor) -> Tensor:
+    return 0xFFFFFFFF - (claims & 0xFFFFFFFF)
