@@ -1,0 +1,142 @@
+"""Build ``negvision/ops/_C.abi3.so``; all else about the package stands in pyproject.toml.
+
+The extension is a plain library of operators on torch's stable ABI: one file serves every
+torch >= 2.10 and Python >= 3.10. It holds no Python module, so Python's headers are not needed.
+
+    NEGVISION_CUDA=0       leave out the CUDA kernels
+    FORCE_CUDA=1           compile them, or fail and say why they cannot be
+    CUDA_HOME              the CUDA toolkit, where nvcc is not on PATH
+    TORCH_CUDA_ARCH_LIST   architectures, e.g. "8.0;9.0" (default: those of the GPUs present)
+    MAX_JOBS               files compiled at the same time
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import setup
+
+CSRC = Path("negvision/ops/csrc")
+TORCH_2_10 = "0x020a000000000000"  # the oldest torch whose stable ABI is used
+# For a build without a GPU, where there is none to ask: Turing, Ampere and Ada, Hopper, and
+# code that later GPUs compile for themselves.
+DEFAULT_ARCHITECTURES = "7.5;8.0;9.0+PTX"
+
+
+def find_cuda_home() -> Path | None:
+    """The CUDA toolkit's folder, with ``bin/nvcc`` and ``include/``, or None."""
+    candidates = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
+    if nvcc := shutil.which("nvcc"):
+        # An nvcc on PATH may be a link to, or a script that calls, one that lives elsewhere;
+        # a dry run tells where that one is.
+        dry_run = subprocess.run(
+            [nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True
+        )
+        top = re.search(r"^#\$ TOP=(.+)$", dry_run.stdout + dry_run.stderr, re.MULTILINE)
+        candidates += [top and top.group(1), Path(nvcc).resolve().parents[1]]
+    candidates.append("/usr/local/cuda")
+    for candidate in filter(None, candidates):
+        home = Path(candidate).resolve()
+        if (home / "bin" / "nvcc").exists() and (home / "include").is_dir():
+            return home
+    return None
+
+
+def why_not_cuda(cuda_home: Path | None, torch_cuda: str | None) -> str | None:
+    """What keeps the CUDA kernels from being compiled, or None where nothing does."""
+    if torch_cuda is None:
+        return "torch is built without CUDA: install torch and torchvision from a CUDA index"
+    if cuda_home is None:
+        return "nvcc is not found: put it on PATH, or set CUDA_HOME to the CUDA toolkit"
+    version = subprocess.check_output([cuda_home / "bin" / "nvcc", "--version"], text=True)
+    release = re.search(r"release ((\d+)\.\d+)", version)
+    if release and release.group(2) != torch_cuda.split(".")[0]:
+        return (
+            f"nvcc is of CUDA {release.group(1)} ({cuda_home}) and torch of CUDA {torch_cuda}: "
+            "set CUDA_HOME to a toolkit of torch's major version"
+        )
+    return None
+
+
+def with_cuda(cuda_home: Path | None, torch_cuda: str | None) -> bool:
+    """Whether to compile the CUDA kernels; exits where they are demanded and impossible."""
+    if os.environ.get("NEGVISION_CUDA") == "0":
+        return False
+    reason = why_not_cuda(cuda_home, torch_cuda)
+    if reason and os.environ.get("FORCE_CUDA") == "1":
+        sys.exit(f"negvision: FORCE_CUDA=1, but {reason}.")
+    if reason:
+        print(f"negvision: compiling for the CPU alone, since {reason}.")
+    return reason is None
+
+
+def require_compiler() -> None:
+    """Choose the C++ compiler, ``$CXX`` or g++; exits where there is none."""
+    compiler = os.environ.get("CXX") or "g++"
+    if not shutil.which(compiler.split()[0]):
+        sys.exit(
+            f"negvision: no C++ compiler ({compiler}). Install g++ (Debian, Ubuntu: apt install "
+            "g++; Fedora: dnf install gcc-c++) or set CXX to one."
+        )
+    # A Python built elsewhere may name a compiler that this machine lacks.
+    os.environ["CXX"] = compiler
+    if sys.platform == "linux":
+        os.environ.setdefault("LDCXXSHARED", f"{compiler} -shared")
+
+
+def extension(cuda: bool):
+    """The extension's sources and flags."""
+    from torch.utils.cpp_extension import CppExtension, CUDAExtension
+
+    sources = sorted(CSRC.rglob("*.cpp"))
+    flags = ["-O3", "-std=c++17", f"-DTORCH_TARGET_VERSION={TORCH_2_10}"]
+    if cuda:
+        sources += sorted(CSRC.rglob("*.cu"))
+        # torch's headers declare their CUDA functions under USE_CUDA.
+        flags += ["-DNEGVISION_WITH_CUDA", "-DUSE_CUDA"]
+    return (CUDAExtension if cuda else CppExtension)(
+        "negvision.ops._C",
+        [str(source) for source in sources],
+        # Absolute: the compilers run in the build folder.
+        include_dirs=[str(CSRC.resolve())],
+        # Rebuilt when these change, and in the source distribution in any case.
+        depends=[str(path) for path in sorted(CSRC.rglob("*")) if path.suffix in (".h", ".cu")],
+        py_limited_api=True,
+        extra_compile_args={
+            # Fused multiply-adds round differently, and could so change an assignment.
+            "cxx": [*flags, "-Wall", "-fvisibility=hidden", "-ffp-contract=off"],
+            "nvcc": [*flags, "--fmad=false", "-Xcompiler=-fvisibility=hidden,-ffp-contract=off"],
+        },
+    )
+
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    sys.exit(
+        "negvision: torch is not installed where this build runs. Run these two, in this order:\n"
+        "    pip install torch==2.11.0 torchvision==0.26.0\n"
+        "    pip install --no-build-isolation -e ."
+    )
+
+require_compiler()
+toolkit = find_cuda_home()
+cuda = with_cuda(toolkit, torch.version.cuda)
+if cuda:
+    os.environ["CUDA_HOME"] = str(toolkit)
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
+
+from torch.utils.cpp_extension import BuildExtension  # noqa: E402  (it reads CUDA_HOME)
+
+setup(
+    ext_modules=[extension(cuda)],
+    cmdclass={"build_ext": BuildExtension},
+    exclude_package_data={"": ["*.cpp", "*.cu", "*.h"]},  # sources stay out of wheels
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+)
