@@ -1,0 +1,88 @@
+# `make quickstart` and `make test` set up all they need: .venv, the dependencies, the operators.
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint bench gpu clean env FORCE
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+CXX_NAME := $(if $(filter default,$(origin CXX)),g++,$(CXX))
+REQUIREMENTS := $(addprefix requirements/,runtime.txt dev.txt constraints.txt)
+SOURCES := $(shell find negvision/ops/csrc -type f 2>/dev/null)
+
+# The pins hold for these Pythons. Named first is the one they are tested on.
+BASE_PYTHON = $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	"$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	2>/dev/null && echo "$$name" && break; done)
+
+# nvcc is found on many machines that have no GPU; there the CUDA kernels would only cost time.
+# FORCE_CUDA=1 or NEGVISION_CUDA=1 compile them all the same.
+NEGVISION_CUDA ?= $(if $(FORCE_CUDA)$(shell nvidia-smi -L 2>/dev/null | grep ^GPU),1,0)
+export NEGVISION_CUDA
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# What these point to is of another environment.
+unexport PYTHONPATH PYTHONHOME
+
+help:
+	@echo "make quickstart   train a small ATSS detector on generated images and draw what it sees"
+	@echo "make test         the tests"
+	@echo "make lint         ruff's checks and formatting"
+	@echo "make bench        the CPU benchmarks, written to benchmarks/results"
+	@echo "make gpu          the CUDA tests and benchmarks; needs a GPU"
+	@echo "make clean        remove what was compiled and cached (.venv, data and work_dirs stay)"
+
+quickstart: env
+	@$(PYTHON) tools/train.py configs/quickstart/atss_digits.py
+
+test: env
+	@$(PYTHON) -m pytest -q -n auto --maxprocesses 8
+
+lint: $(VENV)/dependencies
+	@$(PYTHON) -m ruff check --quiet . && $(PYTHON) -m ruff format --check --quiet . \
+	&& echo "lint: no findings"
+
+bench: env
+	@$(PYTHON) benchmarks/assign.py
+	@$(PYTHON) benchmarks/train_step.py
+	@$(PYTHON) benchmarks/coco_eval.py
+
+gpu: env
+	@$(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \
+	|| { echo "make gpu: torch sees no CUDA device here (.venv/bin/negvision doctor says more)" >&2; \
+	     exit 1; }
+	@$(PYTHON) -m pytest -q -m gpu
+	@$(PYTHON) benchmarks/assign.py --device cuda
+	@$(PYTHON) benchmarks/train_step.py --device cuda
+
+clean:
+	@rm -rf build dist negvision.egg-info negvision/ops/_C*.so $(VENV)/operators
+	@rm -rf .pytest_cache .ruff_cache .hypothesis
+	@find negvision tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+env: $(VENV)/operators
+
+# The stamps below make each step run again only where what it depends on has changed. What is
+# missing is told before anything is downloaded; $(error) does it in one line.
+$(VENV)/dependencies: $(REQUIREMENTS)
+	$(if $(BASE_PYTHON),,$(error Python 3.11, 3.12 or 3.13 is missing: install it, e.g. \
+	apt install python3.11 python3.11-venv))
+	$(if $(shell $(BASE_PYTHON) -c 'import ensurepip, venv; print(1)' 2>/dev/null),,$(error \
+	$(BASE_PYTHON) lacks venv: install it, e.g. apt install $(BASE_PYTHON)-venv))
+	$(if $(shell command -v $(firstword $(CXX_NAME)) 2>/dev/null),,$(error A C++ compiler \
+	($(CXX_NAME)) is missing: install it, e.g. apt install g++))
+	@echo "creating $(VENV) and installing the dependencies (6 GB, some minutes)"
+	@$(BASE_PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m pip install -qq -r requirements/dev.txt -c requirements/constraints.txt
+	@touch $@
+
+# Made anew only where the setting is another than last time, e.g. on a cluster's GPU node.
+$(VENV)/cuda-setting: FORCE | $(VENV)/dependencies
+	@echo $(NEGVISION_CUDA) | cmp -s - $@ || echo $(NEGVISION_CUDA) > $@
+
+$(VENV)/operators: $(VENV)/dependencies $(VENV)/cuda-setting setup.py pyproject.toml $(SOURCES)
+	$(if $(shell command -v $(firstword $(CXX_NAME)) 2>/dev/null),,$(error A C++ compiler \
+	($(CXX_NAME)) is missing: install it, e.g. apt install g++))
+	@echo "compiling the operators"
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m pip install -qq --no-build-isolation \
+	--no-deps -e .
+	@touch $@
