@@ -39,12 +39,12 @@ NV_HD Level guess_grid(int64_t begin, int64_t size, int64_t location, int64_t ro
   return level;
 }
 
-// Distance of prior i from its row and column; infinite where the column before is not to the left
-// or the row before not above, and NaN where the prior is: no grid then.
-NV_HD double grid_deviation(const float* priors, const Level& level, int64_t i) {
+// Distance of the j-th prior at (row r, column c) from its row and column; huge where the column
+// before is not to the left or the row before not above, and NaN where the prior is: no grid then.
+NV_HD double grid_deviation(
+    const float* priors, const Level& level, int64_t r, int64_t c, int64_t j) {
   const int64_t n = level.per_location, row_step = level.row_length * n;
-  const int64_t r = (i - level.begin) / row_step, c = (i - level.begin) % row_step / n;
-  const Point p = centre(priors, i);
+  const Point p = centre(priors, level.begin + r * row_step + c * n + j);
   const float column = centre(priors, level.begin + c * n).x;
   const float row = centre(priors, level.begin + r * row_step).y;
   const bool in_order =
@@ -123,7 +123,6 @@ NV_HD void search_window(
 
   int64_t radius = 1;
   while ((2 * radius + 1) * (2 * radius + 1) * n < nearest.capacity) ++radius;
-  ++radius;  // one ring more than can hold k: the first window is certified nearly always
 
   int64_t c0 = col, c1 = col - 1, r0 = row, r1 = row - 1;  // the visited rectangle, empty so far
   while (true) {

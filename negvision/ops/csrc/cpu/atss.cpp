@@ -23,9 +23,14 @@ Level describe_level(const float* priors, int64_t begin, int64_t size) {
   Level level = guess_grid(begin, size, location - begin, row - begin);
   if (level.row_length == 0) return level;
   double deviation = 0;
-  for (int64_t i = begin; i < end && is_grid_deviation(deviation); ++i) {
-    const double d = grid_deviation(priors, level, i);
-    if (!(d <= deviation)) deviation = d;
+  const int64_t rows = size / (level.row_length * level.per_location);
+  for (int64_t r = 0; r < rows && is_grid_deviation(deviation); ++r) {
+    for (int64_t c = 0; c < level.row_length; ++c) {
+      for (int64_t j = 0; j < level.per_location; ++j) {
+        const double d = grid_deviation(priors, level, r, c, j);
+        if (!(d <= deviation)) deviation = d;
+      }
+    }
   }
   level.deviation = deviation;
   if (!is_grid_deviation(deviation)) level.row_length = 0;
