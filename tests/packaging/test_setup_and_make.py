@@ -1,0 +1,173 @@
+"""What a user reads where something is missing, before anything is downloaded or compiled."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MAKE = shutil.which("make")
+# What the Makefile's own commands need; neither Python nor a compiler.
+SHELL_TOOLS = ("sh", "find", "cat", "echo", "cmp", "grep", "touch", "rm")
+
+needs_make = pytest.mark.skipif(MAKE is None, reason="make is not installed")
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """A folder that is a whole PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in SHELL_TOOLS:
+        if path := shutil.which(name):
+            (folder / name).symlink_to(path)
+    return folder
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What ``make`` reads, in a folder without .venv."""
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    shutil.copytree(ROOT / "requirements", clone / "requirements")
+    for name in ("Makefile", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, clone)
+    csrc = Path("negvision/ops/csrc")
+    shutil.copytree(ROOT / csrc, clone / csrc)
+    return clone
+
+
+def _program(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+def _run(command: list[str], cwd: Path, path: Path | str, **variables: str):
+    env = {"PATH": str(path), "HOME": str(cwd), **variables}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
+
+
+def _only_line(result: subprocess.CompletedProcess) -> str:
+    assert result.returncode != 0
+    [line] = (result.stdout + result.stderr).strip().splitlines()
+    return line
+
+
+@needs_make
+@pytest.mark.parametrize("target", ["quickstart", "test", "lint"])
+def test_make_without_python_says_so_in_one_line(clone, tools, target):
+    line = _only_line(_run([MAKE, target], clone, tools))
+    assert "Python 3.11" in line and "is missing" in line and "apt install python3.11" in line
+    assert not (clone / ".venv").exists()
+
+
+@needs_make
+def test_make_with_an_old_python_says_which_it_needs(clone, tools):
+    # An old python3 runs the version test and fails it.
+    _program(tools, "python3", "exit 1")
+    line = _only_line(_run([MAKE, "test"], clone, tools))
+    assert "Python 3.11, 3.12 or 3.13 is missing" in line
+
+
+@needs_make
+def test_make_without_venv_says_so_in_one_line(clone, tools):
+    # Debian's python3.11 comes without ensurepip.
+    _program(tools, "python3.11", 'case "$2" in *ensurepip*) exit 1;; *) exit 0;; esac')
+    line = _only_line(_run([MAKE, "test"], clone, tools))
+    assert "python3.11 lacks venv" in line and "apt install python3.11-venv" in line
+
+
+@needs_make
+@pytest.mark.parametrize("target", ["quickstart", "test"])
+def test_make_without_a_compiler_says_so_in_one_line(clone, tools, target):
+    _program(tools, "python3.11", 'case "$2" in *ensurepip*) echo 1;; esac')
+    line = _only_line(_run([MAKE, target], clone, tools))
+    assert "A C++ compiler (g++) is missing" in line and "apt install g++" in line
+    assert not (clone / ".venv").exists()
+
+
+@needs_make
+def test_make_compiles_again_only_where_something_changed(clone, tools):
+    """With a Python that only notes what it is asked to do."""
+    note = f'case "$*" in *ensurepip*) echo 1;; *pip*) echo "$*" >> {clone}/calls;; esac'
+    note += "\ncase \"$*\" in *'-m venv'*) mkdir -p .venv/bin; cp \"$0\" .venv/bin/python;; esac"
+    _program(tools, "python3.11", note)
+    for name in ("g++", "mkdir", "cp"):
+        target = shutil.which(name)
+        if target is None:
+            pytest.skip(f"{name} is not installed")
+        (tools / name).symlink_to(target)
+
+    def calls_of_env(**variables: str) -> list[str]:
+        (clone / "calls").unlink(missing_ok=True)
+        result = _run([MAKE, "env"], clone, tools, **variables)
+        assert result.returncode == 0, result.stderr
+        calls = clone / "calls"
+        return calls.read_text().splitlines() if calls.exists() else []
+
+    def touch(path: Path) -> None:
+        stamp = (clone / ".venv/operators").stat().st_mtime + 10
+        os.utime(path, (stamp, stamp))
+
+    install, build = calls_of_env()
+    assert "-r requirements/dev.txt -c requirements/constraints.txt" in install
+    assert "--no-build-isolation --no-deps -e ." in build
+    assert calls_of_env() == []
+    touch(clone / "negvision/ops/csrc/arithmetic.h")
+    assert calls_of_env() == [build]
+    os.utime(clone / ".venv/operators", None)
+    os.utime(clone / "negvision/ops/csrc/arithmetic.h", (0, 0))
+    assert calls_of_env() == []
+    assert calls_of_env(NEGVISION_CUDA="1") == [build]  # another setting of CUDA
+
+
+@needs_make
+def test_make_help_names_every_target():
+    result = subprocess.run([MAKE, "help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    shown = {line.split()[1] for line in result.stdout.splitlines()}
+    assert shown == {"quickstart", "test", "lint", "bench", "gpu", "clean"}
+
+
+def test_setup_without_torch_names_the_commands(clone):
+    # -S: without site-packages, so without torch; an empty setuptools takes its place.
+    (clone / "setuptools.py").write_text("setup = None\n")
+    result = _run([sys.executable, "-S", "setup.py", "build_ext"], clone, os.environ["PATH"])
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    assert "torch is not installed" in result.stderr
+    assert "pip install --no-build-isolation -e ." in result.stderr
+
+
+def test_setup_without_a_compiler_says_so(clone):
+    # Torch takes seconds to import; all that is asked of it comes later.
+    (clone / "torch.py").write_text("")
+    result = _run([sys.executable, "setup.py", "build_ext"], clone, "", CXX="no-such-compiler")
+    assert "no C++ compiler (no-such-compiler)" in _only_line(result)
+
+
+@pytest.mark.parametrize(
+    ("nvcc", "torch_cuda", "reason"),
+    [
+        (None, "'13.0'", "nvcc is not found"),
+        ("release 12.4, V12.4.99", "'13.0'", "nvcc is of CUDA 12.4"),
+        ("release 13.0, V13.0.48", "None", "torch is built without CUDA"),
+    ],
+)
+def test_forced_cuda_says_what_keeps_it(clone, tools, nvcc, torch_cuda, reason):
+    (clone / "torch.py").write_text(f"class version:\n    cuda = {torch_cuda}\n")
+    _program(tools, "g++", "exit 0")
+    variables = {"FORCE_CUDA": "1"}
+    if nvcc:
+        (clone / "cuda" / "include").mkdir(parents=True)
+        (clone / "cuda" / "bin").mkdir()
+        _program(clone / "cuda" / "bin", "nvcc", f"echo '{nvcc}'")
+        variables["CUDA_HOME"] = str(clone / "cuda")
+    elif Path("/usr/local/cuda/bin/nvcc").exists():
+        setup = (clone / "setup.py").read_text()
+        (clone / "setup.py").write_text(setup.replace("/usr/local/cuda", "/nowhere/cuda"))
+    result = _run([sys.executable, "setup.py", "build_ext"], clone, tools, **variables)
+    line = _only_line(result)
+    assert line.startswith("negvision: FORCE_CUDA=1, but") and reason in line
