@@ -93,7 +93,7 @@ def test_make_without_a_compiler_says_so_in_one_line(clone, tools, target):
 def test_make_compiles_again_only_where_something_changed(clone, tools):
     """With a Python that only notes what it is asked to do."""
     note = f'case "$*" in *ensurepip*) echo 1;; *pip*) echo "$*" >> {clone}/calls;; esac'
-    note += "\ncase \"$*\" in *'-m venv'*) mkdir -p .venv/bin; cp \"$0\" .venv/bin/python;; esac"
+    note += '\ncase "$*" in *\'-m venv\'*) mkdir -p .venv/bin; cp "$0" .venv/bin/python;; esac'
     _program(tools, "python3.11", note)
     for name in ("g++", "mkdir", "cp"):
         target = shutil.which(name)
