@@ -5,6 +5,20 @@ from pathlib import Path
 
 import pytest
 
+import negvision  # noqa: F401  (serves mmcv._ext to tests that import mmdet first)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 _SIBLING = Path(__file__).parents[2] / "shared" / "data"
 
 

@@ -1,0 +1,233 @@
+"""Assigners: which priors are positive, which negative, which take no part."""
+
+from collections.abc import Sequence
+
+import torch
+from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
+from mmdet.models.task_modules.assigners import MaxIoUAssigner as MMDetMaxIoUAssigner
+from mmdet.structures.bbox import get_box_tensor
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from negvision.ops import atss_assign
+from negvision.registry import TASK_UTILS
+
+Instances = Sequence[InstanceData]
+
+
+@TASK_UTILS.register_module()
+class ATSSAssigner(BaseAssigner):
+    """Adaptive training sample selection, with the call signature of mmdet's ``ATSSAssigner``.
+
+    Put ``type="negvision.ATSSAssigner"`` where a config has ``type="ATSSAssigner"``. On boxes
+    without ties ``gt_inds`` are those of mmdet's. What differs:
+
+    - Priors at equal distance are taken in the order of their indices, on every device; mmdet
+      leaves the order to ``torch.topk``. Boxes with integer coordinates meet such ties often.
+    - A prior covered by an ignored box (``ignore_iof_thr``) takes no part at all. In mmdet it can
+      still fill the candidates of a level with few priors and become positive.
+    - Candidates whose overlaps are all bit-equal pass their own threshold; in mmdet the rounding
+      of mean plus deviation can reject every one.
+    - ``max_overlaps`` is 0 where a prior is not positive; mmdet leaves -1e8 there.
+    - A box that is not finite or not of positive size claims nothing.
+    - Half-precision input is computed in float32.
+
+    Args:
+        topk: Candidates of a box on each level, the paper's k. At least 1.
+        alpha: Exponent of the prediction-aware overlap of DDOD, in [0, 1]; None: the IoU of the
+            priors. Needs ``pred_instances.bboxes`` and ``.scores``.
+        ignore_iof_thr: A prior takes no part where its intersection with an ignored box (crowds
+            are ignored boxes) is more than this share of its own area; -1: it is never so.
+        anchors_per_location: Multiplies ``topk``, as the authors' code does with several anchors
+            at a location. mmdet does not, hence the default of 1.
+        iou_calculator: Only mmdet's default, which a config may spell out; this assigner has its
+            own kernels.
+
+    Source:
+        Zhang et al., CVPR 2020, "Bridging the Gap Between Anchor-based and Anchor-free Detection
+        via Adaptive Training Sample Selection"; ``alpha``: Chen et al., ACM MM 2021, "Disentangle
+        Your Dense Object Detector".
+
+    Example:
+        >>> assigner = ATSSAssigner(topk=9)
+        >>> priors = InstanceData(priors=torch.tensor([[0.0, 0.0, 8.0, 8.0], [8.0, 8.0, 16.0, 16.0],
+        ...                                            [0.0, 8.0, 8.0, 16.0]]))
+        >>> boxes = InstanceData(
+        ...     bboxes=torch.tensor([[0.0, 0.0, 9.0, 9.0]]), labels=torch.tensor([2]))
+        >>> result = assigner.assign(priors, [3], boxes)
+        >>> result.gt_inds.tolist(), result.labels.tolist()
+        ([1, 0, 0], [2, -1, -1])
+    """
+
+    def __init__(
+        self,
+        topk: int = 9,
+        alpha: float | None = None,
+        ignore_iof_thr: float = -1,
+        anchors_per_location: int = 1,
+        iou_calculator: dict | None = None,
+    ) -> None:
+        if topk < 1 or anchors_per_location < 1:
+            raise ValueError(
+                f"topk and anchors_per_location must be at least 1, got {topk} and "
+                f"{anchors_per_location}"
+            )
+        if alpha is not None and not 0 <= alpha <= 1:
+            raise ValueError(f"alpha must lie in [0, 1] or be None, got {alpha}")
+        kind = (iou_calculator or {}).get("type", "BboxOverlaps2D")
+        if str(kind).rpartition(".")[2] != "BboxOverlaps2D":
+            raise ValueError(
+                f"iou_calculator is {kind!r}; negvision.ATSSAssigner computes the IoU of "
+                "horizontal boxes itself. Keep mmdet's ATSSAssigner for another overlap."
+            )
+        self.topk = topk
+        self.alpha = alpha
+        self.ignore_iof_thr = ignore_iof_thr
+        self.anchors_per_location = anchors_per_location
+
+    def assign(
+        self,
+        pred_instances: InstanceData,
+        num_level_priors: Sequence[int],
+        gt_instances: InstanceData,
+        gt_instances_ignore: InstanceData | None = None,
+    ) -> AssignResult:
+        """Assign the priors of one image.
+
+        Args:
+            pred_instances: ``priors`` (A, 4 or more; the first four are x1, y1, x2, y2 in pixels);
+                with ``alpha`` also ``bboxes`` (A, 4), decoded, and ``scores`` (A, C), logits.
+            num_level_priors: Priors on each level; they add up to A.
+            gt_instances: ``bboxes`` (G, 4) and ``labels`` (G,).
+            gt_instances_ignore: ``bboxes`` (I, 4), or None.
+
+        Returns:
+            ``gt_inds`` (A,): 0 negative, i + 1 positive of box i, -1 took no part. ``max_overlaps``
+            (A,) float32. ``labels`` (A,): -1 where not positive.
+
+        Raises:
+            ValueError: Shapes that do not fit, or ``alpha`` without predictions.
+        """
+        predictions = {}
+        if self.alpha is not None:
+            predictions = {
+                name: pred_instances.get(name)[None]
+                for name in ("bboxes", "scores")
+                if name in pred_instances
+            }
+        gt_inds, max_overlaps = self.assign_batch(
+            get_box_tensor(pred_instances.priors),
+            num_level_priors,
+            [gt_instances],
+            None if gt_instances_ignore is None else [gt_instances_ignore],
+            pred_boxes=predictions.get("bboxes"),
+            pred_scores=predictions.get("scores"),
+        )
+        return _result(gt_inds[0], max_overlaps[0], gt_instances.labels)
+
+    def assign_batch(
+        self,
+        priors: Tensor,
+        num_level_priors: Sequence[int],
+        batch_gt_instances: Instances,
+        batch_gt_instances_ignore: Instances | None = None,
+        valid: Tensor | None = None,
+        pred_boxes: Tensor | None = None,
+        pred_scores: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Assign the priors of all images of a batch in one operator call.
+
+        Args:
+            priors: Shape (A, 4) where the images share them, else (B, A, 4).
+            num_level_priors: Priors on each level.
+            batch_gt_instances: For each image ``bboxes`` (G_i, 4) and ``labels`` (G_i,).
+            batch_gt_instances_ignore: For each image ``bboxes`` (I_i, 4); or None.
+            valid: Shape (B, A), bool: False for a prior that takes no part.
+            pred_boxes: Shape (B, A, 4), with ``alpha``.
+            pred_scores: Shape (B, A, C), with ``alpha``.
+
+        Returns:
+            ``gt_inds`` and ``max_overlaps``, (B, A); see :func:`negvision.ops.atss_assign`.
+
+        Raises:
+            ValueError: As :meth:`assign`.
+        """
+        dynamic = {}
+        if self.alpha is not None:
+            if pred_boxes is None or pred_scores is None:
+                raise ValueError(
+                    f"alpha is {self.alpha}, so the assigner needs the predictions: bboxes and "
+                    "scores of pred_instances. For the plain ATSS set alpha=None."
+                )
+            dynamic = {
+                "pred_boxes": get_box_tensor(pred_boxes),
+                "pred_scores": pred_scores,
+                "gt_labels": [gt.labels for gt in batch_gt_instances],
+                "alpha": self.alpha,
+            }
+        ignored = None
+        if batch_gt_instances_ignore is not None:
+            ignored = [get_box_tensor(gt.bboxes) for gt in batch_gt_instances_ignore]
+        return atss_assign(
+            priors[..., :4],
+            num_level_priors,
+            [get_box_tensor(gt.bboxes) for gt in batch_gt_instances],
+            self.topk * self.anchors_per_location,
+            valid=valid,
+            ignore_boxes=ignored,
+            ignore_iof_thr=self.ignore_iof_thr,
+            **dynamic,
+        )
+
+
+@TASK_UTILS.register_module()
+class MaxIoUAssigner(MMDetMaxIoUAssigner):
+    """mmdet's ``MaxIoUAssigner`` with the call signature of an ATSS assigner.
+
+    For comparisons in which nothing but the definition of positives differs: one head takes either
+    (table 3 of the ATSS paper).
+
+    Args:
+        centre_in_box: Whether a prior is positive only if its centre lies inside its box, the "In
+            GT Box" of the paper's table 2; others become negative.
+        **kwargs: As of mmdet's ``MaxIoUAssigner``.
+
+    Example:
+        >>> assigner = MaxIoUAssigner(pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0)
+        >>> corners = torch.tensor([[0.0, 0.0], [8.0, 8.0]])
+        >>> priors = InstanceData(priors=torch.cat([corners, corners + 8], 1))
+        >>> boxes = InstanceData(
+        ...     bboxes=torch.tensor([[0.0, 0.0, 9.0, 9.0]]), labels=torch.tensor([2]))
+        >>> assigner.assign(priors, [2], boxes).gt_inds.tolist()
+        [1, 0]
+    """
+
+    def __init__(self, *args, centre_in_box: bool = False, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.centre_in_box = centre_in_box
+
+    def assign(
+        self,
+        pred_instances: InstanceData,
+        num_level_priors: Sequence[int],
+        gt_instances: InstanceData,
+        gt_instances_ignore: InstanceData | None = None,
+    ) -> AssignResult:
+        """As :meth:`ATSSAssigner.assign`; ``num_level_priors`` plays no part."""
+        result = super().assign(pred_instances, gt_instances, gt_instances_ignore)
+        if self.centre_in_box and len(gt_instances):
+            boxes = get_box_tensor(gt_instances.bboxes)[result.gt_inds.clamp(min=1) - 1]
+            priors = get_box_tensor(pred_instances.priors)
+            centres = (priors[:, :2] + priors[:, 2:4]) / 2
+            inside = ((centres > boxes[:, :2]) & (centres < boxes[:, 2:])).all(1)
+            outside = (result.gt_inds > 0) & ~inside
+            result.gt_inds[outside] = 0
+            result.labels[outside] = -1
+        return result
+
+
+def _result(gt_inds: Tensor, max_overlaps: Tensor, gt_labels: Tensor) -> AssignResult:
+    # A label in front for the priors that are not positive: no count of positives is needed, which
+    # on CUDA would wait for the device.
+    padded = torch.cat([gt_labels.new_full((1,), -1), gt_labels])
+    return AssignResult(len(gt_labels), gt_inds, max_overlaps, labels=padded[gt_inds.clamp(min=0)])

@@ -1,0 +1,59 @@
+"""Box losses on the compiled overlap operators."""
+
+from torch import Tensor, nn
+
+from negvision.ops import aligned_box_iou
+from negvision.registry import MODELS
+
+
+@MODELS.register_module()
+class BoxIoULoss(nn.Module):
+    """``1 - overlap`` of predicted and target boxes: IoU, GIoU, DIoU or CIoU loss.
+
+    The value of mmdet's ``GIoULoss`` (``mode="giou"``) and its kin, in one kernel each way and
+    without a look at the weights from the host, which on CUDA waits for the device.
+
+    Args:
+        mode: ``"iou"`` (linear), ``"giou"``, ``"diou"`` or ``"ciou"``; see
+            :func:`negvision.ops.pairwise_box_iou`.
+        eps: Floor of the denominators.
+        loss_weight: Factor of the loss.
+
+    Raises:
+        ValueError: Unknown mode.
+
+    Example:
+        >>> import torch
+        >>> box = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+        >>> BoxIoULoss("giou")(box, box + 2)
+        tensor(1.5000)
+    """
+
+    def __init__(self, mode: str = "giou", eps: float = 1e-6, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        if mode not in ("iou", "giou", "diou", "ciou"):
+            raise ValueError(f"mode is {mode!r}; it must be 'iou', 'giou', 'diou' or 'ciou'")
+        self.mode = mode
+        self.eps = eps
+        self.loss_weight = loss_weight
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+    ) -> Tensor:
+        """Loss of boxes (N, 4) against boxes (N, 4).
+
+        Args:
+            pred: Predicted boxes, (x1, y1, x2, y2).
+            target: Target boxes.
+            weight: Shape (N,), or (N, 4) whose mean over the coordinates is taken.
+            avg_factor: The sum is divided by it; by N where None.
+        """
+        loss = 1 - aligned_box_iou(pred, target, self.mode, self.eps)
+        if weight is not None:
+            loss = loss * (weight.mean(-1) if weight.dim() == 2 else weight)
+        total = loss.sum() / (max(len(loss), 1) if avg_factor is None else avg_factor)
+        return self.loss_weight * total

@@ -1,0 +1,209 @@
+"""The head against mmdet's: same weights, same loss, same gradients."""
+
+import pytest
+import torch
+from head_cases import CLASSES, SIZE, STRIDES, batch, features, total
+from mmdet.registry import MODELS
+from mmengine.structures import InstanceData
+
+from negvision.ops import extension_info
+
+ASSIGNER = {"type": "negvision.ATSSAssigner", "topk": 9}
+
+
+def head(kind: str, assigner: dict = ASSIGNER, loss: str = "GIoULoss", **kwargs):
+    return MODELS.build(
+        {
+            "type": kind,
+            "num_classes": CLASSES,
+            "in_channels": 8,
+            "feat_channels": 8,
+            "stacked_convs": 1,
+            "norm_cfg": None,
+            "anchor_generator": {
+                "type": "AnchorGenerator",
+                "ratios": [1.0],
+                "octave_base_scale": 4,
+                "scales_per_octave": 1,
+                "strides": list(STRIDES),
+            },
+            "loss_cls": {"type": "FocalLoss", "use_sigmoid": True, "loss_weight": 1.0},
+            "loss_bbox": {"type": loss, "loss_weight": 2.0},
+            "train_cfg": {
+                "assigner": assigner,
+                "allowed_border": -1,
+                "pos_weight": -1,
+                **kwargs,
+            },
+        }
+    )
+
+
+def pair(theirs: dict | None = None, ours: dict | None = None):
+    """mmdet's head and ours with the same weights."""
+    torch.manual_seed(0)
+    stock = head("mmdet.ATSSHead", **(theirs or {}))
+    own = head("negvision.ATSSHead", **(ours or {}))
+    for parameter in stock.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    own.load_state_dict(stock.state_dict())
+    return stock, own
+
+
+def loss_and_grads(model, gts, metas, ignored=None, seed=1):
+    losses = total(model.loss_by_feat(*model(features(seed, len(gts))), gts, metas, ignored))
+    grads = torch.autograd.grad(sum(losses.values()), list(model.parameters()), allow_unused=True)
+    return losses, grads
+
+
+def assert_same(stock, own, *args, **kwargs):
+    want, want_grads = loss_and_grads(stock, *args, **kwargs)
+    got, got_grads = loss_and_grads(own, *args, **kwargs)
+    assert want.keys() == got.keys()
+    for name in want:
+        torch.testing.assert_close(got[name], want[name], rtol=2e-5, atol=1e-6, msg=name)
+    for g, w in zip(got_grads, want_grads, strict=True):
+        torch.testing.assert_close(
+            g if g is not None else torch.zeros(()),
+            w if w is not None else torch.zeros(()),
+            rtol=1e-3,
+            atol=2e-6,
+        )
+
+
+@pytest.mark.parametrize("loss", ["GIoULoss", "negvision.BoxIoULoss"])
+@pytest.mark.parametrize("seed", range(3))
+def test_losses_and_gradients_are_those_of_mmdet(seed, loss):
+    stock, own = pair({"assigner": {"type": "ATSSAssigner", "topk": 9}}, {"loss": loss})
+    assert_same(stock, own, *batch(seed))
+
+
+def test_batch_without_any_box():
+    stock, own = pair()
+    assert_same(stock, own, *batch(0, counts=(0, 0)))
+
+
+def test_padding_takes_no_part():
+    stock, own = pair()
+    gts, metas = batch(3, counts=(5, 5, 5))
+    metas[0] = {"img_shape": (60, 60), "pad_shape": (64, 64)}
+    metas[2] = {"img_shape": (90, 128), "pad_shape": (96, 128)}
+    assert_same(stock, own, gts, metas)
+
+
+def test_anchors_that_leave_the_image_take_no_part():
+    border = {"allowed_border": 0}
+    stock, own = pair(border, border)
+    assert_same(stock, own, *batch(4))
+
+
+def test_positive_weight():
+    weight = {"pos_weight": 2.5}
+    stock, own = pair(weight, weight)
+    assert_same(stock, own, *batch(5))
+
+
+def test_an_assigner_without_batches_is_called_for_each_image():
+    stock, own = pair(ours={"assigner": {"type": "mmdet.ATSSAssigner", "topk": 9}})
+    gts, metas = batch(6)
+    metas[2] = {"img_shape": (60, 60), "pad_shape": (64, 64)}
+    assert_same(stock, own, gts, metas)
+
+
+def test_max_iou_assigner_in_the_same_head():
+    assigner = {
+        "type": "negvision.MaxIoUAssigner",
+        "pos_iou_thr": 0.5,
+        "neg_iou_thr": 0.4,
+        "min_pos_iou": 0,
+        "ignore_iof_thr": -1,
+        "centre_in_box": True,
+    }
+    stock, own = pair({"assigner": assigner}, {"assigner": assigner})
+    assert_same(stock, own, *batch(7))
+
+
+def test_ignored_anchors_weigh_nothing():
+    _, own = pair(ours={"assigner": {**ASSIGNER, "ignore_iof_thr": 0.5}})
+    gts, metas = batch(8, counts=(1,))
+    everywhere = [InstanceData(bboxes=torch.tensor([[-1e3, -1e3, 1e3, 1e3]]))]
+    losses, _ = loss_and_grads(own, gts, metas, everywhere)
+    assert all(value == 0 for value in losses.values())
+    nowhere = [InstanceData(bboxes=torch.zeros(0, 4))]
+    losses, _ = loss_and_grads(own, gts, metas, nowhere)
+    assert all(value > 0 for value in losses.values())
+
+
+def test_far_predictions_of_negatives_leave_gradients_finite():
+    _, own = pair(ours={"loss": "negvision.BoxIoULoss"})
+    for parameter in own.atss_reg.parameters():
+        torch.nn.init.normal_(parameter, std=1e4)
+    losses, grads = loss_and_grads(own, *batch(9))
+    assert all(value.isfinite() for value in losses.values())
+    assert all(g.isfinite().all() for g in grads if g is not None)
+
+
+def test_predictions_are_those_of_mmdet():
+    test_cfg = {
+        "nms_pre": 100,
+        "min_bbox_size": 0,
+        "score_thr": 0.0,
+        "nms": {"type": "nms", "iou_threshold": 0.6},
+        "max_per_img": 50,
+    }
+    stock, own = pair()
+    metas = [{"img_shape": SIZE, "scale_factor": (1.0, 1.0)}]
+    from mmengine.config import ConfigDict
+
+    with torch.no_grad():
+        want, got = (
+            model.predict_by_feat(
+                *model(features(2, 1)), batch_img_metas=metas, cfg=ConfigDict(test_cfg)
+            )[0]
+            for model in (stock, own)
+        )
+    assert len(want) == 50
+    assert torch.equal(want.bboxes, got.bboxes) and torch.equal(want.scores, got.scores)
+
+
+def test_encoded_targets_are_refused():
+    with pytest.raises(ValueError, match="reg_decoded_bbox is False"):
+        MODELS.build(
+            {
+                "type": "negvision.ATSSHead",
+                "num_classes": 2,
+                "in_channels": 8,
+                "reg_decoded_bbox": False,
+            }
+        )
+
+
+@pytest.mark.skipif(not extension_info()["loaded"], reason="the fallback reads no meta tensors")
+def test_loss_reads_no_value_on_the_host():
+    # Meta tensors have no values: whatever asks for one raises.
+    _, own = pair(ours={"loss": "negvision.BoxIoULoss"})
+    gts, metas = batch(10)
+    metas[0] = {"img_shape": (60, 60), "pad_shape": (64, 64)}
+    gts = [gt.to("meta") for gt in gts]
+    outputs = own.to("meta")([level.to("meta") for level in features(1)])
+    losses = total(own.loss_by_feat(*outputs, gts, metas))
+    assert all(value.is_meta and value.shape == () for value in losses.values())
+    stock = head("mmdet.ATSSHead").to("meta")
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        stock.loss_by_feat(*outputs, gts, metas)
+
+
+@pytest.mark.gpu
+def test_loss_does_not_wait_for_the_device():
+    _, own = pair(ours={"loss": "negvision.BoxIoULoss"})
+    own = own.cuda()
+    gts, metas = batch(10)
+    metas[0] = {"img_shape": (60, 60), "pad_shape": (64, 64)}
+    gts = [gt.to("cuda") for gt in gts]
+    outputs = own([level.cuda() for level in features(1)])
+    own.loss_by_feat(*outputs, gts, metas)  # compiles and allocates
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        own.loss_by_feat(*outputs, gts, metas)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
