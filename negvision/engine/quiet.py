@@ -30,6 +30,8 @@ _IDLE_WARNINGS = [
     # mmdet's samplers and torch's own schedulers still use the old calls.
     (r".*torch\.meshgrid.*", UserWarning),
     (r".*lr_scheduler\.step\(\).*", UserWarning),
+    # mmdet's own ATSS head uses a property that mmdet has deprecated.
+    (r".*`num_anchors` is deprecated.*", UserWarning),
     # mmengine calls the old names of torch.cuda.amp and autocast.
     (r".*torch\.(cuda|cpu)\.amp\..* is deprecated.*", FutureWarning),
     # A machine without a GPU is told so by the header.

@@ -1,0 +1,74 @@
+"""Look at a dataset without leaving a trace in it or in the random numbers of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+# What a dataset of mmengine holds of its annotations: large, and only read.
+_SHARED = ("data_bytes", "data_address", "data_list", "cat_img_map", "coco")
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers of Python, numpy and torch start at ``seed`` inside; after it as before.
+
+    Example:
+        >>> with seeded(0):
+        ...     inside = random.random()
+        >>> with seeded(0):
+        ...     inside == random.random()
+        True
+    """
+    # Transforms draw from numpy's global state.
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+def copy_for_looking(dataset):
+    """A copy whose pipeline may be run: caches of transforms and counters stay apart.
+
+    Annotations are shared with the original, since they can take gigabytes.
+    """
+    memo: dict = {}
+    for part in _parts(dataset):
+        for name in _SHARED:
+            value = getattr(part, name, None)
+            if value is not None:
+                memo[id(value)] = value
+    return copy.deepcopy(dataset, memo)
+
+
+def _parts(dataset) -> Iterator:
+    """``dataset`` and what it wraps."""
+    yield dataset
+    inner = getattr(dataset, "dataset", None)
+    for part in [*([inner] if inner is not None else []), *getattr(dataset, "datasets", [])]:
+        yield from _parts(part)
+
+
+def evenly_spaced(size: int, count: int) -> list[int]:
+    """``count`` different indices below ``size`` (all where there are fewer), first to last.
+
+    Example:
+        >>> evenly_spaced(100, 4), evenly_spaced(2, 4)
+        ([0, 33, 66, 99], [0, 1])
+    """
+    count = min(count, size)
+    if count < 2:
+        return list(range(count))
+    return [index * (size - 1) // (count - 1) for index in range(count)]

@@ -1,0 +1,5 @@
+import sys
+
+from negvision.cli.analyze_logs import main
+
+sys.exit(main())
