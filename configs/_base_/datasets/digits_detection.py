@@ -1,0 +1,70 @@
+# The embedded digits, generated at first use: 800 + 200 + 200 pictures of 192 x 192.
+dataset_type = "negvision.DigitsDataset"
+data_root = "{{$NEGVISION_DATA:data}}/digits/"
+size = (192, 192)
+image_meta = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
+
+train_pipeline = [
+    dict(type="negvision.LoadImageFromFile"),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="RandomResize", scale=[(160, 160), (240, 240)], keep_ratio=True),
+    # No flips: a mirrored digit is another sign.
+    dict(type="RandomCrop", crop_size=size, allow_negative_crop=True),
+    dict(type="Pad", size=size, pad_val=dict(img=(114, 114, 114))),
+    dict(type="PhotoMetricDistortion"),
+    dict(type="PackDetInputs", meta_keys=image_meta),
+]
+test_pipeline = [
+    dict(type="negvision.LoadImageFromFile"),
+    dict(type="Resize", scale=size, keep_ratio=True),
+    # After Resize: figures are computed on the original image.
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="PackDetInputs", meta_keys=image_meta),
+]
+
+train_dataloader = dict(
+    batch_size=8,
+    # Reading these small pictures takes some 1 ms each: a process for it costs more than it saves.
+    num_workers=0,
+    sampler=dict(type="InfiniteSampler", shuffle=True),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        ann_file="annotations/instances_train.json",
+        data_prefix=dict(img="train/"),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=20,
+    num_workers=0,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        ann_file="annotations/instances_val.json",
+        data_prefix=dict(img="val/"),
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = dict(
+    batch_size=20,
+    num_workers=0,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        ann_file="annotations/instances_test.json",
+        data_prefix=dict(img="test/"),
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+
+val_evaluator = dict(
+    type="negvision.CocoMetric", ann_file=data_root + "annotations/instances_val.json"
+)
+test_evaluator = dict(
+    type="negvision.CocoMetric", ann_file=data_root + "annotations/instances_test.json"
+)
