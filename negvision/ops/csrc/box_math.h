@@ -99,7 +99,7 @@ NV_HD S intersection(const Box<S>& a, const Box<S>& b) {
 // diagonal of the enclosing box, and for CIoU the weighted difference of aspect ratios.
 template <typename S>
 NV_HD S distance_penalty(
-    const Box<S>& a, const Box<S>& b, const S& iou, bool with_aspect, const S& eps) {
+    const Box<S>& a, const Box<S>& b, const S& iou, bool with_aspect, S eps) {
   using Value = typename Scalar<S>::Value;
   const S ew = sub_rn(max_of(a.x2, b.x2), min_of(a.x1, b.x1));
   const S eh = sub_rn(max_of(a.y2, b.y2), min_of(a.y1, b.y1));
@@ -124,7 +124,7 @@ NV_HD S distance_penalty(
 }
 
 template <typename S>
-NV_HD S overlap(const Box<S>& a, const Box<S>& b, OverlapMode mode, const S& eps) {
+NV_HD S overlap(const Box<S>& a, const Box<S>& b, OverlapMode mode, S eps) {
   const S inter = intersection(a, b);
   if (mode == OverlapMode::kIoF) return div_rn(inter, max_of(area(a), eps));
   const S both = max_of(sub_rn(add_rn(area(a), area(b)), inter), eps);

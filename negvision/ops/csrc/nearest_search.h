@@ -40,7 +40,7 @@ NV_HD Level guess_grid(int64_t begin, int64_t size, int64_t location, int64_t ro
 }
 
 // Distance of the j-th prior at (row r, column c) from its row and column; huge where the column
-// before is not to the left or the row before not above, and NaN where the prior is: no grid then.
+// before is not to the left or the row before not above, or where the prior is NaN: no grid then.
 NV_HD double grid_deviation(
     const float* priors, const Level& level, int64_t r, int64_t c, int64_t j) {
   const int64_t n = level.per_location, row_step = level.row_length * n;
@@ -53,10 +53,10 @@ NV_HD double grid_deviation(
   if (!in_order) return 1e300;
   const double dx = double(p.x) - column, dy = double(p.y) - row;
   const double ax = dx < 0 ? -dx : dx, ay = dy < 0 ? -dy : dy;
-  return ax >= ay ? ax : (ay >= ax ? ay : ax + ay);
+  return ax >= ay ? ax : (ay >= ax ? ay : 1e300);
 }
 
-// False for NaN, as for whatever is far beyond any image.
+// False for whatever is far beyond any image.
 NV_HD bool is_grid_deviation(double deviation) { return deviation < 1e30; }
 
 // The k nearest so far, sorted by (distance, prior index): the order that breaks ties alike on

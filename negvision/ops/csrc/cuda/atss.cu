@@ -1,0 +1,347 @@
+// ATSS assignment on CUDA: a block describes a level, a warp takes a box, and claims on priors meet
+// in an atomic maximum. The counts of boxes travel as kernel arguments, so nothing is copied from
+// the host and nothing waits for the device.
+#include <algorithm>
+
+#include <torch/csrc/stable/library.h>
+
+#include "../atss_args.h"
+#include "../nearest_search.h"
+#include "launch.h"
+
+namespace negvision {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr int64_t kSharedBytes = 48 * 1024;
+constexpr int kImagesAtOnce = 200;  // two arrays of these fit the 4 KiB of kernel arguments
+constexpr int kMostLevels = 64;
+
+struct LevelBegins {
+  int count;
+  int64_t begin[kMostLevels + 1];
+};
+
+// Where the boxes of each image begin, for the images of one launch.
+struct ImageBegins {
+  int count;
+  int64_t begin[kImagesAtOnce + 1];
+};
+
+ImageBegins begins_of(const std::vector<int64_t>& all, int64_t first_image, int64_t count) {
+  ImageBegins begins{int(count), {}};
+  for (int64_t i = 0; i <= count; ++i) begins.begin[i] = all[first_image + i];
+  return begins;
+}
+
+__device__ int64_t block_min(int64_t value, int64_t* scratch) {
+  for (int step = kWarp / 2; step > 0; step /= 2) {
+    value = min_of(value, int64_t(__shfl_xor_sync(kAllLanes, (long long)value, step)));
+  }
+  if (threadIdx.x % kWarp == 0) scratch[threadIdx.x / kWarp] = value;
+  __syncthreads();
+  for (int w = 0; w < kThreads / kWarp; ++w) value = min_of(value, scratch[w]);
+  __syncthreads();
+  return value;
+}
+
+// One block for one level of one image.
+__global__ void describe_levels(
+    const float* priors, int64_t num_priors, LevelBegins begins, Level* levels) {
+  __shared__ int64_t scratch[kThreads / kWarp];
+  const int l = blockIdx.x;
+  const float* own = priors + int64_t(blockIdx.y) * num_priors * 4;
+  const int64_t begin = begins.begin[l], end = begins.begin[l + 1];
+  int64_t location = end, row = end;
+  for (int64_t i = begin + threadIdx.x; i < end; i += kThreads) {
+    if (location == end && leaves_location(own, begin, i)) location = i;
+    if (row == end && leaves_row(own, begin, i)) row = i;
+  }
+  location = block_min(location, scratch);
+  row = block_min(row, scratch);
+  Level level = guess_grid(begin, end - begin, location - begin, row - begin);
+  if (level.row_length > 0) {
+    double deviation = 0;
+    const int64_t n = level.per_location, row_step = level.row_length * n;
+    for (int64_t i = threadIdx.x; i < level.size; i += kThreads) {
+      const double d = grid_deviation(own, level, i / row_step, i % row_step / n, i % n);
+      if (!(d <= deviation)) deviation = d;
+    }
+    // The bits of a non-negative double sort like its value, and those of NaN above all.
+    const int64_t lowest = block_min(-__double_as_longlong(deviation), scratch);
+    level.deviation = __longlong_as_double(-lowest);
+    if (!is_grid_deviation(level.deviation)) level.row_length = 0;
+  }
+  if (threadIdx.x == 0) levels[int64_t(blockIdx.y) * begins.count + l] = level;
+}
+
+__global__ void mark_states(
+    const float* priors, bool shared_priors, int64_t num_priors, const bool* valid,
+    const float* ignored, ImageBegins begins, float ignore_iof_thr, uint8_t* state) {
+  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= num_priors * begins.count) return;
+  const int64_t image = i / num_priors;
+  bool takes_no_part = valid && !valid[i];
+  if (!takes_no_part && ignored) {
+    takes_no_part = is_ignored(
+        priors + (shared_priors ? 0 : image * num_priors * 4), i % num_priors,
+        ignored + 4 * begins.begin[image], begins.begin[image + 1] - begins.begin[image],
+        ignore_iof_thr);
+  }
+  state[i] = takes_no_part ? kTakesNoPart : kCandidate;
+}
+
+// The k nearest of a level without a grid, found by the whole warp: k rounds of "the next one after
+// the last", each a minimum over the level. Distances are compared by their bits.
+__device__ int search_all_by_warp(
+    const float* priors, const uint8_t* state, const Level& level, Point target, int k,
+    float* distance, int64_t* index) {
+  const int lane = threadIdx.x % kWarp;
+  float last_d = -1.0f;
+  int64_t last_i = -1;
+  for (int found = 0; found < k; ++found) {
+    float best_d = float_of(0x7f800000u);
+    int64_t best_i = INT64_MAX;
+    for (int64_t i = level.begin + lane; i < level.begin + level.size; i += kWarp) {
+      if (state && state[i]) continue;
+      const float d = squared_distance(centre(priors, i), target);
+      if (!is_finite(d) || d < last_d || (d == last_d && i <= last_i)) continue;
+      if (d < best_d || (d == best_d && i < best_i)) best_d = d, best_i = i;
+    }
+    for (int step = kWarp / 2; step > 0; step /= 2) {
+      const float d = __shfl_xor_sync(kAllLanes, best_d, step);
+      const int64_t i = __shfl_xor_sync(kAllLanes, (long long)best_i, step);
+      if (d < best_d || (d == best_d && i < best_i)) best_d = d, best_i = i;
+    }
+    if (best_i == INT64_MAX) return found;
+    if (lane == 0) distance[found] = best_d, index[found] = best_i;
+    last_d = best_d;
+    last_i = best_i;
+  }
+  return k;
+}
+
+struct ClaimArgs {
+  const float* priors;
+  bool shared_priors;
+  int64_t num_priors;
+  const Level* levels;
+  int num_levels;
+  const float* gt_boxes;
+  const int64_t* gt_labels;
+  const float* pred_boxes;
+  const float* pred_scores;
+  int64_t num_classes;
+  double alpha;
+  const uint8_t* state;
+  unsigned long long* claims;
+  int topk;
+  int num_candidates;
+};
+
+// A warp for a box. Lanes take the levels that lie on a grid; the whole warp takes the others.
+__global__ void claim_priors(ClaimArgs args, ImageBegins begins) {
+  extern __shared__ char storage[];
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int warps = blockDim.x / kWarp;
+  const int64_t box = begins.begin[0] + int64_t(blockIdx.x) * warps + warp;
+  if (box >= begins.begin[begins.count]) return;
+  int image = 0;
+  while (box >= begins.begin[image + 1]) ++image;
+
+  const float* gt = args.gt_boxes + 4 * box;
+  if (!is_proper(gt)) return;
+  const int64_t label = args.gt_labels ? args.gt_labels[box] : 0;
+  if (args.pred_boxes && (label < 0 || label >= args.num_classes)) return;
+
+  const int capacity = args.num_candidates;
+  int64_t* index = reinterpret_cast<int64_t*>(storage) + int64_t(warp) * capacity;
+  float* distance = reinterpret_cast<float*>(storage + int64_t(warps) * capacity * 8) +
+      int64_t(warp) * capacity;
+  float* overlap_of = distance + int64_t(warps) * capacity;
+
+  const int own = args.shared_priors ? 0 : image;
+  const float* priors = args.priors + int64_t(own) * args.num_priors * 4;
+  const uint8_t* state = args.state ? args.state + image * args.num_priors : nullptr;
+  const Level* levels = args.levels + own * args.num_levels;
+  const Point target = centre(gt, 0);
+
+  // Each level has its own stretch of the storage; they are closed up afterwards, since a level may
+  // hold fewer candidates than places.
+  int counts[kMostLevels / kWarp + 1] = {};
+  for (int l = lane, turn = 0; l < args.num_levels; l += kWarp, ++turn) {
+    const Level level = levels[l];
+    if (level.row_length == 0) continue;
+    int begin = 0;
+    for (int m = 0; m < l; ++m) begin += int(min_of(int64_t(args.topk), levels[m].size));
+    Nearest nearest(
+        distance + begin, index + begin, int(min_of(int64_t(args.topk), level.size)));
+    search_level(priors, state, level, target, nearest);
+    counts[turn] = nearest.count;
+  }
+  __syncwarp();
+  int begin = 0, count = 0;
+  for (int l = 0; l < args.num_levels; ++l) {
+    const Level level = levels[l];
+    const int places = int(min_of(int64_t(args.topk), level.size));
+    int here;
+    if (level.size > 0 && level.row_length == 0) {
+      here = search_all_by_warp(
+          priors, state, level, target, places, distance + begin, index + begin);
+      __syncwarp();
+    } else {
+      here = __shfl_sync(kAllLanes, counts[l / kWarp], l % kWarp);
+    }
+    if (count < begin) {
+      for (int i = 0; i < here; ++i) {
+        const int64_t moved = index[begin + i];
+        __syncwarp();
+        if (lane == 0) index[count + i] = moved;
+      }
+      __syncwarp();
+    }
+    begin += places;
+    count += here;
+  }
+
+  const int64_t first = int64_t(image) * args.num_priors;
+  const Overlaps overlaps{
+      priors, args.pred_boxes ? args.pred_boxes + 4 * first : nullptr,
+      args.pred_scores ? args.pred_scores + first * args.num_classes : nullptr, args.num_classes,
+      args.alpha};
+  for (int i = lane; i < count; i += kWarp) overlap_of[i] = overlaps(index[i], gt, label);
+  __syncwarp();
+  double threshold = 0;
+  if (lane == 0) threshold = adaptive_threshold(overlap_of, count);
+  threshold = __shfl_sync(kAllLanes, threshold, 0);
+  const uint32_t box_in_image = uint32_t(box - begins.begin[image]);
+  for (int i = lane; i < count; i += kWarp) {
+    if (double(overlap_of[i]) >= threshold && lies_inside(centre(priors, index[i]), gt)) {
+      atomicMax(
+          args.claims + first + index[i],
+          (unsigned long long)claim_key(overlap_of[i], box_in_image));
+    }
+  }
+}
+
+__global__ void read_claims(
+    const unsigned long long* claims, const uint8_t* state, int64_t count, int64_t* gt_inds,
+    float* max_overlaps) {
+  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= count) return;
+  const uint64_t key = claims[i];
+  const bool takes_part = !state || state[i] == kCandidate;
+  gt_inds[i] = key ? claim_box(key) + 1 : (takes_part ? 0 : -1);
+  max_overlaps[i] = key ? claim_overlap(key) : 0.0f;
+}
+
+template <typename T>
+const T* data_of(const OptionalTensor& tensor) {
+  return tensor ? static_cast<const T*>(tensor->const_data_ptr()) : nullptr;
+}
+
+// Device memory for `count` values of T, from torch's allocator.
+template <typename T>
+Tensor scratch(const Tensor& like, int64_t count) {
+  return torch::stable::new_empty(like, {count * int64_t(sizeof(T))}, ScalarType::Byte);
+}
+
+std::tuple<Tensor, Tensor> atss_assign(
+    const Tensor& priors, std::vector<int64_t> num_level_priors, const Tensor& gt_boxes,
+    std::vector<int64_t> num_gts, int64_t topk, OptionalTensor valid, OptionalTensor ignore_boxes,
+    std::vector<int64_t> num_ignored, double ignore_iof_thr, OptionalTensor pred_boxes,
+    OptionalTensor pred_scores, OptionalTensor gt_labels, double alpha) {
+  const AtssArgs args(
+      priors, num_level_priors, gt_boxes, num_gts, topk, valid, ignore_boxes, num_ignored,
+      ignore_iof_thr, pred_boxes, pred_scores, gt_labels, alpha);
+  const int64_t bytes_per_box = args.num_candidates * 16;
+  STD_TORCH_CHECK(
+      bytes_per_box <= kSharedBytes, "atss_assign: ", args.num_candidates,
+      " candidates a box (topk on each level) are more than the ", kSharedBytes / 16,
+      " that fit the shared memory of a CUDA block; lower topk");
+  STD_TORCH_CHECK(
+      args.num_levels() <= kMostLevels, "atss_assign: ", args.num_levels(), " levels, at most ",
+      kMostLevels, " on CUDA");
+  torch::stable::accelerator::DeviceGuard guard(priors.get_device_index());
+  const cudaStream_t stream = stream_of(priors);
+
+  const int64_t all = args.num_images * args.num_priors;
+  Tensor gt_inds =
+      torch::stable::new_empty(args.priors, {args.num_images, args.num_priors}, ScalarType::Long);
+  Tensor max_overlaps =
+      torch::stable::new_empty(args.priors, {args.num_images, args.num_priors});
+  if (all == 0) return {gt_inds, max_overlaps};
+  const float* prior_data = static_cast<const float*>(args.priors.const_data_ptr());
+  const bool shared_priors = args.priors_are_shared();
+
+  LevelBegins level_begins{int(args.num_levels()), {}};
+  std::copy(args.level_begin.begin(), args.level_begin.end(), level_begins.begin);
+  Tensor levels = scratch<Level>(args.priors, args.priors.size(0) * args.num_levels());
+  Level* level_data = static_cast<Level*>(levels.mutable_data_ptr());
+  describe_levels<<<dim3(args.num_levels(), args.priors.size(0)), kThreads, 0, stream>>>(
+      prior_data, args.num_priors, level_begins, level_data);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+
+  const bool has_states = args.valid.has_value() || args.has_ignored();
+  Tensor states = scratch<uint8_t>(args.priors, has_states ? all : 0);
+  uint8_t* state_data = has_states ? static_cast<uint8_t*>(states.mutable_data_ptr()) : nullptr;
+  Tensor claims = scratch<uint64_t>(args.priors, all);
+  auto* claim_data = static_cast<unsigned long long*>(claims.mutable_data_ptr());
+  STD_CUDA_CHECK(cudaMemsetAsync(claim_data, 0, all * sizeof(uint64_t), stream));
+
+  const int64_t warps =
+      std::max<int64_t>(1, std::min<int64_t>(4, kSharedBytes / std::max<int64_t>(bytes_per_box, 1)));
+  for (int64_t image = 0; image < args.num_images; image += kImagesAtOnce) {
+    const int64_t count = std::min<int64_t>(kImagesAtOnce, args.num_images - image);
+    const int64_t first = image * args.num_priors;
+    const float* own = prior_data + (shared_priors ? 0 : 4 * first);
+    if (has_states) {
+      const bool* valid_data = data_of<bool>(args.valid);
+      const bool ignores = args.has_ignored();
+      mark_states<<<blocks_for(count * args.num_priors, kThreads), kThreads, 0, stream>>>(
+          own, shared_priors, args.num_priors, valid_data ? valid_data + first : nullptr,
+          ignores ? data_of<float>(args.ignore_boxes) : nullptr,
+          ignores ? begins_of(args.ignored_begin, image, count) : ImageBegins{int(count), {}},
+          args.ignore_iof_thr, state_data + first);
+      STD_CUDA_KERNEL_LAUNCH_CHECK();
+    }
+    const ImageBegins begins = begins_of(args.gt_begin, image, count);
+    const int64_t boxes = begins.begin[count] - begins.begin[0];
+    if (boxes == 0) continue;
+    const float* boxes_of = data_of<float>(args.pred_boxes);
+    const float* scores_of = data_of<float>(args.pred_scores);
+    const ClaimArgs claim_args{
+        own,
+        shared_priors,
+        args.num_priors,
+        level_data + (shared_priors ? 0 : image * args.num_levels()),
+        int(args.num_levels()),
+        static_cast<const float*>(args.gt_boxes.const_data_ptr()),
+        data_of<int64_t>(args.gt_labels),
+        boxes_of ? boxes_of + 4 * first : nullptr,
+        scores_of ? scores_of + args.num_classes * first : nullptr,
+        args.num_classes,
+        args.alpha,
+        has_states ? state_data + first : nullptr,
+        claim_data + first,
+        int(std::min<int64_t>(args.topk, args.num_priors)),
+        int(args.num_candidates)};
+    claim_priors<<<blocks_for(boxes, warps), warps * kWarp, warps * bytes_per_box, stream>>>(
+        claim_args, begins);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+  read_claims<<<blocks_for(all, kThreads), kThreads, 0, stream>>>(
+      claim_data, state_data, all, static_cast<int64_t*>(gt_inds.mutable_data_ptr()),
+      static_cast<float*>(max_overlaps.mutable_data_ptr()));
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  return {gt_inds, max_overlaps};
+}
+
+}  // namespace
+}  // namespace negvision
+
+STABLE_TORCH_LIBRARY_IMPL(negvision, CUDA, m) {
+  m.impl("atss_assign", TORCH_BOX(&negvision::atss_assign));
+}
