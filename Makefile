@@ -34,8 +34,9 @@ help:
 quickstart: env
 	@$(PYTHON) tools/train.py configs/quickstart/atss_digits.py
 
+# One thread a worker: as many threads as cores in each would wait for one another.
 test: env
-	@$(PYTHON) -m pytest -q -n auto --maxprocesses 8
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto --maxprocesses 8
 
 lint: $(VENV)/dependencies
 	@$(PYTHON) -m ruff check --quiet . && $(PYTHON) -m ruff format --check --quiet . \
