@@ -17,7 +17,7 @@ BASE_PYTHON = $(shell for name in python3.11 python3.12 python3.13 python3; do \
 
 # nvcc is found on many machines that have no GPU; there the CUDA kernels would only cost time.
 # FORCE_CUDA=1 or NEGVISION_CUDA=1 compile them all the same.
-NEGVISION_CUDA ?= $(if $(FORCE_CUDA)$(shell nvidia-smi -L 2>/dev/null | grep ^GPU),1,0)
+NEGVISION_CUDA ?= $(if $(filter 1,$(FORCE_CUDA))$(shell nvidia-smi -L 2>/dev/null | grep ^GPU),1,0)
 export NEGVISION_CUDA
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What these point to is of another environment.
@@ -51,6 +51,9 @@ gpu: env
 	@$(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \
 	|| { echo "make gpu: torch sees no CUDA device here (.venv/bin/negvision doctor says more)" >&2; \
 	     exit 1; }
+	@$(PYTHON) -c 'import sys; from negvision.ops import extension_info as info; \
+	sys.exit(not info()["cuda"])' || { echo "make gpu: the operators are compiled without CUDA;" \
+	"put nvcc on PATH, then FORCE_CUDA=1 make gpu (docs/install.md)" >&2; exit 1; }
 	@$(PYTHON) -m pytest -q -m gpu
 	@$(PYTHON) benchmarks/assign.py --device cuda
 	@$(PYTHON) benchmarks/train_step.py --device cuda
