@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from mmdet.models.dense_heads import AnchorHead
 from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 from mmdet.models.utils import unpack_gt_instances
 from mmengine.dataset import pseudo_collate
@@ -203,9 +204,10 @@ def _valid_flags(
     head: nn.Module, sizes: list, priors: list[torch.Tensor], meta: dict, device: torch.device
 ) -> torch.Tensor:
     flat = torch.cat(priors)
-    border = (head.train_cfg or {}).get("allowed_border")
-    if border is None:
+    if not isinstance(head, AnchorHead):
+        # The points of FCOS all take part, those on the padding too.
         return flat.new_ones(len(flat), dtype=torch.bool)
+    border = head.train_cfg.get("allowed_border", -1)
     flags = head.prior_generator.valid_flags(sizes, meta["pad_shape"], device)
     return anchor_inside_flags(flat, torch.cat(flags), meta["img_shape"][:2], border)
 

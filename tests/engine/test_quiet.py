@@ -69,5 +69,6 @@ def test_only_known_warnings_are_silenced():
         warnings.simplefilter("always")
         silence_idle_warnings()
         warnings.warn("torch.meshgrid: in an upcoming release", UserWarning, stacklevel=1)
+        warnings.warn("`num_anchors` is deprecated, for consistency", UserWarning, stacklevel=1)
         warnings.warn("your annotations have no boxes", UserWarning, stacklevel=1)
     assert [str(w.message) for w in seen] == ["your annotations have no boxes"]

@@ -96,8 +96,9 @@ class Canvas:
         self._draw.rectangle((x1, y1, x2, y2), outline=(*color, 120), width=1)
         radius = 4.0 + level
         if spacing is not None:
-            radius = max(min(radius, 0.35 * spacing * self.zoom), 1.5)
-        draw_mark(self._draw, (x1 + x2) / 2, (y1 + y2) / 2, radius, color, level)
+            radius = max(min(radius, 0.3 * spacing * self.zoom), 1.5)
+        # The rectangle ends on the last pixel inside, half a pixel before the box.
+        draw_mark(self._draw, (x1 + x2 + 1) / 2, (y1 + y2 + 1) / 2, radius, color, level)
 
     def mask(self, mask: np.ndarray, color: Color, opacity: float = 0.45) -> None:
         """Tint the pixels of ``mask``, ``(H, W)`` bool at the size of the image."""

@@ -1,0 +1,170 @@
+"""Pictures and tables of the browsing commands."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from negvision.cli import browse_assignments, browse_dataset
+
+NONE_MATCH = [
+    "model.train_cfg.assigner.pos_iou_thr=0.99",
+    "model.train_cfg.assigner.min_pos_iou=0.99",
+]
+
+
+def run(command, *argv) -> int:
+    return command.main([str(arg) for arg in argv])
+
+
+def pictures(folder):
+    found = {path.name: cv2.imread(str(path)) for path in sorted(folder.iterdir())}
+    assert all(picture is not None for picture in found.values())
+    return found
+
+
+def test_assignments(tiny_config, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(browse_assignments, tiny_config, "--out-dir", out, "--num", 3) == 0
+    printed = capsys.readouterr().out
+    found = pictures(out)
+    assert list(found) == ["000000_0.png", "000003_3.png", "000007_7.png"]
+    # 64 pixels become the first multiple above 900; title and legend stand above.
+    assert all(p.shape[1] == 960 and p.shape[0] > 1000 for p in found.values())
+    lines = [line.split() for line in printed.splitlines()]
+    assert lines[0] == ["level", "anchor", "px", "anchors", "positives", "share"]
+    assert [line[:3] for line in lines[1:4]] == [
+        ["0", "32", "192"],
+        ["1", "64", "48"],
+        ["2", "128", "12"],
+    ]
+    assert int(lines[1][3]) > 0
+    assert "3 images, 6 boxes; positives of a box: min 1" in printed
+    assert "boxes with no positive: none" in printed
+    assert f"pictures  {out}/ (3 files)" in printed
+
+
+def test_boxes_without_a_positive_are_listed_and_red(tiny_config, tmp_path, capsys):
+    out = tmp_path / "out"
+    argv = [tiny_config, "--out-dir", out, "--indices", 2, 5, "--cfg-options", *NONE_MATCH]
+    assert run(browse_assignments, *argv) == 0
+    printed = capsys.readouterr().out
+    assert "boxes with no positive: 4 of 4 (100.0%)" in printed
+    rows = [line.split() for line in printed.splitlines() if line.startswith(("2.png", "5.png"))]
+    assert sorted(rows) == [
+        ["2.png", "2", "bar", "30.0", "x", "14.0"],
+        ["2.png", "2", "square", "24.0", "x", "24.0"],
+        ["5.png", "5", "bar", "30.0", "x", "14.0"],
+        ["5.png", "5", "square", "24.0", "x", "24.0"],
+    ]
+    picture = pictures(out)["000002_2.png"][..., ::-1]
+    assert (picture[-960:] == (255, 30, 30)).all(-1).sum() > 500
+
+
+def test_pictures_are_the_same_each_time(tiny_config, tmp_path):
+    text = tiny_config.read_text()
+    tiny_config.write_text(
+        text.replace(
+            'dict(type="Resize"', 'dict(type="RandomFlip", prob=0.5),\n    dict(type="Resize"', 1
+        )
+    )
+    for name in ("a", "b"):
+        for command, kind in ((browse_assignments, ""), (browse_dataset, "_data")):
+            argv = ["--num", 3, "--out-dir", tmp_path / f"{name}{kind}"]
+            assert run(command, tiny_config, *argv) == 0
+    for kind in ("", "_data"):
+        first, second = pictures(tmp_path / f"a{kind}"), pictures(tmp_path / f"b{kind}")
+        assert len(first) == 3
+        assert all((first[name] == second[name]).all() for name in first)
+
+
+def test_default_folder(tiny_config, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(browse_dataset, tiny_config, "--num", 1) == 0
+    assert "pictures  work_dirs/tiny/dataset/ (1 files)" in capsys.readouterr().out
+    assert (tmp_path / "work_dirs" / "tiny" / "dataset" / "000000_0.png").is_file()
+
+
+def test_dataset(tiny_config, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(browse_dataset, tiny_config, "--out-dir", out) == 0
+    printed = capsys.readouterr().out
+    assert len(pictures(out)) == 8
+    lines = [line.split() for line in printed.splitlines()]
+    assert lines[1:4] == [
+        ["square", "8", "8", "0"],
+        ["bar", "8", "8", "0"],
+        ["all", "16", "8", "0"],
+    ]
+    assert "8 images, 0 of them without an object" in printed
+
+
+def test_masks_crowds_and_data_root(tiny_config, coco_root, tmp_path, capsys):
+    """The same images with a mask on each box, and the bar of image 0 as a crowd."""
+    root = tmp_path / "moved"
+    (root / "annotations").mkdir(parents=True)
+    (root / "images").symlink_to(coco_root / "images")
+    content = json.loads((coco_root / "annotations" / "all.json").read_text())
+    for item in content["annotations"]:
+        x, y, width, height = item["bbox"]
+        item["segmentation"] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+    crowd = content["annotations"][1]
+    counts = [0, 64 * 64]
+    crowd.update(iscrowd=1, segmentation={"size": [64, 64], "counts": counts})
+    (root / "annotations" / "all.json").write_text(json.dumps(content))
+    config = tmp_path / "masks.py"
+    shown = {}
+    for mask in ("with_mask=False", "with_mask=True"):
+        config.write_text(
+            tiny_config.read_text().replace("with_bbox=True", f"with_bbox=True, {mask}")
+        )
+        out = tmp_path / mask
+        argv = [config, "--out-dir", out, "--indices", 0, "--data-root", root]
+        assert run(browse_dataset, *argv) == 0
+        printed = capsys.readouterr().out
+        assert ["bar", "7", "7", "1"] in [line.split() for line in printed.splitlines()]
+        (shown[mask],) = pictures(out).values()
+    without, with_masks = shown.values()
+    x, y, width, height = (10 * value for value in content["annotations"][0]["bbox"])
+    top = without.shape[0] - 640
+    changed = (without != with_masks).any(-1)
+    # The mask tints the inside of its box and nothing else.
+    assert changed[top + y + 20 : top + y + 60, x + 20 : x + 200].mean() > 0.5
+    changed[top + y : top + y + height, x : x + width] = False
+    assert not changed.any()
+    # The crowd's outline is dashed: grey comes and goes along its right edge.
+    x, y, width, height = (10 * value for value in crowd["bbox"])
+    edge = without[top + y + 5 : top + y + height - 5, x + width - 1]
+    grey = (edge == 190).all(-1)
+    assert 0.4 < grey.mean() < 0.9
+    assert np.count_nonzero(np.diff(grey.astype(int))) > 10
+
+
+@pytest.mark.parametrize("command", [browse_assignments, browse_dataset])
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--num", "0"], "--num 0: at least 1 image"),
+        (["--indices", "3", "8"], "--indices 8: the train set has images 0 to 7"),
+        (["--cfg-options", "model.bakbone=1"], "bakbone"),
+        (["--data-root", "nowhere"], "nowhere/annotations/all.json does not exist"),
+        (["--cfg-options", "train_dataloader=None"], "has no train_dataloader with a dataset"),
+    ],
+)
+def test_user_errors(tiny_config, tmp_path, capsys, command, argv, message):
+    assert run(command, tiny_config, "--out-dir", tmp_path / "out", *argv) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_model_without_an_assigner(tiny_config, tmp_path, capsys):
+    text = tiny_config.read_text()
+    start, end = text.index("    bbox_head=dict("), text.index("    train_cfg=dict(\n")
+    head = (
+        "    bbox_head=dict(type='FCOSHead', num_classes=2, in_channels=16, strides=[8, 16, 32]),\n"
+    )
+    tiny_config.write_text((text[:start] + head + text[end:]).replace('"RetinaNet"', '"FCOS"'))
+    assert run(browse_assignments, tiny_config, "--out-dir", tmp_path / "out") == 2
+    assert "FCOS has no head with an assigner" in capsys.readouterr().err

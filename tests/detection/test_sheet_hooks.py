@@ -1,0 +1,180 @@
+"""The sheets that a run leaves in its work dir."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from negvision.detection.hooks import AssignmentSheetHook, PredictionSheetHook
+from negvision.engine.runner import Runner
+
+ROOT = Path(__file__).parents[2]
+HOOKS = [
+    {"type": "negvision.AssignmentSheetHook", "num_images": 4, "tile_size": 160},
+    {
+        "type": "negvision.PredictionSheetHook",
+        "num_images": 5,
+        "columns": 3,
+        "score_thr": 0.0,
+        "tile_size": 192,
+    },
+]
+
+
+def trained(cfg):
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def test_training_leaves_both_sheets_and_one_line_each(
+    tiny_detector, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    cfg = tiny_detector(hooks=HOOKS)
+    trained(cfg)
+    printed = capsys.readouterr().out
+    # Two validations, one line.
+    assert printed.count("predictions  work/predictions.png\n") == 1
+    assert printed.count("assignments  work/assignments.png\n") == 1
+    assert printed.index("assignments  ") < printed.index("iter 1/2")
+    assert printed.index("val  after 2 iterations") < printed.index("predictions  ")
+    predictions = cv2.imread(str(tmp_path / "work" / "predictions.png"))
+    # Three columns and two rows of 192 pixels, with captions and margins.
+    assert 3 * 192 < predictions.shape[1] < 4 * 192
+    assert 2 * 192 < predictions.shape[0] < 3 * 192
+    assignments = cv2.imread(str(tmp_path / "work" / "assignments.png"))
+    assert assignments.shape[1] > 4 * 160
+
+
+def test_hooks_leave_the_training_as_it_was(tiny_detector, tmp_path):
+    states = []
+    for hooks in (HOOKS, []):
+        cfg = tiny_detector(hooks=hooks)
+        cfg.work_dir = str(tmp_path / str(len(hooks)))
+        cfg.experiment_name += str(len(hooks))
+        states.append(trained(cfg).model.state_dict())
+    with_hooks, without = states
+    assert (tmp_path / "2" / "predictions.png").exists()
+    assert not (tmp_path / "0" / "predictions.png").exists()
+    for name, value in without.items():
+        assert torch.equal(value, with_hooks[name]), name
+
+
+def test_test_run_writes_predictions_and_says_so(tiny_detector, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cfg = tiny_detector(hooks=HOOKS)
+    for part in ("dataloader", "evaluator", "cfg"):
+        cfg[f"test_{part}"] = cfg[f"val_{part}"]
+    cfg.test_cfg = {"type": "TestLoop"}
+    Runner.from_cfg(cfg).test()
+    assert capsys.readouterr().out.count("predictions  work/predictions.png\n") == 1
+    assert not (tmp_path / "work" / "assignments.png").exists()
+    first = (tmp_path / "work" / "predictions.png").read_bytes()
+    assert cv2.imdecode(np.frombuffer(first, np.uint8), cv2.IMREAD_COLOR) is not None
+
+
+def test_truth_is_drawn_where_it_is_on_the_original_image(tiny_detector, monkeypatch):
+    """The pipeline of the test set resizes boxes to 160 pixels; the picture has 192."""
+    drawn = []
+    monkeypatch.setattr(
+        "negvision.detection.hooks.draw_predictions",
+        lambda image, *args: drawn.append((image.shape, args)) or image,
+    )
+    cfg = tiny_detector(hooks=HOOKS[1:])
+    runner = Runner.from_cfg(cfg)
+    runner.val()
+    dataset = runner.val_dataloader.dataset
+    assert len(drawn) == 5
+    indices = [0, 2, 5, 8, 11]
+    for index, (shape, (boxes, labels, scores, classes, truth, ignored, _)) in zip(
+        indices, drawn, strict=True
+    ):
+        instances = dataset.get_data_info(index)["instances"]
+        assert truth == [item["bbox"] for item in instances if not item["ignore_flag"]]
+        assert ignored == [item["bbox"] for item in instances if item["ignore_flag"]]
+        assert shape == (192, 192, 3) and classes[0] == "zero"
+        assert len(boxes) == len(labels) == len(scores) <= 10
+
+
+def test_score_threshold(tiny_detector, monkeypatch):
+    kept = []
+    monkeypatch.setattr(
+        "negvision.detection.hooks.draw_predictions",
+        lambda image, boxes, labels, scores, *args: kept.append(scores) or image,
+    )
+    cfg = tiny_detector(hooks=[{"type": "negvision.PredictionSheetHook", "score_thr": 1.0}])
+    Runner.from_cfg(cfg).val()
+    assert len(kept) == 12 and not any(len(scores) for scores in kept)
+
+
+@pytest.mark.parametrize(
+    ("hook", "arguments", "message"),
+    [
+        (PredictionSheetHook, {"num_images": 0}, "num_images must be at least 1, got 0"),
+        (PredictionSheetHook, {"score_thr": 30}, "score_thr must be from 0 to 1, got 30"),
+        (AssignmentSheetHook, {"columns": -1}, "columns must be at least 1, got -1"),
+    ],
+)
+def test_wrong_arguments(hook, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        hook(**arguments)
+
+
+TWO_RANKS = """
+import sys
+from types import SimpleNamespace as Namespace
+import cv2, numpy as np, torch, torch.distributed as dist
+from mmengine.structures import InstanceData
+from negvision.detection.hooks import PredictionSheetHook
+
+dist.init_process_group("gloo")
+rank, folder = dist.get_rank(), sys.argv[1]
+infos = [{"img_id": 7 * i, "img_path": f"{folder}/{i}.png", "instances": []} for i in range(5)]
+if rank == 0:
+    for i, info in enumerate(infos):
+        cv2.imwrite(info["img_path"], np.full((60, 60, 3), 40 * i, np.uint8))
+class Data(list):
+    metainfo = {"classes": ("a",)}
+    get_data_info = list.__getitem__
+shown = []
+runner = Namespace(
+    work_dir=folder, _train_loop=None, logger=Namespace(info=shown.append),
+    val_dataloader=Namespace(dataset=Data(infos)),
+)
+hook = PredictionSheetHook(num_images=5, columns=5, tile_size=60)
+hook.before_val_epoch(runner)
+# As a distributed sampler deals five images out to two ranks: the first twice.
+for i in ([0, 2, 4], [1, 3, 0])[rank]:
+    found = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long(),
+                         scores=torch.zeros(0))
+    hook.after_val_iter(runner, 0, None, [Namespace(img_id=7 * i, pred_instances=found)])
+hook.after_val_epoch(runner)
+assert len(shown) == (rank == 0), shown
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_sheet_has_the_images_of_all_ranks(tmp_path):
+    script = tmp_path / "ranks.py"
+    script.write_text(TWO_RANKS)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [*launch, "--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+        + [script, tmp_path],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    sheet = cv2.imread(str(tmp_path / "predictions.png"))
+    for index in range(5):
+        assert (sheet == 40 * index).all(-1).sum() >= 60 * 60
