@@ -11,12 +11,14 @@ from mmengine.dist import all_gather_object, is_main_process
 from mmengine.fileio import get
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from torch.nn.parallel import DistributedDataParallel
 
 from negvision.detection.assignment_view import assignment_views
 from negvision.detection.drawing import contact_sheet, save_picture
 from negvision.detection.drawing.assignments import assignment_legend, draw_assignment
 from negvision.detection.drawing.predictions import draw_predictions, prediction_legend
 from negvision.detection.looking import copy_for_looking, evenly_spaced, seeded
+from negvision.engine.errors import ConfigError
 from negvision.registry import HOOKS
 
 
@@ -164,13 +166,17 @@ class AssignmentSheetHook(_SheetHook):
         columns: Images side by side.
         tile_size: Longer side of each image on the sheet, in pixels.
 
+    A model without an assigner that works on anchors alone is trained all the same, with a
+    warning in the place of the sheet.
+
     Raises:
         ValueError: an argument below 1.
-        ConfigError: the model has no assigner that works on anchors alone.
 
     Example:
         >>> custom_hooks = [dict(type="negvision.AssignmentSheetHook", num_images=8)]
     """
+
+    name = "assignments.png"
 
     def __init__(self, num_images: int = 8, columns: int = 4, tile_size: int = 448) -> None:
         super().__init__(num_images, columns, tile_size)
@@ -178,11 +184,20 @@ class AssignmentSheetHook(_SheetHook):
     def before_train(self, runner) -> None:
         if not is_main_process():
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = runner.model
+        if isinstance(model, DistributedDataParallel):
+            model = model.module
         dataset = copy_for_looking(runner.train_dataloader.dataset)
-        with seeded(0):
-            indices = evenly_spaced(len(dataset), self.num_images)
-            views = list(assignment_views(model, dataset, indices))
+        indices = evenly_spaced(len(dataset), self.num_images)
+        try:
+            if is_model_wrapper(model):
+                # One rank alone cannot run a model whose weights are spread over all.
+                raise ConfigError(f"{type(model).__name__} shards the model")
+            with seeded(0):
+                views = list(assignment_views(model, dataset, indices))
+        except ConfigError as error:
+            runner.logger.warning(f"no {self.name} is drawn: {error}")
+            return
         sheet = contact_sheet(
             [draw_assignment(view, self.tile_size) for view in views],
             [caption_of(view) for view in views],
@@ -190,7 +205,7 @@ class AssignmentSheetHook(_SheetHook):
             "Positive anchors of training images",
             assignment_legend(views),
         )
-        path = save_picture(Path(runner.work_dir) / "assignments.png", sheet)
+        path = save_picture(Path(runner.work_dir) / self.name, sheet)
         runner.logger.info(f"assignments  {shown_path(path)}")
 
 

@@ -35,6 +35,8 @@ def head_config(kind: str, assigner: dict) -> dict:
     train = {"assigner": assigner, "allowed_border": -1, "pos_weight": -1, "debug": False}
     if kind.endswith("FCOSHead"):
         head = {"type": kind, **common, "strides": STRIDES, "norm_cfg": NORM}
+        if kind == "FCOSHead":
+            head["regress_ranges"] = ((-1, 48), (48, 96), (96, 1e8))
     elif kind.endswith("ATSSHead"):
         coder = {"type": "DeltaXYWHBBoxCoder"}
         box_loss = {"type": "GIoULoss", "loss_weight": 2.0}

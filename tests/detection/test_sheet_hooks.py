@@ -113,6 +113,14 @@ def test_score_threshold(tiny_detector, monkeypatch):
     assert len(kept) == 12 and not any(len(scores) for scores in kept)
 
 
+def test_model_without_an_assigner_is_trained_all_the_same(tiny_detector, tmp_path, capsys):
+    trained(tiny_detector("FCOSHead", hooks=HOOKS))
+    printed = capsys.readouterr().out
+    assert "warning: no assignments.png is drawn: model FCOS has no head with an assi" in printed
+    assert "iter 2/2" in printed and (tmp_path / "work" / "predictions.png").is_file()
+    assert not (tmp_path / "work" / "assignments.png").exists()
+
+
 @pytest.mark.parametrize(
     ("hook", "arguments", "message"),
     [
