@@ -14,12 +14,8 @@ def _child(parent: Registry, *locations: str) -> Registry:
 
 DATASETS = _child(mmengine_registry.DATASETS, "negvision.detection.datasets")
 TRANSFORMS = _child(mmengine_registry.TRANSFORMS, "negvision.detection.datasets")
-MODELS = _child(
-    mmengine_registry.MODELS, "negvision.detection.heads", "negvision.detection.losses"
-)
+MODELS = _child(mmengine_registry.MODELS, "negvision.detection.heads", "negvision.detection.losses")
 TASK_UTILS = _child(mmengine_registry.TASK_UTILS, "negvision.detection.assigners")
 METRICS = _child(mmengine_registry.METRICS, "negvision.detection.metrics")
 OPTIM_WRAPPERS = _child(mmengine_registry.OPTIM_WRAPPERS, "negvision.engine.optim")
-HOOKS = _child(
-    mmengine_registry.HOOKS, "negvision.engine.hooks", "negvision.detection.hooks"
-)
+HOOKS = _child(mmengine_registry.HOOKS, "negvision.engine.hooks", "negvision.detection.hooks")

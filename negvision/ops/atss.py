@@ -40,8 +40,8 @@ def atss_assign(
         priors: Shape (A, 4) where all images share them, else (B, A, 4); (x1, y1, x2, y2), pixels,
             level after level. Any floating dtype; computed in float32.
         num_level_priors: Priors on each level; they add up to A.
-        gt_boxes: One tensor (G_i, 4) an image; G_i may be 0. A box that is not finite or whose
-            width or height is not positive claims nothing.
+        gt_boxes: One tensor (G_i, 4) an image; G_i may be 0. A box whose width or height
+            is not positive, or whose area is not finite, claims nothing.
         topk: Candidates of a box on each level, or all where a level has fewer; the paper's k.
         valid: Shape (B, A), bool; a prior that is False takes no part.
         ignore_boxes: One tensor (I_i, 4) an image, or None.

@@ -167,7 +167,8 @@ def _inside(priors: Tensor, gt: Tensor) -> Tensor:
 
 
 def _proper(gt: Tensor) -> Tensor:
-    return gt.isfinite().all(1) & (gt[:, 2] > gt[:, 0]) & (gt[:, 3] > gt[:, 1])
+    size = gt[:, 2:] - gt[:, :2]
+    return (size > 0).all(1) & size.prod(1).isfinite()
 
 
 def _claim_overlap(claims: Tensor) -> Tensor:

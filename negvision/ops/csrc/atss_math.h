@@ -26,10 +26,9 @@ NV_HD float squared_distance(Point a, Point b) {
   return add_rn(mul_rn(dx, dx), mul_rn(dy, dy));
 }
 
-// A box that can claim priors: finite, with positive width and height.
+// A box that can claim priors: of positive width and height, and of finite area.
 NV_HD bool is_proper(const float* box) {
-  return is_finite(box[0]) && is_finite(box[1]) && is_finite(box[2]) && is_finite(box[3]) &&
-      box[2] > box[0] && box[3] > box[1];
+  return box[2] > box[0] && box[3] > box[1] && is_finite(area(load_box(box, 0)));
 }
 
 // Mean plus unbiased standard deviation, accumulated in double and in order: equal values give

@@ -162,7 +162,8 @@ NV_HD void search_window(
       if (r1 < rows - 1) {
         gap = min_of(gap, double(centre(priors, level.begin + (r1 + 1) * row_step).y) - target.y - d);
       }
-      if (gap > 0 && double(nearest.worst) < gap * gap * (1.0 - 4e-7)) return;
+      // Below 1e-9 a square may underflow, and the bound on its rounding with it.
+      if (gap > 1e-9 && double(nearest.worst) < gap * gap * (1.0 - 4e-7)) return;
     }
     ++radius;
   }
