@@ -7,3 +7,9 @@ _base_ = [
 ]
 
 model = dict(bbox_head=dict(num_classes=10))
+
+# Two pictures to judge by, in the work dir: which anchors train, and what is found in the end.
+custom_hooks = [
+    dict(type="negvision.AssignmentSheetHook"),
+    dict(type="negvision.PredictionSheetHook"),
+]
