@@ -51,7 +51,7 @@ def _has_kernel(key: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key("negvision::atss_assign", key)
 
 
-@functools.cache
+@torch.compiler.assume_constant_result  # torch.compile calls it instead of reading it
 def is_compiled_for(device_type: str) -> bool:
     """Whether a compiled kernel serves tensors of ``device_type``; warns once where none does."""
     path, error = _load()

@@ -1,0 +1,105 @@
+"""FCOS with ATSS: the squares it assigns by, and mmdet's loss where the positives are the same."""
+
+import pytest
+import torch
+from head_cases import CLASSES, SHAPES, STRIDES, batch, features, total
+from mmdet.registry import MODELS
+from mmengine.structures import InstanceData
+
+from negvision.detection.heads import ATSSFCOSHead
+from negvision.ops import atss_assign
+
+
+def head(kind: str, **kwargs):
+    torch.manual_seed(0)
+    model = MODELS.build(
+        {
+            "type": kind,
+            "num_classes": CLASSES,
+            "in_channels": 8,
+            "feat_channels": 8,
+            "stacked_convs": 1,
+            "strides": list(STRIDES),
+            "regress_ranges": ((-1, 64), (64, 128), (128, 1e8)),
+            "norm_cfg": None,
+            "loss_bbox": {"type": "GIoULoss", "loss_weight": 2.0},
+            "train_cfg": {"assigner": {"type": "negvision.ATSSAssigner", "topk": 9}},
+            **kwargs,
+        }
+    )
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def atss_targets(model: ATSSFCOSHead, points, gts):
+    """Labels and distances of mmdet's form, by our operator."""
+    squares = model.assignment_priors(SHAPES, "cpu")
+    counts = [len(level) for level in squares]
+    inds, _ = atss_assign(torch.cat(squares), counts, [gt.bboxes for gt in gts])
+    flat = torch.cat(points)
+    labels, distances = [], []
+    for row, gt in zip(inds, gts, strict=True):
+        padded = torch.cat([gt.labels.new_full((1,), CLASSES), gt.labels])
+        boxes = torch.cat([gt.bboxes.new_zeros(1, 4), gt.bboxes])[row]
+        labels.append(padded[row].split(counts))
+        distances.append(torch.cat([flat - boxes[:, :2], boxes[:, 2:] - flat], 1).split(counts))
+    levels = range(len(counts))
+    units = STRIDES if model.norm_on_bbox else (1, 1, 1)
+    return (
+        [torch.cat([image[i] for image in labels]) for i in levels],
+        [torch.cat([image[i] for image in distances]) / units[i] for i in levels],
+    )
+
+
+@pytest.mark.parametrize("norm_on_bbox", [False, True])
+def test_loss_is_mmdets_on_atss_positives(monkeypatch, norm_on_bbox):
+    own = head("negvision.ATSSFCOSHead", norm_on_bbox=norm_on_bbox)
+    stock = head("mmdet.FCOSHead", norm_on_bbox=norm_on_bbox)
+    stock.load_state_dict(own.state_dict())
+    monkeypatch.setattr(stock, "get_targets", lambda points, gts: atss_targets(own, points, gts))
+    gts, metas = batch(0, counts=(5, 0, 11))
+    results = []
+    for model in (stock, own):
+        losses = total(model.loss_by_feat(*model(features(1)), gts, metas))
+        grads = torch.autograd.grad(sum(losses.values()), list(model.parameters()))
+        results.append((losses, grads))
+    (want, want_grads), (got, got_grads) = results
+    for name in want:
+        torch.testing.assert_close(got[name], want[name], rtol=2e-5, atol=1e-6, msg=name)
+    for g, w in zip(got_grads, want_grads, strict=True):
+        torch.testing.assert_close(g, w, rtol=1e-3, atol=2e-6)
+
+
+def test_squares_stand_on_the_points():
+    own = head("negvision.ATSSFCOSHead", anchor_scale=6)
+    points = own.prior_generator.grid_priors(SHAPES, device="cpu")
+    for square, point, stride in zip(
+        own.assignment_priors(SHAPES, "cpu"), points, STRIDES, strict=True
+    ):
+        assert torch.equal((square[:, :2] + square[:, 2:]) / 2, point)
+        assert ((square[:, 2:] - square[:, :2]) == 6 * stride).all()
+
+
+def test_ignored_points_weigh_nothing():
+    own = head(
+        "negvision.ATSSFCOSHead",
+        train_cfg={"assigner": {"type": "negvision.ATSSAssigner", "ignore_iof_thr": 0.5}},
+    )
+    gts, metas = batch(2, counts=(3,))
+    crowd = [InstanceData(bboxes=torch.tensor([[-500.0, -500.0, 999.0, 999.0]]))]
+    losses = total(own.loss_by_feat(*own(features(3, 1)), gts, metas, crowd))
+    assert all(value == 0 for value in losses.values())
+
+
+def test_empty_images_train():
+    own = head("negvision.ATSSFCOSHead")
+    gts, metas = batch(4, counts=(0, 0))
+    losses = total(own.loss_by_feat(*own(features(5, 2)), gts, metas))
+    assert losses["loss_cls"] > 0 and losses["loss_bbox"] == losses["loss_centerness"] == 0
+    sum(losses.values()).backward()
+
+
+def test_anchor_scale_must_be_positive():
+    with pytest.raises(ValueError, match="anchor_scale must be above 0, got 0"):
+        head("negvision.ATSSFCOSHead", anchor_scale=0)

@@ -1,0 +1,110 @@
+"""RetinaNet's head with ATSS: targets by hand, and the loss that follows from them."""
+
+import torch
+from head_cases import CLASSES, SIZE, STRIDES, batch, features, total
+from mmdet.models.task_modules.assigners import ATSSAssigner as MMDetATSSAssigner
+from mmdet.registry import MODELS
+from mmengine.structures import InstanceData
+
+from negvision.detection.heads import ATSSRetinaHead
+
+
+def head(**kwargs) -> ATSSRetinaHead:
+    torch.manual_seed(0)
+    model = MODELS.build(
+        {
+            "type": "negvision.ATSSRetinaHead",
+            "num_classes": CLASSES,
+            "in_channels": 8,
+            "feat_channels": 8,
+            "stacked_convs": 1,
+            "anchor_generator": {
+                "type": "AnchorGenerator",
+                "ratios": [1.0],
+                "octave_base_scale": 4,
+                "scales_per_octave": 1,
+                "strides": list(STRIDES),
+            },
+            "loss_bbox": {"type": "L1Loss", "loss_weight": 1.0},
+            "train_cfg": {
+                "assigner": {"type": "negvision.ATSSAssigner", "topk": 9},
+                "allowed_border": -1,
+                "pos_weight": -1,
+            },
+            **kwargs,
+        }
+    )
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def test_loss_is_focal_and_l1_on_the_positives_of_mmdets_assigner():
+    model = head()
+    gts, metas = batch(0, counts=(5, 0, 11))
+    scores, deltas = model(features(1))
+    losses = total(model.loss_by_feat(scores, deltas, gts, metas))
+
+    priors = model.prior_generator.grid_priors([s.shape[-2:] for s in scores], device="cpu")
+    counts = [len(level) for level in priors]
+    priors = torch.cat(priors)
+    flat = [
+        torch.cat([x[i].permute(1, 2, 0).reshape(-1, n) for x in maps])
+        for maps, n in ((scores, CLASSES), (deltas, 4))
+        for i in range(3)
+    ]
+    cls = l1 = avg = 0
+    for i, gt in enumerate(gts):
+        result = MMDetATSSAssigner(9).assign(InstanceData(priors=priors), counts, gt)
+        positive = result.gt_inds > 0
+        labels = torch.where(positive, result.labels, CLASSES)
+        cls = cls + model.loss_cls(flat[i], labels, avg_factor=1)
+        boxes = gt.bboxes[result.gt_inds[positive] - 1]
+        if positive.any():
+            wanted = model.bbox_coder.encode(priors[positive], boxes)
+            l1 = l1 + (flat[3 + i][positive] - wanted).abs().sum()
+        avg += max(int(positive.sum()), 1)
+    torch.testing.assert_close(losses["loss_cls"], cls / avg, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(losses["loss_bbox"], l1 / avg, rtol=1e-5, atol=1e-6)
+
+
+def test_decoded_regression_and_padding():
+    model = head(reg_decoded_bbox=True, loss_bbox={"type": "negvision.BoxIoULoss", "mode": "giou"})
+    gts, metas = batch(2, counts=(6, 4, 3))
+    metas[0] = {"img_shape": (60, 60), "pad_shape": (64, 64)}
+    outputs = model(features(3))
+    losses = total(model.loss_by_feat(*outputs, gts, metas))
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    whole = total(model.loss_by_feat(*outputs, gts, [metas[1]] * 3))
+    assert losses["loss_cls"] != whole["loss_cls"]
+
+
+def test_crowds_reach_the_assigner():
+    model = head(
+        train_cfg={
+            "assigner": {"type": "negvision.ATSSAssigner", "ignore_iof_thr": 0.5},
+            "allowed_border": -1,
+            "pos_weight": -1,
+        }
+    )
+    gts, metas = batch(4, counts=(3,))
+    crowd = [InstanceData(bboxes=torch.tensor([[-500.0, -500.0, 999.0, 999.0]]))]
+    losses = total(model.loss_by_feat(*model(features(5, 1)), gts, metas, crowd))
+    assert all(value == 0 for value in losses.values())
+
+
+def test_empty_images_train():
+    model = head()
+    gts, metas = batch(6, counts=(0, 0))
+    losses = total(model.loss_by_feat(*model(features(7, 2)), gts, metas))
+    assert losses["loss_cls"] > 0 and losses["loss_bbox"] == 0
+    sum(losses.values()).backward()
+
+
+def test_assignment_priors_are_the_anchors():
+    model = head()
+    shapes = [(-(-SIZE[0] // s), -(-SIZE[1] // s)) for s in STRIDES]
+    want = model.prior_generator.grid_priors(shapes, device="cpu")
+    got = model.assignment_priors(shapes, "cpu")
+    assert all(torch.equal(g, w) for g, w in zip(got, want, strict=True))
