@@ -12,8 +12,11 @@ namespace {
 
 using torch::stable::parallel_for;
 
-constexpr int64_t kBoxesPerTask = 16;
-constexpr int64_t kPriorsPerTask = 8192;
+// Work for a thread to be worth waking, about a millisecond: on a busy machine, as a training with
+// its loader processes is, threads that wait for one another cost far more than they save.
+constexpr int64_t kDistancesPerTask = 1 << 18;
+constexpr int64_t kPriorsPerTask = 1 << 17;
+constexpr int64_t kDistancesInWindow = 64;
 
 Level describe_level(const float* priors, int64_t begin, int64_t size) {
   const int64_t end = begin + size;
@@ -42,7 +45,9 @@ std::vector<Level> describe_levels(const AtssArgs& args) {
   const float* priors = static_cast<const float*>(args.priors.const_data_ptr());
   const int64_t count = args.num_levels();
   std::vector<Level> levels(args.priors.size(0) * count);
-  parallel_for(0, int64_t(levels.size()), 1, [&](int64_t first, int64_t last) {
+  const int64_t levels_per_task =
+      std::max<int64_t>(1, kPriorsPerTask * count / std::max<int64_t>(1, args.num_priors));
+  parallel_for(0, int64_t(levels.size()), levels_per_task, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t l = i % count;
       levels[i] = describe_level(
@@ -61,7 +66,8 @@ std::vector<uint8_t> prior_states(const AtssArgs& args) {
   const float* ignored =
       args.has_ignored() ? static_cast<const float*>(args.ignore_boxes->const_data_ptr()) : nullptr;
   std::vector<uint8_t> state(args.num_images * args.num_priors);
-  parallel_for(0, int64_t(state.size()), kPriorsPerTask, [&](int64_t first, int64_t last) {
+  const int64_t priors_per_task = kPriorsPerTask / (1 + args.ignored_begin.back());
+  parallel_for(0, int64_t(state.size()), priors_per_task, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t image = i / args.num_priors, prior = i % args.num_priors;
       bool takes_no_part = valid && !valid[i];
@@ -102,7 +108,7 @@ class Assignment {
         claims_(args.num_images * args.num_priors, 0) {}
 
   void claim_all() {
-    parallel_for(0, args_.num_boxes(), kBoxesPerTask, [&](int64_t first, int64_t last) {
+    parallel_for(0, args_.num_boxes(), boxes_per_task(), [&](int64_t first, int64_t last) {
       Candidates candidates(args_.num_candidates);
       int64_t image =
           std::upper_bound(args_.gt_begin.begin(), args_.gt_begin.end(), first) -
@@ -133,6 +139,14 @@ class Assignment {
   }
 
  private:
+  int64_t boxes_per_task() const {
+    int64_t distances = 1;
+    for (int64_t l = 0; l < args_.num_levels(); ++l) {
+      distances += levels_[l].row_length > 0 ? kDistancesInWindow : levels_[l].size;
+    }
+    return std::max<int64_t>(1, kDistancesPerTask / distances);
+  }
+
   void claim(int64_t image, int64_t box, Candidates& found) {
     const float* gt = static_cast<const float*>(args_.gt_boxes.const_data_ptr()) + 4 * box;
     if (!is_proper(gt)) return;

@@ -1,0 +1,260 @@
+"""ATSS assignment: mmdet's assigner against negvision's, through the public ``assign``.
+
+The priors are those of an 800 x 1344 image on five levels, 22,400 anchors. Both assigners run in
+turns in one process; medians are reported. Beside them stands the physical floor: the kernel alone
+on one thread (CPU).
+
+    python benchmarks/assign.py                          # the figures in results/
+    python benchmarks/assign.py --boxes 10 100 --batches 1 --repeats 3
+    python benchmarks/assign.py --device cuda            # results/assign_cuda.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import negvision.ops
+
+# isort: split
+# mmdet asks for mmcv._ext, which negvision serves.
+import torch
+from harness import alternate, machine, write_results
+from mmdet.models.task_modules.assigners import ATSSAssigner as MMDetATSSAssigner
+from mmdet.models.task_modules.prior_generators import AnchorGenerator
+from mmengine.structures import InstanceData
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from negvision.detection.assigners import ATSSAssigner
+
+HEIGHT, WIDTH = 800, 1344
+STRIDES = (8, 16, 32, 64, 128)
+NAMES = ("mmdet", "negvision")
+# What both allocate is to be seen in the resident size, and not what an earlier call left behind.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+
+
+def priors_on(device: str) -> tuple[torch.Tensor, list[int]]:
+    generator = AnchorGenerator(
+        strides=list(STRIDES), ratios=[1.0], octave_base_scale=8, scales_per_octave=1
+    )
+    shapes = [(-(-HEIGHT // s), -(-WIDTH // s)) for s in STRIDES]
+    levels = generator.grid_priors(shapes, device="cpu")
+    return torch.cat(levels).to(device), [len(level) for level in levels]
+
+
+def truth(count: int, seed: int, device: str) -> InstanceData:
+    """Boxes of 4 to 404 pixels a side, most of them small."""
+    g = torch.Generator().manual_seed(seed)
+    centre = torch.rand(count, 2, generator=g) * torch.tensor([WIDTH, HEIGHT])
+    half = (torch.rand(count, 2, generator=g) ** 2 * 400 + 4) / 2
+    return InstanceData(
+        bboxes=torch.cat([centre - half, centre + half], 1).to(device),
+        labels=torch.randint(80, (count,), generator=g).to(device),
+    )
+
+
+def functions(batch: int, boxes: int, device: str) -> dict:
+    """What is timed: one call for an image, or all images of a batch."""
+    priors, counts = priors_on(device)
+    gts = [truth(boxes, seed, device) for seed in range(batch)]
+    instances = InstanceData(priors=priors)
+    mmdet, ours = MMDetATSSAssigner(9), ATSSAssigner(9)
+    if batch == 1:
+        return {
+            "mmdet": lambda: mmdet.assign(instances, counts, gts[0]).gt_inds,
+            "negvision": lambda: ours.assign(instances, counts, gts[0]).gt_inds,
+        }
+    return {
+        "mmdet": lambda: torch.stack([mmdet.assign(instances, counts, g).gt_inds for g in gts]),
+        "negvision": lambda: ours.assign_batch(priors, counts, gts)[0],
+    }
+
+
+class CountOperators(TorchDispatchMode):
+    """Counts the operators that reach a backend."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def operators(function) -> int:
+    with CountOperators() as counter:
+        function()
+    return counter.count
+
+
+def resident(field: str) -> int:
+    line = next(
+        x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field)
+    )
+    return int(line.split()[1]) * 1024
+
+
+def peak_memory(function, device: str) -> int:
+    """Bytes above what was held before the call, at the worst moment of it."""
+    function()
+    if device != "cpu":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        kept = function()
+        torch.cuda.synchronize()
+        peak = torch.cuda.max_memory_allocated() - before
+        del kept
+        return peak
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    before = resident("VmRSS")
+    kept = function()
+    peak = resident("VmHWM") - before
+    del kept
+    return max(peak, 0)
+
+
+def peak_memory_alone(name: str, batch: int, boxes: int) -> int:
+    """The same in a process of its own, whose heap gives back what is freed."""
+    command = [sys.executable, __file__, "--memory-of", name, str(batch), str(boxes)]
+    done = subprocess.run(
+        command, env={**os.environ, **MALLOC}, capture_output=True, text=True, check=True
+    )
+    return int(done.stdout.split()[-1])
+
+
+def floor_of(batch: int, boxes: int, repeats: int) -> float:
+    """Median seconds of the compiled operator alone, on one thread."""
+    priors, counts = priors_on("cpu")
+    gts = torch.cat([truth(boxes, seed, "cpu").bboxes for seed in range(batch)])
+    arguments = (priors[None], counts, gts, [boxes] * batch, 9, None, None, [0] * batch, -1.0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    taken = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        torch.ops.negvision.atss_assign(*arguments, None, None, None, 1.0)
+        taken.append(time.perf_counter() - start)
+    torch.set_num_threads(threads)
+    return statistics.median(taken[1:])
+
+
+def compare(batch: int, boxes: int, device: str, repeats: int) -> dict:
+    pair = functions(batch, boxes, device)
+    different = int((pair["mmdet"]() != pair["negvision"]()).sum())
+    # mmdet's runs leave cold caches and waking threads behind; the fast one is timed in groups,
+    # each after one of mmdet's, and a group's median counts.
+    group = 10
+    runs: dict[str, list[float]] = {"mmdet": [], "negvision": []}
+    synchronize = torch.cuda.synchronize if device != "cpu" else None
+    for _ in range(repeats):
+        runs["mmdet"] += alternate({"f": pair["mmdet"]}, 1, 0, synchronize)["f"]["runs"]
+        timed = alternate({"f": pair["negvision"]}, group, 1, synchronize)["f"]
+        runs["negvision"].append(timed["median_s"])
+    memory = {
+        name: peak_memory(pair[name], device)
+        if device != "cpu"
+        else peak_memory_alone(name, batch, boxes)
+        for name in NAMES
+    }
+    row = {
+        "batch": batch,
+        "boxes": boxes,
+        "median_s": {name: statistics.median(runs[name]) for name in NAMES},
+        "runs_s": runs,
+        "peak_memory_bytes": memory,
+        "operators": {name: operators(pair[name]) for name in NAMES},
+        "anchors_assigned_differently": different,
+    }
+    if device == "cpu":
+        row["kernel_on_one_thread_s"] = floor_of(batch, boxes, 30)
+    row["times_faster"] = row["median_s"]["mmdet"] / row["median_s"]["negvision"]
+    row["share_of_memory"] = memory["negvision"] / max(memory["mmdet"], 1)
+    return row
+
+
+def show(row: dict) -> None:
+    seconds, memory, count = row["median_s"], row["peak_memory_bytes"], row["operators"]
+    floor = row.get("kernel_on_one_thread_s")
+    print(
+        f"{row['batch']:>5} {row['boxes']:>5}   {seconds['mmdet'] * 1e3:>10.1f} "
+        f"{seconds['negvision'] * 1e3:>9.3f} {row['times_faster']:>7,.0f} x   "
+        f"{f'{floor * 1e3:.3f}' if floor else '-':>7}   "
+        f"{memory['mmdet'] / 2**20:>8.1f} {memory['negvision'] / 2**20:>6.1f} "
+        f"{row['share_of_memory']:>6.1%}   {count['mmdet']:>6,} {count['negvision']:>4}",
+        flush=True,
+    )
+
+
+def growth(rows: list[dict]) -> dict:
+    """Time at 1000 boxes over time at 100, by batch and assigner."""
+    seconds = {(row["batch"], row["boxes"]): row["median_s"] for row in rows}
+    return {
+        str(batch): {name: seconds[batch, 1000][name] / seconds[batch, 100][name] for name in NAMES}
+        for batch in sorted({row["batch"] for row in rows})
+        if (batch, 100) in seconds and (batch, 1000) in seconds
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--boxes", type=int, nargs="+", default=[10, 100, 500, 1000])
+    parser.add_argument("--batches", type=int, nargs="+", help="default: 1 8, with a GPU also 16")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of mmdet's assigner")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--out", help="JSON file (default: results/assign[_cuda].json)")
+    parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.memory_of:
+        name, batch, boxes = options.memory_of
+        print(peak_memory(functions(int(batch), int(boxes), "cpu")[name], "cpu"))
+        return 0
+    if not negvision.ops.extension_info()["loaded"]:
+        print(f"the operators are {negvision.ops.extension_info()['error']}", file=sys.stderr)
+        return 1
+
+    batches = options.batches or ([1, 8] if options.device == "cpu" else [1, 8, 16])
+    print(f"{machine()['cpu']}, {torch.get_num_threads()} threads; device {options.device}")
+    print(
+        f"{'':>11}   {'milliseconds an assignment':^30}   {'kernel':>7}   "
+        f"{'peak memory, MiB':^22}   {'operators':^11}\n"
+        f"{'batch':>5} {'boxes':>5}   {'mmdet':>10} {'negvision':>9} {'ratio':>9}   "
+        f"{'1 thr.':>7}   {'mmdet':>8} {'ours':>6} {'share':>6}   {'mmdet':>6} {'ours':>4}"
+    )
+    rows = []
+    for batch in batches:
+        for boxes in options.boxes:
+            rows.append(compare(batch, boxes, options.device, options.repeats))
+            show(rows[-1])
+    grown = growth(rows)
+    for batch, of in grown.items():
+        print(
+            f"batch {batch}: from 100 to 1000 boxes mmdet takes {of['mmdet']:.1f} times as long, "
+            f"negvision {of['negvision']:.1f} times"
+        )
+    name = "assign" if options.device == "cpu" else "assign_cuda"
+    path = write_results(
+        name,
+        {
+            "priors": sum(priors_on("cpu")[1]),
+            "threads": torch.get_num_threads(),
+            "rows": rows,
+            "growth_100_to_1000": grown,
+        },
+        options.out,
+    )
+    print(f"written to {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
