@@ -141,7 +141,7 @@ class ATSSAssigner(BaseAssigner):
             priors: Shape (A, 4) where the images share them, else (B, A, 4).
             num_level_priors: Priors on each level.
             batch_gt_instances: For each image ``bboxes`` (G_i, 4) and ``labels`` (G_i,).
-            batch_gt_instances_ignore: For each image ``bboxes`` (I_i, 4); or None.
+            batch_gt_instances_ignore: For each image ``bboxes`` (I_i, 4) or None; or None for all.
             valid: Shape (B, A), bool: False for a prior that takes no part.
             pred_boxes: Shape (B, A, 4), with ``alpha``.
             pred_scores: Shape (B, A, C), with ``alpha``.
@@ -167,7 +167,10 @@ class ATSSAssigner(BaseAssigner):
             }
         ignored = None
         if batch_gt_instances_ignore is not None:
-            ignored = [get_box_tensor(gt.bboxes) for gt in batch_gt_instances_ignore]
+            ignored = [
+                priors.new_zeros((0, 4)) if gt is None else get_box_tensor(gt.bboxes)
+                for gt in batch_gt_instances_ignore
+            ]
         return atss_assign(
             priors[..., :4],
             num_level_priors,

@@ -95,6 +95,16 @@ def test_anchors_per_location_multiplies_k():
     assert not torch.equal(three.gt_inds, five.gt_inds)
 
 
+def test_images_without_crowds_among_others_with_some():
+    assigner = ATSSAssigner(ignore_iof_thr=0.5)
+    gts = [truth([10, 9, 41, 44])] * 2
+    crowd = InstanceData(bboxes=torch.tensor([[-500.0, -500.0, 500.0, 500.0]]))
+    inds, _ = assigner.assign_batch(grid(), [64], gts, [None, crowd])
+    assert (inds[0] >= 0).all() and (inds[1] == -1).all()
+    inds, _ = assigner.assign_batch(grid(), [64], gts, [None, None])
+    assert (inds >= 0).all() and inds.any()
+
+
 def test_alpha_needs_predictions():
     priors = InstanceData(priors=grid())
     with pytest.raises(ValueError, match=r"alpha is 0\.8, so the assigner needs the predictions"):

@@ -1,0 +1,162 @@
+"""One training step of ATSS R50: mmdet's head and assigner against negvision's.
+
+The same weights and the same batch, in turns in one process; medians. The step is forward,
+backward and an SGD update. The loss alone (targets and losses from the feature maps on, forward)
+stands beside it, since that is where the two differ. Losses must agree, or the run fails.
+
+    python benchmarks/train_step.py                    # results/train_step.json
+    python benchmarks/train_step.py --device cuda      # batch 16 in bfloat16
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import sys
+from pathlib import Path
+
+import negvision.ops
+
+# isort: split
+# mmdet asks for mmcv._ext, which negvision serves.
+import torch
+from harness import alternate, machine, write_results
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+
+CONFIG = Path(__file__).parents[1] / "configs/atss_r50.py"
+NAMES = ("mmdet", "negvision")
+
+
+def detectors(depth: int, device: str) -> dict[str, torch.nn.Module]:
+    """The config's detector as it is, and with mmdet's head, loss and assigner; equal weights."""
+    init_default_scope("mmdet")
+    ours = Config.fromfile(CONFIG).model
+    ours.backbone.init_cfg = None
+    ours.backbone.depth = depth
+    if depth < 50:
+        ours.neck.in_channels = [64, 128, 256, 512]
+    theirs = copy.deepcopy(ours)
+    theirs.bbox_head.type = "ATSSHead"
+    theirs.bbox_head.loss_bbox = {"type": "GIoULoss", "loss_weight": 2.0}
+    theirs.train_cfg.assigner = {"type": "ATSSAssigner", "topk": 9}
+    torch.manual_seed(0)
+    models = {"mmdet": MODELS.build(theirs), "negvision": MODELS.build(ours)}
+    models["mmdet"].init_weights()
+    models["negvision"].load_state_dict(models["mmdet"].state_dict())
+    return {name: model.to(device).train() for name, model in models.items()}
+
+
+def batch_of(images: int, boxes: int, height: int, width: int, device: str):
+    g = torch.Generator().manual_seed(0)
+    samples = []
+    for _ in range(images):
+        centre = torch.rand(boxes, 2, generator=g) * torch.tensor([width, height])
+        half = (torch.rand(boxes, 2, generator=g) ** 2 * 400 + 4) / 2
+        shape = {"img_shape": (height, width), "pad_shape": (height, width)}
+        sample = DetDataSample(metainfo=shape)
+        sample.gt_instances = InstanceData(
+            bboxes=torch.cat([centre - half, centre + half], 1),
+            labels=torch.randint(80, (boxes,), generator=g),
+        ).to(device)
+        samples.append(sample)
+    return torch.randn(images, 3, height, width, generator=g).to(device), samples
+
+
+def total(losses: dict) -> torch.Tensor:
+    return sum(sum(v) if isinstance(v, list | tuple) else v for v in losses.values())
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--batch", type=int, help="default: 2, on CUDA 16")
+    parser.add_argument("--boxes", type=int, default=20, help="an image")
+    parser.add_argument("--size", type=int, nargs=2, default=[800, 1344], help="height width")
+    parser.add_argument("--depth", type=int, default=50, choices=[18, 34, 50, 101])
+    parser.add_argument("--repeats", type=int, help="default: 3, on CUDA 20")
+    parser.add_argument("--out", help="JSON file (default: results/train_step[_cuda].json)")
+    options = parser.parse_args(argv)
+    cuda = options.device == "cuda"
+    batch = options.batch or (16 if cuda else 2)
+    repeats = options.repeats or (20 if cuda else 3)
+    height, width = options.size
+    if not negvision.ops.extension_info()["loaded"]:
+        print(f"the operators are {negvision.ops.extension_info()['error']}", file=sys.stderr)
+        return 1
+
+    models = detectors(options.depth, options.device)
+    images, samples = batch_of(batch, options.boxes, height, width, options.device)
+    metas = [sample.metainfo for sample in samples]
+    truths = [sample.gt_instances for sample in samples]
+    optimizers = {n: torch.optim.SGD(m.parameters(), lr=0.0) for n, m in models.items()}
+    synchronize = torch.cuda.synchronize if cuda else None
+
+    def precision():
+        return torch.autocast("cuda", torch.bfloat16) if cuda else contextlib.nullcontext()
+
+    last: dict[str, float] = {}
+
+    def step(name: str) -> None:
+        optimizers[name].zero_grad()
+        with precision():
+            loss = total(models[name].loss(images, samples))
+        loss.backward()
+        optimizers[name].step()
+        last[name] = loss.detach()
+
+    features = {}
+    for name, model in models.items():
+        with torch.no_grad(), precision():
+            features[name] = model.bbox_head(model.extract_feat(images))
+
+    def loss_alone(name: str) -> None:
+        with torch.no_grad(), precision():
+            models[name].bbox_head.loss_by_feat(*features[name], truths, metas)
+
+    print(f"{machine()['cpu']}, {torch.get_num_threads()} threads; device {options.device}")
+    print(
+        f"ATSS R{options.depth}, {batch} images of {height} x {width}, {options.boxes} boxes an "
+        f"image, {'bfloat16' if cuda else 'float32'}"
+    )
+    losses = alternate({n: lambda n=n: loss_alone(n) for n in NAMES}, repeats * 3, 1, synchronize)
+    steps = alternate({n: lambda n=n: step(n) for n in NAMES}, repeats, 1, synchronize)
+    loss_of = {name: float(last[name]) for name in NAMES}
+    if abs(loss_of["mmdet"] - loss_of["negvision"]) > 1e-3 * abs(loss_of["mmdet"]):
+        print(f"the losses differ: {loss_of}", file=sys.stderr)
+        return 1
+    ratios = {}
+    for title, times in (("step", steps), ("loss alone", losses)):
+        ratio = times["mmdet"]["median_s"] / times["negvision"]["median_s"]
+        ratios[title] = ratio
+        print(
+            f"{title:<10}  mmdet {times['mmdet']['median_s'] * 1e3:>9.1f} ms   "
+            f"negvision {times['negvision']['median_s'] * 1e3:>9.1f} ms   {ratio:.2f} x"
+        )
+    path = write_results(
+        "train_step_cuda" if cuda else "train_step",
+        {
+            "depth": options.depth,
+            "batch": batch,
+            "size": [height, width],
+            "boxes": options.boxes,
+            "precision": "bfloat16" if cuda else "float32",
+            "step": steps,
+            "loss_alone": losses,
+            "mmdet_over_negvision": ratios,
+            "loss": loss_of,
+        },
+        options.out,
+    )
+    print(f"written to {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
