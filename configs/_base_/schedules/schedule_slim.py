@@ -1,7 +1,7 @@
 # Minutes on two CPU cores, from scratch: AdamW, a short warm-up and one cosine to zero.
 # Counted in iterations, so that a small data set does not spend its time between epochs.
-max_iters = 1000
-warmup = 100
+max_iters = 600
+warmup = 50
 
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type="ValLoop")
