@@ -24,8 +24,8 @@ from negvision.detection.drawing.assignments import (
     picture_size,
 )
 from negvision.detection.looking import seeded
-from negvision.engine.errors import reports_user_errors
 from negvision.engine.quiet import captured_pycocotools
+from negvision.errors import reports_user_errors
 
 
 def summary(views: Sequence[AssignmentView]) -> str:

@@ -21,8 +21,8 @@ from negvision.cli.browsing import (
 from negvision.detection.drawing import save_picture, with_legend
 from negvision.detection.drawing.predictions import draw_annotations
 from negvision.detection.looking import seeded
-from negvision.engine.errors import reports_user_errors
 from negvision.engine.quiet import captured_pycocotools
+from negvision.errors import reports_user_errors
 
 
 def picture_of(packed: dict, classes: tuple[str, ...]) -> tuple[np.ndarray, str]:

@@ -10,8 +10,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from negvision.detection.looking import evenly_spaced
 from negvision.engine.config_check import check_config
 from negvision.engine.data_check import check_data
-from negvision.engine.errors import ConfigError, UserError
 from negvision.engine.prepare import prepare_config
+from negvision.errors import ConfigError, UserError
 
 
 def browsing_parser(command: str, description: str, folder: str) -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ import importlib
 import sys
 
 from negvision import __version__
-from negvision.engine.errors import did_you_mean
+from negvision.errors import did_you_mean
 
 # Command -> (module, one line of help). Modules are imported when their command is called.
 COMMANDS = {

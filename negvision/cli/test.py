@@ -7,9 +7,9 @@ from mmengine.config import Config
 
 from negvision.engine.config import add_common_arguments
 from negvision.engine.detections import DetectionsWriter
-from negvision.engine.errors import CheckpointError, ConfigError, UserError, reports_user_errors
 from negvision.engine.prepare import build_runner, prepare_config
 from negvision.engine.quiet import captured_pycocotools
+from negvision.errors import CheckpointError, ConfigError, UserError, reports_user_errors
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from negvision.engine.checkpoint import CheckpointError, find_resume_checkpoint
 from negvision.engine.config import add_common_arguments, enable_amp, enable_auto_scale_lr
-from negvision.engine.errors import reports_user_errors
 from negvision.engine.prepare import build_runner, prepare_config
 from negvision.engine.quiet import captured_pycocotools
+from negvision.errors import reports_user_errors
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

@@ -16,7 +16,7 @@ from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 from torch import nn
 
-from negvision.engine.errors import ConfigError
+from negvision.errors import ConfigError
 
 
 @dataclass(frozen=True)

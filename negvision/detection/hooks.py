@@ -18,7 +18,7 @@ from negvision.detection.drawing import contact_sheet, save_picture
 from negvision.detection.drawing.assignments import assignment_legend, draw_assignment
 from negvision.detection.drawing.predictions import draw_predictions, prediction_legend
 from negvision.detection.looking import copy_for_looking, evenly_spaced, seeded
-from negvision.engine.errors import ConfigError
+from negvision.errors import ConfigError
 from negvision.registry import HOOKS
 
 

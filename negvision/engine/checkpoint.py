@@ -12,7 +12,7 @@ from mmengine.dist import barrier, get_local_rank, is_distributed
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader, get_torchvision_models
 
-from negvision.engine.errors import CheckpointError, UserError, did_you_mean
+from negvision.errors import CheckpointError, UserError, did_you_mean
 
 _HISTORY_METHODS = ("min", "max", "mean", "current")
 

@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config, DictAction
 
 from negvision.engine.config_check import RUNNER_KEYS
-from negvision.engine.errors import ConfigError, did_you_mean, nearest
+from negvision.errors import ConfigError, did_you_mean, nearest
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:

@@ -14,8 +14,8 @@ from negvision.engine.components import (
     import_scope,
     split_scope,
 )
-from negvision.engine.errors import ConfigError, did_you_mean, nearest
 from negvision.engine.signatures import accepted_keywords
+from negvision.errors import ConfigError, did_you_mean, nearest
 
 # Keys that the builder takes out of a dict before it calls the constructor, by registry.
 _BUILDER_KEYS = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from negvision.engine.errors import MissingDataError
+from negvision.errors import MissingDataError
 
 # Written at first use by the dataset itself.
 _GENERATED = {"DigitsDataset"}

@@ -5,7 +5,7 @@ import os
 
 import torch.distributed as dist
 
-from negvision.engine.errors import UserError
+from negvision.errors import UserError
 
 
 def init_cpu_processes(launcher: str, dist_cfg: dict) -> None:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from negvision.engine.errors import UserError
+from negvision.errors import UserError
 
 Curve = tuple[list[int], list[float]]
 

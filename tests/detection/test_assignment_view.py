@@ -12,7 +12,7 @@ from negvision.detection.assignment_view import assignment_views, find_head
 from negvision.detection.drawing import UNMATCHED_COLOR, level_color
 from negvision.detection.drawing.assignments import assignment_legend, draw_assignment
 from negvision.detection.looking import seeded
-from negvision.engine.errors import ConfigError
+from negvision.errors import ConfigError
 
 ATSS = {"type": "negvision.ATSSAssigner", "topk": 9}
 MAX_IOU = {

@@ -13,7 +13,7 @@ from negvision.engine.checkpoint import (
     install_loaders,
     load_checkpoint_file,
 )
-from negvision.engine.errors import CheckpointError, UserError
+from negvision.errors import CheckpointError, UserError
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@ import torch
 from mmengine.config import Config
 
 from negvision.engine.config import enable_amp, enable_auto_scale_lr, load_config, set_work_dir
-from negvision.engine.errors import ConfigError
+from negvision.errors import ConfigError
 
 TEXT = """
 model = dict(type="A", backbone=dict(type="B", depth=50), neck=None)

@@ -6,8 +6,8 @@ import pytest
 from mmengine.config import Config
 
 from negvision.engine.config_check import check_config
-from negvision.engine.errors import ConfigError, nearest
 from negvision.engine.signatures import accepted_keywords
+from negvision.errors import ConfigError, nearest
 
 STOCK = Path(mmdet.__file__).parent / ".mim" / "configs"
 

@@ -3,7 +3,7 @@ from mmengine.config import Config
 
 from negvision.engine.data_check import check_data
 from negvision.engine.data_root import replace_data_root
-from negvision.engine.errors import MissingDataError
+from negvision.errors import MissingDataError
 
 
 def dataset(root="data/coco/", **kwargs):

@@ -1,6 +1,6 @@
 import pytest
 
-from negvision.engine.errors import UserError, reports_user_errors
+from negvision.errors import UserError, reports_user_errors
 
 
 class MarkedElsewhere(ValueError):
