@@ -121,7 +121,7 @@ def markdown_table(summary: dict[str, dict], seeds: int) -> str:
     """One row a config: the figures on the test split, in percent, mean ± deviation."""
     names = list(next(iter(summary.values()))["test"])
     lines = [
-        f"| test split, {seeds} seeds | {' | '.join(names)} |",
+        f"| test split, seeds: {seeds} | {' | '.join(names)} |",
         f"| --- |{' --- |' * len(names)}",
     ]
     for config, splits in summary.items():
