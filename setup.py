@@ -134,9 +134,19 @@ if cuda:
 
 from torch.utils.cpp_extension import BuildExtension  # noqa: E402  (it reads CUDA_HOME)
 
+
+class Build(BuildExtension):
+    """Puts a new file in the place of the old library, which a running process may have mapped."""
+
+    def copy_extensions_to_source(self) -> None:
+        for old in Path("negvision/ops").glob("_C*.so"):
+            old.unlink()
+        super().copy_extensions_to_source()
+
+
 setup(
     ext_modules=[extension(cuda)],
-    cmdclass={"build_ext": BuildExtension},
+    cmdclass={"build_ext": Build},
     exclude_package_data={"": ["*.cpp", "*.cu", "*.h"]},  # sources stay out of wheels
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

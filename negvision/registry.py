@@ -18,4 +18,9 @@ MODELS = _child(mmengine_registry.MODELS, "negvision.detection.heads", "negvisio
 TASK_UTILS = _child(mmengine_registry.TASK_UTILS, "negvision.detection.assigners")
 METRICS = _child(mmengine_registry.METRICS, "negvision.detection.metrics")
 OPTIM_WRAPPERS = _child(mmengine_registry.OPTIM_WRAPPERS, "negvision.engine.optim")
-HOOKS = _child(mmengine_registry.HOOKS, "negvision.engine.hooks", "negvision.detection.hooks")
+HOOKS = _child(
+    mmengine_registry.HOOKS,
+    "negvision.engine.hooks",
+    "negvision.engine.memory_format",
+    "negvision.detection.hooks",
+)

@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config, DictAction
 
 from negvision.engine.config_check import RUNNER_KEYS
+from negvision.engine.quiet import log_of_reading_hidden
 from negvision.errors import ConfigError, did_you_mean, nearest
 
 
@@ -32,7 +33,8 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         close = close or f"; {str(folder)!r} has {', '.join(names) or 'no config'}"
         raise ConfigError(f"config {str(path)!r} does not exist{close}")
     try:
-        cfg = Config.fromfile(path)
+        with log_of_reading_hidden():
+            cfg = Config.fromfile(path)
     except (SyntaxError, NameError, ImportError, KeyError, OSError, TypeError) as error:
         raise ConfigError(f"config {str(path)!r}: {type(error).__name__}: {error}") from error
     if options:

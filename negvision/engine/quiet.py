@@ -130,6 +130,17 @@ def silence_idle_warnings() -> None:
 
 
 @contextlib.contextmanager
+def log_of_reading_hidden() -> Iterator[None]:
+    """Hide what mmengine logs while it reads a config: the environment variables it replaced."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
 def captured_pycocotools() -> Iterator[None]:
     """Hide what pycocotools prints about its own steps inside of the block; results stay."""
     from pycocotools import coco, cocoeval

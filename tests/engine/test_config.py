@@ -88,3 +88,12 @@ def test_amp_by_device(path, monkeypatch, cuda):
 def test_auto_scale_lr_needs_a_base(path):
     with pytest.raises(ConfigError, match="base_batch_size"):
         enable_auto_scale_lr(load_config(path))
+
+
+def test_reading_a_config_logs_nothing(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("NEGVISION_DATA", "/somewhere")
+    file = tmp_path / "a.py"
+    file.write_text('root = "{{$NEGVISION_DATA:data}}/x"\n')
+    assert load_config(file).root == "/somewhere/x"
+    shown = capfd.readouterr()
+    assert "env variable" not in shown.out + shown.err
