@@ -1,8 +1,9 @@
 """ATSS assignment: mmdet's assigner against negvision's, through the public ``assign``.
 
 The priors are those of an 800 x 1344 image on five levels, 22,400 anchors. Both assigners run in
-turns in one process; medians are reported. Beside them stands the physical floor: the kernel alone
-on one thread (CPU).
+turns in one process, mmdet's once a turn and negvision's eleven times, of which the first is not
+counted and the median of the others is taken; then the median of the turns. Beside them stands the
+physical floor: the kernel alone on one thread (CPU).
 
     python benchmarks/assign.py                          # the figures in results/
     python benchmarks/assign.py --boxes 10 100 --batches 1 --repeats 3

@@ -26,6 +26,8 @@ class ATSSAssigner(BaseAssigner):
       leaves the order to ``torch.topk``. Boxes with integer coordinates meet such ties often.
     - A prior covered by an ignored box (``ignore_iof_thr``) takes no part at all. In mmdet it can
       still fill the candidates of a level with few priors and become positive.
+    - An image with ignored boxes and no other has its covered priors take no part; mmdet makes
+      all its priors negative.
     - Candidates whose overlaps are all bit-equal pass their own threshold; in mmdet the rounding
       of mean plus deviation can reject every one.
     - ``max_overlaps`` is 0 where a prior is not positive; mmdet leaves -1e8 there.

@@ -10,8 +10,10 @@ from negvision.registry import MODELS
 class BoxIoULoss(nn.Module):
     """``1 - overlap`` of predicted and target boxes: IoU, GIoU, DIoU or CIoU loss.
 
-    The value of mmdet's ``GIoULoss`` (``mode="giou"``) and its kin, in one kernel each way and
-    without a look at the weights from the host, which on CUDA waits for the device.
+    With ``mode="giou"`` the value is that of mmdet's ``GIoULoss``, in one kernel each way and
+    without a look at the weights from the host, which on CUDA waits for the device. (mmdet's
+    ``IoULoss`` takes the logarithm by default, and its ``CIoULoss`` drops the aspect term at low
+    IoU: their values are others.)
 
     Args:
         mode: ``"iou"`` (linear), ``"giou"``, ``"diou"`` or ``"ciou"``; see

@@ -14,6 +14,7 @@ def register() -> None:
         library.register_fake(name, fake)
         library.register_fake(f"{name}_backward", _fake_backward)
         library.register_autograd(name, _backward_with(backward), setup_context=_remember)
+        library.register_autograd(f"{name}_backward", _refuse)
 
 
 def _fake_atss_assign(priors, num_level_priors, gt_boxes, num_gts, *_):
@@ -45,3 +46,8 @@ def _backward_with(operator):
         return grad1, grad2, None, None
 
     return backward
+
+
+def _refuse(ctx, *grads):
+    """Instead of a second derivative that is silently left out."""
+    raise NotImplementedError("negvision's box overlaps can be differentiated once, not twice")

@@ -32,9 +32,12 @@ def atss_assign(
 
     Exact and alike on every device: distances and IoUs are computed in float32 without fused
     multiply-add, the mean and the deviation in float64. Priors at equal distance are taken in the
-    order of their indices; of equal IoUs the box of lower index wins. On CUDA there is no
-    synchronisation with the host. Memory is O(B A + G k L), time O(G k L) where the priors of a
-    level lie on a grid in row-major order, O(A G) elsewhere.
+    order of their indices; of equal IoUs the box of lower index wins. (The overlap with ``alpha``
+    takes an exponential and powers in float64, whose last bit may differ between devices.)
+
+    Where the priors of a level lie on a grid in row-major order, the time is O(G k L) for boxes on
+    or near it, and grows where the box is far away or most priors near it are not valid; elsewhere
+    it is O(A G). Memory is O(B A + G k L). The CUDA kernels do not wait for the host.
 
     Args:
         priors: Shape (A, 4) where all images share them, else (B, A, 4); (x1, y1, x2, y2), pixels,
@@ -61,6 +64,7 @@ def atss_assign(
 
     Raises:
         ValueError: Arguments that do not fit together; names the expected and the given shape.
+        RuntimeError: On CUDA, more than 3,072 candidates a box or 64 levels.
 
     Source:
         Zhang et al., CVPR 2020, "Bridging the Gap Between Anchor-based and Anchor-free Detection
@@ -91,7 +95,7 @@ def atss_assign(
     if topk < 1:
         raise ValueError(f"topk must be at least 1, got {topk}")
     if valid is not None:
-        _require_shape(valid, (num_images, num_priors), "valid")
+        _require_shape(valid, (num_images, num_priors), "valid", priors)
     gts, num_gts = _flattened(gt_boxes, priors, "gt_boxes")
     ignored, num_ignored = None, [0] * num_images
     if ignore_boxes is not None and ignore_iof_thr > 0:
@@ -104,10 +108,10 @@ def atss_assign(
             raise ValueError("pred_boxes need pred_scores and gt_labels beside them")
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha must lie in [0, 1], got {alpha}")
-        _require_shape(pred_boxes, (num_images, num_priors, 4), "pred_boxes")
-        _require_shape(pred_scores, (num_images, num_priors, None), "pred_scores")
+        _require_shape(pred_boxes, (num_images, num_priors, 4), "pred_boxes", priors)
+        _require_shape(pred_scores, (num_images, num_priors, None), "pred_scores", priors)
         labels = torch.cat(list(gt_labels)).long() if num_images else gts.new_zeros(0).long()
-        _require_shape(labels, (len(gts),), "gt_labels")
+        _require_shape(labels, (len(gts),), "gt_labels", priors)
         pred_boxes, pred_scores = pred_boxes.detach().float(), pred_scores.detach().float()
 
     compiled = is_compiled_for(priors.device.type)
@@ -142,10 +146,14 @@ def _flattened(boxes: Sequence[Tensor], like: Tensor, name: str) -> tuple[Tensor
     return flat.detach().float(), [len(own) for own in boxes]
 
 
-def _require_shape(tensor: Tensor, expected: tuple[int | None, ...], name: str) -> None:
+def _require_shape(
+    tensor: Tensor, expected: tuple[int | None, ...], name: str, like: Tensor | None = None
+) -> None:
     fits = tensor.dim() == len(expected) and all(
         want in (None, have) for want, have in zip(expected, tensor.shape, strict=True)
     )
     if not fits:
         shown = ", ".join("*" if size is None else str(size) for size in expected)
         raise ValueError(f"{name} must have shape ({shown}), got {tuple(tensor.shape)}")
+    if like is not None and tensor.device != like.device:
+        raise ValueError(f"{name} is on {tensor.device}, the priors on {like.device}")

@@ -109,6 +109,48 @@ def test_priors_that_are_not_finite():
         check(torch.full_like(priors, value), counts, boxes)
 
 
+def test_boxes_beside_the_grid():
+    g = torch.Generator().manual_seed(13)
+    priors, counts = grid(96, 128, strides=(8, 16))
+    boxes = random_boxes(g, 8, 96, 128)
+    for x, y in ((200, 0), (-300, 10), (0, 900), (5000, -5000), (40, -2000)):
+        check(priors, counts, boxes + torch.tensor([x, y, x, y], dtype=torch.float32))
+    large = torch.tensor([[-900.0, -30, 140, 120], [-40, -800, 150, 700], [0, 0, 4000, 96]])
+    check(priors, counts, large)
+
+
+def test_rows_and_columns_at_uneven_distances():
+    g = torch.Generator().manual_seed(14)
+    x, y = (torch.rand(n, generator=g).mul(9).add(0.5).cumsum(0) for n in (17, 11))
+    centre = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).reshape(-1, 2)
+    priors = torch.cat([centre - 12, centre + 12], 1)
+    check(priors, [len(priors)], random_boxes(g, 12, 60, 90))
+    # One prior a row, with x at random: a column, but no grid to search by windows.
+    centre = torch.stack([torch.rand(200, generator=g) * 300, torch.arange(200.0)], 1)
+    priors = torch.cat([centre - 20, centre + 20], 1)
+    check(priors, [200], random_boxes(g, 12, 200, 300))
+
+
+def test_predictions_and_crowds_that_are_not_finite():
+    g = torch.Generator().manual_seed(15)
+    priors, counts = grid(64, 96, strides=(8, 16))
+    gt = random_boxes(g, 6, 64, 96)
+    for value in (float("nan"), float("inf")):
+        boxes = priors.clone()
+        boxes[::3, 0] = value
+        boxes[1::3, 3] = value
+        found = atss_assign(
+            priors, counts, [gt], pred_boxes=boxes[None], alpha=0.5,
+            pred_scores=torch.zeros(1, len(priors), 1), gt_labels=[torch.zeros(6).long()],
+        )  # fmt: skip
+        assert (found[1] <= 1).all()
+        crowd = torch.tensor([[value, 0, 50, 50], [0, 0, 50, value]])
+        spoilt = priors.clone()
+        spoilt[::4, 0] = float("nan")
+        inds, _ = atss_assign(spoilt, counts, [gt], ignore_boxes=[crowd], ignore_iof_thr=0.5)
+        assert (inds[0, ::4] == 0).all()
+
+
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.98, 1.0])
 def test_valid_mask(share):
     g = torch.Generator().manual_seed(8)

@@ -35,6 +35,11 @@ def test_no_images():
     assert inds.shape == overlaps.shape == (0, len(priors))
 
 
+def test_no_images_with_priors_of_their_own():
+    inds, overlaps = atss_assign(torch.zeros(0, 64, 4), [64], [])
+    assert inds.shape == overlaps.shape == (0, 64)
+
+
 def test_one_candidate_has_no_deviation_and_is_not_positive():
     inds, _ = atss_assign(boxes([0, 0, 8, 8]), [1], [boxes([0, 0, 8, 8])])
     assert inds.tolist() == [[0]]
@@ -221,6 +226,16 @@ P, C = grid(64, 64, strides=(8,))
         ({"priors": P.expand(3, -1, -1)}, "priors are of 3 images, gt_boxes of 1"),
         ({"num_level_priors": [60]}, r"\[60\] add up to 60, but there are 64 priors"),
         ({"gt_boxes": [torch.zeros(4)]}, r"gt_boxes\[0\] must have shape \(n, 4\), got \(4,\)"),
+        ({"valid": torch.ones(1, 64, device="meta").bool()}, "valid is on meta, the priors on cpu"),
+        (
+            {
+                "pred_boxes": P[None].to("meta"),
+                "pred_scores": P[None],
+                "gt_labels": [torch.zeros(1)],
+            },
+            "pred_boxes is on meta",
+        ),
+        ({"gt_boxes": [torch.zeros(1, 4, device="meta")]}, "are on meta, the priors on cpu"),
         ({"topk": 0}, "topk must be at least 1, got 0"),
         ({"valid": torch.ones(64).bool()}, r"valid must have shape \(1, 64\), got \(64,\)"),
         (

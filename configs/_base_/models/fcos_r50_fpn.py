@@ -19,7 +19,7 @@ model = dict(
         center_sampling=False,
         conv_bias=True,
         loss_cls=dict(type="FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
-        loss_bbox=dict(type="GIoULoss", loss_weight=1.0),
+        loss_bbox=dict(type="negvision.BoxIoULoss", mode="giou", loss_weight=1.0),
         loss_centerness=dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0),
     ),
     # FCOS assigns by rules of its own, without an assigner.

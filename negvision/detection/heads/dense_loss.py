@@ -51,6 +51,8 @@ def dense_loss(
         num_positive: Divides the classification and centerness losses.
         least_centerness: Floor of the sum of centerness targets that divides the box loss.
     """
+    # What is predicted elsewhere may be infinite, and no weight undoes that.
+    pred_boxes = torch.where(targets.positive[..., None], pred_boxes, targets.boxes)
     wanted = centerness_of(centres, targets.boxes) * targets.positive
     scores = [flatten_level(level, head.cls_out_channels) for level in cls_scores]
     sizes = [level.shape[1] for level in scores]

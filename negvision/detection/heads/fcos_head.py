@@ -18,7 +18,9 @@ class ATSSFCOSHead(FCOSHead):
     Boxes are regressed from points, as FCOS does. For the assignment alone each point carries a
     square of side ``anchor_scale`` times its stride (section 4.3 of the paper: "FCOS + ATSS").
     ``regress_ranges`` and ``center_sampling`` play no part. The targets of the whole batch are
-    assigned in one operator call, and neither they nor the loss wait for the device.
+    assigned in one operator call, and neither they nor the loss wait for the device (with
+    ``loss_bbox=dict(type="negvision.BoxIoULoss")``; mmdet's box losses look at their weights on the
+    host).
 
     Args:
         num_classes: Number of classes.

@@ -19,8 +19,7 @@ class DenseTargets:
         positive: (B, A), bool.
         labels: (B, A), int64; the number of classes where not positive.
         weights: (B, A), float32: 0 where a prior takes no part.
-        boxes: (B, A, 4): the box of a positive. Elsewhere the prior itself, whose overlap with
-            any prediction is well defined, so that a weight of 0 gives a gradient of 0.
+        boxes: (B, A, 4): the box of a positive, elsewhere the prior itself.
         num_positive: Scalar tensor; the positives of each image, at least 1 each, added up.
     """
 
@@ -72,7 +71,7 @@ def dense_targets(
     own_boxes = boxes.gather(1, choice[..., None].expand(-1, -1, 4))
     weights = (gt_inds >= 0).to(torch.float32)
     if pos_weight > 0:
-        weights = torch.where(positive, pos_weight, weights)
+        weights = weights.masked_fill(positive, pos_weight)
     return DenseTargets(
         positive=positive,
         labels=labels.gather(1, choice),

@@ -16,6 +16,13 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
+inline void check_device(const Tensor& tensor, const Tensor& priors, const char* name) {
+  STD_TORCH_CHECK(
+      tensor.is_cpu() == priors.is_cpu() && tensor.is_cuda() == priors.is_cuda() &&
+          tensor.get_device_index() == priors.get_device_index(),
+      "atss_assign: ", name, " must be on the device of the priors");
+}
+
 inline void check_float_boxes(const Tensor& boxes, const char* name) {
   STD_TORCH_CHECK(
       boxes.scalar_type() == ScalarType::Float && boxes.size(boxes.dim() - 1) == 4,
@@ -74,6 +81,7 @@ struct AtssArgs {
         level_begin.back(), ", but there are ", num_priors, " priors");
     STD_TORCH_CHECK(gt_boxes.dim() == 2, "atss_assign: gt_boxes must be (G, 4)");
     check_float_boxes(gt_boxes, "gt_boxes");
+    check_device(gt_boxes, priors, "gt_boxes");
     STD_TORCH_CHECK(
         gt_boxes.size(0) == gt_begin.back(), "atss_assign: num_gts add up to ", gt_begin.back(),
         ", but there are ", gt_boxes.size(0), " boxes");
@@ -81,6 +89,7 @@ struct AtssArgs {
       num_candidates += std::min(topk, level_begin[l + 1] - level_begin[l]);
     }
     if (valid_in) {
+      check_device(*valid_in, priors, "valid");
       valid = torch::stable::contiguous(*valid_in);
       STD_TORCH_CHECK(
           valid->scalar_type() == ScalarType::Bool && valid->dim() == 2 &&
@@ -88,6 +97,7 @@ struct AtssArgs {
           "atss_assign: valid must be bool of shape (", num_images, ", ", num_priors, ")");
     }
     if (ignore_in) {
+      check_device(*ignore_in, priors, "ignore_boxes");
       ignore_boxes = torch::stable::contiguous(*ignore_in);
       check_float_boxes(*ignore_boxes, "ignore_boxes");
       STD_TORCH_CHECK(
@@ -100,6 +110,9 @@ struct AtssArgs {
       STD_TORCH_CHECK(
           pred_scores_in && gt_labels_in,
           "atss_assign: pred_boxes need pred_scores and gt_labels beside them");
+      check_device(*pred_boxes_in, priors, "pred_boxes");
+      check_device(*pred_scores_in, priors, "pred_scores");
+      check_device(*gt_labels_in, priors, "gt_labels");
       pred_boxes = torch::stable::contiguous(*pred_boxes_in);
       pred_scores = torch::stable::contiguous(*pred_scores_in);
       gt_labels = torch::stable::contiguous(*gt_labels_in);

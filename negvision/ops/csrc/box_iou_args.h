@@ -33,6 +33,10 @@ struct BoxIouArgs {
     STD_TORCH_CHECK(
         type == b.scalar_type() && (type == ScalarType::Float || type == ScalarType::Double),
         "box_iou: boxes must both be float32 or both float64");
+    STD_TORCH_CHECK(
+        a.is_cpu() == b.is_cpu() && a.is_cuda() == b.is_cuda() &&
+            a.get_device_index() == b.get_device_index(),
+        "box_iou: both sets of boxes must be on one device");
     STD_TORCH_CHECK(mode_in >= 0 && mode_in <= 4, "box_iou: mode must be 0 to 4, got ", mode_in);
     n = a.size(0);
     m = b.size(0);

@@ -55,9 +55,9 @@ NV_HD Dual<T> div_rn(const Dual<T>& a, const Dual<T>& b) {
   return r;
 }
 template <typename T>
-NV_HD Dual<T> max_of(const Dual<T>& a, const Dual<T>& b) { return a.v > b.v ? a : b; }
+NV_HD Dual<T> max_of(const Dual<T>& a, const Dual<T>& b) { return a.v > b.v || a.v != a.v ? a : b; }
 template <typename T>
-NV_HD Dual<T> min_of(const Dual<T>& a, const Dual<T>& b) { return a.v < b.v ? a : b; }
+NV_HD Dual<T> min_of(const Dual<T>& a, const Dual<T>& b) { return a.v < b.v || a.v != a.v ? a : b; }
 
 NV_HD float arctan(float a) { return atanf(a); }
 NV_HD double arctan(double a) { return atan(a); }

@@ -56,8 +56,18 @@ NV_HD double grid_deviation(
   return ax >= ay ? ax : (ay >= ax ? ay : 1e300);
 }
 
-// False for whatever is far beyond any image.
-NV_HD bool is_grid_deviation(double deviation) { return deviation < 1e30; }
+// Half the distance of the first two rows or columns: priors farther than that from their places
+// are rather in no order, and a window would have to grow over all of them.
+NV_HD double largest_deviation(const float* priors, const Level& level) {
+  const int64_t n = level.per_location, row_step = level.row_length * n;
+  const Point first = centre(priors, level.begin);
+  double step = 1e30;
+  if (level.row_length > 1) step = double(centre(priors, level.begin + n).x) - first.x;
+  if (level.size > row_step) {
+    step = min_of(step, double(centre(priors, level.begin + row_step).y) - first.y);
+  }
+  return 0.5 * step;
+}
 
 // The k nearest so far, sorted by (distance, prior index): the order that breaks ties alike on
 // every device. A prior whose distance is NaN or infinite never enters.
@@ -146,24 +156,27 @@ NV_HD void search_window(
     const bool all = c0 == 0 && r0 == 0 && c1 == columns - 1 && r1 == rows - 1;
     if (all) return;
     if (nearest.count == nearest.capacity) {
-      // Lower bounds on the true distance to whatever was not visited. The factor covers the three
-      // roundings of a computed squared distance (each at most 2^-24).
-      const double d = level.deviation;
-      double gap = 1e300;
-      if (c0 > 0) {
-        gap = min_of(gap, double(target.x) - centre(priors, level.begin + (c0 - 1) * n).x - d);
-      }
+      // Lower bounds on the distance to whatever was not visited: across the border of the window,
+      // and along it where the target lies beside the grid.
+      const double d = level.deviation, x = target.x, y = target.y;
+      // The last prior is itself up to d from its row and column.
+      const double beside_x = max_of(max_of(low.x - d - x, x - 2 * d - high.x), 0.0);
+      const double beside_y = max_of(max_of(low.y - d - y, y - 2 * d - high.y), 0.0);
+      double dx = 1e150, dy = 1e150;
+      if (c0 > 0) dx = min_of(dx, x - centre(priors, level.begin + (c0 - 1) * n).x - d);
       if (c1 < columns - 1) {
-        gap = min_of(gap, double(centre(priors, level.begin + (c1 + 1) * n).x) - target.x - d);
+        dx = min_of(dx, centre(priors, level.begin + (c1 + 1) * n).x - x - d);
       }
-      if (r0 > 0) {
-        gap = min_of(gap, double(target.y) - centre(priors, level.begin + (r0 - 1) * row_step).y - d);
-      }
+      if (r0 > 0) dy = min_of(dy, y - centre(priors, level.begin + (r0 - 1) * row_step).y - d);
       if (r1 < rows - 1) {
-        gap = min_of(gap, double(centre(priors, level.begin + (r1 + 1) * row_step).y) - target.y - d);
+        dy = min_of(dy, centre(priors, level.begin + (r1 + 1) * row_step).y - y - d);
       }
-      // Below 1e-9 a square may underflow, and the bound on its rounding with it.
-      if (gap > 1e-9 && double(nearest.worst) < gap * gap * (1.0 - 4e-7)) return;
+      dx = max_of(dx, 0.0);
+      dy = max_of(dy, 0.0);
+      const double bound = min_of(dx * dx + beside_y * beside_y, dy * dy + beside_x * beside_x);
+      // A computed squared distance is low by three roundings of 2^-24 at most, which the factor
+      // covers; near 0 it may underflow.
+      if (bound > 1e-18 && double(nearest.worst) < bound * (1.0 - 4e-7)) return;
     }
     ++radius;
   }

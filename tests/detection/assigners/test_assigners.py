@@ -7,6 +7,7 @@ import torch
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
+from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
@@ -189,6 +190,15 @@ HEADS = {
         "norm_cfg": NORM,
         "loss_bbox": {"type": "GIoULoss", "loss_weight": 2.0},
     },
+    "TOODHead": {
+        "type": "TOODHead",
+        "num_dcn": 0,
+        "anchor_generator": ANCHORS,
+        "norm_cfg": NORM,
+        "initial_loss_cls": {"type": "FocalLoss", "use_sigmoid": True, "activated": True},
+        "loss_cls": {"type": "QualityFocalLoss", "use_sigmoid": True, "activated": True},
+        "loss_bbox": {"type": "GIoULoss", "loss_weight": 2.0},
+    },
 }
 
 
@@ -204,6 +214,16 @@ def test_changing_one_type_swaps_it_into_mmdets_detectors(name):
             "allowed_border": -1,
             "pos_weight": -1,
         }
+    if name == "TOODHead":
+        # It reads the epoch from there.
+        MessageHub.get_current_instance().update_info("epoch", 0)
+        train_cfg |= {
+            "initial_epoch": 4,
+            "initial_assigner": kind,
+            "assigner": {"type": "TaskAlignedAssigner", "topk": 13},
+            "alpha": 1,
+            "beta": 6,
+        }
     g = torch.Generator().manual_seed(0)
     images = torch.rand(2, 3, 96, 128, generator=g)
     samples = []
@@ -214,9 +234,9 @@ def test_changing_one_type_swaps_it_into_mmdets_detectors(name):
     losses = []
     for swapped in (False, True):
         cfg = copy.deepcopy(train_cfg)
-        for key in ("assigner", "reg_assigner"):
-            if key in cfg and swapped:
-                cfg[key]["type"] = "negvision.ATSSAssigner"
+        for value in cfg.values():
+            if swapped and isinstance(value, dict) and value["type"] == "ATSSAssigner":
+                value["type"] = "negvision.ATSSAssigner"
         torch.manual_seed(1)
         model = detector(copy.deepcopy(HEADS[name]), cfg)
         got = model.loss(images, copy.deepcopy(samples))

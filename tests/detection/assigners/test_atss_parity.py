@@ -55,9 +55,10 @@ def quantities(priors, counts, boxes):
     return distance, iou, depth.amin(-1)
 
 
-def tie_free(priors, counts, boxes, topk, distances_may_tie=False) -> torch.Tensor:
+def tie_free(priors, counts, boxes, topk, distances_may_tie=False, overlap=None) -> torch.Tensor:
     """Which boxes meet no tie; those that stay must also be apart from one another."""
     distance, iou, depth = quantities(priors, counts, boxes)
+    iou = iou if overlap is None else overlap
     free = torch.ones(len(boxes), dtype=torch.bool)
     chosen = []
     for level in distance.split(counts):
@@ -118,14 +119,18 @@ def test_prediction_aware_overlaps(alpha):
         g = torch.Generator().manual_seed(case)
         priors, counts, height, width = random_priors(g)
         boxes = random_boxes(g, 12, height, width)
-        boxes = boxes[tie_free(priors, counts, boxes, 9)]
-        pred, gt = instances(priors, boxes)
-        pred.bboxes = priors + torch.randn(priors.shape, generator=g) * 3
-        pred.scores = torch.randn(len(priors), 7, generator=g) * 2
+        labels = torch.arange(12) % 7
+        predicted = priors + torch.randn(priors.shape, generator=g) * 3
+        scores = torch.randn(len(priors), 7, generator=g) * 2
+        iou = quantities(predicted, counts, boxes)[1]
+        overlap = scores.double().sigmoid()[:, labels] ** (1 - alpha) * iou**alpha
+        free = tie_free(priors, counts, boxes, 9, overlap=overlap)
+        pred, _ = instances(priors, boxes)
+        pred.bboxes, pred.scores = predicted, scores
+        gt = InstanceData(bboxes=boxes[free], labels=labels[free])
         want = MMDetATSSAssigner(9, alpha=alpha).assign(pred, counts, gt)
         got = ATSSAssigner(9, alpha=alpha).assign(pred, counts, gt)
-        # An overlap by chance at its threshold may go either way.
-        assert (got.gt_inds != want.gt_inds).sum() <= 1
+        assert torch.equal(got.gt_inds, want.gt_inds), case
         positives += int((got.gt_inds > 0).sum())
     assert positives > 1000
 
@@ -154,6 +159,15 @@ def test_integer_boxes_are_valid_under_a_tie_break_and_the_same_in_every_run(mon
             ordered = level.sort(dim=0).values
             tied += int((ordered[8:9] == ordered[9:10]).sum())
     assert tied > 500 and positives > 2000
+
+
+def test_crowds_without_any_box_are_ignored_where_mmdet_makes_them_negative():
+    priors = torch.tensor([[0.0, 0, 8, 8], [40, 40, 48, 48]])
+    pred, gt = instances(priors, torch.zeros(0, 4))
+    crowd = InstanceData(bboxes=torch.tensor([[0.0, 0, 16, 16]]))
+    assert not MMDetATSSAssigner(9, ignore_iof_thr=0.5).assign(pred, [2], gt, crowd).gt_inds.any()
+    ours = ATSSAssigner(9, ignore_iof_thr=0.5).assign(pred, [2], gt, crowd)
+    assert ours.gt_inds.tolist() == [-1, 0]
 
 
 def test_ignored_anchors_are_never_positive_where_mmdet_makes_them_so():

@@ -134,13 +134,21 @@ def test_ignored_anchors_weigh_nothing():
     assert all(value > 0 for value in losses.values())
 
 
-def test_far_predictions_of_negatives_leave_gradients_finite():
+@pytest.mark.parametrize("value", [1e4, 1e30, float("inf"), float("nan")])
+def test_what_negatives_predict_leaves_no_trace_in_the_box_loss(value):
     _, own = pair(ours={"loss": "negvision.BoxIoULoss"})
-    for parameter in own.atss_reg.parameters():
-        torch.nn.init.normal_(parameter, std=1e4)
-    losses, grads = loss_and_grads(own, *batch(9))
-    assert all(value.isfinite() for value in losses.values())
-    assert all(g.isfinite().all() for g in grads if g is not None)
+    gts, metas = batch(9, counts=(2,))
+    scores, deltas, centerness = own(features(1, 1))
+    deltas = [level.detach().requires_grad_() for level in deltas]
+    want = total(own.loss_by_feat(scores, deltas, centerness, gts, metas))["loss_bbox"]
+    (grad, *_) = torch.autograd.grad(want, deltas, allow_unused=True)
+    untouched = (grad == 0).all(1, keepdim=True).expand_as(grad)
+    assert untouched.any() and not untouched.all()
+    spoilt = [deltas[0].detach().masked_fill(untouched, value).requires_grad_(), *deltas[1:]]
+    got = total(own.loss_by_feat(scores, spoilt, centerness, gts, metas))["loss_bbox"]
+    torch.testing.assert_close(got, want)
+    (got_grad,) = torch.autograd.grad(got, spoilt[0])
+    torch.testing.assert_close(got_grad[~untouched], grad[~untouched])
 
 
 def test_predictions_are_those_of_mmdet():
@@ -194,8 +202,9 @@ def test_loss_reads_no_value_on_the_host():
 
 
 @pytest.mark.gpu
-def test_loss_does_not_wait_for_the_device():
-    _, own = pair(ours={"loss": "negvision.BoxIoULoss"})
+@pytest.mark.parametrize("pos_weight", [-1, 2.0])
+def test_loss_does_not_wait_for_the_device(pos_weight):
+    _, own = pair(ours={"loss": "negvision.BoxIoULoss", "pos_weight": pos_weight})
     own = own.cuda()
     gts, metas = batch(10)
     metas[0] = {"img_shape": (60, 60), "pad_shape": (64, 64)}

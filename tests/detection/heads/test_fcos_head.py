@@ -100,6 +100,22 @@ def test_empty_images_train():
     sum(losses.values()).backward()
 
 
+@pytest.mark.gpu
+def test_loss_does_not_wait_for_the_device():
+    own = head(
+        "negvision.ATSSFCOSHead", loss_bbox={"type": "negvision.BoxIoULoss"}, norm_on_bbox=True
+    ).cuda()
+    gts, metas = batch(6)
+    gts = [gt.to("cuda") for gt in gts]
+    outputs = own([level.cuda() for level in features(1)])
+    own.loss_by_feat(*outputs, gts, metas)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        own.loss_by_feat(*outputs, gts, metas)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_anchor_scale_must_be_positive():
     with pytest.raises(ValueError, match="anchor_scale must be above 0, got 0"):
         head("negvision.ATSSFCOSHead", anchor_scale=0)

@@ -26,8 +26,9 @@ Level describe_level(const float* priors, int64_t begin, int64_t size) {
   Level level = guess_grid(begin, size, location - begin, row - begin);
   if (level.row_length == 0) return level;
   double deviation = 0;
+  const double largest = largest_deviation(priors, level);
   const int64_t rows = size / (level.row_length * level.per_location);
-  for (int64_t r = 0; r < rows && is_grid_deviation(deviation); ++r) {
+  for (int64_t r = 0; r < rows && deviation <= largest; ++r) {
     for (int64_t c = 0; c < level.row_length; ++c) {
       for (int64_t j = 0; j < level.per_location; ++j) {
         const double d = grid_deviation(priors, level, r, c, j);
@@ -36,7 +37,7 @@ Level describe_level(const float* priors, int64_t begin, int64_t size) {
     }
   }
   level.deviation = deviation;
-  if (!is_grid_deviation(deviation)) level.row_length = 0;
+  if (deviation > largest) level.row_length = 0;
   return level;
 }
 
@@ -108,6 +109,7 @@ class Assignment {
         claims_(args.num_images * args.num_priors, 0) {}
 
   void claim_all() {
+    if (args_.num_boxes() == 0) return;
     parallel_for(0, args_.num_boxes(), boxes_per_task(), [&](int64_t first, int64_t last) {
       Candidates candidates(args_.num_candidates);
       int64_t image =

@@ -72,7 +72,7 @@ __global__ void describe_levels(
     // The bits of a non-negative double sort like its value, and those of NaN above all.
     const int64_t lowest = block_min(-__double_as_longlong(deviation), scratch);
     level.deviation = __longlong_as_double(-lowest);
-    if (!is_grid_deviation(level.deviation)) level.row_length = 0;
+    if (level.deviation > largest_deviation(own, level)) level.row_length = 0;
   }
   if (threadIdx.x == 0) levels[int64_t(blockIdx.y) * begins.count + l] = level;
 }
