@@ -140,13 +140,13 @@ class Canvas:
         # The casing is longer than its dash by what it is wider.
         extra = 1 if color[:3] == _CASING else 0
         for y in (y1, y2):
-            for start in np.arange(x1, x2 + 1, dash + gap):
-                end = min(start + dash, x2)
+            for start in np.arange(x1, x2 + 0.5, dash + gap):
+                end = max(min(start + dash, x2), start)
                 box = (start - extra, y - half, end + extra, y + half)
                 self._draw.rectangle(box, fill=color)
         for x in (x1, x2):
-            for start in np.arange(y1, y2 + 1, dash + gap):
-                end = min(start + dash, y2)
+            for start in np.arange(y1, y2 + 0.5, dash + gap):
+                end = max(min(start + dash, y2), start)
                 box = (x - half, start - extra, x + half, end + extra)
                 self._draw.rectangle(box, fill=color)
 

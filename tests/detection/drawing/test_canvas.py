@@ -154,3 +154,11 @@ def test_text_fits_and_stands_out():
     assert cut.endswith("…") and text_width(cut, 14) <= 80 and len(cut) > 3
     assert text_color_on((255, 255, 0)) == (0, 0, 0)
     assert text_color_on((0, 0, 160)) == (255, 255, 255)
+
+
+def test_dashes_end_within_boxes_of_every_size():
+    # Where the last dash begins beyond the edge by less than a pixel, it has no length.
+    for size in np.arange(0, 45, 0.25):
+        canvas = Canvas(grey(), longest=120)
+        canvas.box((3.3, 5.7, 3.3 + size, 5.7 + size / 2), RED, dashed=True)
+        assert changed(canvas.picture()).any()
