@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import logging
 import sys
 from pathlib import Path
 
@@ -46,7 +47,9 @@ def detectors(depth: int, device: str) -> dict[str, torch.nn.Module]:
     theirs.train_cfg.assigner = {"type": "ATSSAssigner", "topk": 9}
     torch.manual_seed(0)
     models = {"mmdet": MODELS.build(theirs), "negvision": MODELS.build(ours)}
+    logging.disable(logging.INFO)  # a line for each weight
     models["mmdet"].init_weights()
+    logging.disable(logging.NOTSET)
     models["negvision"].load_state_dict(models["mmdet"].state_dict())
     return {name: model.to(device).train() for name, model in models.items()}
 

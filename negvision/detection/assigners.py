@@ -174,7 +174,7 @@ class ATSSAssigner(BaseAssigner):
                 for gt in batch_gt_instances_ignore
             ]
         return atss_assign(
-            priors[..., :4],
+            priors if priors.shape[-1] == 4 else priors[..., :4],
             num_level_priors,
             [get_box_tensor(gt.bboxes) for gt in batch_gt_instances],
             self.topk * self.anchors_per_location,
@@ -235,4 +235,5 @@ def _result(gt_inds: Tensor, max_overlaps: Tensor, gt_labels: Tensor) -> AssignR
     # A label in front for the priors that are not positive: no count of positives is needed, which
     # on CUDA would wait for the device.
     padded = torch.cat([gt_labels.new_full((1,), -1), gt_labels])
-    return AssignResult(len(gt_labels), gt_inds, max_overlaps, labels=padded[gt_inds.clamp(min=0)])
+    labels = padded.index_select(0, gt_inds.clamp(min=0))
+    return AssignResult(len(gt_labels), gt_inds, max_overlaps, labels=labels)

@@ -39,21 +39,19 @@ NV_HD Level guess_grid(int64_t begin, int64_t size, int64_t location, int64_t ro
   return level;
 }
 
-// Distance of the j-th prior at (row r, column c) from its row and column; huge where the column
-// before is not to the left or the row before not above, or where the prior is NaN: no grid then.
-NV_HD double grid_deviation(
-    const float* priors, const Level& level, int64_t r, int64_t c, int64_t j) {
-  const int64_t n = level.per_location, row_step = level.row_length * n;
-  const Point p = centre(priors, level.begin + r * row_step + c * n + j);
-  const float column = centre(priors, level.begin + c * n).x;
-  const float row = centre(priors, level.begin + r * row_step).y;
-  const bool in_order =
-      (r > 0 || c == 0 || centre(priors, level.begin + (c - 1) * n).x < column) &&
-      (c > 0 || r == 0 || centre(priors, level.begin + (r - 1) * row_step).y < row);
-  if (!in_order) return 1e300;
-  const double dx = double(p.x) - column, dy = double(p.y) - row;
-  const double ax = dx < 0 ? -dx : dx, ay = dy < 0 ? -dy : dy;
-  return ax >= ay ? ax : (ay >= ax ? ay : 1e300);
+NV_HD float column_of(const float* priors, const Level& level, int64_t c) {
+  return centre(priors, level.begin + c * level.per_location).x;
+}
+NV_HD float row_of(const float* priors, const Level& level, int64_t r) {
+  return centre(priors, level.begin + r * level.row_length * level.per_location).y;
+}
+
+// How far a prior's centre lies from its row and column, rounded up; huge where it is NaN.
+NV_HD float deviation_from(Point p, float column, float row) {
+  const float dx = sub_rn(p.x, column), dy = sub_rn(p.y, row);
+  const float ax = dx < 0 ? -dx : dx, ay = dy < 0 ? -dy : dy;
+  const float larger = ax >= ay ? ax : (ay >= ax ? ay : 1e30f);
+  return mul_rn(larger, 1.000001f);
 }
 
 // Half the distance of the first two rows or columns: priors farther than that from their places

@@ -131,16 +131,6 @@ T __shfl_sync(unsigned, T value, int from) {
 }
 inline void __syncwarp() { stand_in::meet_warp(); }
 inline void __syncthreads() { stand_in::meet(stand_in::block, 0, stand_in::kMostThreads); }
-inline long long __double_as_longlong(double value) {
-  long long bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  return bits;
-}
-inline double __longlong_as_double(long long bits) {
-  double value;
-  std::memcpy(&value, &bits, sizeof(value));
-  return value;
-}
 inline void atomicMax(unsigned long long* place, unsigned long long value) {
   if (*place < value) *place = value;
 }

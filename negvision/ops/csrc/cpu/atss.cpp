@@ -1,5 +1,6 @@
 // ATSS assignment on the CPU: threads take boxes, and claims on priors meet in an atomic maximum.
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include <torch/csrc/stable/library.h>
@@ -25,19 +26,27 @@ Level describe_level(const float* priors, int64_t begin, int64_t size) {
   for (row = location; row < end && !leaves_row(priors, begin, row);) ++row;
   Level level = guess_grid(begin, size, location - begin, row - begin);
   if (level.row_length == 0) return level;
-  double deviation = 0;
+  const int64_t n = level.per_location, rows = size / (level.row_length * n);
+  std::vector<float> columns(level.row_length);
+  bool in_order = true;
+  for (int64_t c = 0; c < level.row_length; ++c) {
+    columns[c] = column_of(priors, level, c);
+    in_order = in_order && (c == 0 || columns[c - 1] < columns[c]);
+  }
+  float deviation = 0;
   const double largest = largest_deviation(priors, level);
-  const int64_t rows = size / (level.row_length * level.per_location);
-  for (int64_t r = 0; r < rows && deviation <= largest; ++r) {
+  const float* prior = priors + 4 * begin;
+  for (int64_t r = 0; r < rows && in_order && deviation <= largest; ++r) {
+    const float row_y = row_of(priors, level, r);
+    in_order = r == 0 || row_of(priors, level, r - 1) < row_y;
     for (int64_t c = 0; c < level.row_length; ++c) {
-      for (int64_t j = 0; j < level.per_location; ++j) {
-        const double d = grid_deviation(priors, level, r, c, j);
-        if (!(d <= deviation)) deviation = d;
+      for (int64_t j = 0; j < n; ++j, prior += 4) {
+        deviation = max_of(deviation, deviation_from(centre(prior, 0), columns[c], row_y));
       }
     }
   }
   level.deviation = deviation;
-  if (deviation > largest) level.row_length = 0;
+  if (!in_order || deviation > largest) level.row_length = 0;
   return level;
 }
 
@@ -106,7 +115,10 @@ class Assignment {
       : args_(args),
         levels_(describe_levels(args)),
         state_(prior_states(args)),
-        claims_(args.num_images * args.num_priors, 0) {}
+        gt_inds_(torch::stable::new_zeros(
+            args.priors, {args.num_images, args.num_priors}, ScalarType::Long)),
+        // Claims are settled in the memory of the result: 8 bytes a prior are enough for both.
+        claims_(static_cast<uint64_t*>(gt_inds_.mutable_data_ptr())) {}
 
   void claim_all() {
     if (args_.num_boxes() == 0) return;
@@ -122,22 +134,23 @@ class Assignment {
     });
   }
 
-  std::tuple<Tensor, Tensor> results() const {
-    Tensor gt_inds = torch::stable::new_empty(
-        args_.priors, {args_.num_images, args_.num_priors}, ScalarType::Long);
+  // Turns the claims into the result; call it once.
+  std::tuple<Tensor, Tensor> results() {
     Tensor max_overlaps =
         torch::stable::new_empty(args_.priors, {args_.num_images, args_.num_priors});
-    int64_t* inds = static_cast<int64_t*>(gt_inds.mutable_data_ptr());
     float* overlaps = static_cast<float*>(max_overlaps.mutable_data_ptr());
-    parallel_for(0, int64_t(claims_.size()), kPriorsPerTask, [&](int64_t first, int64_t last) {
+    int64_t* inds = static_cast<int64_t*>(gt_inds_.mutable_data_ptr());
+    const int64_t count = args_.num_images * args_.num_priors;
+    parallel_for(0, count, kPriorsPerTask, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) {
-        const uint64_t key = claims_[i];
+        uint64_t key;
+        std::memcpy(&key, inds + i, sizeof(key));
         const bool takes_part = state_.empty() || state_[i] == kCandidate;
         inds[i] = key ? claim_box(key) + 1 : (takes_part ? 0 : -1);
         overlaps[i] = key ? claim_overlap(key) : 0.0f;
       }
     });
-    return {gt_inds, max_overlaps};
+    return {gt_inds_, max_overlaps};
   }
 
  private:
@@ -174,7 +187,7 @@ class Assignment {
     const Overlaps overlap_of = overlaps_of(image, priors);
     for (int64_t i = 0; i < count; ++i) found.overlap[i] = overlap_of(found.index[i], gt, label);
     const double threshold = adaptive_threshold(found.overlap.data(), count);
-    uint64_t* claims = claims_.data() + image * args_.num_priors;
+    uint64_t* claims = claims_ + image * args_.num_priors;
     const uint32_t box_in_image = uint32_t(box - args_.gt_begin[image]);
     for (int64_t i = 0; i < count; ++i) {
       const int64_t prior = found.index[i];
@@ -196,7 +209,8 @@ class Assignment {
   const AtssArgs& args_;
   std::vector<Level> levels_;
   std::vector<uint8_t> state_;
-  std::vector<uint64_t> claims_;
+  Tensor gt_inds_;
+  uint64_t* claims_;
 };
 
 std::tuple<Tensor, Tensor> atss_assign(

@@ -63,15 +63,19 @@ __global__ void describe_levels(
   row = block_min(row, scratch);
   Level level = guess_grid(begin, end - begin, location - begin, row - begin);
   if (level.row_length > 0) {
-    double deviation = 0;
+    float deviation = 0;
     const int64_t n = level.per_location, row_step = level.row_length * n;
     for (int64_t i = threadIdx.x; i < level.size; i += kThreads) {
-      const double d = grid_deviation(own, level, i / row_step, i % row_step / n, i % n);
-      if (!(d <= deviation)) deviation = d;
+      const int64_t r = i / row_step, c = i % row_step / n;
+      const float column = column_of(own, level, c), row_y = row_of(own, level, r);
+      deviation = max_of(deviation, deviation_from(centre(own, begin + i), column, row_y));
+      // Rows and columns that are out of order make no grid either.
+      if (i < row_step && c > 0 && !(column_of(own, level, c - 1) < column)) deviation = 1e30f;
+      if (c == 0 && r > 0 && !(row_of(own, level, r - 1) < row_y)) deviation = 1e30f;
     }
-    // The bits of a non-negative double sort like its value, and those of NaN above all.
-    const int64_t lowest = block_min(-__double_as_longlong(deviation), scratch);
-    level.deviation = __longlong_as_double(-lowest);
+    // The bits of a non-negative float sort like its value.
+    const int64_t lowest = block_min(-int64_t(bits_of(deviation)), scratch);
+    level.deviation = float_of(uint32_t(-lowest));
     if (level.deviation > largest_deviation(own, level)) level.row_length = 0;
   }
   if (threadIdx.x == 0) levels[int64_t(blockIdx.y) * begins.count + l] = level;
