@@ -8,15 +8,14 @@
 namespace negvision {
 
 // One pyramid level. Where its priors lie on a grid of rows and columns, `row_length` is the number of
-// locations in a row, `per_location` the number of priors at each, and `deviation` the largest
-// distance of a prior's centre from its row and column: priors of several shapes at one location
-// differ by rounding. row_length = 0: no grid.
+// locations in a row, `per_location` the number of priors at each, and `deviation` what a
+// prior's centre is off its row and column at most. row_length = 0: no grid.
 struct Level {
   int64_t begin;
   int64_t size;
   int64_t row_length;
   int64_t per_location;
-  double deviation;
+  float deviation;
 };
 
 // Detection of the grid. It is a guess from where the first location and the first row end, and
@@ -46,25 +45,25 @@ NV_HD float row_of(const float* priors, const Level& level, int64_t r) {
   return centre(priors, level.begin + r * level.row_length * level.per_location).y;
 }
 
-// How far a prior's centre lies from its row and column, rounded up; huge where it is NaN.
-NV_HD float deviation_from(Point p, float column, float row) {
+// Whether a prior's centre lies on its row and column; false for NaN. Without branches, so that a
+// compiler can check several at a time.
+NV_HD bool is_in_place(Point p, float column, float row, float deviation) {
   const float dx = sub_rn(p.x, column), dy = sub_rn(p.y, row);
-  const float ax = dx < 0 ? -dx : dx, ay = dy < 0 ? -dy : dy;
-  const float larger = ax >= ay ? ax : (ay >= ax ? ay : 1e30f);
-  return mul_rn(larger, 1.000001f);
+  return (dx <= deviation) & (dx >= -deviation) & (dy <= deviation) & (dy >= -deviation);
 }
 
-// Half the distance of the first two rows or columns: priors farther than that from their places
-// are rather in no order, and a window would have to grow over all of them.
-NV_HD double largest_deviation(const float* priors, const Level& level) {
+// What priors may be off their places, as those of several shapes are by rounding: a small part of
+// the distance of the first two rows or columns. Farther off they are rather in no order, and a
+// window would have to grow over all of them.
+NV_HD float allowed_deviation(const float* priors, const Level& level) {
   const int64_t n = level.per_location, row_step = level.row_length * n;
   const Point first = centre(priors, level.begin);
-  double step = 1e30;
-  if (level.row_length > 1) step = double(centre(priors, level.begin + n).x) - first.x;
+  float step = 1e30f;
+  if (level.row_length > 1) step = sub_rn(centre(priors, level.begin + n).x, first.x);
   if (level.size > row_step) {
-    step = min_of(step, double(centre(priors, level.begin + row_step).y) - first.y);
+    step = min_of(step, sub_rn(centre(priors, level.begin + row_step).y, first.y));
   }
-  return 0.5 * step;
+  return step < 1e30f ? mul_rn(step, 1.0f / 64) : kSamePlace;
 }
 
 // The k nearest so far, sorted by (distance, prior index): the order that breaks ties alike on
@@ -156,7 +155,8 @@ NV_HD void search_window(
     if (nearest.count == nearest.capacity) {
       // Lower bounds on the distance to whatever was not visited: across the border of the window,
       // and along it where the target lies beside the grid.
-      const double d = level.deviation, x = target.x, y = target.y;
+      // A little more than the deviation, which was compared after a rounding.
+      const double d = level.deviation * 1.000001, x = target.x, y = target.y;
       // The last prior is itself up to d from its row and column.
       const double beside_x = max_of(max_of(low.x - d - x, x - 2 * d - high.x), 0.0);
       const double beside_y = max_of(max_of(low.y - d - y, y - 2 * d - high.y), 0.0);

@@ -26,27 +26,26 @@ Level describe_level(const float* priors, int64_t begin, int64_t size) {
   for (row = location; row < end && !leaves_row(priors, begin, row);) ++row;
   Level level = guess_grid(begin, size, location - begin, row - begin);
   if (level.row_length == 0) return level;
-  const int64_t n = level.per_location, rows = size / (level.row_length * n);
-  std::vector<float> columns(level.row_length);
-  bool in_order = true;
-  for (int64_t c = 0; c < level.row_length; ++c) {
-    columns[c] = column_of(priors, level, c);
-    in_order = in_order && (c == 0 || columns[c - 1] < columns[c]);
+  level.deviation = allowed_deviation(priors, level);
+  const int64_t row_step = level.row_length * level.per_location, rows = size / row_step;
+  std::vector<float> columns(row_step);
+  bool is_grid = true;
+  for (int64_t k = 0; k < row_step; ++k) {
+    const int64_t c = k / level.per_location;
+    columns[k] = column_of(priors, level, c);
+    if (k > 0 && c > 0 && k % level.per_location == 0) is_grid &= columns[k - 1] < columns[k];
   }
-  float deviation = 0;
-  const double largest = largest_deviation(priors, level);
-  const float* prior = priors + 4 * begin;
-  for (int64_t r = 0; r < rows && in_order && deviation <= largest; ++r) {
+  for (int64_t r = 0; r < rows && is_grid; ++r) {
     const float row_y = row_of(priors, level, r);
-    in_order = r == 0 || row_of(priors, level, r - 1) < row_y;
-    for (int64_t c = 0; c < level.row_length; ++c) {
-      for (int64_t j = 0; j < n; ++j, prior += 4) {
-        deviation = max_of(deviation, deviation_from(centre(prior, 0), columns[c], row_y));
-      }
+    is_grid = r == 0 || row_of(priors, level, r - 1) < row_y;
+    const float* row = priors + 4 * (begin + r * row_step);
+    int in_place = 1;
+    for (int64_t k = 0; k < row_step; ++k) {
+      in_place &= is_in_place(centre(row, k), columns[k], row_y, level.deviation);
     }
+    is_grid &= in_place != 0;
   }
-  level.deviation = deviation;
-  if (!in_order || deviation > largest) level.row_length = 0;
+  if (!is_grid) level.row_length = 0;
   return level;
 }
 

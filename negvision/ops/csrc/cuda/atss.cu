@@ -63,20 +63,18 @@ __global__ void describe_levels(
   row = block_min(row, scratch);
   Level level = guess_grid(begin, end - begin, location - begin, row - begin);
   if (level.row_length > 0) {
-    float deviation = 0;
+    level.deviation = allowed_deviation(own, level);
     const int64_t n = level.per_location, row_step = level.row_length * n;
+    bool is_grid = true;
     for (int64_t i = threadIdx.x; i < level.size; i += kThreads) {
       const int64_t r = i / row_step, c = i % row_step / n;
       const float column = column_of(own, level, c), row_y = row_of(own, level, r);
-      deviation = max_of(deviation, deviation_from(centre(own, begin + i), column, row_y));
+      is_grid &= is_in_place(centre(own, begin + i), column, row_y, level.deviation);
       // Rows and columns that are out of order make no grid either.
-      if (i < row_step && c > 0 && !(column_of(own, level, c - 1) < column)) deviation = 1e30f;
-      if (c == 0 && r > 0 && !(row_of(own, level, r - 1) < row_y)) deviation = 1e30f;
+      if (r == 0 && c > 0) is_grid &= column_of(own, level, c - 1) < column;
+      if (c == 0 && r > 0) is_grid &= row_of(own, level, r - 1) < row_y;
     }
-    // The bits of a non-negative float sort like its value.
-    const int64_t lowest = block_min(-int64_t(bits_of(deviation)), scratch);
-    level.deviation = float_of(uint32_t(-lowest));
-    if (level.deviation > largest_deviation(own, level)) level.row_length = 0;
+    if (block_min(is_grid, scratch) == 0) level.row_length = 0;
   }
   if (threadIdx.x == 0) levels[int64_t(blockIdx.y) * begins.count + l] = level;
 }
