@@ -234,6 +234,6 @@ class MaxIoUAssigner(MMDetMaxIoUAssigner):
 def _result(gt_inds: Tensor, max_overlaps: Tensor, gt_labels: Tensor) -> AssignResult:
     # A label in front for the priors that are not positive: no count of positives is needed, which
     # on CUDA would wait for the device.
-    padded = torch.cat([gt_labels.new_full((1,), -1), gt_labels])
+    padded = torch.nn.functional.pad(gt_labels, (1, 0), value=-1)
     labels = padded.index_select(0, gt_inds.clamp(min=0))
     return AssignResult(len(gt_labels), gt_inds, max_overlaps, labels=labels)

@@ -117,7 +117,7 @@ def atss_assign(
     compiled = is_compiled_for(priors.device.type)
     assign = torch.ops.negvision.atss_assign if compiled else fallback.atss_assign
     return assign(
-        priors.detach().float(),
+        _constant(priors),
         list(num_level_priors),
         gts,
         num_gts,
@@ -143,7 +143,12 @@ def _flattened(boxes: Sequence[Tensor], like: Tensor, name: str) -> tuple[Tensor
     if not boxes:
         return like.new_zeros((0, 4), dtype=torch.float32), []
     flat = torch.cat(list(boxes)) if len(boxes) > 1 else boxes[0]
-    return flat.detach().float(), [len(own) for own in boxes]
+    return _constant(flat), [len(own) for own in boxes]
+
+
+def _constant(values: Tensor) -> Tensor:
+    """In float32 and without a gradient; the tensor itself where it is so already."""
+    return (values.detach() if values.requires_grad else values).float()
 
 
 def _require_shape(
