@@ -1,7 +1,7 @@
 """ATSS assignment: mmdet's assigner against negvision's, through the public ``assign``.
 
 The priors are those of an 800 x 1344 image on five levels, 22,400 anchors. Both assigners run in
-turns in one process, mmdet's once a turn and negvision's eleven times, of which the first is not
+turns in one process, mmdet's once a turn and negvision's 31 times, of which the first is not
 counted and the median of the others is taken; then the median of the turns. Beside them stands the
 physical floor: the kernel alone on one thread (CPU).
 
@@ -152,7 +152,7 @@ def compare(batch: int, boxes: int, device: str, repeats: int) -> dict:
     different = int((pair["mmdet"]() != pair["negvision"]()).sum())
     # mmdet's runs leave cold caches and waking threads behind; the fast one is timed in groups,
     # each after one of mmdet's, and a group's median counts.
-    group = 10
+    group = 30
     runs: dict[str, list[float]] = {"mmdet": [], "negvision": []}
     synchronize = torch.cuda.synchronize if device != "cpu" else None
     for _ in range(repeats):

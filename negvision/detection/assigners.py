@@ -125,7 +125,8 @@ class ATSSAssigner(BaseAssigner):
             pred_boxes=predictions.get("bboxes"),
             pred_scores=predictions.get("scores"),
         )
-        return _result(gt_inds[0], max_overlaps[0], gt_instances.labels)
+        ignores = gt_instances_ignore is not None and self.ignore_iof_thr > 0
+        return _result(gt_inds[0], max_overlaps[0], gt_instances.labels, ignores)
 
     def assign_batch(
         self,
@@ -231,9 +232,11 @@ class MaxIoUAssigner(MMDetMaxIoUAssigner):
         return result
 
 
-def _result(gt_inds: Tensor, max_overlaps: Tensor, gt_labels: Tensor) -> AssignResult:
+def _result(
+    gt_inds: Tensor, max_overlaps: Tensor, gt_labels: Tensor, ignores: bool
+) -> AssignResult:
     # A label in front for the priors that are not positive: no count of positives is needed, which
     # on CUDA would wait for the device.
     padded = torch.nn.functional.pad(gt_labels, (1, 0), value=-1)
-    labels = padded.index_select(0, gt_inds.clamp(min=0))
+    labels = padded.index_select(0, gt_inds.clamp(min=0) if ignores else gt_inds)
     return AssignResult(len(gt_labels), gt_inds, max_overlaps, labels=labels)

@@ -126,7 +126,9 @@ def test_make_compiles_again_only_where_something_changed(clone, tools):
 
 @needs_make
 def test_make_help_names_every_target():
-    result = subprocess.run([MAKE, "help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        [MAKE, "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     shown = {line.split()[1] for line in result.stdout.splitlines()}
     assert shown == {"quickstart", "test", "lint", "bench", "gpu", "clean"}
 
