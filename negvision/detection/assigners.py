@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
 from mmdet.models.task_modules.assigners import MaxIoUAssigner as MMDetMaxIoUAssigner
 from mmdet.structures.bbox import get_box_tensor
@@ -117,7 +116,7 @@ class ATSSAssigner(BaseAssigner):
                 for name in ("bboxes", "scores")
                 if name in pred_instances
             }
-        gt_inds, max_overlaps = self.assign_batch(
+        gt_inds, max_overlaps, labels = self.assign_batch(
             get_box_tensor(pred_instances.priors),
             num_level_priors,
             [gt_instances],
@@ -125,8 +124,7 @@ class ATSSAssigner(BaseAssigner):
             pred_boxes=predictions.get("bboxes"),
             pred_scores=predictions.get("scores"),
         )
-        ignores = gt_instances_ignore is not None and self.ignore_iof_thr > 0
-        return _result(gt_inds[0], max_overlaps[0], gt_instances.labels, ignores)
+        return AssignResult(len(gt_instances), gt_inds[0], max_overlaps[0], labels=labels[0])
 
     def assign_batch(
         self,
@@ -137,7 +135,7 @@ class ATSSAssigner(BaseAssigner):
         valid: Tensor | None = None,
         pred_boxes: Tensor | None = None,
         pred_scores: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Assign the priors of all images of a batch in one operator call.
 
         Args:
@@ -150,7 +148,8 @@ class ATSSAssigner(BaseAssigner):
             pred_scores: Shape (B, A, C), with ``alpha``.
 
         Returns:
-            ``gt_inds`` and ``max_overlaps``, (B, A); see :func:`negvision.ops.atss_assign`.
+            ``gt_inds``, ``max_overlaps`` and ``labels``, (B, A); see
+            :func:`negvision.ops.atss_assign`.
 
         Raises:
             ValueError: As :meth:`assign`.
@@ -165,7 +164,6 @@ class ATSSAssigner(BaseAssigner):
             dynamic = {
                 "pred_boxes": get_box_tensor(pred_boxes),
                 "pred_scores": pred_scores,
-                "gt_labels": [gt.labels for gt in batch_gt_instances],
                 "alpha": self.alpha,
             }
         ignored = None
@@ -182,6 +180,7 @@ class ATSSAssigner(BaseAssigner):
             valid=valid,
             ignore_boxes=ignored,
             ignore_iof_thr=self.ignore_iof_thr,
+            gt_labels=[gt.labels for gt in batch_gt_instances],
             **dynamic,
         )
 
@@ -230,13 +229,3 @@ class MaxIoUAssigner(MMDetMaxIoUAssigner):
             result.gt_inds[outside] = 0
             result.labels[outside] = -1
         return result
-
-
-def _result(
-    gt_inds: Tensor, max_overlaps: Tensor, gt_labels: Tensor, ignores: bool
-) -> AssignResult:
-    # A label in front for the priors that are not positive: no count of positives is needed, which
-    # on CUDA would wait for the device.
-    padded = torch.nn.functional.pad(gt_labels, (1, 0), value=-1)
-    labels = padded.index_select(0, gt_inds.clamp(min=0) if ignores else gt_inds)
-    return AssignResult(len(gt_labels), gt_inds, max_overlaps, labels=labels)

@@ -19,7 +19,8 @@ def register() -> None:
 
 def _fake_atss_assign(priors, num_level_priors, gt_boxes, num_gts, *_):
     shape = (len(num_gts), priors.shape[1])
-    return priors.new_empty(shape, dtype=torch.int64), priors.new_empty(shape)
+    gt_inds = priors.new_empty(shape, dtype=torch.int64)
+    return gt_inds, priors.new_empty(shape), torch.empty_like(gt_inds)
 
 
 def _fake_pairwise(boxes1, boxes2, mode, eps):

@@ -22,7 +22,7 @@ def atss_assign(
     pred_scores: Tensor | None = None,
     gt_labels: Sequence[Tensor] | None = None,
     alpha: float = 1.0,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Choose the positive priors of every box of every image (ATSS).
 
     For each box and each level, the ``topk`` priors whose centres are nearest to the box centre
@@ -54,13 +54,14 @@ def atss_assign(
             (Chen et al., ACM MM 2021, section 3.3): the overlap of a candidate is then
             ``sigmoid(score) ** (1 - alpha) * IoU(prediction, box) ** alpha``.
         pred_scores: Shape (B, A, C), logits; with ``pred_boxes``.
-        gt_labels: One tensor (G_i,) of int64 an image; with ``pred_boxes``.
+        gt_labels: One tensor (G_i,) of int64 an image; None: all are 0. Needed with ``pred_boxes``,
+            for which a box whose label is none of the C classes claims nothing.
         alpha: See ``pred_boxes``; in [0, 1].
 
     Returns:
         ``gt_inds``, (B, A) int64: i + 1 for a positive of the image's box i, 0 for a negative, -1
         for a prior that took no part. ``max_overlaps``, (B, A) float32: the overlap of a positive
-        with its box, 0 elsewhere.
+        with its box, 0 elsewhere. ``labels``, (B, A) int64: that of a positive's box, -1 elsewhere.
 
     Raises:
         ValueError: Arguments that do not fit together; names the expected and the given shape.
@@ -73,12 +74,12 @@ def atss_assign(
     Example:
         >>> corners = torch.tensor([[x, y] for y in range(0, 32, 8) for x in range(0, 32, 8)])
         >>> priors = torch.cat([corners, corners + 16], 1).float()
-        >>> gt_inds, overlaps = atss_assign(
+        >>> gt_inds, overlaps, labels = atss_assign(
         ...     priors, [16], [torch.tensor([[8.0, 8.0, 24.0, 24.0]]), torch.zeros(0, 4)])
         >>> gt_inds[0].nonzero().flatten().tolist(), gt_inds[1].any().item()
         ([5], False)
-        >>> overlaps[0, 5].item()
-        1.0
+        >>> overlaps[0, 5].item(), labels[0, 5].item()
+        (1.0, 0)
     """
     num_images = len(gt_boxes)
     if priors.dim() == 2:
@@ -103,6 +104,11 @@ def atss_assign(
             raise ValueError(f"ignore_boxes are of {len(ignore_boxes)} images, not {num_images}")
         ignored, num_ignored = _flattened(ignore_boxes, priors, "ignore_boxes")
     labels = None
+    if gt_labels is not None:
+        if len(gt_labels) != num_images:
+            raise ValueError(f"gt_labels are of {len(gt_labels)} images, not {num_images}")
+        labels = _joined(gt_labels, gts).long()
+        _require_shape(labels, (len(gts),), "gt_labels", priors)
     if pred_boxes is not None:
         if pred_scores is None or gt_labels is None:
             raise ValueError("pred_boxes need pred_scores and gt_labels beside them")
@@ -110,8 +116,6 @@ def atss_assign(
             raise ValueError(f"alpha must lie in [0, 1], got {alpha}")
         _require_shape(pred_boxes, (num_images, num_priors, 4), "pred_boxes", priors)
         _require_shape(pred_scores, (num_images, num_priors, None), "pred_scores", priors)
-        labels = torch.cat(list(gt_labels)).long() if num_images else gts.new_zeros(0).long()
-        _require_shape(labels, (len(gts),), "gt_labels", priors)
         pred_boxes, pred_scores = pred_boxes.detach().float(), pred_scores.detach().float()
 
     compiled = is_compiled_for(priors.device.type)
@@ -142,8 +146,13 @@ def _flattened(boxes: Sequence[Tensor], like: Tensor, name: str) -> tuple[Tensor
             raise ValueError(f"{name}[{i}] are on {own.device}, the priors on {like.device}")
     if not boxes:
         return like.new_zeros((0, 4), dtype=torch.float32), []
-    flat = torch.cat(list(boxes)) if len(boxes) > 1 else boxes[0]
-    return _constant(flat), [len(own) for own in boxes]
+    return _constant(_joined(boxes, like)), [len(own) for own in boxes]
+
+
+def _joined(tensors: Sequence[Tensor], like: Tensor) -> Tensor:
+    if not tensors:
+        return like.new_zeros(0)
+    return torch.cat(list(tensors)) if len(tensors) > 1 else tensors[0]
 
 
 def _constant(values: Tensor) -> Tensor:
@@ -154,10 +163,10 @@ def _constant(values: Tensor) -> Tensor:
 def _require_shape(
     tensor: Tensor, expected: tuple[int | None, ...], name: str, like: Tensor | None = None
 ) -> None:
-    fits = tensor.dim() == len(expected) and all(
-        want in (None, have) for want, have in zip(expected, tensor.shape, strict=True)
-    )
-    if not fits:
+    shape = tensor.shape
+    if len(shape) != len(expected) or any(
+        want is not None and want != have for want, have in zip(expected, shape, strict=True)
+    ):
         shown = ", ".join("*" if size is None else str(size) for size in expected)
         raise ValueError(f"{name} must have shape ({shown}), got {tuple(tensor.shape)}")
     if like is not None and tensor.device != like.device:

@@ -65,13 +65,16 @@ def atss_assign(
     pred_scores: Tensor | None,
     gt_labels: Tensor | None,
     alpha: float,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """See :func:`negvision.ops.atss.atss_assign`; arguments as of the compiled operator."""
     shape = (len(num_gts), priors.shape[1])
     gt_inds = torch.zeros(shape, dtype=torch.int64, device=priors.device)
     max_overlaps = torch.zeros(shape, dtype=torch.float32, device=priors.device)
+    labels_of = torch.full_like(gt_inds, -1)
     gts = gt_boxes.split(num_gts)
-    labels = gt_labels.split(num_gts) if gt_labels is not None else [None] * len(num_gts)
+    if gt_labels is None:
+        gt_labels = torch.zeros(len(gt_boxes), dtype=torch.int64, device=priors.device)
+    labels = gt_labels.split(num_gts)
     ignored = ignore_boxes.split(num_ignored) if ignore_boxes is not None else None
     for image, (gt, label) in enumerate(zip(gts, labels, strict=True)):
         own = priors[image if len(priors) > 1 else 0]
@@ -88,7 +91,10 @@ def atss_assign(
         taken = claims > 0
         gt_inds[image] = torch.where(taken, _claim_box(claims) + 1, candidate.long() - 1)
         max_overlaps[image] = torch.where(taken, _claim_overlap(claims), 0.0)
-    return gt_inds, max_overlaps
+        if len(label):
+            choice = torch.where(taken, _claim_box(claims), 0)
+            labels_of[image] = torch.where(taken, label[choice], -1)
+    return gt_inds, max_overlaps, labels_of
 
 
 def _claims(priors, num_level_priors, gt, topk, candidate, predicted) -> Tensor:

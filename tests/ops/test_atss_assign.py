@@ -24,11 +24,15 @@ def check(priors, counts, gt, **kwargs):
             "gt_labels": [labels],
             "alpha": alpha,
         }
-    got = atss_assign(priors, counts, [gt], kwargs.get("topk", 9), **named)
+    # A label of its own for each box, unless the predictions want them in a range.
+    named.setdefault("gt_labels", [torch.arange(len(gt)) * 7 + 3])
+    inds, overlaps, labels = atss_assign(priors, counts, [gt], kwargs.get("topk", 9), **named)
     want = oracle(priors, counts, gt, **kwargs)
-    assert torch.equal(got[0][0], want[0])
-    assert torch.equal(got[1][0], want[1])
-    return got[0][0]
+    assert torch.equal(inds[0], want[0])
+    assert torch.equal(overlaps[0], want[1])
+    padded = torch.cat([torch.tensor([-1]), named["gt_labels"][0]])
+    assert torch.equal(labels[0], padded[inds[0].clamp(min=0)])
+    return inds[0]
 
 
 @pytest.mark.parametrize("make", [random_boxes, integer_boxes])
@@ -39,6 +43,18 @@ def test_grids(seed, make):
     priors, counts = grid(height, width, strides=(8, 16, 32, 64))
     positive = check(priors, counts, make(g, 12, height, width)) > 0
     assert positive.any()
+
+
+@pytest.mark.parametrize("step", [0, 1, 3])
+@pytest.mark.parametrize("topk", [1, 8, 9, 10, 16, 17])
+def test_centres_on_between_and_beside_the_priors_of_small_grids(topk, step):
+    """Where windows are chosen and clamped, and where distances tie or all but tie."""
+    for height, width in ((32, 32), (32, 40), (40, 56)):
+        priors, counts = grid(height, width, strides=(8,))
+        x = torch.arange(-12.0, width + 14, 2)
+        y = torch.arange(-12.0, height + 14, 2)
+        centre = torch.cartesian_prod(x, y) + step * 2.0**-18
+        check(priors, counts, torch.cat([centre - 20, centre + 20], 1), topk=topk)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +163,7 @@ def test_predictions_and_crowds_that_are_not_finite():
         crowd = torch.tensor([[value, 0, 50, 50], [0, 0, 50, value]])
         spoilt = priors.clone()
         spoilt[::4, 0] = float("nan")
-        inds, _ = atss_assign(spoilt, counts, [gt], ignore_boxes=[crowd], ignore_iof_thr=0.5)
+        inds, *_ = atss_assign(spoilt, counts, [gt], ignore_boxes=[crowd], ignore_iof_thr=0.5)
         assert (inds[0, ::4] == 0).all()
 
 

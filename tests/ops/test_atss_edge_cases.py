@@ -17,7 +17,7 @@ def boxes(*rows):
 
 def test_no_boxes_make_all_priors_negative():
     priors, counts = grid(64, 64)
-    inds, overlaps = atss_assign(priors, counts, [boxes(), boxes()])
+    inds, overlaps, _ = atss_assign(priors, counts, [boxes(), boxes()])
     assert inds.shape == overlaps.shape == (2, len(priors))
     assert inds.dtype == torch.int64 and overlaps.dtype == torch.float32
     assert not inds.any() and not overlaps.any()
@@ -25,23 +25,23 @@ def test_no_boxes_make_all_priors_negative():
 
 @pytest.mark.parametrize("counts", [[], [0], [0, 0, 0]])
 def test_no_anchors_give_an_empty_result(counts):
-    inds, overlaps = atss_assign(torch.zeros(0, 4), counts, [boxes([0, 0, 8, 8]), boxes()])
+    inds, overlaps, _ = atss_assign(torch.zeros(0, 4), counts, [boxes([0, 0, 8, 8]), boxes()])
     assert inds.shape == overlaps.shape == (2, 0) and inds.dtype == torch.int64
 
 
 def test_no_images():
     priors, counts = grid(64, 64)
-    inds, overlaps = atss_assign(priors, counts, [])
+    inds, overlaps, _ = atss_assign(priors, counts, [])
     assert inds.shape == overlaps.shape == (0, len(priors))
 
 
 def test_no_images_with_priors_of_their_own():
-    inds, overlaps = atss_assign(torch.zeros(0, 64, 4), [64], [])
+    inds, overlaps, _ = atss_assign(torch.zeros(0, 64, 4), [64], [])
     assert inds.shape == overlaps.shape == (0, 64)
 
 
 def test_one_candidate_has_no_deviation_and_is_not_positive():
-    inds, _ = atss_assign(boxes([0, 0, 8, 8]), [1], [boxes([0, 0, 8, 8])])
+    inds, *_ = atss_assign(boxes([0, 0, 8, 8]), [1], [boxes([0, 0, 8, 8])])
     assert inds.tolist() == [[0]]
 
 
@@ -56,8 +56,8 @@ def test_two_candidates_are_positive_only_with_equal_overlaps():
 def test_level_with_fewer_anchors_than_k_and_level_with_none():
     priors, counts = grid(48, 48, strides=(8, 16, 32))  # 36, 9 and 4 priors
     gt = boxes([4, 4, 40, 40])
-    inds, _ = atss_assign(priors, [36, 0, 9, 0, 4], [gt])
-    without_empty, _ = atss_assign(priors, counts, [gt])
+    inds, *_ = atss_assign(priors, [36, 0, 9, 0, 4], [gt])
+    without_empty, *_ = atss_assign(priors, counts, [gt])
     assert inds.any() and torch.equal(inds, without_empty)
 
 
@@ -79,8 +79,8 @@ def test_level_with_fewer_anchors_than_k_and_level_with_none():
 def test_degenerate_boxes_never_crash_and_never_match(name, box):
     priors, counts = grid(64, 64)
     proper = [8.0, 8.0, 40.0, 40.0]
-    inds, overlaps = atss_assign(priors, counts, [boxes(box, proper, box)])
-    alone, _ = atss_assign(priors, counts, [boxes(proper)])
+    inds, overlaps, _ = atss_assign(priors, counts, [boxes(box, proper, box)])
+    alone, *_ = atss_assign(priors, counts, [boxes(proper)])
     assert (inds != 1).all() and (inds != 3).all() and overlaps.isfinite().all()
     assert torch.equal(inds == 2, alone == 1) and alone.any()
 
@@ -91,7 +91,7 @@ def test_ignored_anchors_take_no_part_in_candidate_selection():
     gt = boxes([0, 0, 8.5, 8.5])
     assert atss_assign(priors, [4], [gt])[0].tolist() == [[1, 0, 0, 0]]
     crowd = [boxes([0, 0, 8, 8])]
-    inds, _ = atss_assign(priors, [4], [gt], ignore_boxes=crowd, ignore_iof_thr=0.5)
+    inds, *_ = atss_assign(priors, [4], [gt], ignore_boxes=crowd, ignore_iof_thr=0.5)
     assert inds[0, 0] == -1
 
 
@@ -114,7 +114,7 @@ def test_ties_in_distance_are_taken_in_the_order_of_indices():
     # Nine places, and the box centre at equal distance from several priors beyond the eighth.
     priors, counts = grid(80, 80, strides=(8,), scale=2)
     gt = boxes([24, 24, 56, 56])  # centre (40, 40) on a prior: 1 + 4 + 4 are nearest, then 4 tie
-    inds, _ = atss_assign(priors, counts, [gt], topk=10)
+    inds, *_ = atss_assign(priors, counts, [gt], topk=10)
     tied = [i for i, p in enumerate(priors.tolist())
             if (p[0] + p[2] - 80) ** 2 + (p[1] + p[3] - 80) ** 2 == 4 * 16**2]  # fmt: skip
     ten = sorted(
@@ -127,7 +127,7 @@ def test_ties_in_distance_are_taken_in_the_order_of_indices():
     assert len(tied) == 4 and set(tied) & set(ten) == {min(tied)}
     chosen = torch.zeros(1, len(priors), dtype=torch.bool)
     chosen[0, ten] = True
-    limited, _ = atss_assign(priors, counts, [gt], topk=10, valid=chosen)
+    limited, *_ = atss_assign(priors, counts, [gt], topk=10, valid=chosen)
     assert torch.equal(inds > 0, limited > 0)
 
 
@@ -139,7 +139,7 @@ def test_bit_equal_overlaps_pass_their_own_threshold():
         low = torch.tensor([[x, y] for x in (1.0, 2.0, 3.0) for y in (1.0, 2.0, 3.0)])
         priors = torch.cat([low, low + 7], 1)
         gt = boxes([0, 0, 0.37 * size + 11, 0.53 * size + 11])
-        inds, overlaps = atss_assign(priors, [9], [gt])
+        inds, overlaps, _ = atss_assign(priors, [9], [gt])
         assert (inds == 1).all()
         naive = overlaps[0].mean() + overlaps[0].std()
         rounded_above += int(naive > overlaps[0, 0])
@@ -150,7 +150,7 @@ def test_equal_overlaps_of_two_boxes_go_to_the_lower_index():
     priors, counts = grid(64, 64, strides=(8,), scale=4)
     gt = boxes([10, 9, 41, 52])
     other = boxes([2, 2, 30, 31])
-    inds, _ = atss_assign(priors, counts, [torch.cat([other, gt, gt, gt])])
+    inds, *_ = atss_assign(priors, counts, [torch.cat([other, gt, gt, gt])])
     assert set(inds.unique().tolist()) == {0, 1, 2}
 
 
@@ -158,7 +158,7 @@ def test_claims_go_to_the_highest_overlap():
     priors = boxes([0, 0, 16, 16], [16, 0, 32, 16], [0, 16, 16, 32], [16, 16, 32, 32])
     loose, tight = boxes([0, 0, 18, 18]), boxes([0, 0, 16.5, 16])
     for first, second, winner in ((loose, tight, 2), (tight, loose, 1)):
-        inds, overlaps = atss_assign(priors, [4], [torch.cat([first, second])])
+        inds, overlaps, _ = atss_assign(priors, [4], [torch.cat([first, second])])
         assert inds.tolist() == [[winner, 0, 0, 0]]
         assert overlaps[0, 0].item() == pytest.approx(256 / 264)
 
@@ -177,7 +177,7 @@ def test_centre_must_lie_more_than_a_hundredth_of_a_pixel_inside(side):
     ):
         gt = boxes([-9, -9, 9, 9])
         gt[0, side] = sign * margin
-        inds, _ = atss_assign(priors, [2], [gt])
+        inds, *_ = atss_assign(priors, [2], [gt])
         assert inds.tolist() == [[int(inside)] * 2]
 
 
@@ -185,15 +185,17 @@ def test_centre_must_lie_more_than_a_hundredth_of_a_pixel_inside(side):
 def test_other_dtypes_are_computed_in_float32(dtype):
     priors, counts = grid(128, 128, strides=(8, 16))
     gt = boxes([13, 9, 71, 50], [40, 40, 120, 104])
-    inds, overlaps = atss_assign(priors.to(dtype), counts, [gt.to(dtype)])
-    want_inds, want_overlaps = atss_assign(priors.to(dtype).float(), counts, [gt.to(dtype).float()])
+    inds, overlaps, _ = atss_assign(priors.to(dtype), counts, [gt.to(dtype)])
+    want_inds, want_overlaps, _ = atss_assign(
+        priors.to(dtype).float(), counts, [gt.to(dtype).float()]
+    )
     assert torch.equal(inds, want_inds) and torch.equal(overlaps, want_overlaps)
     assert inds.any() and overlaps.dtype == torch.float32
 
 
 def test_overlaps_are_zero_where_not_positive():
     priors, counts = grid(128, 128)
-    inds, overlaps = atss_assign(priors, counts, [boxes([13, 9, 71, 50])])
+    inds, overlaps, _ = atss_assign(priors, counts, [boxes([13, 9, 71, 50])])
     assert ((overlaps > 0) == (inds > 0)).all() and inds.any()
 
 
@@ -201,7 +203,7 @@ def test_unknown_labels_match_nothing():
     priors, counts = grid(64, 64)
     gt = boxes([8, 8, 40, 40])
     for label in (-1, 3, 10**9):
-        inds, _ = atss_assign(
+        inds, *_ = atss_assign(
             priors, counts, [gt], pred_boxes=priors[None], alpha=0.5,
             pred_scores=torch.zeros(1, len(priors), 3), gt_labels=[torch.tensor([label])],
         )  # fmt: skip
@@ -252,6 +254,7 @@ P, C = grid(64, 64, strides=(8,))
             {"pred_boxes": P[None], "pred_scores": P[None], "gt_labels": [torch.zeros(2)]},
             r"gt_labels must have shape \(1\), got \(2,\)",
         ),
+        ({"gt_labels": []}, "gt_labels are of 0 images, not 1"),
     ],
 )  # fmt: skip
 def test_wrong_calls_are_told_what_was_expected(arguments, message):

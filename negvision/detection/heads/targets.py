@@ -54,7 +54,7 @@ def dense_targets(
     priors = torch.cat(list(level_priors))
     counts = [len(level) for level in level_priors]
     if hasattr(assigner, "assign_batch"):
-        gt_inds, _ = assigner.assign_batch(
+        gt_inds, *_ = assigner.assign_batch(
             priors, counts, batch_gt_instances, batch_gt_instances_ignore, valid=valid
         )
     else:

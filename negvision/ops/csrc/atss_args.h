@@ -106,16 +106,21 @@ struct AtssArgs {
           "atss_assign: num_ignored must have ", num_images, " counts that add up to ",
           ignore_boxes->size(0));
     }
+    if (gt_labels_in) {
+      check_device(*gt_labels_in, priors, "gt_labels");
+      gt_labels = torch::stable::contiguous(*gt_labels_in);
+      STD_TORCH_CHECK(
+          gt_labels->scalar_type() == ScalarType::Long && gt_labels->numel() == gt_boxes.size(0),
+          "atss_assign: gt_labels must be int64, one for each of ", gt_boxes.size(0), " boxes");
+    }
     if (pred_boxes_in) {
       STD_TORCH_CHECK(
           pred_scores_in && gt_labels_in,
           "atss_assign: pred_boxes need pred_scores and gt_labels beside them");
       check_device(*pred_boxes_in, priors, "pred_boxes");
       check_device(*pred_scores_in, priors, "pred_scores");
-      check_device(*gt_labels_in, priors, "gt_labels");
       pred_boxes = torch::stable::contiguous(*pred_boxes_in);
       pred_scores = torch::stable::contiguous(*pred_scores_in);
-      gt_labels = torch::stable::contiguous(*gt_labels_in);
       check_float_boxes(*pred_boxes, "pred_boxes");
       STD_TORCH_CHECK(
           pred_boxes->dim() == 3 && pred_boxes->size(0) == num_images &&
@@ -124,9 +129,6 @@ struct AtssArgs {
               pred_scores->scalar_type() == ScalarType::Float,
           "atss_assign: pred_boxes and pred_scores must be float32 of shape (", num_images, ", ",
           num_priors, ", 4 or C)");
-      STD_TORCH_CHECK(
-          gt_labels->scalar_type() == ScalarType::Long && gt_labels->numel() == gt_boxes.size(0),
-          "atss_assign: gt_labels must be int64, one for each of ", gt_boxes.size(0), " boxes");
       num_classes = pred_scores->size(2);
     }
   }

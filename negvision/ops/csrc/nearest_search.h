@@ -115,31 +115,64 @@ NV_HD int64_t guess_position(float first, float last, int64_t count, float x) {
   return at >= float(count) ? count - 1 : int64_t(at);
 }
 
+// Columns c0 to c1 and rows r0 to r1 of a grid, all inclusive.
+struct Window {
+  int64_t c0, c1, r0, r1;
+};
+
+// Whether no prior outside of the window can be as near as `worst`: lower bounds on the distance to
+// them, across the border of the window, and along it where the target lies beside the grid.
+NV_HD bool holds_nearest(
+    const float* priors, const Level& level, Point target, const Window& window, float worst) {
+  const int64_t n = level.per_location, columns = level.row_length, row_step = columns * n;
+  const int64_t rows = level.size / row_step;
+  if (window.c0 == 0 && window.r0 == 0 && window.c1 == columns - 1 && window.r1 == rows - 1) {
+    return true;
+  }
+  const Point low = centre(priors, level.begin), high = centre(priors, level.begin + level.size - 1);
+  // A little more than the deviation, which was compared after a rounding.
+  const double d = level.deviation * 1.000001, x = target.x, y = target.y;
+  // The last prior is itself up to d from its row and column.
+  const double beside_x = max_of(max_of(low.x - d - x, x - 2 * d - high.x), 0.0);
+  const double beside_y = max_of(max_of(low.y - d - y, y - 2 * d - high.y), 0.0);
+  double dx = 1e150, dy = 1e150;
+  if (window.c0 > 0) dx = min_of(dx, x - column_of(priors, level, window.c0 - 1) - d);
+  if (window.c1 < columns - 1) dx = min_of(dx, column_of(priors, level, window.c1 + 1) - x - d);
+  if (window.r0 > 0) dy = min_of(dy, y - row_of(priors, level, window.r0 - 1) - d);
+  if (window.r1 < rows - 1) dy = min_of(dy, row_of(priors, level, window.r1 + 1) - y - d);
+  dx = max_of(dx, 0.0);
+  dy = max_of(dy, 0.0);
+  const double bound = min_of(dx * dx + beside_y * beside_y, dy * dy + beside_x * beside_x);
+  // A computed squared distance is low by three roundings of 2^-24 at most, which the factor
+  // covers; near 0 it may underflow.
+  return bound > 1e-18 && double(worst) < bound * (1.0 - 4e-7);
+}
+
 // Searches a window round the target and widens it until no unvisited row or column can hold a
 // nearer prior, or one equally near with a lower index.
 NV_HD void search_window(
     const float* priors, const uint8_t* state, const Level& level, Point target, Nearest& nearest) {
   const int64_t n = level.per_location;
   const int64_t columns = level.row_length;
-  const int64_t rows = level.size / (columns * n);
   const int64_t row_step = columns * n;
-  const int64_t last = level.begin + level.size - 1;
-  const Point low = centre(priors, level.begin), high = centre(priors, last);
+  const int64_t rows = level.size / row_step;
+  const Point low = centre(priors, level.begin), high = centre(priors, level.begin + level.size - 1);
   const int64_t col = guess_position(low.x, high.x, columns, target.x);
   const int64_t row = guess_position(low.y, high.y, rows, target.y);
 
   int64_t radius = 1;
   while ((2 * radius + 1) * (2 * radius + 1) * n < nearest.capacity) ++radius;
 
-  int64_t c0 = col, c1 = col - 1, r0 = row, r1 = row - 1;  // the visited rectangle, empty so far
+  Window visited{col, col - 1, row, row - 1};  // empty so far
   while (true) {
-    const int64_t nc0 = max_of(col - radius, int64_t(0)), nc1 = min_of(col + radius, columns - 1);
-    const int64_t nr0 = max_of(row - radius, int64_t(0)), nr1 = min_of(row + radius, rows - 1);
-    for (int64_t r = nr0; r <= nr1; ++r) {
-      const bool row_was_visited = r >= r0 && r <= r1;
-      for (int64_t c = nc0; c <= nc1; ++c) {
-        if (row_was_visited && c == c0) {
-          c = c1;
+    const Window next{
+        max_of(col - radius, int64_t(0)), min_of(col + radius, columns - 1),
+        max_of(row - radius, int64_t(0)), min_of(row + radius, rows - 1)};
+    for (int64_t r = next.r0; r <= next.r1; ++r) {
+      const bool row_was_visited = r >= visited.r0 && r <= visited.r1;
+      for (int64_t c = next.c0; c <= next.c1; ++c) {
+        if (row_was_visited && c == visited.c0) {
+          c = visited.c1;
           continue;
         }
         const int64_t first = level.begin + r * row_step + c * n;
@@ -149,32 +182,12 @@ NV_HD void search_window(
         }
       }
     }
-    c0 = nc0, c1 = nc1, r0 = nr0, r1 = nr1;
-    const bool all = c0 == 0 && r0 == 0 && c1 == columns - 1 && r1 == rows - 1;
+    visited = next;
+    const bool all = next.c0 == 0 && next.r0 == 0 && next.c1 == columns - 1 && next.r1 == rows - 1;
     if (all) return;
-    if (nearest.count == nearest.capacity) {
-      // Lower bounds on the distance to whatever was not visited: across the border of the window,
-      // and along it where the target lies beside the grid.
-      // A little more than the deviation, which was compared after a rounding.
-      const double d = level.deviation * 1.000001, x = target.x, y = target.y;
-      // The last prior is itself up to d from its row and column.
-      const double beside_x = max_of(max_of(low.x - d - x, x - 2 * d - high.x), 0.0);
-      const double beside_y = max_of(max_of(low.y - d - y, y - 2 * d - high.y), 0.0);
-      double dx = 1e150, dy = 1e150;
-      if (c0 > 0) dx = min_of(dx, x - centre(priors, level.begin + (c0 - 1) * n).x - d);
-      if (c1 < columns - 1) {
-        dx = min_of(dx, centre(priors, level.begin + (c1 + 1) * n).x - x - d);
-      }
-      if (r0 > 0) dy = min_of(dy, y - centre(priors, level.begin + (r0 - 1) * row_step).y - d);
-      if (r1 < rows - 1) {
-        dy = min_of(dy, centre(priors, level.begin + (r1 + 1) * row_step).y - y - d);
-      }
-      dx = max_of(dx, 0.0);
-      dy = max_of(dy, 0.0);
-      const double bound = min_of(dx * dx + beside_y * beside_y, dy * dy + beside_x * beside_x);
-      // A computed squared distance is low by three roundings of 2^-24 at most, which the factor
-      // covers; near 0 it may underflow.
-      if (bound > 1e-18 && double(nearest.worst) < bound * (1.0 - 4e-7)) return;
+    if (nearest.count == nearest.capacity &&
+        holds_nearest(priors, level, target, visited, nearest.worst)) {
+      return;
     }
     ++radius;
   }

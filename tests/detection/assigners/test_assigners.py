@@ -100,9 +100,9 @@ def test_images_without_crowds_among_others_with_some():
     assigner = ATSSAssigner(ignore_iof_thr=0.5)
     gts = [truth([10, 9, 41, 44])] * 2
     crowd = InstanceData(bboxes=torch.tensor([[-500.0, -500.0, 500.0, 500.0]]))
-    inds, _ = assigner.assign_batch(grid(), [64], gts, [None, crowd])
+    inds, *_ = assigner.assign_batch(grid(), [64], gts, [None, crowd])
     assert (inds[0] >= 0).all() and (inds[1] == -1).all()
-    inds, _ = assigner.assign_batch(grid(), [64], gts, [None, None])
+    inds, *_ = assigner.assign_batch(grid(), [64], gts, [None, None])
     assert (inds >= 0).all() and inds.any()
 
 

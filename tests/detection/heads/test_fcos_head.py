@@ -36,7 +36,7 @@ def atss_targets(model: ATSSFCOSHead, points, gts):
     """Labels and distances of mmdet's form, by our operator."""
     squares = model.assignment_priors(SHAPES, "cpu")
     counts = [len(level) for level in squares]
-    inds, _ = atss_assign(torch.cat(squares), counts, [gt.bboxes for gt in gts])
+    inds, *_ = atss_assign(torch.cat(squares), counts, [gt.bboxes for gt in gts])
     flat = torch.cat(points)
     labels, distances = [], []
     for row, gt in zip(inds, gts, strict=True):

@@ -1,12 +1,13 @@
 // ATSS assignment on the CPU: threads take boxes, and claims on priors meet in an atomic maximum.
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include <torch/csrc/stable/library.h>
 
 #include "atss_args.h"
 #include "nearest_search.h"
+#include "nearest_window.h"
+#include "vectorize.h"
 
 namespace negvision {
 namespace {
@@ -18,6 +19,38 @@ using torch::stable::parallel_for;
 constexpr int64_t kDistancesPerTask = 1 << 18;
 constexpr int64_t kPriorsPerTask = 1 << 17;
 constexpr int64_t kDistancesInWindow = 64;
+
+// Whether every prior of a row has the x of the one above it in the first row and the y of the first
+// one in its own, bit for bit, as in grids that were made by adding shifts. Then the row is in place
+// where the first one is.
+NV_VECTORIZED static bool repeats_first_row(const float* row, const float* first_row, int64_t count) {
+  // Bits of two priors. Written out, since compilers choose to transpose them.
+  typedef uint32_t Pair __attribute__((vector_size(32)));
+  constexpr Pair x_only = {~0u, 0, ~0u, 0, ~0u, 0, ~0u, 0};
+  Pair y_of_row, here, above, differing = {};
+  for (int i = 0; i < 8; ++i) y_of_row[i] = i % 2 ? bits_of(row[i % 4]) : 0;
+  int64_t k = 0;
+  for (; k + 2 <= count; k += 2) {
+    __builtin_memcpy(&here, row + 4 * k, sizeof(Pair));
+    __builtin_memcpy(&above, first_row + 4 * k, sizeof(Pair));
+    differing |= here ^ ((above & x_only) | y_of_row);
+  }
+  uint32_t any = 0;
+  for (int i = 0; i < 8; ++i) any |= differing[i];
+  for (int64_t i = 4 * k; i < 4 * count; ++i) {
+    any |= bits_of(row[i]) ^ bits_of(i % 2 ? row[i % 4] : first_row[i]);
+  }
+  return any == 0;
+}
+
+bool row_is_in_place(
+    const float* row, const float* columns, int64_t count, float row_y, float deviation) {
+  int in_place = 1;
+  for (int64_t k = 0; k < count; ++k) {
+    in_place &= is_in_place(centre(row, k), columns[k], row_y, deviation);
+  }
+  return in_place != 0;
+}
 
 Level describe_level(const float* priors, int64_t begin, int64_t size) {
   const int64_t end = begin + size;
@@ -35,16 +68,18 @@ Level describe_level(const float* priors, int64_t begin, int64_t size) {
     columns[k] = column_of(priors, level, c);
     if (k > 0 && c > 0 && k % level.per_location == 0) is_grid &= columns[k - 1] < columns[k];
   }
+  const float* first_row = priors + 4 * begin;
+  bool is_exact =
+      row_is_in_place(first_row, columns.data(), row_step, row_of(priors, level, 0), 0);
   for (int64_t r = 0; r < rows && is_grid; ++r) {
     const float row_y = row_of(priors, level, r);
+    const float* row = first_row + 4 * r * row_step;
     is_grid = r == 0 || row_of(priors, level, r - 1) < row_y;
-    const float* row = priors + 4 * (begin + r * row_step);
-    int in_place = 1;
-    for (int64_t k = 0; k < row_step; ++k) {
-      in_place &= is_in_place(centre(row, k), columns[k], row_y, level.deviation);
-    }
-    is_grid &= in_place != 0;
+    if (r > 0 && repeats_first_row(row, first_row, row_step)) continue;
+    is_exact &= r == 0;
+    is_grid &= row_is_in_place(row, columns.data(), row_step, row_y, level.deviation);
   }
+  if (is_exact) level.deviation = 0;
   if (!is_grid) level.row_length = 0;
   return level;
 }
@@ -104,9 +139,35 @@ void raise_to(uint64_t* key, uint64_t claim) {
 struct Candidates {
   std::vector<float> distance, overlap;
   std::vector<int64_t> index;
+  std::vector<Box<float>> box;
   explicit Candidates(int64_t capacity)
-      : distance(capacity), overlap(capacity), index(capacity) {}
+      : distance(capacity), overlap(capacity), index(capacity + kWindowSize), box(capacity) {}
 };
+
+// The IoU of the chosen priors with one box: gathered first, so that several are computed at a time.
+NV_VECTORIZED static void overlaps_with(
+    const float* gt_box, const float* priors, const int64_t* index, int64_t count,
+    Box<float>* boxes, float* out) {
+  const Box<float> gt = load_box(gt_box, 0);
+  for (int64_t i = 0; i < count; ++i) boxes[i] = load_box(priors, index[i]);
+  for (int64_t i = 0; i < count; ++i) {
+    out[i] = overlap(boxes[i], gt, OverlapMode::kIoU, kUnionFloor);
+  }
+}
+
+// The first of `keys` at or after `i` that is not 0, or `last`. Few priors are claimed, so the others
+// are passed over several at a time.
+NV_VECTORIZED static int64_t next_claim(const uint64_t* keys, int64_t i, int64_t last) {
+  constexpr int64_t kBlock = 16;
+  while (i + kBlock <= last) {
+    uint64_t any = 0;
+    for (int64_t k = 0; k < kBlock; ++k) any |= keys[i + k];
+    if (any) break;
+    i += kBlock;
+  }
+  while (i < last && keys[i] == 0) ++i;
+  return i;
+}
 
 class Assignment {
  public:
@@ -134,25 +195,35 @@ class Assignment {
   }
 
   // Turns the claims into the result; call it once.
-  std::tuple<Tensor, Tensor> results() {
-    Tensor max_overlaps =
-        torch::stable::new_empty(args_.priors, {args_.num_images, args_.num_priors});
+  std::tuple<Tensor, Tensor, Tensor> results() {
+    const std::vector<int64_t> shape{args_.num_images, args_.num_priors};
+    Tensor max_overlaps = torch::stable::new_zeros(args_.priors, shape);
+    Tensor labels = torch::stable::new_empty(args_.priors, shape, ScalarType::Long);
     float* overlaps = static_cast<float*>(max_overlaps.mutable_data_ptr());
+    int64_t* label_of = static_cast<int64_t*>(labels.mutable_data_ptr());
     int64_t* inds = static_cast<int64_t*>(gt_inds_.mutable_data_ptr());
-    const int64_t count = args_.num_images * args_.num_priors;
-    parallel_for(0, count, kPriorsPerTask, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) {
-        uint64_t key;
-        std::memcpy(&key, inds + i, sizeof(key));
-        const bool takes_part = state_.empty() || state_[i] == kCandidate;
-        inds[i] = key ? claim_box(key) + 1 : (takes_part ? 0 : -1);
-        overlaps[i] = key ? claim_overlap(key) : 0.0f;
+    parallel_for(0, args_.num_images * args_.num_priors, kPriorsPerTask,
+                 [&](int64_t first, int64_t last) {
+      std::fill(label_of + first, label_of + last, -1);
+      for (int64_t i = next_claim(claims_, first, last); i < last;
+           i = next_claim(claims_, i + 1, last)) {
+        const uint64_t key = claims_[i];
+        overlaps[i] = claim_overlap(key);
+        label_of[i] = label(args_.gt_begin[i / args_.num_priors] + claim_box(key));
+        inds[i] = claim_box(key) + 1;
+      }
+      for (int64_t i = first; i < last && !state_.empty(); ++i) {
+        if (state_[i] == kTakesNoPart) inds[i] = -1;
       }
     });
-    return {gt_inds_, max_overlaps};
+    return {gt_inds_, max_overlaps, labels};
   }
 
  private:
+  int64_t label(int64_t box) const {
+    return args_.gt_labels ? static_cast<const int64_t*>(args_.gt_labels->const_data_ptr())[box] : 0;
+  }
+
   int64_t boxes_per_task() const {
     int64_t distances = 1;
     for (int64_t l = 0; l < args_.num_levels(); ++l) {
@@ -164,9 +235,8 @@ class Assignment {
   void claim(int64_t image, int64_t box, Candidates& found) {
     const float* gt = static_cast<const float*>(args_.gt_boxes.const_data_ptr()) + 4 * box;
     if (!is_proper(gt)) return;
-    const int64_t label =
-        args_.gt_labels ? static_cast<const int64_t*>(args_.gt_labels->const_data_ptr())[box] : 0;
-    if (args_.pred_boxes && (label < 0 || label >= args_.num_classes)) return;
+    const int64_t own_label = label(box);
+    if (args_.pred_boxes && (own_label < 0 || own_label >= args_.num_classes)) return;
 
     const int64_t own = args_.priors_are_shared() ? 0 : image;
     const float* priors =
@@ -176,15 +246,23 @@ class Assignment {
     int64_t count = 0;
     for (int64_t l = 0; l < args_.num_levels(); ++l) {
       const Level& level = levels_[own * args_.num_levels() + l];
-      Nearest nearest(
-          found.distance.data() + count, found.index.data() + count,
-          int(std::min(args_.topk, level.size)));
+      const int64_t k = std::min(args_.topk, level.size);
+      int64_t* index = found.index.data() + count;
+      if (!state && fits_window(level, k) && nearest_in_window(priors, level, target, k, index)) {
+        count += k;
+        continue;
+      }
+      Nearest nearest(found.distance.data() + count, index, int(k));
       search_level(priors, state, level, target, nearest);
       count += nearest.count;
     }
 
-    const Overlaps overlap_of = overlaps_of(image, priors);
-    for (int64_t i = 0; i < count; ++i) found.overlap[i] = overlap_of(found.index[i], gt, label);
+    if (args_.pred_boxes) {
+      const Overlaps overlap_of = overlaps_of(image, priors);
+      for (int64_t i = 0; i < count; ++i) found.overlap[i] = overlap_of(found.index[i], gt, own_label);
+    } else {
+      overlaps_with(gt, priors, found.index.data(), count, found.box.data(), found.overlap.data());
+    }
     const double threshold = adaptive_threshold(found.overlap.data(), count);
     uint64_t* claims = claims_ + image * args_.num_priors;
     const uint32_t box_in_image = uint32_t(box - args_.gt_begin[image]);
@@ -212,7 +290,7 @@ class Assignment {
   uint64_t* claims_;
 };
 
-std::tuple<Tensor, Tensor> atss_assign(
+std::tuple<Tensor, Tensor, Tensor> atss_assign(
     const Tensor& priors, std::vector<int64_t> num_level_priors, const Tensor& gt_boxes,
     std::vector<int64_t> num_gts, int64_t topk, OptionalTensor valid, OptionalTensor ignore_boxes,
     std::vector<int64_t> num_ignored, double ignore_iof_thr, OptionalTensor pred_boxes,

@@ -228,12 +228,16 @@ __global__ void claim_priors(ClaimArgs args, ImageBegins begins) {
   }
 }
 
+// Of the images whose boxes begin where `begins` says.
 __global__ void read_claims(
-    const unsigned long long* claims, const uint8_t* state, int64_t count, int64_t* gt_inds,
-    float* max_overlaps) {
+    const unsigned long long* claims, const uint8_t* state, const int64_t* gt_labels,
+    ImageBegins begins, int64_t num_priors, int64_t* gt_inds, float* max_overlaps,
+    int64_t* labels) {
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= count) return;
+  if (i >= begins.count * num_priors) return;
   const uint64_t key = claims[i];
+  const int64_t box = key ? begins.begin[i / num_priors] + claim_box(key) : 0;
+  labels[i] = !key ? -1 : gt_labels ? gt_labels[box] : 0;
   const bool takes_part = !state || state[i] == kCandidate;
   gt_inds[i] = key ? claim_box(key) + 1 : (takes_part ? 0 : -1);
   max_overlaps[i] = key ? claim_overlap(key) : 0.0f;
@@ -250,7 +254,7 @@ Tensor scratch(const Tensor& like, int64_t count) {
   return torch::stable::new_empty(like, {count * int64_t(sizeof(T))}, ScalarType::Byte);
 }
 
-std::tuple<Tensor, Tensor> atss_assign(
+std::tuple<Tensor, Tensor, Tensor> atss_assign(
     const Tensor& priors, std::vector<int64_t> num_level_priors, const Tensor& gt_boxes,
     std::vector<int64_t> num_gts, int64_t topk, OptionalTensor valid, OptionalTensor ignore_boxes,
     std::vector<int64_t> num_ignored, double ignore_iof_thr, OptionalTensor pred_boxes,
@@ -274,7 +278,9 @@ std::tuple<Tensor, Tensor> atss_assign(
       torch::stable::new_empty(args.priors, {args.num_images, args.num_priors}, ScalarType::Long);
   Tensor max_overlaps =
       torch::stable::new_empty(args.priors, {args.num_images, args.num_priors});
-  if (all == 0) return {gt_inds, max_overlaps};
+  Tensor labels =
+      torch::stable::new_empty(args.priors, {args.num_images, args.num_priors}, ScalarType::Long);
+  if (all == 0) return {gt_inds, max_overlaps, labels};
   const float* prior_data = static_cast<const float*>(args.priors.const_data_ptr());
   const bool shared_priors = args.priors_are_shared();
 
@@ -334,11 +340,18 @@ std::tuple<Tensor, Tensor> atss_assign(
         claim_args, begins);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
-  read_claims<<<blocks_for(all, kThreads), kThreads, 0, stream>>>(
-      claim_data, state_data, all, static_cast<int64_t*>(gt_inds.mutable_data_ptr()),
-      static_cast<float*>(max_overlaps.mutable_data_ptr()));
-  STD_CUDA_KERNEL_LAUNCH_CHECK();
-  return {gt_inds, max_overlaps};
+  for (int64_t image = 0; image < args.num_images; image += kImagesAtOnce) {
+    const int64_t count = std::min<int64_t>(kImagesAtOnce, args.num_images - image);
+    const int64_t first = image * args.num_priors;
+    read_claims<<<blocks_for(count * args.num_priors, kThreads), kThreads, 0, stream>>>(
+        claim_data + first, has_states ? state_data + first : nullptr,
+        data_of<int64_t>(args.gt_labels), begins_of(args.gt_begin, image, count), args.num_priors,
+        static_cast<int64_t*>(gt_inds.mutable_data_ptr()) + first,
+        static_cast<float*>(max_overlaps.mutable_data_ptr()) + first,
+        static_cast<int64_t*>(labels.mutable_data_ptr()) + first);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+  return {gt_inds, max_overlaps, labels};
 }
 
 }  // namespace
