@@ -250,5 +250,5 @@ def test_large_batches_are_the_same_on_any_number_of_threads():
             results += [atss_assign(priors, counts, gts) for _ in range(3)]
     finally:
         torch.set_num_threads(threads)
-    for inds, overlaps in results[1:]:
-        assert torch.equal(inds, results[0][0]) and torch.equal(overlaps, results[0][1])
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
