@@ -2,7 +2,9 @@
 
 import difflib
 import functools
+import reprlib
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 
@@ -28,6 +30,60 @@ class MissingDataError(UserError):
     """Annotation files or image folders that the config needs do not exist."""
 
 
+class DatasetError(UserError, ValueError):
+    """A data set or one of its files is unusable; the message says where and what to do.
+
+    It is built from one string, so that it survives pickling and PyTorch's re-raising from a
+    DataLoader worker. There PyTorch builds the error anew from a text that holds the worker's
+    whole traceback; of that text the original message is kept.
+    """
+
+    def __init__(self, message: str) -> None:
+        if message.startswith("Caught ") and "\nOriginal Traceback" in message:
+            own = f"{type(self).__module__}.{type(self).__qualname__}: "
+            message = message.rpartition(own)[2].rstrip("\n")
+        super().__init__(message)
+
+
+# Long enough for a path or a line of a list.
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 160
+
+
+class Problems:
+    """Counts the problems of a data set by kind and keeps the first few of each as examples."""
+
+    examples_per_kind = 5
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+    def add(self, kind: str, where: str, value: object = None) -> None:
+        """Count one problem of ``kind``; ``value`` is what was found there."""
+        self.counts[kind] += 1
+        examples = self._examples.setdefault(kind, [])
+        if len(examples) < self.examples_per_kind:
+            examples.append(where if value is None else f"{where}: {_SHORT.repr(value)}")
+
+    def summary(self) -> str:
+        """All kinds with their counts in one line, the most frequent first."""
+        return ", ".join(f"{count} x {kind}" for kind, count in self.counts.most_common())
+
+    def report(self) -> str:
+        """One paragraph for each kind: count, name, and the first examples."""
+        lines = []
+        for kind, count in self.counts.most_common():
+            lines.append(f"  {count} x {kind}")
+            lines += [f"      {example}" for example in self._examples[kind]]
+            if count > self.examples_per_kind:
+                lines.append(f"      ... and {count - self.examples_per_kind} more")
+        return "\n".join(lines)
+
+
 def nearest(name: str, choices: Iterable[str], count: int = 3, cutoff: float = 0.6) -> list[str]:
     """The ``count`` choices most like ``name``, best first; letter case does not count.
 
@@ -49,10 +105,8 @@ def did_you_mean(name: str, choices: Iterable[str], count: int = 3) -> str:
 
 
 def is_user_error(error: BaseException) -> bool:
-    """Whether ``error`` is for the user to put right (marked so, or a ``DatasetError``)."""
-    return getattr(error, "is_user_error", False) or any(
-        cls.__name__ == "DatasetError" for cls in type(error).__mro__
-    )
+    """Whether ``error`` is for the user to put right."""
+    return getattr(error, "is_user_error", False)
 
 
 def reports_user_errors(command: Callable[..., int]) -> Callable[..., int]:

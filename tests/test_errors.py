@@ -1,14 +1,10 @@
 import pytest
 
-from negvision.errors import UserError, reports_user_errors
+from negvision.errors import DatasetError, UserError, reports_user_errors
 
 
 class MarkedElsewhere(ValueError):
     is_user_error = True
-
-
-class DatasetError(Exception):
-    pass
 
 
 def command(error):

@@ -1,12 +1,9 @@
-"""Detection data sets and the transforms that load their images.
+"""Detection data sets.
 
-Importing this package registers ``negvision.CocoDataset``, ``negvision.DigitsDataset`` and
-``negvision.LoadImageFromFile``.
+Importing this package registers ``negvision.CocoDataset`` and ``negvision.DigitsDataset``.
 """
 
 from negvision.detection.datasets.coco import CocoDataset
 from negvision.detection.datasets.digits import DigitsDataset
-from negvision.detection.datasets.errors import DatasetError
-from negvision.detection.datasets.loading import LoadImageFromFile
 
-__all__ = ["CocoDataset", "DatasetError", "DigitsDataset", "LoadImageFromFile"]
+__all__ = ["CocoDataset", "DigitsDataset"]

@@ -2,11 +2,9 @@
 
 import logging
 import os
-from collections import Counter
 
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmengine.fileio import LocalBackend, get_file_backend
-from mmengine.logging import print_log
 
 from negvision.detection.datasets.coco_check import (
     check_annotations,
@@ -14,12 +12,13 @@ from negvision.detection.datasets.coco_check import (
     drop_missing_files,
 )
 from negvision.detection.datasets.coco_file import find_classes, read_coco_file
-from negvision.detection.datasets.errors import DatasetError, Problems
+from negvision.errors import DatasetError, Problems
+from negvision.images.bad_samples import BadSampleMixin
 from negvision.registry import DATASETS
 
 
 @DATASETS.register_module()
-class CocoDataset(MMDetCocoDataset):
+class CocoDataset(BadSampleMixin, MMDetCocoDataset):
     """mmdet's ``CocoDataset`` with checked input.
 
     Takes the arguments of mmdet's. What differs:
@@ -59,13 +58,6 @@ class CocoDataset(MMDetCocoDataset):
 
     METAINFO: dict = {}
 
-    def __init__(self, *args, on_bad_sample: str = "error", **kwargs) -> None:
-        if on_bad_sample not in ("error", "skip"):
-            raise ValueError(f'on_bad_sample is {on_bad_sample!r}; it must be "error" or "skip"')
-        self.on_bad_sample = on_bad_sample
-        self.skipped_images: Counter[str] = Counter()
-        super().__init__(*args, **kwargs)
-
     def load_data_list(self) -> list[dict]:
         """Read, check and parse the annotation file; see mmdet for the format of the result."""
         self._require_files()
@@ -94,22 +86,6 @@ class CocoDataset(MMDetCocoDataset):
             )
         return data_list
 
-    def prepare_data(self, idx: int) -> dict | None:
-        """Run the pipeline; None for an unreadable training image that is to be skipped."""
-        try:
-            return super().prepare_data(idx)
-        except DatasetError as error:
-            if self.test_mode or self.on_bad_sample == "error":
-                raise
-            path = self.get_data_info(idx)["img_path"]
-            self.skipped_images[path] += 1
-            if self.skipped_images[path] == 1:
-                count = len(self.skipped_images)
-                self._log(
-                    f"image left out ({count} in this process so far): {error}", logging.WARNING
-                )
-            return None
-
     def _set_classes(self, categories: list[dict]) -> None:
         classes, self.cat_ids = find_classes(
             self.ann_file, categories, self._metainfo.get("classes")
@@ -131,29 +107,22 @@ class CocoDataset(MMDetCocoDataset):
             f"{len(content['images']):,} images and {len(content['annotations']):,} annotations"
         )
         left = sum(image is not None for image in images.values())
-        if problems and (self.on_bad_sample == "error" or not left):
-            remedy = (
-                'Correct the data, or leave out what is at fault with on_bad_sample="skip".'
-                if left
-                else f"No image is left. Does data_prefix['img'] point to the images? It is "
-                f"{self.data_prefix.get('img', '')!r}."
-            )
-            raise DatasetError(
-                f"{self.ann_file}: {sum(problems.counts.values()):,} faults in {counted}:\n"
-                f"{problems.report()}\n{remedy}"
-            )
-        if not content["images"]:
+        if not content["images"] and not problems:
             raise DatasetError(f"{self.ann_file}: the list 'images' is empty.")
-        if problems:
-            hint = (
-                " Evaluation reads the file itself and still counts what it can use of these."
-                if self.test_mode
-                else ""
-            )
-            self._log(
-                f"{self.ann_file}: left out of {counted}: {problems.summary()}.{hint}",
-                logging.WARNING,
-            )
+        hint = (
+            " Evaluation reads the file itself and still counts what it can use of these."
+            if self.test_mode
+            else ""
+        )
+        self._settle(
+            self.ann_file,
+            problems,
+            counted,
+            left,
+            nothing_left="No image is left. Does data_prefix['img'] point to the images? It is "
+            f"{self.data_prefix.get('img', '')!r}.",
+            hint=hint,
+        )
         if notes:
             self._log(f"{self.ann_file}: {notes.summary()}.", logging.INFO)
 
@@ -190,7 +159,3 @@ class CocoDataset(MMDetCocoDataset):
     def _is_local(self) -> bool:
         backend = get_file_backend(self.ann_file, backend_args=self.backend_args)
         return isinstance(backend, LocalBackend)
-
-    @staticmethod
-    def _log(message: str, level: int) -> None:
-        print_log(message, logger="current", level=level)

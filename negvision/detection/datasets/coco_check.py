@@ -7,7 +7,8 @@ import os
 from collections.abc import Sequence
 from math import isfinite
 
-from negvision.detection.datasets.errors import Problems
+from negvision.errors import Problems
+from negvision.images.files import FileListing
 
 
 def check_images(images: Sequence[dict], problems: Problems) -> dict:
@@ -42,25 +43,14 @@ def drop_missing_files(images: dict, folder: str, problems: Problems) -> None:
 
     Each folder is listed once, which is quick even for the 118,287 images of COCO.
     """
-    listings: dict[str, set[str]] = {}
+    files = FileListing()
     for image_id, image in images.items():
         if image is None:
             continue
         path = os.path.join(folder, image["file_name"])
-        parent, name = os.path.split(path)
-        if parent not in listings:
-            listings[parent] = _list_folder(parent)
-        if name not in listings[parent]:
+        if path not in files:
             problems.add("missing image file", f"{path} (image id {image_id!r})")
             images[image_id] = None
-
-
-def _list_folder(folder: str) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
 
 
 def check_annotations(

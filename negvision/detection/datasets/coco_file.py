@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mmengine.fileio import get_local_path
 
-from negvision.detection.datasets.errors import DatasetError
+from negvision.errors import DatasetError
 
 _ENTRIES = ("images", "annotations", "categories")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from negvision.detection.datasets import DatasetError
+from negvision.errors import DatasetError
 
 
 def boxes_of(dataset) -> int:

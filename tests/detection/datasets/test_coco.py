@@ -4,7 +4,8 @@ import pickle
 
 import pytest
 
-from negvision.detection.datasets import CocoDataset, DatasetError, DigitsDataset
+from negvision.detection.datasets import CocoDataset, DigitsDataset
+from negvision.errors import DatasetError
 
 
 def test_classes_come_from_the_file_in_order_of_ids(coco, log):

@@ -1,13 +1,49 @@
-"""Read images from files, and say clearly when one cannot be used."""
+"""Load images, and say clearly when one cannot be used."""
 
 import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
 from mmengine import fileio
 
-from negvision.detection.datasets.errors import DatasetError
-from negvision.detection.datasets.image_integrity import find_damage
+from negvision.errors import DatasetError
+from negvision.images.integrity import find_damage
 from negvision.registry import TRANSFORMS
+
+
+def decode_image(
+    data: bytes, name: str, color_type: str = "color", backend: str = "cv2"
+) -> np.ndarray:
+    """Decode an image and make sure that nothing of it is missing.
+
+    Args:
+        data: The encoded image.
+        name: Named in errors.
+        color_type: flag of :func:`mmcv.imfrombytes`.
+        backend: decoder of :func:`mmcv.imfrombytes`.
+
+    Returns:
+        H x W x C, BGR, uint8.
+
+    Raises:
+        DatasetError: ``data`` is empty, truncated or no image.
+    """
+    damage = find_damage(data)
+    if damage:
+        raise DatasetError(
+            f"{name}: {damage}, {len(data):,} bytes. Fetch the file anew, or leave such files "
+            'out of training with on_bad_sample="skip" of the dataset.'
+        )
+    reason = "no decoder knows the format"
+    try:
+        image = mmcv.imfrombytes(data, flag=color_type, backend=backend)
+    except Exception as error:  # each decoding backend raises its own kinds
+        image, reason = None, str(error) or type(error).__name__
+    if image is None:
+        raise DatasetError(
+            f"{name}: not an image that {backend!r} can decode ({reason}); the file begins with "
+            f"{data[:16]!r}."
+        )
+    return image
 
 
 @TRANSFORMS.register_module()
@@ -15,14 +51,18 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
     """Load an image and make sure that it is the one that the annotations describe.
 
     Takes the place of mmcv's transform of the same name. A missing, empty, truncated or
-    undecodable file, and one whose size is not the annotated size, raise :class:`DatasetError`.
-    Whether that ends the run or leaves the sample out is for the dataset to decide
-    (:class:`CocoDataset`, ``on_bad_sample``).
+    undecodable file, and one whose size is not the annotated size, raise
+    :class:`negvision.errors.DatasetError`. Whether that ends the run or leaves the sample out is
+    for the dataset to decide (:class:`negvision.images.bad_samples.BadSampleMixin`,
+    ``on_bad_sample``).
 
     A wrong size is an error, since every box of the image would lie in the wrong place.
 
-    Required keys: ``img_path``; ``height`` and ``width`` are compared where present.
+    Required keys: ``img_path``; ``height`` and ``width`` are compared where present. A dataset
+    that keeps many images in one file gives their encoded bytes as ``img_bytes``; nothing is then
+    read, and ``img_path`` is the name that errors use.
     Added keys: ``img`` (H x W x C, BGR, uint8), ``img_shape``, ``ori_shape`` (both (H, W)).
+    Removed keys: ``img_bytes``.
 
     Args:
         to_float32: convert the image to float32.
@@ -46,16 +86,12 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
         )
 
     def transform(self, results: dict) -> dict:
-        """Add the image to ``results``; raises :class:`DatasetError` where it is unusable."""
+        """Add the image to ``results``; raises ``DatasetError`` where it is unusable."""
         path = results["img_path"]
-        data = self._read(path)
-        damage = find_damage(data)
-        if damage:
-            raise DatasetError(
-                f"{path}: {damage}, {len(data):,} bytes. Fetch the file anew, or leave such files "
-                'out of training with on_bad_sample="skip" of the dataset.'
-            )
-        image = self._decode(path, data)
+        data = results.pop("img_bytes", None)
+        if data is None:
+            data = self._read(path)
+        image = decode_image(data, path, self.color_type, self.imdecode_backend)
         shape = image.shape[:2]
         annotated = (results.get("height"), results.get("width"))
         if None not in annotated and tuple(annotated) != shape:
@@ -74,19 +110,6 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
             ) from None
         except OSError as error:
             raise DatasetError(f"{path}: cannot be read: {error.strerror or error}.") from None
-
-    def _decode(self, path: str, data: bytes) -> np.ndarray:
-        reason = "no decoder knows the format"
-        try:
-            image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
-        except Exception as error:  # each decoding backend raises its own kinds
-            image, reason = None, str(error) or type(error).__name__
-        if image is None:
-            raise DatasetError(
-                f"{path}: not an image that {self.imdecode_backend!r} can decode ({reason}); the "
-                f"file begins with {data[:16]!r}."
-            )
-        return image
 
 
 def _size_message(path: str, found: tuple[int, int], annotated: tuple[int, int]) -> str:

@@ -1,0 +1,1 @@
+"""Reading image files, safely: what every task needs before its own annotations."""
