@@ -54,11 +54,19 @@ def _dataset_paths(dataset: Mapping) -> Iterator[Path]:
     if _is_remote(dataset):
         return
     root = dataset.get("data_root") or ""
-    names = [dataset.get("ann_file")]
+    names = [value for key, value in dataset.items() if key.endswith("_file")]
+    # The index of a record file stands beside it unless the config says otherwise.
+    names += [
+        os.path.splitext(name)[0] + ".idx"
+        for name in names
+        if isinstance(name, str) and name.endswith(".rec") and not dataset.get("idx_file")
+    ]
     prefix = dataset.get("data_prefix") or {}
     names += list(prefix.values()) if isinstance(prefix, Mapping) else [prefix]
-    for name in names:
-        if isinstance(name, str) and name and "://" not in root + name:
+    names = [name for name in names if isinstance(name, str) and name]
+    # A set that is nothing but a folder.
+    for name in names or [""] * bool(root):
+        if "://" not in root + name:
             yield Path(os.path.join(root, name))
 
 

@@ -3,6 +3,7 @@
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 
+from negvision.engine.batch_check import check_batches
 from negvision.engine.checkpoint import install_loaders
 from negvision.engine.config import load_config, set_work_dir
 from negvision.engine.config_check import check_config
@@ -32,6 +33,7 @@ def prepare_config(args) -> Config:
 def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
     """Check ``cfg`` and the data of ``splits``, then build the runner it describes."""
     check_config(cfg)
+    check_batches(cfg)
     check_data(cfg, splits)
     if "runner_type" in cfg:
         return RUNNERS.build(cfg)

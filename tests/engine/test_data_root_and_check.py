@@ -117,3 +117,40 @@ def test_generated_set_and_its_evaluator_may_be_absent(tmp_path):
         }
     )
     check_data(cfg, ("val",))
+
+
+def face(kind, root, **kwargs):
+    return {"val_dataloader": {"dataset": {"type": kind, "data_root": str(root), **kwargs}}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "files"),
+    [
+        ("FaceListDataset", {"landmarks_file": "points.txt"}, ["list.txt", "points.txt", "img"]),
+        ("FaceRecordDataset", {"ann_file": "train.rec"}, ["train.rec", "train.idx", "img"]),
+        (
+            "FaceRecordDataset",
+            {"ann_file": "train.rec", "idx_file": "my.idx"},
+            ["train.rec", "my.idx", "img"],
+        ),
+    ],
+)
+def test_every_file_that_a_dataset_names_is_looked_for(tmp_path, kind, arguments, files):
+    arguments = {"ann_file": "list.txt", "data_prefix": {"img": "img/"}, **arguments}
+    cfg = Config(face(kind, tmp_path, **arguments))
+    for present in range(len(files)):
+        with pytest.raises(MissingDataError) as caught:
+            check_data(cfg, ("val",))
+        marked = [line for line in str(caught.value).splitlines() if line.endswith("missing")]
+        assert sorted(line.split()[0].rstrip("/") for line in marked) == sorted(files[present:])
+        if files[present] == "img":
+            (tmp_path / "img").mkdir()
+        else:
+            (tmp_path / files[present]).touch()
+    check_data(cfg, ("val",))
+
+
+def test_set_that_is_nothing_but_a_folder(tmp_path):
+    check_data(Config(face("FaceFolderDataset", tmp_path)), ("val",))
+    with pytest.raises(MissingDataError, match=r"/none does not exist"):
+        check_data(Config(face("FaceFolderDataset", tmp_path / "none")), ("val",))

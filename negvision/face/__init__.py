@@ -1,0 +1,1 @@
+"""Face recognition: backbones, margins, UNPG and its sharded classifier, data and verification."""

@@ -1,0 +1,46 @@
+"""Data of face recognition: training sets, verification protocols, transforms, a sampler.
+
+Importing this package registers
+
+* training sets: ``negvision.FaceListDataset``, ``negvision.FaceFolderDataset``,
+  ``negvision.FaceRecordDataset`` (InsightFace's ``.rec``);
+* protocols: ``negvision.FacePairDataset``, ``negvision.FaceBinDataset`` (InsightFace's ``.bin``),
+  ``negvision.FaceIdentificationDataset`` (gallery and probes), ``negvision.FaceTemplateDataset``
+  (IJB-B and IJB-C);
+* transforms: ``negvision.AlignFace``, ``negvision.PackFaceInputs``;
+* ``negvision.IdentityBalancedSampler``.
+
+A pipeline begins with ``negvision.LoadImageFromFile``, also for sets that keep all images in one
+file, and ends with ``negvision.PackFaceInputs``. In between, mmcv's ``Resize`` and ``RandomFlip``
+work as they are; neither moves ``landmarks``, so ``negvision.AlignFace`` stands before them::
+
+    pipeline = [
+        dict(type="negvision.LoadImageFromFile"),
+        dict(type="negvision.AlignFace"),  # where images are not aligned yet
+        dict(type="RandomFlip", prob=0.5),
+        dict(type="negvision.PackFaceInputs"),
+    ]
+"""
+
+from negvision.face.datasets.alignment import AlignFace
+from negvision.face.datasets.bin_file import FaceBinDataset
+from negvision.face.datasets.identification import FaceIdentificationDataset
+from negvision.face.datasets.list_file import FaceFolderDataset, FaceListDataset
+from negvision.face.datasets.packing import PackFaceInputs
+from negvision.face.datasets.pairs import FacePairDataset
+from negvision.face.datasets.records import FaceRecordDataset
+from negvision.face.datasets.sampler import IdentityBalancedSampler
+from negvision.face.datasets.templates import FaceTemplateDataset
+
+__all__ = [
+    "AlignFace",
+    "FaceBinDataset",
+    "FaceFolderDataset",
+    "FaceIdentificationDataset",
+    "FaceListDataset",
+    "FacePairDataset",
+    "FaceRecordDataset",
+    "FaceTemplateDataset",
+    "IdentityBalancedSampler",
+    "PackFaceInputs",
+]

@@ -1,0 +1,42 @@
+"""Many short byte strings or texts in one array, so that workers share them without copies."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+class PackedBytes(Sequence):
+    """A sequence of byte strings in one buffer.
+
+    A list of millions of Python objects is copied into each worker process bit by bit, since
+    reading an object writes to its reference count; one array is not.
+
+    Example:
+        >>> packed = PackedBytes([b"ab", b"", b"c"])
+        >>> len(packed), packed[0], packed[-1]
+        (3, b'ab', b'c')
+    """
+
+    def __init__(self, items: Iterable[bytes]) -> None:
+        items = list(items)
+        self._ends = np.cumsum([0] + [len(item) for item in items], dtype=np.int64)
+        self._buffer = np.frombuffer(b"".join(items), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> bytes:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} of {len(self)} items")
+        index %= len(self)
+        return self._buffer[self._ends[index] : self._ends[index + 1]].tobytes()
+
+
+class PackedStrings(PackedBytes):
+    """:class:`PackedBytes` of texts, such as the paths of all images."""
+
+    def __init__(self, items: Iterable[str]) -> None:
+        super().__init__(item.encode("utf-8", "surrogateescape") for item in items)
+
+    def __getitem__(self, index: int) -> str:
+        return super().__getitem__(index).decode("utf-8", "surrogateescape")

@@ -1,0 +1,137 @@
+"""The template protocol of IJB-B and IJB-C."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from negvision.errors import DatasetError, Problems
+from negvision.face.datasets.base import FaceProtocolDataset
+from negvision.face.datasets.packed import PackedStrings
+from negvision.face.datasets.text_files import numbered_lines, parse_landmarks, read_integers
+from negvision.images.files import FileListing
+from negvision.registry import DATASETS
+
+
+@DATASETS.register_module()
+class FaceTemplateDataset(FaceProtocolDataset):
+    """All images of a template protocol; ``metainfo`` says which form a template.
+
+    ``metainfo`` has ``template_ids`` and ``media_ids``, int64 (N,), one entry a sample;
+    ``template_pairs``, int64 (P, 2), of template ids, and ``template_same``, bool (P,); where the
+    list has them also ``detection_scores``, float32 (N,). Samples have ``landmarks`` for
+    :class:`negvision.face.datasets.alignment.AlignFace`.
+
+    Args:
+        ann_file: The images with their landmarks: ``name x1 y1 ... x5 y5`` and, if it is there,
+            the score of the face detector (``ijbc_name_5pts_score.txt``).
+        template_file: ``name template medium`` for the same images in the same order
+            (``ijbc_face_tid_mid.txt``).
+        pairs_file: ``template template same`` with 1 or 0 (``ijbc_template_pair_label.txt``).
+        on_bad_sample: "error" raises for malformed lines, missing images and pairs of templates
+            without images. "skip" leaves them out, counted and logged.
+        **kwargs: Of :class:`negvision.face.datasets.base.FaceProtocolDataset`.
+
+    Raises:
+        DatasetError: see above; also where the two lists name different images, or no pair is
+            left.
+
+    Example::
+
+        dataset=dict(
+            type="negvision.FaceTemplateDataset", data_root="data/IJBC/",
+            ann_file="meta/ijbc_name_5pts_score.txt",
+            template_file="meta/ijbc_face_tid_mid.txt",
+            pairs_file="meta/ijbc_template_pair_label.txt",
+            data_prefix=dict(img="loose_crop/"), pipeline=[...])
+    """
+
+    _file_arguments = ("template_file", "pairs_file")
+
+    def __init__(self, *args, template_file: str, pairs_file: str, **kwargs) -> None:
+        self.template_file = template_file
+        self.pairs_file = pairs_file
+        super().__init__(*args, **kwargs)
+
+    def load_columns(self) -> dict[str, Sequence]:
+        """Read and check the three files; see the base class."""
+        self._require_files()
+        problems = Problems()
+        images = self._read_images(problems)
+        templates = np.array([image[1] for image in images], dtype=np.int64)
+        pairs = self._read_pairs(templates, problems)
+        self._settle(
+            self.ann_file,
+            problems,
+            "the images and pairs",
+            len(pairs),
+            nothing_left="No pair is left. Do data_root and data_prefix['img'] point to the "
+            f"images? They are looked for in {self.data_prefix.get('img', '')!r}.",
+        )
+        if not len(pairs):
+            raise DatasetError(f"{self.pairs_file}: holds no pair.")
+        self._set_protocol(
+            template_ids=templates,
+            media_ids=np.array([image[2] for image in images], dtype=np.int64),
+            template_pairs=pairs[:, :2],
+            template_same=pairs[:, 2] == 1,
+        )
+        scores = np.array([image[4] for image in images], dtype=np.float32)
+        if not np.isnan(scores).any():
+            self._set_protocol(detection_scores=scores)
+        return {
+            "img_path": PackedStrings(image[0] for image in images),
+            "label": np.full(len(images), -1, dtype=np.int64),
+            "landmarks": np.stack([image[3] for image in images]),
+        }
+
+    def _read_images(self, problems: Problems) -> list[tuple]:
+        """(name, template, medium, landmarks, score or NaN) of each usable image."""
+        lists = [list(numbered_lines(path)) for path in (self.ann_file, self.template_file)]
+        if len(lists[0]) != len(lists[1]):
+            raise DatasetError(
+                f"{self.ann_file} lists {len(lists[0]):,} images and {self.template_file} "
+                f"{len(lists[1]):,}; they describe the same images in the same order."
+            )
+        files = FileListing()
+        images = []
+        for (place, line), (template_place, template_line) in zip(*lists, strict=True):
+            name, *numbers = line.split()
+            ids = template_line.split()
+            points = parse_landmarks(numbers[:10])
+            score = _finite(numbers[10]) if len(numbers) == 11 else float("nan")
+            if points is None or len(numbers) > 11 or score is None:
+                kind = "line that is not a name, ten numbers and perhaps a score"
+                problems.add(kind, place, line)
+            elif len(ids) != 3 or not (ids[1].isdigit() and ids[2].isdigit()):
+                problems.add("line that is not 'name template medium'", template_place, ids)
+            elif ids[0] != name:
+                raise DatasetError(
+                    f"{place} names {name!r} and {template_place} {ids[0]!r}; the two files "
+                    "describe the same images in the same order."
+                )
+            elif self._image_path(name) not in files:
+                problems.add("missing image file", place, self._image_path(name))
+            else:
+                images.append((name, int(ids[1]), int(ids[2]), points, score))
+        return images
+
+    def _read_pairs(self, templates: np.ndarray, problems: Problems) -> np.ndarray:
+        """Shape (P, 3), int64: the usable lines of the pairs file."""
+        pairs, lines = read_integers(self.pairs_file, 3, problems)
+        known = np.isin(pairs[:, :2], templates).all(axis=1)
+        flagged = pairs[:, 2] <= 1
+        for row in np.flatnonzero(~flagged):
+            place = f"{self.pairs_file}:{lines[row]}"
+            problems.add("pair whose third number is not 0 or 1", place, pairs[row].tolist())
+        for row in np.flatnonzero(flagged & ~known):
+            place = f"{self.pairs_file}:{lines[row]}"
+            problems.add("pair of a template without images", place, pairs[row, :2].tolist())
+        return pairs[known & flagged]
+
+
+def _finite(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None

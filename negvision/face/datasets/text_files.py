@@ -1,0 +1,106 @@
+"""Read the text files that describe sets of faces, line by line."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from negvision.errors import DatasetError, Problems
+
+
+def numbered_lines(path: str) -> Iterator[tuple[str, str]]:
+    """The lines of a text file that are not blank, each after its place (``path:number``).
+
+    Raises:
+        DatasetError: the file is not text in UTF-8.
+    """
+    number = 0
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                line = line.strip()
+                if line:
+                    yield f"{path}:{number}", line
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{path}: not text in UTF-8, after line {number} ({error.reason})."
+        ) from None
+
+
+def read_integers(path: str, width: int, problems: Problems) -> tuple[np.ndarray, np.ndarray]:
+    """A table of integers.
+
+    Args:
+        path: A text file with ``width`` integers a line.
+        width: Number of columns.
+        problems: Takes the lines that are something else.
+
+    Returns:
+        Shape (N, width), int64, and the number of the line of each row, shape (N,).
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an empty file
+            table = np.loadtxt(path, dtype=np.int64, ndmin=2, comments=None)
+        if table.size and table.shape[1] == width and (table >= 0).all():
+            # NumPy leaves blank lines out, which hardly any such file has.
+            return table, np.arange(1, len(table) + 1)
+    except ValueError:
+        pass
+    rows, numbers = [], []
+    for place, line in numbered_lines(path):
+        try:
+            row = [int(item) for item in line.split()]
+        except ValueError:
+            row = []
+        if len(row) != width or min(row) < 0:
+            problems.add(f"line that is not {width} whole numbers", place, line)
+            continue
+        rows.append(row)
+        numbers.append(int(place.rpartition(":")[2]))
+    return np.array(rows, dtype=np.int64).reshape(-1, width), np.array(numbers, dtype=np.int64)
+
+
+def parse_labelled(place: str, line: str, problems: Problems) -> tuple[str, int] | None:
+    """Path and label from a line ``path label``; None, and counted, for any other line."""
+    parts = line.rsplit(None, 1)
+    if len(parts) != 2:
+        problems.add("line that is not 'path label'", place, line)
+        return None
+    try:
+        return parts[0], int(parts[1])
+    except ValueError:
+        problems.add("label that is not a whole number", place, line)
+        return None
+
+
+def parse_landmarks(numbers: Sequence[str]) -> np.ndarray | None:
+    """Five points from ten texts ``x1 y1 ... x5 y5``.
+
+    Returns:
+        Shape (5, 2), float32; None where they are not ten finite numbers.
+    """
+    try:
+        points = np.array(numbers, dtype=np.float32)
+    except ValueError:
+        return None
+    if points.shape != (10,) or not np.isfinite(points).all():
+        return None
+    return points.reshape(5, 2)
+
+
+def read_landmarks(path: str, problems: Problems) -> dict[str, np.ndarray]:
+    """The landmarks file ``path x1 y1 ... x5 y5``.
+
+    Returns:
+        Image path as written there -> shape (5, 2), float32, in pixels.
+    """
+    found: dict[str, np.ndarray] = {}
+    for place, line in numbered_lines(path):
+        name, *numbers = line.rsplit(None, 10)
+        points = parse_landmarks(numbers)
+        if points is None:
+            problems.add("line that is not a path and ten finite numbers", place, line)
+        else:
+            found[name] = points
+    return found

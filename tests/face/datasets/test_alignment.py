@@ -1,0 +1,141 @@
+"""Alignment against similarities made by hand, a least-squares solver, and degenerate points."""
+
+import numpy as np
+import pytest
+
+from negvision.errors import DatasetError
+from negvision.face.datasets.alignment import REFERENCE_POINTS, AlignFace, similarity_transform
+
+
+def similarity(scale: float, degrees: float, shift: tuple[float, float]) -> np.ndarray:
+    angle = np.deg2rad(degrees)
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    return np.array([[cos, -sin, shift[0]], [sin, cos, shift[1]]])
+
+
+def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    return np.array([matrix[:, :2] @ point + matrix[:, 2] for point in points])
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 7.5])
+@pytest.mark.parametrize("degrees", [0, 33, 90, 180, -120])
+def test_exact_similarity_is_found(scale, degrees):
+    matrix = similarity(scale, degrees, (12.5, -40))
+    points = np.random.default_rng(0).uniform(0, 200, (5, 2))
+    found = similarity_transform(points, apply(matrix, points))
+    np.testing.assert_allclose(found, matrix, atol=1e-9)
+
+
+def test_least_squares_of_points_that_do_not_fit():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        source, target = rng.uniform(0, 100, (2, 5, 2))
+        # x' = a x - b y + c, y' = b x + a y + d as a linear system in a, b, c, d.
+        rows = np.zeros((10, 4))
+        rows[:5] = np.c_[source[:, 0], -source[:, 1], np.ones(5), np.zeros(5)]
+        rows[5:] = np.c_[source[:, 1], source[:, 0], np.zeros(5), np.ones(5)]
+        a, b, c, d = np.linalg.lstsq(rows, target.T.ravel(), rcond=None)[0]
+        found = similarity_transform(source, target)
+        np.testing.assert_allclose(found, [[a, -b, c], [b, a, d]], atol=1e-8)
+
+
+def test_no_reflection():
+    mirrored = REFERENCE_POINTS * [-1, 1] + [112, 0]
+    found = similarity_transform(mirrored, REFERENCE_POINTS)
+    assert np.linalg.det(found[:, :2]) > 0
+
+
+@pytest.mark.parametrize("degrees", [0, 25, -70])
+def test_landmarks_and_pixels_go_to_the_reference(degrees):
+    """Bright dots at the landmarks end at the reference points."""
+    import cv2
+
+    matrix = similarity(2.0, degrees, (0, 0))
+    points = apply(matrix, REFERENCE_POINTS)
+    points += 150 - points.mean(axis=0)
+    image = np.zeros((300, 300, 3), np.uint8)
+    for x, y in points:
+        cv2.circle(image, (round(x * 16), round(y * 16)), 4 * 16, (255,) * 3, -1, cv2.LINE_AA, 4)
+    results = AlignFace()({"img": image, "landmarks": points, "img_path": "a.jpg"})
+    assert results["img"].shape == (112, 112, 3) and results["img"].dtype == np.uint8
+    assert results["img_shape"] == (112, 112)
+    np.testing.assert_allclose(results["landmarks"], REFERENCE_POINTS, atol=1e-4)
+    count, _, _, centres = cv2.connectedComponentsWithStats(
+        (results["img"][..., 0] > 100).astype(np.uint8)
+    )
+    assert count == 6  # the background is one
+    for point in REFERENCE_POINTS:
+        assert np.linalg.norm(centres[1:] - point, axis=1).min() < 0.5
+
+
+def test_aligned_image_stays_as_it_is():
+    image = np.random.default_rng(2).integers(0, 256, (112, 112, 3), dtype=np.uint8)
+    results = AlignFace()({"img": image, "landmarks": REFERENCE_POINTS})
+    np.testing.assert_array_equal(results["img"], image)
+
+
+def test_other_size_and_border():
+    image = np.full((112, 112, 3), 9, np.uint8)
+    landmarks = REFERENCE_POINTS + [30, 0]
+    results = AlignFace(size=224, border=77)({"img": image, "landmarks": landmarks})
+    assert results["img"].shape == (224, 224, 3)
+    # Corners of the image keep their place: pixel edges at 0 and 112 become 0 and 224.
+    np.testing.assert_allclose(results["landmarks"], (REFERENCE_POINTS + 0.5) * 2 - 0.5, atol=1e-3)
+    assert (results["img"][:, 180:] == 77).all() and (results["img"][2:-2, 2:150] == 9).all()
+
+
+DEGENERATE = {
+    "landmarks lie in one place": np.full((5, 2), 7.0),
+    "landmarks are not finite": np.where(np.eye(5, 2) > 0, np.nan, REFERENCE_POINTS),
+    "landmarks have the shape (4, 2)": REFERENCE_POINTS[:4],
+    "landmarks have the shape (10,)": REFERENCE_POINTS.ravel(),
+}
+
+
+@pytest.mark.parametrize("says", DEGENERATE)
+def test_degenerate_landmarks(says):
+    with pytest.raises(DatasetError) as caught:
+        AlignFace()(
+            {"img": np.zeros((9, 9, 3)), "landmarks": DEGENERATE[says], "img_path": "b.jpg"}
+        )
+    assert str(caught.value).startswith(f"b.jpg: {says}")
+
+
+def test_infinite_landmark():
+    with pytest.raises(DatasetError, match="not finite"):
+        similarity_transform(REFERENCE_POINTS * [np.inf, 1], REFERENCE_POINTS)
+
+
+def test_points_that_fit_in_no_position():
+    # The mirror image of the target: no turn brings it closer than a single point would.
+    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0.5, 0.5]]) * 50
+    with pytest.raises(DatasetError, match="do not look like a face"):
+        similarity_transform(square * [-1, 1], square)
+
+
+def test_no_landmarks_names_the_remedy():
+    with pytest.raises(DatasetError, match=r"a.jpg: has no landmarks.*landmarks_file"):
+        AlignFace()({"img": np.zeros((9, 9, 3)), "img_path": "a.jpg"})
+
+
+def test_in_a_pipeline(faces):
+    import cv2
+
+    image = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(faces.root / name), image)
+    faces.text("train.txt", "a.png 0", "b.png 0")
+    points = " ".join(str(value) for value in REFERENCE_POINTS.ravel())
+    faces.text("points.txt", f"a.png {points}", "b.png " + "5 " * 10)
+    steps = ["LoadImageFromFile", "AlignFace", "PackFaceInputs"]
+    dataset = faces.dataset(
+        "FaceListDataset",
+        ann_file="train.txt",
+        landmarks_file="points.txt",
+        pipeline=[{"type": f"negvision.{step}"} for step in steps],
+        on_bad_sample="skip",
+    )
+    np.testing.assert_array_equal(dataset[0]["inputs"].permute(1, 2, 0).numpy(), image)
+    # Landmarks in one place are a bad sample, so another image takes its place.
+    assert dataset[1]["data_samples"].sample_idx == 0
+    assert len(dataset.skipped_images) == 1

@@ -1,0 +1,199 @@
+"""P x K batches: each identity once an epoch, ranks apart, and the same draw at any world size."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from mmengine.dataset import ConcatDataset
+from mmengine.runner import Runner
+
+from negvision.errors import DatasetError
+from negvision.face.datasets import IdentityBalancedSampler
+
+
+class Labelled:
+    """Nothing but labels."""
+
+    def __init__(self, labels):
+        self.labels = np.asarray(labels)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return int(self.labels[index])
+
+
+# Identity i has i + 1 images, in mixed order.
+COUNTS = np.arange(1, 11)
+LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), COUNTS))
+
+
+def samplers(monkeypatch, world_size, labels=LABELS, **kwargs):
+    made = []
+    for rank in range(world_size):
+        monkeypatch.setattr(
+            "negvision.face.datasets.sampler.get_dist_info", lambda rank=rank: (rank, world_size)
+        )
+        made.append(IdentityBalancedSampler(Labelled(labels), seed=5, **kwargs))
+    return made
+
+
+def batches(sampler):
+    size = sampler.identities_per_batch * sampler.images_per_identity
+    indices = list(sampler)
+    assert len(indices) == len(sampler) and len(indices) % size == 0
+    return [indices[i : i + size] for i in range(0, len(indices), size)]
+
+
+@pytest.mark.parametrize("images", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("world_size", "identities"), [(1, 1), (1, 3), (1, 10), (2, 1), (2, 3), (2, 5), (3, 1), (3, 3)]
+)
+def test_batches(monkeypatch, world_size, identities, images):
+    made = samplers(
+        monkeypatch, world_size, identities_per_batch=identities, images_per_identity=images
+    )
+    per_rank = [batches(sampler) for sampler in made]
+    (number,) = {len(found) for found in per_rank}
+    assert number == int(np.ceil(10 / (identities * world_size)))
+    seen = Counter()
+    for together in zip(*per_rank, strict=True):
+        drawn = [LABELS[batch].reshape(identities, images) for batch in together]
+        for block in drawn:
+            assert (block == block[:, :1]).all()  # K images of one identity in a row
+        everyone = np.concatenate([block[:, 0] for block in drawn])
+        assert len(set(everyone)) == identities * world_size  # in one global batch none twice
+        seen.update(everyone.tolist())
+    assert set(seen) == set(range(10))
+    # Only what fills up the last batch comes twice.
+    assert sum(seen.values()) == number * identities * world_size
+    assert max(seen.values()) <= 2
+
+
+def test_images_repeat_only_where_there_are_too_few(monkeypatch):
+    (sampler,) = samplers(monkeypatch, 1, identities_per_batch=2, images_per_identity=4)
+    for epoch in range(5):
+        sampler.set_epoch(epoch)
+        for batch in batches(sampler):
+            for block in np.reshape(batch, (2, 4)):
+                images = LABELS[block[0]] + 1
+                repeats = Counter(block.tolist())
+                assert len(repeats) == min(images, 4)
+                assert max(repeats.values()) - min(repeats.values()) <= 1
+
+
+def test_all_images_come_in_the_long_run(monkeypatch):
+    (sampler,) = samplers(monkeypatch, 1, identities_per_batch=5, images_per_identity=2)
+    seen = set()
+    for epoch in range(60):
+        sampler.set_epoch(epoch)
+        seen.update(sampler)
+    assert seen == set(range(len(LABELS)))
+
+
+def test_seed_and_epoch_decide(monkeypatch):
+    arguments = {"identities_per_batch": 5, "images_per_identity": 2}
+    one, other = (samplers(monkeypatch, 1, **arguments)[0] for _ in range(2))
+    assert list(one) == list(one) == list(other)
+    other.set_epoch(1)
+    assert list(one) != list(other)
+    different = IdentityBalancedSampler(Labelled(LABELS), seed=6, **arguments)
+    assert list(one) != list(different)
+
+
+def test_global_batch_is_the_same_on_one_rank_and_on_many(monkeypatch):
+    (one,) = samplers(monkeypatch, 1, identities_per_batch=4, images_per_identity=3)
+    two = samplers(monkeypatch, 2, identities_per_batch=2, images_per_identity=3)
+    together = [a + b for a, b in zip(*map(batches, two), strict=True)]
+    assert batches(one) == together
+
+
+def test_labels_with_gaps(monkeypatch):
+    (sampler,) = samplers(
+        monkeypatch, 1, [90, 3, 90, 3], identities_per_batch=2, images_per_identity=2
+    )
+    assert sorted(sampler) == [0, 1, 2, 3]
+
+
+def test_one_image(monkeypatch):
+    (sampler,) = samplers(monkeypatch, 1, [0], identities_per_batch=1, images_per_identity=3)
+    assert list(sampler) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("labels", [LABELS, []])
+def test_too_few_identities(monkeypatch, labels):
+    has = len(set(labels))
+    with pytest.raises(
+        DatasetError, match=rf"has {has} identities, .* 2 ranks takes 12. Lower .*\(6\)"
+    ):
+        samplers(monkeypatch, 2, labels, identities_per_batch=6, images_per_identity=2)
+
+
+def test_samples_without_an_identity(monkeypatch):
+    with pytest.raises(DatasetError, match="2 of 4 samples have no identity"):
+        samplers(monkeypatch, 1, [0, -1, 1, -1], identities_per_batch=1, images_per_identity=2)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, None])
+@pytest.mark.parametrize("name", ["identities_per_batch", "images_per_identity"])
+def test_arguments(name, value):
+    arguments = {"identities_per_batch": 2, "images_per_identity": 2, name: value}
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
+        IdentityBalancedSampler(Labelled(LABELS), seed=0, **arguments)
+
+
+class Described:
+    """A dataset that tells labels one by one, as those of other packages do."""
+
+    def __init__(self, labels):
+        self._labels = labels
+
+    def __len__(self):
+        return len(self._labels)
+
+    def get_data_info(self, index):
+        return {"label": self._labels[index]}
+
+
+def test_labels_of_wrapped_and_foreign_datasets(faces):
+    for number in range(3):
+        faces.image(f"{number}.jpg", number)
+    faces.text("train.txt", "0.jpg 0", "1.jpg 1", "2.jpg 1")
+    config = {"num_classes": 2, "ann_file": "train.txt"}
+    both = ConcatDataset([faces.dataset("FaceListDataset", **config) for _ in range(2)])
+    sampler = IdentityBalancedSampler(both, 2, 3, seed=0)
+    assert {0, 1, 2, 3, 4, 5} >= set(sampler)
+    assert len(sampler) == 6
+    foreign = IdentityBalancedSampler(Described([4, 4, 9]), 2, 1, seed=0)
+    assert len(list(foreign)) == 2
+
+
+def test_in_a_dataloader_of_the_runner(faces):
+    for number in range(6):
+        faces.image(f"{number % 3}/{number}.jpg", number)
+    loader = Runner.build_dataloader(
+        {
+            "dataset": {
+                "type": "negvision.FaceFolderDataset",
+                "data_root": str(faces.root),
+                "pipeline": [
+                    {"type": "negvision.LoadImageFromFile"},
+                    {"type": "negvision.PackFaceInputs"},
+                ],
+            },
+            "sampler": {
+                "type": "negvision.IdentityBalancedSampler",
+                "identities_per_batch": 3,
+                "images_per_identity": 2,
+            },
+            "batch_size": 6,
+            "num_workers": 0,
+        },
+        seed=3,
+    )
+    loader.sampler.set_epoch(4)
+    (batch,) = loader
+    labels = [int(sample.label) for sample in batch["data_samples"]]
+    assert Counter(labels) == {0: 2, 1: 2, 2: 2}
+    assert loader.sampler.seed == 3
