@@ -1,0 +1,161 @@
+"""Embeddings found by the index of their sample, checked, and their cosine similarities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from negvision.errors import UserError
+
+# Values of one temporary float64 array: 32 MiB.
+_CHUNK_VALUES = 1 << 22
+
+
+class EmbeddingError(UserError, ValueError):
+    """Embeddings are missing or cannot be compared; the message counts them and names the first."""
+
+
+class EmbeddingBatch(NamedTuple):
+    """What a metric keeps of one batch of predictions.
+
+    Attributes:
+        sample_idx: Shape (B,), int64.
+        labels: Shape (B,), int64.
+        embeddings: Shape (B, D), float32.
+        faulty: Sample index to image path, of the embeddings that cannot be compared.
+    """
+
+    sample_idx: np.ndarray
+    labels: np.ndarray
+    embeddings: np.ndarray
+    faulty: dict[int, str]
+
+
+class EmbeddingTable:
+    """The embeddings of a data set, each sample once, in the order of their indices.
+
+    A sample that comes again, as samplers pad the last batch of distributed runs, counts once: of
+    the first batch that has it. The order of the batches has no other effect.
+
+    Args:
+        batches: What all ranks kept. Not changed.
+
+    Raises:
+        EmbeddingError: There is none, their lengths differ, or one is NaN, infinite or zero.
+
+    Example:
+        >>> batch = EmbeddingBatch(np.array([1, 0, 1]), np.array([7, 5, 7]),
+        ...                        np.array([[3, 4], [2, 0], [3, 4]], np.float32), {})
+        >>> table = EmbeddingTable([batch])
+        >>> table.sample_idx.tolist(), table.labels.tolist(), table.norms.tolist()
+        ([0, 1], [5, 7], [2.0, 5.0])
+    """
+
+    def __init__(self, batches: Iterable[EmbeddingBatch]) -> None:
+        batches = [batch for batch in batches if len(batch.sample_idx)]
+        if not batches:
+            raise EmbeddingError(
+                "no embedding was predicted: the evaluation saw no image. Is the dataset empty?"
+            )
+        lengths = sorted({batch.embeddings.shape[1] for batch in batches})
+        if len(lengths) > 1:
+            raise EmbeddingError(f"embeddings of one model differ in length: {lengths}")
+        self.sample_idx = np.unique(np.concatenate([batch.sample_idx for batch in batches]))
+        self.labels = np.empty(len(self.sample_idx), dtype=np.int64)
+        self.embeddings = np.empty((len(self.sample_idx), lengths[0]), dtype=np.float32)
+        faulty: dict[int, str] = {}
+        for batch in reversed(batches):
+            rows = np.searchsorted(self.sample_idx, batch.sample_idx)
+            self.labels[rows] = batch.labels
+            self.embeddings[rows] = batch.embeddings
+            faulty.update(batch.faulty)
+        self.norms = row_norms(self.embeddings)
+        self._require_comparable(faulty)
+
+    def rows_of(self, sample_idx: np.ndarray) -> np.ndarray:
+        """The rows of samples, of the shape of ``sample_idx``.
+
+        Raises:
+            EmbeddingError: Samples of ``sample_idx`` have no embedding.
+        """
+        sample_idx = np.asarray(sample_idx)
+        rows = np.searchsorted(self.sample_idx, sample_idx)
+        rows = np.minimum(rows, len(self.sample_idx) - 1)
+        missing = np.unique(sample_idx[self.sample_idx[rows] != sample_idx])
+        if len(missing):
+            raise EmbeddingError(
+                f"{len(missing):,} of the {len(np.unique(sample_idx)):,} samples to compare were "
+                f"not predicted (the first: sample {missing[0]}). The dataloader must visit every "
+                "sample of the dataset whose metainfo the metric has."
+            )
+        return rows
+
+    def _require_comparable(self, faulty: dict[int, str]) -> None:
+        infinite = ~np.isfinite(self.norms)
+        for wrong, what, remedy in (
+            (
+                infinite,
+                "are NaN or infinite",
+                "Did the training diverge, or does the checkpoint not fit the model?",
+            ),
+            (
+                self.norms == 0,
+                "are zero and have no direction",
+                "Do the model's last layers output zeros, or were its weights not loaded?",
+            ),
+        ):
+            if wrong.any():
+                first = int(self.sample_idx[np.argmax(wrong)])
+                path = f", {faulty[first]}" if faulty.get(first) else ""
+                raise EmbeddingError(
+                    f"{int(wrong.sum()):,} of {len(wrong):,} embeddings {what} (the first: sample "
+                    f"{first}{path}). {remedy}"
+                )
+
+
+def row_norms(embeddings: np.ndarray) -> np.ndarray:
+    """Euclidean length of each row, (N,) float64; NaN or infinite where the row is."""
+    norms = np.empty(len(embeddings))
+    for part in chunks(len(embeddings), embeddings.shape[1]):
+        norms[part] = np.sqrt(np.square(embeddings[part], dtype=np.float64).sum(axis=1))
+    return norms
+
+
+def cosine_similarities(
+    embeddings: np.ndarray, pairs: np.ndarray, norms: np.ndarray | None = None
+) -> np.ndarray:
+    """Cosine similarity of pairs of rows, computed in float64 and rounded to float32.
+
+    Rounding makes ties of what differs by the order of the arithmetic alone, such as pairs of
+    equal directions and unequal lengths. A pair's score depends on its two rows only: not on the
+    other pairs, and not on which row comes first.
+
+    Args:
+        embeddings: Shape (N, D), finite, without zero rows.
+        pairs: Shape (P, 2), rows of ``embeddings``.
+        norms: Shape (N,), of :func:`row_norms`, if known.
+
+    Returns:
+        Shape (P,), float32, in [-1, 1].
+
+    Example:
+        >>> vectors = np.array([[1.0, 0.0], [3.0, 4.0], [-2.0, 0.0]])
+        >>> cosine_similarities(vectors, np.array([[0, 1], [1, 0], [0, 2]])).tolist()
+        [0.6000000238418579, 0.6000000238418579, -1.0]
+    """
+    norms = row_norms(embeddings) if norms is None else norms
+    scores = np.empty(len(pairs), dtype=np.float32)
+    for part in chunks(len(pairs), embeddings.shape[1]):
+        first, second = pairs[part].T
+        products = np.multiply(embeddings[first], embeddings[second], dtype=np.float64)
+        scores[part] = products.sum(axis=1) / (norms[first] * norms[second])
+    return scores
+
+
+def chunks(rows: int, columns: int) -> Iterator[slice]:
+    """Slices of ``rows`` rows so that a float64 array of one has at most some 32 MiB."""
+    step = max(1, _CHUNK_VALUES // max(columns, 1))
+    for start in range(0, rows, step):
+        yield slice(start, start + step)

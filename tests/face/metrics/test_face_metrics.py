@@ -1,0 +1,349 @@
+"""The registered metrics as a config uses them."""
+
+import logging
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from face_cases import build, evaluated, predictions, random_case
+from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
+from sklearn.metrics import roc_auc_score
+from test_fold_accuracy import slow_best_threshold
+from test_identification import slow_identify
+from test_roc import slow_tar_at_far
+from test_templates import slow_templates
+
+from negvision.errors import ConfigError, DatasetError
+from negvision.face.metrics import EmbeddingError
+from negvision.face.structures import FaceDataSample
+
+_TEMPLATES = ("template_pairs", "template_same")
+KINDS = ["VerificationMetric", "IdentificationMetric", "TemplateVerificationMetric"]
+
+
+@pytest.fixture
+def log(caplog):
+    """The text that reaches the current MMEngine logger."""
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    caplog.handler.setLevel(logging.INFO)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def cosine(a, b):
+    a, b = a.astype(float), b.astype(float)
+    return np.float32(np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def test_verification_equals_the_definitions():
+    meta, embeddings, _ = random_case(0)
+    figures = evaluated(build(KINDS[0], meta), predictions(embeddings))
+    same = meta["same"]
+    scores = np.array([cosine(embeddings[i], embeddings[j]) for i, j in meta["pairs"]])
+    assert figures["verification/auc"] == pytest.approx(roc_auc_score(same, scores), abs=1e-6)
+    for far in (1e-1, 1e-2):
+        found = figures[f"verification/tar@far=1e{round(np.log10(far))}"]
+        assert found == pytest.approx(slow_tar_at_far(scores, same, far), abs=1e-9)
+    # 700 pairs have not a thousand negatives.
+    assert not [key for key in figures if "far=1e-3" in key or "far=1e-6" in key]
+    assert figures["verification/negative_pairs"] == (~same).sum()
+    assert figures["verification/negative_std"] == pytest.approx(scores[~same].std(), abs=1e-6)
+
+    accuracies, used = [], []
+    parts = [np.flatnonzero(same), np.flatnonzero(~same)]
+    for fold in range(10):
+        held_out = np.zeros(len(same), bool)
+        for part in parts:
+            held_out[[i for n, i in enumerate(part) if n * 10 // len(part) == fold]] = True
+        used.append(slow_best_threshold(scores[~held_out], same[~held_out]))
+        accuracies.append(np.mean((scores[held_out] >= used[-1]) == same[held_out]))
+    assert figures["verification/accuracy"] == pytest.approx(np.mean(accuracies), abs=1e-9)
+    assert figures["verification/accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert figures["verification/accuracy_stderr"] == pytest.approx(
+        np.std(accuracies, ddof=1) / 10**0.5
+    )
+    assert np.isfinite(used).all()
+    assert figures["verification/threshold"] == pytest.approx(np.mean(used), abs=1e-6)
+
+
+def test_folds_of_the_file_are_used_if_there_are_several():
+    meta, embeddings, _ = random_case(1)
+    parts = np.arange(len(meta["same"])) % 5
+    metric = build(KINDS[0], {**meta, "folds": parts}, num_folds=3)
+    given = evaluated(metric, predictions(embeddings))["verification/accuracy_stderr"]
+    made = evaluated(build(KINDS[0], meta, num_folds=3), predictions(embeddings))
+    one = {**meta, "folds": np.zeros(len(parts), int)}
+    assert evaluated(build(KINDS[0], one, num_folds=3), predictions(embeddings)) == made
+    assert given != made["verification/accuracy_stderr"]
+    # The divisor of the standard error tells how many folds there were.
+    std = evaluated(metric, predictions(embeddings))["verification/accuracy_std"]
+    assert given == pytest.approx(std / 5**0.5)
+
+
+def test_identification_equals_the_loop():
+    meta, embeddings, labels = random_case(2)
+    metric = build(KINDS[1], meta, fpirs=[0.1, 0.01])
+    figures = evaluated(metric, predictions(embeddings, labels))
+    gallery, probes = meta["gallery"], meta["probes"]
+    ranks, _, impostors = slow_identify(
+        embeddings[gallery], labels[gallery], embeddings[probes], labels[probes]
+    )
+    for rank in (1, 5):
+        expected = np.mean(np.array(ranks) <= rank)
+        assert figures[f"identification/rank{rank}"] == pytest.approx(expected)
+    assert 0 < figures["identification/dir@fpir=1e-1"] <= figures["identification/rank1"] < 1
+    assert figures["identification/impostor_probes"] == len(impostors) == 12
+    # Nine people: all would be within rank 10. Twelve impostors: one of them is more than 1e-2.
+    assert not {"identification/rank10", "identification/dir@fpir=1e-2"} & set(figures)
+
+
+@pytest.mark.parametrize("use_norm", [True, False])
+@pytest.mark.parametrize("detector", [True, False])
+def test_templates_equal_the_loop(use_norm, detector):
+    meta, embeddings, _ = random_case(3)
+    metric = build(KINDS[2], meta, use_norm=use_norm, use_detector_score=detector)
+    figures = evaluated(metric, predictions(embeddings))
+    weights = meta["detection_scores"] if detector else None
+    vectors = slow_templates(embeddings, meta["template_ids"], meta["media_ids"], use_norm, weights)
+    scores = np.array([cosine(vectors[a], vectors[b]) for a, b in meta["template_pairs"]])
+    same = meta["template_same"]
+    assert figures["template/auc"] == pytest.approx(roc_auc_score(same, scores), abs=1e-9)
+    assert figures["template/positive_mean"] == pytest.approx(scores[same].mean(), abs=1e-6)
+    expected = slow_tar_at_far(scores, same, 0.1)
+    assert figures["template/tar@far=1e-1"] == pytest.approx(expected, abs=1e-9)
+    assert "template/accuracy" not in figures
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_order_and_padding_of_samples_change_nothing(kind):
+    meta, embeddings, labels = random_case(4)
+    metric = build(kind, meta)
+    expected = evaluated(metric, predictions(embeddings, labels))
+    order = np.random.default_rng(0).permutation(len(labels))
+    padded = [*order, *order[:7]]
+    # The same metric again: nothing of the first evaluation is left.
+    assert evaluated(metric, predictions(embeddings, labels, padded), batch=3) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_order_of_the_protocol_changes_no_figure_that_has_no_folds(kind):
+    meta, embeddings, labels = random_case(5)
+    shuffled = dict(meta)
+    rng = np.random.default_rng(1)
+    for names in (("pairs", "same"), ("gallery",), ("probes",), _TEMPLATES):
+        order = rng.permutation(len(meta[names[0]]))
+        shuffled.update({name: meta[name][order] for name in names})
+    found = evaluated(build(kind, shuffled), predictions(embeddings, labels))
+    for key, value in evaluated(build(kind, meta), predictions(embeddings, labels)).items():
+        if "accuracy" not in key and "threshold" not in key:
+            assert found[key] == pytest.approx(value, abs=1e-12), key
+
+
+def test_through_the_evaluator_with_data_samples():
+    meta, embeddings, labels = random_case(6)
+    evaluator = Evaluator([{"type": f"negvision.{kind}"} for kind in KINDS])
+    evaluator.dataset_meta = meta
+    for i, label in enumerate(labels):
+        sample = FaceDataSample(metainfo={"sample_idx": i, "img_path": "a"})
+        sample.label = torch.tensor(label)
+        sample.embedding = torch.tensor(embeddings[i])
+        evaluator.process([sample])
+    found = evaluator.evaluate(len(labels))
+    for kind in KINDS:
+        alone = evaluated(build(kind, meta), predictions(embeddings, labels))
+        assert alone == {key: found[key] for key in alone}
+
+
+def test_embeddings_in_half_precision_on_any_device_are_kept_in_float32():
+    meta, embeddings, _ = random_case(0)
+    metric = build(KINDS[0], meta)
+    sample = predictions(embeddings)[0]
+    sample["embedding"] = sample["embedding"].half().requires_grad_()
+    metric.process({}, [sample])
+    kept = metric.results[0].embeddings
+    assert isinstance(kept, np.ndarray) and kept.dtype == np.float32
+    np.testing.assert_array_equal(kept[0], embeddings[0].astype("f2").astype("f4"))
+
+
+def test_a_model_that_gives_one_direction_is_no_better_than_chance():
+    meta, _, labels = random_case(7)
+    embeddings = np.linspace(0.5, 2, len(labels))[:, None].astype("f4") * np.ones(8, "f4")
+    samples = predictions(embeddings, labels)
+    figures = evaluated(build(KINDS[0], meta), samples)
+    assert figures["verification/auc"] == 0.5 and figures["verification/overlap"] == 1
+    assert figures["verification/tar@far=1e-1"] == 0
+    # Most pairs are negative, and no threshold between scores exists.
+    assert figures["verification/accuracy"] == pytest.approx(np.mean(~meta["same"]), abs=0.01)
+    assert "verification/threshold" not in figures
+    assert evaluated(build(KINDS[1], meta), samples)["identification/rank5"] == 0
+
+
+def test_tables(log):
+    meta, embeddings, labels = random_case(8)
+    meta["pairs"], meta["same"] = (
+        np.array([[0, 1], [2, 3], [0, 4], [4, 9]]),
+        np.array([True, True, False, False]),
+    )
+    figures = evaluated(
+        build(KINDS[0], meta, prefix="lfw", fars=[0.5, 1e-4]), predictions(embeddings)
+    )
+    assert "lfw/tar@far=5e-1" in figures and "lfw/accuracy" not in figures
+    assert "lfw: 4 pairs of 6 images" in log.text
+    assert (
+        "accuracy -  (10 folds need 10 pairs of each kind; there are 2 positive and 2" in log.text
+    )
+    rows = [line.split() for line in log.text.splitlines()]
+    assert ["1e-4", "-", "-", "-", "of", "2;", "needs", "10,000"] in rows
+    half = next(row for row in rows if row[:1] == ["5e-1"])
+    assert float(half[1]) == pytest.approx(figures["lfw/tar@far=5e-1"], abs=1e-4)
+    assert half[-2:] == ["of", "2"]
+
+    log.clear()
+    evaluated(build(KINDS[1], meta), predictions(embeddings, labels))
+    assert "13 gallery images of 9 people, 23 probes of them, 12 of others" in log.text
+    assert "needs more than 10 people in the gallery" in log.text
+    log.clear()
+    evaluated(build(KINDS[2], meta), predictions(embeddings))
+    assert "120 pairs of 16 templates of 48 images" in log.text
+
+
+def test_roc_file(tmp_path, monkeypatch, log):
+    meta, embeddings, _ = random_case(9)
+    monkeypatch.chdir(tmp_path)
+    metric = build(KINDS[0], meta, roc_file="roc/lfw.npz")
+    figures = evaluated(metric, predictions(embeddings))
+    curve = np.load(tmp_path / "roc" / "lfw.npz")
+    area = np.trapezoid(curve["tar"], curve["far"])
+    assert area == pytest.approx(figures["verification/auc"], abs=1e-12)
+    assert curve["negatives"] == figures["verification/negative_pairs"]
+    assert "lfw.npz" in log.text
+
+    picture = tmp_path / "picture.png"
+    evaluated(build(KINDS[2], meta, roc_file=str(picture)), predictions(embeddings))
+    assert cv2.imread(str(picture)).std() > 5
+    with pytest.raises(ValueError, match=r"roc_file must end with .* got 'roc.txt'"):
+        build(KINDS[0], meta, roc_file="roc.txt")
+
+
+def test_roc_file_goes_beside_the_log_file(tmp_path):
+    meta, embeddings, _ = random_case(9)
+    previous = MMLogger.get_current_instance()
+    (tmp_path / "run").mkdir()
+    logger = MMLogger.get_instance("beside_log", log_file=str(tmp_path / "run" / "a.log"))
+    try:
+        evaluated(build(KINDS[0], meta, roc_file="lfw.svg"), predictions(embeddings))
+    finally:
+        for handler in logger.handlers:
+            handler.close()
+        MMLogger._instance_dict.pop("beside_log")
+    assert MMLogger.get_current_instance() is previous
+    assert "<svg" in (tmp_path / "run" / "lfw.svg").read_text()
+    assert "ROC: " in (tmp_path / "run" / "a.log").read_text()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.nan, "2 of 48 .* NaN or infinite"), (0, "2 of 48 .* are zero")]
+)
+def test_embeddings_that_cannot_be_compared(kind, value, message):
+    meta, embeddings, labels = random_case(10)
+    embeddings[[6, 31]] = value
+    order = np.random.default_rng(0).permutation(48)
+    samples = predictions(embeddings, labels, [*order, 6])
+    metric = build(kind, meta)
+    with pytest.raises(EmbeddingError, match=message + r".*\(the first: sample 6, faces/6.jpg\)"):
+        evaluated(metric, samples)
+    assert not metric.results
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_that_were_not_predicted(kind):
+    meta, embeddings, labels = random_case(11)
+    with pytest.raises(EmbeddingError, match=r"18 of the \d+ samples to compare were not pred"):
+        evaluated(build(kind, meta), predictions(embeddings, labels, range(30)))
+    with pytest.raises(EmbeddingError, match="no embedding was predicted"):
+        build(kind, meta).evaluate(size=48)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_predictions_without_embedding(kind):
+    meta, _, _ = random_case(12)
+    with pytest.raises(EmbeddingError, match=r"no embedding and no sample_idx, only \['label'\]"):
+        build(kind, meta).process({}, [{"label": 3}])
+    build(kind, meta).process({}, [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "error", "message"),
+    [
+        ("V", {"pairs": None}, ConfigError, r"needs 'pairs' in .* negvision.FacePairDataset"),
+        ("V", {"pairs": np.zeros((0, 2), int)}, DatasetError, "nothing to compare"),
+        ("V", {"pairs": np.zeros((700, 3), int)}, DatasetError, r"shape \(P, 2\), got int64"),
+        ("V", {"pairs": np.zeros((700, 2))}, DatasetError, "must be integers .* got float64"),
+        ("V", {"same": np.ones(3, bool)}, DatasetError, r"shape \(700,\), got \(3,\)"),
+        ("V", {"same": np.ones(700, bool)}, DatasetError, "data has 700 and 0"),
+        ("V", {"same": np.zeros(700, bool)}, DatasetError, "data has 0 and 700"),
+        ("V", {"pairs": np.array([[0, 1]]), "same": [True]}, DatasetError, "data has 1 and 0"),
+        ("V", {"folds": np.ones(3, int)}, DatasetError, r"'folds'\] must have one entry a pair"),
+        ("I", {"gallery": None, "probes": None}, ConfigError, "'gallery' and 'probes'"),
+        ("I", {"probes": []}, DatasetError, r"'probes'\] must be indices .* at least one"),
+        ("I", {"gallery": [1, 2, 1]}, DatasetError, r"'gallery'\] names a sample twice"),
+        ("I", {"gallery": [1, 2], "probes": [0, 2]}, DatasetError, "1 probes .* sample 2"),
+        ("T", {"media_ids": np.zeros(5, int)}, DatasetError, "one entry a sample in each"),
+        ("T", {"template_pairs": np.full((120, 2), 3)}, DatasetError, "1 templates .* template 3"),
+        ("T", {"template_same": np.ones(120, bool)}, DatasetError, "data has 120 and 0"),
+    ],
+)
+def test_protocols_that_do_not_fit(kind, change, error, message):
+    meta = {**random_case(13)[0], **change}
+    meta = {name: value for name, value in meta.items() if value is not None}
+    name = next(name for name in KINDS if name.startswith(kind))
+    with pytest.raises(error, match=message):
+        build(name, meta)
+
+
+def test_detection_scores_that_are_not_there():
+    meta, _, _ = random_case(13)
+    del meta["detection_scores"]
+    with pytest.raises(ConfigError, match="needs 'detection_scores'"):
+        build(KINDS[2], meta, use_detector_score=True)
+
+
+def test_labels_that_no_probe_can_be_found_by():
+    meta, embeddings, labels = random_case(14)
+    with pytest.raises(DatasetError, match=r"13 of 13 gallery images have no label .*sample 0"):
+        evaluated(build(KINDS[1], meta), predictions(embeddings))
+    labels = np.where(np.isin(np.arange(48), meta["gallery"]), labels, labels + 100)
+    with pytest.raises(DatasetError, match="none of the 35 probes has a label"):
+        evaluated(build(KINDS[1], meta), predictions(embeddings, labels))
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "message"),
+    [
+        (KINDS[0], {"num_folds": 1}, "num_folds must be at least 2, got 1"),
+        (KINDS[0], {"fars": [0]}, "fars must be numbers between 0 and 1"),
+        (KINDS[1], {"ranks": [0, 1]}, r"ranks must be positive numbers, got \[0, 1\]"),
+        (KINDS[1], {"fpirs": [2]}, "fpirs must be numbers between 0 and 1"),
+    ],
+)
+def test_wrong_arguments(kind, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build(kind, random_case(0)[0], **arguments)
+
+
+def test_without_metainfo():
+    metric = build(KINDS[0], random_case(0)[0])
+    metric._dataset_meta = None
+    with pytest.raises(ValueError, match="dataset_meta is not set"):
+        evaluated(metric, predictions(np.ones((4, 2), "f4")))
+
+
+def test_returned_keys_start_with_what_a_best_checkpoint_is_kept_by():
+    meta, embeddings, labels = random_case(15)
+    for kind, first in zip(KINDS, ("accuracy", "rank1", "auc"), strict=True):
+        keys = list(evaluated(build(kind, meta), predictions(embeddings, labels)))
+        assert keys[0].endswith("/" + first)

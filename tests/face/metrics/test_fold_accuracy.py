@@ -1,0 +1,105 @@
+"""Cross-validated accuracy, against loops and by hand."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from test_roc import scored
+
+from negvision.face.metrics.verification import (
+    best_threshold,
+    cross_validated_accuracy,
+    obstacle_to_folds,
+    tenths,
+)
+
+
+def slow_best_threshold(scores, same):
+    scores = scores.astype(float)
+    middles = [(low + high) / 2 for low, high in pairwise(sorted(set(scores)))]
+    best, best_accuracy = None, -1.0
+    # From the highest down, so that the highest of equally good ones stays.
+    for threshold in [np.inf, *reversed(middles), -np.inf]:
+        accuracy = np.sum((scores >= threshold) == same)
+        if accuracy > best_accuracy:
+            best, best_accuracy = threshold, accuracy
+    return best
+
+
+@pytest.mark.parametrize("levels", [None, 1, 3])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_threshold_is_the_best_of_all(levels, share):
+    for seed in range(5):
+        scores, same = scored(seed, size=60, levels=levels, share=share)
+        assert best_threshold(scores, same) == slow_best_threshold(scores, same)
+
+
+def test_threshold_by_hand():
+    same = np.array([True, True, False, False])
+    assert best_threshold(np.array([0.75, 0.5, 0.25, 0.0]), same) == 0.375
+    # Three are right between 0.75 and 0.5 (of both kinds), and below 0.25: the highest is taken.
+    assert best_threshold(np.array([0.75, 0.25, 0.5, 0.0]), same) == 0.625
+    # Accepting none and all are right for two each, nothing for more.
+    assert best_threshold(np.full(4, 0.5), same) == np.inf
+    # All but the last: better to accept every pair.
+    assert best_threshold(np.array([0.1, 0.2, 0.3, 0.4]), np.array([1, 1, 1, 0], bool)) == -np.inf
+
+
+def test_between_neighbouring_floats_the_threshold_still_tells_them_apart():
+    low = 0.1
+    high = np.nextafter(low, 1)
+    assert best_threshold(np.array([high, low]), np.array([True, False])) == high
+
+
+def test_a_threshold_between_neighbouring_scores_in_float32_tells_them_apart():
+    low = np.float32(0.1)
+    for _ in range(2):
+        high = np.nextafter(low, np.float32(1))
+        scores, same = np.array([high, low, high, low]), np.array([True, False, True, False])
+        assert cross_validated_accuracy(scores, same, np.array([0, 0, 1, 1])).mean == 1
+        low = high
+
+
+@pytest.mark.parametrize("levels", [None, 2])
+def test_accuracy_is_that_of_the_loop(levels):
+    scores, same = scored(7, size=120, levels=levels, share=0.5)
+    folds = tenths(same)
+    result = cross_validated_accuracy(scores, same, folds)
+    expected = []
+    for fold in range(10):
+        threshold = slow_best_threshold(scores[folds != fold], same[folds != fold])
+        right = [(scores[i] >= threshold) == same[i] for i in np.flatnonzero(folds == fold)]
+        expected.append(sum(right) / len(right))
+    np.testing.assert_array_equal(result.accuracies, expected)
+    deviations = [(accuracy - sum(expected) / 10) ** 2 for accuracy in expected]
+    assert result.std == pytest.approx((sum(deviations) / 9) ** 0.5, rel=1e-12)
+    assert result.standard_error == pytest.approx(result.std / 10**0.5, rel=1e-12)
+    assert result.mean == pytest.approx(sum(expected) / 10, rel=1e-12)
+
+
+def test_the_threshold_never_sees_the_test_fold():
+    # The scores of fold 0 would do with a threshold of 5, those of fold 1 with one of 0.5.
+    scores = np.array([6, 4, 1, 0.0])
+    same = np.array([True, False, True, False])
+    result = cross_validated_accuracy(scores, same, np.array([0, 0, 1, 1]))
+    assert result.thresholds.tolist() == [0.5, 5]
+    assert result.accuracies.tolist() == [0.5, 0.5]
+
+
+def test_folds_of_lfw_s_sizes_and_of_uneven_ones():
+    # LFW: 300 of each kind a fold, in turn.
+    same = np.tile(np.repeat([True, False], 300), 10)
+    assert (tenths(same) == np.arange(6000) // 600).all()
+    # 13 pairs in 10 parts: one or two each, in order.
+    parts = tenths(np.ones(13, bool))
+    assert sorted(parts) == parts.tolist() and set(np.bincount(parts)) == {1, 2}
+
+
+def test_obstacles():
+    same = np.array([True, False, True, False])
+    assert obstacle_to_folds(same, np.array([0, 0, 1, 1])) is None
+    assert "positive pairs in at least 2 folds, they are in 1" in obstacle_to_folds(
+        same, np.array([0, 0, 0, 1])
+    )
+    with pytest.raises(ValueError, match="negative pairs in at least 2 folds, they are in 0"):
+        cross_validated_accuracy(np.ones(2), np.ones(2, bool), np.arange(2))
