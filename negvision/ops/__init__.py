@@ -6,5 +6,13 @@ Where the kernels are not built, PyTorch computes the same results and one warni
 from negvision.ops._extension import extension_info
 from negvision.ops.atss import atss_assign
 from negvision.ops.boxes import aligned_box_iou, pairwise_box_iou
+from negvision.ops.negatives import class_logsumexp, pair_logsumexp
 
-__all__ = ["aligned_box_iou", "atss_assign", "extension_info", "pairwise_box_iou"]
+__all__ = [
+    "aligned_box_iou",
+    "atss_assign",
+    "class_logsumexp",
+    "extension_info",
+    "pair_logsumexp",
+    "pairwise_box_iou",
+]

@@ -8,6 +8,9 @@ def register() -> None:
     """Attach them; call once, after the library is loaded."""
     library = torch.library
     library.register_fake("negvision::atss_assign", _fake_atss_assign)
+    library.register_fake("negvision::negatives_logsumexp", _fake_negatives_logsumexp)
+    library.register_fake("negvision::negatives_softmax_", lambda *_: None)
+    library.register_fake("negvision::negatives_histogram", _fake_negatives_histogram)
     for kind, fake in (("pairwise", _fake_pairwise), ("aligned", _fake_aligned)):
         name = f"negvision::{kind}_box_iou"
         backward = getattr(torch.ops.negvision, f"{kind}_box_iou_backward")
@@ -21,6 +24,15 @@ def _fake_atss_assign(priors, num_level_priors, gt_boxes, num_gts, *_):
     shape = (len(num_gts), priors.shape[1])
     gt_inds = priors.new_empty(shape, dtype=torch.int64)
     return gt_inds, priors.new_empty(shape), torch.empty_like(gt_inds)
+
+
+def _fake_negatives_logsumexp(similarities, row_labels, *_):
+    rows = similarities.new_empty(similarities.shape[0])
+    return rows, torch.empty_like(rows, dtype=torch.int64)
+
+
+def _fake_negatives_histogram(similarities, row_labels, column_labels, diagonal, prefixes, shift):
+    return prefixes.new_empty((prefixes.shape[0], 256))
 
 
 def _fake_pairwise(boxes1, boxes2, mode, eps):

@@ -4,7 +4,14 @@ import pytest
 import torch
 from atss_cases import grid, integer_boxes, random_boxes
 
-from negvision.ops import aligned_box_iou, atss_assign, extension_info, pairwise_box_iou
+from negvision.ops import (
+    aligned_box_iou,
+    atss_assign,
+    class_logsumexp,
+    extension_info,
+    pair_logsumexp,
+    pairwise_box_iou,
+)
 from negvision.ops.boxes import MODES
 
 pytestmark = pytest.mark.gpu
@@ -146,3 +153,67 @@ def test_overlaps_and_gradients(mode, dtype):
 def test_opcheck(name):
     boxes = random_boxes(torch.Generator().manual_seed(4), 6, 99, 99).cuda().requires_grad_()
     torch.library.opcheck(getattr(torch.ops.negvision, name).default, (boxes, boxes, 2, 1e-6))
+
+
+def log_sums(e, w, labels, whisker, hold=1 << 24, tile=None):
+    """Both log-sums, what is kept, and the gradients of their sum."""
+    of_class = class_logsumexp(e, w, labels, 64.0, tile=tile)
+    pairs = pair_logsumexp(e, labels, 64.0, whisker, hold=hold)
+    grads = torch.autograd.grad(torch.logaddexp(of_class, pairs.value).sum(), (e, w))
+    return of_class, *pairs, *grads
+
+
+def batch(dtype, count=600, classes=20_000):
+    g = torch.Generator().manual_seed(5)
+    e = torch.nn.functional.normalize(torch.randn(count, 64, generator=g, dtype=dtype))
+    w = torch.randn(classes, 64, generator=g, dtype=dtype)
+    return e, w, torch.randint(classes // 100, (count,), generator=g)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("whisker", [0.0, 1.5, None])
+def test_log_sums_of_negatives(dtype, whisker):
+    e, w, labels = batch(dtype)
+    want = log_sums(e.requires_grad_(), w.requires_grad_(), labels, whisker)
+    p, q = (x.detach().cuda().requires_grad_() for x in (e, w))
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {}
+    runs = [
+        log_sums(p, q, labels.cuda(), whisker, hold, tile)
+        for hold, tile in ((1 << 24, None), (0, 1 << 18), (0, 1 << 18))
+    ]
+    for got in runs:
+        for name, x, y in zip(
+            ("class", "pair", "bounds", "kept", "total"), got, want, strict=False
+        ):
+            if name == "kept" and dtype == torch.float32:
+                assert abs(x.item() - y.item()) <= 4  # similarities beside a bound
+            else:
+                torch.testing.assert_close(x.cpu(), y, **tolerance, msg=name)
+        for x, y in zip(got[5:], want[5:], strict=True):
+            torch.testing.assert_close(x.cpu(), y, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(x, y) for x, y in zip(runs[1], runs[2], strict=True))
+
+
+def test_log_sums_wait_for_nothing():
+    e, w, labels = (x.cuda() for x in batch(torch.float32))
+    e.requires_grad_(), w.requires_grad_()
+    log_sums(e, w, labels, 1.5)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for hold in (0, 1 << 24):
+            log_sums(e, w, labels, 1.5, hold)
+            log_sums(e, w, labels, None, hold)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_operators_on_negatives_pass_opcheck():
+    ops, tile = torch.ops.negvision, torch.rand(6, 5000).cuda()
+    labels = torch.arange(6).int().cuda(), (torch.arange(5000) % 9).int().cuda()
+    bounds, each = torch.tensor([0.1, 0.9]).cuda(), torch.linspace(3, 4, 6).cuda()
+    prefixes = torch.zeros(2, dtype=torch.int64).cuda()
+    check = torch.library.opcheck
+    check(ops.negatives_logsumexp.default, (tile, *labels, -6, bounds, 3.0))
+    check(ops.negatives_softmax_.default, (tile.clone(), *labels, 0, bounds, 3.0, each, each))
+    check(ops.negatives_histogram.default, (tile, *labels, 0, prefixes, 24))

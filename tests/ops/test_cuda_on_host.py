@@ -134,3 +134,81 @@ def test_overlaps_and_gradients(stand_in, mode, dtype):
         want = backward(grad, a, second, mode, 1e-6)
         got = getattr(stand_in, f"{kind}_box_iou_backward")(grad, a, second, mode, 1e-6)
         torch.testing.assert_close(got, want)  # the sums are of another order
+
+
+def tiles(seed: int, dtype: torch.dtype):
+    """Similarities, labels of rows and columns, and a diagonal: within a part, beyond it, empty."""
+    g = torch.Generator().manual_seed(seed)
+    for rows, columns, diagonal, classes in (
+        (7, 33, -7, 5), (40, 40, 0, 6), (5, 300, 290, 3), (3, 5000, -3, 900), (2, 8200, 4090, 2),
+        (4, 9, 20, 4), (6, 50, -6, 1), (0, 5, 0, 2), (5, 0, -5, 2), (1, 1, -1, 1 << 20),
+    ):  # fmt: skip
+        yield (
+            torch.rand(rows, columns, generator=g, dtype=dtype) * 2 - 1,
+            torch.randint(classes, (rows,), generator=g).int(),
+            torch.randint(classes, (columns,), generator=g).int(),
+            diagonal,
+        )
+
+
+CLOSE = {
+    torch.float32: {"rtol": 1e-6, "atol": 1e-6},
+    torch.float64: {"rtol": 1e-12, "atol": 1e-12},
+}
+
+
+@pytest.mark.parametrize("dtype", CLOSE)
+@pytest.mark.parametrize("bounds", [None, (-0.4, 0.3), (-INF, INF), (0.2, 0.2), (NAN, NAN)])
+def test_log_sums_of_negatives_and_their_gradients(stand_in, dtype, bounds):
+    ours, kept = torch.ops.negvision, 0
+    bounds = None if bounds is None else torch.tensor(bounds, dtype=dtype)
+    for case, (tile, rows, columns, diagonal) in enumerate(tiles(5, dtype)):
+        if case % 2 and tile.numel():
+            tile[:, -1] = 0.2  # on a bound
+        arguments = (rows, columns, diagonal, bounds, 64.0)
+        want, got = (ops.negatives_logsumexp(tile, *arguments) for ops in (ours, stand_in))
+        torch.testing.assert_close(got[0], want[0], **CLOSE[dtype])
+        assert torch.equal(got[1], want[1])
+        kept += int(want[1].sum())
+        grad = torch.linspace(-1, 1, len(rows), dtype=dtype)
+        want, got = tile.clone(), tile.clone()
+        # The same log-sums for both: the exponential would magnify a difference.
+        logsumexp = ours.negatives_logsumexp(tile, *arguments)[0]
+        for ops, result in ((ours, want), (stand_in, got)):
+            ops.negatives_softmax_(result, *arguments, logsumexp, grad)
+        torch.testing.assert_close(got, want, **CLOSE[dtype])
+    assert kept > 0
+
+
+@pytest.mark.parametrize("dtype", CLOSE)
+def test_nan_and_infinite_similarities_reach_the_same_results(stand_in, dtype):
+    tile = torch.rand(6, 600, dtype=dtype, generator=torch.Generator().manual_seed(6)) * 2 - 1
+    tile[0] = NAN
+    tile[1, 577] = NAN
+    tile[2, 3] = -INF
+    tile[3, 500] = INF
+    tile[4, :] = 0.25
+    labels = torch.arange(6).int(), torch.full((600,), 9).int()
+    for diagonal in (-6, 500):
+        arguments = (tile, *labels, diagonal, None, 64.0)
+        want, kept = torch.ops.negvision.negatives_logsumexp(*arguments)
+        got, also = stand_in.negatives_logsumexp(*arguments)
+        torch.testing.assert_close(got, want, **CLOSE[dtype], equal_nan=True)
+        assert torch.equal(kept, also)
+        assert got[:2].isnan().all() and got[[2, 4, 5]].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", CLOSE)
+def test_histograms_are_equal(stand_in, dtype):
+    bits, counted = torch.finfo(dtype).bits, 0
+    for tile, rows, columns, diagonal in tiles(7, dtype):
+        if tile.numel():
+            tile.view(-1)[::7] = torch.tensor([0.0, -0.0, NAN, INF, -INF])[tile.numel() % 5]
+        prefixes = torch.zeros(2, dtype=torch.int64)
+        for shift in range(bits - 8, -1, -8):
+            arguments = (tile, rows, columns, diagonal, prefixes, shift)
+            want = torch.ops.negvision.negatives_histogram(*arguments)
+            assert torch.equal(stand_in.negatives_histogram(*arguments), want)
+            counted += int(want.sum())
+            prefixes = prefixes << 8 | want.argmax(1)
+    assert counted > 10_000

@@ -1,4 +1,5 @@
-// Operator schemas. Shapes are checked in atss_args.h and box_iou_args.h, which every device shares.
+// Operator schemas. Shapes are checked in atss_args.h, box_iou_args.h and
+// negatives_args.h, which every device shares.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(negvision, m) {
@@ -15,4 +16,13 @@ STABLE_TORCH_LIBRARY(negvision, m) {
   m.def(
       "aligned_box_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int mode, float eps) "
       "-> (Tensor, Tensor)");
+  m.def(
+      "negatives_logsumexp(Tensor similarities, Tensor row_labels, Tensor column_labels, "
+      "int diagonal, Tensor? bounds, float scale) -> (Tensor logsumexp, Tensor kept)");
+  m.def(
+      "negatives_softmax_(Tensor(a!) similarities, Tensor row_labels, Tensor column_labels, "
+      "int diagonal, Tensor? bounds, float scale, Tensor logsumexp, Tensor grad) -> ()");
+  m.def(
+      "negatives_histogram(Tensor similarities, Tensor row_labels, Tensor column_labels, "
+      "int diagonal, Tensor prefixes, int shift) -> Tensor");
 }

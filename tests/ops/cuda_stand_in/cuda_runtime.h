@@ -134,6 +134,10 @@ inline void __syncthreads() { stand_in::meet(stand_in::block, 0, stand_in::kMost
 inline void atomicMax(unsigned long long* place, unsigned long long value) {
   if (*place < value) *place = value;
 }
+template <typename T>
+void atomicAdd(T* place, T value) {
+  *place += value;
+}
 inline int cudaMemsetAsync(void* place, int value, size_t bytes, cudaStream_t) {
   std::memset(place, value, bytes);
   return 0;

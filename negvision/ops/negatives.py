@@ -1,0 +1,297 @@
+"""Log-sums over negative pairs: of a batch with class centres, and of a batch within itself.
+
+Both walk over tiles of similarities, so that neither the N x C logits nor, above a size, the N x N
+matrix is ever held; the backward pass computes the tiles anew.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from negvision.ops import fallback_negatives
+from negvision.ops._extension import is_compiled_for
+from negvision.ops.quartiles import whisker_bounds
+
+# Similarities of a tile: 1 MiB, which a core's cache holds, and 256 MiB on a GPU.
+_TILE = {"cpu": 1 << 18}
+_TILE_ELSEWHERE = 1 << 26
+_STRIP_ROWS = 256
+# Up to this many similarities of a batch within itself are held: 64 MiB in float32.
+_HELD_SIMILARITIES = 1 << 24
+
+
+class PairLogsumexp(NamedTuple):
+    """What :func:`pair_logsumexp` returns."""
+
+    value: Tensor
+    bounds: Tensor
+    kept: Tensor
+    total: Tensor
+
+
+def class_logsumexp(
+    embeddings: Tensor,
+    centres: Tensor,
+    labels: Tensor,
+    scale: float,
+    class_ids: Tensor | None = None,
+    tile: int | None = None,
+) -> Tensor:
+    """``log sum_j exp(scale * cos(e_i, w_j))`` over the classes j other than the sample's own.
+
+    The own class is left out because a margin changes that one logit alone: it costs N numbers,
+    and is added by the caller. Memory is that of one tile of similarities, and of the gradient of
+    the centres; the four matrix products (one forward, three backward) are all in the dtype of the
+    embeddings.
+
+    Args:
+        embeddings: Shape (N, D), of unit norm; float32 or float64.
+        centres: Shape (C, D), of any norm; normalised here, a tile at a time. A centre shorter
+            than 1e-12 is taken as that long.
+        labels: Shape (N,), integer. A label that is no class leaves nothing out.
+        scale: What cosines are multiplied by; above 0.
+        class_ids: Shape (C,), integer: the class of each centre, where the centres are a share or
+            a sample of all; default 0 to C - 1.
+        tile: Similarities computed at a time; default 2^18 on a CPU and 2^26 on a GPU.
+
+    Returns:
+        Shape (N,); -inf where no class is left.
+
+    Raises:
+        ValueError: Shapes that do not fit together, or a scale that is not above 0.
+
+    Example:
+        >>> e = torch.tensor([[1.0, 0.0]])
+        >>> w = torch.tensor([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])
+        >>> class_logsumexp(e, w, torch.tensor([0]), scale=1.0)  # log(exp(0) + exp(-1))
+        tensor([0.3133])
+    """
+    _check(embeddings, labels, scale)
+    if centres.dim() != 2 or centres.shape[1] != embeddings.shape[1]:
+        raise ValueError(
+            f"centres must have shape (C, {embeddings.shape[1]}), got {tuple(centres.shape)}"
+        )
+    if class_ids is None:
+        class_ids = torch.arange(len(centres), dtype=torch.int32, device=centres.device)
+    if class_ids.shape != (len(centres),):
+        raise ValueError(f"class_ids must have shape ({len(centres)},), got {class_ids.shape}")
+    if tile is None:
+        tile = _TILE.get(embeddings.device.type, _TILE_ELSEWHERE)
+    columns = max(1, tile // max(1, len(embeddings)))
+    with torch.autocast(embeddings.device.type, enabled=False):
+        return _ClassLogsumexp.apply(
+            embeddings, centres.to(embeddings.dtype), labels.int(), class_ids.int(), scale, columns
+        )
+
+
+def pair_logsumexp(
+    embeddings: Tensor,
+    labels: Tensor,
+    scale: float,
+    whisker: float | None = 1.5,
+    share: tuple[int, int] = (0, 1),
+    all_reduce: Callable[[Tensor], None] | None = None,
+    hold: int = _HELD_SIMILARITIES,
+) -> PairLogsumexp:
+    """``log sum exp(scale * cos(e_i, e_j))`` over the negative pairs of a batch that are kept.
+
+    Negative are the pairs i < j of different labels. Of their K similarities, sorted, Q1 is
+    ``v[K // 4]`` and Q3 ``v[3 * K // 4]``; kept are those from ``Q1 - whisker * (Q3 - Q1)`` to
+    ``Q3 + whisker * (Q3 - Q1)``, both included. The quartiles are exact, and found without sorting
+    by counting one byte of the similarities at a time. No gradient reaches the bounds.
+
+    Args:
+        embeddings: Shape (N, D), of unit norm; float32 or float64.
+        labels: Shape (N,), integer.
+        scale: What similarities are multiplied by; above 0.
+        whisker: Length of the whiskers in interquartile ranges, at least 0; None keeps all pairs.
+        share: (rank, world size): the value and the gradient are of this rank's share of the
+            pairs, while all ranks pass the same embeddings.
+        all_reduce: Sums a tensor over the ranks in place, so that the bounds are of all pairs.
+        hold: Up to this many similarities (N * N) are held for the backward pass; above it, tiles
+            of them are computed anew each time they are needed.
+
+    Returns:
+        ``value``, a scalar, -inf where no pair is kept; ``bounds`` (2,), what is kept, infinite
+        without a whisker; ``kept``, int64: the pairs kept of this share; ``total``, int64: K.
+
+    Raises:
+        ValueError: Shapes that do not fit together, a scale not above 0, or a whisker below 0.
+
+    Source:
+        Jung et al., BMVC 2022, "Unified Negative Pair Generation toward Well-discriminative
+        Feature Space for Face Recognition", section 3.
+
+    Example:
+        >>> e = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]))
+        >>> pairs = pair_logsumexp(e, torch.tensor([0, 0, 1]), scale=1.0, whisker=None)
+        >>> pairs.total.item(), round(pairs.value.item(), 4)  # log(exp(0) + exp(0.7071))
+        (2, 1.1079)
+    """
+    _check(embeddings, labels, scale)
+    if whisker is not None and not whisker >= 0:
+        raise ValueError(f"whisker must be at least 0 or None, got {whisker}")
+    with torch.autocast(embeddings.device.type, enabled=False):
+        return PairLogsumexp(
+            *_PairLogsumexp.apply(embeddings, labels.int(), scale, whisker, share, all_reduce, hold)
+        )
+
+
+def _check(embeddings: Tensor, labels: Tensor, scale: float) -> None:
+    if embeddings.dim() != 2 or embeddings.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            "embeddings must be float32 or float64 of shape (N, D), got "
+            f"{embeddings.dtype} of {tuple(embeddings.shape)}"
+        )
+    if labels.shape != embeddings.shape[:1] or labels.is_floating_point():
+        raise ValueError(
+            f"labels must be integers of shape ({len(embeddings)},), got "
+            f"{labels.dtype} of {tuple(labels.shape)}"
+        )
+    if not scale > 0:
+        raise ValueError(f"scale must be above 0, got {scale}")
+
+
+def _kernels(device_type: str):
+    return torch.ops.negvision if is_compiled_for(device_type) else fallback_negatives
+
+
+class _Once(Function):
+    """A gradient whose own derivative is refused, where autograd would leave it out in silence."""
+
+    @staticmethod
+    def forward(ctx, gradient, *depends_on):
+        return None if gradient is None else gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise NotImplementedError(
+            "negvision's log-sums over negative pairs can be differentiated once, not twice"
+        )
+
+
+class _ClassLogsumexp(Function):
+    @staticmethod
+    def forward(ctx, embeddings, centres, labels, class_ids, scale, columns):
+        logsumexp = embeddings.new_full((len(embeddings),), -torch.inf)
+        kernels, everywhere = _kernels(embeddings.device.type), -len(embeddings)
+        for begin in range(0, len(centres), columns):
+            some = slice(begin, begin + columns)
+            unit, _ = _normalised(centres[some])
+            of_tile, _ = kernels.negatives_logsumexp(
+                embeddings @ unit.T, labels, class_ids[some], everywhere, None, scale
+            )
+            logsumexp = torch.logaddexp(logsumexp, of_tile)
+        ctx.save_for_backward(embeddings, centres, labels, class_ids, logsumexp)
+        ctx.scale, ctx.columns = scale, columns
+        return logsumexp
+
+    @staticmethod
+    def backward(ctx, grad):
+        embeddings, centres, *_ = ctx.saved_tensors
+        with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
+            gradients = _ClassLogsumexp.gradients(ctx, grad.contiguous())
+        of_embeddings, of_centres = (_Once.apply(g, embeddings, centres, grad) for g in gradients)
+        return of_embeddings, of_centres, None, None, None, None
+
+    @staticmethod
+    def gradients(ctx, grad):
+        embeddings, centres, labels, class_ids, logsumexp = ctx.saved_tensors
+        kernels, everywhere = _kernels(embeddings.device.type), -len(embeddings)
+        of_embeddings = torch.zeros_like(embeddings)
+        of_centres = torch.empty_like(centres) if ctx.needs_input_grad[1] else None
+        for begin in range(0, len(centres), ctx.columns):
+            some = slice(begin, begin + ctx.columns)
+            unit, norm = _normalised(centres[some])
+            tile = embeddings @ unit.T
+            kernels.negatives_softmax_(
+                tile, labels, class_ids[some], everywhere, None, ctx.scale, logsumexp, grad
+            )
+            of_embeddings.addmm_(tile, unit)
+            if of_centres is not None:
+                own = torch.mm(tile.T, embeddings, out=of_centres[some])
+                # Through the normalisation: what points along the centre does not turn it.
+                own.addcmul_(unit, torch.linalg.vecdot(own, unit)[:, None], value=-1).div_(norm)
+        return of_embeddings, of_centres
+
+
+def _normalised(centres: Tensor) -> tuple[Tensor, Tensor]:
+    norm = torch.linalg.vector_norm(centres, dim=1, keepdim=True).clamp_(min=1e-12)
+    return centres / norm, norm
+
+
+class _PairLogsumexp(Function):
+    @staticmethod
+    def forward(ctx, embeddings, labels, scale, whisker, share, all_reduce, hold):
+        kernels = _kernels(embeddings.device.type)
+        strips = _Strips(embeddings, labels, share, held=len(embeddings) ** 2 <= hold)
+        bounds = None
+        if whisker is not None:
+            bounds, total = whisker_bounds(kernels, strips, whisker, embeddings, all_reduce)
+        values, kept = [embeddings.new_full((1,), -torch.inf)], labels.new_zeros(1).long()
+        for tile, rows, columns in strips:
+            of_tile, kept_of_tile = kernels.negatives_logsumexp(
+                tile, rows, columns, 0, bounds, scale
+            )
+            values.append(of_tile)
+            kept += kept_of_tile.sum()
+        value, kept = torch.cat(values).logsumexp(0), kept[0]
+        if whisker is None:
+            total = kept.clone()
+            if all_reduce is not None:
+                all_reduce(total)
+        ctx.save_for_backward(embeddings, labels, value, bounds)
+        ctx.strips, ctx.scale = strips, scale
+        if bounds is None:
+            bounds = embeddings.new_tensor([-torch.inf, torch.inf])
+        ctx.mark_non_differentiable(bounds, kept, total)
+        return value, bounds, kept, total
+
+    @staticmethod
+    def backward(ctx, grad, *_):
+        embeddings = ctx.saved_tensors[0]
+        with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
+            gradient = _PairLogsumexp.gradient(ctx, grad)
+        return _Once.apply(gradient, embeddings, grad), None, None, None, None, None, None
+
+    @staticmethod
+    def gradient(ctx, grad):
+        embeddings, _, value, bounds = ctx.saved_tensors
+        kernels = _kernels(embeddings.device.type)
+        of_embeddings = torch.zeros_like(embeddings)
+        for begin, (tile, rows, columns) in zip(ctx.strips.begins, ctx.strips, strict=True):
+            weights = tile.clone() if ctx.strips.held else tile
+            each = (len(rows),)
+            kernels.negatives_softmax_(
+                weights, rows, columns, 0, bounds, ctx.scale,
+                value.expand(each).contiguous(), grad.expand(each).contiguous(),
+            )  # fmt: skip
+            own, others = embeddings[begin : begin + len(rows)], embeddings[begin:]
+            of_embeddings[begin : begin + len(rows)].addmm_(weights, others)
+            of_embeddings[begin:].addmm_(weights.T, own)
+        return of_embeddings
+
+
+class _Strips:
+    """Similarities of some rows with all samples from the first of them on, row block by row block.
+
+    Iterating yields (tile, labels of its rows, labels of its columns); what is not held is computed
+    in the same products each time, so that the bits are the same.
+    """
+
+    def __init__(self, embeddings: Tensor, labels: Tensor, share: tuple[int, int], held: bool):
+        rank, world_size = share
+        self.embeddings, self.labels, self.held = embeddings, labels, held
+        self.begins = list(range(0, len(embeddings), _STRIP_ROWS))[rank::world_size]
+        self._tiles = [self._tile(begin) for begin in self.begins] if held else None
+
+    def _tile(self, begin: int) -> Tensor:
+        return self.embeddings[begin : begin + _STRIP_ROWS] @ self.embeddings[begin:].T
+
+    def __iter__(self):
+        for index, begin in enumerate(self.begins):
+            tile = self._tiles[index] if self.held else self._tile(begin)
+            yield tile, self.labels[begin : begin + _STRIP_ROWS], self.labels[begin:]
