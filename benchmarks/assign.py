@@ -13,19 +13,16 @@ physical floor: the kernel alone on one thread (CPU).
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import negvision.ops
 
 # isort: split
 # mmdet asks for mmcv._ext, which negvision serves.
 import torch
-from harness import alternate, machine, write_results
+from harness import alternate, in_process_of_its_own, machine, peak_memory, write_results
 from mmdet.models.task_modules.assigners import ATSSAssigner as MMDetATSSAssigner
 from mmdet.models.task_modules.prior_generators import AnchorGenerator
 from mmengine.structures import InstanceData
@@ -36,8 +33,6 @@ from negvision.detection.assigners import ATSSAssigner
 HEIGHT, WIDTH = 800, 1344
 STRIDES = (8, 16, 32, 64, 128)
 NAMES = ("mmdet", "negvision")
-# What both allocate is to be seen in the resident size, and not what an earlier call left behind.
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def priors_on(device: str) -> tuple[torch.Tensor, list[int]]:
@@ -95,40 +90,8 @@ def operators(function) -> int:
     return counter.count
 
 
-def resident(field: str) -> int:
-    line = next(
-        x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field)
-    )
-    return int(line.split()[1]) * 1024
-
-
-def peak_memory(function, device: str) -> int:
-    """Bytes above what was held before the call, at the worst moment of it."""
-    function()
-    if device != "cpu":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        kept = function()
-        torch.cuda.synchronize()
-        peak = torch.cuda.max_memory_allocated() - before
-        del kept
-        return peak
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    before = resident("VmRSS")
-    kept = function()
-    peak = resident("VmHWM") - before
-    del kept
-    return max(peak, 0)
-
-
 def peak_memory_alone(name: str, batch: int, boxes: int) -> int:
-    """The same in a process of its own, whose heap gives back what is freed."""
-    command = [sys.executable, __file__, "--memory-of", name, str(batch), str(boxes)]
-    done = subprocess.run(
-        command, env={**os.environ, **MALLOC}, capture_output=True, text=True, check=True
-    )
-    return int(done.stdout.split()[-1])
+    return int(in_process_of_its_own(__file__, "--memory-of", name, str(batch), str(boxes)))
 
 
 def floor_of(batch: int, boxes: int, repeats: int) -> float:

@@ -1,0 +1,62 @@
+"""ArcFace and CosFace on a part of LFW with and without UNPG: same network, budget, seeds, data.
+
+Trains each config once a seed, one run after the other, verifies the 600 pairs of LFW's first fold
+(people that are not in the training set), writes ``benchmarks/results/lfw112.json`` and prints a
+table. A run whose figures stand in the work dir already is not repeated::
+
+    NEGVISION_DATA=... python benchmarks/lfw_table.py --seeds 0 1 2
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from harness import write_results
+from training_runs import last_evaluation, markdown_table, parser_for, run_all, summarise
+
+CONFIGS = {
+    "ArcFace": "configs/unpg/lfw112_arcface.py",
+    "ArcFace + UNPG": "configs/unpg/lfw112_arcface_unpg.py",
+    "CosFace": "configs/unpg/lfw112_cosface.py",
+    "CosFace + UNPG": "configs/unpg/lfw112_cosface_unpg.py",
+}
+FIGURES = {
+    "accuracy": "accuracy",
+    "TAR at FAR 1e-2": "tar@far=1e-2",
+    "overlap": "overlap",
+    "AUC": "auc",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what is missing, then write and print the figures."""
+    args = parser_for("lfw112", __doc__).parse_args(argv)
+    runs = run_all(CONFIGS, args, read_figures, format_run, test=False)
+    summary = {name: summarise(entries, ("pairs",)) for name, entries in runs.items()}
+    path = write_results(
+        "lfw112",
+        {"configs": CONFIGS, "cfg_options": args.cfg_options, "runs": runs, "summary": summary},
+        path=args.out,
+    )
+    table = markdown_table(summary, "pairs", f"percent, seeds: {len(args.seeds)}")
+    print(f"\n{table}\n\nwritten to {path}")
+    return 0
+
+
+def read_figures(work: Path) -> dict[str, dict[str, float]]:
+    """The figures of the last evaluation, in percent."""
+    found = last_evaluation(work / "train", "vis_data/scalars.json", "verification/accuracy")
+    return {
+        "pairs": {n: round(100 * found[f"verification/{key}"], 2) for n, key in FIGURES.items()}
+    }
+
+
+def format_run(run: dict) -> str:
+    """One line about a run."""
+    figures = ", ".join(f"{name} {value:.1f}" for name, value in run["pairs"].items())
+    return f"{figures} ({run['train_seconds']:.0f} s)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

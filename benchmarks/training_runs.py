@@ -1,0 +1,119 @@
+"""Train configs over seeds and tabulate their figures; runs that are done are not repeated."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+Figures = dict[str, dict[str, float]]
+
+
+def parser_for(name: str, description: str) -> argparse.ArgumentParser:
+    """The options of a table of runs, ``work_dirs/<name>`` being where they stand."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--work-dir", type=Path, default=ROOT / "work_dirs" / name)
+    parser.add_argument("--data-root", help="folder of the set, if not below NEGVISION_DATA")
+    parser.add_argument("--out", type=Path, help=f"default: benchmarks/results/{name}.json")
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], help="changes to all configs, as of train"
+    )
+    return parser
+
+
+def run_all(
+    configs: Mapping[str, str],
+    args: argparse.Namespace,
+    read: Callable[[Path], Figures],
+    format_run: Callable[[dict], str],
+    test: bool,
+) -> dict[str, list[dict]]:
+    """Train every config once a seed, seeds outermost: what stops it leaves comparable runs.
+
+    Args:
+        configs: A name to a config file.
+        args: Of :func:`parser_for`.
+        read: Figures by split from the work dir of a run.
+        format_run: One line about a run.
+        test: Whether to test the last checkpoint on the config's test set as well.
+    """
+    runs: dict[str, list[dict]] = {name: [] for name in configs}
+    for seed in args.seeds:
+        for name, config in configs.items():
+            runs[name].append(_run_once(config, seed, args, read, test))
+            print(f"{name}, seed {seed}: {format_run(runs[name][-1])}", flush=True)
+    return runs
+
+
+def _run_once(config: str, seed: int, args, read, test: bool) -> dict:
+    work = args.work_dir / f"{Path(config).stem}_seed{seed}"
+    done = work / "figures.json"
+    if done.is_file():
+        return json.loads(done.read_text())
+    common = [f"--data-root={args.data_root}"] if args.data_root else []
+    options = ["--cfg-options", f"randomness.seed={seed}", *args.cfg_options]
+    start = time.perf_counter()
+    _call("tools/train.py", config, "--work-dir", work / "train", *common, *options)
+    elapsed = time.perf_counter() - start
+    if test:
+        checkpoint = (work / "train" / "last_checkpoint").read_text().strip()
+        _call("tools/test.py", config, checkpoint, "--work-dir", work / "test", *common, *options)
+    figures = {"seed": seed, "train_seconds": round(elapsed, 1), **read(work)}
+    done.write_text(json.dumps(figures, indent=2))
+    return figures
+
+
+def _call(script: str, *arguments) -> None:
+    """Run a command of this repository; what it printed is shown if it fails."""
+    command = [sys.executable, script, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+
+
+def last_evaluation(work: Path, pattern: str, key: str) -> dict[str, float]:
+    """The last record with ``key`` in the logs ``*/pattern`` below ``work``."""
+    logged = []
+    for path in sorted(work.glob(f"*/{pattern}")):
+        logged += [json.loads(line) for line in path.read_text().splitlines() if line]
+    found = [entry for entry in logged if key in entry]
+    if not found:
+        sys.exit(f"no evaluation is logged below {work}")
+    return found[-1]
+
+
+def summarise(runs: Sequence[dict], splits: Sequence[str]) -> dict[str, dict]:
+    """Mean and sample deviation over the seeds for each split and figure."""
+    result = {}
+    for split in splits:
+        columns = {name: [run[split][name] for run in runs] for name in runs[0][split]}
+        result[split] = {
+            name: {
+                "mean": round(statistics.mean(values), 2),
+                "std": round(statistics.stdev(values), 2) if len(values) > 1 else None,
+            }
+            for name, values in columns.items()
+        }
+    return result
+
+
+def markdown_table(summary: Mapping[str, dict], split: str, title: str) -> str:
+    """One row a config: the figures on a split, mean ± deviation."""
+    names = list(next(iter(summary.values()))[split])
+    lines = [f"| {title} | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
+    for config, splits in summary.items():
+        cells = []
+        for name in names:
+            mean, std = splits[split][name]["mean"], splits[split][name]["std"]
+            cells.append(f"{mean:.1f}" + (f" ± {std:.1f}" if std is not None else ""))
+        lines.append(f"| {config} | {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -1,0 +1,193 @@
+"""UNPG loss, forward and backward: negvision's against the definition and a margin loss alone.
+
+In turns in one process, medians: (a) the definition written out, a cross entropy over the N x (C +
+pairs) concatenation; (b) pytorch-metric-learning's ArcFaceLoss, which has the class part alone; (c)
+the bare matrix products of that work, three N x C x D and three N x N x D, as the floor. Losses of
+(a) and negvision's must agree, or the run fails. Peak memory is that of a process of its own, the
+gradients included. What would need more memory than there is is not run, and said so.
+
+    python benchmarks/unpg.py                         # results/unpg.json
+    python benchmarks/unpg.py --samples 512 --classes 10000
+    python benchmarks/unpg.py --device cuda           # also a million classes
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+import torch
+from harness import alternate, in_process_of_its_own, machine, peak_memory, write_results
+from pytorch_metric_learning.losses import ArcFaceLoss
+from torch.nn import functional
+
+import negvision.ops
+from negvision.face.losses import UNPGLoss
+
+SIZE = 512
+MARGIN, SCALE, WHISKER = 0.5, 64.0, 1.5
+NAMES = ("definition", "metric-learning", "products", "negvision")
+# Copies of the concatenation that are alive at once: itself, its log-softmax, and two gradients.
+COPIES = 4
+
+
+def definition(embeddings, labels, weight, margin) -> torch.Tensor:
+    """Jung et al., BMVC 2022, section 3, as it is written."""
+    units = functional.normalize(embeddings)
+    cosine = units @ functional.normalize(weight).T
+    rows = torch.arange(len(units), device=units.device)
+    target = margin(cosine[rows, labels], embeddings.norm(dim=1))
+    logits = cosine.index_put((rows, labels), target)
+    similarity = units @ units.T
+    above = torch.ones_like(similarity, dtype=torch.bool).triu(1)
+    pairs = similarity[above & (labels[:, None] != labels)]
+    if len(pairs):
+        ordered = pairs.detach().sort().values
+        low, high = ordered[int(0.25 * len(pairs))], ordered[int(0.75 * len(pairs))]
+        reach = WHISKER * (high - low)
+        pairs = pairs[(pairs >= low - reach) & (pairs <= high + reach)]
+    joined = torch.cat([logits, pairs.expand(len(units), -1)], 1)
+    return functional.cross_entropy(SCALE * joined, labels)
+
+
+def functions(samples: int, classes: int, device: str) -> dict:
+    """What is timed; each but the products returns the loss, having computed all gradients."""
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(samples, SIZE, generator=generator).to(device).requires_grad_()
+    labels = torch.randint(classes, (samples,), generator=generator).to(device)
+    torch.manual_seed(0)
+    ours = UNPGLoss(classes, SIZE, {"type": "ArcFaceMargin", "m": MARGIN}, SCALE, WHISKER).to(
+        device
+    )
+    theirs = ArcFaceLoss(classes, SIZE, margin=MARGIN * 180 / torch.pi, scale=SCALE).to(device)
+    with torch.no_grad():
+        theirs.W.copy_(ours.weight.T)
+
+    def step(loss, parameter):
+        def run():
+            embeddings.grad = parameter.grad = None
+            value = loss(embeddings, labels)
+            value.backward()
+            return value.detach()
+
+        return run
+
+    def products():
+        units, weight = embeddings.detach(), ours.weight.detach()
+        logits = units @ weight.T
+        kept = [logits @ weight, logits.T @ units]
+        similarity = units @ units.T
+        return [*kept, similarity @ units, similarity.T @ units]
+
+    return {
+        "definition": step(lambda x, y: definition(x, y, ours.weight, ours.margin), ours.weight),
+        "metric-learning": step(theirs, theirs.W),
+        "products": products,
+        "negvision": step(ours, ours.weight),
+    }
+
+
+def concatenation_bytes(samples: int, classes: int) -> int:
+    return samples * (classes + samples * (samples - 1) // 2) * 4
+
+
+def available_bytes(device: str) -> int:
+    if device != "cpu":
+        return torch.cuda.mem_get_info()[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def compare(samples: int, classes: int, device: str, repeats: int) -> dict:
+    of = functions(samples, classes, device)
+    needed = concatenation_bytes(samples, classes)
+    fits = COPIES * needed < 0.8 * available_bytes(device)
+    if fits:
+        expected, got = of["definition"](), of["negvision"]()
+        if not torch.allclose(expected, got, rtol=1e-5):
+            raise SystemExit(f"losses differ: {expected.item()} and {got.item()}")
+    else:
+        of.pop("definition")
+    synchronize = torch.cuda.synchronize if device != "cpu" else None
+    times = alternate(of, repeats, synchronize=synchronize)
+    row = {
+        "samples": samples,
+        "classes": classes,
+        "concatenation_gib": needed / 2**30,
+        "ms": {name: times[name]["median_s"] * 1e3 for name in of},
+        "runs_ms": {name: [1e3 * t for t in times[name]["runs"]] for name in of},
+        "peak_mib": {},
+    }
+    for name in of:
+        if device == "cpu":
+            peak = int(
+                in_process_of_its_own(__file__, "--memory-of", name, str(samples), str(classes))
+            )
+        else:
+            peak = peak_memory(of[name], device)
+        row["peak_mib"][name] = peak / 2**20
+    return row
+
+
+def show(row: dict) -> None:
+    ms, mib = row["ms"], row["peak_mib"]
+
+    def cell(values: dict, name: str, width: int) -> str:
+        return f"{values[name]:>{width},.0f}" if name in values else f"{'-':>{width}}"
+
+    gain = f"{ms['definition'] / ms['negvision']:.1f} x" if "definition" in ms else "-"
+    less = f"{mib['definition'] / mib['negvision']:.1f} x" if "definition" in mib else "-"
+    print(
+        f"{row['samples']:>6} {row['classes']:>9,}   "
+        + " ".join(cell(ms, name, 10) for name in NAMES)
+        + f"  {gain:>7} {ms['negvision'] / ms['products']:>6.2f}   "
+        + " ".join(cell(mib, name, 10) for name in NAMES if name != "products")
+        + f"  {less:>7}"
+    )
+    if "definition" not in ms:
+        print(
+            f"{'':>16}   the definition is not run: one copy of its {row['samples']:,} x "
+            f"(classes + pairs) matrix takes {row['concatenation_gib']:,.1f} GiB"
+        )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samples", type=int, nargs="+", default=[128, 512, 2048])
+    parser.add_argument("--classes", type=int, nargs="+", help="default: 10,000 and 100,000")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", help="JSON file (default: results/unpg[_cuda].json)")
+    parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.memory_of:
+        name, samples, classes = options.memory_of
+        print(peak_memory(functions(int(samples), int(classes), "cpu")[name]))
+        return 0
+    if not negvision.ops.extension_info()["loaded"]:
+        print(f"the operators are {negvision.ops.extension_info()['error']}", file=sys.stderr)
+        return 1
+    classes = options.classes or [10_000, 100_000]
+    if options.device == "cuda" and not options.classes:
+        classes.append(1_000_000)
+    print(f"{machine()['cpu']}, {torch.get_num_threads()} threads; device {options.device}")
+    print(
+        f"{'':>16}   {'milliseconds, forward and backward':^43}  {'gain':>7} {'x bare':>6}   "
+        f"{'peak memory, MiB':^32}  {'less':>7}\n"
+        f"{'N':>6} {'C':>9}   {'definition':>10} {'metric-l.':>10} {'products':>10} "
+        f"{'negvision':>10}  {'':>7} {'':>6}   {'definition':>10} {'metric-l.':>10} "
+        f"{'negvision':>10}"
+    )
+    rows = []
+    for count in options.samples:
+        for number in classes:
+            rows.append(compare(count, number, options.device, options.repeats))
+            show(rows[-1])
+    name = "unpg" if options.device == "cpu" else "unpg_cuda"
+    payload = {"embedding_size": SIZE, "threads": torch.get_num_threads(), "rows": rows}
+    print(f"written to {write_results(name, payload, options.out)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
