@@ -28,7 +28,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def plot_logs(logs: Sequence[TrainLog], out: Path) -> Path:
-    """A panel for each loss and one for AP, a colour for each run.
+    """A panel for each loss, each grouped figure of training and AP, a colour for each run.
 
     Args:
         logs: At least one.
@@ -37,7 +37,7 @@ def plot_logs(logs: Sequence[TrainLog], out: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    losses = list(dict.fromkeys(key for log in logs for key in log.train if _is_loss(key)))
+    losses = list(dict.fromkeys(key for log in logs for key in log.train if _is_shown(key)))
     metrics = list(dict.fromkeys(key for log in logs for key in main_metrics(log)))
     panels = [*losses, *metrics]
     columns = min(len(panels), 3)
@@ -75,8 +75,9 @@ def plot_logs(logs: Sequence[TrainLog], out: Path) -> Path:
     return out
 
 
-def _is_loss(key: str) -> bool:
-    return key == "loss" or "loss" in key.rpartition(".")[2]
+def _is_shown(key: str) -> bool:
+    # Losses, and figures that a hook logs as a group, such as pairs/gap.
+    return "loss" in key.rpartition(".")[2] or "/" in key
 
 
 def main_metrics(log: TrainLog) -> list[str]:

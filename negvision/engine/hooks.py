@@ -135,7 +135,8 @@ def training_line(runner, tag: dict, batch_idx: int) -> str:
     losses = [
         f"{key.removeprefix('loss_')} {value:.4f}"
         for key, value in tag.items()
-        if key not in known and isinstance(value, float)
+        # Grouped figures, such as pairs/gap, are for the curves.
+        if key not in known and "/" not in key.removeprefix("train/") and isinstance(value, float)
     ]
     if losses:
         parts.append(f"({', '.join(losses)})")

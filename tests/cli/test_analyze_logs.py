@@ -55,6 +55,16 @@ def test_runs_are_overlaid(tmp_path, capsys, monkeypatch):
     assert "theirs" in capsys.readouterr().out
 
 
+def test_grouped_figures_of_training_have_a_panel_each(tmp_path):
+    lines = [{"loss": 2.0 / k, "acc": 0.1, "pairs/gap": k - 2.0, "step": k} for k in (1, 2, 3)]
+    (tmp_path / "scalars.json").write_text("\n".join(map(json.dumps, lines)))
+    out = tmp_path / "curves.svg"
+    assert main([str(tmp_path), "--out", str(out)]) == 0
+    # Text of an SVG is drawn as outlines, and named in a comment.
+    text = out.read_text()
+    assert "<!-- pairs/gap -->" in text and "<!-- acc -->" not in text
+
+
 def test_runs_of_one_name_are_told_apart(tmp_path, capsys):
     logs = [str(write_log(tmp_path / name / "run")) for name in ("a", "b")]
     assert main([*logs, "--out", str(tmp_path / "x.png")]) == 0

@@ -1,0 +1,194 @@
+"""A hook that shows how training moves positive and negative pairs apart."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
+
+from negvision.errors import ConfigError
+from negvision.face.pair_picture import draw_pair_scores
+from negvision.face.pair_scores import PairScores, pair_scores
+from negvision.registry import HOOKS
+
+# Whiskers are shown also where the loss has none.
+_SHOWN_WHISKER = 1.5
+_PREFIX = "train/pairs/"
+
+
+@HOOKS.register_module()
+class PairScoreHook(Hook):
+    """Log and draw the similarities of positive and negative pairs while a recogniser trains.
+
+    Of some batches, the cosines are measured that the loss is made of: samples with their own class
+    centre and with those of others, pairs of samples of one identity and of two. The figures stand
+    with the loss in each record of the log (``scalars.json``, TensorBoard), as last measured and
+    named ``pairs/...`` as in :meth:`negvision.face.pair_scores.PairScores.scalars`; those that a
+    batch has no pairs for are left out. ``pair_scores.png`` in the work dir shows the distributions
+    at some moments from the beginning of the training to its end, also after it was resumed.
+
+    The training is not touched: the embeddings are those that the head was given, nothing runs
+    twice and no random number is drawn. At other iterations nothing is computed. In a distributed
+    run all is of rank 0: its batch, and with sharded centres its classes; so the whiskers are not
+    quite those of the loss, which are of the global batch.
+
+    Args:
+        interval: Iterations from one measurement to the next, counted in each epoch as the logger
+            does. The first iteration and the last of each epoch are measured too.
+        plot_interval: Iterations from one picture to the next, which replaces it; None: at the end
+            of training alone.
+        moments: Rows of the picture, at least 2.
+        max_samples: Of a larger batch the first ones are measured.
+        max_centres: Of more classes, as many serve as negatives, spread evenly over all.
+
+    Raises:
+        ValueError: An argument that is too small.
+        ConfigError: When training begins: the model has no head with class centres in ``weight``.
+
+    Example:
+        >>> custom_hooks = [dict(type="negvision.PairScoreHook", interval=50)]
+    """
+
+    # Before the logger, so that the figures stand in the record of the same iteration.
+    priority = "NORMAL"
+    name = "pair_scores.png"
+
+    def __init__(
+        self,
+        interval: int = 50,
+        plot_interval: int | None = 1000,
+        moments: int = 5,
+        max_samples: int = 2048,
+        max_centres: int = 2048,
+    ) -> None:
+        least = {
+            "interval": (interval, 1),
+            "plot_interval": (1 if plot_interval is None else plot_interval, 1),
+            "moments": (moments, 2),
+            "max_samples": (max_samples, 2),
+            "max_centres": (max_centres, 2),
+        }
+        for argument, (value, minimum) in least.items():
+            if value < minimum:
+                raise ValueError(f"{argument} must be at least {minimum}, got {value}")
+        self.interval, self.plot_interval, self.moments = interval, plot_interval, moments
+        self.max_samples, self.max_centres = max_samples, max_centres
+        self._handle = None
+        self._due = False
+        self._scores: PairScores | None = None
+        self._latest: dict | None = None
+        self._kept: list[dict] = []
+
+    def before_train(self, runner) -> None:
+        head = _head_with_centres(runner.model)
+        if not is_main_process():
+            return
+        self._due, self._scores, self._latest = False, None, None
+        # What a checkpoint brought along; a run that starts anew in this process brings nothing.
+        saved = runner.message_hub.get_info("pair_scores", [])
+        self._kept = [moment for moment in saved if moment["iteration"] <= runner.iter]
+        self._handle = head.register_forward_pre_hook(self._measure, with_kwargs=True)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        self._due = self._handle is not None and (
+            self._latest is None
+            or self.every_n_inner_iters(batch_idx, self.interval)
+            or self.end_of_epoch(runner.train_dataloader, batch_idx)
+            or runner.iter + 1 == runner.max_iters
+        )
+
+    def _measure(self, head: nn.Module, args: tuple, kwargs: dict) -> None:
+        if not self._due:
+            return
+        given = dict(zip(("embeddings", "labels"), args, strict=False)) | kwargs
+        self._scores = pair_scores(
+            given["embeddings"],
+            given["labels"],
+            head.weight,
+            head.shard.start if getattr(head, "sharded", False) else 0,
+            self._whisker(head)[0],
+            self.max_samples,
+            self.max_centres,
+        )
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self._due = False
+        if self._scores is not None:
+            self._publish(runner, self._scores)
+            self._scores = None
+        if (
+            self._latest is not None
+            and self.plot_interval is not None
+            and self.every_n_train_iters(runner, self.plot_interval)
+        ):
+            self._draw(runner)
+
+    def _publish(self, runner, scores: PairScores) -> None:
+        hub, scalars = runner.message_hub, scores.scalars()
+        # A figure of an earlier batch would be repeated in the log as if it were of this one.
+        for key in [key for key in hub.log_scalars if key.startswith(_PREFIX)]:
+            del hub.log_scalars[key]
+        for key, value in scalars.items():
+            hub.update_scalar(_PREFIX + key, value)
+        self._latest = {
+            "iteration": runner.iter + 1,
+            "epoch": runner.epoch + 1 if runner.log_processor.by_epoch else None,
+            "histograms": scores.histograms(),
+            "scalars": scalars,
+        }
+        if not self._kept or self._slot(runner, self._latest) > self._slot(runner, self._kept[-1]):
+            self._kept.append(self._latest)
+        # Plain numbers in lists, which checkpoints may hold.
+        hub.update_info("pair_scores", self._kept)
+
+    def _slot(self, runner, moment: dict) -> int:
+        """Which row of the picture a moment may stand in: rows share the training evenly."""
+        return (self.moments - 1) * moment["iteration"] // runner.max_iters
+
+    def after_train(self, runner) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+        if self._latest is not None:
+            self._draw(runner)
+            runner.logger.info(f"pair scores  {_shown(Path(runner.work_dir) / self.name)}")
+
+    def _draw(self, runner) -> None:
+        whisker, applied = self._whisker(_head_with_centres(runner.model))
+        earlier = [one for one in self._kept if one["iteration"] < self._latest["iteration"]]
+        # A run resumed for longer than it was meant may have kept more.
+        count = min(len(earlier), self.moments - 1)
+        rows = [earlier[index * len(earlier) // count] for index in range(count)]
+        path = Path(runner.work_dir) / self.name
+        draw_pair_scores([*rows, self._latest], path, whisker, applied)
+
+    @staticmethod
+    def _whisker(head: nn.Module) -> tuple[float, bool]:
+        """Length of the whiskers to show, and whether the loss leaves out what is beyond."""
+        whisker = getattr(head, "whisker", None)
+        applied = whisker is not None and getattr(head, "metric_pairs", True)
+        return (whisker if applied else _SHOWN_WHISKER), applied
+
+
+def _head_with_centres(model: nn.Module) -> nn.Module:
+    while is_model_wrapper(model):
+        model = model.module
+    head = getattr(model, "head", None)
+    weight = getattr(head, "weight", None)
+    if not isinstance(weight, Tensor) or weight.dim() != 2:
+        found = "no head" if head is None else f"the head {type(head).__name__} without them"
+        raise ConfigError(
+            "PairScoreHook needs a model whose head has class centres, `weight` of shape "
+            f"(classes, embedding size); {type(model).__name__} has {found}. Use "
+            "head=dict(type='negvision.UNPGLoss', ...), or take PairScoreHook out of custom_hooks"
+        )
+    return head
+
+
+def _shown(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

@@ -1,0 +1,157 @@
+"""How similar the positive and the negative pairs of a batch are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from negvision.ops import pair_logsumexp
+
+# Bins of a histogram, from cosine -1 to 1.
+BINS = 100
+
+
+@dataclass
+class PairScores:
+    """Cosine similarities of a batch, by the kind of pair; each ascending.
+
+    Attributes:
+        own_centre: Shape (N,): samples with the centre of their own class.
+        positive: Shape (P,): pairs of samples of the same class, each once.
+        centre_negative: Samples with the centres of other classes.
+        metric_negative: Shape (K,): pairs of samples of different classes, each once.
+        bounds: Lower and upper end of the whiskers of ``metric_negative``; None without a pair.
+        filtered_share: Share of ``metric_negative`` beyond them, in [0, 1]; None without a pair.
+    """
+
+    own_centre: Tensor
+    positive: Tensor
+    centre_negative: Tensor
+    metric_negative: Tensor
+    bounds: tuple[float, float] | None
+    filtered_share: float | None
+
+    KINDS = ("own_centre", "positive", "centre_negative", "metric_negative")
+
+    def scalars(self) -> dict[str, float]:
+        """Figures by name; what the batch has no pairs for is left out.
+
+        ``gap`` is the 5th percentile of the cosines with the own centre less the higher of the 95th
+        percentiles of both kinds of negatives: what the loss acts on. ``metric_gap`` is the 5th
+        percentile of the positive pairs less the 95th of the metric negatives: what verification
+        will see. A percentile p is the smallest value that p in a hundred do not exceed.
+        """
+        found: dict[str, float] = {}
+        for kind in self.KINDS:
+            values = getattr(self, kind)
+            if len(values):
+                found[f"{kind}_mean"] = values.mean(dtype=torch.float64).item()
+        for kind in ("centre_negative", "metric_negative"):
+            if len(getattr(self, kind)):
+                found[f"{kind}_max"] = getattr(self, kind)[-1].item()
+        if self.bounds is not None:
+            found["whisker_low"], found["whisker_high"] = self.bounds
+            found["filtered_share"] = self.filtered_share
+        negatives = [kind for kind in (self.centre_negative, self.metric_negative) if len(kind)]
+        if len(self.own_centre) and negatives:
+            highest = max(_percentile(values, 95) for values in negatives)
+            found["gap"] = _percentile(self.own_centre, 5) - highest
+        if len(self.positive) and len(self.metric_negative):
+            found["metric_gap"] = _percentile(self.positive, 5) - _percentile(
+                self.metric_negative, 95
+            )
+        return found
+
+    def histograms(self) -> dict[str, list[int]]:
+        """Counts of each kind in :data:`BINS` bins of one width from -1 to 1."""
+        return {kind: _histogram(getattr(self, kind)) for kind in self.KINDS}
+
+
+@torch.no_grad()
+def pair_scores(
+    embeddings: Tensor,
+    labels: Tensor,
+    centres: Tensor,
+    first_class: int = 0,
+    whisker: float = 1.5,
+    max_samples: int = 2048,
+    max_centres: int = 2048,
+) -> PairScores:
+    """Measure a batch. No random number is drawn, no gradient kept.
+
+    Args:
+        embeddings: Shape (N, D), of any norm and floating dtype. Those that are not finite are
+            left out.
+        labels: Shape (N,), integer.
+        centres: Shape (C, D), of any norm.
+        first_class: The class of the first centre, where they are a share of all.
+        whisker: Length of the whiskers in interquartile ranges.
+        max_samples: Of a larger batch the first ones are taken.
+        max_centres: Of more classes, as many are taken as negatives, spread evenly over all.
+
+    Returns:
+        The similarities, float32, or float64 where the embeddings are.
+
+    Example:
+        >>> embeddings = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
+        >>> scores = pair_scores(embeddings, torch.tensor([0, 0, 1]), torch.eye(2))
+        >>> scores.positive, scores.metric_negative
+        (tensor([1.]), tensor([0., 0.]))
+    """
+    with torch.autocast(embeddings.device.type, enabled=False):
+        embeddings = embeddings[:max_samples].detach()
+        labels = labels[:max_samples].to(embeddings.device).long()
+        finite = embeddings.isfinite().all(1)
+        units, labels = _normalised(embeddings[finite]), labels[finite]
+        own, negative = _with_centres(units, labels, centres.detach(), first_class, max_centres)
+        similarity = units @ units.T
+        same = labels[:, None] == labels
+        once = torch.ones_like(same).triu(1)
+        bounds = share = None
+        pairs = pair_logsumexp(units, labels, 1.0, whisker)
+        if total := int(pairs.total):
+            bounds = tuple(pairs.bounds.tolist())
+            share = 1 - int(pairs.kept) / total
+        return PairScores(
+            own_centre=_ascending(own),
+            positive=_ascending(similarity[same & once]),
+            centre_negative=_ascending(negative),
+            metric_negative=_ascending(similarity[~same & once]),
+            bounds=bounds,
+            filtered_share=share,
+        )
+
+
+def _with_centres(
+    units: Tensor, labels: Tensor, centres: Tensor, first_class: int, max_centres: int
+) -> tuple[Tensor, Tensor]:
+    rows = labels - first_class
+    here = (rows >= 0) & (rows < len(centres))
+    own = torch.linalg.vecdot(units[here], _normalised(centres[rows[here]]).to(units.dtype))
+    count = min(len(centres), max_centres)
+    # Evenly over all, without a random number: the training's own must stay as they are.
+    chosen = torch.arange(count, device=units.device) * len(centres) // max(1, count)
+    cosines = units @ _normalised(centres[chosen]).to(units.dtype).T
+    return own, cosines[rows[:, None] != chosen]
+
+
+def _normalised(values: Tensor) -> Tensor:
+    if values.dtype != torch.float64:
+        values = values.float()
+    return values / torch.linalg.vector_norm(values, dim=1, keepdim=True).clamp(min=1e-12)
+
+
+def _ascending(values: Tensor) -> Tensor:
+    return values[values.isfinite()].sort().values
+
+
+def _percentile(ascending: Tensor, percent: int) -> float:
+    # In integers, so that no rounding moves the rank.
+    return ascending[max(0, -(-len(ascending) * percent // 100) - 1)].item()
+
+
+def _histogram(values: Tensor) -> list[int]:
+    places = ((values + 1) * (BINS / 2)).long().clamp(0, BINS - 1)
+    return torch.bincount(places, minlength=BINS).tolist()
