@@ -1,7 +1,7 @@
 # `make quickstart` and `make test` set up all they need: .venv, the dependencies, the operators.
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint bench gpu clean env FORCE
+.PHONY: help quickstart quickstart-face test lint bench gpu clean env FORCE
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -24,15 +24,19 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONPATH PYTHONHOME
 
 help:
-	@echo "make quickstart   train a small ATSS detector on generated images and draw what it sees"
-	@echo "make test         the tests"
-	@echo "make lint         ruff's checks and formatting"
-	@echo "make bench        the CPU benchmarks, written to benchmarks/results"
-	@echo "make gpu          the CUDA tests and benchmarks; needs a GPU"
-	@echo "make clean        remove what was compiled and cached (.venv, data and work_dirs stay)"
+	@echo "make quickstart        train a small ATSS detector on generated images, draw what it sees"
+	@echo "make quickstart-face   train a small recogniser with UNPG on generated glyphs"
+	@echo "make test              the tests"
+	@echo "make lint              ruff's checks and formatting"
+	@echo "make bench             the CPU benchmarks, written to benchmarks/results"
+	@echo "make gpu               the CUDA tests and benchmarks; needs a GPU"
+	@echo "make clean             remove what was compiled and cached (.venv, data and work_dirs stay)"
 
 quickstart: env
 	@$(PYTHON) tools/train.py configs/quickstart/atss_digits.py
+
+quickstart-face: env
+	@$(PYTHON) tools/train.py configs/quickstart/unpg_glyphs.py
 
 # One thread a worker: as many threads as cores in each would wait for one another.
 test: env
@@ -46,6 +50,7 @@ bench: env
 	@$(PYTHON) benchmarks/assign.py
 	@$(PYTHON) benchmarks/train_step.py
 	@$(PYTHON) benchmarks/coco_eval.py
+	@$(PYTHON) benchmarks/unpg.py
 
 gpu: env
 	@$(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \
@@ -57,6 +62,7 @@ gpu: env
 	@$(PYTHON) -m pytest -q -m gpu
 	@$(PYTHON) benchmarks/assign.py --device cuda
 	@$(PYTHON) benchmarks/train_step.py --device cuda
+	@$(PYTHON) benchmarks/unpg.py --device cuda
 
 clean:
 	@rm -rf build dist negvision.egg-info negvision/ops/_C*.so $(VENV)/operators

@@ -106,11 +106,15 @@ def extension(cuda: bool):
         depends=[str(path) for path in sorted(CSRC.rglob("*")) if path.suffix in (".h", ".cu")],
         py_limited_api=True,
         extra_compile_args={
-            # Fused multiply-adds round differently, and could so change an assignment. Nobody reads
-            # the flags of floating-point exceptions, and keeping them forbids vectors of selections.
+            # Fused multiply-adds round differently, and could so change an assignment. The flags of
+            # floating-point exceptions are read by nobody, and keeping them forbids some vectors.
             "cxx": [
-                *flags, "-Wall", "-fvisibility=hidden", "-ffp-contract=off", "-fno-trapping-math",
-            ],  # fmt: skip
+                *flags,
+                "-Wall",
+                "-fvisibility=hidden",
+                "-ffp-contract=off",
+                "-fno-trapping-math",
+            ],
             "nvcc": [*flags, "--fmad=false", "-Xcompiler=-fvisibility=hidden,-ffp-contract=off"],
         },
     )

@@ -12,15 +12,32 @@ def _child(parent: Registry, *locations: str) -> Registry:
     return Registry(parent.name, parent=parent, scope="negvision", locations=list(locations))
 
 
-DATASETS = _child(mmengine_registry.DATASETS, "negvision.detection.datasets")
-TRANSFORMS = _child(mmengine_registry.TRANSFORMS, "negvision.detection.datasets")
-MODELS = _child(mmengine_registry.MODELS, "negvision.detection.heads", "negvision.detection.losses")
+DATASETS = _child(
+    mmengine_registry.DATASETS, "negvision.detection.datasets", "negvision.face.datasets"
+)
+DATA_SAMPLERS = _child(mmengine_registry.DATA_SAMPLERS, "negvision.face.datasets")
+TRANSFORMS = _child(
+    mmengine_registry.TRANSFORMS,
+    "negvision.images.loading",
+    "negvision.detection.datasets",
+    "negvision.face.datasets",
+)
+MODELS = _child(
+    mmengine_registry.MODELS,
+    "negvision.detection.heads",
+    "negvision.detection.losses",
+    "negvision.face.backbones",
+    "negvision.face.margins",
+    "negvision.face.losses",
+    "negvision.face.recognizer",
+)
 TASK_UTILS = _child(mmengine_registry.TASK_UTILS, "negvision.detection.assigners")
-METRICS = _child(mmengine_registry.METRICS, "negvision.detection.metrics")
+METRICS = _child(mmengine_registry.METRICS, "negvision.detection.metrics", "negvision.face.metrics")
 OPTIM_WRAPPERS = _child(mmengine_registry.OPTIM_WRAPPERS, "negvision.engine.optim")
 HOOKS = _child(
     mmengine_registry.HOOKS,
     "negvision.engine.hooks",
     "negvision.engine.memory_format",
     "negvision.detection.hooks",
+    "negvision.face.hooks",
 )

@@ -19,25 +19,21 @@ Write it with ``python -m negvision.data.digits ROOT``.
 import argparse
 import hashlib
 import json
-import os
-import shutil
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from filelock import FileLock
 from tqdm import tqdm
 
+from negvision.data import generated
 from negvision.data.coco_writer import CocoWriter
 from negvision.data.glyphs import CLASS_NAMES
 from negvision.data.scene import compose_scene
 
 VERSION = 1
 JPEG_QUALITY = 92
-STAMP = "dataset.json"
 # Each has a look-alike among the classes that stay (7: 1, 9: 4), so a detector that has never
 # seen them is drawn to a confident wrong answer: the hard kind of out-of-distribution input.
 HELD_OUT = (7, 9)
@@ -83,14 +79,13 @@ class DigitsParameters:
 
 def default_root() -> Path:
     """``digits`` in the folder that NEGVISION_DATA names, else in ``data``."""
-    return Path(os.environ.get("NEGVISION_DATA", "data")) / "digits"
+    return generated.default_root("digits")
 
 
 def ensure_digits(root: str | Path | None = None, **parameters) -> Path:
     """Generate the digits set at ``root`` unless it stands there already.
 
-    A set with other parameters is replaced. The set is built beside ``root`` and moved there when
-    it is complete; of several processes that ask at once, one builds and the others wait.
+    A set with other parameters is replaced; see :func:`negvision.data.generated.ensure_set`.
 
     Args:
         root: folder of the set; :func:`default_root` by default.
@@ -111,54 +106,14 @@ def ensure_digits(root: str | Path | None = None, **parameters) -> Path:
     """
     wanted = DigitsParameters(**parameters)
     root = Path(root) if root is not None else default_root()
-    if _stands(root, wanted):
-        return root
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(root.parent / f".{root.name}.lock"):
-        if not _stands(root, wanted):
-            _refuse_foreign(root)
-            _build(root, wanted)
-    return root
-
-
-def _stands(root: Path, wanted: DigitsParameters) -> bool:
-    try:
-        stamp = json.loads((root / STAMP).read_text())
-        return (
-            stamp["parameters"] == wanted.stamp()
-            and all(_sha256(root / name) == sha for name, sha in stamp["annotations"].items())
-            and all(len(os.listdir(root / name)) == n for name, n in stamp["pictures"].items())
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _refuse_foreign(root: Path) -> None:
-    """Raise rather than delete a folder that this module has not written."""
-    if root.exists() and not (root / STAMP).is_file() and (root.is_file() or any(root.iterdir())):
-        raise FileExistsError(
-            f"{root} exists and is not a digits set (it has no {STAMP}); "
-            "name another folder, or move it away"
-        )
-
-
-def _build(root: Path, wanted: DigitsParameters) -> None:
-    staging = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-    try:
-        new = staging / "new"
-        _write(new, wanted)
-        if root.exists():
-            root.rename(staging / "old")
-        new.rename(root)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    return generated.ensure_set(root, "digits", wanted.stamp(), lambda new: _write(new, wanted))
 
 
 def _write(root: Path, wanted: DigitsParameters) -> None:
     (root / "annotations").mkdir(parents=True)
     everything = set(range(10))
     known = everything - set(wanted.held_out)
-    files, pictures = {}, {}
+    files, pictures = [], {}
     total = wanted.train + wanted.val + wanted.test + wanted.test_ood
     # disable=None: the line shows on a terminal only.
     with tqdm(total=total, desc="Generating digits", unit="picture", disable=None) as bar:
@@ -173,15 +128,9 @@ def _write(root: Path, wanted: DigitsParameters) -> None:
                 name = f"annotations/instances_{split}{suffix}.json"
                 content = writer.as_dict(digits, f"negvision digits {VERSION}, {split}{suffix}")
                 (root / name).write_text(json.dumps(content))
-                files[name] = _sha256(root / name)
-    stamp = {
-        "parameters": wanted.stamp(),
-        "annotations": files,
-        "pictures": {split: getattr(wanted, split) for split in pictures},
-        "picture_sha256": pictures,
-        "opencv": cv2.__version__,
-    }
-    (root / STAMP).write_text(json.dumps(stamp, indent=2) + "\n")
+                files.append(name)
+    counts = {split: getattr(wanted, split) for split in pictures}
+    generated.write_stamp(root, "digits", wanted.stamp(), files, counts, pictures)
 
 
 def _write_pictures(
@@ -229,10 +178,6 @@ def _draw_content(
     return digits, crowd
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def main(argv: list[str] | None = None) -> int:
     """Command line: write the default set at ROOT and say where it is."""
     parser = argparse.ArgumentParser(prog="python -m negvision.data.digits", description=__doc__)
@@ -241,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
         "root", nargs="?", type=Path, default=default_root(), help="default: %(default)s"
     )
     root = ensure_digits(parser.parse_args(argv).root)
-    pictures = json.loads((root / STAMP).read_text())["pictures"]
+    pictures = generated.read_stamp(root)["pictures"]
     print(f"{root}: " + ", ".join(f"{count} {split}" for split, count in pictures.items()))
     return 0
 

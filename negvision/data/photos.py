@@ -67,7 +67,7 @@ def photo_paths() -> list[Path]:
         install = f"pip install {_INSTALL_NAMES.get(package, package)}"
         if spec is None or spec.origin is None:
             raise FileNotFoundError(
-                f"the digits set takes backgrounds from the package {package!r}, which is not "
+                f"the embedded sets take backgrounds from the package {package!r}, which is not "
                 f"installed; install it with: {install}"
             )
         for file in files:

@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 
 from negvision.data.glyphs import Stroke, draw_stroke
+from negvision.data.paint import contrasting_colour, uneven_light
 from negvision.data.photos import random_crop
 
 # Side lengths in pixels; the largest is a share of the picture's side (110 of 192).
 MIN_SIZE, USUAL_SIZE, MAX_SHARE = 14.0, 20.0, 0.575
 MAX_OVERLAP = 0.12  # IoU of two digits' boxes, before anything is hidden
 VISIBLE_SHARE = 0.5  # a digit of which less is seen is an ignore case
-_LUMINANCE = np.array([0.114, 0.587, 0.299], dtype=np.float32)  # of BGR
 
 
 @dataclass
@@ -90,7 +90,7 @@ def compose_scene(
         if mask.any():
             visible = float(mask.sum()) / item.area
             objects.append(SceneObject(item.digit, mask, visible, item.crowd))
-    return _light(rng, canvas.image), objects
+    return uneven_light(rng, canvas.image), objects
 
 
 def _draw_size(rng: np.random.Generator, side: int) -> float:
@@ -138,29 +138,11 @@ def _paint(
     alpha = alpha[y1 - top : y2 - top, x1 - left : x2 - left]
     window = canvas.image[y1:y2, x1:x2]
     if colour is None:
-        colour = _contrasting_colour(rng, window)
+        colour = contrasting_colour(rng, window)
     shade = 1 + rng.uniform(-0.12, 0.12) * np.linspace(-1, 1, window.shape[0])[:, None, None]
     ink = np.clip(colour * shade, 0, 255).astype(np.float32)
     window += alpha[..., None] * (ink - window)
     canvas.owner[y1:y2, x1:x2][alpha > 0.5] = number
-
-
-def _contrasting_colour(rng: np.random.Generator, window: np.ndarray) -> np.ndarray:
-    """A BGR colour clearly darker or lighter than the pixels it is painted on."""
-    luminance = window @ _LUMINANCE
-    mean, spread = float(luminance.mean()), float(luminance.std())
-    gap = 75 + spread
-    lighter, darker = mean + gap <= 245, mean - gap >= 10
-    if lighter and darker:
-        lighter = rng.random() < 0.5
-    elif not lighter and not darker:
-        lighter = mean < 128
-    level = (
-        rng.uniform(min(mean + gap, 245), 252) if lighter else rng.uniform(5, max(10, mean - gap))
-    )
-    tint = rng.uniform(-1, 1, size=3).astype(np.float32)
-    tint -= tint @ _LUMINANCE
-    return np.clip(level + rng.uniform(0, 70) * tint, 0, 255).astype(np.float32)
 
 
 def _place_crowd(rng: np.random.Generator, canvas: _Canvas, split: str, digit: int) -> None:
@@ -175,7 +157,7 @@ def _place_crowd(rng: np.random.Generator, canvas: _Canvas, split: str, digit: i
     top = rng.uniform(4, max(5, side - rows * pitch - 8))
     width, height = round(columns * pitch + 4), round(rows * pitch + 4)
     x, y = int(left), int(top)
-    colour = _contrasting_colour(rng, canvas.image[y : y + height, x : x + width])
+    colour = contrasting_colour(rng, canvas.image[y : y + height, x : x + width])
     for row in range(rows):
         for column in range(columns):
             stroke = draw_stroke(rng, split, digit, rng.uniform(9, 14))
@@ -219,13 +201,3 @@ def _hide_part(rng: np.random.Generator, canvas: _Canvas, split: str, box: np.nd
     window = canvas.image[y1:y2, x1:x2]
     window += cover[..., None] * (patch - window)
     canvas.owner[y1:y2, x1:x2][cover > 0.5] = 0
-
-
-def _light(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Uneven light and sensor noise over the whole picture."""
-    side = image.shape[0]
-    slope_y, slope_x = rng.uniform(-0.12, 0.12, size=2)
-    ramp = np.linspace(-1, 1, side, dtype=np.float32)
-    image = image * (1 + slope_y * ramp[:, None, None] + slope_x * ramp[None, :, None])
-    image += rng.uniform(0, 5) * rng.standard_normal(image.shape, dtype=np.float32)
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)

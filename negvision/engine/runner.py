@@ -2,17 +2,24 @@
 
 import contextlib
 import io
+from collections.abc import Callable
 
 import torch
+from mmengine.hooks import EMAHook
 from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner as MMEngineRunner
 
+from negvision.engine import shards
 from negvision.engine.launch import init_cpu_processes
 from negvision.engine.quiet import replace_console_handler
 
 
 class Runner(MMEngineRunner):
     """A runner whose console shows warnings, progress and results; the log file has all.
+
+    Parameters that are sharded over ranks (:mod:`negvision.engine.shards`) train, are clipped,
+    saved whole and resumed at any world size.
 
     Use it as :class:`mmengine.runner.Runner`: ``Runner.from_cfg(cfg).train()``.
     """
@@ -39,6 +46,47 @@ class Runner(MMEngineRunner):
             self.logger.warning("\n".join(rest))
         return checkpoint
 
+    def build_optim_wrapper(self, optim_wrapper):
+        built = super().build_optim_wrapper(optim_wrapper)
+        shards.clip_over_shards(self.model, built)
+        return built
+
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict | None = None,
+        save_optimizer: bool = True,
+        **kwargs,
+    ) -> None:
+        # mmengine calls this on all ranks and lets the first alone save; joining needs them all.
+        models = [self.model]
+        models += [hook.ema_model for hook in self.hooks if isinstance(hook, EMAHook)]
+        optimizers = shards.optimizers_of(self.optim_wrapper) if save_optimizer else []
+        with shards.whole_state(models, optimizers):
+            super().save_checkpoint(out_dir, filename, file_client_args, save_optimizer, **kwargs)
+
+    def resume(
+        self,
+        filename: str,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location: str | Callable = "default",
+    ) -> None:
+        if resume_optimizer:
+            self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
+        if map_location == "default" and shards.find_shards(self.model):
+            # The whole of what is sharded may be more than a GPU holds.
+            map_location = "cpu"
+        with shards.own_state(self.model, shards.optimizers_of(self.optim_wrapper)):
+            super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+
+    def _init_model_weights(self) -> None:
+        # mmengine broadcasts what the first rank has; each has its own rows of what is sharded.
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        with shards.shards_left_out(model):
+            super()._init_model_weights()
+
     def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module):
         if self.distributed and not torch.cuda.is_available():
             # DistributedDataParallel takes no device ids on a CPU; mmengine sets them unless told.
@@ -49,4 +97,6 @@ class Runner(MMEngineRunner):
                 **(model_wrapper_cfg or {}),
                 "device_ids": None,
             }
+        if self.distributed:
+            shards.keep_shards_from_ddp(model)
         return super().wrap_model(model_wrapper_cfg, model)

@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -63,13 +62,6 @@ def test_a_damaged_set_is_generated_anew(tmp_path, damage):
     assert contents(root) == before
 
 
-def test_a_folder_of_someone_else_is_not_overwritten(tmp_path):
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="is not a digits set"):
-        ensure_digits(tmp_path, **TINY)
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
-
-
 def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_args):
         raise KeyboardInterrupt
@@ -78,18 +70,6 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         ensure_digits(tmp_path / "digits", **TINY)
     assert [p.name for p in tmp_path.iterdir()] == [".digits.lock"]
-
-
-def test_processes_that_ask_at_once_build_once(tmp_path, monkeypatch):
-    import negvision.data.digits as module
-
-    builds = []
-    build = module._build
-    monkeypatch.setattr(module, "_build", lambda *a: (builds.append(1), build(*a)))
-    with ThreadPoolExecutor(3) as pool:
-        jobs = [pool.submit(ensure_digits, tmp_path / "digits", **TINY) for _ in range(3)]
-        assert {job.result() for job in jobs} == {tmp_path / "digits"}
-    assert len(builds) == 1
 
 
 @pytest.mark.parametrize(

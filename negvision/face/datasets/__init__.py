@@ -7,6 +7,8 @@ Importing this package registers
 * protocols: ``negvision.FacePairDataset``, ``negvision.FaceBinDataset`` (InsightFace's ``.bin``),
   ``negvision.FaceIdentificationDataset`` (gallery and probes), ``negvision.FaceTemplateDataset``
   (IJB-B and IJB-C);
+* the embedded sets ``negvision.GlyphListDataset`` and ``negvision.GlyphPairDataset``, which need
+  no download;
 * transforms: ``negvision.AlignFace``, ``negvision.PackFaceInputs``;
 * ``negvision.IdentityBalancedSampler``.
 
@@ -24,6 +26,7 @@ work as they are; neither moves ``landmarks``, so ``negvision.AlignFace`` stands
 
 from negvision.face.datasets.alignment import AlignFace
 from negvision.face.datasets.bin_file import FaceBinDataset
+from negvision.face.datasets.glyphs import GlyphListDataset, GlyphPairDataset
 from negvision.face.datasets.identification import FaceIdentificationDataset
 from negvision.face.datasets.list_file import FaceFolderDataset, FaceListDataset
 from negvision.face.datasets.packing import PackFaceInputs
@@ -41,6 +44,8 @@ __all__ = [
     "FacePairDataset",
     "FaceRecordDataset",
     "FaceTemplateDataset",
+    "GlyphListDataset",
+    "GlyphPairDataset",
     "IdentityBalancedSampler",
     "PackFaceInputs",
 ]

@@ -1,0 +1,4 @@
+# MagFace with UNPG, IResNet-50, CASIA-WebFace.
+_base_ = "./casia_r50_magface.py"
+
+model = dict(head=dict(metric_pairs=True))

@@ -1,0 +1,9 @@
+# ArcFace alone, IResNet-34, K-FACE.
+_base_ = [
+    "../_base_/models/face_iresnet.py",
+    "../_base_/datasets/kface_face.py",
+    "../_base_/schedules/schedule_face_20e.py",
+    "../_base_/face_runtime.py",
+]
+
+model = dict(backbone=dict(depth=34), head=dict(num_classes={{_base_.num_classes}}, whisker=1.0))

@@ -1,0 +1,4 @@
+# MagFace with UNPG, IResNet-34, K-FACE.
+_base_ = "./kface_r34_magface.py"
+
+model = dict(head=dict(metric_pairs=True))

@@ -1,0 +1,4 @@
+# ArcFace with UNPG on a part of LFW, on two CPU cores.
+_base_ = "./lfw112_arcface.py"
+
+model = dict(head=dict(metric_pairs=True))

@@ -1,0 +1,4 @@
+# CosFace with UNPG, IResNet-100, MS1MV2.
+_base_ = "./ms1mv2_r100_cosface.py"
+
+model = dict(head=dict(metric_pairs=True))

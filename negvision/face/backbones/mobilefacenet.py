@@ -1,0 +1,126 @@
+"""A backbone of one million parameters for phones."""
+
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from negvision.registry import MODELS
+
+# Expansion of the bottlenecks, their output channels, how many, and the stride of the first.
+STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution without bias, normalisation, and PReLU unless ``linear``."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        kernel: int,
+        norm_cfg: dict,
+        stride: int = 1,
+        groups: int = 1,
+        linear: bool = False,
+    ) -> None:
+        layers = [
+            nn.Conv2d(
+                in_channels,
+                channels,
+                kernel,
+                stride=stride,
+                padding=kernel // 2,
+                groups=groups,
+                bias=False,
+            ),
+            build_norm_layer(norm_cfg, channels)[1],
+        ]
+        if not linear:
+            layers.append(nn.PReLU(channels))
+        super().__init__(*layers)
+
+
+class Bottleneck(nn.Module):
+    """Expand by 1x1, filter each channel by 3x3, project by a linear 1x1."""
+
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, expansion: int, norm_cfg: dict
+    ) -> None:
+        super().__init__()
+        hidden = in_channels * expansion
+        self.expand = ConvNorm(in_channels, hidden, 1, norm_cfg)
+        self.depthwise = ConvNorm(hidden, hidden, 3, norm_cfg, stride=stride, groups=hidden)
+        self.project = ConvNorm(hidden, channels, 1, norm_cfg, linear=True)
+        self.residual = stride == 1 and in_channels == channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, channels, H / stride, W / stride), rounded up."""
+        out = self.project(self.depthwise(self.expand(x)))
+        return x + out if self.residual else out
+
+
+@MODELS.register_module()
+class MobileFaceNet(BaseModule):
+    """MobileFaceNet up to its last 1x1 convolution.
+
+    112 x 112 images become a (N, 512, 7, 7) feature map; in general the side is that of the image
+    divided by 16 and rounded up. The global depthwise convolution and the embedding of the paper
+    are ``FaceEmbeddingNeck(kind="gdc", embedding_size=128)``; with it the model has one million
+    parameters.
+
+    Convolutions begin with Kaiming's normal distribution (fan out), BN with weight 1 and bias 0,
+    PReLU with slope 0.25.
+
+    Args:
+        in_channels: Channels of the images.
+        widen_factor: Factor of all channel counts, rounded to multiples of 8.
+        norm_cfg: Normalisation layers, ``dict(type="BN")`` or ``dict(type="SyncBN")``.
+        init_cfg: Of ``mmengine.model.BaseModule``, for pretrained weights.
+
+    Raises:
+        ValueError: ``widen_factor`` is not positive.
+
+    Source: Chen et al., MobileFaceNets (CCBR 2018, arXiv 1804.07573), table 1.
+
+    Example:
+        >>> import torch
+        >>> MobileFaceNet(widen_factor=0.25).eval()(torch.zeros(1, 3, 112, 112)).shape
+        torch.Size([1, 128, 7, 7])
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        widen_factor: float = 1.0,
+        norm_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if widen_factor <= 0:
+            raise ValueError(f"widen_factor is {widen_factor}; it must be positive")
+        norm_cfg = norm_cfg or {"type": "BN"}
+
+        def width(channels: int) -> int:
+            return max(8, 8 * round(channels * widen_factor / 8))
+
+        channels = width(64)
+        self.stem = nn.Sequential(
+            ConvNorm(in_channels, channels, 3, norm_cfg, stride=2),
+            ConvNorm(channels, channels, 3, norm_cfg, groups=channels),
+        )
+        blocks = []
+        for expansion, wanted, count, first_stride in STAGES:
+            for number in range(count):
+                stride = first_stride if number == 0 else 1
+                blocks.append(Bottleneck(channels, width(wanted), stride, expansion, norm_cfg))
+                channels = width(wanted)
+        self.blocks = nn.Sequential(*blocks)
+        self.out_channels = width(512)
+        self.last = ConvNorm(channels, self.out_channels, 1, norm_cfg)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, H / 16, W / 16), rounded up."""
+        return self.last(self.blocks(self.stem(x)))

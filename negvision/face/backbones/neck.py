@@ -1,0 +1,134 @@
+"""From the feature map of a backbone to the embedding of a face."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from negvision.errors import ConfigError
+from negvision.registry import MODELS
+
+KINDS = ("fc", "gdc", "gap")
+
+
+@MODELS.register_module()
+class FaceEmbeddingNeck(BaseModule):
+    """Feature map to embedding, in one of three ways.
+
+    * ``"fc"``: dropout and a linear layer on all positions: the head of IResNet, whose feature map
+      has passed BN. The linear layer has a weight for each position, so the size of the images
+      is fixed.
+    * ``"gdc"``: a depthwise convolution as large as the map, a learned weight for each position
+      and channel, then dropout and a linear layer: the head of MobileFaceNet.
+    * ``"gap"``: the mean over positions, dropout and a linear layer: for any backbone, and for
+      images of any size.
+
+    Each ends in BN without a scale (its weight stays 1), so all dimensions of the embedding vary
+    alike over the training images. From the linear layer on, it runs in float32 under autocast:
+    the cosines made of the embeddings need it. Parameters ``fc`` and ``features`` have
+    InsightFace's names and take its published weights.
+
+    The linear layer begins with U(-1 / sqrt(fan in), 1 / sqrt(fan in)), PyTorch's own, and the
+    depthwise convolution with the mean over positions.
+
+    Args:
+        in_channels: Channels of the feature map.
+        spatial_size: Height and width of the feature map, or both by one number: for IResNet and
+            MobileFaceNet the side of the images divided by 16 and rounded up. ``"gap"`` has no
+            use for it.
+        embedding_size: Dimensions of the embedding.
+        dropout: Share of the inputs of the linear layer that are zeroed in training, 0 <= p < 1.
+        kind: ``"fc"``, ``"gdc"`` or ``"gap"``.
+        init_cfg: Of ``mmengine.model.BaseModule``, for pretrained weights.
+
+    Raises:
+        ValueError: an argument is out of its range.
+        ConfigError: at the first batch, where the feature map has another size or other channels.
+
+    Source: Deng et al., ArcFace (CVPR 2019), section 3.1, setting E; Chen et al., MobileFaceNets
+    (CCBR 2018), section 3.
+
+    Example:
+        >>> import torch
+        >>> neck = FaceEmbeddingNeck(in_channels=8, spatial_size=3, embedding_size=16)
+        >>> neck(torch.randn(4, 8, 3, 3)).shape
+        torch.Size([4, 16])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        spatial_size: int | tuple[int, int] = 7,
+        embedding_size: int = 512,
+        dropout: float = 0.0,
+        kind: str = "fc",
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if kind not in KINDS:
+            raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
+        height, width = (
+            (spatial_size, spatial_size) if isinstance(spatial_size, int) else spatial_size
+        )
+        for name, value in (
+            ("in_channels", in_channels),
+            ("spatial_size", min(height, width)),
+            ("embedding_size", embedding_size),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be 1 or more")
+        self.kind = kind
+        self.in_channels = in_channels
+        self.spatial_size = (height, width)
+        self.embedding_size = embedding_size
+        if kind == "gdc":
+            self.gdc = nn.Sequential(
+                nn.Conv2d(
+                    in_channels, in_channels, (height, width), groups=in_channels, bias=False
+                ),
+                nn.BatchNorm2d(in_channels),
+            )
+            nn.init.constant_(self.gdc[0].weight, 1 / (height * width))
+        self.dropout = nn.Dropout(dropout)
+        inputs = in_channels * height * width if kind == "fc" else in_channels
+        self.fc = nn.Linear(inputs, embedding_size)
+        self.features = nn.BatchNorm1d(embedding_size)
+        self.features.weight.requires_grad_(False)
+
+    def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor:
+        """Embeddings of a batch.
+
+        Args:
+            x: Shape (N, in_channels, H, W), or several maps of which the last is taken.
+
+        Returns:
+            Shape (N, embedding_size), not normalised; float32 under autocast.
+        """
+        if not isinstance(x, Tensor):
+            x = x[-1]
+        self._check(x)
+        if self.kind == "gdc":
+            x = self.gdc(x)
+        elif self.kind == "gap":
+            x = x.mean((2, 3))
+        x = self.dropout(x.flatten(1))
+        with torch.autocast(x.device.type, enabled=False):
+            return self.features(self.fc(x.to(self.fc.weight.dtype)))
+
+    def _check(self, x: Tensor) -> None:
+        channels, *size = x.shape[1:]
+        if channels != self.in_channels:
+            raise ConfigError(
+                f"The feature map has {channels} channels and the neck in_channels = "
+                f"{self.in_channels}; set in_channels={channels}."
+            )
+        if self.kind != "gap" and tuple(size) != self.spatial_size:
+            found, wanted = (f"{h} x {w}" for h, w in (size, self.spatial_size))
+            raise ConfigError(
+                f"The feature map is {found} and the neck was built for {wanted}. Set "
+                f"spatial_size={size[0] if size[0] == size[1] else tuple(size)} for images of this "
+                "size, resize the images, or take kind='gap', which fits any size."
+            )

@@ -1,0 +1,190 @@
+"""Margins: what is taken from a sample's cosine with its own class centre while training.
+
+A margin is a module whose ``forward(cosine, norms)`` takes the cosines of N samples with their own
+centres and the norms of their embeddings, both (N,), and returns the cosines to train with, (N,).
+One that also has ``regulariser(norms)`` adds that scalar to the loss. Only N numbers are touched,
+whatever the number of classes, and gradients are finite at cosines of 1 and -1.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from negvision.registry import MODELS
+
+
+@MODELS.register_module()
+class NoMargin(nn.Module):
+    """The cosine itself: normalised softmax.
+
+    Source:
+        Wang et al., ACM MM 2017, "NormFace".
+
+    Example:
+        >>> NoMargin()(torch.tensor([0.5]), torch.tensor([20.0]))
+        tensor([0.5000])
+    """
+
+    def forward(self, cosine: Tensor, norms: Tensor) -> Tensor:
+        return cosine
+
+
+@MODELS.register_module()
+class CosFaceMargin(nn.Module):
+    """``cos(theta) - m``.
+
+    Args:
+        m: The margin, at least 0; the paper's is 0.35.
+
+    Source:
+        Wang et al., CVPR 2018, "CosFace", eq. 4.
+
+    Example:
+        >>> CosFaceMargin(m=0.25)(torch.tensor([0.5]), torch.tensor([20.0]))
+        tensor([0.2500])
+    """
+
+    def __init__(self, m: float = 0.35) -> None:
+        super().__init__()
+        self.m = _checked_margin(m)
+
+    def forward(self, cosine: Tensor, norms: Tensor) -> Tensor:
+        return cosine - self.m
+
+
+@MODELS.register_module()
+class ArcFaceMargin(nn.Module):
+    """``cos(theta + m)``; where ``theta + m`` would pass pi, ``cos(theta) - m sin(m)``.
+
+    Args:
+        m: The margin in radians, from 0 to pi / 2.
+        easy_margin: Take the margin from samples closer than a right angle alone.
+
+    Source:
+        Deng et al., CVPR 2019, "ArcFace", eq. 3; what happens past pi is that of the authors' code.
+
+    Example:
+        >>> ArcFaceMargin(m=0.5)(torch.tensor([1.0, 0.0]), torch.ones(2))
+        tensor([ 0.8774, -0.4794])
+    """
+
+    def __init__(self, m: float = 0.5, easy_margin: bool = False) -> None:
+        super().__init__()
+        self.m = _checked_margin(m, math.pi / 2)
+        self.easy_margin = easy_margin
+
+    def forward(self, cosine: Tensor, norms: Tensor) -> Tensor:
+        return _add_angle(cosine, torch.full_like(cosine, self.m), self.easy_margin)
+
+
+@MODELS.register_module()
+class MagFaceMargin(nn.Module):
+    """ArcFace whose margin grows with the norm of the embedding, and a regulariser of the norms.
+
+    Args:
+        l_margin: Margin at the norm ``l_a``, radians.
+        u_margin: Margin at the norm ``u_a``, radians.
+        l_a: Norms below it count as it.
+        u_a: Norms above it count as it.
+        lambda_g: Weight of the regulariser ``mean(a / u_a^2 + 1 / a)``, which draws norms up.
+        easy_margin: See :class:`ArcFaceMargin`.
+
+    Source:
+        Meng et al., CVPR 2021, "MagFace", eq. 4 and section 3.2.
+
+    Example:
+        >>> margin = MagFaceMargin()
+        >>> margin(torch.tensor([0.5, 0.5]), torch.tensor([10.0, 110.0]))
+        tensor([ 0.0735, -0.2729])
+        >>> round(margin.regulariser(torch.tensor([10.0])).item(), 4)  # 35 * (10 / 110^2 + 1 / 10)
+        3.5289
+    """
+
+    def __init__(
+        self,
+        l_margin: float = 0.45,
+        u_margin: float = 0.8,
+        l_a: float = 10.0,
+        u_a: float = 110.0,
+        lambda_g: float = 35.0,
+        easy_margin: bool = True,
+    ) -> None:
+        super().__init__()
+        if not 0 < l_a < u_a:
+            raise ValueError(f"norms must satisfy 0 < l_a < u_a, got {l_a} and {u_a}")
+        self.l_margin = _checked_margin(l_margin, math.pi / 2)
+        self.u_margin = _checked_margin(u_margin, math.pi / 2)
+        self.l_a, self.u_a, self.lambda_g, self.easy_margin = l_a, u_a, lambda_g, easy_margin
+
+    def forward(self, cosine: Tensor, norms: Tensor) -> Tensor:
+        slope = (self.u_margin - self.l_margin) / (self.u_a - self.l_a)
+        margin = self.l_margin + slope * (norms.clamp(self.l_a, self.u_a) - self.l_a)
+        return _add_angle(cosine, margin, self.easy_margin)
+
+    def regulariser(self, norms: Tensor) -> Tensor:
+        """Scalar, to be added to the loss."""
+        a = norms.clamp(self.l_a, self.u_a)
+        return self.lambda_g * (a / self.u_a**2 + 1 / a).mean()
+
+
+@MODELS.register_module()
+class AdaFaceMargin(nn.Module):
+    """An angle and a cosine margin that shift with the norm, as a sign of the image's quality.
+
+    Norms are compared with running statistics of the (global) batch; no gradient reaches them.
+
+    Args:
+        m: The margin.
+        h: How strongly norms count: they are scaled so that h standard deviations reach the limit.
+        momentum: Share of the batch in the running mean and deviation of the norms.
+
+    Source:
+        Kim et al., CVPR 2022, "AdaFace", eq. 13 to 16.
+
+    Example:
+        >>> margin = AdaFaceMargin().eval()  # running mean 20, deviation 100
+        >>> margin(torch.tensor([0.5]), torch.tensor([20.0]))  # of average norm: cos(theta) - m
+        tensor([0.1000])
+    """
+
+    def __init__(self, m: float = 0.4, h: float = 0.333, momentum: float = 0.01) -> None:
+        super().__init__()
+        if not 0 < momentum <= 1:
+            raise ValueError(f"momentum must lie in (0, 1], got {momentum}")
+        self.m, self.h, self.momentum = _checked_margin(m), h, momentum
+        # Where the authors' code starts.
+        self.register_buffer("mean", torch.tensor(20.0))
+        self.register_buffer("std", torch.tensor(100.0))
+
+    def forward(self, cosine: Tensor, norms: Tensor) -> Tensor:
+        norms = norms.detach().clamp(0.001, 100)
+        if self.training:
+            self.mean.lerp_(norms.mean().to(self.mean.dtype), self.momentum)
+            if len(norms) > 1:
+                self.std.lerp_(norms.std().to(self.std.dtype), self.momentum)
+        quality = ((norms - self.mean) / (self.std + 1e-3) * self.h).clamp(-1, 1)
+        theta = torch.acos(cosine.clamp(-1 + _edge(cosine), 1 - _edge(cosine)))
+        turned = (theta - self.m * quality).clamp(1e-3, math.pi - 1e-3)
+        return turned.cos() - (self.m + self.m * quality)
+
+
+def _add_angle(cosine: Tensor, margin: Tensor, easy_margin: bool) -> Tensor:
+    """``cos(arccos(cosine) + margin)`` with its guard, for a margin a sample."""
+    # The derivative of the sine is infinite at 0, hence its floor, past which it is constant.
+    sine = (1 - cosine * cosine).clamp(min=_edge(cosine)).sqrt()
+    turned = cosine * margin.cos() - sine * margin.sin()
+    if easy_margin:
+        return torch.where(cosine > 0, turned, cosine)
+    return torch.where(cosine > -margin.cos(), turned, cosine - margin * margin.sin())
+
+
+def _edge(cosine: Tensor) -> float:
+    return 1e-7 if cosine.dtype == torch.float32 else 1e-14
+
+
+def _checked_margin(m: float, most: float = math.inf) -> float:
+    if not 0 <= m <= most:
+        limit = "" if most == math.inf else f" and at most {most:.4f}"
+        raise ValueError(f"a margin must be at least 0{limit}, got {m}")
+    return m

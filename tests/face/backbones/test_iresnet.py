@@ -1,0 +1,175 @@
+"""IResNet: shapes, parameter counts, names, and blocks whose activations are recomputed."""
+
+import copy
+
+import pytest
+import torch
+
+from negvision.face.backbones import FaceEmbeddingNeck, IResNet
+from negvision.registry import MODELS
+
+SLIM = (4, 8, 12, 16)
+
+
+def parameters(*modules: torch.nn.Module) -> int:
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def counted_by_hand(blocks, widths, embedding_size, side) -> int:
+    """Weights of every layer, added up from the description of the network."""
+    first = widths[0]
+    total = 3 * first * 9 + 2 * first + first  # stem: convolution, BN, PReLU
+    before = first
+    for count, width in zip(blocks, widths, strict=True):
+        for number in range(count):
+            inputs = before if number == 0 else width
+            total += 2 * inputs + inputs * width * 9 + 2 * width + width + width * width * 9
+            total += 2 * width
+            if number == 0:
+                total += inputs * width + 2 * width  # the strided shortcut and its BN
+        before = width
+    total += 2 * before
+    return total + before * side**2 * embedding_size + embedding_size + 2 * embedding_size
+
+
+@pytest.mark.parametrize(
+    ("depth", "blocks", "published"),
+    [
+        (18, (2, 2, 2, 2), None),
+        (34, (3, 4, 6, 3), None),
+        (50, (3, 4, 14, 3), 43.59),
+        (100, (3, 13, 30, 3), 65.15),
+        (200, (6, 26, 60, 6), None),
+    ],
+)
+def test_parameter_counts(depth, blocks, published):
+    with torch.device("meta"):
+        total = parameters(IResNet(depth), FaceEmbeddingNeck(512))
+    assert total == counted_by_hand(blocks, (64, 128, 256, 512), 512, side=7)
+    if published:  # in millions, cut off rather than rounded
+        assert total // 10**4 / 100 == published
+
+
+@pytest.mark.parametrize(("size", "side"), [(112, 7), (64, 4), (48, 3), (40, 3), (17, 2), (1, 1)])
+def test_side_is_a_sixteenth_rounded_up(size, side):
+    backbone = IResNet(18, widths=SLIM).eval()
+    assert backbone(torch.zeros(2, 3, size, size)).shape == (2, 16, side, side)
+    assert backbone.out_channels == 16
+
+
+def test_every_parameter_learns():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        IResNet(18, widths=SLIM), FaceEmbeddingNeck(16, spatial_size=2, embedding_size=8)
+    )
+    (model(torch.randn(6, 3, 32, 32)) * torch.randn(6, 8)).sum().backward()
+    for name, parameter in model.named_parameters():
+        if name == "1.features.weight":
+            assert not parameter.requires_grad
+        else:
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_names_are_those_of_published_weights():
+    published = {
+        "conv1.weight", "bn1.weight", "bn1.running_var", "prelu.weight",
+        "layer1.0.bn1.weight", "layer1.0.conv1.weight", "layer1.0.bn2.bias",
+        "layer1.0.prelu.weight", "layer1.0.conv2.weight", "layer1.0.bn3.running_mean",
+        "layer1.0.downsample.0.weight", "layer1.0.downsample.1.weight", "layer4.1.conv2.weight",
+        "bn2.num_batches_tracked",
+    }  # fmt: skip
+    state = IResNet(18, widths=SLIM).state_dict()
+    assert published <= set(state)
+    # Per block 3 BN of 5, 2 convolutions, PReLU; per shortcut 6; stem 7; final BN 5.
+    assert len(state) == 8 * 18 + 4 * 6 + 7 + 5
+    neck = FaceEmbeddingNeck(16).state_dict()
+    assert {name.split(".")[0] for name in neck} == {"fc", "features"}
+
+
+def test_one_checkpoint_fills_backbone_and_neck(tmp_path):
+    trained = [IResNet(18, widths=SLIM), FaceEmbeddingNeck(16, 2, 8)]
+    path = str(tmp_path / "backbone.pth")
+    torch.save({k: v for module in trained for k, v in module.state_dict().items()}, path)
+    init_cfg = {"type": "Pretrained", "checkpoint": path}
+    fresh = [
+        IResNet(18, widths=SLIM, init_cfg=init_cfg),
+        FaceEmbeddingNeck(16, 2, 8, init_cfg=init_cfg),
+    ]
+    for one, other in zip(trained, fresh, strict=True):
+        other.init_weights()
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_initialisation():
+    torch.manual_seed(0)
+    backbone = IResNet(18, widths=(16, 32, 64, 64))
+    assert backbone.layer3[0].conv2.weight.std().item() == pytest.approx(0.1, rel=0.02)
+    assert backbone.layer3[0].downsample[0].weight.std().item() == pytest.approx(0.1, rel=0.1)
+    assert (backbone.prelu.weight == 0.25).all()
+    backbone.init_weights()  # as the runner calls it: nothing else is drawn over it
+    assert backbone.conv1.weight.std().item() == pytest.approx(0.1, rel=0.1)
+
+
+def test_eval_gives_the_same_for_an_image_alone_and_in_a_batch():
+    torch.manual_seed(0)
+    backbone = IResNet(18, widths=SLIM).eval().double()
+    images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    together = backbone(images)
+    assert torch.equal(together, backbone(images))
+    torch.testing.assert_close(together[1:2], backbone(images[1:2]))
+
+
+@pytest.mark.parametrize("frozen_bn", [False, True])
+def test_recomputing_changes_nothing(frozen_bn):
+    torch.manual_seed(0)
+    kept = IResNet(18, widths=SLIM).double()
+    recomputed = copy.deepcopy(kept)
+    recomputed.with_cp = True
+    images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    for model in (kept, recomputed):
+        model.train(not frozen_bn)
+        model(images).square().mean().backward()
+    for (name, one), other in zip(kept.named_parameters(), recomputed.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, msg=name)
+    for (name, one), other in zip(kept.named_buffers(), recomputed.buffers(), strict=True):
+        assert torch.equal(one, other), name
+    assert kept.bn1.num_batches_tracked == (not frozen_bn)
+
+
+def test_recomputing_keeps_fewer_activations():
+    held = {}
+    for with_cp in (False, True):
+        model = IResNet(18, widths=SLIM, with_cp=with_cp)
+        sizes = []
+
+        def pack(tensor, sizes=sizes):
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model(torch.randn(2, 3, 32, 32))
+        held[with_cp] = sum(sizes)
+    assert held[True] < held[False] / 2
+
+
+def test_built_from_a_config_with_its_norm():
+    backbone = MODELS.build(
+        {"type": "negvision.IResNet", "depth": 18, "widths": SLIM, "norm_cfg": {"type": "SyncBN"}}
+    )
+    norms = [module for module in backbone.modules() if "Norm" in type(module).__name__]
+    assert len(norms) == 2 + 8 * 3 + 4
+    assert all(isinstance(module, torch.nn.SyncBatchNorm) for module in norms)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"depth": 101}, "depth is 101; it must be one of 18, 34, 50, 100, 200"),
+        ({"widths": (64, 128, 256)}, r"widths is \(64, 128, 256\)"),
+        ({"widths": (64, 128, 256, 0)}, "four positive"),
+    ],
+)
+def test_bad_arguments(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        IResNet(**arguments)

@@ -1,0 +1,80 @@
+"""MobileFaceNet: shapes, parameter count, residual connections."""
+
+import pytest
+import torch
+
+from negvision.face.backbones import FaceEmbeddingNeck, MobileFaceNet
+from negvision.registry import MODELS
+
+
+def layer(inputs: int, outputs: int, kernel: int, groups: int = 1, prelu: bool = True) -> int:
+    return inputs // groups * outputs * kernel**2 + 2 * outputs + prelu * outputs
+
+
+def bottleneck(inputs: int, expansion: int, outputs: int) -> int:
+    hidden = inputs * expansion
+    return (
+        layer(inputs, hidden, 1)
+        + layer(hidden, hidden, 3, groups=hidden)
+        + layer(hidden, outputs, 1, prelu=False)
+    )
+
+
+def test_parameters_are_those_of_the_table():
+    expected = layer(3, 64, 3) + layer(64, 64, 3, groups=64)
+    expected += 5 * bottleneck(64, 2, 64) + bottleneck(64, 4, 128) + 6 * bottleneck(128, 2, 128)
+    expected += bottleneck(128, 4, 128) + 2 * bottleneck(128, 2, 128) + layer(128, 512, 1)
+    backbone = MobileFaceNet()
+    assert sum(p.numel() for p in backbone.parameters()) == expected
+    expected += layer(512, 512, 7, groups=512, prelu=False)  # the global depthwise convolution
+    expected += 512 * 128 + 128 + 2 * 128
+    neck = FaceEmbeddingNeck(512, 7, 128, kind="gdc")
+    total = sum(p.numel() for module in (backbone, neck) for p in module.parameters())
+    assert total == expected
+    assert 0.99e6 < total < 1.01e6  # a million, as in the paper
+
+
+@pytest.mark.parametrize(("size", "side"), [(112, 7), (48, 3), (33, 3)])
+def test_side_is_a_sixteenth_rounded_up(size, side):
+    backbone = MobileFaceNet(widen_factor=0.25).eval()
+    assert backbone.out_channels == 128
+    assert backbone(torch.zeros(2, 3, size, size)).shape == (2, 128, side, side)
+
+
+def test_sides_of_the_stages_are_those_of_the_table():
+    backbone, sides = MobileFaceNet(widen_factor=0.125).eval(), []
+    for block in (backbone.stem, *backbone.blocks):
+        block.register_forward_hook(lambda _m, _i, out: sides.append(out.shape[-1]))
+    backbone(torch.zeros(1, 3, 112, 112))
+    assert sides == [56] + [28] * 5 + [14] * 7 + [7] * 3
+
+
+def test_residual_where_the_shape_stays():
+    assert [block.residual for block in MobileFaceNet(widen_factor=0.125).blocks] == [
+        *[False, True, True, True, True],
+        *[False] + [True] * 6,
+        *[False, True, True],
+    ]
+
+
+def test_every_parameter_learns():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        MobileFaceNet(widen_factor=0.25),
+        FaceEmbeddingNeck(128, spatial_size=2, embedding_size=8, kind="gdc"),
+    )
+    (model(torch.randn(6, 3, 32, 32)) * torch.randn(6, 8)).sum().backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_eval_is_deterministic():
+    backbone = MODELS.build({"type": "negvision.MobileFaceNet", "widen_factor": 0.25}).eval()
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(backbone(images), backbone(images))
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="widen_factor is 0"):
+        MobileFaceNet(widen_factor=0)

@@ -1,0 +1,102 @@
+"""Several gloo processes: what they compute together, and what they save."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from ranks import run_ranks
+from ranks_of_loss import check_all
+from ranks_of_training import CLASSES, SIZE, build_runner, resume, train_and_resume
+
+from negvision.engine.checkpoint import load_checkpoint_file
+from negvision.errors import CheckpointError
+
+ALWAYS_HELD = {"weight", "averaged", "linear"}
+OF_CHECKPOINT = {"sgd": {"momentum_buffer"}, "adamw": {"exp_avg", "exp_avg_sq"}}
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_equal_one_process(world_size, tmp_path):
+    run_ranks(check_all, world_size, tmp_path)
+
+
+def whole(folder: Path, world_size: int, when: str) -> dict:
+    """What the ranks held, put together."""
+    ranks = [torch.load(folder / f"rank_{r}_of_{world_size}.pt")[when] for r in range(world_size)]
+    names = set(ranks[0]) - {"linear"}
+    assert all(torch.equal(rank["linear"], ranks[0]["linear"]) for rank in ranks)
+    joined = {name: torch.cat([rank[name] for rank in ranks]) for name in names}
+    return {**joined, "linear": ranks[0]["linear"]}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """Three steps at 3 ranks, and a fourth after resuming at 3 and at 2."""
+    folder = tmp_path_factory.mktemp("ranks")
+    run_ranks(train_and_resume, 3, folder, folder, True)
+    run_ranks(train_and_resume, 2, folder, folder, False)
+    return folder
+
+
+@pytest.mark.parametrize("optimizer", OF_CHECKPOINT)
+def test_checkpoint_holds_all_centres(trained, optimizer):
+    folder = trained / f"trained_{optimizer}"
+    held = whole(folder, 3, "end")
+    saved = load_checkpoint_file(folder / "iter_3.pth")
+    # mmengine saves the averaged weights as the model's, and the model's own as the average.
+    assert torch.equal(saved["ema_state_dict"]["module.head.weight"], held["weight"])
+    assert torch.equal(saved["state_dict"]["head.weight"], held["averaged"])
+    assert held["weight"].shape == (CLASSES, SIZE)
+    assert not torch.equal(held["weight"], held["averaged"])
+    assert [name for name in saved["state_dict"] if "[" in name] == []
+    states = saved["optimizer"]["state"].values()
+    for name in OF_CHECKPOINT[optimizer]:
+        assert any(torch.equal(state[name], held[name]) for state in states), name
+
+
+@pytest.mark.parametrize("optimizer", OF_CHECKPOINT)
+@pytest.mark.parametrize("world_size", [3, 2])
+def test_resumes_bit_for_bit(trained, optimizer, world_size):
+    before = whole(trained / f"trained_{optimizer}", 3, "end")
+    after = whole(trained / f"resumed_{optimizer}", world_size, "start")
+    assert before.keys() == after.keys() == {*OF_CHECKPOINT[optimizer], *ALWAYS_HELD}
+    for name in before:
+        assert torch.equal(before[name], after[name]), name
+
+
+@pytest.mark.parametrize("sharded", [True, False])
+@pytest.mark.parametrize("optimizer", OF_CHECKPOINT)
+def test_resumes_in_one_process(trained, optimizer, sharded, tmp_path):
+    folder = trained / f"trained_{optimizer}"
+    held = resume(folder, tmp_path / "one", optimizer=optimizer, sharded=sharded)
+    before = whole(folder, 3, "end")
+    assert before.keys() == held["start"].keys()
+    for name in before:
+        assert torch.equal(before[name], held["start"][name]), name
+    for world_size in (2, 3):
+        elsewhere = whole(trained / f"resumed_{optimizer}", world_size, "end")
+        for name in before:
+            torch.testing.assert_close(held["end"][name], elsewhere[name], rtol=0, atol=1e-6)
+            assert not torch.equal(held["end"][name], before[name])  # a step was made
+
+
+def test_weights_alone(trained, tmp_path):
+    (best,) = (trained / "trained_sgd").glob("best_*.pth")
+    saved = load_checkpoint_file(best)
+    assert "optimizer" not in saved and saved["state_dict"]["head.weight"].shape[0] == CLASSES
+    runner = build_runner(tmp_path / "test", load_from=str(best), custom_hooks=[])
+    assert runner.test() == {"samples/count": 48}
+    assert torch.equal(runner.model.head.weight, saved["state_dict"]["head.weight"])
+
+
+def test_another_number_of_classes(trained, tmp_path, caplog):
+    folder = trained / "trained_sgd"
+    with pytest.raises(CheckpointError, match=r"momentum_buffer.*\(11, 6\).*\(12, 6\)"):
+        resume(folder, tmp_path / "resumed", classes=12, custom_hooks=[])
+    # From its weights a training may begin all the same; that centres are left out is said.
+    runner = build_runner(tmp_path / "other", classes=12, custom_hooks=[])
+    before = runner.model.head.weight.clone()
+    runner.load_checkpoint(str(folder / "iter_3.pth"))
+    assert torch.equal(runner.model.head.weight, before)
+    (log,) = (tmp_path / "other").rglob("*.log")
+    assert "11 classes in the checkpoint and of 12 here; they were not loaded" in log.read_text()
