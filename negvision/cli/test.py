@@ -7,6 +7,7 @@ from mmengine.config import Config
 
 from negvision.engine.config import add_common_arguments
 from negvision.engine.detections import DetectionsWriter
+from negvision.engine.launch import leave_processes
 from negvision.engine.prepare import build_runner, prepare_config
 from negvision.engine.quiet import captured_pycocotools
 from negvision.errors import CheckpointError, ConfigError, UserError, reports_user_errors
@@ -52,4 +53,5 @@ def main(argv: list[str] | None = None) -> int:
         if args.out is not None:
             runner.register_hook(DetectionsWriter(args.out))
         runner.test()
+    leave_processes()
     return 0

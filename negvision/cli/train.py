@@ -5,6 +5,7 @@ from pathlib import Path
 
 from negvision.engine.checkpoint import CheckpointError, find_resume_checkpoint
 from negvision.engine.config import add_common_arguments, enable_amp, enable_auto_scale_lr
+from negvision.engine.launch import leave_processes
 from negvision.engine.prepare import build_runner, prepare_config
 from negvision.engine.quiet import captured_pycocotools
 from negvision.errors import reports_user_errors
@@ -46,4 +47,5 @@ def main(argv: list[str] | None = None) -> int:
             raise CheckpointError(f"--resume {cfg.load_from}: there is no such file")
     with captured_pycocotools():
         build_runner(cfg, ("train", "val")).train()
+    leave_processes()
     return 0

@@ -35,3 +35,12 @@ def init_cpu_processes(launcher: str, dist_cfg: dict) -> None:
     if "timeout" in options:
         options["timeout"] = datetime.timedelta(seconds=options["timeout"])
     dist.init_process_group(backend="gloo", **options)
+
+
+def leave_processes() -> None:
+    """Leave the process group, if there is one, at the end of a command.
+
+    Left to the end of the interpreter, gloo's threads now and then abort it.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

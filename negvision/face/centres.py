@@ -89,7 +89,9 @@ class ClassCentres(BaseModule):
         own = self.shard_of(rank, world_size)
         if not self.sharded:
             # DistributedDataParallel averages the gradient of a parameter that all ranks hold.
-            return scale_gradient(self.weight, world_size)[own.start : own.stop], own.start
+            weight = scale_gradient(self.weight, world_size)
+            # A slice would cost a gradient of its own, as large as the weight.
+            return (weight if world_size == 1 else weight[own.start : own.stop]), own.start
         if own != self.shard:
             raise RuntimeError(
                 f"this rank's share is that of classes {own.start} to {own.stop}, but the loss was "

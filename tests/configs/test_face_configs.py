@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from negvision.data.face_glyphs import FaceGlyphsParameters
 from negvision.engine.config import load_config
 from negvision.face.structures import FaceDataSample
 from negvision.registry import MODELS
@@ -12,7 +13,7 @@ from negvision.registry import MODELS
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(
     str(path.relative_to(CONFIGS))
-    for path in [CONFIGS / "unpg_r50.py", *(CONFIGS / "unpg").glob("*.py")]
+    for path in [*CONFIGS.glob("**/unpg_*.py"), *(CONFIGS / "unpg").glob("*.py")]
 )
 SLIM = ["unpg/lfw112_arcface.py", "unpg/lfw112_cosface_unpg.py", "quickstart/unpg_glyphs.py"]
 
@@ -22,7 +23,9 @@ def load(name):
 
 
 def side_of(cfg):
-    """The images are square, of the size that the pipeline resizes to, or 112 as they come."""
+    """The images are square, of the size that the pipeline resizes to, or as they come."""
+    if cfg.val_dataloader.dataset.type == "negvision.GlyphPairDataset":
+        return FaceGlyphsParameters().image_size
     scales = [t.scale for t in cfg.val_dataloader.dataset.pipeline if "scale" in t]
     return scales[0][0] if scales else 112
 

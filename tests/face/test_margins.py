@@ -134,7 +134,7 @@ def test_finite_at_the_ends_and_beyond_by_rounding(name, dtype):
     step = torch.finfo(dtype).eps
     cosine = torch.tensor([1, -1, 1 + step, -1 - step, 1 - step], dtype=dtype).requires_grad_()
     norms = torch.full_like(cosine, 25.0)
-    turned = MODELS.build({"type": name})(cosine, norms)
+    turned = MODELS.build({"type": f"negvision.{name}"})(cosine, norms)
     (gradient,) = torch.autograd.grad(turned.sum(), cosine)
     assert turned.isfinite().all() and gradient.isfinite().all()
     assert (turned <= cosine + 1e-3).all()
@@ -143,14 +143,14 @@ def test_finite_at_the_ends_and_beyond_by_rounding(name, dtype):
 @pytest.mark.parametrize("name", MARGINS)
 def test_gradient_in_float64(name):
     norms = norms_of(15, 30, 60, 90, 12)
-    module = MODELS.build({"type": name}).double().eval()
+    module = MODELS.build({"type": f"negvision.{name}"}).double().eval()
     cosine = cosines([0.3, 1.0, 1.4, 2.2, 2.9]).requires_grad_()
     assert torch.autograd.gradcheck(lambda c: module(c, norms), cosine)
 
 
 @pytest.mark.parametrize("name", MARGINS)
 def test_no_sample(name):
-    module = MODELS.build({"type": name}).eval()
+    module = MODELS.build({"type": f"negvision.{name}"}).eval()
     assert module(torch.zeros(0), torch.zeros(0)).shape == (0,)
 
 
