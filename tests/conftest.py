@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def mmengine_globals():
-    """A runner leaves its logger, scope and visualizer as the current ones; here they end with it."""
+    """A runner leaves its logger, scope and visualizer as the current ones; not so here."""
     from mmengine.logging import MessageHub, MMLogger
     from mmengine.registry import DefaultScope
     from mmengine.visualization import Visualizer
