@@ -18,9 +18,9 @@ from negvision.cli.browsing import (
     text_table,
     train_dataset,
 )
-from negvision.detection.drawing import save_picture, with_legend
 from negvision.detection.drawing.predictions import draw_annotations
-from negvision.detection.looking import seeded
+from negvision.drawing import save_picture, with_legend
+from negvision.drawing.looking import seeded
 from negvision.engine.quiet import captured_pycocotools
 from negvision.errors import reports_user_errors
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from mmengine.registry import DATASETS, init_default_scope
 
-from negvision.detection.looking import evenly_spaced
+from negvision.drawing.looking import evenly_spaced
 from negvision.engine.config_check import check_config
 from negvision.engine.data_check import check_data
 from negvision.engine.prepare import prepare_config

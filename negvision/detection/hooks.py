@@ -14,10 +14,10 @@ from mmengine.model import is_model_wrapper
 from torch.nn.parallel import DistributedDataParallel
 
 from negvision.detection.assignment_view import assignment_views
-from negvision.detection.drawing import contact_sheet, save_picture
 from negvision.detection.drawing.assignments import assignment_legend, draw_assignment
 from negvision.detection.drawing.predictions import draw_predictions, prediction_legend
-from negvision.detection.looking import copy_for_looking, evenly_spaced, seeded
+from negvision.drawing import contact_sheet, save_picture, shown_path
+from negvision.drawing.looking import copy_for_looking, evenly_spaced, seeded
 from negvision.errors import ConfigError
 from negvision.registry import HOOKS
 
@@ -213,9 +213,3 @@ def caption_of(view) -> str:
     """What stands below the picture of an assignment."""
     text = f"{view.name}: {len(view.boxes)} boxes, {int(view.positives_per_box.sum())} positives"
     return text + (f", {len(view.unmatched)} without" if view.unmatched else "")
-
-
-def shown_path(path: Path) -> str:
-    """``path`` relative to the current folder where it is below it."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative

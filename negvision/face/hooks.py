@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from mmengine.dist import is_main_process
@@ -10,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
+from negvision.drawing import shown_path
 from negvision.errors import ConfigError
 from negvision.face.pair_picture import draw_pair_scores
 from negvision.face.pair_scores import PairScores, pair_scores
@@ -155,7 +155,7 @@ class PairScoreHook(Hook):
             self._handle = None
         if self._latest is not None:
             self._draw(runner)
-            runner.logger.info(f"pair scores  {_shown(Path(runner.work_dir) / self.name)}")
+            runner.logger.info(f"pair scores  {shown_path(Path(runner.work_dir) / self.name)}")
 
     def _draw(self, runner) -> None:
         whisker, applied = self._whisker(_head_with_centres(runner.model))
@@ -187,8 +187,3 @@ def _head_with_centres(model: nn.Module) -> nn.Module:
             "head=dict(type='negvision.UNPGLoss', ...), or take PairScoreHook out of custom_hooks"
         )
     return head
-
-
-def _shown(path: Path) -> str:
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative

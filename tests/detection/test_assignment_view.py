@@ -9,9 +9,9 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.structures import InstanceData
 
 from negvision.detection.assignment_view import assignment_views, find_head
-from negvision.detection.drawing import UNMATCHED_COLOR, level_color
 from negvision.detection.drawing.assignments import assignment_legend, draw_assignment
-from negvision.detection.looking import seeded
+from negvision.drawing import UNMATCHED_COLOR, level_color
+from negvision.drawing.looking import seeded
 from negvision.errors import ConfigError
 
 ATSS = {"type": "negvision.ATSSAssigner", "topk": 9}

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from negvision.detection.drawing.canvas import Canvas
-from negvision.detection.drawing.colors import (
+from negvision.drawing.canvas import Canvas
+from negvision.drawing.colors import (
     BOX_COLOR,
     IGNORED_COLOR,
     UNMATCHED_COLOR,
     level_color,
 )
-from negvision.detection.drawing.sheet import LegendEntry
+from negvision.drawing.sheet import LegendEntry
 
 if TYPE_CHECKING:
     from negvision.detection.assignment_view import AssignmentView

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from negvision.detection.drawing.canvas import Canvas
-from negvision.detection.drawing.colors import BOX_COLOR, IGNORED_COLOR, class_color
-from negvision.detection.drawing.sheet import LegendEntry
+from negvision.drawing.canvas import Canvas
+from negvision.drawing.colors import BOX_COLOR, IGNORED_COLOR, class_color
+from negvision.drawing.sheet import LegendEntry
 
 
 def draw_predictions(

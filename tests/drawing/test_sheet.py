@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from negvision.detection.drawing import LegendEntry, contact_sheet, save_picture, with_legend
 from negvision.detection.drawing.predictions import draw_annotations, draw_predictions
+from negvision.drawing import LegendEntry, contact_sheet, save_picture, with_legend
 
 
 def tile(shade, height=80, width=120):

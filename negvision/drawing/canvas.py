@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from negvision.detection.drawing.colors import Color, text_color_on
-from negvision.detection.drawing.text import font, line_height, text_width
+from negvision.drawing.colors import Color, text_color_on
+from negvision.drawing.text import font, line_height, text_width
 
 _CASING: Color = (0, 0, 0)
 _MARKS = ("circle", "square", "diamond", "triangle")

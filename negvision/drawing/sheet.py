@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from negvision.detection.drawing.canvas import draw_mark
-from negvision.detection.drawing.colors import Color
-from negvision.detection.drawing.text import font, line_height, shortened, text_width
+from negvision.drawing.canvas import draw_mark
+from negvision.drawing.colors import Color
+from negvision.drawing.text import font, line_height, shortened, text_width
 
 _PAPER: Color = (255, 255, 255)
 _INK: Color = (20, 20, 20)
@@ -113,6 +114,12 @@ def save_picture(path: str | Path, picture: np.ndarray) -> Path:
     # Quality is JPEG's alone; the default of 75 smears thin lines.
     Image.fromarray(picture).save(path, quality=92)
     return path
+
+
+def shown_path(path: Path) -> str:
+    """``path`` relative to the current folder where it is below it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
 
 
 def _head(title: str, legend: Sequence[LegendEntry], width: int) -> Image.Image:

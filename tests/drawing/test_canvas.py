@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from negvision.detection.drawing import Canvas, level_color
-from negvision.detection.drawing.colors import text_color_on
-from negvision.detection.drawing.text import shortened, text_width
+from negvision.drawing import Canvas, level_color
+from negvision.drawing.colors import text_color_on
+from negvision.drawing.text import shortened, text_width
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
 
