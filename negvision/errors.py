@@ -45,6 +45,10 @@ class DatasetError(UserError, ValueError):
         super().__init__(message)
 
 
+class OODDataError(UserError, ValueError):
+    """Scores cannot be evaluated: not finite, or all of one kind; the message counts them."""
+
+
 # Long enough for a path or a line of a list.
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 160

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import broadcast_object_list, collect_results, get_world_size, is_main_process
-from mmengine.evaluator import BaseMetric
 
-from negvision.errors import ConfigError, DatasetError, UserError
+from negvision.errors import ConfigError, DatasetError
+from negvision.evaluation.collected import CollectedMetric
 from negvision.face.metrics.embeddings import EmbeddingBatch, EmbeddingError, EmbeddingTable
 
 
-class EmbeddingMetric(BaseMetric):
+class EmbeddingMetric(CollectedMetric):
     """Keeps the embeddings of all samples and compares them once all are there.
 
     What is compared stands in the dataset's ``metainfo``. Samples are found by ``sample_idx``, so
@@ -25,23 +24,12 @@ class EmbeddingMetric(BaseMetric):
     entries of ``metainfo`` that they need.
 
     Args:
-        collect_device: "cpu" collects through files in ``collect_dir``, "gpu" through the
-            devices' memory.
-        collect_dir: A folder that all ranks share; by default one in the current folder.
-        prefix: In front of each returned key.
+        **kwargs: Of :class:`negvision.evaluation.collected.CollectedMetric`.
     """
 
     protocol: tuple[str, ...] = ()
     # Named where the dataset of the config has no protocol.
     datasets = ""
-
-    def __init__(
-        self,
-        collect_device: str = "cpu",
-        prefix: str | None = None,
-        collect_dir: str | None = None,
-    ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
 
     @property
     def dataset_meta(self) -> dict | None:
@@ -100,32 +88,6 @@ class EmbeddingMetric(BaseMetric):
         if self.dataset_meta is None:
             raise ValueError("dataset_meta is not set: assign the dataset's metainfo first")
         return self.compare(EmbeddingTable(results))
-
-    def evaluate(self, size: int) -> dict[str, float]:
-        """Collect from all ranks, compare on the first, and return the figures on all.
-
-        Args:
-            size: Not used: duplicates are told by their ``sample_idx``, and cutting the results
-                to this length could lose other samples instead.
-        """
-        ranks = get_world_size()
-        options = {"tmpdir": self.collect_dir} if self.collect_device == "cpu" else {}
-        # One entry a rank, so that collecting neither reorders nor drops any.
-        collected = collect_results([self.results], ranks, self.collect_device, **options)
-        outcome: list[dict | UserError | None] = [None]
-        if is_main_process():
-            try:
-                figures = self.compute_metrics([batch for part in collected for batch in part])
-                prefix = f"{self.prefix}/" if self.prefix else ""
-                outcome = [{f"{prefix}{name}": value for name, value in figures.items()}]
-            except UserError as error:
-                # The other ranks wait in the broadcast: they must hear of it.
-                outcome = [error]
-        self.results.clear()
-        broadcast_object_list(outcome)
-        if isinstance(outcome[0], UserError):
-            raise outcome[0]
-        return outcome[0]
 
 
 def checked_pairs(meta: Mapping, pairs_name: str, same_name: str) -> tuple[np.ndarray, np.ndarray]:

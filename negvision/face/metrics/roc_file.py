@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import print_log
 
+from negvision.evaluation.collected import log_folder
 from negvision.face.metrics.roc import RocCurve
 
 _PICTURES = (".png", ".pdf", ".svg")
@@ -40,7 +40,7 @@ def write_roc(curve: RocCurve, roc_file: str, title: str) -> Path:
     Returns:
         The path, which is also logged.
     """
-    path = _log_folder() / roc_file
+    path = log_folder() / roc_file
     path.parent.mkdir(parents=True, exist_ok=True)
     corners = curve.corners()
     if path.suffix == ".npz":
@@ -56,13 +56,6 @@ def write_roc(curve: RocCurve, roc_file: str, title: str) -> Path:
         _draw(corners, path, title)
     print_log(f"ROC: {path}", logger="current")
     return path
-
-
-def _log_folder() -> Path:
-    for handler in MMLogger.get_current_instance().handlers:
-        if isinstance(handler, logging.FileHandler):
-            return Path(handler.baseFilename).parent
-    return Path()
 
 
 def _draw(corners: RocCurve, path: Path, title: str) -> None:

@@ -1,0 +1,50 @@
+"""Know the unknown: AbeT's heads, scores of one network output, and figures to trust.
+
+Knows torch alone. A higher score is more out-of-distribution, and OOD is the positive class,
+everywhere.
+"""
+
+from negvision.ood.abet import AbeTLogits, AbeTOutput
+from negvision.ood.curve import ScoreCurve, score_curve
+from negvision.ood.logits import CosineLogits, InnerLogits
+from negvision.ood.metrics import OODMetrics, ood_metrics
+from negvision.ood.scores import (
+    SCORE_NAMES,
+    abet_score,
+    energy_score,
+    entropy_score,
+    max_logit_score,
+    msp_score,
+    ood_score,
+)
+from negvision.ood.shaping import ASH, DICE, ReAct, fit_shaping
+from negvision.ood.stream import StreamingOODMetrics
+from negvision.ood.temperature import LearnedTemperature
+from negvision.ood.threshold import OODThreshold, set_threshold, threshold_at_tpr
+
+__all__ = [
+    "ASH",
+    "DICE",
+    "SCORE_NAMES",
+    "AbeTLogits",
+    "AbeTOutput",
+    "CosineLogits",
+    "InnerLogits",
+    "LearnedTemperature",
+    "OODMetrics",
+    "OODThreshold",
+    "ReAct",
+    "ScoreCurve",
+    "StreamingOODMetrics",
+    "abet_score",
+    "energy_score",
+    "entropy_score",
+    "fit_shaping",
+    "max_logit_score",
+    "msp_score",
+    "ood_metrics",
+    "ood_score",
+    "score_curve",
+    "set_threshold",
+    "threshold_at_tpr",
+]

@@ -1,0 +1,186 @@
+"""How much OOD and how much ID is above every threshold, and the figures that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from negvision.errors import OODDataError
+
+
+@dataclass(frozen=True)
+class ScoreCurve:
+    """Weights of OOD and ID at every threshold that makes a difference.
+
+    A sample is called OOD where its score is at least the threshold; samples of equal score enter
+    together.
+
+    Attributes:
+        thresholds: Shape (V,), float64: the distinct scores, descending.
+        ood: Shape (V,), float64: weight of OOD samples that reach the threshold.
+        id: Shape (V,), float64: weight of ID samples that reach the threshold.
+    """
+
+    thresholds: Tensor
+    ood: Tensor
+    id: Tensor
+
+    @property
+    def total_ood(self) -> float:
+        """Weight of all OOD samples; without weights their number."""
+        return float(self.ood[-1])
+
+    @property
+    def total_id(self) -> float:
+        """Weight of all ID samples."""
+        return float(self.id[-1])
+
+    @property
+    def prevalence(self) -> float:
+        """Share of OOD, the chance level of ``ap_out``."""
+        return self.total_ood / (self.total_ood + self.total_id)
+
+    def auroc(self) -> float:
+        """P(OOD scores higher than ID) + P(equal) / 2."""
+        steps = _steps(self.id)
+        before = self.ood - _steps(self.ood)
+        area = torch.dot(steps, self.ood + before) / 2
+        return float(area / (self.ood[-1] * self.id[-1]))
+
+    def ap_out(self) -> float:
+        """Average precision, step-wise, with OOD as the positive class."""
+        return float(torch.dot(_steps(self.ood), self.ood / (self.ood + self.id)) / self.ood[-1])
+
+    def ap_in(self) -> float:
+        """Average precision, step-wise, with ID as the positive class."""
+        return self.reversed().ap_out()
+
+    def fpr_ood(self, tpr: float = 0.95) -> float:
+        """Share of ID called OOD at the first threshold that finds ``tpr`` of the OOD."""
+        return float(self.id[self._first(tpr)] / self.id[-1])
+
+    def fpr_id(self, tpr: float = 0.95) -> float:
+        """Share of OOD called ID at the first threshold that keeps ``tpr`` of the ID."""
+        return self.reversed().fpr_ood(tpr)
+
+    def ap_at(self, prevalence: float) -> float:
+        """Average precision as it would be at another prevalence, OOD positive.
+
+        The mean over OOD samples of ``pi TPR / (pi TPR + (1 - pi) FPR)`` at their thresholds.
+
+        Args:
+            prevalence: pi, in (0, 1).
+        """
+        if not 0 < prevalence < 1:
+            raise ValueError(f"prevalence must be between 0 and 1, got {prevalence}")
+        found = prevalence * self.ood / self.ood[-1]
+        alarms = (1 - prevalence) * self.id / self.id[-1]
+        return float(torch.dot(_steps(self.ood), found / (found + alarms)) / self.ood[-1])
+
+    def reversed(self) -> ScoreCurve:
+        """The curve of minus the score, with ID in the place of OOD and OOD in that of ID."""
+        # What is below a threshold is all less what reaches the next higher one.
+        return ScoreCurve(
+            -self.thresholds.flip(0),
+            (self.id[-1] - self.id + _steps(self.id)).flip(0),
+            (self.ood[-1] - self.ood + _steps(self.ood)).flip(0),
+        )
+
+    def corners(self) -> ScoreCurve:
+        """The points at which the ROC bends: fewer, and the same line."""
+        right, up = _steps(self.id), _steps(self.ood)
+        bends = right[1:] * up[:-1] != right[:-1] * up[1:]
+        keep = torch.cat([bends, bends.new_ones(1)])
+        return ScoreCurve(self.thresholds[keep], self.ood[keep], self.id[keep])
+
+    def _first(self, tpr: float) -> int:
+        if not 0 < tpr <= 1:
+            raise ValueError(f"tpr must be above 0 and at most 1, got {tpr}")
+        # Divided as in the definition: tpr * total could round to another count.
+        return int(torch.nonzero(self.ood / self.ood[-1] >= tpr)[0, 0])
+
+
+def score_curve(scores: Tensor, is_ood: Tensor, weights: Tensor | None = None) -> ScoreCurve:
+    """Count the OOD and ID samples that reach every distinct score.
+
+    Args:
+        scores: Shape (N,), finite; higher is more OOD.
+        is_ood: Shape (N,), bool.
+        weights: Shape (N,), at least 0; 1 by default.
+
+    Raises:
+        OODDataError: A score is not finite, or there is no OOD or no ID sample.
+        ValueError: Shapes differ, or ``is_ood`` is not bool.
+
+    Example:
+        >>> curve = score_curve(torch.tensor([0.9, 0.4, 0.4, 0.1]),
+        ...                     torch.tensor([True, True, False, False]))
+        >>> curve.thresholds.tolist(), curve.ood.tolist(), curve.id.tolist()
+        ([0.9..., 0.4..., 0.1...], [1.0, 2.0, 2.0], [0.0, 1.0, 2.0])
+        >>> curve.auroc(), curve.fpr_ood()
+        (0.875, 0.5)
+    """
+    check_scores(scores, is_ood)
+    order = scores.argsort(descending=True)
+    ordered, ood = scores[order], is_ood[order]
+    ends = tie_ends(ordered)
+    if weights is None:
+        found = ood.cumsum(0)[ends].double()
+        return ScoreCurve(ordered[ends].double(), found, ends.double() + 1 - found)
+    weights = weights.double()[order]
+    return ScoreCurve(
+        ordered[ends].double(),
+        (weights * ood).cumsum(0)[ends],
+        (weights * ~ood).cumsum(0)[ends],
+    )
+
+
+def tie_ends(ordered: Tensor) -> Tensor:
+    """Index of the last of each run of equal values of a sorted tensor (N,)."""
+    last = torch.ones(len(ordered), dtype=torch.bool, device=ordered.device)
+    last[:-1] = ordered[1:] != ordered[:-1]
+    return last.nonzero()[:, 0]
+
+
+def check_scores(scores: Tensor, is_ood: Tensor) -> None:
+    """Raise where scores cannot be evaluated; see :func:`score_curve`."""
+    if scores.dim() != 1 or scores.shape != is_ood.shape:
+        raise ValueError(
+            f"scores and is_ood must be (N,) both, got {tuple(scores.shape)} and "
+            f"{tuple(is_ood.shape)}"
+        )
+    if is_ood.dtype != torch.bool:
+        raise ValueError(f"is_ood must be bool, got {is_ood.dtype}")
+    check_finite(scores)
+    count = int(is_ood.sum())
+    check_kinds(count, len(is_ood) - count)
+
+
+def check_finite(scores: Tensor) -> None:
+    """Raise OODDataError where a score is NaN or infinite, with their numbers."""
+    faulty = scores.numel() - int(scores.isfinite().sum())
+    if faulty:
+        nan = int(scores.isnan().sum())
+        raise OODDataError(
+            f"{faulty:,} of {scores.numel():,} OOD scores are not finite ({nan:,} NaN, "
+            f"{faulty - nan:,} infinite), so neither is what the network puts out. Look at its "
+            "training loss, or lower the learning rate"
+        )
+
+
+def check_kinds(num_ood: float, num_id: float) -> None:
+    """Raise OODDataError where OOD or ID is missing."""
+    if num_ood and num_id:
+        return
+    missing = "OOD" if not num_ood else "ID"
+    raise OODDataError(
+        f"the evaluation needs OOD and ID samples, and there is no {missing} sample among them "
+        f"({num_ood:,} OOD, {num_id:,} ID). Does the data set hold {missing} images, and were they "
+        "predicted?"
+    )
+
+
+def _steps(cumulative: Tensor) -> Tensor:
+    return torch.diff(cumulative, prepend=cumulative.new_zeros(1))

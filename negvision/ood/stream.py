@@ -1,0 +1,173 @@
+"""OOD figures of a stream of pixels: bounded memory and certain bounds, or exact."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from negvision.ood.curve import ScoreCurve, check_finite, check_kinds, score_curve
+from negvision.ood.metrics import OODMetrics, metrics_of
+
+# Sign, exponent and 13 bits of the mantissa of float32.
+_BITS = 22
+
+
+class StreamingOODMetrics:
+    """Takes scores piece by piece, over thousands of images and several processes.
+
+    Scores are counted in bins that are float32 numbers cut to 22 bits: bins over the whole range
+    of float32, each as wide as 1 / 8192 of its value or less, so nothing is clipped and no range
+    has to be known. Two counts a bin take 64 MiB, whatever the number of pixels. Figures are those
+    of the bins, samples of one bin counting as ties, and ``bounds`` of the result are the least
+    and the largest figure that any order within the bins can give: the exact figure of the
+    float32 scores lies between them for certain.
+
+    Args:
+        exact: Keep every score instead, in five bytes a pixel; figures are exact, without bounds.
+
+    Example:
+        >>> stream = StreamingOODMetrics()
+        >>> for image in range(3):
+        ...     stream.update(torch.randn(64, 64), torch.rand(64, 64) < 0.1)
+        >>> figures = stream.compute()
+        >>> low, high = figures.bounds["auroc"]
+        >>> low <= figures.auroc <= high
+        True
+    """
+
+    def __init__(self, exact: bool = False) -> None:
+        self.exact = exact
+        self._scores: list[Tensor] = []
+        self._is_ood: list[Tensor] = []
+        self._counts: Tensor | None = None
+
+    def update(self, scores: Tensor, is_ood: Tensor) -> None:
+        """Count samples.
+
+        Args:
+            scores: Any shape, finite; taken as float32. Higher is more OOD.
+            is_ood: The same shape, bool.
+
+        Raises:
+            OODDataError: A score is not finite; the message counts them.
+            ValueError: Shapes differ, or ``is_ood`` is not bool.
+        """
+        if scores.shape != is_ood.shape or is_ood.dtype != torch.bool:
+            raise ValueError(
+                f"scores and is_ood (bool) must be of one shape, got {tuple(scores.shape)} and "
+                f"{tuple(is_ood.shape)} {is_ood.dtype}"
+            )
+        scores = scores.detach().reshape(-1).to("cpu", torch.float32)
+        is_ood = is_ood.detach().reshape(-1).cpu()
+        check_finite(scores)
+        if self.exact:
+            self._scores.append(scores.clone())
+            self._is_ood.append(is_ood.clone())
+            return
+        # -0.0 and 0.0 are equal and must not lie in two bins.
+        bits = (scores + 0.0).view(torch.int32)
+        # Numbers of one sign are ordered as their bits are, those below zero the other way round.
+        ordered = torch.where(bits < 0, ~bits, bits | torch.iinfo(torch.int32).min)
+        bins = (ordered >> (32 - _BITS)) & (2**_BITS - 1)
+        places = bins.long().mul_(2).add_(is_ood)
+        self._bin_counts().scatter_add_(
+            0, places, torch.ones(1, dtype=torch.int64).expand_as(places)
+        )
+
+    def merge(self, other: StreamingOODMetrics) -> None:
+        """Add what ``other`` has counted, for instance another process's.
+
+        Raises:
+            ValueError: One of the two is exact and the other is not.
+        """
+        if self.exact != other.exact:
+            raise ValueError("an exact and a binned stream cannot be merged")
+        self._scores += other._scores
+        self._is_ood += other._is_ood
+        if other._counts is not None:
+            self._bin_counts().add_(other._counts)
+
+    def compute(self) -> OODMetrics:
+        """Figures of all that was counted.
+
+        Raises:
+            OODDataError: There is no OOD or no ID sample.
+        """
+        if self.exact:
+            if not self._scores:
+                check_kinds(0, 0)
+            return metrics_of(score_curve(torch.cat(self._scores), torch.cat(self._is_ood)))
+        counts = self._bin_counts().view(-1, 2)
+        # Descending, and only bins that hold something.
+        bins = counts.sum(1).nonzero()[:, 0].flip(0)
+        in_id, in_ood = counts[bins].double().unbind(1)
+        check_kinds(int(in_ood.sum()), int(in_id.sum()))
+        curve = ScoreCurve(_lower_edges(bins), in_ood.cumsum(0), in_id.cumsum(0))
+        return metrics_of(curve, bounds=_bounds(curve, in_ood, in_id))
+
+    def __getstate__(self) -> dict:
+        # Most bins are empty: what travels between processes is the others.
+        state = dict(self.__dict__)
+        if self._counts is not None:
+            places = self._counts.nonzero()[:, 0]
+            state["_counts"] = (places, self._counts[places])
+        return state
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        if self._counts is not None:
+            places, values = self._counts
+            self._counts = None
+            self._bin_counts()[places] = values
+
+    def _bin_counts(self) -> Tensor:
+        if self._counts is None:
+            self._counts = torch.zeros(2 * 2**_BITS, dtype=torch.int64)
+        return self._counts
+
+
+def _lower_edges(bins: Tensor) -> Tensor:
+    """The least float32 number of each bin, as float64."""
+    ordered = bins << (32 - _BITS)
+    negative = ordered < 2**31
+    # The inverse of the order above; below zero the bits of a bin's least number end in ones.
+    bits = torch.where(negative, 2**32 - 1 - ordered, ordered - 2**31)
+    bits = torch.where(bits >= 2**31, bits - 2**32, bits)
+    return bits.to(torch.int32).view(torch.float32).double()
+
+
+def _bounds(curve: ScoreCurve, in_ood: Tensor, in_id: Tensor) -> dict[str, tuple[float, float]]:
+    ood, num_id = curve.total_ood, curve.total_id
+    half = float(torch.dot(in_ood, in_id)) / 2 / (ood * num_id)
+    auroc = curve.auroc()
+    backwards = curve.reversed()
+    flipped = (in_ood.flip(0), in_id.flip(0))
+    return {
+        "auroc": (auroc - half, auroc + half),
+        "ap_out": _ap_bounds(curve, in_ood, in_id),
+        "ap_in": _ap_bounds(backwards, flipped[1], flipped[0]),
+        "fpr95_ood": _fpr_bounds(curve, in_id),
+        "fpr95_id": _fpr_bounds(backwards, flipped[0]),
+    }
+
+
+def _ap_bounds(curve: ScoreCurve, positives: Tensor, negatives: Tensor) -> tuple[float, float]:
+    """AP where negatives, or positives, come first within each bin."""
+    found, alarms = curve.ood - positives, curve.id - negatives
+    low = _precision_sum(found, positives, alarms + negatives)
+    high = _precision_sum(found, positives, alarms)
+    return float(low.sum()) / curve.total_ood, float(high.sum()) / curve.total_ood
+
+
+def _precision_sum(found: Tensor, positives: Tensor, alarms: Tensor) -> Tensor:
+    """Sum over i = 1 ... positives of (found + i) / (found + i + alarms)."""
+    start = found + alarms + 1
+    harmonic = torch.digamma(start + positives) - torch.digamma(start)
+    return positives - alarms * harmonic
+
+
+def _fpr_bounds(curve: ScoreCurve, negatives: Tensor) -> tuple[float, float]:
+    """The threshold lies somewhere in the bin that reaches the TPR."""
+    first = curve._first(0.95)
+    high = float(curve.id[first])
+    return (high - float(negatives[first])) / curve.total_id, high / curve.total_id
