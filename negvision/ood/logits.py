@@ -32,12 +32,15 @@ class _LogitHead(nn.Module):
         """Sizes, for printing."""
         return f"in_features={self.in_features}, num_classes={self.num_classes}"
 
-    def _product(self, features: Tensor, weight_mask: Tensor | None) -> Tensor:
+    def _checked(self, features: Tensor) -> Tensor:
         if features.dim() not in (2, 4) or features.shape[1] != self.in_features:
             raise ValueError(
                 f"features must be (N, {self.in_features}) or (N, {self.in_features}, H, W), got "
                 f"{tuple(features.shape)}"
             )
+        return features if features.dtype == torch.float64 else features.float()
+
+    def _product(self, features: Tensor, weight_mask: Tensor | None) -> Tensor:
         weight = self.weight if weight_mask is None else self.weight * weight_mask
         if features.dim() == 2:
             return F.linear(features, weight)
@@ -70,7 +73,7 @@ class CosineLogits(_LogitHead):
             weight_mask: (C, D), multiplied on the weights in the product and not in their norms.
         """
         with torch.autocast(features.device.type, enabled=False):
-            features = _wide(features)
+            features = self._checked(features)
             norms = torch.linalg.vector_norm(features, dim=1, keepdim=True) + _EPS
             weight_norms = torch.linalg.vector_norm(self.weight, dim=1) + _EPS
             product = self._product(features, weight_mask)
@@ -88,8 +91,4 @@ class InnerLogits(_LogitHead):
     def forward(self, features: Tensor, weight_mask: Tensor | None = None) -> Tensor:
         """Arguments and shapes as of :meth:`CosineLogits.forward`."""
         with torch.autocast(features.device.type, enabled=False):
-            return self._product(_wide(features), weight_mask)
-
-
-def _wide(features: Tensor) -> Tensor:
-    return features if features.dtype == torch.float64 else features.float()
+            return self._product(self._checked(features), weight_mask)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -101,7 +102,7 @@ class OODRecords:
                 },
                 **{name: arrays.get(name) for name in _ARRAYS},
             )
-        except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+        except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
             raise UserError(
                 f"{path} does not hold OOD scores ({type(error).__name__}: {error}); name the "
                 "file that the OOD metric of tools/test.py wrote (ood_scores.npz)"

@@ -56,9 +56,7 @@ def msp_score(logits: Tensor, dim: int = -1) -> Tensor:
     Source: Hendrycks and Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution
     Examples in Neural Networks", ICLR 2017.
     """
-    logits = _wide(logits)
-    # The largest term of the softmax written with its own logit taken out: near 1 it keeps digits.
-    return -(logits.amax(dim) - logits.logsumexp(dim)).exp()
+    return -_wide(logits).softmax(dim).amax(dim)
 
 
 def max_logit_score(logits: Tensor, dim: int = -1) -> Tensor:

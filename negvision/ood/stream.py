@@ -152,18 +152,14 @@ def _bounds(curve: ScoreCurve, in_ood: Tensor, in_id: Tensor) -> dict[str, tuple
 
 
 def _ap_bounds(curve: ScoreCurve, positives: Tensor, negatives: Tensor) -> tuple[float, float]:
-    """AP where negatives, or positives, come first within each bin."""
-    found, alarms = curve.ood - positives, curve.id - negatives
-    low = _precision_sum(found, positives, alarms + negatives)
-    high = _precision_sum(found, positives, alarms)
-    return float(low.sum()) / curve.total_ood, float(high.sum()) / curve.total_ood
-
-
-def _precision_sum(found: Tensor, positives: Tensor, alarms: Tensor) -> Tensor:
-    """Sum over i = 1 ... positives of (found + i) / (found + i + alarms)."""
+    """AP with negatives first within each bin, and with all positives first and tied."""
+    found, alarms = curve.ood - positives, curve.id
+    # Sum over i = 1 ... positives of (found + i) / (found + i + alarms).
     start = found + alarms + 1
-    harmonic = torch.digamma(start + positives) - torch.digamma(start)
-    return positives - alarms * harmonic
+    low = positives - alarms * (torch.digamma(start + positives) - torch.digamma(start))
+    # A tie gives all of its positives the precision behind the last of them.
+    high = positives * curve.ood / (curve.ood + alarms - negatives)
+    return float(low.sum()) / curve.total_ood, float(high.nan_to_num(0).sum()) / curve.total_ood
 
 
 def _fpr_bounds(curve: ScoreCurve, negatives: Tensor) -> tuple[float, float]:

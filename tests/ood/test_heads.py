@@ -1,0 +1,176 @@
+"""Cosine logits, learned temperatures and both together."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from negvision.ood import AbeTLogits, CosineLogits, InnerLogits, LearnedTemperature, abet_score
+
+
+def cosine_written_out(weight, features):
+    """One feature and one class at a time."""
+    rows = []
+    for h in features:
+        norms = [(w.norm() + 1e-4) * (h.norm() + 1e-4) for w in weight]
+        rows.append(torch.stack([w @ h / n for w, n in zip(weight, norms, strict=True)]))
+    return torch.stack(rows)
+
+
+def as_map(features, height, width):
+    """(N * H * W, D) as (N, D, H, W)."""
+    return features.view(-1, height, width, features.shape[1]).permute(0, 3, 1, 2)
+
+
+def test_cosines_equal_the_formula_in_float64():
+    torch.manual_seed(0)
+    head = CosineLogits(6, 4).double()
+    features = torch.randn(24, 6, dtype=torch.float64)
+    expected = cosine_written_out(head.weight, features)
+    torch.testing.assert_close(head(features), expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        head(as_map(features, 3, 4)), as_map(expected, 3, 4), rtol=0, atol=1e-14
+    )
+
+
+def test_weights_are_kaiming_normal():
+    torch.manual_seed(0)
+    head = CosineLogits(512, 1000)
+    assert head.weight.std().item() == pytest.approx((2 / 512) ** 0.5, rel=0.01)
+    assert [name for name, _ in head.named_parameters()] == ["weight"]
+
+
+def test_a_feature_of_zeros_has_no_direction():
+    head = CosineLogits(8, 3)
+    features = torch.zeros(2, 8, requires_grad=True)
+    logits = head(features)
+    logits.sum().backward()
+    assert torch.equal(logits, torch.zeros(2, 3))
+    assert features.grad.isfinite().all() and head.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", [CosineLogits, InnerLogits])
+@pytest.mark.parametrize("shape", [(2, 7), (2, 8, 3), (8,), (1, 7, 2, 2)])
+def test_a_feature_of_another_shape_is_told(kind, shape):
+    with pytest.raises(ValueError, match=r"features must be \(N, 8\) or"):
+        kind(8, 3)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("sizes", [(0, 3), (4, 0)])
+def test_sizes_are_checked(sizes):
+    with pytest.raises(ValueError, match="must be at least 1, got 0"):
+        CosineLogits(*sizes)
+
+
+@pytest.mark.parametrize("conv", [False, True])
+def test_temperature_equals_the_formula_in_float64(conv):
+    torch.manual_seed(0)
+    head = LearnedTemperature(6, conv).double().train()
+    features = torch.randn(24, 6, dtype=torch.float64) * 3
+    values = features @ head.linear.weight.view(6) + (0 if conv else head.linear.bias)
+    with torch.no_grad():
+        head.norm.weight.fill_(1.7)
+        head.norm.bias.fill_(-0.3)
+    normed = (values - values.mean()) / (values.var(unbiased=False) + head.norm.eps).sqrt()
+    expected = 1 / (1 + torch.exp(-(1.7 * normed - 0.3))) + 1e-12
+    given = as_map(features, 3, 4) if conv else features
+    found = head(given)
+    assert found.shape == ((2, 3, 4) if conv else (24,))
+    torch.testing.assert_close(found.flatten(), expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("training", [False, True])
+def test_none_and_one_sample_have_a_temperature(count, training):
+    head = LearnedTemperature(4).train(training)
+    features = torch.randn(count, 4)
+    assert torch.equal(head(features), LearnedTemperature.forward(head.eval(), features))
+    assert int(head.norm.num_batches_tracked) == 0
+
+
+def test_forms_are_told_apart():
+    with pytest.raises(ValueError, match=r"features must be \(N, D\), got \(1, 4, 2, 2\)"):
+        LearnedTemperature(4)(torch.zeros(1, 4, 2, 2))
+    with pytest.raises(ValueError, match=r"features must be \(N, D, H, W\), got \(2, 4\)"):
+        LearnedTemperature(4, conv=True)(torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize("conv", [False, True])
+@pytest.mark.parametrize("logits", ["cosine", "inner"])
+def test_both_heads_together(conv, logits):
+    torch.manual_seed(0)
+    head = AbeTLogits(6, 4, conv=conv, logits=logits).double().eval()
+    features = torch.randn(24, 6, dtype=torch.float64)
+    given = as_map(features, 3, 4) if conv else features
+    z, temperature = head(given)
+    g = cosine_written_out(head.classifier.weight, features)
+    if logits == "inner":
+        g = features @ head.classifier.weight.T
+    expected = g / temperature.flatten()[:, None]
+    torch.testing.assert_close(z, as_map(expected, 3, 4) if conv else expected)
+    score = abet_score(z, dim=1).flatten()
+    torch.testing.assert_close(score, -expected.exp().sum(1).log())
+
+
+def test_without_a_temperature():
+    head = AbeTLogits(6, 4, temperature=False)
+    features = torch.randn(3, 6)
+    logits, temperature = head(features)
+    assert temperature is None and torch.equal(logits, head.classifier(features))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("conv", [False, True])
+def test_autocast_changes_nothing(dtype, conv):
+    """Logits and scores are those of float32 arithmetic on the half-precision feature."""
+    torch.manual_seed(0)
+    head = AbeTLogits(8, 5, conv=conv)
+    features = torch.randn(*((4, 8, 3, 3) if conv else (36, 8))).to(dtype)
+    with torch.autocast("cpu", dtype=dtype):
+        z, temperature = head(features)
+        score = abet_score(z, 1)
+    assert z.dtype == temperature.dtype == score.dtype == torch.float32
+    expected, _ = head(features.float())
+    torch.testing.assert_close(z, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_finite_at_the_least_temperature(dtype):
+    """Scores, loss and gradients are finite where the sigmoid underflows to T = 1e-12."""
+    head = AbeTLogits(8, 5)
+    nn.init.zeros_(head.temperature.norm.weight)
+    nn.init.constant_(head.temperature.norm.bias, -1e4)
+    features = torch.randn(16, 8, requires_grad=True)
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+        z, temperature = head(features)
+        loss = F.cross_entropy(z, torch.arange(16) % 5)
+    assert torch.all(temperature == 1e-12)
+    assert abet_score(z).isfinite().all() and loss.isfinite()
+    loss.backward()
+    assert features.grad.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in head.parameters())
+
+
+def test_unknown_logits_are_told():
+    with pytest.raises(ValueError, match="logits must be one of cosine, inner, got 'linear'"):
+        AbeTLogits(4, 2, logits="linear")
+
+
+def test_the_module_learns_which_samples_are_unsure():
+    """On labels that noise makes unknowable in one half, T is larger there."""
+    torch.manual_seed(0)
+    head = AbeTLogits(3, 2)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
+    for _ in range(300):
+        noisy = (torch.rand(128) < 0.5).float()
+        side = torch.randint(2, (128,))
+        features = torch.stack([2.0 * side - 1, 1 - 2.0 * side, 3 * noisy], 1)
+        labels = torch.where(noisy > 0, torch.randint(2, (128,)), side)
+        loss = F.cross_entropy(head(features).logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    head.eval()
+    sure = head(torch.tensor([[1.0, -1.0, 0.0]])).temperature
+    unsure = head(torch.tensor([[1.0, -1.0, 3.0]])).temperature
+    assert sure < 0.5 * unsure

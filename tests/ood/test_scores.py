@@ -1,0 +1,109 @@
+"""Scores against their formulas in float64, and at the ends of their ranges."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from negvision.ood import (
+    SCORE_NAMES,
+    AbeTLogits,
+    abet_score,
+    energy_score,
+    entropy_score,
+    msp_score,
+    ood_metrics,
+    ood_score,
+)
+from negvision.ood.scores import check_score_name
+
+
+def written_out(name: str, logits: np.ndarray, temperature: float) -> float:
+    """The definitions, one sample at a time, as they stand in the papers."""
+    exps = [math.exp(z) for z in logits]
+    total = sum(exps)
+    if name == "abet":
+        return -math.log(total)
+    if name == "energy":
+        return -temperature * math.log(total)
+    if name == "msp":
+        return -max(exps) / total
+    if name == "max_logit":
+        return -max(logits)
+    return -sum(e / total * math.log(e / total) for e in exps)
+
+
+@pytest.mark.parametrize("name", SCORE_NAMES)
+@pytest.mark.parametrize("dim", [-1, 1])
+def test_equals_the_formula_in_float64(name, dim):
+    torch.manual_seed(0)
+    logits = torch.randn(3, 5, 4, dtype=torch.float64) * 4
+    temperature = torch.rand(3, 4, dtype=torch.float64) if dim == 1 else None
+    if dim == -1:
+        temperature = torch.rand(3, 5, dtype=torch.float64)
+    scores = ood_score(name, logits, temperature, dim)
+    rows = logits.movedim(dim, -1)
+    for place in np.ndindex(*rows.shape[:-1]):
+        expected = written_out(name, rows[place].numpy(), temperature[place].item())
+        assert scores[place].item() == pytest.approx(expected, rel=1e-13, abs=1e-13)
+
+
+def test_without_a_temperature_the_energy_is_that_at_one():
+    logits = torch.randn(4, 6)
+    assert torch.equal(energy_score(logits), abet_score(logits))
+    assert torch.allclose(energy_score(logits, torch.full((4,), 0.5)), abet_score(logits) / 2)
+
+
+@pytest.mark.parametrize("name", SCORE_NAMES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_finite_for_the_largest_logits(name, dtype):
+    # 1 / T at T = 1e-12 is 1e12; float16 ends at 65504.
+    largest = min(1e12, torch.finfo(dtype).max)
+    logits = torch.tensor([[largest, -largest, 0.0], [-largest, -largest, -largest]], dtype=dtype)
+    scores = ood_score(name, logits, torch.tensor([1e-12, 1.0]))
+    assert scores.dtype == torch.float32 and scores.isfinite().all()
+
+
+def test_least_scores_of_cosine_logits():
+    """-(1 / T + log C) at best, and -log C where all cosines are zero."""
+    temperature, classes = 0.01, 10
+    best = torch.full((1, classes), 1 / temperature)
+    assert abet_score(best).item() == pytest.approx(-(1 / temperature + math.log(classes)))
+    assert abet_score(torch.zeros(1, classes)).item() == pytest.approx(-math.log(classes))
+
+
+def test_certain_predictions_keep_apart():
+    """1 - 8e-7 and 1 - 3e-7 differ in float32 as well."""
+    gaps = torch.tensor([14.0, 15.0])
+    logits = torch.stack([gaps, torch.zeros(2)], dim=1)
+    first, second = msp_score(logits)
+    assert -0.99999 > first > second
+    assert entropy_score(logits)[0] > entropy_score(logits)[1] > 0
+
+
+def test_entropy_of_an_impossible_class():
+    assert entropy_score(torch.tensor([0.0, float("-inf")])).item() == 0.0
+
+
+def test_argmax_is_that_without_the_temperature():
+    torch.manual_seed(0)
+    head = AbeTLogits(16, 10).eval()
+    features = torch.randn(200, 16)
+    logits, _ = head(features)
+    assert torch.equal(logits.argmax(1), head.classifier(features).argmax(1))
+
+
+def test_auroc_is_that_of_any_monotone_map():
+    torch.manual_seed(0)
+    scores = torch.randn(500, dtype=torch.float64)
+    is_ood = torch.rand(500) < 0.4
+    expected = ood_metrics(scores, is_ood)
+    for mapped in (scores * 1000 - 3, scores.exp(), scores**3, scores.sigmoid()):
+        figures = ood_metrics(mapped, is_ood)
+        assert figures.figures() == expected.figures()
+
+
+def test_unknown_score_names_the_nearest():
+    with pytest.raises(ValueError, match=r"got 'maxlogit'; nearest: 'max_logit'"):
+        check_score_name("maxlogit")

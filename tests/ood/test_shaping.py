@@ -1,0 +1,112 @@
+"""ReAct, ASH and DICE against loops, their statistics, and checkpoints."""
+
+import pytest
+import torch
+
+from negvision.ood import ASH, DICE, AbeTLogits, ReAct, fit_shaping
+from negvision.ood.shaping import shapings_to_fit
+
+
+def test_react_clips_the_logits_feature_at_the_percentile():
+    torch.manual_seed(0)
+    head = AbeTLogits(6, 4, shaping={"type": "react", "percentile": 80}).eval()
+    seen = torch.rand(50, 6)
+    with fit_shaping(head):
+        head(seen[:20])
+        head(seen[20:])
+    expected = seen.flatten().sort().values[int(300 * 0.8)]
+    assert head.shaping.limit == expected
+    features = 2 * torch.rand(5, 6)
+    logits, temperature = head(features)
+    # The temperature sees the feature as it is.
+    assert torch.equal(temperature, head.temperature(features))
+    clipped = head.classifier(torch.minimum(features, expected)) / temperature[:, None]
+    assert torch.equal(logits, clipped)
+
+
+@pytest.mark.parametrize("shape", [(3, 10), (2, 10, 2, 2)])
+@pytest.mark.parametrize("form", ["s", "p", "b"])
+def test_ash_keeps_the_largest_entries(form, shape):
+    torch.manual_seed(0)
+    features = torch.rand(shape)
+    shaped, mask = ASH(percentile=70, form=form).eval()(features)
+    assert mask is None
+    rows = features.movedim(1, -1).reshape(-1, 10)
+    for row, found in zip(rows, shaped.movedim(1, -1).reshape(-1, 10), strict=True):
+        kept = row >= row.sort().values[7]
+        expected = row * kept
+        if form == "s":
+            expected = expected * torch.exp(row.sum() / expected.sum())
+        if form == "b":
+            expected = kept * row.sum() / 3
+        torch.testing.assert_close(found, expected)
+
+
+def test_ash_of_zeros_is_finite():
+    shaped, _ = ASH().eval()(torch.zeros(2, 8))
+    assert torch.equal(shaped, torch.zeros(2, 8))
+
+
+@pytest.mark.parametrize("conv", [False, True])
+def test_dice_masks_the_weights_that_contribute_least(conv):
+    torch.manual_seed(0)
+    head = AbeTLogits(6, 4, conv=conv, shaping={"type": "dice", "percentile": 50}).eval()
+    seen = torch.rand(30, 6)
+    features = seen.view(5, 6, 6, 1).transpose(1, 2) if conv else seen
+    with fit_shaping(head):
+        head(features)
+    mean = features.movedim(1, -1).reshape(-1, 6).mean(0)
+    contribution = head.classifier.weight.detach() * mean
+    expected = contribution > contribution.flatten().sort().values[11]
+    assert torch.equal(head.shaping.mask.bool(), expected)
+    with torch.no_grad():
+        product = head.classifier(features, head.shaping.mask)
+    assert torch.equal(head(features).logits, product / head.temperature(features).unsqueeze(1))
+
+
+def test_training_is_untouched():
+    features = torch.rand(4, 8)
+    for shaping in (ReAct(), ASH(), DICE()):
+        assert shaping.train()(features) == (features, None)
+
+
+def test_statistics_travel_with_the_weights():
+    for kind in ("react", "dice"):
+        head = AbeTLogits(6, 4, shaping={"type": kind}).eval()
+        with fit_shaping(head):
+            head(torch.rand(40, 6))
+        other = AbeTLogits(6, 4, shaping={"type": kind}).eval()
+        other.load_state_dict(head.state_dict())
+        features = torch.rand(3, 6)
+        assert torch.equal(head(features).logits, other(features).logits)
+
+
+def test_evaluation_before_the_fit_says_how():
+    for kind in ("react", "dice"):
+        head = AbeTLogits(6, 4, shaping={"type": kind}).eval()
+        with pytest.raises(RuntimeError, match=r"no statistics .* run tools/calibrate_ood\.py"):
+            head(torch.rand(2, 6))
+
+
+def test_a_fit_that_saw_nothing_is_an_error():
+    head = AbeTLogits(6, 4, shaping={"type": "react"}).eval()
+    with pytest.raises(RuntimeError, match="no feature reached ReAct"), fit_shaping(head):
+        pass
+    assert not head.shaping.fitting and not head.shaping.fitted
+
+
+def test_only_what_holds_statistics_is_fitted():
+    assert shapings_to_fit(AbeTLogits(6, 4, shaping={"type": "ash"})) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"type": "rectify"}, "shaping.type must be one of react, ash, dice, got 'rectify'"),
+        ({"type": "react", "percentile": 100}, "percentile must be between 0 and 100, got 100"),
+        ({"type": "ash", "form": "x"}, 'form must be "s", "p" or "b", got \'x\''),
+    ],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        AbeTLogits(6, 4, shaping=options)

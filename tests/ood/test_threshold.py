@@ -1,0 +1,78 @@
+"""Thresholds: which share of ID they keep, their place in checkpoints, and their errors."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from negvision.errors import CheckpointError, OODDataError
+from negvision.ood import OODThreshold, set_threshold, threshold_at_tpr
+
+THRESHOLD = OODThreshold(value=-1.5, score="abet", tpr=0.95, num_samples=200, min_score=0.3)
+
+
+@given(
+    st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0]) | st.floats(-5, 5, width=32), min_size=1),
+    st.floats(0.01, 1.0),
+)
+def test_is_the_least_score_that_keeps_the_share(scores, tpr):
+    """By trying every score; a share that misses by a rounding counts as reached."""
+    values = torch.tensor(scores)
+    found = threshold_at_tpr(values, tpr)
+    reaching = [v for v in scores if sum(s <= v for s in scores) / len(scores) >= tpr - 1e-9]
+    assert found == min(reaching)
+
+
+def test_share_of_a_hundred():
+    scores = torch.arange(1.0, 101.0)
+    assert [threshold_at_tpr(scores, t) for t in (0.95, 0.951, 1.0, 0.001)] == [95, 96, 100, 1]
+
+
+def test_errors_of_scores():
+    with pytest.raises(OODDataError, match="nothing was predicted on the in-distribution images"):
+        threshold_at_tpr(torch.zeros(0))
+    with pytest.raises(OODDataError, match="1 of 2 OOD scores are not finite"):
+        threshold_at_tpr(torch.tensor([0.0, float("inf")]))
+    with pytest.raises(ValueError, match="tpr must be above 0 and at most 1, got 95"):
+        threshold_at_tpr(torch.zeros(3), 95)
+
+
+def test_goes_through_a_checkpoint(tmp_path):
+    torch.save({"state_dict": {}, "meta": {"ood": THRESHOLD.as_meta()}}, tmp_path / "a.pth")
+    checkpoint = torch.load(tmp_path / "a.pth", weights_only=True)
+    assert OODThreshold.of_checkpoint(checkpoint) == THRESHOLD
+
+
+@pytest.mark.parametrize("checkpoint", [{}, {"meta": None}, {"meta": {"epoch": 3}}])
+def test_a_checkpoint_without_one_says_how(checkpoint):
+    with pytest.raises(CheckpointError, match=r"a\.pth has no OOD threshold.*\n.*calibrate_ood"):
+        OODThreshold.of_checkpoint(checkpoint, "a.pth")
+
+
+@pytest.mark.parametrize(
+    "meta", [{"value": -1.5}, {**THRESHOLD.as_meta(), "value": float("nan")}, {"valeu": 1}, 3]
+)
+def test_a_malformed_one_is_shown(meta):
+    with pytest.raises(CheckpointError, match="its OOD threshold is malformed"):
+        OODThreshold.of_checkpoint({"meta": {"ood": meta}})
+
+
+class Head(nn.Module):
+    def __init__(self, score="abet"):
+        super().__init__()
+        self.score, self.ood_threshold = score, None
+
+
+def test_every_head_of_a_model_gets_it():
+    model = nn.Sequential(Head(), nn.Linear(1, 1), nn.ModuleList([Head()]))
+    assert set_threshold(model, THRESHOLD) == 2
+    assert model[0].ood_threshold == model[2][0].ood_threshold == -1.5
+    assert set_threshold(nn.Linear(1, 1), THRESHOLD) == 0
+
+
+def test_a_threshold_of_another_score_is_refused():
+    with pytest.raises(
+        CheckpointError, match="score 'abet', and the config's model computes 'msp'"
+    ):
+        set_threshold(Head("msp"), THRESHOLD)
