@@ -39,5 +39,6 @@ HOOKS = _child(
     "negvision.engine.hooks",
     "negvision.engine.memory_format",
     "negvision.detection.hooks",
+    "negvision.detection.draw_hook",
     "negvision.face.hooks",
 )

@@ -10,6 +10,7 @@ from negvision.errors import did_you_mean
 COMMANDS = {
     "train": ("train", "train a model from a config"),
     "test": ("test", "evaluate a checkpoint, write or draw its detections"),
+    "calibrate-ood": ("calibrate_ood", "choose the threshold above which all is unknown"),
     "doctor": ("doctor", "versions, compiled kernels, GPUs, and what to do about problems"),
     "browse-dataset": ("browse_dataset", "draw images of a config with their annotations"),
     "browse-assignments": ("browse_assignments", "draw boxes with their positive anchors"),

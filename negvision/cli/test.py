@@ -5,11 +5,13 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from negvision.engine.calibration import override_threshold, require_threshold
 from negvision.engine.config import add_common_arguments
 from negvision.engine.detections import DetectionsWriter
 from negvision.engine.launch import leave_processes
 from negvision.engine.prepare import build_runner, prepare_config
 from negvision.engine.quiet import captured_pycocotools
+from negvision.engine.runner import Runner
 from negvision.errors import CheckpointError, ConfigError, UserError, reports_user_errors
 
 
@@ -19,6 +21,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("checkpoint", help="checkpoint file (.pth)")
     parser.add_argument("--out", metavar="FILE.json", help="write the detections as COCO results")
     parser.add_argument("--show-dir", metavar="DIR", help="draw the predictions into this folder")
+    parser.add_argument(
+        "--ood-threshold",
+        metavar="SCORE",
+        help="mark as unknown what scores higher, or 'checkpoint' to insist on the threshold of "
+        "the checkpoint, which is used by itself where there is one",
+    )
     add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -28,11 +36,24 @@ def _draw_into(cfg: Config, folder: str) -> None:
     if hook is None:
         raise ConfigError(
             "--show-dir needs a hook that draws: default_hooks = "
-            "dict(visualization=dict(type='DetVisualizationHook')) in the config"
+            "dict(visualization=dict(type='negvision.DrawDetectionsHook')) in the config"
         )
     hook.draw = True
     # The hook joins a relative folder to the one before, once for each image.
     hook.test_out_dir = str(Path(folder).absolute())
+
+
+def _use_threshold(runner: Runner, args: argparse.Namespace) -> None:
+    runner.load_or_resume()
+    if args.ood_threshold == "checkpoint":
+        require_threshold(runner.model, args.checkpoint)
+        return
+    try:
+        override_threshold(runner.model, float(args.ood_threshold))
+    except ValueError:
+        raise UserError(
+            f"--ood-threshold {args.ood_threshold}: give a number, or the word checkpoint"
+        ) from None
 
 
 @reports_user_errors
@@ -52,6 +73,8 @@ def main(argv: list[str] | None = None) -> int:
         runner = build_runner(cfg, ("test",))
         if args.out is not None:
             runner.register_hook(DetectionsWriter(args.out))
+        if args.ood_threshold is not None:
+            _use_threshold(runner, args)
         runner.test()
     leave_processes()
     return 0

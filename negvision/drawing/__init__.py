@@ -8,6 +8,7 @@ from negvision.drawing.canvas import Canvas
 from negvision.drawing.colors import (
     BOX_COLOR,
     IGNORED_COLOR,
+    UNKNOWN_COLOR,
     UNMATCHED_COLOR,
     class_color,
     level_color,
@@ -23,6 +24,7 @@ from negvision.drawing.sheet import (
 __all__ = [
     "BOX_COLOR",
     "IGNORED_COLOR",
+    "UNKNOWN_COLOR",
     "UNMATCHED_COLOR",
     "Canvas",
     "LegendEntry",

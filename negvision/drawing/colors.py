@@ -9,6 +9,7 @@ Color = tuple[int, int, int]
 BOX_COLOR: Color = (255, 255, 255)
 IGNORED_COLOR: Color = (190, 190, 190)
 UNMATCHED_COLOR: Color = (255, 30, 30)
+UNKNOWN_COLOR: Color = (255, 60, 220)
 
 _PALETTE: tuple[Color, ...] = (
     (86, 180, 233),  # sky blue

@@ -13,13 +13,15 @@ from mmengine.runner import Runner as MMEngineRunner
 from negvision.engine import shards
 from negvision.engine.launch import init_cpu_processes
 from negvision.engine.quiet import replace_console_handler
+from negvision.ood.threshold import OODThreshold, set_threshold
 
 
 class Runner(MMEngineRunner):
     """A runner whose console shows warnings, progress and results; the log file has all.
 
     Parameters that are sharded over ranks (:mod:`negvision.engine.shards`) train, are clipped,
-    saved whole and resumed at any world size.
+    saved whole and resumed at any world size. The OOD threshold of a checkpoint, if it has one,
+    is given to the model with the weights.
 
     Use it as :class:`mmengine.runner.Runner`: ``Runner.from_cfg(cfg).train()``.
     """
@@ -34,16 +36,18 @@ class Runner(MMEngineRunner):
         replace_console_handler(logger)
         return logger
 
-    def load_checkpoint(self, *args, **kwargs) -> dict:
+    def load_checkpoint(self, filename: str, *args, **kwargs) -> dict:
         # mmengine prints here, on every rank: where it loads from (which the command said), and
         # which weights do not fit (which must be seen).
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            checkpoint = super().load_checkpoint(*args, **kwargs)
+            checkpoint = super().load_checkpoint(filename, *args, **kwargs)
         lines = printed.getvalue().splitlines()
         rest = [line for line in lines if line and not line.startswith("Loads checkpoint by")]
         if rest:
             self.logger.warning("\n".join(rest))
+        if "ood" in (checkpoint.get("meta") or {}):
+            set_threshold(self.model, OODThreshold.of_checkpoint(checkpoint, filename))
         return checkpoint
 
     def build_optim_wrapper(self, optim_wrapper):

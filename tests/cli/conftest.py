@@ -81,7 +81,7 @@ param_scheduler = [dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin
 auto_scale_lr = dict(enable=False, base_batch_size=4)
 default_hooks = dict(
     logger=dict(type="negvision.ProgressHook", interval=2),
-    visualization=dict(type="DetVisualizationHook", score_thr=0.0),
+    visualization=dict(type="negvision.DrawDetectionsHook", score_thr=0.0),
 )
 vis_backends = [dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
 visualizer = dict(type="DetLocalVisualizer", vis_backends=vis_backends, name="{name}")

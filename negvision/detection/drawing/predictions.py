@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from negvision.drawing.canvas import Canvas
-from negvision.drawing.colors import BOX_COLOR, IGNORED_COLOR, class_color
+from negvision.drawing.colors import BOX_COLOR, IGNORED_COLOR, UNKNOWN_COLOR, class_color
 from negvision.drawing.sheet import LegendEntry
 
 
@@ -20,8 +20,11 @@ def draw_predictions(
     truth: Sequence[Sequence[float]] = (),
     ignored: Sequence[Sequence[float]] = (),
     longest: int | None = None,
+    unknown: Sequence[bool] | None = None,
 ) -> np.ndarray:
     """Ground truth as thin white boxes, detections in the colour of their class, with tags.
+
+    Detections that the model itself takes for unknown objects are dashed and say so.
 
     Args:
         image: ``(H, W, 3)`` uint8, RGB.
@@ -32,6 +35,7 @@ def draw_predictions(
         truth: ``(G, 4)``.
         ignored: ``(M, 4)`` ignore and crowd boxes, dashed.
         longest: As in :class:`Canvas`.
+        unknown: ``(N,)``, which detections are out of distribution; None where that is not known.
 
     Returns:
         ``(H, W, 3)`` uint8, RGB.
@@ -44,17 +48,23 @@ def draw_predictions(
     # The best on top: it is what a reader looks at first.
     for index in np.argsort(np.asarray(scores), kind="stable"):
         label = int(labels[index])
+        if unknown is not None and unknown[index]:
+            tag = f"unknown {scores[index]:.2f}"
+            canvas.box(boxes[index], UNKNOWN_COLOR, dashed=True, tag=tag)
+            continue
         tag = f"{name_of(label, classes)} {scores[index]:.2f}"
         canvas.box(boxes[index], class_color(label), tag=tag)
     return canvas.picture()
 
 
-def prediction_legend(has_ignored: bool) -> list[LegendEntry]:
+def prediction_legend(has_ignored: bool, has_unknown: bool = False) -> list[LegendEntry]:
     """The legend of pictures by :func:`draw_predictions`."""
     entries = [
         LegendEntry("ground truth", BOX_COLOR),
         LegendEntry("detection: class and score, coloured by class", class_color(0)),
     ]
+    if has_unknown:
+        entries.append(LegendEntry("detection called unknown", UNKNOWN_COLOR, dashed=True))
     if has_ignored:
         entries.append(LegendEntry("ignore box or crowd", IGNORED_COLOR, dashed=True))
     return entries

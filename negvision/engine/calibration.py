@@ -1,0 +1,141 @@
+"""Choose an OOD threshold on in-distribution images, and keep it with the weights."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from negvision.engine.checkpoint import load_checkpoint_file
+from negvision.errors import ConfigError, UserError
+from negvision.ood.shaping import fit_shaping, shapings_to_fit
+from negvision.ood.threshold import OODThreshold, set_threshold, threshold_at_tpr
+
+# Of each image's pixels so many, evenly spaced, take part.
+_PIXELS_PER_IMAGE = 4096
+
+
+def calibrate(runner: Runner, split: str, tpr: float, min_score: float) -> OODThreshold:
+    """Run the model of ``runner`` over its in-distribution images and choose the threshold.
+
+    Feature shapings that hold statistics (ReAct, DICE) are fitted on the same images first.
+
+    Args:
+        runner: Built, its weights loaded.
+        split: "val" or "test", whose dataloader is read; OOD images in it take no part.
+        tpr: Share of ID samples to keep, in (0, 1].
+        min_score: Boxes of a lower class score take no part.
+
+    Raises:
+        ConfigError: The model has no OOD score.
+        OODDataError: There is no in-distribution sample.
+    """
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    score = score_of(model)
+    loader = runner.build_dataloader(runner.cfg[f"{split}_dataloader"])
+    model.eval()
+    if shapings_to_fit(model):
+        with torch.no_grad(), fit_shaping(model):
+            for _ in _predictions(model, loader, "fitting"):
+                pass
+    with torch.no_grad():
+        kept = [
+            _id_scores(sample, min_score)
+            for sample in _predictions(model, loader, "calibrating")
+            if not sample.metainfo.get("is_ood", False)
+        ]
+    scores = torch.cat(kept) if kept else torch.zeros(0)
+    return OODThreshold(threshold_at_tpr(scores, tpr), score, tpr, len(scores), min_score)
+
+
+def score_of(model: nn.Module) -> str:
+    """The name of the score that ``model`` computes.
+
+    Raises:
+        ConfigError: It computes none.
+    """
+    names = {module.score for module in model.modules() if hasattr(module, "ood_threshold")}
+    if not names:
+        raise ConfigError(
+            f"{type(model).__name__} has no OOD score. Give it one in the config, e.g. "
+            "bbox_head.type='negvision.AbeTBBoxHead', model.type='negvision.AbeTEncoderDecoder' or "
+            "model.type='negvision.AbeTClassifier'"
+        )
+    return sorted(names)[0]
+
+
+def override_threshold(model: nn.Module, value: float) -> None:
+    """Make ``model`` mark as unknown what scores above ``value``, whatever its checkpoint says.
+
+    Raises:
+        ConfigError: The model has no OOD score.
+    """
+    set_threshold(model, OODThreshold(value, score_of(model), math.nan, 0))
+
+
+def require_threshold(model: nn.Module, checkpoint: str) -> None:
+    """Raise unless a threshold came with the weights from ``checkpoint``.
+
+    Raises:
+        ConfigError: The model has no OOD score.
+        CheckpointError: The checkpoint has no threshold.
+    """
+    score_of(model)
+    if all(getattr(module, "ood_threshold", None) is None for module in model.modules()):
+        OODThreshold.of_checkpoint({}, checkpoint)
+
+
+def save_with_threshold(
+    source: str | Path, target: str | Path, threshold: OODThreshold, model: nn.Module, trust: bool
+) -> Path:
+    """Write the checkpoint ``source`` with the threshold in its metadata as ``target``.
+
+    Statistics of feature shapings go into its weights. A crash while writing leaves no half file.
+    """
+    checkpoint = load_checkpoint_file(source, "cpu", trust)
+    if "state_dict" not in checkpoint:
+        # Weights alone, as published models often come.
+        checkpoint = {"state_dict": checkpoint}
+    own = model.state_dict()
+    for name, module in model.named_modules():
+        if module in shapings_to_fit(model):
+            keys = [key for key in own if key.startswith(f"{name}.")]
+            checkpoint["state_dict"].update({key: own[key].cpu() for key in keys})
+    checkpoint["meta"] = {**(checkpoint.get("meta") or {}), "ood": threshold.as_meta()}
+    target = Path(target)
+    half = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(checkpoint, half)
+        os.replace(half, target)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error}") from None
+    finally:
+        half.unlink(missing_ok=True)
+    return target
+
+
+def _predictions(model: nn.Module, loader, label: str) -> Iterator:
+    for batch in tqdm(loader, desc=label, leave=False, disable=None):
+        yield from model.test_step(batch)
+
+
+def _id_scores(sample, min_score: float) -> Tensor:
+    """Scores (n,) of one in-distribution image: of its boxes, some of its pixels, or its own."""
+    if "pred_instances" in sample:
+        found = sample.pred_instances
+        return found.ood_score[found.scores >= min_score].float().cpu()
+    if "ood_map" in sample:
+        scores = sample.ood_map.data.flatten()
+        if "gt_ood_map" in sample:
+            # Neither unknown objects nor void.
+            scores = scores[sample.gt_ood_map.data.flatten().to(scores.device) == 0]
+        return scores[:: max(len(scores) // _PIXELS_PER_IMAGE, 1)].float().cpu()
+    return sample.ood_score.reshape(1).float().cpu()
