@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
-from negvision.engine.calibration import calibrate, save_with_threshold
+from negvision.engine.calibration import calibrate, check_writable, save_with_threshold
 from negvision.engine.config import add_common_arguments
 from negvision.engine.prepare import build_runner, prepare_config
+from negvision.engine.quiet import captured_pycocotools
 from negvision.errors import CheckpointError, UserError, reports_user_errors
 
 
@@ -50,9 +51,11 @@ def main(argv: list[str] | None = None) -> int:
     if not source.is_file():
         raise CheckpointError(f"checkpoint {args.checkpoint!r} does not exist")
     target = Path(args.out) if args.out else source.with_name(f"{source.stem}_ood.pth")
+    check_writable(target)
     cfg = prepare_config(args)
     cfg.load_from, cfg.resume = str(source), False
-    runner = build_runner(cfg, (args.split,))
+    with captured_pycocotools():
+        runner = build_runner(cfg, (args.split,))
     runner.load_or_resume()
     threshold = calibrate(runner, args.split, args.tpr, args.min_score)
     save_with_threshold(source, target, threshold, runner.model, args.trust_checkpoint)

@@ -109,17 +109,25 @@ def save_with_threshold(
             keys = [key for key in own if key.startswith(f"{name}.")]
             checkpoint["state_dict"].update({key: own[key].cpu() for key in keys})
     checkpoint["meta"] = {**(checkpoint.get("meta") or {}), "ood": threshold.as_meta()}
-    target = Path(target)
-    half = target.with_name(f".{target.name}.{os.getpid()}")
+    half = Path(target).with_name(f".{Path(target).name}.{os.getpid()}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         torch.save(checkpoint, half)
         os.replace(half, target)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch says RuntimeError of a full disk
         raise UserError(f"{target} cannot be written: {error}") from None
     finally:
         half.unlink(missing_ok=True)
-    return target
+    return Path(target)
+
+
+def check_writable(target: Path) -> None:
+    """Raise UserError where ``target`` cannot be written; folders above it are made."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error}") from None
+    if target.is_dir() or not os.access(target.parent, os.W_OK):
+        raise UserError(f"{target} cannot be written: choose another file with --out")
 
 
 def _predictions(model: nn.Module, loader, label: str) -> Iterator:

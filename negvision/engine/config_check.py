@@ -53,7 +53,7 @@ _SHARED_VARIABLES = {
 _FOREIGN_FIELDS = {"Albu": {"transforms", "bbox_params"}}
 # Fields whose dicts are read by the component that holds them: `type` is a mode or a function
 # there, or further keys are taken out before the constructor is called.
-_MODE_FIELDS = {"adapt_cfg", "output_trans"} | {
+_MODE_FIELDS = {"adapt_cfg", "output_trans", "shaping"} | {
     f"{where}_trans"
     for where in (
         "same_up",

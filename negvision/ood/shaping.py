@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from negvision.errors import CheckpointError
+
 # Of each batch at most so many values take part in ReAct's percentile.
 _KEPT_VALUES = 2**16
 
@@ -37,7 +39,7 @@ class FeatureShaping(nn.Module):
             features: (N, D) or (N, D, H, W).
 
         Raises:
-            RuntimeError: In evaluation, before the statistics were fitted.
+            CheckpointError: In evaluation, before the statistics were fitted.
         """
         if self.training:
             return features, None
@@ -45,9 +47,10 @@ class FeatureShaping(nn.Module):
             self.observe(features.detach().float())
             return features, None
         if self.needs_fit and not self.fitted:
-            raise RuntimeError(
-                f"{type(self).__name__} has no statistics of in-distribution features yet: run "
-                "tools/calibrate_ood.py CONFIG CHECKPOINT and test the checkpoint it writes"
+            raise CheckpointError(
+                f"{type(self).__name__} has no statistics of in-distribution features yet. Train "
+                "without it (it acts at test time alone), then run tools/calibrate_ood.py CONFIG "
+                "CHECKPOINT with it and test the checkpoint that this writes"
             )
         return self.apply_to(features)
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from negvision.errors import CheckpointError
 from negvision.ood import ASH, DICE, AbeTLogits, ReAct, fit_shaping
 from negvision.ood.shaping import shapings_to_fit
 
@@ -84,7 +85,7 @@ def test_statistics_travel_with_the_weights():
 def test_evaluation_before_the_fit_says_how():
     for kind in ("react", "dice"):
         head = AbeTLogits(6, 4, shaping={"type": kind}).eval()
-        with pytest.raises(RuntimeError, match=r"no statistics .* run tools/calibrate_ood\.py"):
+        with pytest.raises(CheckpointError, match=r"no statistics .* run tools/calibrate_ood\.py"):
             head(torch.rand(2, 6))
 
 

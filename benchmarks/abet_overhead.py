@@ -1,0 +1,144 @@
+"""What AbeT's head costs beside the plain one, in a forward pass for boxes and for pixels.
+
+Both networks get the same weights but for the classifier, and the same input, in turns in one
+process. Two ratios are printed: of the whole forward passes as they were timed, and of the two
+classifiers alone, timed on the features that they get, over the plain forward pass, which a busy
+neighbour disturbs less::
+
+    python benchmarks/abet_overhead.py [--device cuda]
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+from pathlib import Path
+
+import torch
+from harness import alternate, write_results
+from mmengine.registry import MODELS, DefaultScope
+
+import negvision  # noqa: F401  (serves mmcv._ext before mmdet is imported)
+from negvision.engine.config import load_config
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+# Task -> config, scope, size of the image, what is changed for the plain network, its classifier.
+TASKS = {
+    "boxes": (
+        "abet_faster_rcnn_r50.py",
+        "mmdet",
+        (800, 1344),
+        lambda model: model.roi_head.bbox_head.update(type="negvision.OODBBoxHead", score="msp"),
+        lambda model: model.roi_head.bbox_head.fc_cls,
+    ),
+    "pixels": (
+        "abet_deeplabv3plus_r50.py",
+        "mmseg",
+        (512, 1024),
+        lambda model: model.update(type="negvision.OODEncoderDecoder", score="max_logit"),
+        lambda model: model.decode_head.conv_seg,
+    ),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print and write the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args(argv)
+    rows = {task: measure(task, args) for task in TASKS}
+    suffix = "" if args.device == "cpu" else f"_{args.device}"
+    path = write_results(f"abet_overhead{suffix}", {"device": args.device, **rows}, args.out)
+    print(f"written to {path}")
+    return 0
+
+
+@torch.no_grad()
+def measure(task: str, args: argparse.Namespace) -> dict:
+    """Seconds of both networks and of both classifiers."""
+    config, scope, size, make_plain, classifier = TASKS[task]
+    abet = load_config(CONFIGS / config).model
+    plain = copy.deepcopy(abet)
+    make_plain(plain)
+    networks, features = {}, {}
+    torch.manual_seed(0)
+    for name, cfg in (("plain", plain), ("abet", abet)):
+        networks[name] = built(cfg, scope).to(args.device).eval()
+    networks["abet"].load_state_dict(networks["plain"].state_dict(), strict=False)
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    sample = sample_of(task, size)
+    for name, network in networks.items():
+        handle = classifier(network).register_forward_pre_hook(
+            lambda _, inputs, name=name: features.__setitem__(name, inputs[0])
+        )
+        forward(network, image, sample)
+        handle.remove()
+    synchronize = torch.cuda.synchronize if args.device.startswith("cuda") else None
+    whole = alternate(
+        {name: lambda n=network: forward(n, image, sample) for name, network in networks.items()},
+        args.repeats,
+        synchronize=synchronize,
+    )
+    alone = alternate(
+        {
+            name: lambda n=network, h=features[name]: classifier(n)(h)
+            for name, network in networks.items()
+        },
+        20 * args.repeats,
+        synchronize=synchronize,
+    )
+    forward_s = whole["plain"]["median_s"]
+    extra = alone["abet"]["median_s"] - alone["plain"]["median_s"]
+    row = {
+        "config": config,
+        "image": size,
+        "feature": list(features["abet"].shape),
+        "forward": whole,
+        "classifier": alone,
+        "ratio_of_forward_passes": whole["abet"]["median_s"] / forward_s,
+        "extra_of_classifier_over_forward": extra / forward_s,
+    }
+    print(
+        f"{task:<7} {size[0]} x {size[1]}: forward {forward_s * 1e3:.1f} ms plain, "
+        f"{whole['abet']['median_s'] * 1e3:.1f} ms AbeT, ratio "
+        f"{row['ratio_of_forward_passes']:.3f}; classifier {alone['plain']['median_s'] * 1e3:.2f} "
+        f"and {alone['abet']['median_s'] * 1e3:.2f} ms, {extra / forward_s:+.2%} of a forward pass",
+        flush=True,
+    )
+    return row
+
+
+def built(cfg, scope: str):
+    """The model of a config with random weights."""
+    cfg.backbone.init_cfg = None
+    with DefaultScope.overwrite_default_scope(scope):
+        model = MODELS.build(cfg)
+        model.init_weights()
+    return model
+
+
+def sample_of(task: str, size: tuple[int, int]):
+    """A sample without annotations."""
+    meta = {
+        "img_shape": size, "ori_shape": size, "pad_shape": size, "scale_factor": (1.0, 1.0),
+        "batch_input_shape": size, "img_id": 0, "img_path": "",
+    }  # fmt: skip
+    if task == "boxes":
+        from mmdet.structures import DetDataSample as Sample
+    else:
+        from mmseg.structures import SegDataSample as Sample
+    return Sample(metainfo=meta)
+
+
+def forward(network, image, sample):
+    """One prediction, from the image to the samples."""
+    return network.test_step({"inputs": [image], "data_samples": [sample.clone()]})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

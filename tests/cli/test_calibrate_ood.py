@@ -1,0 +1,221 @@
+"""A threshold from the command line: chosen, stored, applied, refused where it makes no sense."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from negvision.cli.calibrate_ood import main as calibrate
+from negvision.cli.test import main as evaluate
+from negvision.cli.train import main as train
+from negvision.ood import OODThreshold
+
+MODEL = """
+_base_ = "{base}"
+model = dict(
+    _delete_=True,
+    type="FasterRCNN",
+    data_preprocessor=dict(type="DetDataPreprocessor", mean=[0, 0, 0], std=[255, 255, 255]),
+    backbone=dict(type="ResNet", depth=18, base_channels=8, out_indices=(1, 2, 3)),
+    neck=dict(type="FPN", in_channels=[16, 32, 64], out_channels=16, num_outs=3),
+    rpn_head=dict(
+        type="RPNHead",
+        in_channels=16,
+        feat_channels=16,
+        anchor_generator=dict(
+            type="AnchorGenerator", scales=[4], ratios=[1.0], strides=[8, 16, 32]
+        ),
+    ),
+    roi_head=dict(
+        type="StandardRoIHead",
+        bbox_roi_extractor=dict(
+            type="SingleRoIExtractor",
+            roi_layer=dict(type="RoIAlign", output_size=3, sampling_ratio=0),
+            out_channels=16,
+            featmap_strides=[8, 16, 32],
+        ),
+        bbox_head=dict(
+            type="negvision.AbeTBBoxHead",
+            in_channels=16,
+            fc_out_channels=16,
+            roi_feat_size=3,
+            num_classes=2,{options}
+        ),
+    ),
+    train_cfg=dict(
+        rpn=dict(
+            assigner=dict(type="MaxIoUAssigner", pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3),
+            sampler=dict(
+                type="RandomSampler", num=16, pos_fraction=0.5, neg_pos_ub=-1,
+                add_gt_as_proposals=False
+            ),
+            allowed_border=-1,
+            pos_weight=-1,
+            debug=False,
+        ),
+        rpn_proposal=dict(
+            nms_pre=50, max_per_img=50, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0
+        ),
+        rcnn=dict(
+            assigner=dict(type="MaxIoUAssigner", pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5),
+            sampler=dict(
+                type="RandomSampler", num=16, pos_fraction=0.25, neg_pos_ub=-1,
+                add_gt_as_proposals=True
+            ),
+            pos_weight=-1,
+            debug=False,
+        ),
+    ),
+    test_cfg=dict(
+        rpn=dict(
+            nms_pre=50, max_per_img=20, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0
+        ),
+        rcnn=dict(score_thr=0.0, nms=dict(type="nms", iou_threshold=0.5), max_per_img=10),
+    ),
+)
+"""
+
+
+def run(command, *argv):
+    return command([str(arg) for arg in argv])
+
+
+@pytest.fixture
+def config_of(tiny_config, tmp_path):
+    def write(options=""):
+        path = tmp_path / "abet.py"
+        path.write_text(MODEL.format(base=tiny_config, options=options))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def trained(config_of, tmp_path):
+    config = config_of()
+    assert run(train, config, "--work-dir", tmp_path / "run") == 0
+    return config, tmp_path / "run" / "epoch_1.pth"
+
+
+def load(path):
+    return torch.load(path, weights_only=False)
+
+
+def test_a_threshold_is_chosen_stored_and_applied(trained, tmp_path, capsys, monkeypatch):
+    config, checkpoint = trained
+    before = checkpoint.read_bytes()
+    work = ["--work-dir", tmp_path / "w"]
+    assert run(calibrate, config, checkpoint, "--tpr", 0.8, "--min-score", 0, *work) == 0
+    printed = capsys.readouterr().out
+    assert "score      abet, higher is more OOD" in printed
+    assert "kept       80.00% of 80 in-distribution samples" in printed
+    assert checkpoint.read_bytes() == before
+    written = load(checkpoint.with_name("epoch_1_ood.pth"))
+    threshold = OODThreshold.of_checkpoint(written)
+    assert (threshold.tpr, threshold.num_samples, threshold.min_score) == (0.8, 80, 0.0)
+    original = load(checkpoint)
+    assert written["state_dict"].keys() == original["state_dict"].keys()
+    assert all(
+        torch.equal(value, original["state_dict"][key])
+        for key, value in written["state_dict"].items()
+    )
+    assert set(written["meta"]) == {*original["meta"], "ood"}
+
+    # tools/test.py marks a fifth of the same boxes.
+    seen = record_flags(monkeypatch)
+    assert run(evaluate, config, checkpoint.with_name("epoch_1_ood.pth"), *work) == 0
+    flags = np.concatenate(seen)
+    assert len(flags) == 80 and flags.sum() == 16
+
+
+def record_flags(monkeypatch):
+    """What is_ood the metric gets."""
+    from mmdet.evaluation import CocoMetric
+
+    seen, process = [], CocoMetric.process
+
+    def spy(self, batch, samples):
+        seen.extend(s["pred_instances"]["is_ood"].numpy() for s in samples)
+        return process(self, batch, samples)
+
+    monkeypatch.setattr(CocoMetric, "process", spy)
+    return seen
+
+
+def test_another_threshold_from_the_command_line(trained, tmp_path, monkeypatch):
+    config, checkpoint = trained
+    seen = record_flags(monkeypatch)
+    common = [config, checkpoint, "--work-dir", tmp_path / "w", "--ood-threshold"]
+    assert run(evaluate, *common, "-1000.5") == 0
+    assert np.concatenate(seen).all()
+    seen.clear()
+    assert run(evaluate, *common, "1e9") == 0
+    assert not np.concatenate(seen).any()
+
+
+def test_statistics_of_shapings_travel_too(config_of, tmp_path, capsys):
+    config = config_of('shaping=dict(type="react", percentile=80),')
+    assert run(train, config, "--work-dir", tmp_path / "run") == 2
+    assert "Train without it" in capsys.readouterr().err
+    options = ["--cfg-options", "train_cfg.val_interval=10"]
+    assert run(train, config, "--work-dir", tmp_path / "run", *options) == 0
+    checkpoint = tmp_path / "run" / "epoch_1.pth"
+    out = tmp_path / "new" / "c.pth"
+    work = ["--work-dir", tmp_path / "w"]
+    assert run(calibrate, config, checkpoint, "--min-score", 0, "--out", out, *work) == 0
+    weights = load(out)["state_dict"]
+    (limit,) = (key for key in weights if key.endswith("shaping.limit"))
+    assert weights[limit].isfinite() and not load(checkpoint)["state_dict"][limit].isfinite()
+    assert run(evaluate, config, out, *work) == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--tpr", "95"], "--tpr 95: the share must be above 0 and at most 1"),
+        (["--min-score", "1.1"], "nothing was predicted on the in-distribution images"),
+        (["--out", "{tmp}/file/below/c.pth"], "cannot be written"),
+    ],
+)
+def test_errors_of_options(trained, tmp_path, capsys, argv, message):
+    (tmp_path / "file").write_text("")
+    argv = [arg.format(tmp=tmp_path) for arg in argv]
+    assert run(calibrate, *trained, "--work-dir", tmp_path / "w", *argv) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*_ood.pth")) and not list(tmp_path.rglob(".*.pth.*"))
+
+
+def test_a_checkpoint_without_a_threshold(trained, tmp_path, capsys):
+    argv = [*trained, "--work-dir", tmp_path / "w", "--ood-threshold"]
+    assert run(evaluate, *argv, "checkpoint") == 2
+    err = capsys.readouterr().err
+    assert "epoch_1.pth has no OOD threshold" in err and "calibrate_ood.py" in err
+    assert run(evaluate, *argv, "high") == 2
+    assert "--ood-threshold high: give a number, or the word" in capsys.readouterr().err
+
+
+def test_a_model_without_a_score(tiny_config, tmp_path, capsys):
+    assert run(train, tiny_config, "--work-dir", tmp_path / "run") == 0
+    argv = [tiny_config, tmp_path / "run" / "epoch_1.pth", "--work-dir", tmp_path / "w"]
+    for failing in ((calibrate, *argv), (evaluate, *argv, "--ood-threshold", "1")):
+        assert run(*failing) == 2
+        assert "RetinaNet has no OOD score" in capsys.readouterr().err
+
+
+def test_a_threshold_of_another_score(trained, config_of, tmp_path, capsys):
+    config, checkpoint = trained
+    work = ["--work-dir", tmp_path / "w"]
+    assert run(calibrate, config, checkpoint, "--min-score", 0, *work) == 0
+    other = config_of('score="msp",')
+    assert run(evaluate, other, checkpoint.with_name("epoch_1_ood.pth"), *work) == 2
+    assert "calibrated for the score 'abet'" in capsys.readouterr().err
+
+
+def test_weights_alone_are_a_checkpoint_too(trained, tmp_path):
+    config, checkpoint = trained
+    torch.save(load(checkpoint)["state_dict"], tmp_path / "weights.pth")
+    argv = [config, tmp_path / "weights.pth", "--min-score", 0, "--work-dir", tmp_path / "w"]
+    assert run(calibrate, *argv) == 0
+    assert OODThreshold.of_checkpoint(load(tmp_path / "weights_ood.pth")).score == "abet"
+    assert json.dumps(load(tmp_path / "weights_ood.pth")["meta"]["ood"])
