@@ -11,10 +11,12 @@ COMMANDS = {
     "train": ("train", "train a model from a config"),
     "test": ("test", "evaluate a checkpoint, write or draw its detections"),
     "calibrate-ood": ("calibrate_ood", "choose the threshold above which all is unknown"),
+    "ood-report": ("ood_report", "show what an OOD evaluation found, on one HTML page"),
     "doctor": ("doctor", "versions, compiled kernels, GPUs, and what to do about problems"),
     "browse-dataset": ("browse_dataset", "draw images of a config with their annotations"),
     "browse-assignments": ("browse_assignments", "draw boxes with their positive anchors"),
     "analyze-logs": ("analyze_logs", "plot losses and AP against iterations"),
+    "make-ood-split": ("make_ood_split", "hold classes out of a data set, to be the unknown"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The embedded detection set: handwritten digits on photographs, written as COCO files.
+"""The embedded set for boxes, pixels and images: handwritten digits on photographs.
 
 Nothing is downloaded: the handwriting is scikit-learn's, the photographs lie in the wheels of
 scikit-learn, matplotlib and scikit-image. The same parameters give the same bytes under the same
@@ -11,7 +11,16 @@ Layout below the root::
     annotations/instances_SPLIT.json     all ten classes
     annotations/instances_SPLIT_id.json  without the held-out classes and the pictures with them
     annotations/instances_test_ood.json  pictures (test_ood/) that show held-out classes alone
+    masks/train/ val/ test/ test_ood/    PNG of each picture: 0 background, d + 1 for digit d,
+                                         255 crowds and digits of which too little is seen
+    crops/SPLIT_id.npz                   32 x 32 images of single digits that are not held out,
+                                         cut from the pictures of train (at most 8,000), val or
+                                         test; labels number the classes that stay
+    crops/test_ood.npz                   those that are, from test/ and test_ood/; labels are -1
     dataset.json                         parameters, versions and hashes
+
+An npz file holds ``data`` (the PNG files one after the other), ``offsets``, ``labels`` and
+``classes``, see :class:`negvision.data.digit_views.ImagePack`.
 
 Write it with ``python -m negvision.data.digits ROOT``.
 """
@@ -29,11 +38,14 @@ from tqdm import tqdm
 
 from negvision.data import generated
 from negvision.data.coco_writer import CocoWriter
+from negvision.data.digit_views import ImagePack, class_mask, cut_digits
 from negvision.data.glyphs import CLASS_NAMES
-from negvision.data.scene import compose_scene
+from negvision.data.scene import SceneObject, compose_scene
 
-VERSION = 1
+VERSION = 2
 JPEG_QUALITY = 92
+MAX_TRAIN_CROPS = 8000
+SPLITS = ("train", "val", "test", "test_ood")
 # Each has a look-alike among the classes that stay (7: 1, 9: 4), so a detector that has never
 # seen them is drawn to a confident wrong answer: the hard kind of out-of-distribution input.
 HELD_OUT = (7, 9)
@@ -61,7 +73,7 @@ class DigitsParameters:
     def __post_init__(self) -> None:
         if self.image_size < 96:
             raise ValueError(f"image_size is {self.image_size}; it must be at least 96 pixels")
-        for name in ("train", "val", "test", "test_ood"):
+        for name in SPLITS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1 picture")
         held_out = self.held_out
@@ -102,7 +114,7 @@ def ensure_digits(root: str | Path | None = None, **parameters) -> Path:
     Example:
         >>> root = ensure_digits("data/digits", train=16, val=8, test=8, test_ood=4)
         >>> sorted(path.name for path in root.iterdir())
-        ['annotations', 'dataset.json', 'test', 'test_ood', 'train', 'val']
+        ['annotations', 'crops', 'dataset.json', 'masks', 'test', 'test_ood', 'train', 'val']
     """
     wanted = DigitsParameters(**parameters)
     root = Path(root) if root is not None else default_root()
@@ -110,16 +122,19 @@ def ensure_digits(root: str | Path | None = None, **parameters) -> Path:
 
 
 def _write(root: Path, wanted: DigitsParameters) -> None:
-    (root / "annotations").mkdir(parents=True)
+    for folder in ("annotations", "masks", "crops"):
+        (root / folder).mkdir(parents=True)
     everything = set(range(10))
     known = everything - set(wanted.held_out)
+    names = [CLASS_NAMES[digit] for digit in sorted(known)]
+    packs = {name: ImagePack(names) for name in ("train_id", "val_id", "test_id", "test_ood")}
     files, pictures = [], {}
-    total = wanted.train + wanted.val + wanted.test + wanted.test_ood
+    total = sum(getattr(wanted, split) for split in SPLITS)
     # disable=None: the line shows on a terminal only.
     with tqdm(total=total, desc="Generating digits", unit="picture", disable=None) as bar:
-        for split in ("train", "val", "test", "test_ood"):
+        for split in SPLITS:
             writer = CocoWriter(CLASS_NAMES)
-            pictures[split] = _write_pictures(root / split, wanted, split, writer, bar)
+            pictures |= _write_pictures(root, wanted, split, writer, packs, bar)
             if split == "test_ood":
                 kinds = {"": set(wanted.held_out)}
             else:
@@ -129,17 +144,26 @@ def _write(root: Path, wanted: DigitsParameters) -> None:
                 content = writer.as_dict(digits, f"negvision digits {VERSION}, {split}{suffix}")
                 (root / name).write_text(json.dumps(content))
                 files.append(name)
-    counts = {split: getattr(wanted, split) for split in pictures}
+    for name, pack in packs.items():
+        pack.write(root / f"crops/{name}.npz")
+        files.append(f"crops/{name}.npz")
+    counts = {folder: getattr(wanted, folder.removeprefix("masks/")) for folder in pictures}
     generated.write_stamp(root, "digits", wanted.stamp(), files, counts, pictures)
 
 
 def _write_pictures(
-    folder: Path, wanted: DigitsParameters, split: str, writer: CocoWriter, bar: tqdm
-) -> str:
-    """Write the pictures of one split; returns the SHA-256 of their bytes in order."""
-    folder.mkdir()
-    sha = hashlib.sha256()
-    stream = ("train", "val", "test", "test_ood").index(split)
+    root: Path,
+    wanted: DigitsParameters,
+    split: str,
+    writer: CocoWriter,
+    packs: dict[str, ImagePack],
+    bar: tqdm,
+) -> dict[str, str]:
+    """Write pictures and masks of one split; the SHA-256 of each folder's bytes in order."""
+    hashes = {split: hashlib.sha256(), f"masks/{split}": hashlib.sha256()}
+    for folder in hashes:
+        (root / folder).mkdir()
+    stream = SPLITS.index(split)
     material = "test" if split == "test_ood" else split
     side = wanted.image_size
     for index in range(getattr(wanted, split)):
@@ -150,13 +174,34 @@ def _write_pictures(
             image, objects = compose_scene(rng, material, side, digits, crowd)
             if split != "test_ood" or any(not item.ignore for item in objects):
                 break
-        name = f"{index:06d}.jpg"
-        _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        (folder / name).write_bytes(encoded.tobytes())
-        sha.update(encoded.tobytes())
-        writer.add(name, side, side, objects)
+        name = f"{index:06d}"
+        _, picture = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        _, mask = cv2.imencode(".png", class_mask(objects, side, side))
+        for folder, suffix, encoded in ((split, ".jpg", picture), (f"masks/{split}", ".png", mask)):
+            (root / folder / f"{name}{suffix}").write_bytes(encoded.tobytes())
+            hashes[folder].update(encoded.tobytes())
+        writer.add(f"{name}.jpg", side, side, objects)
+        # Crops are cut from the picture as it is read again.
+        _pack_crops(cv2.imdecode(picture, cv2.IMREAD_COLOR), objects, wanted, split, packs)
         bar.update()
-    return sha.hexdigest()
+    return {folder: sha.hexdigest() for folder, sha in hashes.items()}
+
+
+def _pack_crops(
+    image: np.ndarray,
+    objects: list[SceneObject],
+    wanted: DigitsParameters,
+    split: str,
+    packs: dict[str, ImagePack],
+) -> None:
+    """Sort the digits of one picture into the packs; the held-out ones of train and val go."""
+    known = [digit for digit in range(10) if digit not in wanted.held_out]
+    for digit, crop in cut_digits(image, objects, wanted.held_out):
+        if digit not in known:
+            if split.startswith("test"):
+                packs["test_ood"].add(crop, -1)
+        elif split != "train" or len(packs["train_id"]) < MAX_TRAIN_CROPS:
+            packs[f"{split}_id"].add(crop, known.index(digit))
 
 
 def _draw_content(
@@ -187,7 +232,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     root = ensure_digits(parser.parse_args(argv).root)
     pictures = generated.read_stamp(root)["pictures"]
-    print(f"{root}: " + ", ".join(f"{count} {split}" for split, count in pictures.items()))
+    print(f"{root}: " + ", ".join(f"{pictures[split]} {split}" for split in SPLITS))
     return 0
 
 

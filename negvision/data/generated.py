@@ -62,7 +62,8 @@ def write_stamp(
     Args:
         root: Folder of the set.
         kind, parameters: As of :func:`ensure_set`.
-        files: Text files of the set; a set in which one of them changed is damaged.
+        files: The single files of the set, with annotations or with many images in one; a set in
+            which one of them changed is damaged.
         pictures: How many files there are in each folder of pictures.
         picture_sha256: SHA-256 of the pictures of each folder in order, for the record.
     """

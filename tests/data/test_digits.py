@@ -36,7 +36,7 @@ def test_same_bytes_in_two_processes(tmp_path):
     ]
     assert [child.wait() for child in children] == [0, 0]
     first, second = (contents(tmp_path / name / "set") for name in "ab")
-    assert len(first) == 10 + 7 + 1
+    assert len(first) == 2 * 10 + 7 + 4 + 1  # pictures and masks, annotations, crops, stamp
     assert first == second
 
 
@@ -50,12 +50,16 @@ def test_a_standing_set_is_kept_and_another_choice_replaces_it(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [".digits.lock", "digits"]
 
 
-@pytest.mark.parametrize("damage", ["picture", "annotations"])
+@pytest.mark.parametrize("damage", ["picture", "annotations", "mask", "crops"])
 def test_a_damaged_set_is_generated_anew(tmp_path, damage):
     root = ensure_digits(tmp_path / "digits", **TINY)
     before = contents(root)
     if damage == "picture":
         next((root / "train").iterdir()).unlink()
+    elif damage == "mask":
+        next((root / "masks" / "val").iterdir()).unlink()
+    elif damage == "crops":
+        (root / "crops" / "val_id.npz").write_bytes(b"PK")
     else:
         (root / "annotations" / "instances_val.json").write_text("{}")
     ensure_digits(root, **TINY)

@@ -6,12 +6,12 @@ import os
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmengine.fileio import LocalBackend, get_file_backend
 
+from negvision.data.coco_file import find_classes, read_coco_file
 from negvision.detection.datasets.coco_check import (
     check_annotations,
     check_images,
     drop_missing_files,
 )
-from negvision.detection.datasets.coco_file import find_classes, read_coco_file
 from negvision.errors import DatasetError, Problems
 from negvision.images.bad_samples import BadSampleMixin
 from negvision.registry import DATASETS

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from negvision.data.text_files import numbered_lines, parse_labelled
 from negvision.errors import Problems
 from negvision.face.datasets.base import FaceProtocolDataset
 from negvision.face.datasets.packed import PackedStrings
-from negvision.face.datasets.text_files import numbered_lines, parse_labelled, read_landmarks
+from negvision.face.datasets.text_files import read_landmarks
 from negvision.images.files import FileListing
 from negvision.registry import DATASETS
 

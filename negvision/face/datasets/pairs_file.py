@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from negvision.data.text_files import numbered_lines
 from negvision.errors import Problems
-from negvision.face.datasets.text_files import numbered_lines
 
 
 class Pair(NamedTuple):

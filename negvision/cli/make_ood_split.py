@@ -1,0 +1,200 @@
+"""``negvision make-ood-split TASK INPUT --held-out CLASS...``: hold classes out of a data set."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from negvision import splits
+from negvision.cli.browsing import text_table
+from negvision.data.coco_file import find_classes, read_coco_file
+from negvision.data.label_files import read_classes_file
+from negvision.data.text_files import numbered_lines
+from negvision.errors import DatasetError, MissingDataError, reports_user_errors
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="negvision make-ood-split",
+        description="Split a data set by classes: what is held out of training is the unknown of "
+        "the evaluation.",
+    )
+    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--held-out", nargs="+", required=True, metavar="CLASS", help="names of classes"
+    )
+    common.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder to write into"
+    )
+    common.add_argument("--overwrite", action="store_true", help="replace files of an older split")
+
+    boxes = tasks.add_parser(
+        "detection", parents=[common], help="a COCO json: ANN_id, ANN_ood and ANN_mixed.json"
+    )
+    boxes.add_argument("ann", type=Path, metavar="ANN", help="COCO annotations to train on")
+    boxes.add_argument(
+        "--test", type=Path, metavar="ANN", help="annotations to evaluate on (default: the same)"
+    )
+    boxes.set_defaults(run=_detection)
+
+    pixels = tasks.add_parser(
+        "segmentation", parents=[common], help="label images: masks/, ood/ and images.txt"
+    )
+    pixels.add_argument(
+        "--labels", type=Path, required=True, metavar="DIR", help="folder of PNG files with ids"
+    )
+    pixels.add_argument(
+        "--classes", type=Path, required=True, metavar="FILE", help="one 'id name' a line"
+    )
+    pixels.add_argument(
+        "--void", nargs="+", default=[], metavar="CLASS", help="classes that mean nothing"
+    )
+    pixels.add_argument(
+        "--drop-images",
+        action="store_true",
+        help="leave images with held-out pixels out instead of making these void",
+    )
+    pixels.set_defaults(run=_segmentation)
+
+    images = tasks.add_parser(
+        "classification", parents=[common], help="one class an image: SET_id and SET_ood.txt"
+    )
+    images.add_argument(
+        "set", type=Path, metavar="SET", help="list of 'path label', or folder with one a class"
+    )
+    images.add_argument(
+        "--test", type=Path, metavar="SET", help="the set to evaluate on (default: the same)"
+    )
+    images.add_argument(
+        "--classes", type=Path, metavar="FILE", help="names of the labels of a list, one a line"
+    )
+    images.set_defaults(run=_classification)
+    return parser.parse_args(argv)
+
+
+def _detection(args: argparse.Namespace) -> None:
+    paths = [args.ann, args.test or args.ann]
+    contents = {path: read_coco_file(str(_existing(path))) for path in paths}
+    classes = [
+        name
+        for path, content in contents.items()
+        for name in find_classes(str(path), content["categories"], None)[0]
+    ]
+    classes = list(dict.fromkeys(classes))
+    remaining = splits.remaining_classes(classes, args.held_out, _names(contents))
+    parts = {p: splits.split_coco(c, args.held_out, str(p)) for p, c in contents.items()}
+    files = splits.join_coco_parts(*((path, parts[path]) for path in paths))
+    with splits.staged_outputs(args.out, list(files), args.overwrite) as folder:
+        for name, content in files.items():
+            (folder / name).write_text(json.dumps(content))
+    rows = []
+    for name, content in files.items():
+        crowds = sum(bool(a.get("iscrowd")) for a in content["annotations"])
+        boxes = len(content["annotations"]) - crowds
+        counts = (len(content["images"]), boxes, crowds, len(content["categories"]))
+        rows.append([name, *(f"{count:,}" for count in counts)])
+    print(text_table(["file", "images", "boxes", "crowds", "classes"], rows))
+    known, before = parts[args.ann].known, contents[args.ann]
+    _print_left(len(known["images"]), len(before["images"]))
+    _print_classes(remaining, args.held_out)
+    for name, had, has in splits.lost_boxes(before, known):
+        print(f"warning: {name!r} keeps {has:,} of its {had:,} boxes in training")
+
+
+def _segmentation(args: argparse.Namespace) -> None:
+    ids = read_classes_file(str(_existing(args.classes)))
+    splits.check_names(args.void, list(ids), "--void", str(args.classes))
+    both = [name for name in args.held_out if name in args.void]
+    if both:
+        raise DatasetError(f"{', '.join(both)}: named by --held-out and by --void; choose one")
+    meaningful = [name for name in ids if name not in args.void]
+    remaining = splits.remaining_classes(meaningful, args.held_out, str(args.classes))
+    if args.out.resolve().is_relative_to(_existing(args.labels).resolve()):
+        raise DatasetError(f"--out {args.out} is inside of --labels; name another folder")
+    tables = splits.label_tables(ids, remaining, args.void)
+    names = ["masks", "ood", "images.txt", "classes.txt"]
+    with splits.staged_outputs(args.out, names, args.overwrite) as folder:
+        counts = splits.write_label_images(args.labels, folder, ids, tables, args.drop_images)
+        lines = [f"{label} {name}" for label, name in enumerate(remaining)]
+        _write_lines(folder / "classes.txt", lines)
+    shows = {name: count for name, count in counts.items() if count.held_out}
+    dropped = shows if args.drop_images else {}
+    kept = [count for name, count in counts.items() if name not in dropped]
+    pixels = [sum(column) for column in zip(*kept, strict=True)]
+    rows = [
+        [kind, f"{number:,}", f"{100 * number / sum(pixels):.2f} %"]
+        for kind, number in zip(("in-distribution", "held out", "void"), pixels, strict=True)
+    ]
+    print(text_table(["pixels", "number", "share"], rows))
+    print(
+        f"\n{len(shows):,} of {len(counts):,} images show held-out classes; "
+        f"{len(dropped):,} are left out"
+    )
+    _print_classes(remaining, args.held_out)
+
+
+def _classification(args: argparse.Namespace) -> None:
+    paths = [args.set, args.test or args.set]
+    sets = {path: _read_images(_existing(path), args.classes) for path in paths}
+    if args.classes is None:
+        classes = sorted({image.name for images in sets.values() for image in images})
+    else:
+        classes = _read_names(args.classes)
+    where = str(args.classes or _names(sets))
+    remaining = splits.remaining_classes(classes, args.held_out, where)
+    files = splits.join_image_parts(*((path, sets[path]) for path in paths), remaining)
+    with splits.staged_outputs(args.out, [*files, "classes.txt"], args.overwrite) as folder:
+        for name, lines in {**files, "classes.txt": list(remaining)}.items():
+            _write_lines(folder / name, lines)
+    print(text_table(["file", "images"], [[name, f"{len(x):,}"] for name, x in files.items()]))
+    _print_left(len(files[f"{args.set.stem}_id.txt"]), len(sets[args.set]))
+    _print_classes(remaining, args.held_out)
+
+
+def _read_images(path: Path, classes: Path | None) -> list[splits.LabelledImage]:
+    if path.is_dir():
+        return splits.read_image_folder(path)
+    if classes is None:
+        raise DatasetError(f"{path} has labels without names; give these with --classes FILE")
+    return splits.read_image_list(path, _read_names(classes))
+
+
+def _read_names(path: Path) -> list[str]:
+    names = [line for _, line in numbered_lines(str(_existing(path)))]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DatasetError(f"{path}: {', '.join(map(repr, twice))} stands there more than once")
+    return names
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise MissingDataError(f"{path} does not exist")
+    return path
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _names(paths: Mapping[Path, object]) -> str:
+    return " and ".join(map(str, paths))
+
+
+def _print_left(left: int, total: int) -> None:
+    print(f"\nleft to train on: {left:,} of {total:,} images ({100 * left / total:.1f} %)")
+
+
+def _print_classes(remaining: Sequence[str], held_out: Sequence[str]) -> None:
+    print(f"classes   {len(remaining)}: {', '.join(remaining)}")
+    print(f"held out  {len(set(held_out))}: {', '.join(dict.fromkeys(held_out))}")
+
+
+@reports_user_errors
+def main(argv: list[str] | None = None) -> int:
+    """Write and count the parts; 0, or 2 after a user error, which is printed."""
+    args = _parse(argv)
+    args.run(args)
+    print(f"written to {args.out}")
+    return 0

@@ -1,0 +1,247 @@
+"""The command: files, tables, and the errors of a user's input."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from negvision.cli.make_ood_split import main
+
+NAMES = ("ace", "jack", "queen")
+
+
+def write_coco(path, *images: str) -> str:
+    """One image for each word, whose letters are the classes of its objects."""
+    content = {
+        "info": {"description": "cards"},
+        "images": [
+            {"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 64}
+            for i in range(len(images))
+        ],
+        "annotations": [
+            {
+                "id": 10 * i + j,
+                "image_id": i,
+                "category_id": "ajq".index(letter) + 5,
+                "bbox": [10.5 + j, 12, 20, 30.25],
+                "area": 605,
+                "iscrowd": 0,
+            }
+            for i, letters in enumerate(images)
+            for j, letter in enumerate(letters)
+        ],
+        "categories": [{"id": 5 + i, "name": name} for i, name in enumerate(NAMES)],
+    }
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def detection(out, *files: str, held_out=("queen",), more=()) -> int:
+    ann, *test = files
+    chosen = ["--test", test[0]] if test else []
+    return main(["detection", ann, *chosen, "--out", str(out), *more, "--held-out", *held_out])
+
+
+def test_detection(tmp_path, out, capsys):
+    train = write_coco(tmp_path / "train.json", "a", "aqq", "aj", "aaq", "")
+    test = write_coco(tmp_path / "test.json", "a", "qq", "jq")
+    assert detection(out, train, test) == 0
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines()]
+    assert rows[1:5] == [
+        ["train_id.json", "3", "3", "0", "2"],
+        ["test_id.json", "1", "1", "0", "2"],
+        ["test_ood.json", "1", "2", "0", "1"],
+        ["test_mixed.json", "1", "2", "0", "3"],
+    ]
+    assert "left to train on: 3 of 5 images (60.0 %)" in printed
+    assert "classes   2: ace, jack\nheld out  1: queen" in printed
+    assert "warning: 'ace' keeps 2 of its 5 boxes in training" in printed
+    assert "'jack' keeps" not in printed
+    assert sorted(path.name for path in out.iterdir()) == sorted(row[0] for row in rows[1:5])
+
+
+def test_detection_is_read_by_the_data_set(tmp_path, out):
+    from negvision.detection.datasets import CocoDataset
+
+    train = write_coco(tmp_path / "all.json", "a", "qq", "aqj", "aj")
+    assert detection(out, train) == 0
+    for index in range(4):
+        Image.new("RGB", (64, 64)).save(tmp_path / f"{index}.jpg")
+
+    def load(name: str) -> list[tuple[int, list, list[int]]]:
+        dataset = CocoDataset(
+            ann_file=str(out / name), data_prefix={"img": str(tmp_path)}, test_mode=True
+        )
+        infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+        names = dataset.metainfo["classes"]
+        return [
+            (
+                i["img_id"],
+                [names[x["bbox_label"]] for x in i["instances"]],
+                [x["bbox"] for x in i["instances"]],
+            )
+            for i in infos
+        ]
+
+    boxes = [[10.5 + j, 12, 30.5 + j, 42.25] for j in range(3)]
+    assert load("all_id.json") == [(0, ["ace"], boxes[:1]), (3, ["ace", "jack"], boxes[:2])]
+    assert load("all_ood.json") == [(1, ["queen", "queen"], boxes[:2])]
+    assert load("all_mixed.json") == [(2, ["ace", "queen", "jack"], boxes)]
+
+
+def test_files_of_an_older_split_are_kept_or_replaced(tmp_path, out, capsys):
+    ann = write_coco(tmp_path / "a.json", "a", "q")
+    assert detection(out, ann) == 0
+    before = (out / "a_id.json").read_text()
+    ann = write_coco(tmp_path / "a.json", "a", "q", "j")
+    assert detection(out, ann) == 2
+    assert "has a_id.json, a_ood.json, a_mixed.json already" in capsys.readouterr().err
+    assert (out / "a_id.json").read_text() == before
+    assert detection(out, ann, more=["--overwrite"]) == 0
+    assert len(json.loads((out / "a_id.json").read_text())["images"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("held_out", "says"),
+    [
+        (["qeen"], "'qeen'; nearest: 'queen'"),
+        (NAMES, "--held-out names all 3 classes"),
+        (["jack"], "no image shows held-out classes alone, so there is no OOD image"),
+    ],
+)
+def test_choices_of_classes_that_cannot_be(tmp_path, out, capsys, held_out, says):
+    assert detection(out, write_coco(tmp_path / "a.json", "a", "q"), held_out=held_out) == 2
+    assert says in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"images": [', "the annotation file is not JSON"),
+        ("[]", "this one holds a list"),
+        ('{"images": [], "annotations": []}', "has a list 'categories'; found nothing"),
+        (None, "a.json does not exist"),
+    ],
+)
+def test_files_at_fault(tmp_path, out, capsys, text, says):
+    if text is not None:
+        (tmp_path / "a.json").write_text(text)
+    assert detection(out, str(tmp_path / "a.json")) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.fixture
+def labels(tmp_path):
+    """Two label images with the ids of sky 0, road 1, dog 2, unknown 9."""
+    folder = tmp_path / "ann"
+    folder.mkdir()
+    for name, pixels in {"1": [[0, 1, 2, 9]], "2": [[1, 1, 1, 9]]}.items():
+        Image.fromarray(np.array(pixels, dtype=np.uint8)).save(folder / f"{name}.png")
+    (tmp_path / "classes.txt").write_text("0 sky\n1 road\n2 dog\n9 unknown\n")
+    return folder
+
+
+def segmentation(labels, out, *more: str, void=("unknown",), held_out=("dog",)) -> int:
+    classes = labels.parent / "classes.txt"
+    return main(
+        ["segmentation", "--labels", str(labels), "--classes", str(classes), "--out", str(out)]
+        + ["--held-out", *held_out, "--void", *void, *more]
+    )
+
+
+def test_segmentation(labels, out, capsys):
+    assert segmentation(labels, out) == 0
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines()[1:4]]
+    assert [row[-3:] for row in rows] == [
+        ["5", "62.50", "%"],
+        ["1", "12.50", "%"],
+        ["2", "25.00", "%"],
+    ]
+    assert "1 of 2 images show held-out classes; 0 are left out" in printed
+    assert np.array(Image.open(out / "masks" / "1.png")).tolist() == [[0, 1, 255, 255]]
+    assert np.array(Image.open(out / "ood" / "1.png")).tolist() == [[0, 0, 1, 255]]
+    assert (out / "classes.txt").read_text() == "0 sky\n1 road\n"
+
+
+def test_segmentation_without_images_that_show_them(labels, out, capsys):
+    assert segmentation(labels, out, "--drop-images") == 0
+    assert "1 of 2 images show held-out classes; 1 are left out" in capsys.readouterr().out
+    assert [path.name for path in (out / "masks").iterdir()] == ["2.png"]
+    assert (out / "images.txt").read_text() == "2\n"
+
+
+def test_errors_of_segmentation(labels, out, capsys):
+    assert segmentation(labels, out, void=["unknwon"]) == 2
+    assert "--void: 1 of 1 are no class of" in capsys.readouterr().err
+    assert segmentation(labels, out, void=["dog"]) == 2
+    assert "dog: named by --held-out and by --void" in capsys.readouterr().err
+    assert segmentation(labels, out, held_out=["sky", "road", "dog"]) == 2
+    assert "names all 3 classes" in capsys.readouterr().err
+    assert segmentation(labels, labels / "split") == 2
+    assert "is inside of --labels" in capsys.readouterr().err
+    assert segmentation(labels.parent / "no", out) == 2
+    assert "no does not exist" in capsys.readouterr().err
+
+
+def classification(out, *sets, classes=None, held_out=("cat",)) -> int:
+    chosen = ["--classes", str(classes)] if classes else []
+    train, *test = map(str, sets)
+    evaluation = ["--test", test[0]] if test else []
+    return main(
+        ["classification", train, *evaluation, *chosen, "--out", str(out), "--held-out", *held_out]
+    )
+
+
+def test_classification_of_lists(tmp_path, out, capsys):
+    (tmp_path / "names.txt").write_text("car\ncat\nship\n")
+    (tmp_path / "train.txt").write_text("a.png 0\nb.png 1\nc.png 2\n")
+    (tmp_path / "test.txt").write_text("d.png 2\ne.png 1\n")
+    sets = tmp_path / "train.txt", tmp_path / "test.txt"
+    assert classification(out, *sets, classes=tmp_path / "names.txt") == 0
+    printed = capsys.readouterr().out
+    assert [line.split() for line in printed.splitlines()[1:4]] == [
+        ["train_id.txt", "2"],
+        ["test_id.txt", "1"],
+        ["test_ood.txt", "1"],
+    ]
+    assert "left to train on: 2 of 3 images (66.7 %)" in printed
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        "train_id.txt": "a.png 0\nc.png 1\n",
+        "test_id.txt": "d.png 1\n",
+        "test_ood.txt": "e.png -1\n",
+        "classes.txt": "car\nship\n",
+    }
+
+
+def test_classification_of_folders(tmp_path, out):
+    for name in ("train/ship/1.png", "train/car/2.png", "test/cat/3.png", "test/car/4.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    assert classification(out, tmp_path / "train", tmp_path / "test") == 0
+    assert (out / "train_id.txt").read_text() == "car/2.png 0\nship/1.png 1\n"
+    assert (out / "test_id.txt").read_text() == "car/4.png 0\n"
+    assert (out / "test_ood.txt").read_text() == "cat/3.png -1\n"
+
+
+def test_errors_of_classification(tmp_path, out, capsys):
+    (tmp_path / "all.txt").write_text("a.png 0\nb.png 1\n")
+    assert classification(out, tmp_path / "all.txt") == 2
+    assert "has labels without names; give these with --classes" in capsys.readouterr().err
+    (tmp_path / "names.txt").write_text("car\ncat\ncar\n")
+    assert classification(out, tmp_path / "all.txt", classes=tmp_path / "names.txt") == 2
+    assert "'car' stands there more than once" in capsys.readouterr().err
+    (tmp_path / "names.txt").write_text("car\nship\n")
+    assert classification(out, tmp_path / "all.txt", classes=tmp_path / "names.txt") == 2
+    assert "'cat'; nearest: 'car'" in capsys.readouterr().err
+    (tmp_path / "names.txt").write_text("car\nship\ncat\n")
+    assert classification(out, tmp_path / "all.txt", classes=tmp_path / "names.txt") == 2
+    assert "none of its 2 images is of a held-out class" in capsys.readouterr().err
