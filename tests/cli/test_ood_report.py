@@ -1,0 +1,114 @@
+"""From a work dir to a page, and what is said where that cannot be."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from negvision.cli.main import main as negvision
+from negvision.cli.ood_report import find_scores, main, write_page
+from negvision.errors import UserError
+from negvision.ood.records import OODRecords
+
+ROOT = Path(__file__).parents[2]
+
+
+def write_scores(path: Path, is_ood: tuple[int, ...] = (0, 0, 1, 1), shift: float = 0.0) -> Path:
+    count = len(is_ood)
+    records = OODRecords(
+        task="images",
+        scores={"abet": np.arange(count) + shift},
+        is_ood=np.array(is_ood, dtype=bool),
+        image=np.arange(count),
+        paths=[f"{index}.png" for index in range(count)],
+        classes=("a", "b"),
+    )
+    return records.save(path)
+
+
+def test_page_of_the_newest_scores_of_a_work_dir(tmp_path, capsys):
+    old = write_scores(tmp_path / "work" / "1" / "ood_scores.npz")
+    new = write_scores(tmp_path / "work" / "2" / "ood_scores.npz", (1, 0, 0, 1))
+    os.utime(old, (1, 1))
+    assert main([str(tmp_path / "work")]) == 0
+    page = new.with_name("ood_report.html")
+    text = page.read_text(encoding="utf-8")
+    assert "<title>OOD images: work</title>" in text
+    assert "0.5000" in text  # the AUROC of the newer
+    assert str(new) in text
+    assert str(page) in capsys.readouterr().out
+    assert not old.with_name("ood_report.html").exists()
+
+
+def test_file_out_and_title_are_given(tmp_path):
+    scores = write_scores(tmp_path / "scores.npz")
+    out = tmp_path / "new" / "page.html"
+    assert negvision(["ood-report", str(scores), "--out", str(out), "--title", "A & B"]) == 0
+    assert "<title>A &amp; B</title>" in out.read_text(encoding="utf-8")
+    assert os.listdir(out.parent) == ["page.html"]
+
+
+def test_launcher(tmp_path):
+    scores = write_scores(tmp_path / "scores.npz")
+    command = [sys.executable, str(ROOT / "tools" / "ood_report.py"), str(scores)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "ood_report.html").is_file()
+
+
+def test_folder_without_scores_names_the_command(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 2
+    printed = capsys.readouterr().err
+    assert f"no ood_scores.npz in or below {tmp_path}" in printed
+    assert "python tools/test.py CONFIG CHECKPOINT" in printed
+
+
+def test_missing_folder_and_broken_file(tmp_path, capsys):
+    with pytest.raises(UserError, match="there is no such file or folder"):
+        find_scores(tmp_path / "nowhere")
+    broken = tmp_path / "ood_scores.npz"
+    broken.write_text("not an archive")
+    assert main([str(tmp_path)]) == 2
+    assert "does not hold OOD scores" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["ood_scores.npz"]
+
+
+def test_scores_without_ood(tmp_path, capsys):
+    assert main([str(write_scores(tmp_path / "ood_scores.npz", (0, 0, 0)))]) == 2
+    assert "there is no OOD sample among them (0 OOD, 3 ID)" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["ood_scores.npz"]
+
+
+def test_out_that_cannot_be_written(tmp_path, capsys):
+    scores = write_scores(tmp_path / "ood_scores.npz")
+    (tmp_path / "folder.html").mkdir()
+    for out in ("folder.html", "ood_scores.npz/page.html"):
+        assert main([str(scores), "--out", str(tmp_path / out)]) == 2
+        printed = capsys.readouterr().err
+        assert f"cannot write {tmp_path / out}" in printed and "--out" in printed
+    assert sorted(os.listdir(tmp_path)) == ["folder.html", "ood_scores.npz"]
+    assert main([str(scores), "--out", str(tmp_path / "page.pdf")]) == 2
+    assert "page.pdf: the page is written as .html" in capsys.readouterr().err
+
+
+def test_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
+    page = tmp_path / "page.html"
+    page.write_text("old")
+
+    def fails(self, text, **kwargs):
+        with open(self, "w") as file:
+            file.write(text[:3])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fails)
+    with pytest.raises(UserError, match="No space left on device"):
+        write_page(page, "a new page")
+    assert os.listdir(tmp_path) == ["page.html"] and page.read_text() == "old"
+
+
+def test_path_that_is_no_text_is_written(tmp_path):
+    write_page(tmp_path / "page.html", "caf\udce9.png")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == "caf?.png"

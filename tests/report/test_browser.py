@@ -1,0 +1,134 @@
+"""The page as a browser shows it."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+
+from negvision.ood.evaluation import evaluate_records
+from negvision.report import ood_page
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="chromium or chromedriver is not installed"
+)
+
+ARGUMENTS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def open_page(browser: webdriver.Chrome, path: Path, text: str, width: int = 1200) -> list[str]:
+    """Show a page; the addresses that were asked for."""
+    path.write_text(text, encoding="utf-8")
+    metrics = {"width": width, "height": 850, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get_log("performance")
+    browser.get(path.as_uri())
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
+
+
+def test_figures_plots_and_pictures_are_shown(browser, records, tmp_path):
+    text = ood_page(records, "Cards", resamples=20)
+    requests = open_page(browser, tmp_path / "page.html", text)
+    assert [url for url in requests if not url.startswith("data:")] == [
+        (tmp_path / "page.html").as_uri()
+    ]
+    assert browser.title == "Cards"
+    table = browser.find_element(By.ID, "figures-table")
+    assert table.is_displayed()
+    for metrics in evaluate_records(records, 20).by_score.values():
+        for value in (*metrics.figures().values(), metrics.ap_at(0.1)):
+            assert f"{value:.4f}" in table.text
+    for name in ("histogram", "roc", "pr-out", "pr-in"):
+        svg = browser.find_element(By.CSS_SELECTOR, f"#{name} svg")
+        assert svg.size["width"] > 200 and svg.size["height"] > 150
+        assert svg.find_elements(By.TAG_NAME, "path")
+    images = browser.find_elements(By.TAG_NAME, "img")
+    assert len(images) > 6
+    for image in images:
+        assert int(image.get_property("naturalWidth")) > 0
+        assert image.size["width"] > 100
+    assert browser.get_log("browser") == []
+
+
+def test_phone_needs_no_sideways_scrolling(browser, records, tmp_path):
+    long = "a_name_without_any_space_" * 8
+    records = replace(
+        records,
+        classes=[long] * 3,
+        strata={long: ([long] * 3, records.image % 3)},
+        notes={long: long, **records.notes},
+        paths=[f"{long}.png", *records.paths[1:]],
+    )
+    text = ood_page(records, long, long, resamples=2)
+    open_page(browser, tmp_path / "page.html", text, width=390)
+    assert browser.execute_script("return window.innerWidth") == 390
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+    # Wide tables scroll inside of their own box.
+    box = browser.find_element(By.CSS_SELECTOR, ".scroll")
+    assert box.size["width"] < 390 < browser.find_element(By.ID, "figures-table").size["width"]
+
+
+def test_placeholder_says_that_a_picture_is_missing(browser, make_records, tmp_path):
+    records = make_records("images")
+    gone = replace(records, paths=["gone.png"] * len(records.paths))
+    open_page(browser, tmp_path / "page.html", ood_page(gone, "t", resamples=2))
+    assert not browser.find_elements(By.TAG_NAME, "img")
+    for place in browser.find_elements(By.CLASS_NAME, "absent"):
+        assert place.is_displayed() and "No such file or directory" in place.text
+        assert place.size["height"] > 100
+    notice = browser.find_element(By.CLASS_NAME, "notice").text
+    assert "image files could not be read" in notice and "tools/ood_report.py" in notice
+
+
+def test_markup_in_names_is_shown_and_not_run(browser, make_records, tmp_path):
+    records = make_records("boxes", num_images=10)
+    evil = "<script>document.title='run'</script>"
+    text = ood_page(replace(records, classes=[evil] * 3), "Title", resamples=2)
+    open_page(browser, tmp_path / "page.html", text)
+    assert browser.title == "Title"
+    assert evil in browser.find_element(By.TAG_NAME, "main").text
+    assert not browser.find_elements(By.TAG_NAME, "script")
+
+
+def test_no_script_runs_even_where_there_is_one(browser, make_records, tmp_path):
+    text = ood_page(make_records("images"), "Title", resamples=2)
+    text = text.replace("</body>", "<script>document.title='run'</script></body>")
+    open_page(browser, tmp_path / "page.html", text)
+    assert browser.title == "Title"
+    assert any(
+        "Content Security Policy" in entry["message"] for entry in browser.get_log("browser")
+    )

@@ -1,0 +1,193 @@
+"""What the page says, read as HTML."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from setuptools import Distribution
+from setuptools.config.pyprojecttoml import apply_configuration
+
+import negvision
+from negvision.errors import OODDataError
+from negvision.ood.evaluation import REFERENCE_PREVALENCE, evaluate_records, per_image_figures
+from negvision.report import ood_page
+
+ROOT = Path(__file__).parents[2]
+
+
+class Page(HTMLParser):
+    """Elements of a page: tag and attributes; the rows of its tables; its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict]] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self._hidden = self._in_cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._hidden = tag in ("style", "script")
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self._in_cell = True
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self._hidden = False
+        if tag in ("td", "th"):
+            self._in_cell = False
+            self.text += " "
+
+    def handle_data(self, data):
+        if self._hidden:
+            return
+        self.text += data
+        if self._in_cell:
+            self.rows[-1][-1] = f"{self.rows[-1][-1]} {data.strip()}".strip()
+
+    def row(self, name: str) -> list[str]:
+        return next(row for row in self.rows if row[0].startswith(name))
+
+    def attributes(self, name: str) -> list[str]:
+        return [attrs[name] for _, attrs in self.elements if name in attrs]
+
+
+def test_figures_are_those_of_the_evaluation(records):
+    page = Page(ood_page(records, "A title", "run/ood_scores.npz", resamples=40))
+    evaluation = evaluate_records(records, 40)
+    for name, metrics in evaluation.by_score.items():
+        figures = [*metrics.figures().values(), metrics.ap_at(REFERENCE_PREVALENCE)]
+        cells = page.row(name)[1:]
+        assert [cell.split()[0] for cell in cells] == [f"{figure:.4f}" for figure in figures]
+        for cell, (low, high) in zip(cells, metrics.intervals.values(), strict=False):
+            shown = [float(end) for end in re.split("\N{EN DASH}", cell.split()[1])]
+            assert shown == pytest.approx([low, high], abs=5.1e-3)
+        assert len(metrics.intervals) == 5
+    first = evaluation.by_score["abet"]
+    chance = [0.5, first.prevalence, 1 - first.prevalence, 0.95, 0.95, 0.1]
+    assert page.row("chance level")[1:] == [f"{value:.4f}" for value in chance]
+    assert f"{first.num_ood:,.0f}" in page.text and f"{first.num_id:,.0f}" in page.text
+    assert "OOD is the positive class, and a higher score is more OOD" in page.text
+    for text in ("A title", "run/ood_scores.npz", f"negvision {negvision.__version__}"):
+        assert text in page.text
+
+
+def test_notes_and_groups_are_there(records):
+    page = Page(ood_page(records, "t", resamples=2))
+    for key in records.notes:
+        assert key in page.text
+    for parts in evaluate_records(records, 2).strata.values():
+        for part in parts:
+            auroc = f"{part.metrics.auroc:.4f}"
+            shown = [part.name, f"{part.num_ood:,}", f"{part.num_id:,}", auroc]
+            assert page.row(part.name)[:4] == shown
+        aurocs = [part.metrics.auroc for part in parts]
+        assert page.row("gap")[3] == f"{max(aurocs) - min(aurocs):.4f}"
+
+
+def test_group_without_ood_has_dashes_and_no_gap(make_records):
+    records = make_records("images")
+    strata = {"kind": (["known", "both"], (records.is_ood | (np.arange(30) % 2)).astype(int))}
+    page = Page(ood_page(replace(records, strata=strata), "t", resamples=2))
+    assert page.row("known")[1] == "0"
+    assert set(page.row("known")[3:8]) == {"\N{EN DASH}"}
+    assert set(page.row("gap")[3:8]) == {"\N{EN DASH}"}
+
+
+def test_pixels_are_shown_image_by_image(make_records):
+    records = make_records("pixels")
+    page = Page(ood_page(records, "t", resamples=2))
+    aurocs = {index: one.auroc for index, one in per_image_figures(records).items()}
+    assert page.row("lowest")[1] == f"{min(aurocs.values()):.4f}"
+    assert page.row("median")[1] == f"{np.median(list(aurocs.values())):.4f}"
+    assert page.row("highest")[1] == f"{max(aurocs.values()):.4f}"
+    worst = min(aurocs, key=aurocs.get)
+    following = page.rows[page.rows.index(page.row("images of the lowest")) + 1]
+    assert following[:2] == [records.paths[worst], f"{aurocs[worst]:.4f}"]
+    assert "1,800 pixels are in the file" in page.text
+
+
+def test_pixels_of_one_image_are_not_compared(make_records):
+    page = Page(ood_page(make_records("pixels", num_images=1), "t", resamples=2))
+    assert "Fewer than two images have OOD and ID pixels" in page.text
+    assert "There are no intervals" in page.text
+
+
+def test_one_score_without_notes_groups_and_pictures(make_records):
+    records = make_records("images", num_images=3)
+    records = replace(records, scores={"abet": np.zeros(3)}, labels=None, notes={})
+    page = Page(ood_page(records, "t"))
+    assert page.row("abet")[1] == "0.5000"
+    assert "There are no intervals" in page.text
+    assert "None: no OOD image scores lower than an ID image" in page.text
+    assert "Noted by the evaluation" not in page.text and "By group" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [("boxes", "the model's threshold, 1.5"), ("pixels", "best F1 of pixels, 1.2")],
+)
+def test_threshold_of_the_notes_is_named(make_records, task, words):
+    records = make_records(task)
+    assert words in Page(ood_page(records, "t", resamples=2)).text
+    text = Page(ood_page(replace(records, notes={}), "t", resamples=2)).text
+    assert "above it is unknown" not in text
+
+
+def test_names_are_text_and_never_markup(make_records):
+    records = make_records("boxes", num_images=10)
+    evil = "<script>alert('x')</script>\"><img src=x onerror=y>"
+    scores = dict(zip([evil, "b"], records.scores.values(), strict=False))
+    codes = records.strata["box size"][1]
+    records = replace(
+        records,
+        scores=scores,
+        classes=[evil] * 3,
+        paths=[evil, *records.paths[1:]],
+        notes={evil: evil},
+        strata={evil: ([evil] * 3, codes)},
+    )
+    text = ood_page(records, evil, evil, resamples=2)
+    page = Page(text)
+    assert "<script" not in text and "onerror=y>" not in text
+    assert "script" not in {tag for tag, _ in page.elements}
+    assert evil in page.text
+    assert all(source.startswith("data:image/jpeg;base64,") for source in page.attributes("src"))
+
+
+def test_page_stands_alone(records):
+    page = Page(ood_page(records, "t", resamples=2))
+    links = page.attributes("src") + page.attributes("href") + page.attributes("xlink:href")
+    assert {link.partition(":")[0] if link[0] != "#" else "#" for link in links} == {"data", "#"}
+    [policy] = [attrs["content"] for _, attrs in page.elements if "http-equiv" in attrs]
+    assert policy.startswith("default-src 'none'") and "script" not in policy
+    # Links inside the page lead somewhere, and to one place.
+    ids = page.attributes("id")
+    assert {link[1:] for link in links if link[0] == "#"} <= set(ids)
+    for attrs in (attrs for tag, attrs in page.elements if tag == "img"):
+        assert "alt" in attrs
+
+
+def test_bulk_of_the_page_is_small(make_records):
+    assert len(ood_page(make_records("boxes"), "t", resamples=2)) < 2_000_000
+
+
+def test_without_ood_there_is_no_page(make_records):
+    records = make_records("images")
+    with pytest.raises(OODDataError, match="no OOD sample"):
+        ood_page(replace(records, is_ood=np.zeros(30, dtype=bool)), "t")
+
+
+def test_templates_are_packaged():
+    project = apply_configuration(Distribution(), ROOT / "pyproject.toml")
+    folder = ROOT / "negvision" / "report"
+    packed = {
+        path for glob in project.package_data["negvision.report"] for path in folder.glob(glob)
+    }
+    assert packed == set((folder / "templates").iterdir()) and len(packed) > 1
