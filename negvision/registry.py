@@ -4,6 +4,8 @@ A config names a component as ``negvision.Name``; MMEngine then imports this mod
 in front of the dot, so no config needs ``custom_imports`` and nothing has to be imported first.
 """
 
+from importlib.util import find_spec
+
 from mmengine import registry as mmengine_registry
 from mmengine.registry import Registry
 
@@ -12,8 +14,17 @@ def _child(parent: Registry, *locations: str) -> Registry:
     return Registry(parent.name, parent=parent, scope="negvision", locations=list(locations))
 
 
+def _with_mmseg(*locations: str) -> tuple[str, ...]:
+    """``locations``, where mmseg is installed: detection and faces do without."""
+    return locations if find_spec("mmseg") else ()
+
+
 DATASETS = _child(
-    mmengine_registry.DATASETS, "negvision.detection.datasets", "negvision.face.datasets"
+    mmengine_registry.DATASETS,
+    "negvision.detection.datasets",
+    "negvision.face.datasets",
+    "negvision.classification.datasets",
+    *_with_mmseg("negvision.segmentation.datasets"),
 )
 DATA_SAMPLERS = _child(mmengine_registry.DATA_SAMPLERS, "negvision.face.datasets")
 TRANSFORMS = _child(
@@ -21,6 +32,8 @@ TRANSFORMS = _child(
     "negvision.images.loading",
     "negvision.detection.datasets",
     "negvision.face.datasets",
+    "negvision.classification.datasets",
+    *_with_mmseg("negvision.segmentation.datasets"),
 )
 MODELS = _child(
     mmengine_registry.MODELS,
@@ -30,9 +43,18 @@ MODELS = _child(
     "negvision.face.margins",
     "negvision.face.losses",
     "negvision.face.recognizer",
+    "negvision.classification.backbones",
+    "negvision.classification.classifier",
+    *_with_mmseg("negvision.segmentation.segmentors"),
 )
 TASK_UTILS = _child(mmengine_registry.TASK_UTILS, "negvision.detection.assigners")
-METRICS = _child(mmengine_registry.METRICS, "negvision.detection.metrics", "negvision.face.metrics")
+METRICS = _child(
+    mmengine_registry.METRICS,
+    "negvision.detection.metrics",
+    "negvision.face.metrics",
+    "negvision.classification.metrics",
+    *_with_mmseg("negvision.segmentation.metrics"),
+)
 OPTIM_WRAPPERS = _child(mmengine_registry.OPTIM_WRAPPERS, "negvision.engine.optim")
 HOOKS = _child(
     mmengine_registry.HOOKS,
@@ -41,4 +63,5 @@ HOOKS = _child(
     "negvision.detection.hooks",
     "negvision.detection.draw_hook",
     "negvision.face.hooks",
+    *_with_mmseg("negvision.segmentation.hooks"),
 )

@@ -5,9 +5,10 @@ import io
 import sys
 from collections.abc import Iterator
 
-# mmdet prints these while mmdet.datasets is imported, once for its data sets and once for its
-# transforms, through mmengine's print_log without a logger: there the level (DEBUG) is ignored.
-KNOWN_LINES = ("Could not import OneDL. Skipping OneDL datasets.",)
+# mmdet and mmseg print these while their datasets are imported, once for the data sets and once
+# for the transforms, through mmengine's print_log without a logger: there the level (DEBUG) is
+# ignored.
+KNOWN_LINES = ("Could not import OneDL. Skipping OneDL datasets.", "Could not import OneDL")
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ OPENMMLAB = {
     "mmengine": ("onedl-mmengine", "mmengine"),
     "mmcv": ("onedl-mmcv", "mmcv"),
     "mmdet": ("onedl-mmdetection", "mmdet"),
+    "mmseg": ("onedl-mmsegmentation", "mmsegmentation"),
 }
 
 OPENCV = (
@@ -57,7 +58,7 @@ def installed_distributions() -> dict[str, str]:
 
 
 def providers(import_name: str, installed: Mapping[str, str]) -> list[str]:
-    """Installed distributions that provide ``mmengine``, ``mmcv`` or ``mmdet``."""
+    """Installed distributions that provide one of ``OPENMMLAB``, such as ``mmdet``."""
     return [name for name in OPENMMLAB[import_name] if name in installed]
 
 
@@ -97,7 +98,7 @@ def check_versions(installed: Mapping[str, str] | None = None) -> list[Finding]:
 
 
 def check_imports(installed: Mapping[str, str] | None = None) -> list[Finding]:
-    """Import torch, torchvision, mmengine, mmcv and mmdet, as far as they are installed.
+    """Import torch, torchvision, mmengine, mmcv, mmdet and mmseg, as far as they are installed.
 
     Stops at the first that fails, since the later ones import it: at most one finding.
     """

@@ -121,6 +121,22 @@ def ensure_digits(root: str | Path | None = None, **parameters) -> Path:
     return generated.ensure_set(root, "digits", wanted.stamp(), lambda new: _write(new, wanted))
 
 
+class GeneratesDigits:
+    """Makes a dataset class one of the embedded digits; stands before it among the bases.
+
+    Args:
+        data_root: Folder of the set, generated at first use; :func:`default_root` by default.
+        digits: Parameters of :func:`ensure_digits`; the same in all datasets on one root, since
+            another choice generates the set anew.
+    """
+
+    def __init__(
+        self, *args, data_root: str | None = None, digits: dict | None = None, **kwargs
+    ) -> None:
+        root = ensure_digits(data_root, **(digits or {}))
+        super().__init__(*args, data_root=str(root), **kwargs)
+
+
 def _write(root: Path, wanted: DigitsParameters) -> None:
     for folder in ("annotations", "masks", "crops"):
         (root / folder).mkdir(parents=True)

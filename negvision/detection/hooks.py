@@ -46,6 +46,7 @@ class PredictionSheetHook(_SheetHook):
     The sheet is written after each validation and test, over the one before; its path is shown
     once, at the end of training or test. The images are spread evenly over the dataset, the same
     ones each time. Ground truth comes from the annotations, at the size of the original image.
+    Where the model has an OOD threshold, detections above it are dashed and called unknown.
 
     Args:
         num_images: Images on the sheet.
@@ -104,17 +105,19 @@ class PredictionSheetHook(_SheetHook):
         chosen = [
             dataset.get_data_info(index) for index in evenly_spaced(len(dataset), self.num_images)
         ]
-        self._truth = {info["img_id"]: info for info in chosen}
+        # By path: in data sets that were concatenated two images may share an id.
+        self._truth = {info["img_path"]: info for info in chosen}
 
     def _keep(self, samples) -> None:
         for sample in samples:
-            if sample.img_id in self._truth:
+            if sample.img_path in self._truth:
                 found = sample.pred_instances
                 found = found[found.scores >= self.score_thr]
-                self._seen[sample.img_id] = (
+                self._seen[sample.img_path] = (
                     found.bboxes.cpu().numpy(),
                     found.labels.cpu().numpy(),
                     found.scores.cpu().numpy(),
+                    found.is_ood.cpu().numpy() if "is_ood" in found else None,
                 )
 
     def _write(self, runner, dataset) -> None:
@@ -122,29 +125,28 @@ class PredictionSheetHook(_SheetHook):
         ranks = all_gather_object(self._seen)
         if not is_main_process():
             return
-        seen = {image_id: found for rank in ranks for image_id, found in rank.items()}
+        seen = {path: found for rank in ranks for path, found in rank.items()}
         classes = dataset.metainfo.get("classes", ())
-        pictures, captions, has_ignored = [], [], False
-        for image_id, info in self._truth.items():
-            if image_id not in seen:
+        pictures, captions, has_ignored, has_unknown = [], [], False, False
+        for path, info in self._truth.items():
+            if path not in seen:
                 continue
-            boxes, labels, scores = seen[image_id]
+            boxes, labels, scores, unknown = seen[path]
+            has_unknown |= unknown is not None
             instances = info.get("instances", [])
             truth = [item["bbox"] for item in instances if not item.get("ignore_flag")]
             ignored = [item["bbox"] for item in instances if item.get("ignore_flag")]
             has_ignored |= bool(ignored)
-            image = mmcv.imfrombytes(get(info["img_path"]), channel_order="rgb")
+            image = mmcv.imfrombytes(get(path), channel_order="rgb")
             pictures.append(
                 draw_predictions(
-                    image, boxes, labels, scores, classes, truth, ignored, self.tile_size
+                    image, boxes, labels, scores, classes, truth, ignored, self.tile_size, unknown
                 )
             )
-            captions.append(
-                f"{os.path.basename(info['img_path'])}: {len(truth)} objects, {len(boxes)} found"
-            )
+            captions.append(f"{os.path.basename(path)}: {len(truth)} objects, {len(boxes)} found")
         title = f"Detections with a score of at least {self.score_thr:g}"
         sheet = contact_sheet(
-            pictures, captions, self.columns, title, prediction_legend(has_ignored)
+            pictures, captions, self.columns, title, prediction_legend(has_ignored, has_unknown)
         )
         self._path = save_picture(Path(runner.work_dir) / "predictions.png", sheet)
 

@@ -139,6 +139,9 @@ def _id_scores(sample, min_score: float) -> Tensor:
     """Scores (n,) of one in-distribution image: of its boxes, some of its pixels, or its own."""
     if "pred_instances" in sample:
         found = sample.pred_instances
+        if not len(found):
+            # Without a proposal in the batch mmdet asks no head, so there are no scores either.
+            return torch.zeros(0)
         return found.ood_score[found.scores >= min_score].float().cpu()
     if "ood_map" in sample:
         scores = sample.ood_map.data.flatten()

@@ -10,7 +10,14 @@ from mmengine.config import Config
 from negvision.errors import MissingDataError
 
 # Written at first use by the dataset itself.
-_GENERATED = {"DigitsDataset", "GlyphListDataset", "GlyphPairDataset"}
+_GENERATED = {
+    "DigitsCropDataset",
+    "DigitsDataset",
+    "DigitsSegDataset",
+    "OODDigitsDataset",
+    "GlyphListDataset",
+    "GlyphPairDataset",
+}
 
 
 def check_data(cfg: Config, splits: tuple[str, ...]) -> None:

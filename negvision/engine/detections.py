@@ -13,6 +13,7 @@ class DetectionsWriter(Hook):
     The file is a list of ``{"image_id", "category_id", "bbox", "score"}``, ``bbox`` being
     ``[left, top, width, height]`` in pixels of the original image, as pycocotools' ``loadRes``
     reads it. Category ids are the dataset's own where it has them (``cat_ids``), else the labels.
+    Boxes with an OOD score have ``ood_score``, and with a threshold ``is_ood``, as well.
 
     Args:
         path: The file; folders above it are made.
@@ -29,10 +30,16 @@ class DetectionsWriter(Hook):
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         dataset = runner.test_dataloader.dataset
-        cat_ids = getattr(dataset, "cat_ids", None)
+        # Of several sets that were concatenated the first is the in-distribution one.
+        cat_ids = getattr(getattr(dataset, "datasets", [dataset])[0], "cat_ids", None)
         for sample in outputs:
             predicted = sample.pred_instances
             boxes = predicted.bboxes.tolist()
+            extras = {
+                name: predicted[name].tolist()
+                for name in ("ood_score", "is_ood")
+                if name in predicted
+            }
             entries = zip(boxes, predicted.scores.tolist(), predicted.labels.tolist(), strict=True)
             self._images.append(
                 [
@@ -41,8 +48,9 @@ class DetectionsWriter(Hook):
                         "category_id": cat_ids[label] if cat_ids else label,
                         "bbox": [left, top, right - left, bottom - top],
                         "score": score,
+                        **{name: values[row] for name, values in extras.items()},
                     }
-                    for (left, top, right, bottom), score, label in entries
+                    for row, ((left, top, right, bottom), score, label) in enumerate(entries)
                 ]
             )
 

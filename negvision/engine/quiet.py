@@ -32,6 +32,8 @@ _IDLE_WARNINGS = [
     (r".*lr_scheduler\.step\(\).*", UserWarning),
     # mmdet's own ATSS head uses a property that mmdet has deprecated.
     (r".*`num_anchors` is deprecated.*", UserWarning),
+    # mmseg's losses say what their default is whenever it is used.
+    (r".*avg_non_ignore.*", UserWarning),
     # mmengine calls the old names of torch.cuda.amp and autocast.
     (r".*torch\.(cuda|cpu)\.amp\..* is deprecated.*", FutureWarning),
     # A machine without a GPU is told so by the header.

@@ -13,6 +13,7 @@ from negvision.ood import OODThreshold
 
 MODEL = """
 _base_ = "{base}"
+custom_hooks = [dict(type="negvision.PredictionSheetHook", score_thr=0.0)]
 model = dict(
     _delete_=True,
     type="FasterRCNN",
@@ -146,12 +147,21 @@ def record_flags(monkeypatch):
 def test_another_threshold_from_the_command_line(trained, tmp_path, monkeypatch):
     config, checkpoint = trained
     seen = record_flags(monkeypatch)
-    common = [config, checkpoint, "--work-dir", tmp_path / "w", "--ood-threshold"]
-    assert run(evaluate, *common, "-1000.5") == 0
-    assert np.concatenate(seen).all()
-    seen.clear()
-    assert run(evaluate, *common, "1e9") == 0
-    assert not np.concatenate(seen).any()
+    pictures = {}
+    for threshold, expected in (("-1000.5", True), ("1e9", False)):
+        argv = [config, checkpoint, "--work-dir", tmp_path / "w", "--ood-threshold", threshold]
+        argv += ["--out", tmp_path / "found.json", "--show-dir", tmp_path / threshold]
+        assert run(evaluate, *argv) == 0
+        flags = np.concatenate(seen)
+        assert (flags == expected).all()
+        found = json.loads((tmp_path / "found.json").read_text())
+        assert len(found) == len(flags)
+        assert all(box["is_ood"] is expected and "ood_score" in box for box in found)
+        sheet = (tmp_path / "w" / "predictions.png").read_bytes()
+        pictures[expected] = [sheet, (tmp_path / threshold / "0.png").read_bytes()]
+        seen.clear()
+    # Unknown boxes are drawn otherwise, on the sheet and on single pictures.
+    assert all(one != other for one, other in zip(*pictures.values(), strict=True))
 
 
 def test_statistics_of_shapings_travel_too(config_of, tmp_path, capsys):

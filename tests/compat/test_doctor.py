@@ -34,8 +34,9 @@ def test_a_sound_machine(sound, capsys):
     code, out = run(capsys)
     assert code == 0
     assert out.endswith("No problems found.\n")
-    for label in ("Python", "torch", "torchvision", "mmengine", "mmcv", "mmdet", "pycocotools",
-                  "faster-coco-eval", "opencv", "negvision.ops", "mmcv._ext", "nvcc"):  # fmt: skip
+    for label in ("Python", "torch", "torchvision", "mmengine", "mmcv", "mmdet", "mmseg",
+                  "pycocotools", "faster-coco-eval", "opencv", "negvision.ops", "mmcv._ext",
+                  "nvcc"):  # fmt: skip
         assert any(line.startswith(f"  {label} ") for line in out.splitlines()), label
     assert "NVIDIA H200, 140 GiB, sm_90" in out
     assert "580.65.06" in out

@@ -18,6 +18,7 @@ SOUND = {
     "onedl-mmengine": "0.10.12",
     "onedl-mmcv": "2.3.6",
     "onedl-mmdetection": "3.5.1",
+    "onedl-mmsegmentation": "1.4.2",
     "opencv-python-headless": "4.12.0.88",
     "opencv-python": "4.12.0.88",
     "pycocotools": "2.0.11",
@@ -28,6 +29,7 @@ UPSTREAM = {
     "mmengine": "0.10.8",
     "mmcv": "2.1.0",
     "mmdet": "3.3.0",
+    "mmsegmentation": "1.2.2",
 }
 
 
@@ -64,6 +66,12 @@ def test_sound_installations_have_no_findings(installed):
             "pip uninstall -y mmdet onedl-mmdetection",
         ),
         (
+            {**SOUND, "mmsegmentation": "1.2.2"},
+            "onedl-mmsegmentation 1.4.2 and mmsegmentation 1.2.2 are both installed: they write "
+            "the same files (mmseg/)",
+            "pip uninstall -y mmsegmentation onedl-mmsegmentation",
+        ),
+        (
             {**SOUND, "mmengine": "0.10.7"},
             "onedl-mmengine 0.10.12 and mmengine 0.10.7 are both installed",
             "pip uninstall -y mmengine onedl-mmengine",
@@ -74,6 +82,11 @@ def test_sound_installations_have_no_findings(installed):
             "pip install onedl-mmengine",
         ),
         (without("onedl-mmdetection"), "mmdet is not installed", "pip install onedl-mmdetection"),
+        (
+            without("onedl-mmsegmentation"),
+            "mmseg is not installed",
+            "pip install onedl-mmsegmentation",
+        ),
         (
             {**SOUND, "torch": "2.9.1", "torchvision": "0.24.1"},
             "torch 2.9.1 is too old: negvision needs torch >= 2.10",
@@ -140,6 +153,7 @@ def test_the_stack_imports():
         ("torch", OSError("libcudart.so.13: cannot open"), "torch==2.11.0 torchvision==0.26.0"),
         ("mmcv", ImportError("libGL.so.1"), "--no-deps onedl-mmcv"),
         ("mmdet", AssertionError("MMCV==2.2.0 is used but incompatible"), "onedl-mmdetection"),
+        ("mmseg", AssertionError("MMCV==2.3.6 is used but incompatible"), "onedl-mmsegmentation"),
     ],
 )
 def test_the_first_import_that_fails_is_the_finding(monkeypatch, module, error, remedy):

@@ -18,7 +18,15 @@ NAMES = sorted(
     if "_base_" not in path.relative_to(CONFIGS).parts
 )
 FACES = [name for name in NAMES if "unpg" in name]
-DETECTORS = [name for name in NAMES if name not in FACES]
+# Beside these, test_segmentation_configs.py.
+SEGMENTORS = [
+    name
+    for name in NAMES
+    if any(
+        word in name for word in ("deeplabv3plus", "fcn_", "pspnet", "upernet", "camvid", "pixels")
+    )
+]
+DETECTORS = [name for name in NAMES if name not in FACES + SEGMENTORS]
 SLIM = [name for name in DETECTORS if "bccd" in name or "coco128" in name or "digits" in name]
 
 
@@ -27,6 +35,12 @@ def build(model):
     model = copy.deepcopy(model)  # building takes keys out of it
     with DefaultScope.overwrite_default_scope("mmdet"):
         return MODELS.build(model)
+
+
+def datasets_of(cfg, split):
+    """The data set of a split, or those that it concatenates."""
+    dataset = cfg[f"{split}_dataloader"].dataset
+    return dataset.get("datasets", [dataset])
 
 
 def test_the_configs_are_found():
@@ -50,9 +64,29 @@ def test_detector_builds(name):
         model = build(cfg.model)
     # The channels fit from the backbone to the head, and each level has its anchors or points.
     with torch.device("meta"):
-        outs = model.bbox_head(model.neck(model.backbone(torch.empty(1, 3, 128, 128))))
-    strides = [pair[0] for pair in model.bbox_head.prior_generator.strides]
+        levels = model.neck(model.backbone(torch.empty(1, 3, 128, 128)))
+    # Heads on the CPU: some switch autocast off, which knows no meta device.
+    levels = [torch.empty_like(level, device="cpu") for level in levels]
+    head = model.rpn_head if hasattr(model, "roi_head") else model.bbox_head
+    outs = head.to_empty(device="cpu")(levels)
+    strides = [pair[0] for pair in head.prior_generator.strides]
     assert [128 // level.shape[-1] for level in outs[0]] == strides
+    if hasattr(model, "roi_head"):
+        check_box_heads(model.roi_head, levels, strides)
+
+
+def check_box_heads(roi_head, levels, strides):
+    """Each box head takes the features that its extractor cuts out of the levels of the neck."""
+    extractors, heads = roi_head.bbox_roi_extractor, roi_head.bbox_head
+    if not isinstance(heads, torch.nn.ModuleList):
+        extractors, heads = [extractors], [heads]
+    for extractor, head in zip(extractors, heads, strict=True):
+        assert extractor.featmap_strides == strides[: extractor.num_inputs]
+        assert extractor.out_channels == levels[0].shape[1]
+        features = torch.empty(2, extractor.out_channels, *head.roi_feat_size)
+        scores, deltas = head.to_empty(device="cpu")(features)
+        assert scores.shape[1] >= head.num_classes + 1
+        assert deltas.shape == (2, 4 * (1 if head.reg_class_agnostic else head.num_classes))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -69,12 +103,13 @@ def test_data_is_found_through_the_environment(name, monkeypatch, tmp_path):
     monkeypatch.setenv("NEGVISION_DATA", str(tmp_path))
     cfg = load_config(CONFIGS / name)
     for split in ("train", "val", "test"):
-        root = cfg[f"{split}_dataloader"].dataset.data_root
-        assert root.startswith(f"{tmp_path}/"), root
+        for dataset in datasets_of(cfg, split):
+            assert dataset.data_root.startswith(f"{tmp_path}/"), dataset.data_root
     if "ann_file" in cfg.val_evaluator:
-        assert cfg.val_evaluator.ann_file.startswith(cfg.val_dataloader.dataset.data_root)
+        assert cfg.val_evaluator.ann_file.startswith(datasets_of(cfg, "val")[0].data_root)
     monkeypatch.delenv("NEGVISION_DATA")
-    assert load_config(CONFIGS / name).train_dataloader.dataset.data_root.startswith("data/")
+    (dataset,) = datasets_of(load_config(CONFIGS / name), "train")
+    assert dataset.data_root.startswith("data/")
 
 
 @pytest.mark.parametrize("name", SLIM)

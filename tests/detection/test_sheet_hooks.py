@@ -161,7 +161,8 @@ hook.before_val_epoch(runner)
 for i in ([0, 2, 4], [1, 3, 0])[rank]:
     found = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long(),
                          scores=torch.zeros(0))
-    hook.after_val_iter(runner, 0, None, [Namespace(img_id=7 * i, pred_instances=found)])
+    sample = Namespace(img_path=f"{folder}/{i}.png", pred_instances=found)
+    hook.after_val_iter(runner, 0, None, [sample])
 hook.after_val_epoch(runner)
 assert len(shown) == (rank == 0), shown
 dist.destroy_process_group()

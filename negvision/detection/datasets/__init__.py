@@ -1,11 +1,11 @@
 """Detection data sets.
 
-Importing this package registers ``negvision.CocoDataset``, ``negvision.OODCocoDataset`` and
-``negvision.DigitsDataset``.
+Importing this package registers ``negvision.CocoDataset``, ``negvision.OODCocoDataset``,
+``negvision.DigitsDataset`` and ``negvision.OODDigitsDataset``.
 """
 
 from negvision.detection.datasets.coco import CocoDataset
-from negvision.detection.datasets.digits import DigitsDataset
+from negvision.detection.datasets.digits import DigitsDataset, OODDigitsDataset
 from negvision.detection.datasets.ood import OODCocoDataset
 
-__all__ = ["CocoDataset", "DigitsDataset", "OODCocoDataset"]
+__all__ = ["CocoDataset", "DigitsDataset", "OODCocoDataset", "OODDigitsDataset"]

@@ -1,18 +1,17 @@
 """The embedded digits set as a dataset of a config."""
 
-from negvision.data.digits import default_root, ensure_digits
+from negvision.data.digits import GeneratesDigits
 from negvision.detection.datasets.coco import CocoDataset
+from negvision.detection.datasets.ood import OODCocoDataset
 from negvision.registry import DATASETS
 
 
 @DATASETS.register_module()
-class DigitsDataset(CocoDataset):
+class DigitsDataset(GeneratesDigits, CocoDataset):
     """:class:`CocoDataset` on the embedded digits, which are generated at first use.
 
     Args:
-        data_root: folder of the set; :func:`negvision.data.digits.default_root` by default.
-        digits: parameters of :func:`negvision.data.digits.ensure_digits`; the same in all
-            datasets on one root, since another choice generates the set anew.
+        data_root, digits: As of :class:`negvision.data.digits.GeneratesDigits`.
 
     Example:
         >>> dataset = DigitsDataset(
@@ -21,8 +20,18 @@ class DigitsDataset(CocoDataset):
         3200
     """
 
-    def __init__(
-        self, *args, data_root: str | None = None, digits: dict | None = None, **kwargs
-    ) -> None:
-        root = ensure_digits(data_root or default_root(), **(digits or {}))
-        super().__init__(*args, data_root=str(root), **kwargs)
+
+@DATASETS.register_module()
+class OODDigitsDataset(GeneratesDigits, OODCocoDataset):
+    """:class:`OODCocoDataset` on pictures of the embedded digits that show held-out ones alone.
+
+    Args:
+        data_root, digits: As of :class:`negvision.data.digits.GeneratesDigits`.
+
+    Example:
+        >>> dataset = OODDigitsDataset(
+        ...     ann_file="annotations/instances_test_ood.json", data_prefix=dict(img="test_ood/"),
+        ...     metainfo=dict(classes=("zero", "one")))
+        >>> len(dataset)
+        100
+    """

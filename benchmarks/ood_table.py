@@ -1,0 +1,111 @@
+"""Trainings of AbeT beside plain networks of the same budget on real data, and their OOD figures.
+
+``cards``: Faster R-CNN on playing cards, queen and ten held out. ``camvid``: DeepLabV3+ on street
+scenes, pedestrian and bicyclist held out. Trains each config once a seed, writes
+``benchmarks/results/ood_<set>.json`` and prints a table: all scores of each network's own output,
+with intervals by bootstrap over images. A run whose figures stand in the work dir already is not
+repeated::
+
+    NEGVISION_DATA=... python benchmarks/ood_table.py cards --seeds 0 1 2
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness import write_results
+from training_runs import last_evaluation, parser_for, run_all
+
+from negvision.ood.evaluation import evaluate_records
+from negvision.ood.metrics import FIGURES
+from negvision.ood.records import OODRecords
+
+SETS = {
+    "cards": {
+        "Faster R-CNN": "configs/abet/cards_faster_rcnn.py",
+        "Faster R-CNN, AbeT": "configs/abet/cards_abet.py",
+    },
+    "camvid": {
+        "DeepLabV3+": "configs/abet/camvid_deeplabv3plus.py",
+        "DeepLabV3+, AbeT": "configs/abet/camvid_abet.py",
+    },
+    "cifar": {
+        "ResNet-20, AbeT": "configs/abet/cifar10_abet.py",
+        "ResNet-20": "configs/abet/cifar10_plain.py",
+        "ResNet-20, AbeT, inner products": "configs/abet/cifar10_abet_inner.py",
+    },
+}
+HEADS = ("AUROC", "AP out", "AP in", "FPR95 ood+", "FPR95 id+")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what is missing, then write and print the figures."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] not in SETS:
+        print(f"{__doc__}\nname a set: {', '.join(SETS)}", file=sys.stderr)
+        return 2
+    name = argv[0]
+    args = parser_for(f"ood_{name}", __doc__).parse_args(argv[1:])
+    # Where a test set is too large for each evaluation, the last checkpoint is tested on all of it.
+    test = name == "cifar"
+    read = functools.partial(read_figures, "test" if test else "train")
+    runs = run_all(SETS[name], args, read, format_run, test=test)
+    path = write_results(
+        f"ood_{name}",
+        {"configs": SETS[name], "cfg_options": args.cfg_options, "runs": runs},
+        path=args.out,
+    )
+    print(f"\n{table(runs)}\n\nwritten to {path}")
+    return 0
+
+
+def read_figures(command: str, work: Path) -> dict[str, dict]:
+    """Figures of the last evaluation by train or test, and the intervals of each score."""
+    pattern = "vis_data/scalars.json" if command == "train" else "[0-9]*.json"
+    found = last_evaluation(work / command, pattern, "ood/auroc")
+    files = sorted((work / command).rglob("ood_scores.npz"), key=lambda path: path.stat().st_mtime)
+    evaluation = evaluate_records(OODRecords.load(files[-1]))
+    return {
+        "figures": {
+            key.removeprefix("ood/"): value
+            for key, value in found.items()
+            if key.startswith("ood/") and isinstance(value, int | float)
+        },
+        "own_score": next(iter(evaluation.by_score)),
+        "intervals": {score: dict(m.intervals) for score, m in evaluation.by_score.items()},
+    }
+
+
+def format_run(run: dict) -> str:
+    """One line about a run."""
+    figures = run["figures"]
+    return (
+        f"{run['own_score']}: "
+        + ", ".join(
+            f"{head} {100 * figures[key]:.1f}" for head, key in zip(HEADS, FIGURES, strict=True)
+        )
+        + f" ({run['train_seconds']:.0f} s)"
+    )
+
+
+def table(runs: dict[str, Sequence[dict]]) -> str:
+    """A row a network and score: percent, the mean of the seeds and the interval of the first."""
+    lines = [f"| network | score | {' | '.join(HEADS)} |", "| --- | --- |" + " --- |" * len(HEADS)]
+    for network, seeds in runs.items():
+        for score in seeds[0]["intervals"]:
+            prefix = "" if score == seeds[0]["own_score"] else f"{score}/"
+            cells = []
+            for key in FIGURES:
+                mean = 100 * statistics.mean(run["figures"][prefix + key] for run in seeds)
+                low, high = (100 * end for end in seeds[0]["intervals"][score][key])
+                cells.append(f"{mean:.1f} ({low:.0f} to {high:.0f})")
+            lines.append(f"| {network} | {score} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,4 @@
+# AbeT's ablation: inner products in the place of cosines.
+_base_ = "./cifar10_abet.py"
+
+model = dict(logits="inner")

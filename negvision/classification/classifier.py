@@ -1,0 +1,214 @@
+"""Classifiers of images that say how far out of distribution each is."""
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from negvision.classification.structures import ImageDataSample
+from negvision.errors import DatasetError
+from negvision.ood import AbeTLogits, AbeTOutput, ood_score
+from negvision.ood.scores import check_score_name
+from negvision.registry import MODELS
+
+# Mean and deviation of ImageNet's pixels, which pretrained backbones expect.
+_PREPROCESSOR = {
+    "type": "mmengine.ImgDataPreprocessor",
+    "mean": [123.675, 116.28, 103.53],
+    "std": [58.395, 57.12, 57.375],
+    "bgr_to_rgb": True,
+}
+
+
+class ScoredClassifier(BaseModel):
+    """Backbone, mean over the last feature map, logits, and a score of every image.
+
+    Subclasses implement :meth:`classify`. Arguments are those of :class:`OODClassifier`.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        num_classes: int,
+        score: str,
+        data_preprocessor: dict | None,
+        init_cfg: dict | None,
+    ) -> None:
+        super().__init__(data_preprocessor or _PREPROCESSOR, init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.num_classes = num_classes
+        self.score = check_score_name(score)
+        self.ood_threshold: float | None = None
+
+    def classify(self, features: Tensor) -> AbeTOutput:
+        """Logits and, if any, temperatures of features (N, D)."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        inputs: Tensor,
+        data_samples: list[ImageDataSample] | None = None,
+        mode: str = "tensor",
+    ) -> dict[str, Tensor] | list[ImageDataSample] | AbeTOutput:
+        """Train, predict or classify.
+
+        Args:
+            inputs: Shape (N, 3, H, W), preprocessed.
+            data_samples: One an image; needed but for ``mode="tensor"``.
+            mode: ``"loss"``: ``{"loss": scalar, "accuracy": scalar}``, the second in percent.
+                ``"predict"``: the samples with the fields of
+                :class:`negvision.classification.structures.ImageDataSample`. ``"tensor"``: logits
+                (N, C) and temperatures (N,) or None.
+
+        Raises:
+            ValueError: Another mode, or no samples where needed.
+            DatasetError: A label to train on is not one of the classes.
+        """
+        if mode not in ("loss", "predict", "tensor"):
+            raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
+        if mode != "tensor" and data_samples is None:
+            raise ValueError(f"mode {mode!r} needs data_samples")
+        output = self.classify(_pooled(self.backbone(inputs)))
+        if mode == "tensor":
+            return output
+        if mode == "predict":
+            return self._predict(output, data_samples)
+        labels = torch.stack([sample.label for sample in data_samples]).to(inputs.device)
+        self._check(labels)
+        with torch.no_grad():
+            accuracy = (output.logits.argmax(1) == labels).float().mean() * 100
+        loss = nn.functional.cross_entropy(output.logits.float(), labels)
+        return {"loss": loss, "accuracy": accuracy}
+
+    def _check(self, labels: Tensor) -> None:
+        wrong = (labels < 0) | (labels >= self.num_classes)
+        if wrong.any():
+            raise DatasetError(
+                f"{int(wrong.sum())} of {len(labels)} images of a training batch have no label of "
+                f"the {self.num_classes} classes (0 to {self.num_classes - 1}): "
+                f"{sorted(set(labels[wrong].tolist()))}. num_classes of the model must be that of "
+                "the data, and OOD images (label -1) are for evaluation only"
+            )
+
+    def _predict(
+        self, output: AbeTOutput, data_samples: list[ImageDataSample]
+    ) -> list[ImageDataSample]:
+        logits, temperature = output
+        logits = logits.float()
+        scores = ood_score(self.score, logits, temperature)
+        pred_scores, pred_labels = logits.softmax(1).max(1)
+        fields = {
+            "logits": logits,
+            "pred_label": pred_labels,
+            "pred_score": pred_scores,
+            "ood_score": scores,
+        }
+        if temperature is not None:
+            fields["temperature"] = temperature
+        if self.ood_threshold is not None:
+            fields["pred_is_ood"] = scores > self.ood_threshold
+        rows = {name: values.cpu() for name, values in fields.items()}
+        for index, sample in enumerate(data_samples):
+            sample.set_data({name: values[index] for name, values in rows.items()})
+            sample.set_metainfo({"ood_score_name": self.score})
+        return data_samples
+
+
+@MODELS.register_module()
+class AbeTClassifier(ScoredClassifier):
+    """A classifier with AbeT's head: cosine logits over a learned temperature.
+
+    Trained with plain cross-entropy on in-distribution images alone. On an easy task the method
+    is known to fail: once hardly a training image is misclassified, nothing teaches the
+    temperature, and OOD AUROC may fall from 95 % to 8 % within epochs (MNIST against Textures).
+    Look at the AUROC of every epoch (:class:`negvision.OODImageMetric
+    <negvision.classification.metrics.OODImageMetric>`); it need not rise with the accuracy.
+
+    Source: LeVine et al., arXiv 2401.12129, section 3.
+
+    Args:
+        backbone: Any backbone of MMEngine's registries, e.g. ``negvision.ResNetCIFAR`` or
+            ``mmdet.ResNet``. Of several feature maps the last is used, averaged over its pixels;
+            a vector (N, D) is taken as it is.
+        num_classes: C, of in-distribution classes.
+        in_features: D, channels of that feature.
+        logits: "cosine", or "inner" for inner products, an ablation.
+        temperature: False for T = 1 throughout, another ablation.
+        shaping: ``dict(type="react" | "ash" | "dice", ...)``; see :mod:`negvision.ood.shaping`.
+        score: Of ``ood_score``, one of :data:`negvision.ood.SCORE_NAMES`. "energy" puts the
+            leading T back that AbeT leaves out, on the same trained network.
+        data_preprocessor: Default: MMEngine's ``ImgDataPreprocessor`` with ImageNet's mean and
+            deviation and BGR to RGB.
+        init_cfg: As in MMEngine.
+
+    Example:
+        >>> model = AbeTClassifier(
+        ...     dict(type="negvision.ResNetCIFAR", depth=20), num_classes=10, in_features=64).eval()
+        >>> logits, temperature = model(torch.zeros(2, 3, 32, 32))
+        >>> logits.shape, temperature.shape
+        (torch.Size([2, 10]), torch.Size([2]))
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        num_classes: int,
+        in_features: int,
+        logits: str = "cosine",
+        temperature: bool = True,
+        shaping: dict | None = None,
+        score: str = "abet",
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(backbone, num_classes, score, data_preprocessor, init_cfg)
+        self.head = AbeTLogits(
+            in_features, num_classes, logits=logits, temperature=temperature, shaping=shaping
+        )
+
+    def classify(self, features: Tensor) -> AbeTOutput:
+        """See the base class."""
+        return self.head(features)
+
+
+@MODELS.register_module()
+class OODClassifier(ScoredClassifier):
+    """A plain classifier, one linear layer with bias on the feature, scored by a baseline.
+
+    Args:
+        backbone: As of :class:`AbeTClassifier`.
+        num_classes: C, of in-distribution classes.
+        in_features: D, channels of the feature.
+        score: One of :data:`negvision.ood.SCORE_NAMES`.
+        data_preprocessor, init_cfg: As of :class:`AbeTClassifier`.
+
+    Example:
+        >>> model = OODClassifier(
+        ...     dict(type="negvision.ResNetCIFAR", depth=20), num_classes=10, in_features=64).eval()
+        >>> model(torch.zeros(2, 3, 32, 32)).logits.shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        num_classes: int,
+        in_features: int,
+        score: str = "msp",
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(backbone, num_classes, score, data_preprocessor, init_cfg)
+        self.head = nn.Linear(in_features, num_classes)
+
+    def classify(self, features: Tensor) -> AbeTOutput:
+        """See the base class."""
+        return AbeTOutput(self.head(features).float(), None)
+
+
+def _pooled(features: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Tensor:
+    """The last of some feature maps, averaged over its pixels: (N, D)."""
+    feature = features[-1] if isinstance(features, tuple | list) else features
+    if feature.dim() == 2:
+        return feature
+    # In float32 also under autocast: the mean of 64 values of bfloat16 would keep three digits.
+    return (feature if feature.dtype == torch.float64 else feature.float()).mean((2, 3))

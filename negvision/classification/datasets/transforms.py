@@ -1,0 +1,116 @@
+"""Transforms of images that have a class and nothing that lies at a place."""
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from PIL import Image
+from torchvision.transforms import v2
+
+from negvision.classification.structures import ImageDataSample
+from negvision.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class RandomPadCrop(BaseTransform):
+    """Shift an image by up to ``padding`` pixels each way; what is uncovered is black.
+
+    The same as padding all sides and cropping the original size at random.
+
+    Required and changed key: ``img``. NumPy's global generator draws.
+
+    Args:
+        padding: Pixels.
+
+    Source: He et al., Deep Residual Learning for Image Recognition (CVPR 2016), section 4.2.
+    """
+
+    def __init__(self, padding: int = 4) -> None:
+        if padding < 1:
+            raise ValueError(f"padding is {padding}; it must be 1 or more")
+        self.padding = padding
+
+    def transform(self, results: dict) -> dict:
+        """Shift ``results["img"]``, (H, W, C)."""
+        image, side = results["img"], self.padding
+        height, width = image.shape[:2]
+        padded = np.zeros((height + 2 * side, width + 2 * side, image.shape[2]), image.dtype)
+        padded[side : side + height, side : side + width] = image
+        # MMEngine seeds NumPy's global generator.
+        top, left = np.random.randint(0, 2 * side + 1, 2)  # noqa: NPY002
+        results["img"] = padded[top : top + height, left : left + width]
+        return results
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(padding={self.padding})"
+
+
+@TRANSFORMS.register_module()
+class TrivialAugment(BaseTransform):
+    """One random operation of random strength on each image, torchvision's TrivialAugmentWide.
+
+    Required and changed key: ``img`` (H, W, 3), uint8, BGR. Torch's global generator draws.
+
+    Source: Müller and Hutter, TrivialAugment (ICCV 2021), section 3.
+    """
+
+    def __init__(self) -> None:
+        self._augment = v2.TrivialAugmentWide()
+
+    def transform(self, results: dict) -> dict:
+        """Change ``results["img"]``."""
+        # Saturation and contrast weigh the channels, so their order matters.
+        image = Image.fromarray(np.ascontiguousarray(results["img"][..., ::-1]))
+        results["img"] = np.asarray(self._augment(image))[..., ::-1]
+        return results
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+@TRANSFORMS.register_module()
+class PackImageInputs(BaseTransform):
+    """Make ``results`` what a classifier takes.
+
+    Required keys: ``img`` (H, W, 3), uint8, BGR; ``label`` is -1 where it is missing.
+
+    Args:
+        meta_keys: Of ``results``; those present become metainfo of the data sample.
+
+    Example:
+        >>> packed = PackImageInputs()({"img": np.zeros((32, 32, 3), np.uint8), "label": 3})
+        >>> packed["inputs"].shape, packed["data_samples"].label
+        (torch.Size([3, 32, 32]), tensor(3))
+    """
+
+    def __init__(
+        self,
+        meta_keys: tuple[str, ...] = ("sample_idx", "img_path", "ori_shape", "is_ood", "source"),
+    ) -> None:
+        self.meta_keys = meta_keys
+
+    def transform(self, results: dict) -> dict:
+        """Pack one sample.
+
+        Returns:
+            ``inputs``, a uint8 tensor of shape (3, H, W), and ``data_samples``, a
+            :class:`negvision.classification.structures.ImageDataSample`.
+
+        Raises:
+            ValueError: The image is not uint8 with three channels; normalising it is for the
+                model's data preprocessor.
+        """
+        image = results["img"]
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(
+                f"the image has shape {image.shape} and type {image.dtype}; pipelines of images "
+                "keep (H, W, 3) and uint8, and the model's data_preprocessor normalises"
+            )
+        label = torch.tensor(int(results.get("label", -1)), dtype=torch.int64)
+        metainfo = {key: results[key] for key in self.meta_keys if key in results}
+        return {
+            "inputs": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "data_samples": ImageDataSample(label=label, metainfo=metainfo),
+        }
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(meta_keys={self.meta_keys})"

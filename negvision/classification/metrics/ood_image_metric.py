@@ -1,0 +1,157 @@
+"""OOD figures of images, over all OOD sets together and of each by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import print_log
+
+from negvision.errors import ConfigError
+from negvision.evaluation.ood_metric import OODMetric
+from negvision.ood import OODMetrics, ood_metrics, ood_score
+from negvision.ood.records import OODRecords
+from negvision.registry import METRICS
+
+
+@METRICS.register_module()
+class OODImageMetric(OODMetric):
+    """Evaluates the OOD scores of a classifier, and its accuracy on the ID images beside them.
+
+    Each OOD set, which the samples name by their ``source``, is evaluated against all ID images;
+    the first figures are those of all OOD sets together. Images are told by path and source, so
+    the order in which they come, the number of processes and images that come twice change
+    nothing.
+
+    Args:
+        **kwargs: Of :class:`negvision.evaluation.ood_metric.OODMetric`.
+
+    Returned keys: those of :class:`negvision.evaluation.ood_metric.OODMetric`; ``accuracy`` of
+    the ID images in [0, 1]; ``<source>/auroc`` and the other figures of the own score for each OOD
+    set, and ``<source>/<score>/auroc`` and so on of the others.
+
+    Raises:
+        OODDataError: There is no OOD or no ID image, or a score is not finite.
+
+    Example::
+
+        val_evaluator = dict(type="negvision.OODImageMetric")
+    """
+
+    def process(self, data_batch: Any, data_samples: Sequence[Mapping]) -> None:
+        """Keep the scores of a batch.
+
+        Args:
+            data_batch: Not used.
+            data_samples: ``logits`` (C,), ``ood_score``, ``ood_score_name``, ``pred_label``,
+                ``label`` and ``img_path`` each, perhaps ``temperature``, ``is_ood`` and ``source``.
+
+        Raises:
+            ConfigError: The predictions have no OOD score, or the pipeline leaves paths out.
+        """
+        if not data_samples:
+            return
+        absent = {"logits", "ood_score", "img_path"} - set(data_samples[0])
+        if absent:
+            raise ConfigError(
+                f"{type(self).__name__}: the predictions have no {' and no '.join(sorted(absent))}"
+                f", only {sorted(data_samples[0])}. Use a model such as negvision.AbeTClassifier "
+                "and negvision.PackImageInputs at the end of the pipeline"
+            )
+        logits = torch.stack([sample["logits"] for sample in data_samples])
+        temperature = None
+        if "temperature" in data_samples[0]:
+            temperature = torch.stack([sample["temperature"] for sample in data_samples])
+        own = data_samples[0]["ood_score_name"]
+        scores = {own: torch.stack([sample["ood_score"] for sample in data_samples])}
+        for name in self.scores:
+            scores.setdefault(name, ood_score(name, logits, temperature))
+        columns = {name: values.tolist() for name, values in scores.items()}
+        for row, sample in enumerate(data_samples):
+            kept = {
+                "path": str(sample["img_path"]),
+                "source": str(sample.get("source", "")),
+                "is_ood": bool(sample.get("is_ood", False)),
+                "label": int(sample.get("label", -1)),
+                "pred_label": int(sample["pred_label"]),
+                "scores": {name: values[row] for name, values in columns.items()},
+            }
+            self.results.append(((kept["path"], kept["source"], kept["is_ood"]), kept))
+
+    def records(self, results: Sequence[Mapping]) -> OODRecords:
+        """See the base class; the strata are the predicted classes."""
+        predicted = np.array([kept["pred_label"] for kept in results], dtype=np.int64)
+        classes = self._classes(predicted)
+        right = [kept["pred_label"] == kept["label"] for kept in results if kept["label"] >= 0]
+        return OODRecords(
+            task="images",
+            scores={name: _column(results, name) for name in results[0]["scores"]}
+            if results
+            else {},
+            is_ood=np.array([kept["is_ood"] for kept in results], dtype=bool),
+            image=np.arange(len(results)),
+            paths=[kept["path"] for kept in results],
+            classes=classes,
+            labels=predicted,
+            strata={"predicted class": (classes, predicted)},
+            notes={"accuracy": float(np.mean(right))} if right else {},
+        )
+
+    def compute_metrics(self, results: list[tuple[Any, Any]]) -> dict[str, float]:
+        """Evaluate what all ranks collected; see the class for the keys."""
+        figures = super().compute_metrics(results)
+        by_source = evaluate_sources(list(dict(results).values()))
+        print_log(sources_table(by_source), logger="current")
+        for source, by_score in by_source.items():
+            for number, (name, metrics) in enumerate(by_score.items()):
+                prefix = f"{source}/{name}/" if number else f"{source}/"
+                figures |= {prefix + key: value for key, value in metrics.figures().items()}
+        return figures
+
+    def _classes(self, predicted: np.ndarray) -> list[str]:
+        names = (self.dataset_meta or {}).get("classes")
+        return list(names or map(str, range(predicted.max(initial=-1) + 1)))
+
+
+def evaluate_sources(results: Sequence[Mapping]) -> dict[str, dict[str, OODMetrics]]:
+    """Each OOD set against all ID images: source to score to figures, the own score first.
+
+    Args:
+        results: ``source``, ``is_ood`` and ``scores`` of each image.
+    """
+    sources = np.array([kept["source"] for kept in results])
+    is_ood = np.array([kept["is_ood"] for kept in results])
+    scores = {name: _column(results, name) for name in results[0]["scores"]}
+    found = {}
+    for source in dict.fromkeys(sources[is_ood].tolist()):
+        chosen = ~is_ood | (sources == source)
+        found[source] = {
+            name: ood_metrics(torch.from_numpy(values[chosen]), torch.from_numpy(is_ood[chosen]))
+            for name, values in scores.items()
+        }
+    return found
+
+
+def sources_table(by_source: Mapping[str, Mapping[str, OODMetrics]]) -> str:
+    """Lines for a console: a row an OOD set and score."""
+    names = [name for by_score in by_source.values() for name in by_score]
+    width, score_width = max(map(len, [*by_source, "OOD set"])), max(map(len, [*names, "score"]))
+    heads = ("AUROC", "AP out", "AP in", "FPR95 ood+", "FPR95 id+")
+    lines = [
+        f"\n{'OOD set':<{width}}  {'score':<{score_width}}{'OOD':>9}{'ID':>9}"
+        + "".join(f"{head:>12}" for head in heads)
+    ]
+    for source, by_score in by_source.items():
+        for name, metrics in by_score.items():
+            lines.append(
+                f"{source:<{width}}  {name:<{score_width}}{metrics.num_ood:>9,.0f}"
+                f"{metrics.num_id:>9,.0f}"
+                + "".join(f"{value:>12.4f}" for value in metrics.figures().values())
+            )
+    return "\n".join(lines)
+
+
+def _column(results: Sequence[Mapping], name: str) -> np.ndarray:
+    return np.array([kept["scores"][name] for kept in results], dtype=np.float64)

@@ -1,0 +1,165 @@
+"""Transforms that read label images: classes to train on, and what is out of distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmengine.structures import PixelData
+from mmseg.datasets.transforms import PackSegInputs as MMSegPackSegInputs
+
+from negvision.data.label_files import (
+    VOID,
+    read_label_image,
+    resolve_classes,
+    unknown_ids,
+)
+from negvision.errors import ConfigError, DatasetError
+from negvision.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class LoadSegAnnotations(BaseTransform):
+    """Load a label image and make sure that it fits its image and the list of classes.
+
+    Takes the place of mmseg's ``LoadAnnotations`` after :class:`negvision.LoadImageFromFile`, with
+    :class:`negvision.SegDataset`. A missing or damaged file, another size than the image's, and
+    ids that no class has raise :class:`negvision.errors.DatasetError`; whether that ends the run
+    or leaves the sample out is for the dataset to decide (``on_bad_sample``).
+
+    Required keys: ``seg_map_path``, ``label_map``, ``ori_shape``, ``seg_fields``.
+    Added keys: ``gt_seg_map`` ((H, W), uint8: labels, 255 for void).
+
+    Args:
+        backend_args: File backend of MMEngine; a local file by default.
+    """
+
+    def __init__(self, backend_args: dict | None = None) -> None:
+        self.backend_args = backend_args
+
+    def transform(self, results: dict) -> dict:
+        """Add the labels to ``results``; raises ``DatasetError`` where they are unusable."""
+        path, label_map = results["seg_map_path"], results["label_map"]
+        ids = read_label_image(path, results["ori_shape"], self.backend_args)
+        unknown = unknown_ids(ids, label_map)
+        if unknown:
+            raise DatasetError(
+                f"{path}: {sum(unknown.values()):,} of {ids.size:,} pixels have an id that no "
+                f"class has: {', '.join(f'{i} ({n:,} x)' for i, n in unknown.items())}. Classes "
+                f"have the ids {', '.join(map(str, label_map))}; void is {VOID}."
+            )
+        labels = np.full(256, VOID, np.uint8)
+        labels[list(label_map)] = list(label_map.values())
+        results["gt_seg_map"] = labels[ids]
+        results["seg_fields"].append("gt_seg_map")
+        return results
+
+
+@TRANSFORMS.register_module()
+class LoadOODMap(BaseTransform):
+    """Load which pixels are out of distribution, from the ids of the label image.
+
+    The map has the size of the original image wherever the transform stands in the pipeline:
+    resizing and flips pass it by, as predictions are given at that size. Void, which no figure
+    counts, is: 255, the classes of ``void``, and classes that the dataset neither trains nor are
+    listed here.
+
+    Required keys: ``seg_map_path``; ``label_map`` and ``class_ids`` where present (of
+    :class:`negvision.SegDataset`).
+    Added keys: ``gt_ood_map`` ((H, W), uint8: 0 ID, 1 OOD, 255 void).
+
+    Args:
+        ood_classes: Names of classes, or ids of the label images.
+        void: Names or ids.
+        backend_args: File backend of MMEngine; a local file by default.
+
+    Raises:
+        DatasetError: A class is unknown, both OOD and void, or one that the dataset trains; or
+            the label image is unusable.
+        ConfigError: ``ood_classes`` is empty.
+
+    Example:
+        >>> pipeline = [
+        ...     dict(type="negvision.LoadImageFromFile"),
+        ...     dict(type="negvision.LoadOODMap", ood_classes=["pedestrian", "bicyclist"]),
+        ...     dict(type="negvision.PackSegInputs")]
+    """
+
+    def __init__(
+        self,
+        ood_classes: Sequence[str | int],
+        void: Sequence[str | int] = (),
+        backend_args: dict | None = None,
+    ) -> None:
+        if not ood_classes:
+            raise ConfigError("LoadOODMap: ood_classes is empty; name what is out of distribution")
+        self.ood_classes = list(ood_classes)
+        self.void = list(void)
+        self.backend_args = backend_args
+
+    def transform(self, results: dict) -> dict:
+        """Add the map to ``results``."""
+        if results.get("reduce_zero_label"):
+            raise ConfigError(
+                "LoadOODMap goes by the ids of the label images, which reduce_zero_label shifts; "
+                "use negvision.SegDataset, which leaves them as they are"
+            )
+        table = self._table(results.get("label_map"), results.get("class_ids"))
+        ids = read_label_image(results["seg_map_path"], results.get("ori_shape"), self.backend_args)
+        results["gt_ood_map"] = table[ids]
+        return results
+
+    def _table(self, label_map: dict[int, int] | None, class_ids: dict[str, int] | None):
+        """0, 1 or 255 for each of the 256 ids."""
+        ood = resolve_classes(self.ood_classes, class_ids, "LoadOODMap: ood_classes")
+        void = resolve_classes(self.void, class_ids, "LoadOODMap: void")
+        names = {number: name for name, number in (class_ids or {}).items()}
+        trained = {number for number, label in (label_map or {}).items() if label != VOID}
+        for other, what in ((void, "void too"), (trained, "a class that is trained on")):
+            both = [repr(names.get(number, number)) for number in ood if number in other]
+            if both:
+                raise DatasetError(f"LoadOODMap: ood_classes has {', '.join(both)}, {what}")
+        table = np.full(256, VOID if label_map else 0, np.uint8)
+        table[list(trained)] = 0
+        table[[*void, VOID]] = VOID
+        table[ood] = 1
+        return table
+
+
+@TRANSFORMS.register_module()
+class PackSegInputs(MMSegPackSegInputs):
+    """mmseg's, with the OOD map of :class:`LoadOODMap` beside the labels.
+
+    Added to the data sample: ``gt_ood_map`` (PixelData of (1, H, W), uint8) where ``results`` has
+    it, and ``is_ood`` in the meta information where the dataset gives it.
+
+    Args:
+        meta_keys: What of ``results`` becomes meta information.
+    """
+
+    def __init__(
+        self,
+        meta_keys: Sequence[str] = (
+            "img_path",
+            "seg_map_path",
+            "ori_shape",
+            "img_shape",
+            "pad_shape",
+            "scale_factor",
+            "flip",
+            "flip_direction",
+            "reduce_zero_label",
+            "is_ood",
+        ),
+    ) -> None:
+        super().__init__(meta_keys)
+
+    def transform(self, results: dict) -> dict:
+        """Pack ``results``; see mmseg's."""
+        packed = super().transform(results)
+        if "gt_ood_map" in results:
+            ood_map = torch.from_numpy(results["gt_ood_map"]).unsqueeze(0)
+            packed["data_samples"].gt_ood_map = PixelData(data=ood_map)
+        return packed

@@ -1,0 +1,292 @@
+"""OOD figures of segmentation: over pixels, over objects, and of the ID classes beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+from negvision.errors import ConfigError, OODDataError
+from negvision.evaluation.collected import log_folder
+from negvision.evaluation.ood_metric import OODMetric
+from negvision.ood import OODMetrics, ood_score, score_curve
+from negvision.ood.curve import check_finite
+from negvision.ood.evaluation import OODEvaluation, evaluate_records
+from negvision.ood.records import OODRecords
+from negvision.registry import METRICS
+from negvision.segmentation.metrics.components import (
+    Overlaps,
+    PackedMap,
+    best_f1_threshold,
+    component_overlaps,
+)
+from negvision.segmentation.metrics.pixel_counts import (
+    ImagePixels,
+    PixelCounts,
+    confusion_figures,
+)
+
+_VOID = 255
+_HEAT_SIDE = 160
+_SHARES = (0.01, 0.05)
+_SHARE_NAMES = ("no OOD", "up to 1 %", "up to 5 %", "more")
+
+
+@METRICS.register_module()
+class OODPixelMetric(OODMetric):
+    """Figures of OOD maps over pixels and over objects, with mIoU of the ID classes beside them.
+
+    Void (255 of ``gt_ood_map``) counts for nothing. Figures are of every pixel: exact with
+    ``exact``, else between certain bounds that the table names. Intervals (bootstrap over images)
+    and strata are of pixels sampled evenly from each image, as is what the report reads. The
+    strata are by predicted class and by the share of an image that is OOD.
+
+    Components follow SegmentMeIfYouCan: the map is binarised where F1 over pixels is best; see
+    :mod:`negvision.segmentation.metrics.components`. The threshold is known at the end only, so
+    each map is kept until then, compressed to some 3 bytes a pixel (120 MB for CamVid's test set,
+    3.1 GB for 500 images of 2048 x 1024); ``components=False`` keeps none. Apart from that
+    memory does not grow with the number of images: 64 MiB a score.
+
+    Args:
+        exact: Keep every score, in five bytes a pixel and score, instead of bins.
+        components: Whether to evaluate components.
+        min_component_size: Smaller components, predicted or true, are left out; in pixels.
+        scores, scores_file: Of :class:`negvision.evaluation.ood_metric.OODMetric`.
+        resamples: Of the bootstrap; fewer than for boxes, since there are more samples.
+        **kwargs: Of the same.
+
+    Returned keys, beside those of ``OODMetric``: ``mIoU`` and ``pixel_accuracy`` of the ID
+    classes, where the pipeline loads labels; ``image_auroc_mean``, ``_median`` and ``_worst`` over
+    images that have OOD and ID; ``pixel_f1`` and ``f1_threshold``; ``component_f1`` (F1*),
+    ``component_siou``, ``component_ppv``, ``num_components`` (of the truth).
+
+    Raises:
+        ConfigError: Predictions lack an OOD map, or samples the truth.
+        OODDataError: There is no OOD or no ID pixel, or a score is not finite.
+
+    Example:
+        >>> val_evaluator = dict(type="negvision.OODPixelMetric", min_component_size=50)
+    """
+
+    def __init__(
+        self,
+        exact: bool = False,
+        components: bool = True,
+        min_component_size: int = 500,
+        resamples: int = 300,
+        **kwargs,
+    ) -> None:
+        super().__init__(resamples=resamples, **kwargs)
+        if min_component_size < 1:
+            raise ValueError(f"min_component_size must be at least 1, got {min_component_size}")
+        self.exact = exact
+        self.components = components
+        self.min_component_size = min_component_size
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Count the pixels of a batch."""
+        if not self.results:
+            self.results.append(PixelCounts(self.exact))
+        for sample in data_samples:
+            self.results[0].add(self._image(sample))
+
+    def compute_metrics(self, results: list[PixelCounts]) -> dict[str, float]:
+        """Evaluate what all ranks counted; see the class for the keys."""
+        counts, twice = PixelCounts.combined(results)
+        if twice:
+            print_log(
+                f"{twice} images came to two processes and count twice; evaluate with "
+                "DefaultSampler(shuffle=False)",
+                logger="current",
+                level=30,
+            )
+        if not counts.streams:
+            raise OODDataError("no pixel was evaluated: the data set is empty")
+        try:
+            every_pixel = {name: stream.compute() for name, stream in counts.streams.items()}
+        except OODDataError as error:
+            raise OODDataError(
+                f"{error} OOD pixels are those of the ood_classes of negvision.LoadOODMap, ID "
+                "pixels those of the data set's own classes."
+            ) from None
+        evaluation = self._evaluation(counts, every_pixel)
+        print_log(evaluation.table(), logger="current")
+        if self.scores_file:
+            path = evaluation.records.save(log_folder() / self.scores_file)
+            print_log(f"OOD scores: {path} (tools/ood_report.py shows them)", logger="current")
+        return evaluation.figures()
+
+    def records(self, results: Sequence[PixelCounts]) -> OODRecords:
+        """The sampled pixels of combined counts, a list of one."""
+        [counts] = results
+        paths = list(counts.images)
+        images = list(counts.images.values())
+        lengths = [len(image.is_ood) for image in images]
+        classes = tuple((self.dataset_meta or {}).get("classes") or ())
+        labels = np.concatenate([image.labels for image in images]).astype(np.int64)
+        classes = classes or tuple(map(str, range(labels.max(initial=0) + 1)))
+        shares = [image.num_ood / max(image.num_ood + image.num_id, 1) for image in images]
+        share_codes = [int(share > 0) + int(np.searchsorted(_SHARES, share)) for share in shares]
+        order = {path: number for number, path in enumerate(paths)}
+        return OODRecords(
+            task="pixels",
+            scores={
+                name: np.concatenate([image.scores[name] for image in images])
+                for name in counts.streams
+            },
+            is_ood=np.concatenate([image.is_ood for image in images]),
+            image=np.repeat(np.arange(len(images)), lengths),
+            weights=np.concatenate([image.weights() for image in images]),
+            paths=paths,
+            classes=classes,
+            strata={
+                "predicted class": (classes, labels),
+                "OOD in the image": (_SHARE_NAMES, np.repeat(share_codes, lengths)),
+            },
+            heat={order[path]: heat for _, path, heat in counts.heat},
+        )
+
+    def _evaluation(self, counts: PixelCounts, every_pixel: dict[str, OODMetrics]) -> OODEvaluation:
+        records = self.records([counts])
+        own = next(iter(every_pixel.values()))
+        records = replace(records, notes=self._notes(counts, own, len(records.is_ood)))
+        sampled = evaluate_records(records, self.resamples)
+        by_score = {
+            name: replace(metrics, intervals=sampled.by_score[name].intervals)
+            for name, metrics in every_pixel.items()
+        }
+        return replace(sampled, by_score=by_score)
+
+    def _notes(self, counts: PixelCounts, own: OODMetrics, sampled: int) -> dict:
+        bounds = "exact"
+        if own.bounds:
+            widths = {name: high - low for name, (low, high) in own.bounds.items()}
+            bounds = f"within {max(widths.values()):.1e} of the exact ones for certain"
+        notes: dict[str, float | int | str] = {
+            "figures": f"of every pixel, {bounds}; intervals and strata are of {sampled:,} pixels, "
+            "spread evenly over each image"
+        }
+        if counts.confusion is not None:
+            notes |= confusion_figures(counts.confusion)
+        aurocs = [image.auroc for image in counts.images.values() if image.auroc is not None]
+        if aurocs:
+            notes |= {
+                "image_auroc_mean": float(np.mean(aurocs)),
+                "image_auroc_median": float(np.median(aurocs)),
+                "image_auroc_worst": float(np.min(aurocs)),
+            }
+        threshold, f1 = best_f1_threshold(own.curve)
+        notes |= {"pixel_f1": f1, "f1_threshold": threshold}
+        if counts.packed:
+            overlaps = Overlaps()
+            for packed in counts.packed.values():
+                unknown = packed.scores() >= np.float32(threshold)
+                overlaps += component_overlaps(unknown, packed.ood_map(), self.min_component_size)
+            notes |= overlaps.figures()
+            notes |= {
+                "num_components": len(overlaps.siou),
+                "components": f"OOD objects of {self.min_component_size:,} pixels or more; "
+                f"{len(overlaps.ppv):,} are predicted",
+            }
+        return notes
+
+    def _image(self, sample: dict) -> ImagePixels:
+        path = sample.get("img_path", "an image without img_path")
+        ood_map, truth = self._maps(sample, path)
+        valid = truth != _VOID
+        scores = {sample["ood_map"].get("score", "score"): ood_map[valid]}
+        logits = sample.get("seg_logits", {}).get("data")
+        temperature = sample.get("temperature", {}).get("data")
+        temperature = None if temperature is None else temperature[0]
+        for name in self.scores:
+            if name in scores:
+                continue
+            if logits is None:
+                raise ConfigError(
+                    f"{path}: there are no seg_logits to compute {name!r} from; evaluate the own "
+                    "score alone with scores=() of OODPixelMetric"
+                )
+            scores[name] = ood_score(name, logits, temperature, dim=0).float()[valid]
+        for name, values in scores.items():
+            try:
+                check_finite(values)
+            except OODDataError as error:
+                raise OODDataError(f"{path}, score {name!r}: {error}") from None
+        own, is_ood = next(iter(scores.values())), (truth == 1)[valid]
+        predicted = sample["pred_sem_seg"]["data"][0]
+        auroc = None
+        if is_ood.any() and not is_ood.all():
+            auroc = score_curve(own, is_ood).auroc()
+        whole, truth = ood_map.cpu().numpy(), truth.cpu().numpy()
+        num_classes = len((self.dataset_meta or {}).get("classes") or ()) or len(logits)
+        return ImagePixels(
+            path=path,
+            scores={name: values.cpu().numpy() for name, values in scores.items()},
+            is_ood=is_ood.cpu().numpy(),
+            labels=predicted[valid].cpu().numpy().astype(np.int16),
+            auroc=auroc,
+            heat=_reduced(whole),
+            confusion=_confusion(sample, predicted, num_classes, path),
+            packed=PackedMap(whole, truth) if self.components else None,
+        )
+
+    @staticmethod
+    def _maps(sample: dict, path: str) -> tuple[Tensor, Tensor]:
+        """The OOD map (H, W) float32 and its truth (H, W) on the same device."""
+        if "ood_map" not in sample:
+            raise ConfigError(
+                f"{path}: the prediction has no ood_map. Give the model "
+                'type="negvision.AbeTEncoderDecoder" (or "negvision.OODEncoderDecoder", which '
+                "leaves the network as it is) in the place of EncoderDecoder"
+            )
+        if "gt_ood_map" not in sample:
+            raise ConfigError(
+                f"{path}: the sample has no gt_ood_map. The pipeline needs "
+                'dict(type="negvision.LoadOODMap", ood_classes=[...]) and '
+                'dict(type="negvision.PackSegInputs")'
+            )
+        ood_map = sample["ood_map"]["data"][0].float()
+        truth = sample["gt_ood_map"]["data"][0].to(ood_map.device)
+        if truth.shape != ood_map.shape:
+            raise ConfigError(
+                f"{path}: gt_ood_map is {tuple(truth.shape)} and ood_map {tuple(ood_map.shape)}; "
+                "both must have the size of the original image"
+            )
+        return ood_map, truth
+
+
+def _confusion(sample: dict, predicted: Tensor, num_classes: int, path: str) -> np.ndarray | None:
+    """(K, K) int64, rows are true classes; None where the sample has no labels."""
+    if "gt_sem_seg" not in sample:
+        return None
+    labels = sample["gt_sem_seg"]["data"][0].to(predicted.device)
+    if labels.shape != predicted.shape:
+        raise ConfigError(
+            f"{path}: the labels are {tuple(labels.shape)} and the prediction "
+            f"{tuple(predicted.shape)}; load annotations after Resize in the test pipeline"
+        )
+    valid = labels != _VOID
+    labels, predicted = labels[valid].long(), predicted[valid].long()
+    for what, values in (("a label", labels), ("a predicted class", predicted)):
+        if values.numel() and int(values.max()) >= num_classes:
+            raise ConfigError(
+                f"{path}: {what} is {int(values.max())}, and the data set has {num_classes} "
+                "classes; num_classes of the decode head must be the number of the classes in "
+                "metainfo"
+            )
+    pairs = torch.bincount(labels * num_classes + predicted, minlength=num_classes**2)
+    return pairs.view(num_classes, num_classes).cpu().numpy()
+
+
+def _reduced(heat: np.ndarray) -> np.ndarray:
+    """``heat`` with a longer side of at most 160 pixels, each the mean of what it covers."""
+    height, width = heat.shape
+    factor = min(_HEAT_SIDE / max(height, width), 1.0)
+    size = (max(round(width * factor), 1), max(round(height * factor), 1))
+    return cv2.resize(heat, size, interpolation=cv2.INTER_AREA)

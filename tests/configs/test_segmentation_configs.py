@@ -1,0 +1,124 @@
+"""Each config of segmentation builds a network that fits its data, and slim ones learn."""
+
+import copy
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+from negvision.engine.config import load_config
+from negvision.engine.quiet import silence_idle_warnings
+from negvision.segmentation.conv_seg import AbeTConvSeg
+from negvision.segmentation.segmentors import AbeTEncoderDecoder, OODEncoderDecoder
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+NAMES = [
+    "abet/camvid_abet.py",
+    "abet/camvid_deeplabv3plus.py",
+    "abet/fcn_abet_r50.py",
+    "abet/pspnet_abet_r50.py",
+    "abet/upernet_abet_r50.py",
+    "abet_deeplabv3plus_r50.py",
+    "quickstart/abet_pixels.py",
+]
+SLIM = [name for name in NAMES if "r50" not in name]
+MODEL_BASES = [
+    "deeplabv3plus_r50",
+    "deeplabv3plus_r18_slim",
+    "fcn_r50",
+    "pspnet_r50",
+    "upernet_r50",
+]
+
+
+def build(model):
+    with DefaultScope.overwrite_default_scope("mmseg"), warnings.catch_warnings():
+        warnings.simplefilter("error")  # what a user would see on the console
+        silence_idle_warnings()
+        return MODELS.build(copy.deepcopy(model))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_segmentor_builds(name):
+    cfg = load_config(CONFIGS / name)
+    with torch.device("meta"):
+        model = build(cfg.model).eval()
+    head, classes = model.decode_head, cfg.model.decode_head.num_classes
+    is_abet = isinstance(head.conv_seg, AbeTConvSeg)
+    assert is_abet == isinstance(model, AbeTEncoderDecoder) == ("plus.py" not in name)
+    assert isinstance(model, OODEncoderDecoder) and head.out_channels == classes
+    # The channels fit from the backbone to the classifier; autocast knows no meta device.
+    weight = head.conv_seg.classifier.weight if is_abet else head.conv_seg.weight
+    assert weight.shape[:2] == (classes, head.channels)
+    head.conv_seg = torch.nn.Identity()
+    with torch.device("meta"):
+        features = model(torch.empty(1, 3, 128, 160), mode="tensor")
+    assert features.shape[:2] == (1, head.channels)
+    # Digits name their classes themselves: the background and eight of ten.
+    chosen = cfg.train_dataloader.dataset.get("metainfo", {}).get("classes", range(9))
+    assert len(chosen) == classes
+
+
+@pytest.mark.parametrize("name", MODEL_BASES)
+def test_one_type_makes_a_plain_model_abets(name):
+    cfg = load_config(CONFIGS / "_base_" / "models" / f"{name}.py")
+    assert cfg.model.type == "EncoderDecoder"
+    cfg.model.type = "negvision.AbeTEncoderDecoder"
+    with torch.device("meta"):
+        assert isinstance(build(cfg.model).decode_head.conv_seg, AbeTConvSeg)
+
+
+def test_what_is_held_out_is_not_trained():
+    for name in ("abet/camvid_abet.py", "quickstart/abet_pixels.py"):
+        cfg = load_config(CONFIGS / name)
+        for split in ("val", "test"):
+            dataset = cfg[f"{split}_dataloader"].dataset
+            [load] = [step for step in dataset.pipeline if step.type == "negvision.LoadOODMap"]
+            assert not set(load.ood_classes) & set(dataset.get("metainfo", {}).get("classes", ()))
+            assert cfg[f"{split}_evaluator"].type == "negvision.OODPixelMetric"
+
+
+def test_the_two_of_camvid_differ_in_the_model_alone():
+    abet, plain = (
+        load_config(CONFIGS / "abet" / name)
+        for name in ("camvid_abet.py", "camvid_deeplabv3plus.py")
+    )
+    different = {key for key in abet if abet[key] != plain[key]}
+    assert different == {"model"}
+    assert {key for key in abet.model if abet.model[key] != plain.model[key]} == {"type", "score"}
+
+
+@pytest.mark.parametrize("name", SLIM)
+def test_slim_config_learns_and_predicts(name):
+    """Steps of gradient descent lower the loss of their own batch, and prediction runs."""
+    cfg = load_config(CONFIGS / name)
+    torch.manual_seed(0)
+    model = build(cfg.model)
+    model.init_weights()
+    classes = cfg.model.decode_head.num_classes
+    samples = []
+    for _ in range(2):
+        labels = torch.randint(0, classes, (1, 6, 8)).repeat_interleave(16, 1)
+        sample = SegDataSample(gt_sem_seg=PixelData(data=labels.repeat_interleave(16, 2)))
+        sample.set_metainfo({"img_shape": (96, 128), "ori_shape": (100, 130)})
+        samples.append(sample)
+    batch = {"inputs": [torch.randint(0, 256, (3, 96, 128)).byte()] * 2, "data_samples": samples}
+    data = model.data_preprocessor(copy.deepcopy(batch), True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    losses = []
+    for _ in range(2):
+        total, _ = model.parse_losses(model(**data, mode="loss"))
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        losses.append(total.item())
+    assert losses[1] < losses[0]
+    model.eval()
+    with torch.no_grad():
+        results = model(**model.data_preprocessor(batch, False), mode="predict")
+    assert [result.ood_map.data.shape for result in results] == [(1, 100, 130)] * 2

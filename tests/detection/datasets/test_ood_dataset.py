@@ -1,0 +1,135 @@
+"""Images out of distribution: what they carry, and what has no place among them."""
+
+import copy
+
+import pytest
+
+from negvision.errors import ConfigError, DatasetError
+from negvision.registry import DATASETS
+
+LOAD = [
+    {"type": "negvision.LoadImageFromFile"},
+    {"type": "mmdet.LoadAnnotations", "with_bbox": True},
+]
+KNOWN = {"classes": ("ace", "king")}
+PACK = {
+    "type": "mmdet.PackDetInputs",
+    "meta_keys": ("img_id", "img_path", "ori_shape", "is_ood"),
+}
+
+
+def ood(coco, **kwargs):
+    options = {"type": "negvision.OODCocoDataset", "metainfo": KNOWN, "test_mode": True}
+    return coco.dataset(**{**options, **kwargs})
+
+
+def test_objects_are_ignore_boxes_of_no_class(coco):
+    dataset = ood(coco)
+    assert len(dataset) == 4 and dataset.metainfo["classes"] == ("ace", "king")
+    for index in range(4):
+        info = dataset.get_data_info(index)
+        assert info["is_ood"] is True
+        assert [item["bbox"] for item in info["instances"]] == [[5, 10, 25, 40], [35, 10, 55, 40]]
+        assert {item["ignore_flag"] for item in info["instances"]} == {1}
+        assert {item["bbox_label"] for item in info["instances"]} == {-1}
+
+
+def test_the_sample_says_so_where_meta_keys_name_it(coco):
+    sample = ood(coco, pipeline=[*LOAD, PACK])[0]["data_samples"]
+    assert sample.is_ood is True
+    assert len(sample.gt_instances) == 0 and len(sample.ignored_instances) == 2
+
+
+def test_classes_are_required(coco):
+    with pytest.raises(ConfigError, match=r"needs metainfo=dict\(classes=\(\.\.\.\)\).*trained on"):
+        ood(coco, metainfo=None)
+
+
+def test_an_object_of_a_known_class_is_an_error(coco):
+    coco.content["categories"][1]["name"] = "king"
+    with pytest.raises(DatasetError, match=r"'king' on 4 of its 4 images.*make_ood_split"):
+        ood(coco)
+    with pytest.raises(DatasetError, match="'king' on 4"):
+        ood(coco, on_bad_sample="skip")
+
+
+def test_a_known_category_without_objects_is_none(coco):
+    # Files that were made of COCO keep its whole list of categories.
+    coco.content["categories"].append({"id": 9, "name": "king"})
+    assert len(ood(coco)) == 4
+
+
+def test_images_without_any_object_are_welcome(coco):
+    coco.content["annotations"] = []
+    dataset = ood(coco)
+    assert len(dataset) == 4 and not dataset.get_data_info(0)["instances"]
+
+
+def test_the_checks_are_those_of_other_data_sets(coco, log):
+    coco.first["bbox"] = [5, 10, 20, 0]
+    with pytest.raises(DatasetError, match="1 x box of zero area"):
+        ood(coco)
+    dataset = ood(coco, on_bad_sample="skip")
+    assert len(dataset.get_data_info(0)["instances"]) == 1
+    assert any("1 x box of zero area" in line for line in log)
+    (coco.images / "b.jpg").unlink()
+    with pytest.raises(DatasetError, match="1 x missing image file"):
+        ood(coco)
+
+
+def known_config(folder, **kwargs) -> dict:
+    return {
+        "data_root": str(folder.root),
+        "ann_file": "labels.json",
+        "data_prefix": {"img": "images/"},
+        "test_mode": True,
+        "pipeline": [*LOAD, PACK],
+        **kwargs,
+    }
+
+
+@pytest.fixture
+def both(coco, tmp_path):
+    """Configs of an ID set and of an OOD set with the same image ids."""
+    (tmp_path / "id").mkdir()
+    known = type(coco)(tmp_path / "id")
+    for category, name in zip(known.content["categories"], KNOWN["classes"], strict=True):
+        category["name"] = name
+    known.write()
+    coco.write()
+    return [
+        known_config(known, type="negvision.CocoDataset"),
+        known_config(coco, type="negvision.OODCocoDataset", metainfo=KNOWN),
+    ]
+
+
+def test_it_is_concatenated_with_the_known_images(both):
+    dataset = DATASETS.build({"type": "mmdet.ConcatDataset", "datasets": both})
+    assert len(dataset) == 8 and dataset.metainfo["classes"] == ("ace", "king")
+    samples = [dataset[index]["data_samples"] for index in range(8)]
+    assert [sample.get("is_ood", False) for sample in samples] == [False] * 4 + [True] * 4
+    assert [sample.img_id for sample in samples] == [1, 2, 3, 4] * 2
+    assert len({sample.img_path for sample in samples}) == 8
+    assert [len(sample.gt_instances) for sample in samples] == [2] * 4 + [0] * 4
+
+
+def test_a_class_that_the_known_images_lack_names_the_nearest(both):
+    known = copy.deepcopy(both[0])
+    known["metainfo"] = {"classes": ("ace", "kings")}
+    with pytest.raises(DatasetError, match="'kings'; nearest: 'king'"):
+        DATASETS.build({"type": "mmdet.ConcatDataset", "datasets": [known, both[1]]})
+
+
+def test_real_cards(shared_data):
+    root = str(shared_data / "cards")
+    options = {
+        "type": "negvision.OODCocoDataset",
+        "metainfo": {"classes": ("ace", "jack", "king", "nine")},
+        "data_root": root,
+        "data_prefix": {"img": "images/"},
+        "test_mode": True,
+    }
+    dataset = DATASETS.build({**options, "ann_file": "annotations/test_ood.json"})
+    assert len(dataset) == 75
+    with pytest.raises(DatasetError, match=r"'ace' on \d+, .* of its 15 images"):
+        DATASETS.build({**options, "ann_file": "annotations/test_mixed.json"})

@@ -1,0 +1,273 @@
+"""ATSS with a temperature: its definition, mmdet's boxes, and the fields that they carry."""
+
+import math
+
+import pytest
+import torch
+from head_cases import CLASSES, SIZE, STRIDES, batch, features, total
+from mmdet.models.dense_heads import ATSSHead as MMDetATSSHead
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+
+from negvision.detection.heads import ATSSHead
+from negvision.ood import OODThreshold, set_threshold
+
+METAS = [{"img_shape": SIZE, "scale_factor": (2.0, 2.0)}]
+ANCHORS = {
+    "type": "AnchorGenerator",
+    "ratios": [1.0],
+    "octave_base_scale": 4,
+    "scales_per_octave": 1,
+    "strides": list(STRIDES),
+}
+TEST = {
+    "nms_pre": 100,
+    "min_bbox_size": 0,
+    "score_thr": 0.0,
+    "nms": {"type": "nms", "iou_threshold": 0.6},
+    "max_per_img": 50,
+}
+
+
+def head(**options):
+    torch.manual_seed(0)
+    config = {
+        "type": "negvision.AbeTATSSHead",
+        "num_classes": CLASSES,
+        "in_channels": 8,
+        "feat_channels": 8,
+        "stacked_convs": 1,
+        "norm_cfg": None,
+        "anchor_generator": ANCHORS,
+        "loss_cls": {"type": "FocalLoss", "use_sigmoid": True, "loss_weight": 1.0},
+        "loss_bbox": {"type": "negvision.BoxIoULoss", "loss_weight": 2.0},
+        "train_cfg": {
+            "assigner": {"type": "negvision.ATSSAssigner", "topk": 9},
+            "allowed_border": -1,
+            "pos_weight": -1,
+        },
+        "test_cfg": ConfigDict(TEST),
+    }
+    return MODELS.build({**config, **options})
+
+
+def spread(model):
+    """Weights far from their start, so that boxes and scores differ."""
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    return model
+
+
+def tower(model, level):
+    for layer in model.cls_convs:
+        level = layer(level)
+    return level
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_outputs_equal_the_definition_in_float64(training):
+    model = spread(head()).double().train(training)
+    levels = [level.double() for level in features(1)]
+    cls_scores, bbox_preds, centernesses, temperatures = model(levels)
+    # Location by location, over all levels at once.
+    h = [tower(model, level).permute(0, 2, 3, 1) for level in levels]
+    rows = torch.cat([level.reshape(-1, 8) for level in h])
+    w = model.abet.classifier.weight
+    cosine = rows @ w.T / ((rows.norm(dim=1, keepdim=True) + 1e-4) * (w.norm(dim=1) + 1e-4))
+    norm = model.abet.temperature.norm
+    value = rows @ model.abet.temperature.linear.weight.view(8)
+    mean = value.mean() if training else norm.running_mean
+    variance = value.var(unbiased=False) if training else norm.running_var
+    normed = (value - mean) / (variance + norm.eps) ** 0.5
+    temperature = torch.sigmoid(normed * norm.weight + norm.bias) + 1e-12
+    z = cosine / temperature[:, None] + model.abet.bias
+    got = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, CLASSES) for level in cls_scores])
+    torch.testing.assert_close(got, z, rtol=1e-12, atol=1e-12)
+    got = torch.cat([level.permute(0, 2, 3, 1).reshape(-1) for level in temperatures])
+    torch.testing.assert_close(got, temperature, rtol=1e-12, atol=0)
+    stock = MMDetATSSHead.forward(model, levels)
+    for ours, theirs in zip((bbox_preds, centernesses), stock[1:], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_focal_loss_starts_from_its_prior():
+    model = head()
+    model.init_weights()
+    for level in model([torch.zeros(2, 8, 5, 7)] * 3)[0]:
+        torch.testing.assert_close(level.sigmoid(), torch.full((2, CLASSES, 5, 7), 0.01))
+    assert model.abet.bias.shape == ()
+
+
+def test_initialisation_of_mmdet_leaves_abet_as_it_is():
+    model = head(feat_channels=256, num_classes=200)
+    model.init_weights()
+    abet = model.abet
+    assert abet.temperature.norm.weight.item() == 1 and abet.temperature.norm.bias.item() == 0
+    assert abet.classifier.weight.std().item() == pytest.approx(math.sqrt(2 / 256), rel=0.03)
+    assert abet.temperature.linear.weight.std().item() == pytest.approx(1 / 16 / 3**0.5, rel=0.2)
+    assert abet.bias.item() == pytest.approx(-math.log(99))
+    assert model.cls_convs[0].conv.weight.std().item() == pytest.approx(0.01, rel=0.05)
+
+
+def test_losses_are_those_of_atss_on_the_same_logits():
+    model = head()
+    gts, metas = batch(0)
+    outputs = model(features(1))
+    got = total(model.loss_by_feat(*outputs, gts, metas))
+    want = total(ATSSHead.loss_by_feat(model, *outputs[:3], gts, metas))
+    assert got.keys() == want.keys()
+    for name in want:
+        assert torch.equal(got[name], want[name])
+    sum(got.values()).backward()
+    assert model.abet.temperature.linear.weight.grad.abs().sum() > 0
+    assert model.abet.bias.grad.abs() > 0
+
+
+def test_boxes_are_those_of_mmdet_and_carry_their_location():
+    model = spread(head()).eval()
+    with torch.no_grad():
+        outputs = model(features(2, 1))
+        (found,) = model.predict_by_feat(*outputs, batch_img_metas=METAS, rescale=True)
+        (want,) = stock_head().predict_by_feat(
+            *outputs[:3], batch_img_metas=METAS, cfg=ConfigDict(TEST), rescale=True
+        )
+    assert len(want) == 50
+    for name in ("bboxes", "scores", "labels"):
+        assert torch.equal(found[name], want[name]), name
+    # Every location's box, score and logits.
+    boxes, z, t, confidence = (
+        torch.cat(parts) for parts in zip(*locations(model, outputs), strict=True)
+    )
+    for row in range(50):
+        label = found.labels[row]
+        same = (boxes == found.bboxes[row]).all(1) & (confidence[:, label] == found.scores[row])
+        (source,) = same.nonzero()[:, 0].tolist()
+        assert torch.equal(found.logits[row], z[source])
+        assert found.temperature[row] == t[source]
+    torch.testing.assert_close(found.ood_score, -found.logits.logsumexp(1))
+    assert found.ood_score_name == "abet"
+
+
+def stock_head():
+    """mmdet's head, whose predictions depend on its anchors and classes alone."""
+    return MODELS.build(
+        {
+            "type": "mmdet.ATSSHead",
+            "num_classes": CLASSES,
+            "in_channels": 8,
+            "anchor_generator": ANCHORS,
+        }
+    )
+
+
+def locations(model, outputs):
+    sizes = [tuple(level.shape[-2:]) for level in outputs[0]]
+    priors = model.prior_generator.grid_priors(sizes, device="cpu")
+    for prior, z, delta, centerness, t in zip(priors, *outputs, strict=True):
+        z, delta, centerness, t = (
+            part[0].permute(1, 2, 0).reshape(-1, part.shape[1])
+            for part in (z, delta, centerness, t)
+        )
+        boxes = model.bbox_coder.decode(prior, delta, max_shape=SIZE) * 0.5
+        yield boxes, z, t[:, 0], z.sigmoid() * centerness.sigmoid()
+
+
+@pytest.mark.parametrize("score", ["msp", "max_logit", "entropy", "energy"])
+def test_other_scores_are_of_the_same_logits(score):
+    model = spread(head(score=score)).eval()
+    with torch.no_grad():
+        (found,) = model.predict_by_feat(*model(features(2, 1)), batch_img_metas=METAS)
+    z = found.logits
+    expected = {
+        "msp": -z.softmax(1).amax(1),
+        "max_logit": -z.amax(1),
+        "entropy": -(z.softmax(1) * z.log_softmax(1)).sum(1),
+        "energy": -found.temperature * z.logsumexp(1),
+    }[score]
+    torch.testing.assert_close(found.ood_score, expected)
+    if score == "max_logit":
+        # The order of boxes by their largest sigmoid.
+        order = z.sigmoid().amax(1).argsort(stable=True)
+        assert torch.equal(order, found.ood_score.argsort(descending=True, stable=True))
+
+
+def test_bias_does_not_change_the_order_of_boxes():
+    model = spread(head()).eval()
+    with torch.no_grad():
+        outputs = model(features(2, 1))
+        scores = -torch.cat([level.flatten(2) for level in outputs[0]], 2).logsumexp(1)
+        model.abet.bias += 3
+        moved = model(features(2, 1))
+        shifted = -torch.cat([level.flatten(2) for level in moved[0]], 2).logsumexp(1)
+    torch.testing.assert_close(shifted, scores - 3)
+
+
+def test_no_box_at_all():
+    model = head().eval()
+    model.ood_threshold = 0.0
+    config = ConfigDict({**TEST, "score_thr": 1.0})
+    (found,) = model.predict_by_feat(*model(features(2, 1)), batch_img_metas=METAS, cfg=config)
+    assert found.bboxes.shape == (0, 4) and found.logits.shape == (0, CLASSES)
+    assert found.temperature.shape == found.ood_score.shape == found.is_ood.shape == (0,)
+
+
+def test_unknown_is_marked_where_there_is_a_threshold():
+    model = spread(head()).eval()
+    assert set_threshold(model, OODThreshold(0.0, "abet", 0.95, 10)) == 1
+    outputs = model(features(2, 1))
+    (found,) = model.predict_by_feat(*outputs, batch_img_metas=METAS)
+    assert torch.equal(found.is_ood, found.ood_score > 0)
+
+
+def test_without_a_temperature_it_is_one():
+    model = head(temperature=False, logits="inner").eval()
+    model.init_weights()
+    cls_scores, _, _, temperatures = model(features(2, 1))
+    assert all(torch.equal(t, torch.ones_like(t)) for t in temperatures)
+    feature = tower(model, features(2, 1)[0])
+    want = torch.einsum("bdhw,cd->bchw", feature, model.abet.classifier.weight) + model.abet.bias
+    torch.testing.assert_close(cls_scores[0], want)
+
+
+def test_scores_are_finite_under_autocast():
+    model = spread(head()).eval()
+    with torch.no_grad():
+        model.abet.temperature.norm.bias.fill_(-100.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        outputs = model(features(2, 1))
+        (found,) = model.predict_by_feat(*outputs, batch_img_metas=METAS)
+    assert outputs[0][0].dtype == torch.float32 and outputs[3][0].max() < 1e-11
+    assert len(found) > 0 and found.ood_score.isfinite().all()
+
+
+def test_a_few_steps_lower_the_loss():
+    model = head().train()
+    model.init_weights()
+    gts, metas = batch(3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    losses = []
+    for _ in range(8):
+        loss = sum(total(model.loss_by_feat(*model(features(1)), gts, metas)).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.95 * losses[0]
+
+
+def test_empty_images_train():
+    model = head().train()
+    gts, metas = batch(6, counts=(0, 0))
+    losses = total(model.loss_by_feat(*model(features(7, 2)), gts, metas))
+    assert losses["loss_cls"] > 0 and losses["loss_bbox"] == 0
+    sum(losses.values()).backward()
+
+
+def test_more_than_one_anchor_is_refused():
+    with pytest.raises(ValueError, match="has 3 anchors a location"):
+        head(anchor_generator={**ANCHORS, "ratios": [0.5, 1.0, 2.0]})
+
+
+def test_a_softmax_is_refused():
+    with pytest.raises(ValueError, match="use_sigmoid is False"):
+        head(loss_cls={"type": "CrossEntropyLoss", "use_sigmoid": False})

@@ -1,0 +1,394 @@
+"""negvision.OODBoxMetric as a config uses it, against the protocol written out."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from coco_cases import random_case
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.structures import InstanceData
+from sklearn.metrics import average_precision_score, roc_auc_score
+from test_coco_evaluation import direct_stats
+from test_f1_threshold import slow_threshold
+
+from negvision.detection.metrics import OODBoxMetric
+from negvision.errors import ConfigError, OODDataError
+from negvision.ood.records import OODRecords
+from negvision.registry import METRICS
+
+FEW = {"resamples": 3, "scores_file": None}
+
+
+class Case:
+    """Detections on ID images with their truth, and on six OOD images whose ids clash."""
+
+    def __init__(self, tmp_path, seed: int = 3) -> None:
+        self.ground_truth, detections = random_case(seed, most_detections=40)
+        _, strange = random_case(seed + 100, images=6, most_detections=40)
+        self.classes = tuple(c["name"] for c in self.ground_truth["categories"])
+        self.ids = [c["id"] for c in self.ground_truth["categories"]]
+        self.path = str(tmp_path / "id.json")
+        (tmp_path / "id.json").write_text(json.dumps(self.ground_truth))
+        self.rng = np.random.default_rng(seed)
+        self.known = self._samples(self.ground_truth["images"], detections, "id", False)
+        clashing = [{"id": image["id"]} for image in self.ground_truth["images"][:6]]
+        renamed = {id_: clashing[k]["id"] for k, id_ in enumerate(_images_of(strange, 6))}
+        strange = [{**d, "image_id": renamed[d["image_id"]]} for d in strange]
+        self.unknown = self._samples(clashing, strange, "ood", True)
+        self.detections = detections
+
+    def _samples(self, images, detections, folder, is_ood):
+        samples = []
+        for image in images:
+            here = [d for d in detections if d["image_id"] == image["id"]]
+            boxes = torch.tensor([d["bbox"] for d in here], dtype=torch.float64).reshape(-1, 4)
+            boxes[:, 2:] += boxes[:, :2]
+            logits = torch.tensor(self.rng.normal(is_ood, 2, (len(here), 5)))
+            temperature = torch.tensor(self.rng.uniform(0.1, 1, len(here)))
+            found = InstanceData(
+                bboxes=boxes,
+                scores=torch.tensor([d["score"] for d in here], dtype=torch.float64),
+                labels=torch.tensor([self.ids.index(d["category_id"]) for d in here]).long(),
+                logits=logits,
+                temperature=temperature,
+                ood_score=-logits[:, :4].logsumexp(1),
+            )
+            found.set_metainfo({"ood_score_name": "abet"})
+            sample = {
+                "img_id": image["id"],
+                "img_path": f"{folder}/{image['id']}.jpg",
+                "pred_instances": found.to_dict(),
+            }
+            samples.append({**sample, "is_ood": True} if is_ood else sample)
+        return samples
+
+    def metric(self, **options):
+        metric = OODBoxMetric(self.path, **{**FEW, **options})
+        metric.dataset_meta = {"classes": self.classes}
+        return metric
+
+    def evaluated(self, samples=None, **options):
+        metric = self.metric(**options)
+        samples = self.known + self.unknown if samples is None else samples
+        for start in range(0, len(samples), 4):
+            metric.process({}, samples[start : start + 4])
+        return metric.evaluate(len(samples))
+
+
+def _images_of(detections, count):
+    ids = sorted({d["image_id"] for d in detections})
+    assert len(ids) <= count
+    return ids
+
+
+@pytest.fixture
+def case(tmp_path):
+    return Case(tmp_path)
+
+
+@pytest.fixture
+def log(caplog):
+    """The text that reaches the current MMEngine logger."""
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    caplog.handler.setLevel(logging.INFO)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def protocol(case, threshold, score):
+    """Scores and kinds of all boxes at a threshold, box by box; ``score`` of one box's fields."""
+    scores, is_ood = [], []
+    for sample in case.known + case.unknown:
+        found = sample["pred_instances"]
+        for row in range(len(found["scores"])):
+            if found["scores"][row] >= threshold:
+                z = found["logits"][row, :4].numpy()
+                scores.append(score(z, float(found["temperature"][row])))
+                is_ood.append(sample.get("is_ood", False))
+    return np.array(scores), np.array(is_ood)
+
+
+SLOW = {
+    "abet": lambda z, t: -np.log(np.exp(z).sum()),
+    "energy": lambda z, t: -t * np.log(np.exp(z).sum()),
+    "msp": lambda z, t: -(np.exp(z) / np.exp(z).sum()).max(),
+    "max_logit": lambda z, t: -z.max(),
+    "entropy": lambda z, t: -(np.exp(z) / np.exp(z).sum() * (z - np.log(np.exp(z).sum()))).sum(),
+}
+
+
+@pytest.mark.parametrize("score_thr", ["f1", 0.0, 0.6, "the score of a box"])
+def test_equals_the_protocol_written_out(case, score_thr):
+    if score_thr == "the score of a box":
+        score_thr = case.unknown[0]["pred_instances"]["scores"].median().item()
+    figures = case.evaluated(score_thr=score_thr)
+    threshold = score_thr
+    if score_thr == "f1":
+        # Corners and back cost the boxes a little; none lies so near an IoU of 0.5.
+        each = [slow_threshold(case.ground_truth, case.detections, c) for c in case.ids]
+        threshold = np.mean([value for value in each if value is not None])
+    assert figures["ood/class_score_threshold"] == pytest.approx(threshold, abs=1e-12)
+    for name, slow in SLOW.items():
+        scores, is_ood = protocol(case, threshold, slow)
+        prefix = "ood/" if name == "abet" else f"ood/{name}/"
+        assert figures[f"{prefix}auroc"] == pytest.approx(roc_auc_score(is_ood, scores), abs=1e-12)
+        expected = average_precision_score(is_ood, scores)
+        assert figures[f"{prefix}ap_out"] == pytest.approx(expected, abs=1e-12)
+        expected = average_precision_score(~is_ood, -scores)
+        assert figures[f"{prefix}ap_in"] == pytest.approx(expected, abs=1e-12)
+    assert figures["ood/num_ood"] == figures["ood/ood_boxes_kept"] == is_ood.sum()
+    assert figures["ood/num_id"] == figures["ood/id_boxes_kept"] == (~is_ood).sum()
+    total = sum(len(s["pred_instances"]["scores"]) for s in case.unknown)
+    assert figures["ood/ood_boxes_found"] == total
+    assert figures["ood/id_boxes_found"] == len(case.detections)
+    if score_thr == 0.0:
+        assert figures["ood/num_ood"] == total
+
+
+def test_id_ap_is_that_of_coco_on_the_id_images(case):
+    figures = case.evaluated()
+    expected = direct_stats(case.ground_truth, case.detections, case.ids)
+    assert figures["ood/id_ap"] == pytest.approx(expected[0], abs=1e-12)
+    assert figures["ood/id_ap50"] == pytest.approx(expected[1], abs=1e-12)
+    assert expected[0] > 0.01
+
+
+def test_image_auroc_takes_the_most_ood_box_of_each_image(case):
+    figures = case.evaluated(score_thr=0.3)
+    highest, kinds = [], []
+    for sample in case.known + case.unknown:
+        found = sample["pred_instances"]
+        scores = found["ood_score"][found["scores"] >= 0.3]
+        if len(scores):
+            highest.append(scores.max().item())
+            kinds.append(sample.get("is_ood", False))
+    expected = roc_auc_score(kinds, highest)
+    assert figures["ood/image_auroc"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_records_hold_the_boxes_with_their_strata(case, tmp_path):
+    limits = (900.0, 8000.0)
+    path = str(tmp_path / "scores.npz")
+    case.evaluated(score_thr=0.5, scores_file=path, area_limits=limits)
+    stored = OODRecords.load(path)
+    assert list(stored.scores) == ["abet", "msp", "max_logit", "entropy", "energy"]
+    assert stored.task == "boxes" and tuple(stored.classes) == case.classes
+    everything = {s["img_path"]: s["pred_instances"] for s in case.known + case.unknown}
+    assert stored.paths == sorted(everything)
+    names, sizes = stored.strata["box size"]
+    assert tuple(names) == ("small", "medium", "large")
+    row = 0
+    for index, image_path in enumerate(stored.paths):
+        found = everything[image_path]
+        for k in np.flatnonzero(found["scores"].numpy() >= 0.5):
+            assert stored.image[row] == index
+            assert stored.is_ood[row] == image_path.startswith("ood/")
+            np.testing.assert_allclose(stored.boxes[row], found["bboxes"][k], rtol=1e-6)
+            assert stored.labels[row] == stored.strata["class"][1][row] == found["labels"][k]
+            assert stored.scores["abet"][row] == pytest.approx(found["ood_score"][k].item())
+            x1, y1, x2, y2 = found["bboxes"][k].tolist()
+            area = (x2 - x1) * (y2 - y1)
+            assert sizes[row] == sum(area >= limit for limit in limits)
+            row += 1
+    assert row == len(stored.image) and len(set(sizes)) == 3
+
+
+def test_two_parts_combined_are_one(case):
+    whole = case.metric()
+    samples = case.known + case.unknown
+    whole.process({}, samples)
+    parts = [case.metric(), case.metric()]
+    # As a distributed sampler deals them out: in turn, the first one twice.
+    parts[0].process({}, samples[::2])
+    parts[1].process({}, [*samples[1::2], samples[0]])
+    combined = whole.combine([part.results for part in parts])
+    assert len(combined) == len(samples) + 1
+    assert whole.compute_metrics(combined) == whole.compute_metrics(whole.results)
+
+
+def test_a_score_that_is_the_models_own_is_not_repeated(case):
+    for sample in case.known + case.unknown:
+        found = sample["pred_instances"]
+        found["ood_score_name"] = "msp"
+        found["ood_score"] = -found["logits"][:, :4].softmax(1).amax(1)
+        del found["temperature"]
+    figures = case.evaluated(score_thr=0.0, scores=("msp", "energy", "abet"))
+    assert "ood/msp/auroc" not in figures and "ood/max_logit/auroc" not in figures
+    # Without a temperature these are one.
+    assert figures["ood/energy/auroc"] == figures["ood/abet/auroc"] != figures["ood/auroc"]
+
+
+def test_logits_without_a_background_serve_too(case):
+    expected = case.evaluated(score_thr=0.0)
+    for sample in case.known + case.unknown:
+        found = sample["pred_instances"]
+        found["logits"] = found["logits"][:, :4]
+    assert case.evaluated(score_thr=0.0) == expected
+
+
+def test_images_without_a_single_box_take_part(case):
+    """Where mmdet finds no proposal the box head is not asked, and its fields are not there."""
+    bare = {
+        "bboxes": torch.zeros(0, 4),
+        "scores": torch.zeros(0),
+        "labels": torch.zeros(0, dtype=torch.long),
+    }
+    expected = case.evaluated(score_thr=0.0)
+    extra = {"img_id": 1, "img_path": "ood/bare.jpg", "is_ood": True, "pred_instances": bare}
+    got = case.evaluated([extra, *case.known, *case.unknown], score_thr=0.0)
+    assert got == expected
+
+
+def test_the_table_says_what_it_stands_on(case, log):
+    case.evaluated(score_thr=0.25)
+    for wanted in ("OOD boxes:", "class_score_threshold: 0.2500", "id_ap:", "box size", "abet "):
+        assert wanted in log.text
+
+
+def test_images_not_predicted_are_reported(case, log):
+    case.evaluated(case.known[:-2] + case.unknown, score_thr=0.0)
+    assert f"2 of {len(case.known)} images" in log.text
+
+
+def test_boxes_that_are_not_finite_have_no_part_in_the_ap(case):
+    expected = case.evaluated(score_thr=0.0)
+    case.known[0]["pred_instances"]["bboxes"][0] = float("nan")
+    assert case.evaluated(score_thr=0.0)["ood/auroc"] == expected["ood/auroc"]
+
+
+def test_registered_by_name(case):
+    config = {"type": "negvision.OODBoxMetric", "ann_file": case.path}
+    assert isinstance(METRICS.build(config), OODBoxMetric)
+
+
+class TestErrors:
+    def test_no_ood_image(self, case):
+        with pytest.raises(OODDataError, match=r"none of the 8 images .* is OOD.*'is_ood' among"):
+            case.evaluated(case.known)
+
+    def test_no_id_image(self, case):
+        with pytest.raises(OODDataError, match="none of the 6 images predicted is ID"):
+            case.evaluated(case.unknown)
+
+    def test_nothing_predicted(self, case):
+        with pytest.raises(OODDataError, match="none of the 0 images"):
+            case.evaluated([])
+
+    def test_no_detection_at_all(self, case):
+        for sample in case.known + case.unknown:
+            found = sample["pred_instances"]
+            found |= {key: value[:0] for key, value in found.items() if torch.is_tensor(value)}
+        with pytest.raises(OODDataError, match="no class score is best by F1: of 0 detections"):
+            case.evaluated()
+        message = "0 of 0 detections on ID images and 0 of 0 on OOD images"
+        with pytest.raises(OODDataError, match=message):
+            case.evaluated(score_thr=0.05)
+
+    def test_no_detection_above_the_threshold(self, case):
+        for sample in case.unknown:
+            sample["pred_instances"]["scores"] *= 0.5
+        total = sum(len(s["pred_instances"]["scores"]) for s in case.unknown)
+        message = rf"and 0 of {total} on OOD images have a class score of at least 0\.75"
+        with pytest.raises(OODDataError, match=message):
+            case.evaluated(score_thr=0.75)
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_scores_that_are_not_finite_are_counted(self, case, value):
+        case.known[0]["pred_instances"]["ood_score"][:2] = value
+        count = sum(len(s["pred_instances"]["scores"]) for s in case.known + case.unknown)
+        with pytest.raises(OODDataError, match=f"2 of {count} OOD scores are not finite"):
+            case.evaluated(score_thr=0.0)
+
+    @pytest.mark.parametrize("field", ["ood_score", "logits"])
+    def test_a_head_without_a_score_names_those_that_have_one(self, case, field):
+        for sample in case.known + case.unknown:
+            del sample["pred_instances"][field]
+        with pytest.raises(ConfigError, match=r"AbeTBBoxHead .* negvision\.OODBBoxHead .*ATSSHead"):
+            case.evaluated()
+
+    @pytest.mark.parametrize("key", ["img_path", "img_id"])
+    def test_a_sample_without_its_identity(self, case, key):
+        del case.known[0][key]
+        with pytest.raises(ConfigError, match=f"have no {key}; .* meta_keys"):
+            case.evaluated()
+
+    def test_an_image_that_the_file_lacks(self, case):
+        case.known[0]["img_id"] = 99999
+        with pytest.raises(ConfigError, match=r"image 99999 \(id/\d+\.jpg\) is not in .*id\.json"):
+            case.evaluated()
+
+    def test_a_class_that_is_no_category_names_the_nearest(self, case):
+        metric = OODBoxMetric(case.path, **FEW)
+        with pytest.raises(ConfigError, match=r"'clas 90'.*did you mean 'class 90'"):
+            metric.dataset_meta = {"classes": ("class 1", "clas 90")}
+
+    def test_data_sets_of_different_classes(self, case):
+        metric = OODBoxMetric(case.path, **FEW)
+        with pytest.raises(ConfigError, match="the same classes, in the same order"):
+            metric.dataset_meta = [{"classes": ("a",)}, {"classes": ("b",)}]
+
+    @pytest.mark.parametrize(
+        ("argument", "says"),
+        [
+            ({"score_thr": "best"}, "score_thr must be"),
+            ({"score_thr": 1.5}, "got 1.5"),
+            ({"score_thr": None}, "got None"),
+            ({"score_thr": float("nan")}, "got nan"),
+            ({"area_limits": (9, 3)}, "area_limits must be 0 < small < medium"),
+            ({"scores": ("mps",)}, "got 'mps'; nearest: 'msp'"),
+            ({"resamples": 0}, "resamples must be at least 1"),
+        ],
+    )
+    def test_arguments(self, case, argument, says):
+        with pytest.raises(ValueError, match=says):
+            OODBoxMetric(case.path, **argument)
+
+
+def test_from_the_data_set_to_the_table(tiny_detector, digits, tmp_path, monkeypatch):
+    """A run of MMEngine's loop with a detector, both kinds of images and the drawn sheet."""
+    from negvision.engine.runner import Runner
+
+    drawn = []
+    monkeypatch.setattr(
+        "negvision.detection.hooks.draw_predictions",
+        lambda image, *args: drawn.append(args[4:6]) or image,
+    )
+    cfg: Config = tiny_detector("negvision.AbeTATSSHead")
+    names = ("zero", "one", "two", "three", "four", "five", "six", "eight")
+    known = cfg.val_dataloader.dataset
+    known.ann_file = "annotations/instances_test_id.json"
+    known.data_prefix = {"img": "test/"}
+    known.metainfo = {"classes": names}
+    known.pipeline[-1].meta_keys = (*known.pipeline[-1].meta_keys, "is_ood")
+    unknown = {
+        **known,
+        "type": "negvision.OODCocoDataset",
+        "ann_file": "annotations/instances_test_ood.json",
+        "data_prefix": {"img": "test_ood/"},
+    }
+    unknown.pop("digits")
+    cfg.val_dataloader.dataset = {"type": "ConcatDataset", "datasets": [known, unknown]}
+    cfg.val_evaluator = {
+        "type": "negvision.OODBoxMetric",
+        "ann_file": str(digits / "annotations" / "instances_test_id.json"),
+        "score_thr": 0.0,
+        "resamples": 3,
+    }
+    cfg.model.bbox_head.num_classes = 8
+    cfg.custom_hooks = [{"type": "negvision.PredictionSheetHook", "num_images": 18}]
+    runner = Runner.from_cfg(cfg)
+    figures = runner.val()
+    assert figures["ood/num_ood"] > 0 and figures["ood/num_id"] > 0
+    assert {"ood/auroc", "ood/energy/auroc", "ood/id_ap"} <= figures.keys()
+    stored = OODRecords.load(next((tmp_path / "work").rglob("ood_scores.npz")))
+    assert len(stored.paths) == len(runner.val_dataloader.dataset) > 6
+    assert sum("test_ood" in path for path in stored.paths) == 6
+    # Ids of the two sets clash; the sheet has every image, the unknown objects among them.
+    assert len(drawn) == len(stored.paths)
+    assert all(ignored and not truth for truth, ignored in drawn[-6:])
