@@ -1,7 +1,7 @@
 # `make quickstart` and `make test` set up all they need: .venv, the dependencies, the operators.
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-face test lint bench gpu clean env FORCE
+.PHONY: help quickstart quickstart-face quickstart-ood test lint bench gpu clean env FORCE
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -26,6 +26,7 @@ unexport PYTHONPATH PYTHONHOME
 help:
 	@echo "make quickstart        train a small ATSS detector on generated images, draw what it sees"
 	@echo "make quickstart-face   train a small recogniser with UNPG on generated glyphs"
+	@echo "make quickstart-ood    train AbeT for boxes, pixels and images, with held-out digits as unknown"
 	@echo "make test              the tests"
 	@echo "make lint              ruff's checks and formatting"
 	@echo "make bench             the CPU benchmarks, written to benchmarks/results"
@@ -37,6 +38,10 @@ quickstart: env
 
 quickstart-face: env
 	@$(PYTHON) tools/train.py configs/quickstart/unpg_glyphs.py
+
+quickstart-ood: env
+	@for task in boxes pixels images; do \
+	$(PYTHON) tools/train.py configs/quickstart/abet_$$task.py || exit; done
 
 # One thread a worker: as many threads as cores in each would wait for one another.
 test: env
@@ -51,6 +56,8 @@ bench: env
 	@$(PYTHON) benchmarks/train_step.py
 	@$(PYTHON) benchmarks/coco_eval.py
 	@$(PYTHON) benchmarks/unpg.py
+	@$(PYTHON) benchmarks/ood_stream.py
+	@$(PYTHON) benchmarks/abet_overhead.py
 
 gpu: env
 	@$(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \
@@ -63,6 +70,7 @@ gpu: env
 	@$(PYTHON) benchmarks/assign.py --device cuda
 	@$(PYTHON) benchmarks/train_step.py --device cuda
 	@$(PYTHON) benchmarks/unpg.py --device cuda
+	@$(PYTHON) benchmarks/abet_overhead.py --device cuda
 
 clean:
 	@rm -rf build dist negvision.egg-info negvision/ops/_C*.so $(VENV)/operators
