@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -15,7 +14,7 @@ from PIL import Image
 from negvision.drawing import BOX_COLOR, UNKNOWN_COLOR, Canvas
 from negvision.drawing.heat import heat_colors
 from negvision.errors import DatasetError
-from negvision.images.loading import decode_image
+from negvision.images.packs import read_image
 from negvision.ood.evaluation import per_image_figures
 from negvision.ood.records import OODRecords
 from negvision.report.plots import weighted_quantiles
@@ -208,16 +207,12 @@ def _window(centre: float, side: float, size: int) -> tuple[int, int]:
 
 
 def read_picture(path: str) -> np.ndarray:
-    """An image file as ``(H, W, 3)`` uint8, RGB.
+    """An image as the evaluation names it, ``(H, W, 3)`` uint8, RGB.
 
     Raises:
         DatasetError: It is missing or damaged.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror or error}") from None
-    return np.ascontiguousarray(decode_image(data, path)[..., ::-1])
+    return np.ascontiguousarray(read_image(path)[..., ::-1])
 
 
 def _embedded(picture: np.ndarray, alt: str) -> Embedded:

@@ -120,7 +120,7 @@ def test_missing_and_damaged_files_are_told_of(make_records, tmp_path):
     damaged = tmp_path / "damaged.png"
     damaged.write_bytes(b"")
     missing = replace(records, paths=["gone/a.png"] * len(records.paths))
-    assert most_wrong(missing)["ID"][0].problem == "No such file or directory"
+    assert most_wrong(missing)["ID"][0].problem == "cannot be read: No such file or directory."
     broken = replace(records, paths=[str(damaged)] * len(records.paths))
     sample = most_wrong(broken)["OOD"][0]
     assert sample.problem.startswith("the file is empty") and not sample.pictures
@@ -131,7 +131,7 @@ def test_picture_is_read_as_rgb(tmp_path):
     cv2.imwrite(str(path), np.full((4, 5, 3), (255, 0, 0), np.uint8))
     picture = read_picture(str(path))
     assert picture.shape == (4, 5, 3) and picture[0, 0].tolist() == [0, 0, 255]
-    with pytest.raises(DatasetError, match=r"gone\.png: No such file"):
+    with pytest.raises(DatasetError, match=r"gone\.png: cannot be read: No such file"):
         read_picture("gone.png")
 
 
@@ -160,7 +160,7 @@ def test_heat_of_an_image_without_ood_comes_last_and_without_a_picture_alone(mak
     assert samples[-1].path == "c"
     [fact] = samples[-1].facts
     assert fact.startswith("median score of ID ")
-    assert samples[-1].problem == "No such file or directory"
+    assert samples[-1].problem == "cannot be read: No such file or directory."
     assert len(samples[-1].pictures) == 1
 
 
