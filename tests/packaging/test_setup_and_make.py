@@ -130,7 +130,16 @@ def test_make_help_names_every_target():
         [MAKE, "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     shown = {line.split()[1] for line in result.stdout.splitlines()}
-    assert shown == {"quickstart", "quickstart-face", "test", "lint", "bench", "gpu", "clean"}
+    assert shown == {
+        "quickstart",
+        "quickstart-face",
+        "quickstart-ood",
+        "test",
+        "lint",
+        "bench",
+        "gpu",
+        "clean",
+    }
 
 
 def test_setup_without_torch_names_the_commands(clone):
