@@ -1,5 +1,5 @@
-# AbeT for images, single digits with 7 and 9 held out, from scratch on two CPU cores: the last of the
-# three that `make quickstart-ood` runs.
+# AbeT for images, single digits with 7 and 9 held out, from scratch on two CPU cores: the last of
+# the three that `make quickstart-ood` runs.
 _base_ = [
     "../_base_/models/cifar_resnet20.py",
     "../_base_/datasets/digits_ood_images.py",

@@ -26,7 +26,8 @@ SEGMENTORS = [
         word in name for word in ("deeplabv3plus", "fcn_", "pspnet", "upernet", "camvid", "pixels")
     )
 ]
-DETECTORS = [name for name in NAMES if name not in FACES + SEGMENTORS]
+CLASSIFIERS = [name for name in NAMES if "cifar10" in name or "images" in name]
+DETECTORS = [name for name in NAMES if name not in FACES + SEGMENTORS + CLASSIFIERS]
 SLIM = [name for name in DETECTORS if "bccd" in name or "coco128" in name or "digits" in name]
 
 
@@ -47,6 +48,7 @@ def test_the_configs_are_found():
     assert {"atss_r50.py", "atss/atss_x101_64x4d_dcn.py", "quickstart/atss_digits.py"} <= set(NAMES)
     assert len(SLIM) >= 5
     assert {"unpg_r50.py", "unpg/ms1mv2_r100_magface_unpg.py"} <= set(FACES)
+    assert {"abet/cifar10_abet.py", "quickstart/abet_images.py"} <= set(CLASSIFIERS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -139,3 +141,34 @@ def test_slim_config_learns_and_predicts(name):
     with torch.no_grad():
         results = model(**model.data_preprocessor(batch, False), mode="predict")
     assert len(results) == 2
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifier_learns_and_predicts(name):
+    """One step of gradient descent lowers the loss of its own batch, and prediction runs."""
+    from negvision.classification.structures import ImageDataSample
+
+    cfg = load_config(CONFIGS / name)
+    torch.manual_seed(0)
+    model = build(cfg.model)
+    model.init_weights()
+    classes = cfg.model.num_classes
+    batch = {
+        "inputs": [torch.randint(256, (3, 32, 32), dtype=torch.uint8) for _ in range(classes)],
+        "data_samples": [ImageDataSample(label=torch.tensor(label)) for label in range(classes)],
+    }
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
+    losses = []
+    for _ in range(2):
+        data = model.data_preprocessor(batch, True)
+        total, _ = model.parse_losses(model(**data, mode="loss"))
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        losses.append(total.item())
+    assert losses[1] < losses[0]
+    model.eval()
+    with torch.no_grad():
+        results = model(**model.data_preprocessor(batch, False), mode="predict")
+    assert [len(sample.logits) for sample in results] == [classes] * classes
+    assert all(sample.ood_score.isfinite() for sample in results)

@@ -24,7 +24,7 @@ class ImageDataset(BadSampleMixin, BaseDataset):
         metainfo: ``dict(classes=...)``, names of the classes in the order of the labels.
         is_ood: Whether all images are out-of-distribution. Their labels become -1, whatever they
             are; such a set is for evaluation, with ``test_mode=True``.
-        source: Name of the set in figures.
+        source: Name of the set in figures; by default that of its file or folder.
         on_bad_sample: See :class:`negvision.images.bad_samples.BadSampleMixin`.
         **kwargs: ``indices`` (a number keeps the first so many), ``pipeline``, ``test_mode``,
             ``lazy_init`` and ``max_refetch`` of ``mmengine.dataset.BaseDataset``.
@@ -52,7 +52,8 @@ class ImageDataset(BadSampleMixin, BaseDataset):
                 "train_dataloader"
             )
         self.is_ood = is_ood
-        self.source = source or os.path.splitext(os.path.basename(ann_file))[0]
+        named = ann_file or os.path.join(data_root, (data_prefix or {}).get("img", ""))
+        self.source = source or os.path.splitext(os.path.basename(named.rstrip("/")))[0]
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,

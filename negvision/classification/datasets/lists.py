@@ -67,11 +67,11 @@ class ImageFolderDataset(ImageDataset):
 
     Args:
         **kwargs: Of :class:`negvision.classification.datasets.base.ImageDataset`; ``ann_file`` has
-            no use here, so give ``source`` where figures are to name the set.
+            no use here.
 
     Raises:
-        DatasetError: There is no folder of a class; or one holds no image, or is of no class of
-            ``metainfo``, and ``on_bad_sample`` is "error".
+        DatasetError: A class of ``metainfo`` has no folder, or a folder holds no image or is of
+            no class, and ``on_bad_sample`` is "error"; or no image is left.
 
     Example:
         >>> import pathlib, tempfile
@@ -96,6 +96,8 @@ class ImageFolderDataset(ImageDataset):
             folders = sorted(entry.name for entry in entries if entry.is_dir())
         classes = list(self._metainfo.setdefault("classes", tuple(folders)))
         problems, samples = Problems(), []
+        for name in [] if self.is_ood else sorted(set(classes) - set(folders)):
+            problems.add("class without a folder", root, name)
         for folder in folders:
             place = os.path.join(root, folder)
             names = [n for n in os.listdir(place) if n.lower().endswith(_IMAGE_SUFFIXES)]

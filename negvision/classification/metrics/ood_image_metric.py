@@ -82,14 +82,14 @@ class OODImageMetric(OODMetric):
 
     def records(self, results: Sequence[Mapping]) -> OODRecords:
         """See the base class; the strata are the predicted classes."""
+        # Of no image at all too there is a score, by which the evaluation finds that out.
+        names = results[0]["scores"] if results else ("ood_score",)
         predicted = np.array([kept["pred_label"] for kept in results], dtype=np.int64)
         classes = self._classes(predicted)
         right = [kept["pred_label"] == kept["label"] for kept in results if kept["label"] >= 0]
         return OODRecords(
             task="images",
-            scores={name: _column(results, name) for name in results[0]["scores"]}
-            if results
-            else {},
+            scores={name: _column(results, name) for name in names},
             is_ood=np.array([kept["is_ood"] for kept in results], dtype=bool),
             image=np.arange(len(results)),
             paths=[kept["path"] for kept in results],

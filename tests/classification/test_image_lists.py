@@ -1,0 +1,110 @@
+"""What lists and folders of images say of bad data."""
+
+import pytest
+
+from negvision.errors import DatasetError
+
+CLASSES = {"classes": ("a", "b", "c")}
+
+
+@pytest.fixture
+def folders(images):
+    """Options of a set with an image in each of three folders."""
+    for number, name in enumerate(["a/1.png", "c/1.png", "b/1.png"]):
+        images.image(f"x/{name}", number)
+    return {"kind": "ImageFolderDataset", "data_prefix": {"img": "x"}}
+
+
+def test_faults_of_a_list(images, log):
+    for number in range(3):
+        images.image(f"{number}.png", number)
+    lines = ["0.png 0", "1.png", "1.png one", "none.png 1", "1.png 3", "2.png -1", "2.png 2"]
+    options = {"ann_file": images.text("set.txt", *lines), "metainfo": CLASSES}
+    with pytest.raises(DatasetError) as caught:
+        images.dataset("ImageListDataset", **options)
+    text = str(caught.value)
+    assert text.startswith(f"{images.root}/set.txt: 5 faults in 7 images:")
+    for kind, place in {
+        "line that is not 'path label'": "set.txt:2: '1.png'",
+        "label that is not a whole number": "set.txt:3: '1.png one'",
+        "missing image file": f"set.txt:4: '{images.root}/none.png'",
+        "label out of range: there are 3 classes": "set.txt:5: '1.png 3'",
+        "negative label": "set.txt:6: '2.png -1'",
+    }.items():
+        assert f"1 x {kind}" in text and place in text
+    dataset = images.dataset("ImageListDataset", **options, on_bad_sample="skip")
+    assert [dataset.get_data_info(i)["label"] for i in range(len(dataset))] == [0, 2]
+    assert len(log) == 1 and "left out of 7 images" in log[0] and "1 x missing image" in log[0]
+
+
+def test_a_list_where_nothing_is_found(images):
+    images.image("x/0.png")
+    images.text("set.txt", "0.png 0")
+    with pytest.raises(
+        DatasetError, match=r"No image is left. Do data_root and data_prefix\['img'\]"
+    ):
+        images.dataset("ImageListDataset", ann_file="set.txt", on_bad_sample="skip")
+    images.text("set.txt", "", " ")
+    with pytest.raises(DatasetError, match=r"set.txt: no image is in it; it is empty"):
+        images.dataset("ImageListDataset", ann_file="set.txt")
+
+
+def test_a_file_that_is_gone_after_the_list_was_read(images):
+    images.image("0.png")
+    dataset = images.dataset("ImageListDataset", ann_file=images.text("set.txt", "0.png 0"))
+    (images.root / "0.png").unlink()
+    with pytest.raises(DatasetError, match=r"0.png: no such file, though it stood there"):
+        dataset[0]
+
+
+def test_classes_of_folders_are_their_names_or_those_given(images, folders):
+    assert images.dataset(**folders).metainfo["classes"] == ("a", "b", "c")
+    turned = images.dataset(**folders, metainfo={"classes": ("c", "b", "a")})
+    assert [turned.get_data_info(i)["label"] for i in range(3)] == [2, 1, 0]
+
+
+def test_faults_of_folders(images, folders, log):
+    (images.root / "x/empty").mkdir()
+    some = {"metainfo": {"classes": ("a", "b")}}
+    with pytest.raises(DatasetError) as caught:
+        images.dataset(**folders, **some)
+    text = str(caught.value)
+    assert "1 x class folder without an image" in text and f"{images.root}/x/empty" in text
+    assert "1 x folder of no class" in text and f"{images.root}/x/c: 'c'" in text
+    dataset = images.dataset(**folders, **some, on_bad_sample="skip")
+    assert len(dataset) == 2 and "1 x folder of no class" in log[0]
+    # Folders of unknown images are of no class anyway.
+    (images.root / "x/empty").rmdir()
+    assert len(images.dataset(**folders, **some, is_ood=True, test_mode=True)) == 3
+
+
+def test_folders_that_are_not_there(images):
+    with pytest.raises(
+        DatasetError, match=rf"Missing: image folder {images.root}/none(.|\n)*--data-root"
+    ):
+        images.dataset("ImageFolderDataset", data_prefix={"img": "none"})
+    images.image("beside.png")
+    with pytest.raises(DatasetError, match="no image is in it; it is empty"):
+        images.dataset("ImageFolderDataset")
+    (images.root / "a").mkdir()
+    with pytest.raises(
+        DatasetError, match=r"1 x class folder without an image(.|\n)*No image is left"
+    ):
+        images.dataset("ImageFolderDataset", on_bad_sample="skip")
+
+
+def test_a_class_without_a_folder_is_told(tmp_path):
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "1.jpg").write_bytes(b"")
+    options = {"data_root": str(tmp_path), "metainfo": {"classes": ("cats", "dogs")}}
+    with pytest.raises(DatasetError, match=r"1 x class without a folder\n.*'dogs'"):
+        ImageFolderDataset(**options)
+    assert len(ImageFolderDataset(**options, on_bad_sample="skip")) == 1
+
+
+def test_an_ood_folder_is_named_by_itself(tmp_path):
+    (tmp_path / "textures" / "bark").mkdir(parents=True)
+    (tmp_path / "textures" / "bark" / "1.jpg").write_bytes(b"")
+    root = str(tmp_path / "textures") + "/"
+    dataset = ImageFolderDataset(data_root=root, is_ood=True, test_mode=True)
+    assert dataset.get_data_info(0)["source"] == "textures"

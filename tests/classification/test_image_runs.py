@@ -1,0 +1,184 @@
+"""From the recipe's config to figures, a threshold and marked images, on a tiny set."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from negvision.classification.metrics import OODImageMetric
+from negvision.cli.calibrate_ood import main as calibrate
+from negvision.cli.test import main as evaluate
+from negvision.cli.train import main as train
+from negvision.ood import OODThreshold
+from negvision.ood.records import OODRecords
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+CLASSES = [f"stripes {number}" for number in range(10)]
+SHORT = """
+_base_ = "{base}"
+model = dict(backbone=dict(widths=[4, 8, 8]), in_features=8)
+train_dataloader = dict(batch_size=8)
+val_dataloader = dict(batch_size=16)
+test_dataloader = dict(batch_size=16)
+train_cfg = dict(max_epochs=2)
+val_evaluator = dict(resamples=10)
+test_evaluator = dict(resamples=10)
+default_hooks = dict(logger=dict(interval=5))
+# A visualizer is found by its name ever after: each run of a process needs its own.
+visualizer = dict(name="{name}")
+"""
+
+
+def stripes(label, rng, side=32):
+    """Horizontal stripes, of another period for each class, and noise."""
+    rows = np.sin(np.arange(side) * (label + 1) * 0.3)[:, None, None]
+    noise = rng.normal(0, 20, (side, side, 3))
+    return np.clip(128 + 90 * rows + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Packs by the names of the recipe's: 40 images to train on, 20 to test, 20 unknown each."""
+    root, rng = tmp_path_factory.mktemp("sets"), np.random.default_rng(0)
+
+    def save(name, pictures, labels, classes):
+        encoded = [cv2.imencode(".png", picture)[1].tobytes() for picture in pictures]
+        (root / "cifar").mkdir(exist_ok=True)
+        np.savez(
+            root / "cifar" / f"{name}.npz",
+            data=np.frombuffer(b"".join(encoded), np.uint8),
+            offsets=np.cumsum([0, *map(len, encoded)]),
+            labels=np.array(labels),
+            classes=np.array(classes),
+        )
+
+    for name, count in {"cifar10_train": 40, "cifar10_test": 20}.items():
+        labels = [number % 10 for number in range(count)]
+        save(name, [stripes(label, rng) for label in labels], labels, CLASSES)
+    for name, side in {"cifar100_test": 32, "mnist_test": 28}.items():
+        noise = [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(20)]
+        save(name, noise, [number % 4 for number in range(20)], ["noise"] * 4)
+    return root
+
+
+@pytest.fixture
+def config_of(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEGVISION_DATA", str(data))
+
+    def write(name="cifar10_abet.py", options=""):
+        path = tmp_path / name
+        base = CONFIGS / "abet" / name
+        path.write_text(SHORT.format(base=base, name=f"{tmp_path.name}-{name}") + options)
+        return path
+
+    return write
+
+
+def run(command, *argv):
+    return command([str(arg) for arg in argv])
+
+
+def record(monkeypatch):
+    """The predictions that the metric gets."""
+    seen, process = [], OODImageMetric.process
+
+    def spy(self, batch, samples):
+        seen.extend(dict(sample) for sample in samples)
+        return process(self, batch, samples)
+
+    monkeypatch.setattr(OODImageMetric, "process", spy)
+    return seen
+
+
+def test_training_testing_and_a_threshold(config_of, tmp_path, capsys, monkeypatch):
+    config, work = config_of(), ["--work-dir", tmp_path / "run"]
+    assert run(train, config, *work) == 0
+    printed = capsys.readouterr().out
+    assert "warning:" not in printed, printed
+    assert "AbeTClassifier" in printed and "40 images, 8 a batch" in printed
+    assert "epoch 2/2  iter 5/5" in printed and "val  after 2 epochs" in printed
+    # The AUROC of every epoch, by which a collapse is seen.
+    (scalars,) = (tmp_path / "run").glob("*/vis_data/scalars.json")
+    entries = [json.loads(line) for line in scalars.read_text().splitlines()]
+    for figure in ("auroc", "accuracy", "cifar100/auroc", "mnist/fpr95_ood", "msp/auroc"):
+        values = [entry[f"ood/{figure}"] for entry in entries if f"ood/{figure}" in entry]
+        assert len(values) == 2 and all(0 <= value <= 1 for value in values), figure
+    trained = [entry for entry in entries if "loss" in entry]
+    assert all(0 <= entry["accuracy"] <= 100 and entry["loss"] > 0 for entry in trained)
+
+    checkpoint, seen = tmp_path / "run" / "epoch_2.pth", record(monkeypatch)
+    work = ["--work-dir", tmp_path / "t"]
+    assert run(evaluate, config, checkpoint, *work) == 0
+    printed = capsys.readouterr().out
+    assert "warning:" not in printed, printed
+    assert "40 OOD and 20 ID on 60 images, prevalence 0.6667" in printed
+    for source in ("cifar100", "mnist"):
+        assert sum(line.startswith(f"{source} ") for line in printed.splitlines()) == 5
+    (scores,) = (tmp_path / "t").glob("**/ood_scores.npz")
+    records = OODRecords.load(scores)
+    assert records.classes == CLASSES and len(records.paths) == 60
+    assert len(seen) == 60 and not any("pred_is_ood" in sample for sample in seen)
+    known = np.array([s["ood_score"].item() for s in seen if not s["is_ood"]])
+    np.testing.assert_allclose(records.scores["abet"][~records.is_ood], known)
+
+    before = checkpoint.read_bytes()
+    seen.clear()
+    assert run(calibrate, config, checkpoint, "--tpr", 0.8, *work) == 0
+    printed = capsys.readouterr().out
+    assert "kept       80.00% of 20 in-distribution samples" in printed
+    assert "warning:" not in printed, printed
+    assert checkpoint.read_bytes() == before
+    calibrated = checkpoint.with_name("epoch_2_ood.pth")
+    threshold = OODThreshold.of_checkpoint(torch.load(calibrated, weights_only=False))
+    assert (threshold.score, threshold.num_samples, threshold.tpr) == ("abet", 20, 0.8)
+    assert threshold.value == pytest.approx(np.sort(known)[15])
+
+    seen.clear()
+    assert run(evaluate, config, calibrated, *work) == 0
+    assert "warning:" not in capsys.readouterr().out
+    assert len(seen) == 60
+    for sample in seen:
+        assert bool(sample["pred_is_ood"]) == (sample["ood_score"].item() > threshold.value)
+    assert sum(bool(s["pred_is_ood"]) for s in seen if not s["is_ood"]) == 4
+
+
+@pytest.mark.parametrize("name", ["cifar10_plain.py", "cifar10_abet_inner.py"])
+def test_the_other_configs_run(config_of, tmp_path, capsys, name):
+    config = config_of(name, "train_cfg = dict(max_epochs=1)\n")
+    assert run(train, config, "--work-dir", tmp_path / "run") == 0
+    printed = capsys.readouterr().out
+    assert "warning:" not in printed, printed
+    own = "msp" if "plain" in name else "abet"
+    assert f"cifar100  {own}" in printed and "val  after 1 epochs" in printed
+    argv = [config, tmp_path / "run" / "epoch_1.pth", "--work-dir", tmp_path / "t"]
+    assert run(evaluate, *argv) == 0
+    assert "40 OOD and 20 ID" in capsys.readouterr().out
+
+
+def test_no_unknown_image_in_the_set(config_of, tmp_path, capsys):
+    config = config_of(options="train_cfg = dict(max_epochs=1)\n")
+    assert run(train, config, "--work-dir", tmp_path / "run") == 0
+    argv = [config, tmp_path / "run" / "epoch_1.pth", "--work-dir", tmp_path / "t"]
+    sets = [f"test_dataloader.dataset.datasets.{number}.is_ood=False" for number in (1, 2)]
+    assert run(evaluate, *argv, "--cfg-options", *sets) == 2
+    message = capsys.readouterr().err
+    assert "there is no OOD sample among them (0 OOD, 60 ID)" in message
+    assert "Traceback" not in message
+
+
+def test_data_that_is_missing_or_damaged(config_of, data, tmp_path, capsys, monkeypatch):
+    config = config_of()
+    monkeypatch.setenv("NEGVISION_DATA", str(tmp_path / "nowhere"))
+    assert run(train, config, "--work-dir", tmp_path / "run") == 2
+    assert f"{tmp_path}/nowhere/cifar/cifar10_train.npz" in capsys.readouterr().err
+    folder = tmp_path / "nowhere" / "cifar"
+    folder.mkdir(parents=True)
+    for path in (data / "cifar").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes()[: 500 if "train" in path.name else None])
+    assert run(train, config, "--work-dir", tmp_path / "run") == 2
+    message = capsys.readouterr().err
+    assert "cifar10_train.npz: not a pack of images, or a damaged one" in message
+    assert "Traceback" not in message
