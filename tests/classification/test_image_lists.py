@@ -2,6 +2,7 @@
 
 import pytest
 
+from negvision.classification.datasets import ImageFolderDataset
 from negvision.errors import DatasetError
 
 CLASSES = {"classes": ("a", "b", "c")}
