@@ -132,8 +132,8 @@ class PackedMap:
 
     Example:
         >>> packed = PackedMap(np.ones((4, 8), np.float32), np.zeros((4, 8), np.uint8))
-        >>> packed.scores().sum(), packed.ood_map().shape
-        (32.0, (4, 8))
+        >>> packed.scores().shape, packed.ood_map().shape
+        ((4, 8), (4, 8))
     """
 
     def __init__(self, scores: np.ndarray, ood_map: np.ndarray) -> None:
