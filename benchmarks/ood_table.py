@@ -20,6 +20,7 @@ from pathlib import Path
 from harness import write_results
 from training_runs import last_evaluation, parser_for, run_all
 
+from negvision.ood import SCORE_NAMES
 from negvision.ood.evaluation import evaluate_records
 from negvision.ood.metrics import FIGURES
 from negvision.ood.records import OODRecords
@@ -39,6 +40,8 @@ SETS = {
         "ResNet-20, AbeT, inner products": "configs/abet/cifar10_abet_inner.py",
     },
 }
+# What is said of the in-distribution classes, by the task.
+ID_FIGURES = {"id_ap": "ID AP", "mIoU": "ID mIoU", "accuracy": "ID accuracy"}
 HEADS = ("AUROC", "AP out", "AP in", "FPR95 ood+", "FPR95 id+")
 
 
@@ -93,18 +96,43 @@ def format_run(run: dict) -> str:
 
 
 def table(runs: dict[str, Sequence[dict]]) -> str:
-    """A row a network and score: percent, the mean of the seeds and the interval of the first."""
-    lines = [f"| network | score | {' | '.join(HEADS)} |", "| --- | --- |" + " --- |" * len(HEADS)]
+    """Percent: a row a network and score, then, where there are several OOD sets, one for each.
+
+    Cells are the mean of the seeds, and over all OOD samples the interval of the first seed.
+    """
+    some = next(iter(runs.values()))[0]
+    known = next(key for key in ID_FIGURES if key in some["figures"])
+    heads = " | ".join(HEADS)
+    lines = [
+        f"| network | {ID_FIGURES[known]} | score | {heads} |",
+        "| --- | --- | --- |" + " --- |" * len(HEADS),
+    ]
     for network, seeds in runs.items():
         for score in seeds[0]["intervals"]:
-            prefix = "" if score == seeds[0]["own_score"] else f"{score}/"
             cells = []
             for key in FIGURES:
-                mean = 100 * statistics.mean(run["figures"][prefix + key] for run in seeds)
                 low, high = (100 * end for end in seeds[0]["intervals"][score][key])
-                cells.append(f"{mean:.1f} ({low:.0f} to {high:.0f})")
-            lines.append(f"| {network} | {score} | {' | '.join(cells)} |")
+                cells.append(f"{_mean(seeds, score, key)} ({low:.0f} to {high:.0f})")
+            id_cell = f"{100 * statistics.mean(run['figures'][known] for run in seeds):.1f}"
+            lines.append(f"| {network} | {id_cell} | {score} | {' | '.join(cells)} |")
+    # Beside `msp/auroc`, which is of a score, `cifar100/auroc` is of an OOD set.
+    firsts = {key.split("/")[0] for key in some["figures"] if "/" in key}
+    sources = sorted(firsts - set(SCORE_NAMES))
+    if sources:
+        lines += ["", f"| network | score | OOD set | {heads} |"]
+        lines.append("| --- | --- | --- |" + " --- |" * len(HEADS))
+    for network, seeds in runs.items():
+        for score in seeds[0]["intervals"]:
+            for source in sources:
+                cells = [_mean(seeds, score, key, f"{source}/") for key in FIGURES]
+                lines.append(f"| {network} | {score} | {source} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _mean(seeds: Sequence[dict], score: str, key: str, source: str = "") -> str:
+    own = "" if score == seeds[0]["own_score"] else f"{score}/"
+    mean = statistics.mean(run["figures"][source + own + key] for run in seeds)
+    return f"{100 * mean:.1f}"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from negvision.ood.precision import full_precision, wide
+
 _EPS = 1e-4
 
 
@@ -38,7 +40,7 @@ class _LogitHead(nn.Module):
                 f"features must be (N, {self.in_features}) or (N, {self.in_features}, H, W), got "
                 f"{tuple(features.shape)}"
             )
-        return features if features.dtype == torch.float64 else features.float()
+        return wide(features)
 
     def _product(self, features: Tensor, weight_mask: Tensor | None) -> Tensor:
         weight = self.weight if weight_mask is None else self.weight * weight_mask
@@ -72,7 +74,7 @@ class CosineLogits(_LogitHead):
             features: (N, D) or (N, D, H, W).
             weight_mask: (C, D), multiplied on the weights in the product and not in their norms.
         """
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features.device):
             features = self._checked(features)
             norms = torch.linalg.vector_norm(features, dim=1, keepdim=True) + _EPS
             weight_norms = torch.linalg.vector_norm(self.weight, dim=1) + _EPS
@@ -90,5 +92,5 @@ class InnerLogits(_LogitHead):
 
     def forward(self, features: Tensor, weight_mask: Tensor | None = None) -> Tensor:
         """Arguments and shapes as of :meth:`CosineLogits.forward`."""
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features.device):
             return self._product(self._checked(features), weight_mask)

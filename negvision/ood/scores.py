@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from negvision.errors import did_you_mean
+from negvision.ood.precision import wide
 
 
 def abet_score(logits: Tensor, dim: int = -1) -> Tensor:
@@ -33,7 +34,7 @@ def abet_score(logits: Tensor, dim: int = -1) -> Tensor:
         >>> abet_score(torch.zeros(2, 10))
         tensor([-2.3026, -2.3026])
     """
-    return -_wide(logits).logsumexp(dim)
+    return -wide(logits).logsumexp(dim)
 
 
 def energy_score(logits: Tensor, temperature: Tensor | None = None, dim: int = -1) -> Tensor:
@@ -47,7 +48,7 @@ def energy_score(logits: Tensor, temperature: Tensor | None = None, dim: int = -
         dim: Where the classes are.
     """
     score = abet_score(logits, dim)
-    return score if temperature is None else score * _wide(temperature)
+    return score if temperature is None else score * wide(temperature)
 
 
 def msp_score(logits: Tensor, dim: int = -1) -> Tensor:
@@ -56,7 +57,7 @@ def msp_score(logits: Tensor, dim: int = -1) -> Tensor:
     Source: Hendrycks and Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution
     Examples in Neural Networks", ICLR 2017.
     """
-    return -_wide(logits).softmax(dim).amax(dim)
+    return -wide(logits).softmax(dim).amax(dim)
 
 
 def max_logit_score(logits: Tensor, dim: int = -1) -> Tensor:
@@ -65,12 +66,12 @@ def max_logit_score(logits: Tensor, dim: int = -1) -> Tensor:
     Source: Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings",
     ICML 2022.
     """
-    return -_wide(logits).amax(dim)
+    return -wide(logits).amax(dim)
 
 
 def entropy_score(logits: Tensor, dim: int = -1) -> Tensor:
     """Entropy of the softmax in nats, in [0, log C]."""
-    log_p = _wide(logits).log_softmax(dim)
+    log_p = wide(logits).log_softmax(dim)
     p = log_p.exp()
     # A class of probability 0 adds nothing, though its logarithm may be infinite.
     return -torch.where(p > 0, p * log_p, 0.0).sum(dim)
@@ -125,7 +126,3 @@ def ood_score(name: str, logits: Tensor, temperature: Tensor | None = None, dim:
         tensor([-0.9820, -0.5000])
     """
     return _SCORES[check_score_name(name)](logits, temperature, dim)
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()

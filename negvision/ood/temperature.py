@@ -1,8 +1,9 @@
 """A temperature that the network learns for each image, box or pixel."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from negvision.ood.precision import full_precision, wide
 
 # Keeps 1 / T finite where the sigmoid is 0.
 _LEAST = 1e-12
@@ -50,10 +51,9 @@ class LearnedTemperature(nn.Module):
         if features.dim() != (4 if self.conv else 2):
             wanted = "(N, D, H, W)" if self.conv else "(N, D)"
             raise ValueError(f"features must be {wanted}, got {tuple(features.shape)}")
-        with torch.autocast(features.device.type, enabled=False):
-            if features.dtype != torch.float64:
-                features = features.float()
-            return (self._normalised(self.linear(features)).sigmoid() + _LEAST).squeeze(1)
+        with full_precision(features.device):
+            values = self.linear(wide(features))
+            return (self._normalised(values).sigmoid() + _LEAST).squeeze(1)
 
     def _normalised(self, values: Tensor) -> Tensor:
         if values.numel() > 1:

@@ -174,3 +174,12 @@ def test_the_module_learns_which_samples_are_unsure():
     sure = head(torch.tensor([[1.0, -1.0, 0.0]])).temperature
     unsure = head(torch.tensor([[1.0, -1.0, 3.0]])).temperature
     assert sure < 0.5 * unsure
+
+
+@pytest.mark.parametrize("conv", [False, True])
+def test_shapes_on_the_meta_device(conv):
+    head = AbeTLogits(8, 5, conv=conv).to("meta")
+    features = torch.empty(*((4, 8, 3, 3) if conv else (36, 8)), device="meta")
+    z, temperature = head(features)
+    assert z.shape == ((4, 5, 3, 3) if conv else (36, 5))
+    assert temperature.shape == ((4, 3, 3) if conv else (36,))
