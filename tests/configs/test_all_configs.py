@@ -67,10 +67,8 @@ def test_detector_builds(name):
     # The channels fit from the backbone to the head, and each level has its anchors or points.
     with torch.device("meta"):
         levels = model.neck(model.backbone(torch.empty(1, 3, 128, 128)))
-    # Heads on the CPU: some switch autocast off, which knows no meta device.
-    levels = [torch.empty_like(level, device="cpu") for level in levels]
     head = model.rpn_head if hasattr(model, "roi_head") else model.bbox_head
-    outs = head.to_empty(device="cpu")(levels)
+    outs = head(levels)
     strides = [pair[0] for pair in head.prior_generator.strides]
     assert [128 // level.shape[-1] for level in outs[0]] == strides
     if hasattr(model, "roi_head"):
@@ -85,8 +83,8 @@ def check_box_heads(roi_head, levels, strides):
     for extractor, head in zip(extractors, heads, strict=True):
         assert extractor.featmap_strides == strides[: extractor.num_inputs]
         assert extractor.out_channels == levels[0].shape[1]
-        features = torch.empty(2, extractor.out_channels, *head.roi_feat_size)
-        scores, deltas = head.to_empty(device="cpu")(features)
+        shape = (2, extractor.out_channels, *head.roi_feat_size)
+        scores, deltas = head(torch.empty(shape, device="meta"))
         assert scores.shape[1] >= head.num_classes + 1
         assert deltas.shape == (2, 4 * (1 if head.reg_class_agnostic else head.num_classes))
 
