@@ -36,7 +36,10 @@ _DISTRIBUTIONS = (
     "mmdet",
     "pycocotools",
     "faster-coco-eval",
+    "onedl-mmsegmentation",
+    "mmsegmentation",
     "pytorch-metric-learning",
+    "scikit-learn",
 )
 
 
