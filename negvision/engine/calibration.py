@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from negvision.engine.checkpoint import load_checkpoint_file
-from negvision.errors import ConfigError, UserError
+from negvision.errors import ConfigError, OODDataError, UserError
 from negvision.ood.shaping import fit_shaping, shapings_to_fit
 from negvision.ood.threshold import OODThreshold, set_threshold, threshold_at_tpr
 
@@ -35,7 +35,7 @@ def calibrate(runner: Runner, split: str, tpr: float, min_score: float) -> OODTh
 
     Raises:
         ConfigError: The model has no OOD score.
-        OODDataError: There is no in-distribution sample.
+        OODDataError: There is no in-distribution sample, or fewer than ``1 / (1 - tpr)``.
     """
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     score = score_of(model)
@@ -52,6 +52,17 @@ def calibrate(runner: Runner, split: str, tpr: float, min_score: float) -> OODTh
             if not sample.metainfo.get("is_ood", False)
         ]
     scores = torch.cat(kept) if kept else torch.zeros(0)
+    # With fewer not even one may lie above, and the threshold is the largest score there was.
+    needed = 1 if tpr == 1 else math.ceil(round(1 / (1 - tpr), 6))
+    if 0 < len(scores) < needed:
+        raise OODDataError(
+            f"{len(scores):,} in-distribution samples cannot place a threshold that keeps "
+            f"{tpr:.4g} of them: that takes {needed:,} at least. Use more images or a lower --tpr"
+            + (
+                f", or count boxes of a class score below {min_score:g}: --min-score"
+                * (min_score > 0)
+            )
+        )
     return OODThreshold(threshold_at_tpr(scores, tpr), score, tpr, len(scores), min_score)
 
 

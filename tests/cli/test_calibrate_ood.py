@@ -187,6 +187,7 @@ def test_statistics_of_shapings_travel_too(config_of, tmp_path, capsys):
     ("argv", "message"),
     [
         (["--tpr", "95"], "--tpr 95: the share must be above 0 and at most 1"),
+        (["--min-score", "0", "--tpr", "0.99"], "that takes 100 at least"),
         (["--min-score", "1.1"], "nothing was predicted on the in-distribution images"),
         (["--out", "{tmp}/file/below/c.pth"], "cannot be written"),
     ],
