@@ -1,4 +1,5 @@
-# AbeT for the pixels of the embedded digits, from scratch on two CPU cores.
+# AbeT for the pixels of the embedded digits, on two CPU cores: the second of the three that
+# `make quickstart-ood` runs. Its backbone is that of abet_boxes.py, which has to be trained before.
 _base_ = [
     "../_base_/models/deeplabv3plus_r18_slim.py",
     "../_base_/datasets/digits_ood_segmentation.py",
@@ -8,8 +9,17 @@ _base_ = [
 
 model = dict(
     type="negvision.AbeTEncoderDecoder",
-    # The first stage halves the picture too: it costs half as much, and digits are large enough.
-    backbone=dict(strides=(2, 2, 1)),
+    backbone=dict(
+        # That of the detector, but for the last stride.
+        type="ResNet",
+        strides=(2, 2, 1),
+        init_cfg=dict(
+            _delete_=True,
+            type="Pretrained",
+            checkpoint="work_dirs/abet_boxes/iter_1800.pth",
+            prefix="backbone.",
+        ),
+    ),
     decode_head=dict(
         num_classes={{_base_.num_classes}},
         # Nine pixels of ten are background: without weights digits are told apart much later.
@@ -18,7 +28,7 @@ model = dict(
     ),
 )
 
-max_iters = 500
+max_iters = 400
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
