@@ -28,7 +28,7 @@ model = dict(
     ),
 )
 
-max_iters = 400
+max_iters = 500
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
