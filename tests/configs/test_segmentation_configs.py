@@ -97,6 +97,8 @@ def test_the_two_of_camvid_differ_in_the_model_alone():
 def test_slim_config_learns_and_predicts(name):
     """Steps of gradient descent lower the loss of their own batch, and prediction runs."""
     cfg = load_config(CONFIGS / name)
+    # Weights that another run leaves are not here.
+    cfg.model.backbone.init_cfg = None
     torch.manual_seed(0)
     model = build(cfg.model)
     model.init_weights()
@@ -122,3 +124,16 @@ def test_slim_config_learns_and_predicts(name):
     with torch.no_grad():
         results = model(**model.data_preprocessor(batch, False), mode="predict")
     assert [result.ood_map.data.shape for result in results] == [(1, 100, 130)] * 2
+
+
+def test_the_quick_start_of_pixels_begins_where_that_of_boxes_ends():
+    boxes = load_config(CONFIGS / "quickstart/abet_boxes.py")
+    pixels = load_config(CONFIGS / "quickstart/abet_pixels.py")
+    wanted = pixels.model.backbone.init_cfg
+    assert wanted.checkpoint == f"work_dirs/abet_boxes/iter_{boxes.train_cfg.max_iters}.pth"
+    shapes = []
+    for scope, cfg in (("mmdet", boxes), ("mmseg", pixels)):
+        with DefaultScope.overwrite_default_scope(scope), torch.device("meta"):
+            backbone = MODELS.build({**cfg.model.backbone, "init_cfg": None})
+        shapes.append({name: value.shape for name, value in backbone.state_dict().items()})
+    assert shapes[0] == shapes[1] and shapes[0]
