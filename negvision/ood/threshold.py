@@ -62,7 +62,10 @@ class OODThreshold:
 
 
 def threshold_at_tpr(id_scores: Tensor, tpr: float = 0.95) -> float:
-    """The least score such that at least ``tpr`` of the ID samples score no higher.
+    """A threshold that at least ``tpr`` of the ID samples score no higher than, and few more.
+
+    It lies midway between the least score for which that holds and the next higher one: on the
+    score itself, the rounding of another batch size would decide about its sample.
 
     Args:
         id_scores: Shape (N,), of in-distribution samples; higher is more OOD.
@@ -75,7 +78,7 @@ def threshold_at_tpr(id_scores: Tensor, tpr: float = 0.95) -> float:
     Example:
         >>> import torch
         >>> threshold_at_tpr(torch.arange(1.0, 101.0), 0.95)
-        95.0
+        95.5
     """
     if not 0 < tpr <= 1:
         raise ValueError(f"tpr must be above 0 and at most 1, got {tpr}")
@@ -88,7 +91,8 @@ def threshold_at_tpr(id_scores: Tensor, tpr: float = 0.95) -> float:
     ordered = id_scores.flatten().sort().values
     # Rounded before ceil: 0.95 * 100 is a little more than 95.
     place = max(math.ceil(round(tpr * len(ordered), 9)), 1) - 1
-    return float(ordered[place])
+    higher = ordered[ordered > ordered[place]].double()
+    return float(ordered[place] if not len(higher) else (ordered[place].double() + higher[0]) / 2)
 
 
 def set_threshold(model: nn.Module, threshold: OODThreshold) -> int:

@@ -92,7 +92,7 @@ def test_truth_is_drawn_where_it_is_on_the_original_image(tiny_detector, monkeyp
     dataset = runner.val_dataloader.dataset
     assert len(drawn) == 5
     indices = [0, 2, 5, 8, 11]
-    for index, (shape, (boxes, labels, scores, classes, truth, ignored, _)) in zip(
+    for index, (shape, (boxes, labels, scores, classes, truth, ignored, *_)) in zip(
         indices, drawn, strict=True
     ):
         instances = dataset.get_data_info(index)["instances"]

@@ -16,17 +16,23 @@ THRESHOLD = OODThreshold(value=-1.5, score="abet", tpr=0.95, num_samples=200, mi
     st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0]) | st.floats(-5, 5, width=32), min_size=1),
     st.floats(0.01, 1.0),
 )
-def test_is_the_least_score_that_keeps_the_share(scores, tpr):
+def test_is_above_the_least_score_that_keeps_the_share_and_below_the_next(scores, tpr):
     """By trying every score; a share that misses by a rounding counts as reached."""
     values = torch.tensor(scores)
     found = threshold_at_tpr(values, tpr)
     reaching = [v for v in scores if sum(s <= v for s in scores) / len(scores) >= tpr - 1e-9]
-    assert found == min(reaching)
+    least, higher = min(reaching), [s for s in scores if s > min(reaching)]
+    assert found == ((least + min(higher)) / 2 if higher else least)
 
 
 def test_share_of_a_hundred():
     scores = torch.arange(1.0, 101.0)
-    assert [threshold_at_tpr(scores, t) for t in (0.95, 0.951, 1.0, 0.001)] == [95, 96, 100, 1]
+    assert [threshold_at_tpr(scores, t) for t in (0.95, 0.951, 1.0, 0.001)] == [
+        95.5,
+        96.5,
+        100,
+        1.5,
+    ]
 
 
 def test_errors_of_scores():
