@@ -114,12 +114,10 @@ def measure(task: str, args: argparse.Namespace) -> dict:
 
 
 def built(cfg, scope: str):
-    """The model of a config with random weights."""
+    """The model of a config with the random weights of its layers."""
     cfg.backbone.init_cfg = None
     with DefaultScope.overwrite_default_scope(scope):
-        model = MODELS.build(cfg)
-        model.init_weights()
-    return model
+        return MODELS.build(cfg)
 
 
 def sample_of(task: str, size: tuple[int, int]):
