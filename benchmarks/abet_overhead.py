@@ -20,7 +20,7 @@ from harness import alternate, write_results
 from mmengine.registry import MODELS, DefaultScope
 
 import negvision  # noqa: F401  (serves mmcv._ext before mmdet is imported)
-from negvision.engine.config import load_config
+from negvision.engine.config.reading import load_config
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 # Task -> config, scope, size of the image, what is changed for the plain network, its classifier.

@@ -8,8 +8,8 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import DATASETS, init_default_scope
 
 from negvision.drawing.looking import evenly_spaced
-from negvision.engine.config_check import check_config
-from negvision.engine.data_check import check_data
+from negvision.engine.config.check import check_config
+from negvision.engine.config.data_files import check_data
 from negvision.engine.prepare import prepare_config
 from negvision.errors import ConfigError, UserError
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from negvision.engine.calibration import calibrate, check_writable, save_with_threshold
-from negvision.engine.config import add_common_arguments
+from negvision.engine.config.reading import add_common_arguments
 from negvision.engine.prepare import build_runner, prepare_config
 from negvision.engine.quiet import captured_pycocotools
 from negvision.errors import CheckpointError, UserError, reports_user_errors

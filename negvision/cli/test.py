@@ -6,9 +6,9 @@ from pathlib import Path
 from mmengine.config import Config
 
 from negvision.engine.calibration import override_threshold, require_threshold
-from negvision.engine.config import add_common_arguments
+from negvision.engine.config.reading import add_common_arguments
 from negvision.engine.detections import DetectionsWriter
-from negvision.engine.launch import leave_processes
+from negvision.engine.parallel.launch import leave_processes
 from negvision.engine.prepare import build_runner, prepare_config
 from negvision.engine.quiet import captured_pycocotools
 from negvision.engine.runner import Runner

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from negvision.engine.checkpoint import CheckpointError, find_resume_checkpoint
-from negvision.engine.config import add_common_arguments, enable_amp, enable_auto_scale_lr
-from negvision.engine.launch import leave_processes
+from negvision.engine.checkpoints.loading import CheckpointError, find_resume_checkpoint
+from negvision.engine.config.reading import add_common_arguments, enable_amp, enable_auto_scale_lr
+from negvision.engine.parallel.launch import leave_processes
 from negvision.engine.prepare import build_runner, prepare_config
 from negvision.engine.quiet import captured_pycocotools
 from negvision.errors import reports_user_errors

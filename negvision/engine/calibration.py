@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from negvision.engine.checkpoint import load_checkpoint_file
+from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.errors import ConfigError, OODDataError, UserError
 from negvision.ood.shaping import fit_shaping, shapings_to_fit
 from negvision.ood.threshold import OODThreshold, set_threshold, threshold_at_tpr

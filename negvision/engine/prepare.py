@@ -3,12 +3,12 @@
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 
-from negvision.engine.batch_check import check_batches
-from negvision.engine.checkpoint import install_loaders
-from negvision.engine.config import load_config, set_work_dir
-from negvision.engine.config_check import check_config
-from negvision.engine.data_check import check_data
-from negvision.engine.data_root import replace_data_root
+from negvision.engine.checkpoints.loading import install_loaders
+from negvision.engine.config.batches import check_batches
+from negvision.engine.config.check import check_config
+from negvision.engine.config.data_files import check_data
+from negvision.engine.config.data_root import replace_data_root
+from negvision.engine.config.reading import load_config, set_work_dir
 from negvision.engine.quiet import silence_idle_warnings
 from negvision.engine.runner import Runner
 

@@ -10,8 +10,8 @@ from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner as MMEngineRunner
 
-from negvision.engine import shards
-from negvision.engine.launch import init_cpu_processes
+from negvision.engine.parallel import shards
+from negvision.engine.parallel.launch import init_cpu_processes
 from negvision.engine.quiet import replace_console_handler
 from negvision.ood.threshold import OODThreshold, set_threshold
 
@@ -19,9 +19,9 @@ from negvision.ood.threshold import OODThreshold, set_threshold
 class Runner(MMEngineRunner):
     """A runner whose console shows warnings, progress and results; the log file has all.
 
-    Parameters that are sharded over ranks (:mod:`negvision.engine.shards`) train, are clipped,
-    saved whole and resumed at any world size. The OOD threshold of a checkpoint, if it has one,
-    is given to the model with the weights.
+    Parameters that are sharded over ranks (:mod:`negvision.engine.parallel.shards`) train, are
+    clipped, saved whole and resumed at any world size. The OOD threshold of a checkpoint, if it has
+    one, is given to the model with the weights.
 
     Use it as :class:`mmengine.runner.Runner`: ``Runner.from_cfg(cfg).train()``.
     """

@@ -9,7 +9,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from negvision.engine.config import load_config
+from negvision.engine.config.reading import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MMDET = Path(mmdet.__file__).parent / ".mim" / "configs"

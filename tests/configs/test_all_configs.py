@@ -8,8 +8,8 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.registry import DefaultScope
 
-from negvision.engine.config import load_config
-from negvision.engine.config_check import check_config
+from negvision.engine.config.check import check_config
+from negvision.engine.config.reading import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(

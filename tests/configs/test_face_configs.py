@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from negvision.data.face_glyphs import FaceGlyphsParameters
-from negvision.engine.config import load_config
+from negvision.engine.config.reading import load_config
 from negvision.face.structures import FaceDataSample
 from negvision.registry import MODELS
 

@@ -11,7 +11,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from negvision.engine.config import load_config
+from negvision.engine.config.reading import load_config
 from negvision.engine.quiet import silence_idle_warnings
 from negvision.segmentation.conv_seg import AbeTConvSeg
 from negvision.segmentation.segmentors import AbeTEncoderDecoder, OODEncoderDecoder

@@ -5,7 +5,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from negvision.engine.shards import clip_grad_norm, find_shards, keep_shards_from_ddp
+from negvision.engine.parallel.shards import clip_grad_norm, find_shards, keep_shards_from_ddp
 from negvision.face.losses import UNPGLoss
 
 CLASSES, SIZE, COUNTS = 31, 12, (5, 7, 2)

@@ -8,7 +8,7 @@ from ranks import run_ranks
 from ranks_of_loss import check_all
 from ranks_of_training import CLASSES, SIZE, build_runner, resume, train_and_resume
 
-from negvision.engine.checkpoint import load_checkpoint_file
+from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.errors import CheckpointError
 
 ALWAYS_HELD = {"weight", "averaged", "linear"}

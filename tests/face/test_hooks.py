@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from negvision.engine.checkpoint import load_checkpoint_file
+from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.engine.runner import Runner
 from negvision.engine.train_log import read_train_log
 from negvision.errors import ConfigError

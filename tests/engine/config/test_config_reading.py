@@ -2,7 +2,12 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from negvision.engine.config import enable_amp, enable_auto_scale_lr, load_config, set_work_dir
+from negvision.engine.config.reading import (
+    enable_amp,
+    enable_auto_scale_lr,
+    load_config,
+    set_work_dir,
+)
 from negvision.errors import ConfigError
 
 TEXT = """

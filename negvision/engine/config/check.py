@@ -8,13 +8,13 @@ from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, TestLoop, ValLoop
 from torch.utils.data import DataLoader
 
-from negvision.engine.components import (
+from negvision.engine.config.components import (
     component_names,
     find_components,
     import_scope,
     split_scope,
 )
-from negvision.engine.signatures import accepted_keywords
+from negvision.engine.config.signatures import accepted_keywords
 from negvision.errors import ConfigError, did_you_mean, nearest
 
 # Keys that the builder takes out of a dict before it calls the constructor, by registry.

@@ -8,7 +8,7 @@ import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from negvision.engine.checkpoint import (
+from negvision.engine.checkpoints.loading import (
     find_resume_checkpoint,
     install_loaders,
     load_checkpoint_file,

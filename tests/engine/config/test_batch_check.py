@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from negvision.engine.batch_check import check_batches
+from negvision.engine.config.batches import check_batches
 from negvision.errors import ConfigError
 
 

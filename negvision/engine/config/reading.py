@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from mmengine.config import Config, DictAction
 
-from negvision.engine.config_check import RUNNER_KEYS
+from negvision.engine.config.check import RUNNER_KEYS
 from negvision.engine.quiet import log_of_reading_hidden
 from negvision.errors import ConfigError, did_you_mean, nearest
 

@@ -5,8 +5,8 @@ import mmdet
 import pytest
 from mmengine.config import Config
 
-from negvision.engine.config_check import check_config
-from negvision.engine.signatures import accepted_keywords
+from negvision.engine.config.check import check_config
+from negvision.engine.config.signatures import accepted_keywords
 from negvision.errors import ConfigError, nearest
 
 STOCK = Path(mmdet.__file__).parent / ".mim" / "configs"

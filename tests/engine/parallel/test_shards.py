@@ -7,7 +7,7 @@ import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
-from negvision.engine import shards
+from negvision.engine.parallel import shards
 from negvision.errors import CheckpointError, UserError
 
 

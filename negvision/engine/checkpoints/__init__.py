@@ -1,0 +1,1 @@
+"""Checkpoints: written whole or not at all, found again, and loaded without running them."""

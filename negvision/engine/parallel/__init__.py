@@ -1,0 +1,1 @@
+"""Several processes: how they start, and what each of them holds."""
