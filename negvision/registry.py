@@ -55,11 +55,17 @@ METRICS = _child(
     "negvision.classification.metrics",
     *_with_mmseg("negvision.segmentation.metrics"),
 )
+MODEL_WRAPPERS = _child(mmengine_registry.MODEL_WRAPPERS, "negvision.engine.parallel.fsdp")
 OPTIM_WRAPPERS = _child(mmengine_registry.OPTIM_WRAPPERS, "negvision.engine.optim")
+LOOPS = _child(mmengine_registry.LOOPS, "negvision.engine.loops")
 HOOKS = _child(
     mmengine_registry.HOOKS,
     "negvision.engine.hooks",
+    "negvision.engine.bad_sample_hook",
     "negvision.engine.memory_format",
+    "negvision.engine.checkpoints.saving",
+    "negvision.engine.interruption",
+    "negvision.engine.loss_guard",
     "negvision.detection.hooks",
     "negvision.detection.draw_hook",
     "negvision.face.hooks",

@@ -1,19 +1,52 @@
 """mmengine's runner, quiet on the console and able to run several processes on a CPU."""
 
 import contextlib
+import copy
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
-from mmengine.hooks import EMAHook
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
+from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner as MMEngineRunner
+from mmengine.runner.base_loop import BaseLoop
+from torch.utils.data import DataLoader
 
+from negvision.engine.checkpoints.provenance import provenance
+from negvision.engine.checkpoints.saving import (
+    pending_gradients,
+    raise_on_all_ranks,
+    restore_gradients,
+    written_whole,
+)
+from negvision.engine.compiling import compile_parts
+from negvision.engine.data_order import SeededBatches, seed_batches
+from negvision.engine.optim import scale_learning_rate
 from negvision.engine.parallel import shards
+from negvision.engine.parallel.fsdp import FullyShardedModel
 from negvision.engine.parallel.launch import init_cpu_processes
+from negvision.engine.parallel.whole import clip_dtensors, own_tensors, whole_tensors
+from negvision.engine.parallel.wrapping import wrap_for_ranks
 from negvision.engine.quiet import replace_console_handler
+from negvision.engine.random_state import random_state, random_state_kept, set_random_state
+from negvision.engine.recompute import activations_recomputed_our_way
+from negvision.errors import CheckpointError
 from negvision.ood.threshold import OODThreshold, set_threshold
+
+# Ours of mmengine's components, for configs that name those.
+_RESUMABLE = {
+    "EpochBasedTrainLoop": "negvision.EpochTrainLoop",
+    "IterBasedTrainLoop": "negvision.IterTrainLoop",
+    "CheckpointHook": "negvision.CheckpointHook",
+}
+_ADDED_HOOKS = {
+    "loss_guard": "negvision.LossGuardHook",
+    "interruption": "negvision.InterruptionHook",
+}
 
 
 class Runner(MMEngineRunner):
@@ -23,8 +56,19 @@ class Runner(MMEngineRunner):
     clipped, saved whole and resumed at any world size. The OOD threshold of a checkpoint, if it has
     one, is given to the model with the weights.
 
+    Checkpoints are written whole or not at all, and a resumed run goes on as if it had never
+    stopped, in the middle of an epoch too: mmengine's loops and its ``CheckpointHook`` are
+    replaced by :mod:`negvision.engine.loops` and
+    :class:`negvision.engine.checkpoints.saving.CheckpointHook` in any config. Signals and losses
+    that are not finite are met by :class:`negvision.engine.interruption.InterruptionHook` and
+    :class:`negvision.engine.loss_guard.LossGuardHook`, which are added.
+
     Use it as :class:`mmengine.runner.Runner`: ``Runner.from_cfg(cfg).train()``.
     """
+
+    _loaded_meta: dict = {}
+    _resumed_states: list[dict] = []
+    _state_before_evaluation: dict | None = None
 
     def setup_env(self, env_cfg: dict) -> None:
         if self.distributed and not torch.cuda.is_available():
@@ -40,19 +84,24 @@ class Runner(MMEngineRunner):
         # mmengine prints here, on every rank: where it loads from (which the command said), and
         # which weights do not fit (which must be seen).
         printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(printed), own_tensors(self.model, []):
             checkpoint = super().load_checkpoint(filename, *args, **kwargs)
         lines = printed.getvalue().splitlines()
         rest = [line for line in lines if line and not line.startswith("Loads checkpoint by")]
         if rest:
             self.logger.warning("\n".join(rest))
-        if "ood" in (checkpoint.get("meta") or {}):
+        self._loaded_meta = checkpoint.get("meta") or {}
+        if "ood" in self._loaded_meta:
             set_threshold(self.model, OODThreshold.of_checkpoint(checkpoint, filename))
         return checkpoint
 
     def build_optim_wrapper(self, optim_wrapper):
+        if isinstance(self.model, FullyShardedModel):
+            # Optimizers hold the shares, and weights are to be drawn before they are shared out.
+            self.model.initialise()
         built = super().build_optim_wrapper(optim_wrapper)
         shards.clip_over_shards(self.model, built)
+        clip_dtensors(self.model, built)
         return built
 
     def save_checkpoint(
@@ -61,14 +110,41 @@ class Runner(MMEngineRunner):
         filename: str,
         file_client_args: dict | None = None,
         save_optimizer: bool = True,
-        **kwargs,
+        save_param_scheduler: bool = True,
+        meta: dict | None = None,
+        by_epoch: bool = True,
+        backend_args: dict | None = None,
     ) -> None:
         # mmengine calls this on all ranks and lets the first alone save; joining needs them all.
         models = [self.model]
         models += [hook.ema_model for hook in self.hooks if isinstance(hook, EMAHook)]
         optimizers = shards.optimizers_of(self.optim_wrapper) if save_optimizer else []
-        with shards.whole_state(models, optimizers):
-            super().save_checkpoint(out_dir, filename, file_client_args, save_optimizer, **kwargs)
+        meta = {**(meta or {}), **provenance()}
+        if save_optimizer:
+            meta |= self._training_state()
+        rest = (file_client_args, save_optimizer, save_param_scheduler, meta, by_epoch)
+        with shards.whole_state(models, optimizers), whole_tensors(self.model, optimizers):
+            error = None
+            if "://" in str(out_dir) or file_client_args or backend_args:
+                super().save_checkpoint(out_dir, filename, *rest, backend_args)
+            elif is_main_process():
+                try:
+                    with written_whole(Path(out_dir) / filename) as partial:
+                        super().save_checkpoint(out_dir, partial.name, *rest)
+                except CheckpointError as failure:
+                    error = failure
+        raise_on_all_ranks(error)
+
+    def _training_state(self) -> dict:
+        """What a run needs to go on, beside what mmengine saves. All ranks must call this."""
+        held = self._state_before_evaluation
+        loader = self.train_loop.dataloader
+        return {
+            "random_states": all_gather_object(random_state() if held is None else held),
+            "gradients": pending_gradients(self.model, self.optim_wrapper),
+            "batches_per_epoch": len(loader),
+            "global_batch_size": (loader.batch_size or 1) * get_world_size(),
+        }
 
     def resume(
         self,
@@ -79,28 +155,116 @@ class Runner(MMEngineRunner):
     ) -> None:
         if resume_optimizer:
             self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
-        if map_location == "default" and shards.find_shards(self.model):
+        is_shared_out = isinstance(self.model, FullyShardedModel)
+        if map_location == "default" and (is_shared_out or shards.find_shards(self.model)):
             # The whole of what is sharded may be more than a GPU holds.
             map_location = "cpu"
-        with shards.own_state(self.model, shards.optimizers_of(self.optim_wrapper)):
+        optimizers = shards.optimizers_of(self.optim_wrapper)
+        with shards.own_state(self.model, optimizers), own_tensors(self.model, optimizers):
             super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+        meta = self._loaded_meta
+        restore_gradients(self.model, meta.get("gradients"))
+        self._resumed_states = meta.get("random_states", [])
+        self._move_to_same_sample(meta)
+
+    def _move_to_same_sample(self, meta: dict) -> None:
+        """Within an epoch of batches of another size, find the batch that comes next."""
+        loop, saved = self.train_loop, meta.get("global_batch_size")
+        size = (loop.dataloader.batch_size or 1) * get_world_size()
+        if saved in (None, size):
+            return
+        self.logger.warning(
+            f"resumed with {size} images a step; the checkpoint was written with {saved}. The "
+            "learning rate is that of the checkpoint, and steps of schedules are counted as before"
+        )
+        if loop.max_epochs > 1:
+            seen = (meta["iter"] - meta["epoch"] * meta["batches_per_epoch"]) * saved
+            loop._iter = meta["epoch"] * len(loop.dataloader) + seen // size
+
+    def restore_random_state(self) -> None:
+        """Draw from here on as the run that wrote the checkpoint would have, once."""
+        states, self._resumed_states = self._resumed_states, []
+        if len(states) == get_world_size():
+            set_random_state(states[get_rank()])
+
+    @contextlib.contextmanager
+    def evaluation_in_training(self) -> Iterator[None]:
+        """Evaluate between two iterations; the training draws as if it had not been."""
+        with random_state_kept() as self._state_before_evaluation:
+            try:
+                yield
+            finally:
+                self._state_before_evaluation = None
+
+    @property
+    def evaluating_in_training(self) -> bool:
+        """Whether an evaluation runs between two iterations of a training."""
+        return self._state_before_evaluation is not None
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        built = MMEngineRunner.build_dataloader(dataloader, seed, diff_rank_seed)
+        if built.batch_sampler is not None and not isinstance(built.batch_sampler, SeededBatches):
+            seed_batches(built, seed or 0)
+        return built
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        if isinstance(loop, BaseLoop):
+            return loop
+        loop = copy.deepcopy(loop)
+        if "type" not in loop and "by_epoch" in loop:
+            loop["type"] = "EpochBasedTrainLoop" if loop.pop("by_epoch") else "IterBasedTrainLoop"
+        return super().build_train_loop(_with_ours(loop))
+
+    def register_default_hooks(self, hooks: dict[str, Hook | dict | None] | None = None) -> None:
+        hooks = {"checkpoint": {"type": "CheckpointHook", "interval": 1}, **(hooks or {})}
+        for name, kind in _ADDED_HOOKS.items():
+            if hooks.setdefault(name, {"type": kind}) is None:
+                del hooks[name]
+        super().register_default_hooks({name: _with_ours(hook) for name, hook in hooks.items()})
+
+    def train(self) -> torch.nn.Module:
+        with activations_recomputed_our_way():
+            return super().train()
+
+    def _maybe_compile(self, target: str) -> None:
+        # mmengine compiles the whole step, which breaks on lists of boxes.
+        options = self.cfg.get("compile")
+        if options:
+            model = self.model.module if is_model_wrapper(self.model) else self.model
+            names = compile_parts(model, {} if options is True else options)
+            self.logger.info(f"compile: {', '.join(names)}; the first iterations take long")
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
+        if auto_scale_lr and auto_scale_lr.get("enable"):
+            loader = self._train_dataloader
+            size = loader.batch_size if isinstance(loader, DataLoader) else loader["batch_size"]
+            scale_learning_rate(
+                optim_wrapper, auto_scale_lr["base_batch_size"], size, self.world_size, self.logger
+            )
 
     def _init_model_weights(self) -> None:
+        if isinstance(self.model, FullyShardedModel):
+            return  # done when the optimizer was built
         # mmengine broadcasts what the first rank has; each has its own rows of what is sharded.
         model = self.model.module if is_model_wrapper(self.model) else self.model
         with shards.shards_left_out(model):
             super()._init_model_weights()
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module):
-        if self.distributed and not torch.cuda.is_available():
-            # DistributedDataParallel takes no device ids on a CPU; mmengine sets them unless told.
-            model_wrapper_cfg = {
-                "type": "MMDistributedDataParallel",
-                "broadcast_buffers": False,
-                "find_unused_parameters": self.cfg.get("find_unused_parameters", False),
-                **(model_wrapper_cfg or {}),
-                "device_ids": None,
-            }
-        if self.distributed:
-            shards.keep_shards_from_ddp(model)
-        return super().wrap_model(model_wrapper_cfg, model)
+        if not self.distributed or is_model_wrapper(model):
+            return super().wrap_model(model_wrapper_cfg, model)
+        return wrap_for_ranks(model, model_wrapper_cfg, self.cfg)
+
+
+def _with_ours(component: object) -> object:
+    """The config of a component, with ours in the place of mmengine's of the same name."""
+    if not isinstance(component, dict):
+        return component
+    kind = component.get("type")
+    name = (
+        kind.removeprefix("mmengine.") if isinstance(kind, str) else getattr(kind, "__name__", "")
+    )
+    return {**component, "type": _RESUMABLE.get(name, kind)}

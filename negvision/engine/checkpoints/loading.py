@@ -42,7 +42,7 @@ def _allowed_globals() -> list:
 
 
 def load_checkpoint_file(
-    path: str | Path, map_location: Any = None, trust: bool = False
+    path: str | Path, map_location: Any = None, trust: bool = False, mapped: bool = False
 ) -> dict[str, Any]:
     """Read a checkpoint that torch.save or mmengine wrote.
 
@@ -50,6 +50,7 @@ def load_checkpoint_file(
         path: A local file.
         map_location: As in :func:`torch.load`.
         trust: Unpickle whatever the file holds, which can run any code. Never the default.
+        mapped: Leave tensors on the disk until they are used.
 
     Raises:
         CheckpointError: The file does not exist, is damaged, or names an object that is not on
@@ -65,9 +66,9 @@ def load_checkpoint_file(
         raise CheckpointError(f"checkpoint {str(path)!r} does not exist{_beside(path)}")
     try:
         if trust:
-            return torch.load(path, map_location=map_location, weights_only=False)
+            return torch.load(path, map_location=map_location, weights_only=False, mmap=mapped)
         with torch.serialization.safe_globals(_allowed_globals()):
-            return torch.load(path, map_location=map_location, weights_only=True)
+            return torch.load(path, map_location=map_location, weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         # torch's own text advises weights_only=False; ours says what that means.
         reason = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
@@ -92,27 +93,6 @@ def _beside(path: Path) -> str:
     if not names:
         return f": no .pth file in {str(path.parent)!r}"
     return did_you_mean(path.name, names) or f"; the folder has {', '.join(names[-5:])}"
-
-
-def find_resume_checkpoint(work_dir: str | Path) -> Path:
-    """The newest checkpoint of a work dir: the last one written.
-
-    Raises:
-        CheckpointError: There is none.
-    """
-    checkpoints = list(Path(work_dir).glob("*.pth"))
-    if not checkpoints:
-        raise CheckpointError(
-            f"--resume: no checkpoint (*.pth) in {str(work_dir)!r}. Train without --resume, or "
-            "name a file: --resume FILE"
-        )
-    marker = Path(work_dir) / "last_checkpoint"
-    if marker.is_file():
-        # mmengine writes the path as it was then; the folder may have moved since.
-        last = Path(work_dir) / Path(marker.read_text().strip()).name
-        if last in checkpoints:
-            return last
-    return max(checkpoints, key=lambda path: path.stat().st_mtime)
 
 
 def install_loaders(trust: bool = False) -> None:

@@ -36,7 +36,7 @@ _LOOPS["test_cfg"] = (TestLoop,)
 _DATALOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _DEFAULT_HOOKS = {
     "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint",
-    "visualization",
+    "visualization", "loss_guard", "interruption",
 }  # fmt: skip
 
 # Keys that mmengine and mmdet read from the top level, and those that bases share by convention.
@@ -53,7 +53,7 @@ _SHARED_VARIABLES = {
 _FOREIGN_FIELDS = {"Albu": {"transforms", "bbox_params"}}
 # Fields whose dicts are read by the component that holds them: `type` is a mode or a function
 # there, or further keys are taken out before the constructor is called.
-_MODE_FIELDS = {"adapt_cfg", "output_trans", "shaping"} | {
+MODE_FIELDS = {"adapt_cfg", "output_trans", "shaping"} | {
     f"{where}_trans"
     for where in (
         "same_up",
@@ -113,7 +113,7 @@ def _walk(node: Any, path: str, field: str, scope: str) -> Iterator[str]:
         return
     scope = node.get("_scope_", None) or scope
     skipped: set[str] = set()
-    if field in _MODE_FIELDS:
+    if field in MODE_FIELDS:
         return
     if "type" in node:
         yield from _check_component(node, path, field, scope)

@@ -8,11 +8,7 @@ import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from negvision.engine.checkpoints.loading import (
-    find_resume_checkpoint,
-    install_loaders,
-    load_checkpoint_file,
-)
+from negvision.engine.checkpoints.loading import install_loaders, load_checkpoint_file
 from negvision.errors import CheckpointError, UserError
 
 
@@ -125,18 +121,6 @@ def test_missing_file_names_the_nearest(tmp_path):
         load_checkpoint_file(tmp_path / "epoch_1.pth")
     with pytest.raises(CheckpointError, match="no folder"):
         load_checkpoint_file(tmp_path / "none" / "epoch_1.pth")
-
-
-def test_newest_checkpoint(tmp_path):
-    with pytest.raises(CheckpointError, match="no checkpoint"):
-        find_resume_checkpoint(tmp_path)
-    for age, name in enumerate(["epoch_10.pth", "epoch_9.pth"]):
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, (1000 - age, 1000 - age))
-    assert find_resume_checkpoint(tmp_path).name == "epoch_10.pth"
-    # The marker counts, even if the whole folder was moved since it was written.
-    (tmp_path / "last_checkpoint").write_text("/before/epoch_9.pth")
-    assert find_resume_checkpoint(tmp_path).name == "epoch_9.pth"
 
 
 def test_failed_download_says_where_to_put_the_file(tmp_path, monkeypatch):

@@ -1,0 +1,55 @@
+"""What made a checkpoint: versions of what computes, and the commit of the code."""
+
+import functools
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import negvision
+
+_DISTRIBUTIONS = {
+    "torch": ("torch",),
+    "torchvision": ("torchvision",),
+    "numpy": ("numpy",),
+    "mmengine": ("onedl-mmengine", "mmengine"),
+    "mmcv": ("onedl-mmcv", "mmcv"),
+    "mmdet": ("onedl-mmdetection", "mmdet"),
+    "mmseg": ("onedl-mmsegmentation", "mmsegmentation"),
+}
+
+
+@functools.cache
+def provenance() -> dict:
+    """``versions`` by import name, and ``git``: the commit of negvision's clone, or None.
+
+    ``+changes`` behind the commit says that files differed from it.
+    """
+    versions = {"negvision": negvision.__version__, "python": platform.python_version()}
+    for name, distributions in _DISTRIBUTIONS.items():
+        for distribution in distributions:
+            try:
+                versions[name] = metadata.version(distribution)
+                break
+            except metadata.PackageNotFoundError:
+                continue
+    return {"versions": versions, "git": _commit()}
+
+
+def _commit() -> str | None:
+    folder = Path(negvision.__file__).parent
+    commit = _git(folder, "rev-parse", "HEAD")
+    # An installed package may lie below the repository of somebody's project.
+    if commit is None or _git(folder, "ls-files", "__init__.py") in (None, ""):
+        return None
+    return commit + ("+changes" if _git(folder, "status", "--porcelain", "-uno") else "")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

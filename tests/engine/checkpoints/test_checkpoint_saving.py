@@ -1,0 +1,122 @@
+import contextlib
+import os
+import subprocess
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from tiny_training import make_runner
+
+from negvision.engine.checkpoints.finding import find_damage, find_resume_checkpoint
+from negvision.engine.checkpoints.saving import remove_partial_files, written_whole
+from negvision.errors import CheckpointError
+
+
+@contextlib.contextmanager
+def mounted(folder, options):
+    """A file system in memory at ``folder``."""
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True
+    )
+    if made.returncode:
+        pytest.skip("a small file system cannot be mounted: not root, or a container without it")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_takes_the_place_at_once(tmp_path):
+    path = tmp_path / "a.pth"
+    path.write_text("old")
+    with written_whole(path) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pth"]
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, ValueError])
+def test_a_failure_leaves_what_was_there(tmp_path, failure):
+    path = tmp_path / "a.pth"
+    path.write_text("old")
+    with pytest.raises(failure), written_whole(path) as partial:
+        partial.write_text("half")
+        raise failure
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    (tmp_path / ".iter_3.pth.partial").write_text("half")
+    (tmp_path / "iter_2.pth").write_text("whole")
+    remove_partial_files(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["iter_2.pth"]
+
+
+class Fill(Hook):
+    """Leave no room on the disk after an iteration."""
+
+    def __init__(self, iteration, folder):
+        self.iteration, self.folder = iteration, folder
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter + 1 == self.iteration:
+            with contextlib.suppress(OSError), (self.folder / "others").open("wb") as file:
+                while True:
+                    file.write(bytes(4096))
+                    file.flush()
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_full_disk_keeps_the_last_good_checkpoint(tmp_path, keep):
+    with mounted(tmp_path / "disk", "size=2m") as disk:
+        hook = Fill(8, disk)
+        checkpoint = {"type": "CheckpointHook", "interval": 1, "max_keep_ckpts": keep}
+        runner = make_runner(
+            disk / "run",
+            custom_hooks=[hook],
+            default_hooks={"checkpoint": checkpoint, "logger": {"type": "LoggerHook"}},
+            visualizer={"type": "Visualizer", "vis_backends": []},
+        )
+        with pytest.raises(CheckpointError) as error:
+            runner.train()
+        message = str(error.value)
+        assert "epoch_2.pth" in message and "the disk is full" in message
+        assert "The last whole one is" in message and "epoch_1.pth" in message
+        kept = find_resume_checkpoint(disk / "run")
+        assert kept.name == "epoch_1.pth" and find_damage(kept) is None
+        assert not list((disk / "run").glob(".*"))
+
+
+def test_old_checkpoints_go_after_the_new_one_has_come(tmp_path):
+    seen = []
+
+    class See(Hook):
+        def before_save_checkpoint(self, runner, checkpoint):
+            seen.append(sorted(file.name for file in tmp_path.glob("*.pth")))
+
+    checkpoint = {"type": "CheckpointHook", "interval": 1, "max_keep_ckpts": 1}
+    make_runner(tmp_path, custom_hooks=[See()], default_hooks={"checkpoint": checkpoint}).train()
+    assert seen == [[], ["epoch_1.pth"], ["epoch_2.pth"]]
+    assert [file.name for file in tmp_path.glob("*.pth")] == ["epoch_3.pth"]
+
+
+def test_best_checkpoint_is_replaced_when_the_better_one_is_there(tmp_path):
+    checkpoint = {"type": "CheckpointHook", "interval": 1, "save_best": "sum", "rule": "greater"}
+    make_runner(tmp_path, default_hooks={"checkpoint": checkpoint}).train()
+    best = list(tmp_path.glob("best_*.pth"))
+    assert len(best) == 1
+    content = torch.load(best[0], weights_only=False)
+    assert "optimizer" not in content and "random_states" not in content["meta"]
+    # It is saved anew with the name of the best, so that a resumed run can replace that.
+    assert find_resume_checkpoint(tmp_path).name == "epoch_3.pth"
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    with mounted(tmp_path / "disk", "size=1m,ro") as disk:
+        expected = pytest.raises(CheckpointError, match=r"a\.pth cannot be written: Read-only file")
+        with expected, written_whole(disk / "a.pth") as partial:
+            partial.write_text("new")
+        assert os.listdir(disk) == []

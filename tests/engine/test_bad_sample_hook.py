@@ -1,0 +1,162 @@
+"""Images left out in training reach the log, whichever process left them out."""
+
+import json
+
+import pytest
+import torch
+from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from negvision.engine.bad_sample_hook import skipping_datasets
+from negvision.errors import DatasetError
+from negvision.images.bad_samples import BadSampleMixin
+from negvision.images.skip_counts import SkipCounts
+
+
+class Numbers(BadSampleMixin, BaseDataset):
+    """Twelve samples, those of ``bad`` unusable."""
+
+    def __init__(self, bad=(2, 7), size=12, **kwargs):
+        self.bad, self.size = set(bad), size
+        super().__init__(**kwargs)
+
+    def load_data_list(self):
+        return [{"img_path": f"{index}.png"} for index in range(self.size)]
+
+    def get_data_info(self, idx):
+        info = super().get_data_info(idx)
+        if info["sample_idx"] in self.bad:
+            raise DatasetError(f"{info['img_path']}: truncated")
+        return {"inputs": torch.ones(1)}
+
+    def _sample_name(self, idx):
+        return f"{idx}.png"
+
+
+class Line(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, inputs, mode):
+        return {"loss": (torch.stack(inputs) * self.weight).sum()}
+
+
+def train(dataset, folder, by_epoch=True, **loader):
+    """Three epochs, or as many iterations; the dataset of the run."""
+    length = (
+        {"by_epoch": True, "max_epochs": 3} if by_epoch else {"by_epoch": False, "max_iters": 9}
+    )
+    runner = Runner(
+        Line(),
+        str(folder),
+        train_dataloader={
+            "dataset": dataset,
+            "batch_size": 4,
+            "sampler": {"type": "DefaultSampler" if by_epoch else "InfiniteSampler"},
+            "collate_fn": {"type": "pseudo_collate"},
+            **loader,
+        },
+        train_cfg=length,
+        optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.01}},
+        default_hooks={
+            "logger": {"type": "negvision.ProgressHook", "interval": 3},
+            "bad_samples": {"type": "negvision.BadSampleHook"},
+            "checkpoint": None,
+        },
+        log_processor={"by_epoch": by_epoch},
+        experiment_name=folder.name,
+        default_scope="mmengine",
+    )
+    runner.train()
+    return runner.train_dataloader.dataset
+
+
+def scalars(folder) -> list[dict]:
+    (file,) = folder.rglob("scalars.json")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("by_epoch", [True, False])
+@pytest.mark.parametrize(
+    "loader",
+    [
+        {"num_workers": 0},
+        {"num_workers": 2},
+        {"num_workers": 2, "persistent_workers": True},
+    ],
+    ids=["no workers", "workers", "persistent"],
+)
+def test_counts_of_all_workers_are_logged(tmp_path, loader, by_epoch):
+    dataset = train(Numbers(on_bad_sample="skip"), tmp_path, by_epoch, **loader)
+    logged = [entry["skipped_images"] for entry in scalars(tmp_path) if "loss" in entry]
+    # A replacement may be unusable as well, so there are two an epoch or more.
+    assert len(logged) == 3 and logged == sorted(logged) and logged[-1] >= 6
+    if by_epoch:
+        assert logged[0] >= 2 and logged[-1] == dataset.skip_counts.times
+    (log,) = tmp_path.rglob("*.log")
+    text = log.read_text()
+    assert f"{dataset.skip_counts.times} times another image took the place" in text
+    assert "of these there are 2:\n  2.png\n  7.png" in text
+    # Each process names an image once, at its first.
+    assert "2.png: truncated" in text
+
+
+def test_nothing_is_logged_where_no_dataset_skips(tmp_path):
+    train(Numbers(bad=()), tmp_path, num_workers=0)
+    assert all("skipped_images" not in entry for entry in scalars(tmp_path))
+    assert "on_bad_sample" not in next(tmp_path.rglob("*.log")).read_text().split("dataset.py")[-1]
+
+
+def test_a_clean_set_is_said_to_be_clean(tmp_path):
+    train(Numbers(bad=(), on_bad_sample="skip"), tmp_path, num_workers=0)
+    assert [e["skipped_images"] for e in scalars(tmp_path)] == [0, 0, 0]
+    assert "no training image was left out" in next(tmp_path.rglob("*.log")).read_text()
+
+
+def test_datasets_are_found_in_wrappers():
+    sets = [Numbers(on_bad_sample="skip"), Numbers(), Numbers(on_bad_sample="skip", bad=())]
+    assert list(skipping_datasets(ConcatDataset(sets))) == [sets[0], sets[2]]
+    assert list(skipping_datasets(RepeatDataset(sets[0], 3))) == [sets[0]]
+
+
+def test_every_worker_counts_in_a_place_of_its_own():
+    """Eight workers that add at the same time lose nothing, as one counter would."""
+
+    class Adding(torch.utils.data.Dataset):
+        counts = SkipCounts()
+
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            for _ in range(200):
+                self.counts.add(index)
+            return index
+
+    dataset = Adding()
+    list(DataLoader(dataset, num_workers=8, batch_size=1))
+    assert dataset.counts.times == 1600 and dataset.counts.samples() == list(range(8))
+
+
+def test_a_set_of_which_nothing_is_left_ends_with_the_name_of_an_image():
+    dataset = Numbers(bad=range(12), on_bad_sample="skip", max_refetch=20)
+    with pytest.raises(DatasetError, match=r"21 images one after the other .*\d+\.png: truncated"):
+        dataset[0]
+
+
+def test_a_good_image_in_between_is_a_new_start():
+    dataset = Numbers(bad=range(11), on_bad_sample="skip", max_refetch=500)
+    for _ in range(200):
+        dataset[0]
+    assert dataset.skip_counts.times > 500
+
+
+@pytest.mark.parametrize("options", [{}, {"on_bad_sample": "skip", "test_mode": True}])
+def test_an_unusable_image_is_an_error_elsewhere(options):
+    dataset = Numbers(**options)
+    assert dataset.skip_counts is None
+    with pytest.raises(DatasetError, match=r"2\.png"):
+        dataset[2]

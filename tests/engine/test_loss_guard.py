@@ -1,0 +1,143 @@
+import json
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from tiny_training import Net, assert_same, make_runner, outcome
+
+from negvision.engine.loss_guard import DivergedError, LossGuardHook, image_names
+
+
+class Poisoned(Net):
+    """Its loss is spoilt at some iterations (counted from 1), in one of three ways."""
+
+    def __init__(self, iterations=(), how="nan"):
+        super().__init__()
+        self.iterations, self.how, self.count = iterations, how, 0
+
+    def forward(self, inputs, labels=None, mode="tensor"):
+        if mode != "loss":
+            return super().forward(inputs, labels, mode)
+        self.count += 1
+        if self.count not in self.iterations:
+            return super().forward(inputs, labels, mode)
+        if self.how == "nan":
+            # An image that is not finite reaches the running statistics as well.
+            return super().forward([image * float("nan") for image in inputs], labels, mode)
+        loss = super().forward(inputs, labels, mode)["loss"]
+        if self.how == "gradient":
+            # The square root has no derivative at 0: a finite loss, gradients that are not.
+            return {"loss": loss + (self.last.weight.sum() * 0).sqrt()}
+        return {"loss": loss * 1e6}
+
+
+class Record(Hook):
+    """The state of the model before and after some iterations."""
+
+    priority = "LOWEST"
+
+    def __init__(self):
+        self.before, self.changed = None, {}
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.before = {k: v.clone() for k, v in runner.model.state_dict().items()}
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        after = runner.model.state_dict()
+        self.changed[runner.iter + 1] = {
+            key for key, value in self.before.items() if not torch.equal(value, after[key])
+        }
+
+
+def train(tmp_path, model, **changes):
+    record = Record()
+    runner = make_runner(tmp_path, model=model, custom_hooks=[record], **changes)
+    runner.train()
+    return runner, record
+
+
+@pytest.mark.parametrize("how", ["nan", "gradient"])
+def test_a_step_that_is_not_finite_leaves_nothing_behind(tmp_path, how):
+    runner, record = train(tmp_path, Poisoned((3, 9), how))
+    assert [step for step, changed in record.changed.items() if not changed - COUNTERS] == [3, 9]
+    assert all(value.isfinite().all() for value in runner.model.state_dict().values())
+    assert runner.message_hub.get_scalar("train/skipped_steps").current() == 2
+
+
+# Batch normalisation counts its batches in an integer, which nothing depends on with a momentum.
+COUNTERS = {"layers.1.num_batches_tracked"}
+
+
+def test_an_explosion_is_told_from_the_losses_before(tmp_path):
+    hooks = {"default_hooks": {"checkpoint": None, "loss_guard": guard(explosion=100)}}
+    # 18 iterations: too few are known to judge the tenth; 40 and more later.
+    _, record = train(tmp_path / "a", Poisoned((10,), "explodes"), **hooks)
+    assert record.changed[10]
+    long = {"train_cfg": {"by_epoch": True, "max_epochs": 8, "val_interval": 9}}
+    _, record = train(tmp_path / "b", Poisoned((40,), "explodes"), **hooks, **long)
+    assert not record.changed[40] - COUNTERS and record.changed[41]
+    hooks["default_hooks"]["loss_guard"] = guard(explosion=None)
+    _, record = train(tmp_path / "c", Poisoned((40,), "explodes"), **hooks, **long)
+    assert record.changed[40]
+
+
+def guard(**arguments):
+    return {"type": "negvision.LossGuardHook", **arguments}
+
+
+def test_many_in_a_row_stop_the_run_and_name_the_images(tmp_path):
+    hooks = {
+        "loss_guard": guard(max_in_a_row=3),
+        "checkpoint": {"type": "CheckpointHook", "interval": 1},
+    }
+    model = Poisoned((2, 3, *range(8, 99)))
+    with pytest.raises(DivergedError, match=r"3 steps in a row.*iteration 10.*diverged\.json"):
+        train(tmp_path, model, default_hooks=hooks)
+    dumped = json.loads((tmp_path / "diverged.json").read_text())
+    assert dumped["iteration"] == 10 and dumped["skipped_in_a_row"] == 3
+    assert dumped["reason"] == "the loss is not finite"
+    assert (tmp_path / "epoch_1.pth").exists()
+
+
+def test_names_of_images_are_found_where_the_suite_keeps_them():
+    class Sample:
+        def __init__(self, **metainfo):
+            self.metainfo = metainfo
+
+    batch = {"data_samples": [Sample(img_path="a.jpg", img_id=1), Sample(img_id=7), Sample()]}
+    assert image_names(batch) == ["a.jpg", "7"]
+    assert image_names({"inputs": 3}) == image_names(None) == []
+
+
+def test_a_sound_training_is_not_touched(tmp_path):
+    with_guard = make_runner(tmp_path / "a")
+    with_guard.train()
+    guarded = outcome(with_guard)
+    without = make_runner(
+        tmp_path / "b",
+        default_hooks={"checkpoint": {"type": "CheckpointHook"}, "loss_guard": None},
+    )
+    assert not any(isinstance(hook, LossGuardHook) for hook in without.hooks)
+    without.train()
+    assert_same(guarded, outcome(without))
+
+
+def test_accumulated_gradients_are_dropped_together(tmp_path):
+    _, record = train(tmp_path, Poisoned((2,)), accumulate=3)
+    weights = {step: any("weight" in key for key in keys) for step, keys in record.changed.items()}
+    assert [step for step, changed in weights.items() if changed] == [6, 9, 12, 15, 18]
+
+
+def test_counts_survive_an_interruption(tmp_path):
+    make_runner(tmp_path, model=Poisoned((2, 11))).train()
+    resumed = make_runner(
+        tmp_path, model=Poisoned((2,)), resume=True, load_from=str(tmp_path / "epoch_2.pth")
+    )
+    resumed.train()
+    assert resumed.message_hub.get_scalar("train/skipped_steps").current() == 3
+
+
+@pytest.mark.parametrize("arguments", [{"max_in_a_row": 0}, {"explosion": 1.0}])
+def test_wrong_arguments(arguments):
+    with pytest.raises(ValueError, match="got"):
+        LossGuardHook(**arguments)
