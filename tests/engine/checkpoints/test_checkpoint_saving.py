@@ -9,6 +9,7 @@ from tiny_training import make_runner
 
 from negvision.engine.checkpoints.finding import find_damage, find_resume_checkpoint
 from negvision.engine.checkpoints.saving import remove_partial_files, written_whole
+from negvision.engine.faults import MachineError, require_writable
 from negvision.errors import CheckpointError
 
 
@@ -120,3 +121,19 @@ def test_folder_that_cannot_be_written(tmp_path):
         with expected, written_whole(disk / "a.pth") as partial:
             partial.write_text("new")
         assert os.listdir(disk) == []
+
+
+def test_work_dir_that_cannot_be_written_is_told_at_once(tmp_path):
+    with mounted(tmp_path / "disk", "size=1m,ro") as disk:
+        with pytest.raises(MachineError, match=r"Read-only file system.*--work-dir"):
+            require_writable(disk)
+        with pytest.raises(MachineError, match=r"run' cannot be written"):
+            require_writable(disk / "run")
+
+
+def test_work_dir_on_a_full_disk_is_told_at_once(tmp_path):
+    with mounted(tmp_path / "disk", "size=64k") as disk:
+        with contextlib.suppress(OSError):
+            (disk / "others").write_bytes(bytes(1 << 20))
+        with pytest.raises(MachineError, match="the disk is full"):
+            require_writable(disk)

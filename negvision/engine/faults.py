@@ -1,0 +1,103 @@
+"""What a machine does to a run, in words that say what to do."""
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from negvision.errors import UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LOST = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO)
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_GO_ON = "Go on with --resume"
+
+
+class MachineError(UserError):
+    """The disk, a mount, a worker process or the memory of the machine failed the run."""
+
+
+def require_writable(work_dir: str | Path) -> None:
+    """Make sure of the work dir before hours are spent.
+
+    Raises:
+        MachineError: It cannot be made, or no file can be written to it.
+    """
+    folder = Path(work_dir)
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A page at least: an empty file can be made on a disk that is full.
+        probe.write_bytes(bytes(4096))
+        probe.unlink()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+        reason = "the disk is full" if error.errno in _FULL else error.strerror
+        raise MachineError(
+            f"work dir {str(folder)!r} cannot be written: {reason}. Name another one: "
+            "--work-dir DIR"
+        ) from None
+
+
+@contextlib.contextmanager
+def faults_explained(work_dir: str | Path) -> Iterator[None]:
+    """Inside of the block, a fault of the machine is a :class:`MachineError` that says the remedy.
+
+    Args:
+        work_dir: Named where the system does not say which file cannot be written.
+
+    Raises:
+        MachineError: A full disk, a file system that is gone or read-only, a worker process of a
+            dataloader that died, a GPU without memory left.
+    """
+    try:
+        yield
+    except OSError as error:
+        if getattr(error, "is_user_error", False):
+            raise
+        message = _of_file(error, work_dir)
+        if message is None:
+            raise
+        raise MachineError(message) from error
+    except torch.OutOfMemoryError as error:
+        raise MachineError(
+            f"{str(error).splitlines()[0]}\nLower train_dataloader.batch_size (with --accumulate N "
+            "a step has as many images as before), or use --amp or --checkpoint-activations"
+        ) from error
+    except RuntimeError as error:
+        message = _of_worker(str(error))
+        if message is None:
+            raise
+        raise MachineError(message) from error
+
+
+def _of_file(error: OSError, work_dir: str | Path) -> str | None:
+    # Of an error in a worker process the text alone arrives.
+    found = re.search(r"^OSError: \[Errno (\d+)\] [^:\n]*(?:: '(.*)')?$", str(error), re.MULTILINE)
+    if error.errno is None and found:
+        error = OSError(int(found[1]), os.strerror(int(found[1])), found[2])
+    named = f"{error.filename}: " if error.filename else f"in the run of work dir {work_dir}: "
+    if error.errno in _FULL:
+        return f"{named}the disk is full. Free some space. {_GO_ON}"
+    if error.errno in _LOST:
+        return f"{named}{error.strerror}: a file system is gone. {_GO_ON} when it is back"
+    if error.errno in _REFUSED:
+        return f"{named}{error.strerror}. Make it accessible, or name another --work-dir. {_GO_ON}"
+    return None
+
+
+def _of_worker(text: str) -> str | None:
+    found = re.search(r"DataLoader worker \(pid\(?s?\)?\.? ?([\d, ]+)\) (.*)", text)
+    if found is None:
+        return None
+    pids, end = found.groups()
+    return (
+        f"a worker process of the dataloader (pid {pids.strip()}) died: {end.strip(' .')}. Most "
+        "often the memory of the machine is spent, or that in /dev/shm: lower "
+        f"train_dataloader.num_workers, or give the container more. {_GO_ON}"
+    )

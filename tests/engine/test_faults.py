@@ -1,0 +1,98 @@
+import errno
+import os
+import signal
+
+import pytest
+import torch
+from tiny_training import At, Noisy, make_runner
+
+from negvision.engine.faults import MachineError, faults_explained, require_writable
+
+
+def loader(dataset, workers):
+    return {
+        "dataset": dataset,
+        "sampler": {"type": "DefaultSampler", "shuffle": True},
+        "batch_size": 4,
+        "num_workers": workers,
+        "collate_fn": {"type": "default_collate"},
+    }
+
+
+class Deadly(Noisy):
+    """Its worker process is killed at a sample, as the system does where memory is spent."""
+
+    def __getitem__(self, index):
+        if index == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_dead_data_worker(tmp_path):
+    runner = make_runner(tmp_path, train_dataloader=loader(Deadly(), workers=1))
+    with pytest.raises(MachineError) as error, faults_explained(tmp_path):
+        runner.train()
+    message = str(error.value)
+    assert "worker process of the dataloader (pid " in message
+    assert "num_workers" in message and "--resume" in message
+
+
+class OnLostMount(Noisy):
+    def __getitem__(self, index):
+        if index == 7:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), "/mnt/data/7.jpg")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_lost_mount(tmp_path, workers):
+    runner = make_runner(tmp_path, train_dataloader=loader(OnLostMount(), workers))
+    with pytest.raises((MachineError, OSError)) as error, faults_explained(tmp_path):
+        runner.train()
+    assert isinstance(error.value, MachineError)
+    assert "/mnt/data/7.jpg: Stale file handle" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk is full"),
+        (errno.EROFS, "Read-only file system"),
+        (errno.EIO, "a file system is gone"),
+    ],
+)
+def test_files_of_the_run_that_cannot_be_written(tmp_path, number, expected):
+    def fail():
+        raise OSError(number, os.strerror(number))
+
+    runner = make_runner(tmp_path, custom_hooks=[At(2, fail)])
+    with pytest.raises(MachineError, match=expected) as error, faults_explained(tmp_path):
+        runner.train()
+    assert str(tmp_path) in str(error.value) and "--resume" in str(error.value)
+
+
+def test_memory_of_a_gpu():
+    expected = r"tried to allocate.*\n.*batch_size.*--accumulate"
+    with pytest.raises(MachineError, match=expected), faults_explained("work"):
+        raise torch.OutOfMemoryError("CUDA out of memory: tried to allocate 20 GiB\ndetails")
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("size mismatch"), FileNotFoundError(2, "No such file", "a"), KeyError(1)]
+)
+def test_other_errors_pass(error):
+    with pytest.raises(type(error)) as caught, faults_explained("work"):
+        raise error
+    assert caught.value is error
+
+
+def test_work_dir_that_is_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match=r"'.*file/run' cannot be written.*--work-dir"):
+        require_writable(tmp_path / "file" / "run")
+
+
+def test_work_dir_is_made_and_left_empty(tmp_path):
+    require_writable(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
