@@ -36,13 +36,19 @@ class DatasetError(UserError, ValueError):
     It is built from one string, so that it survives pickling and PyTorch's re-raising from a
     DataLoader worker. There PyTorch builds the error anew from a text that holds the worker's
     whole traceback; of that text the original message is kept.
+
+    Args:
+        message: What is shown.
+        kind: The fault in a few words without names and numbers, such as "truncated image", for
+            those who count faults; PyTorch's re-raising loses it.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, kind: str = "") -> None:
         if message.startswith("Caught ") and "\nOriginal Traceback" in message:
             own = f"{type(self).__module__}.{type(self).__qualname__}: "
             message = message.rpartition(own)[2].rstrip("\n")
         super().__init__(message)
+        self.kind = kind
 
 
 class OODDataError(UserError, ValueError):
@@ -66,12 +72,36 @@ class Problems:
     def __bool__(self) -> bool:
         return bool(self.counts)
 
-    def add(self, kind: str, where: str, value: object = None) -> None:
-        """Count one problem of ``kind``; ``value`` is what was found there."""
-        self.counts[kind] += 1
+    def add(self, kind: str, where: str, value: object = None, count: int = 1) -> None:
+        """Count one problem of ``kind``; ``value`` is what was found there.
+
+        ``count`` problems that one example stands for are counted at once.
+        """
+        self.counts[kind] += count
         examples = self._examples.setdefault(kind, [])
         if len(examples) < self.examples_per_kind:
             examples.append(where if value is None else f"{where}: {_SHORT.repr(value)}")
+
+    def merge(self, other: "Problems", source: str = "") -> None:
+        """Add the problems of ``other``; examples that do not name ``source`` get it in front.
+
+        Example:
+            >>> first, second = Problems(), Problems()
+            >>> second.add("empty line", "line 3")
+            >>> first.merge(second, "train.txt")
+            >>> first.counts["empty line"], first.examples("empty line")
+            (1, ['train.txt: line 3'])
+        """
+        for kind, count in other.counts.items():
+            self.counts[kind] += count
+            examples = self._examples.setdefault(kind, [])
+            for example in other.examples(kind)[: self.examples_per_kind - len(examples)]:
+                named = not source or source in example
+                examples.append(example if named else f"{source}: {example}")
+
+    def examples(self, kind: str) -> list[str]:
+        """The first few problems of ``kind``."""
+        return list(self._examples.get(kind, ()))
 
     def summary(self) -> str:
         """All kinds with their counts in one line, the most frequent first."""

@@ -30,6 +30,7 @@ DATA_SAMPLERS = _child(mmengine_registry.DATA_SAMPLERS, "negvision.face.datasets
 TRANSFORMS = _child(
     mmengine_registry.TRANSFORMS,
     "negvision.images.loading",
+    "negvision.images.flips",
     "negvision.detection.datasets",
     "negvision.face.datasets",
     "negvision.classification.datasets",

@@ -10,9 +10,11 @@ from negvision.errors import did_you_mean
 COMMANDS = {
     "train": ("train", "train a model from a config"),
     "test": ("test", "evaluate a checkpoint, write or draw its detections"),
+    "publish-model": ("publish_model", "write the weights of a checkpoint for others to use"),
     "calibrate-ood": ("calibrate_ood", "choose the threshold above which all is unknown"),
     "ood-report": ("ood_report", "show what an OOD evaluation found, on one HTML page"),
     "doctor": ("doctor", "versions, compiled kernels, GPUs, and what to do about problems"),
+    "check-dataset": ("check_dataset", "read all data of a config and report what is at fault"),
     "browse-dataset": ("browse_dataset", "draw images of a config with their annotations"),
     "browse-assignments": ("browse_assignments", "draw boxes with their positive anchors"),
     "analyze-logs": ("analyze_logs", "plot losses and AP against iterations"),

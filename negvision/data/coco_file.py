@@ -46,6 +46,10 @@ def read_coco_file(path: str, backend_args: dict | None = None) -> dict:
             f"{error.colno}, near {near!r}."
             + (" The file ends there, so it may be truncated." if cut_off else "")
         ) from None
+    except (RecursionError, ValueError) as error:  # nested without end, or a number of 5000 digits
+        raise DatasetError(
+            f"{path}: the annotation file is not JSON that can be read: {error}."
+        ) from None
     if not isinstance(content, dict):
         raise DatasetError(
             f"{path}: a COCO annotation file holds an object with {', '.join(_ENTRIES)}; "

@@ -147,6 +147,8 @@ def training_line(runner, tag: dict, batch_idx: int) -> str:
     eta = runner.message_hub.runtime_info.get("eta")
     if eta is not None:
         parts.append(f"eta {datetime.timedelta(seconds=int(eta))}")
+    if tag.get("skipped_images"):
+        parts.append(f"skipped {tag['skipped_images']}")
     parts.append(f"mem {tag['memory']} MB")
     return "  ".join(parts)
 

@@ -6,33 +6,36 @@ from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
 from mmengine import fileio
 
 from negvision.errors import DatasetError
-from negvision.images.integrity import find_damage
+from negvision.images.header import MAX_PIXELS
+from negvision.images.integrity import require_whole
 from negvision.registry import TRANSFORMS
 
 
 def decode_image(
-    data: bytes, name: str, color_type: str = "color", backend: str = "cv2"
+    data: bytes,
+    name: str,
+    color_type: str = "color",
+    backend: str = "cv2",
+    max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """Decode an image and make sure that nothing of it is missing.
+
+    What its header announces is looked at first: nothing larger than ``max_pixels`` is decoded.
 
     Args:
         data: The encoded image.
         name: Named in errors.
         color_type: flag of :func:`mmcv.imfrombytes`.
         backend: decoder of :func:`mmcv.imfrombytes`.
+        max_pixels: Height x width that it may have.
 
     Returns:
         H x W x C, BGR, uint8.
 
     Raises:
-        DatasetError: ``data`` is empty, truncated or no image.
+        DatasetError: ``data`` is empty, truncated, too large or no image.
     """
-    damage = find_damage(data)
-    if damage:
-        raise DatasetError(
-            f"{name}: {damage}, {len(data):,} bytes. Fetch the file anew, or leave such files "
-            'out of training with on_bad_sample="skip" of the dataset.'
-        )
+    require_whole(data, name, max_pixels)
     reason = "no decoder knows the format"
     try:
         image = mmcv.imfrombytes(data, flag=color_type, backend=backend)
@@ -41,7 +44,8 @@ def decode_image(
     if image is None:
         raise DatasetError(
             f"{name}: not an image that {backend!r} can decode ({reason}); the file begins with "
-            f"{data[:16]!r}."
+            f"{data[:16]!r}.",
+            kind="undecodable image",
         )
     return image
 
@@ -50,8 +54,8 @@ def decode_image(
 class LoadImageFromFile(MMCVLoadImageFromFile):
     """Load an image and make sure that it is the one that the annotations describe.
 
-    Takes the place of mmcv's transform of the same name. A missing, empty, truncated or
-    undecodable file, and one whose size is not the annotated size, raise
+    Takes the place of mmcv's transform of the same name. A missing, empty, truncated, undecodable
+    or enormous file, and one whose size is not the annotated size, raise
     :class:`negvision.errors.DatasetError`. Whether that ends the run or leaves the sample out is
     for the dataset to decide (:class:`negvision.images.bad_samples.BadSampleMixin`,
     ``on_bad_sample``).
@@ -69,6 +73,8 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
         color_type: flag of :func:`mmcv.imfrombytes`.
         imdecode_backend: decoder of :func:`mmcv.imfrombytes`.
         backend_args: file backend of MMEngine; a local file by default.
+        max_pixels: Height x width above which an image is refused before it is decoded; a small
+            file may announce one that fills the memory.
     """
 
     def __init__(
@@ -77,13 +83,17 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
         color_type: str = "color",
         imdecode_backend: str = "cv2",
         backend_args: dict | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
+        if max_pixels < 1:
+            raise ValueError(f"max_pixels is {max_pixels}; it must be 1 or more")
         super().__init__(
             to_float32=to_float32,
             color_type=color_type,
             imdecode_backend=imdecode_backend,
             backend_args=backend_args,
         )
+        self.max_pixels = max_pixels
 
     def transform(self, results: dict) -> dict:
         """Add the image to ``results``; raises ``DatasetError`` where it is unusable."""
@@ -91,11 +101,13 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
         data = results.pop("img_bytes", None)
         if data is None:
             data = self._read(path)
-        image = decode_image(data, path, self.color_type, self.imdecode_backend)
+        image = decode_image(data, path, self.color_type, self.imdecode_backend, self.max_pixels)
         shape = image.shape[:2]
         annotated = (results.get("height"), results.get("width"))
         if None not in annotated and tuple(annotated) != shape:
-            raise DatasetError(_size_message(path, shape, annotated))
+            raise DatasetError(
+                _size_message(path, shape, annotated), kind="image of another size than annotated"
+            )
         results["img"] = image.astype(np.float32) if self.to_float32 else image
         results["img_shape"] = results["ori_shape"] = shape
         return results
@@ -106,10 +118,13 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
         except FileNotFoundError:
             raise DatasetError(
                 f"{path}: no such file, though it stood there or was not looked for when the "
-                "annotations were loaded."
+                "annotations were loaded.",
+                kind="missing image",
             ) from None
         except OSError as error:
-            raise DatasetError(f"{path}: cannot be read: {error.strerror or error}.") from None
+            raise DatasetError(
+                f"{path}: cannot be read: {error.strerror or error}.", kind="unreadable file"
+            ) from None
 
 
 def _size_message(path: str, found: tuple[int, int], annotated: tuple[int, int]) -> str:

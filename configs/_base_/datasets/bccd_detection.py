@@ -12,7 +12,7 @@ train_pipeline = [
     dict(
         type="RandomFlip", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]
     ),
-    dict(type="PackDetInputs"),
+    dict(type="negvision.PackDetInputs"),
 ]
 test_pipeline = [
     dict(type="negvision.LoadImageFromFile"),
@@ -20,7 +20,7 @@ test_pipeline = [
     # After Resize: figures are computed on the original image.
     dict(type="LoadAnnotations", with_bbox=True),
     dict(
-        type="PackDetInputs",
+        type="negvision.PackDetInputs",
         meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
     ),
 ]

@@ -14,10 +14,10 @@ train_pipeline = [
     dict(type="negvision.LoadImageFromFile"),
     dict(type="negvision.LoadSegAnnotations"),
     dict(type="RandomResize", scale=scale, ratio_range=(0.8, 1.6), keep_ratio=True),
-    dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.9),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PhotoMetricDistortion"),
-    dict(type="PackSegInputs"),
+    dict(type="negvision.SegRandomCrop", crop_size=crop_size, cat_max_ratio=0.9),
+    dict(type="negvision.RandomFlip", prob=0.5),
+    dict(type="negvision.SegPhotoMetricDistortion"),
+    dict(type="negvision.PackSegInputs"),
 ]
 test_pipeline = [
     dict(type="negvision.LoadImageFromFile"),

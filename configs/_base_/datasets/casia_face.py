@@ -5,7 +5,7 @@ data_root = "{{$NEGVISION_DATA:data}}/faces_webface_112x112/"
 
 train_pipeline = [
     dict(type="negvision.LoadImageFromFile"),
-    dict(type="RandomFlip", prob=0.5),
+    dict(type="negvision.RandomFlip", prob=0.5),
     dict(type="negvision.PackFaceInputs"),
 ]
 test_pipeline = [

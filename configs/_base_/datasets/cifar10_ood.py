@@ -5,7 +5,7 @@ data_root = "{{$NEGVISION_DATA:data}}/cifar/"
 train_pipeline = [
     dict(type="negvision.LoadImageFromFile"),
     dict(type="negvision.RandomPadCrop", padding=4),
-    dict(type="RandomFlip", prob=0.5),
+    dict(type="negvision.RandomFlip", prob=0.5),
     dict(type="negvision.TrivialAugment"),
     dict(type="negvision.PackImageInputs"),
 ]

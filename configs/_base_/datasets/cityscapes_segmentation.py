@@ -13,10 +13,10 @@ train_pipeline = [
     dict(type="negvision.LoadImageFromFile"),
     dict(type="negvision.LoadSegAnnotations"),
     dict(type="RandomResize", scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PhotoMetricDistortion"),
-    dict(type="PackSegInputs"),
+    dict(type="negvision.SegRandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type="negvision.RandomFlip", prob=0.5),
+    dict(type="negvision.SegPhotoMetricDistortion"),
+    dict(type="negvision.PackSegInputs"),
 ]
 val_pipeline = [
     dict(type="negvision.LoadImageFromFile"),

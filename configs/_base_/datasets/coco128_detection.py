@@ -9,7 +9,7 @@ train_pipeline = [
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="Resize", scale=scale, keep_ratio=True),
     dict(type="RandomFlip", prob=0.5),
-    dict(type="PackDetInputs"),
+    dict(type="negvision.PackDetInputs"),
 ]
 test_pipeline = [
     dict(type="negvision.LoadImageFromFile"),
@@ -17,7 +17,7 @@ test_pipeline = [
     # After Resize: figures are computed on the original image.
     dict(type="LoadAnnotations", with_bbox=True),
     dict(
-        type="PackDetInputs",
+        type="negvision.PackDetInputs",
         meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
     ),
 ]

@@ -7,7 +7,7 @@ train_pipeline = [
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="Resize", scale=(1333, 800), keep_ratio=True),
     dict(type="RandomFlip", prob=0.5),
-    dict(type="PackDetInputs"),
+    dict(type="negvision.PackDetInputs"),
 ]
 test_pipeline = [
     dict(type="negvision.LoadImageFromFile"),
@@ -15,7 +15,7 @@ test_pipeline = [
     # After Resize: figures are computed, and boxes drawn, on the original image.
     dict(type="LoadAnnotations", with_bbox=True),
     dict(
-        type="PackDetInputs",
+        type="negvision.PackDetInputs",
         meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
     ),
 ]

@@ -16,14 +16,14 @@ train_pipeline = [
     # colours already, and with it the network learns slower.
     dict(type="RandomCrop", crop_size=crop, allow_negative_crop=True),
     dict(type="Pad", size=crop, pad_val=dict(img=(114, 114, 114))),
-    dict(type="PackDetInputs", meta_keys=image_meta),
+    dict(type="negvision.PackDetInputs", meta_keys=image_meta),
 ]
 test_pipeline = [
     dict(type="negvision.LoadImageFromFile"),
     dict(type="Resize", scale=size, keep_ratio=True),
     # After Resize: figures are computed on the original image.
     dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="PackDetInputs", meta_keys=image_meta),
+    dict(type="negvision.PackDetInputs", meta_keys=image_meta),
 ]
 
 train_dataloader = dict(

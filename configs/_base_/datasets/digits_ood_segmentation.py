@@ -11,8 +11,8 @@ train_pipeline = [
     dict(type="negvision.LoadImageFromFile"),
     dict(type="negvision.LoadSegAnnotations"),
     # No flips: a mirrored digit is another sign.
-    dict(type="RandomCrop", crop_size=crop_size),
-    dict(type="PackSegInputs"),
+    dict(type="negvision.SegRandomCrop", crop_size=crop_size),
+    dict(type="negvision.PackSegInputs"),
 ]
 test_pipeline = [
     dict(type="negvision.LoadImageFromFile"),

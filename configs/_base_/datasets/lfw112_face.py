@@ -7,7 +7,7 @@ size = (48, 48)
 train_pipeline = [
     dict(type="negvision.LoadImageFromFile"),
     dict(type="Resize", scale=size),
-    dict(type="RandomFlip", prob=0.5),
+    dict(type="negvision.RandomFlip", prob=0.5),
     dict(type="negvision.PackFaceInputs"),
 ]
 test_pipeline = [

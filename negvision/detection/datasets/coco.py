@@ -11,6 +11,7 @@ from negvision.detection.datasets.coco_check import (
     check_annotations,
     check_images,
     drop_missing_files,
+    drop_outside_paths,
 )
 from negvision.errors import DatasetError, Problems
 from negvision.images.bad_samples import BadSampleMixin
@@ -26,8 +27,9 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
     - All image records and annotations are checked when the file is loaded, and the image folder
       is listed once for missing files. Faults are a NaN or infinite coordinate, a box of zero or
       negative size or wholly outside its image, an unknown category or image id, an id used
-      twice, a missing image file. Unreadable and truncated images are met when they are loaded,
-      given :class:`negvision.LoadImageFromFile <LoadImageFromFile>` in the pipeline.
+      twice, a path that leaves the data root, a missing image file. Unreadable and truncated
+      images are met when they are loaded, given :class:`negvision.LoadImageFromFile
+      <LoadImageFromFile>` in the pipeline.
     - Labels follow ``metainfo["classes"]`` by name; without it they are the file's categories in
       the order of their ids. A class that the file does not have is an error (mmdet leaves it
       without objects in silence).
@@ -66,8 +68,10 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
 
         problems, notes = Problems(), Problems()
         images = check_images(content["images"], problems)
+        folder = self.data_prefix.get("img", "")
+        drop_outside_paths(images, folder, self.data_root, problems)
         if self._is_local():
-            drop_missing_files(images, self.data_prefix.get("img", ""), problems)
+            drop_missing_files(images, folder, problems)
         category_ids = {category["id"] for category in content["categories"]}
         by_image = check_annotations(content["annotations"], images, category_ids, problems, notes)
         self._report(content, images, problems, notes)
@@ -123,8 +127,7 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
             f"{self.data_prefix.get('img', '')!r}.",
             hint=hint,
         )
-        if notes:
-            self._log(f"{self.ann_file}: {notes.summary()}.", logging.INFO)
+        self._mention(self.ann_file, notes)
 
     def _require_files(self) -> None:
         if not self.ann_file:

@@ -32,7 +32,7 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
     """
     wanted: dict[Path, None] = {}
     for split in splits:
-        datasets = list(_datasets((cfg.get(f"{split}_dataloader") or {}).get("dataset")))
+        datasets = list(leaf_datasets((cfg.get(f"{split}_dataloader") or {}).get("dataset")))
         kept = [d for d in datasets if str(d["type"]).rpartition(".")[2] not in _GENERATED]
         for dataset in kept:
             wanted.update(dict.fromkeys(_dataset_paths(dataset)))
@@ -44,15 +44,15 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
         raise MissingDataError(_message(missing, list(wanted)))
 
 
-def _datasets(node: Any) -> Iterator[Mapping]:
+def leaf_datasets(node: Any) -> Iterator[Mapping]:
     """The datasets that read files, inside of whatever wraps them."""
     if isinstance(node, list | tuple):
         for item in node:
-            yield from _datasets(item)
+            yield from leaf_datasets(item)
     elif isinstance(node, Mapping):
         if "dataset" in node or "datasets" in node:
-            yield from _datasets(node.get("dataset"))
-            yield from _datasets(node.get("datasets"))
+            yield from leaf_datasets(node.get("dataset"))
+            yield from leaf_datasets(node.get("datasets"))
         elif "type" in node:
             yield node
 

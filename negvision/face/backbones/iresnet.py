@@ -6,7 +6,7 @@ from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from negvision.face.backbones.recompute import recomputed
+from negvision.engine.recompute import recomputed
 from negvision.registry import MODELS
 
 BLOCKS = {

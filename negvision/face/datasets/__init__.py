@@ -13,13 +13,14 @@ Importing this package registers
 * ``negvision.IdentityBalancedSampler``.
 
 A pipeline begins with ``negvision.LoadImageFromFile``, also for sets that keep all images in one
-file, and ends with ``negvision.PackFaceInputs``. In between, mmcv's ``Resize`` and ``RandomFlip``
-work as they are; neither moves ``landmarks``, so ``negvision.AlignFace`` stands before them::
+file, and ends with ``negvision.PackFaceInputs``. In between, mmcv's ``Resize`` and
+``negvision.RandomFlip`` work; neither moves ``landmarks``, so ``negvision.AlignFace`` stands before
+them::
 
     pipeline = [
         dict(type="negvision.LoadImageFromFile"),
         dict(type="negvision.AlignFace"),  # where images are not aligned yet
-        dict(type="RandomFlip", prob=0.5),
+        dict(type="negvision.RandomFlip", prob=0.5),
         dict(type="negvision.PackFaceInputs"),
     ]
 """

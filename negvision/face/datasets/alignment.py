@@ -97,7 +97,8 @@ class AlignFace(BaseTransform):
         if "landmarks" not in results:
             raise DatasetError(
                 f"{name}: has no landmarks to be aligned by. Give the dataset a landmarks_file, "
-                "or leave negvision.AlignFace out where the images are aligned already."
+                "or leave negvision.AlignFace out where the images are aligned already.",
+                kind="image without landmarks",
             )
         landmarks = np.asarray(results["landmarks"], dtype=np.float64)
         # Centres of pixels have whole coordinates, hence the half pixel.
@@ -105,7 +106,7 @@ class AlignFace(BaseTransform):
         try:
             matrix = similarity_transform(landmarks, target)
         except DatasetError as error:
-            raise DatasetError(f"{name}: {error}") from None
+            raise DatasetError(f"{name}: {error}", kind="landmarks that cannot be used") from None
         results["img"] = cv2.warpAffine(
             results["img"],
             matrix,

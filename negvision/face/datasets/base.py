@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from mmengine.dataset import BaseDataset, force_full_init
 
+from negvision.data.paths import leaves_root
 from negvision.errors import DatasetError
 from negvision.images.bad_samples import BadSampleMixin
 
@@ -80,16 +81,21 @@ class FaceDataset(BadSampleMixin, BaseDataset):
 
     @force_full_init
     def __len__(self) -> int:
+        return self._count()
+
+    def _count(self) -> int:
+        """The length, for methods that are sure of the columns: MMEngine's decorator takes longer
+        than all else of reading one."""
         return len(self._columns["label"] if self._rows is None else self._rows)
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict:
         """One entry of each column, and ``sample_idx``."""
         row = self._row(idx)
-        info = {name: copy.copy(column[row]) for name, column in self._columns.items()}
+        info = {name: _own(column[row]) for name, column in self._columns.items()}
         info["label"] = int(info["label"])
         info["img_path"] = self._describe(row)
-        info["sample_idx"] = idx % len(self)
+        info["sample_idx"] = idx % self._count()
         return info
 
     @force_full_init
@@ -111,9 +117,10 @@ class FaceDataset(BadSampleMixin, BaseDataset):
         return rows[np.asarray(indices, dtype=np.int64)]
 
     def _row(self, idx: int) -> int:
-        if not -len(self) <= idx < len(self):
-            raise IndexError(f"index {idx} of a dataset of {len(self)} samples")
-        idx %= len(self)
+        count = self._count()
+        if not -count <= idx < count:
+            raise IndexError(f"index {idx} of a dataset of {count} samples")
+        idx %= count
         return idx if self._rows is None else int(self._rows[idx])
 
     def _sample_name(self, idx: int) -> str:
@@ -125,6 +132,10 @@ class FaceDataset(BadSampleMixin, BaseDataset):
 
     def _image_path(self, name: str) -> str:
         return os.path.join(self.data_prefix.get("img", ""), name)
+
+    def _leaves_root(self, name: str) -> bool:
+        """Whether a list names an image outside of the data."""
+        return leaves_root(name, self.data_prefix.get("img", ""), self.data_root)
 
     def _join_prefix(self) -> None:
         super()._join_prefix()
@@ -176,3 +187,8 @@ class FaceProtocolDataset(FaceDataset):
             array = np.asarray(values)
             array.setflags(write=False)
             self._metainfo[name] = array
+
+
+def _own(value: object) -> object:
+    """``value``, copied where a transform could change it in place."""
+    return value if isinstance(value, str | bytes | np.generic) else copy.copy(value)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from negvision.data.paths import LEAVES_ROOT
 from negvision.data.text_files import numbered_lines, parse_labelled
 from negvision.errors import Problems
 from negvision.face.datasets.base import FaceProtocolDataset
@@ -69,6 +70,8 @@ class FaceIdentificationDataset(FaceProtocolDataset):
                     problems.add("negative label", place, line)
                 elif name in found:
                     problems.add("image that is listed before", place, line)
+                elif self._leaves_root(name):
+                    problems.add(LEAVES_ROOT, place, name)
                 elif self._image_path(name) not in files:
                     problems.add("missing image file", place, self._image_path(name))
                 elif landmarks is not None and name not in landmarks:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from negvision.data.paths import LEAVES_ROOT
 from negvision.data.text_files import numbered_lines, parse_labelled
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.identities import FaceIdentityDataset
@@ -67,6 +68,8 @@ class FaceListDataset(FaceIdentityDataset):
             fault = self._label_fault(label)
             if fault:
                 problems.add(fault, place, line)
+            elif self._leaves_root(name):
+                problems.add(LEAVES_ROOT, place, name)
             elif self._image_path(name) not in files:
                 problems.add("missing image file", place, self._image_path(name))
             elif landmarks is not None and name not in landmarks:

@@ -5,6 +5,7 @@ import torch
 from mmcv.transforms import BaseTransform
 
 from negvision.face.structures import FaceDataSample
+from negvision.images.planes import to_planes
 from negvision.registry import TRANSFORMS
 
 
@@ -45,10 +46,13 @@ class PackFaceInputs(BaseTransform):
                 "keep (H, W, 3) and uint8, and the model's data_preprocessor normalises"
             )
         label = torch.tensor(int(results.get("label", -1)), dtype=torch.int64)
-        metainfo = {key: results[key] for key in self.meta_keys if key in results}
+        sample = FaceDataSample(label=label)
+        for key in self.meta_keys:
+            if key in results:  # one by one, since metainfo as a whole would be copied deeply
+                sample.set_field(results[key], key, field_type="metainfo")
         return {
-            "inputs": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
-            "data_samples": FaceDataSample(label=label, metainfo=metainfo),
+            "inputs": to_planes(image),
+            "data_samples": sample,
         }
 
     def __repr__(self) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from negvision.data.paths import LEAVES_ROOT
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.base import FaceProtocolDataset
 from negvision.face.datasets.packed import PackedStrings
@@ -109,6 +110,8 @@ class FacePairDataset(FaceProtocolDataset):
         self, name: str, files: FileListing, landmarks: dict | None
     ) -> tuple[str, str] | None:
         path = self._image_path(name)
+        if self._leaves_root(name):
+            return LEAVES_ROOT, name
         if path not in files:
             return "pair with a missing image file", path
         if landmarks is not None and name not in landmarks:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from negvision.data.text_files import numbered_lines
+from negvision.data.text_files import numbered_lines, parse_whole
 from negvision.errors import Problems
 
 
@@ -38,10 +38,10 @@ def read_pairs(path: str, suffix: str, problems: Problems) -> tuple[list[Pair], 
     first = next(lines, None)
     if first is None:
         return [], False
-    numbers = first[1].split()
-    if len(numbers) > 2 or not all(number.isdigit() for number in numbers):
+    numbers = [parse_whole(number) for number in first[1].split()]
+    if len(numbers) > 2 or None in numbers:
         return list(_parse_all(_chain(first, lines), _parse_paths, problems)), False
-    folds, count = ([1] + [int(number) for number in numbers])[-2:]
+    folds, count = ([1] + numbers)[-2:]
 
     def parse(parts: list[str]) -> tuple[str, str, bool] | None:
         return _parse_lfw(parts, suffix)
@@ -86,9 +86,13 @@ def _parse_lfw(parts: list[str], suffix: str) -> tuple[str, str, bool] | None:
     same = len(parts) == 3
     if same:
         parts = [parts[0], parts[1], parts[0], parts[2]]
-    if len(parts) != 4 or not (parts[1].isdigit() and parts[3].isdigit()):
+    if len(parts) != 4:
+        return None
+    numbers = parse_whole(parts[1]), parse_whole(parts[3])
+    if None in numbers:
         return None
     first, second = (
-        f"{name}/{name}_{int(number):04d}{suffix}" for name, number in (parts[:2], parts[2:])
+        f"{name}/{name}_{number:04d}{suffix}"
+        for name, number in zip(parts[::2], numbers, strict=True)
     )
     return first, second, same

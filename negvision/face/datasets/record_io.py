@@ -110,7 +110,9 @@ class RecordFile:
         return data
 
     def _damaged(self, offset: int, reason: str) -> DatasetError:
-        return DatasetError(f"{self.path}: the record at byte {offset:,} {reason}.")
+        return DatasetError(
+            f"{self.path}: the record at byte {offset:,} {reason}.", kind="damaged record"
+        )
 
 
 def read_index(path: str, problems: Problems) -> tuple[np.ndarray, np.ndarray]:

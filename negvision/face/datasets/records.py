@@ -80,7 +80,8 @@ class FaceRecordDataset(FaceIdentityDataset):
         if found != expected:
             raise DatasetError(
                 f"{info['img_path']}: has the label {record.labels[0]}, though its neighbours say "
-                f"{expected}; the record or the index is damaged."
+                f"{expected}; the record or the index is damaged.",
+                kind="record with another label than its neighbours",
             )
         return {**info, "img_bytes": record.image}
 

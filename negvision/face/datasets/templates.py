@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from negvision.data.text_files import numbered_lines
+from negvision.data.paths import LEAVES_ROOT
+from negvision.data.text_files import numbered_lines, parse_whole
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.base import FaceProtocolDataset
 from negvision.face.datasets.packed import PackedStrings
@@ -98,22 +99,25 @@ class FaceTemplateDataset(FaceProtocolDataset):
         for (place, line), (template_place, template_line) in zip(*lists, strict=True):
             name, *numbers = line.split()
             ids = template_line.split()
+            parsed = [parse_whole(text) for text in ids[1:]]
             points = parse_landmarks(numbers[:10])
             score = _finite(numbers[10]) if len(numbers) == 11 else float("nan")
             if points is None or len(numbers) > 11 or score is None:
                 kind = "line that is not a name, ten numbers and perhaps a score"
                 problems.add(kind, place, line)
-            elif len(ids) != 3 or not (ids[1].isdigit() and ids[2].isdigit()):
+            elif len(ids) != 3 or None in parsed:
                 problems.add("line that is not 'name template medium'", template_place, ids)
             elif ids[0] != name:
                 raise DatasetError(
                     f"{place} names {name!r} and {template_place} {ids[0]!r}; the two files "
                     "describe the same images in the same order."
                 )
+            elif self._leaves_root(name):
+                problems.add(LEAVES_ROOT, place, name)
             elif self._image_path(name) not in files:
                 problems.add("missing image file", place, self._image_path(name))
             else:
-                images.append((name, int(ids[1]), int(ids[2]), points, score))
+                images.append((name, *parsed, points, score))
         return images
 
     def _read_pairs(self, templates: np.ndarray, problems: Problems) -> np.ndarray:

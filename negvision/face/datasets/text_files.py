@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from negvision.data.text_files import numbered_lines
+from negvision.data.text_files import numbered_lines, parse_whole
 from negvision.errors import Problems
 
 
@@ -27,15 +27,12 @@ def read_integers(path: str, width: int, problems: Problems) -> tuple[np.ndarray
         if table.size and table.shape[1] == width and (table >= 0).all():
             # NumPy leaves blank lines out, which hardly any such file has.
             return table, np.arange(1, len(table) + 1)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     rows, numbers = [], []
     for place, line in numbered_lines(path):
-        try:
-            row = [int(item) for item in line.split()]
-        except ValueError:
-            row = []
-        if len(row) != width or min(row) < 0:
+        row = [parse_whole(item) for item in line.split()]
+        if len(row) != width or None in row:
             problems.add(f"line that is not {width} whole numbers", place, line)
             continue
         rows.append(row)

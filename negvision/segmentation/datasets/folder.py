@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-import mmengine
 from mmengine import fileio
 from mmseg.datasets import BaseSegDataset
 
-from negvision.data.label_files import VOID, read_classes_file, resolve_classes
+from negvision.data.label_files import VOID, read_classes_file, read_text, resolve_classes
+from negvision.data.paths import LEAVES_ROOT, leaves_root
 from negvision.errors import DatasetError, Problems
 from negvision.images.bad_samples import BadSampleMixin
 from negvision.images.files import FileListing
@@ -83,6 +83,9 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
         images = FileListing()
         names = list(self._image_names())
         for name in names:
+            if self._leaves_root(name):
+                problems.add(LEAVES_ROOT, self.ann_file, name)
+                continue
             info = self._data_info(name)
             missing = [
                 (kind, info[key])
@@ -131,7 +134,7 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
     def _image_names(self) -> Iterator[str]:
         """Names relative to the image folder, without the suffix."""
         if self.ann_file:
-            lines = mmengine.list_from_file(self.ann_file, backend_args=self.backend_args)
+            lines = read_text(self.ann_file, self.backend_args).splitlines()
             names = [line.strip() for line in lines if line.strip()]
         else:
             names = sorted(
@@ -145,6 +148,11 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
             )
         for name in names:
             yield name.removesuffix(self.img_suffix)
+
+    def _leaves_root(self, name: str) -> bool:
+        """Whether the list names an image, or its label, outside of the data."""
+        folders = [self.data_prefix.get(key) for key in ("img_path", "seg_map_path")]
+        return any(leaves_root(name, folder, self.data_root) for folder in folders if folder)
 
     def _data_info(self, name: str) -> dict:
         info = {

@@ -1,0 +1,85 @@
+"""Bring to the log what the datasets of a training run left out."""
+
+from collections.abc import Iterator
+
+import torch
+from mmengine.dist import all_gather_object, all_reduce
+from mmengine.hooks import Hook, LoggerHook
+
+from negvision.registry import HOOKS
+
+_EXAMPLES = 5
+
+
+@HOOKS.register_module()
+class BadSampleHook(Hook):
+    """Log how often ``on_bad_sample="skip"`` put another training image in an unusable one's place.
+
+    The scalar ``skipped_images`` counts since the process began, over all workers of the data
+    loaders and all ranks; workers prepare batches ahead, so it may run ahead of the iteration. At
+    the end of training one line has the total and names images. Nothing is logged where no
+    dataset skips.
+
+    Example:
+        >>> default_hooks = dict(bad_samples=dict(type="negvision.BadSampleHook"))
+    """
+
+    # After the iteration's timer, before the logger.
+    priority = "NORMAL"
+
+    def before_train(self, runner) -> None:
+        self._datasets = list(skipping_datasets(runner.train_dataloader.dataset))
+        loggers = [hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)]
+        self._interval = min(loggers, default=50)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        # All ranks have a dataset that skips or none has: they read one config.
+        if self._datasets and (
+            self.every_n_inner_iters(batch_idx, self._interval)
+            or self.end_of_epoch(runner.train_dataloader, batch_idx)
+        ):
+            runner.message_hub.update_scalar("train/skipped_images", self._total())
+
+    def after_train(self, runner) -> None:
+        if not self._datasets:
+            return
+        total = self._total()
+        if total:
+            # The same image may have come up on several ranks.
+            names = set().union(*all_gather_object(_names(self._datasets)))
+            runner.logger.warning(_summary(total, sorted(names)))
+        else:
+            runner.logger.info("on_bad_sample: no training image was left out")
+
+    def _total(self) -> int:
+        times = torch.tensor(sum(dataset.skip_counts.times for dataset in self._datasets))
+        all_reduce(times)
+        return int(times)
+
+
+def skipping_datasets(dataset) -> Iterator:
+    """The datasets inside of ``dataset``, whatever wraps them, that leave out what is unusable."""
+    inner = [*getattr(dataset, "datasets", ()), getattr(dataset, "dataset", None)]
+    if getattr(dataset, "skip_counts", None) is not None:
+        yield dataset
+    for other in inner:
+        if other is not None:
+            yield from skipping_datasets(other)
+
+
+def _names(datasets: list) -> list[str]:
+    return [
+        dataset._sample_name(index)
+        for dataset in datasets
+        for index in dataset.skip_counts.samples()
+        if index < len(dataset)
+    ]
+
+
+def _summary(total: int, names: list[str]) -> str:
+    shown = "".join(f"\n  {name}" for name in names[:_EXAMPLES])
+    more = f"\n  ... and {len(names) - _EXAMPLES:,} more" if len(names) > _EXAMPLES else ""
+    return (
+        f"on_bad_sample: {total:,} times another image took the place of an unusable one; of "
+        f"these there are {len(names):,}:{shown}{more}"
+    )

@@ -1,0 +1,5 @@
+import sys
+
+from negvision.cli.check_dataset import main
+
+sys.exit(main())
