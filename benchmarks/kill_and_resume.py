@@ -73,19 +73,24 @@ def main() -> int:
     if start(alone).wait():
         sys.exit((folder / "alone.log").read_text()[-3000:])
     seconds = time.monotonic() - begun
-    done, runs, in_writing = 0, 1, 0
-    while True:
+    expected = weights(alone)
+    done, runs, in_writing, same = 0, 0, 0, True
+    while same:
         process = start(killed)
         try:
             # At the longest somewhat beyond the start and a few checkpoints.
             limit = None if done == args.kills else rng.uniform(0.05, 0.7) * seconds
             if process.wait(limit):
                 sys.exit(killed.with_suffix(".log").read_text()[-3000:])
+            found = weights(killed)
+            same = expected.keys() == found.keys() and all(
+                torch.equal(expected[key], found[key]) for key in expected
+            )
+            runs += 1
             if done == args.kills:
                 break
-            # It ended before the kill: the next run begins anew.
+            # It ended before the next kill, which is another run's.
             shutil.rmtree(killed)
-            runs += 1
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -93,14 +98,10 @@ def main() -> int:
             in_writing += bool(list(killed.glob(".*.partial")))
             newest = max((int(f.stem.partition("_")[2]) for f in killed.glob("*.pth")), default=0)
             print(f"kill {done}: the newest checkpoint is of iteration {newest}", flush=True)
-    expected, found = weights(alone), weights(killed)
-    same = expected.keys() == found.keys() and all(
-        torch.equal(expected[key], found[key]) for key in expected
-    )
     shutil.rmtree(folder)
     print(
-        f"{done} kills ({in_writing} while a checkpoint was being written), {runs} run(s): "
-        f"{len(expected)} tensors {'are the same bits' if same else 'DIFFER'}"
+        f"{done} kills ({in_writing} while a checkpoint was being written), {runs} runs: "
+        f"{len(expected)} tensors {'are the same bits in each' if same else 'DIFFER'}"
     )
     payload = {"kills": done, "in_writing": in_writing, "runs": runs, "same_bits": same}
     print(f"written to {write_results('kill_and_resume', payload)}")

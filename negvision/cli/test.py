@@ -18,7 +18,7 @@ from negvision.errors import CheckpointError, ConfigError, UserError, reports_us
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="negvision test", description="Evaluate a checkpoint.")
     parser.add_argument("config", help="config file, e.g. configs/atss_r50.py")
-    parser.add_argument("checkpoint", help="checkpoint file (.pth)")
+    parser.add_argument("checkpoint", help="checkpoint file (.pth or .safetensors)")
     parser.add_argument("--out", metavar="FILE.json", help="write the detections as COCO results")
     parser.add_argument("--show-dir", metavar="DIR", help="draw the predictions into this folder")
     parser.add_argument(

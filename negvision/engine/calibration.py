@@ -138,7 +138,7 @@ def check_writable(target: Path) -> None:
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error}") from None
     if target.is_dir() or not os.access(target.parent, os.W_OK):
-        raise UserError(f"{target} cannot be written: choose another file with --out")
+        raise UserError(f"{target} cannot be written: choose another file")
 
 
 def _predictions(model: nn.Module, loader, label: str) -> Iterator:

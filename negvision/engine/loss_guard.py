@@ -174,15 +174,15 @@ def _gradients_are_finite(optimizer: torch.optim.Optimizer) -> Tensor:
         parameter.grad
         for group in optimizer.param_groups
         for parameter in group["params"]
-        if parameter.grad is not None and parameter.grad.numel()
+        if parameter.grad is not None
     ]
-    if not gradients:
+    # Of sharded gradients this rank's share, which may be empty; the ranks' answers are joined.
+    shares = [g.to_local() if hasattr(g, "to_local") else g for g in gradients]
+    shares = [share for share in shares if share.numel()]
+    if not shares:
         return torch.tensor(True)
     # The greatest of all: that of squares overflows where no gradient does.
-    norm = torch.nn.utils.get_total_norm(gradients, norm_type=float("inf"))
-    # That of sharded gradients is spread over the ranks.
-    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    return norm.isfinite()
+    return torch.nn.utils.get_total_norm(shares, norm_type=float("inf")).isfinite()
 
 
 def image_names(batch: Any) -> list[str]:

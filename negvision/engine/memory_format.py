@@ -19,5 +19,8 @@ class ChannelsLastHook(Hook):
     """
 
     def before_run(self, runner) -> None:
+        if getattr(runner.model, "is_sharded", False):
+            runner.logger.info("channels last: not for weights that are sharded over ranks")
+            return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         model.to(memory_format=torch.channels_last)

@@ -1,12 +1,44 @@
 """Optimizer wrappers."""
 
 import contextlib
+from logging import Logger
 
 import torch
 from mmengine.device import get_device
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 
 from negvision.registry import OPTIM_WRAPPERS
+
+
+def scale_learning_rate(
+    optim_wrapper: OptimWrapper | OptimWrapperDict,
+    base: int,
+    batch_size: int,
+    world_size: int,
+    logger: Logger,
+) -> None:
+    """Scale learning rates by the images of an update over those they are meant for.
+
+    mmengine's own leaves out that gradients of several iterations make one update.
+
+    Args:
+        optim_wrapper: Changed. Schedules must not have been built yet: they note the rates.
+        base: Images of an update that the rates are meant for.
+        batch_size: Of a process.
+        world_size: Processes.
+        logger: Told what was done.
+    """
+    several = isinstance(optim_wrapper, OptimWrapperDict)
+    for name, wrapper in optim_wrapper.items() if several else [("", optim_wrapper)]:
+        counts = wrapper._accumulative_counts
+        images = batch_size * world_size * counts
+        logger.info(
+            f"learning rate{' of ' + name if name else ''} scaled by {images / base:g}: an update "
+            f"sees {batch_size} images x {world_size} processes x {counts} iterations = {images}, "
+            f"and it is meant for {base}"
+        )
+        for group in wrapper.optimizer.param_groups:
+            group["lr"] *= images / base
 
 
 @OPTIM_WRAPPERS.register_module()

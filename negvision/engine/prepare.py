@@ -8,7 +8,9 @@ from negvision.engine.config.batches import check_batches
 from negvision.engine.config.check import check_config
 from negvision.engine.config.data_files import check_data
 from negvision.engine.config.data_root import replace_data_root
+from negvision.engine.config.options import check_training_options
 from negvision.engine.config.reading import load_config, set_work_dir
+from negvision.engine.file_handlers import install_file_handlers
 from negvision.engine.quiet import silence_idle_warnings
 from negvision.engine.runner import Runner
 
@@ -22,6 +24,7 @@ def prepare_config(args) -> Config:
     """
     silence_idle_warnings()
     install_loaders(trust=args.trust_checkpoint)
+    install_file_handlers(trust=args.trust_checkpoint)
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     set_work_dir(cfg, args.work_dir)
@@ -34,6 +37,8 @@ def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
     """Check ``cfg`` and the data of ``splits``, then build the runner it describes."""
     check_config(cfg)
     check_batches(cfg)
+    if "train" in splits:
+        check_training_options(cfg)
     check_data(cfg, splits)
     if "runner_type" in cfg:
         return RUNNERS.build(cfg)

@@ -28,8 +28,8 @@ from negvision.engine.data_order import SeededBatches, seed_batches
 from negvision.engine.optim import scale_learning_rate
 from negvision.engine.parallel import shards
 from negvision.engine.parallel.fsdp import FullyShardedModel
-from negvision.engine.parallel.launch import init_cpu_processes
-from negvision.engine.parallel.whole import clip_dtensors, own_tensors, whole_tensors
+from negvision.engine.parallel.launch import init_cpu_processes, with_group_timeout
+from negvision.engine.parallel.whole import clip_over_dtensors, own_tensors, whole_tensors
 from negvision.engine.parallel.wrapping import wrap_for_ranks
 from negvision.engine.quiet import replace_console_handler
 from negvision.engine.random_state import random_state, random_state_kept, set_random_state
@@ -71,8 +71,9 @@ class Runner(MMEngineRunner):
     _state_before_evaluation: dict | None = None
 
     def setup_env(self, env_cfg: dict) -> None:
+        env_cfg = with_group_timeout(env_cfg)
         if self.distributed and not torch.cuda.is_available():
-            init_cpu_processes(self.launcher, env_cfg.get("dist_cfg", {}))
+            init_cpu_processes(self.launcher, env_cfg["dist_cfg"])
         super().setup_env(env_cfg)
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
@@ -101,7 +102,7 @@ class Runner(MMEngineRunner):
             self.model.initialise()
         built = super().build_optim_wrapper(optim_wrapper)
         shards.clip_over_shards(self.model, built)
-        clip_dtensors(self.model, built)
+        clip_over_dtensors(self.model, built)
         return built
 
     def save_checkpoint(

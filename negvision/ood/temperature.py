@@ -56,10 +56,12 @@ class LearnedTemperature(nn.Module):
             return (self._normalised(values).sigmoid() + _LEAST).squeeze(1)
 
     def _normalised(self, values: Tensor) -> Tensor:
-        if values.numel() > 1:
-            return self.norm(values)
-        # One value, or none, has no variance of its own: an image may yield a single box.
         norm = self.norm
+        # Where ranks normalise together, all must take part, whatever each of them has.
+        over_ranks = isinstance(norm, nn.SyncBatchNorm) or getattr(norm, "over_ranks", False)
+        if values.numel() > 1 or over_ranks:
+            return norm(values)
+        # One value, or none, has no variance of its own: an image may yield a single box.
         return F.batch_norm(
             values, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0, norm.eps
         )

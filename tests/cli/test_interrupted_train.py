@@ -49,3 +49,9 @@ def test_work_dir_that_is_a_file(tiny_config, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert run(tiny_config, tmp_path / "file") == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_published_weights_are_no_training(tiny_config, tmp_path, capsys):
+    (tmp_path / "a.safetensors").touch()
+    assert run(tiny_config, tmp_path / "run", "--resume", str(tmp_path / "a.safetensors")) == 2
+    assert "--cfg-options load_from=" in capsys.readouterr().err

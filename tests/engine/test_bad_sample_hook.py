@@ -1,15 +1,17 @@
 """Images left out in training reach the log, whichever process left them out."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from negvision.engine.bad_sample_hook import skipping_datasets
+from negvision.engine.runner import Runner
 from negvision.errors import DatasetError
 from negvision.images.bad_samples import BadSampleMixin
 from negvision.images.skip_counts import SkipCounts
@@ -104,6 +106,26 @@ def test_counts_of_all_workers_are_logged(tmp_path, loader, by_epoch):
     assert "2.png: truncated" in text
 
 
+def train_on_rank(rank, folder):
+    torch.set_num_threads(1)
+    store = f"file://{folder}/store"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    dataset = train(Numbers(bad=(2, 7 + rank), on_bad_sample="skip"), folder, num_workers=1)
+    (folder / f"times_{rank}").write_text(str(dataset.skip_counts.times))
+    torch.distributed.destroy_process_group()
+
+
+def test_counts_are_summed_over_ranks(tmp_path):
+    torch.multiprocessing.start_processes(train_on_rank, (tmp_path,), nprocs=2, start_method="fork")
+    times = [int((tmp_path / f"times_{rank}").read_text()) for rank in range(2)]
+    assert min(times) > 0
+    assert scalars(tmp_path)[-1]["skipped_images"] == sum(times)
+    text = "".join(path.read_text() for path in tmp_path.rglob("*.log"))
+    assert text.count(f"on_bad_sample: {sum(times)} times") == 1
+    seen = [name for name in ("2.png", "7.png", "8.png") if f"\n  {name}" in text]
+    assert len(seen) >= 2
+
+
 def test_nothing_is_logged_where_no_dataset_skips(tmp_path):
     train(Numbers(bad=()), tmp_path, num_workers=0)
     assert all("skipped_images" not in entry for entry in scalars(tmp_path))
@@ -114,6 +136,15 @@ def test_a_clean_set_is_said_to_be_clean(tmp_path):
     train(Numbers(bad=(), on_bad_sample="skip"), tmp_path, num_workers=0)
     assert [e["skipped_images"] for e in scalars(tmp_path)] == [0, 0, 0]
     assert "no training image was left out" in next(tmp_path.rglob("*.log")).read_text()
+
+
+RUNTIMES = sorted((Path(__file__).parents[2] / "configs/_base_").glob("*runtime.py"))
+
+
+@pytest.mark.parametrize("path", RUNTIMES, ids=lambda path: path.stem)
+def test_every_runtime_has_the_hook(path):
+    hooks = Config.fromfile(path).default_hooks.values()
+    assert sum(hook["type"] == "negvision.BadSampleHook" for hook in hooks) == 1
 
 
 def test_datasets_are_found_in_wrappers():

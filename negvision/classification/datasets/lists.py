@@ -3,6 +3,7 @@
 import os
 
 from negvision.classification.datasets.base import ImageDataset
+from negvision.data.paths import LEAVES_ROOT, leaves_root
 from negvision.data.text_files import numbered_lines, parse_labelled
 from negvision.errors import DatasetError, Problems
 from negvision.images.files import FileListing
@@ -46,10 +47,13 @@ class ImageListDataset(ImageDataset):
             if parsed is None:
                 continue
             name, label = parsed
-            path = os.path.join(self.data_prefix.get("img", ""), name)
+            folder = self.data_prefix.get("img", "")
+            path = os.path.join(folder, name)
             fault = self._label_fault(label)
             if fault:
                 problems.add(fault, place, line)
+            elif leaves_root(name, folder, self.data_root):
+                problems.add(LEAVES_ROOT, place, name)
             elif path not in files:
                 problems.add("missing image file", place, path)
             else:

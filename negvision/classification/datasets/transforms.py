@@ -7,6 +7,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from negvision.classification.structures import ImageDataSample
+from negvision.images.planes import to_planes
 from negvision.registry import TRANSFORMS
 
 
@@ -108,7 +109,7 @@ class PackImageInputs(BaseTransform):
         label = torch.tensor(int(results.get("label", -1)), dtype=torch.int64)
         metainfo = {key: results[key] for key in self.meta_keys if key in results}
         return {
-            "inputs": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "inputs": to_planes(image),
             "data_samples": ImageDataSample(label=label, metainfo=metainfo),
         }
 

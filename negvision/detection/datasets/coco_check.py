@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from math import isfinite
 
+from negvision.data.paths import LEAVES_ROOT, leaves_root
 from negvision.errors import Problems
 from negvision.images.files import FileListing
 
@@ -36,6 +37,21 @@ def check_images(images: Sequence[dict], problems: Problems) -> dict:
         else:
             usable[image_id] = image
     return usable
+
+
+def drop_outside_paths(images: dict, folder: str, root: str | None, problems: Problems) -> None:
+    """Set the records in ``images`` to None whose path leads out of the data root.
+
+    Args:
+        images: Result of :func:`check_images`.
+        folder: Of the images.
+        root: The data root.
+        problems: Takes them.
+    """
+    for image_id, image in images.items():
+        if image is not None and leaves_root(image["file_name"], folder, root):
+            problems.add(LEAVES_ROOT, f"image id {image_id!r}", image["file_name"])
+            images[image_id] = None
 
 
 def drop_missing_files(images: dict, folder: str, problems: Problems) -> None:

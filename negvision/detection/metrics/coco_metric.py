@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from negvision.detection.metrics.coco_annotations import category_ids_of, load_coco_annotations
 from negvision.detection.metrics.coco_evaluation import BACKENDS, evaluate_coco
 from negvision.detection.metrics.coco_table import class_figures, coco_table
+from negvision.evaluation.collected import CollectedMetric
 from negvision.registry import METRICS
 
 
 @METRICS.register_module()
-class CocoMetric(BaseMetric):
+class CocoMetric(CollectedMetric):
     """COCO AP and AR of boxes or masks: overall, by object size and by class.
 
     Differs from mmdet's metric of the same name: figures are not rounded, detections are limited
@@ -30,7 +30,8 @@ class CocoMetric(BaseMetric):
     detection gets zeros.
 
     Every image of ``ann_file`` counts; those the loop did not visit are reported and count as
-    missed. The table goes to the current MMEngine logger.
+    missed. An image that comes twice counts once: samplers repeat some to fill up the last batch
+    over all ranks. The table goes to the current MMEngine logger.
 
     Args:
         ann_file: COCO ground truth. Read at construction.
@@ -135,6 +136,7 @@ class CocoMetric(BaseMetric):
         """Evaluate what all ranks collected; see the class for the keys."""
         if self.dataset_meta is None:
             raise ValueError("dataset_meta is not set: assign the dataset's metainfo first")
+        results = list({result["image_id"]: result for result in results}.values())
         detections = self._detections(results)
         self._report_unvisited(results)
         figures: dict[str, float] = {}

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import mmengine.runner.checkpoint as mmengine_checkpoint
 import numpy as np
 import torch
 from mmengine.dist import barrier, get_local_rank, is_distributed
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader, get_torchvision_models
 
+from negvision.engine.checkpoints.weights_file import SUFFIX, read_weights
 from negvision.errors import CheckpointError, UserError, did_you_mean
 
 _HISTORY_METHODS = ("min", "max", "mean", "current")
@@ -44,7 +46,7 @@ def _allowed_globals() -> list:
 def load_checkpoint_file(
     path: str | Path, map_location: Any = None, trust: bool = False, mapped: bool = False
 ) -> dict[str, Any]:
-    """Read a checkpoint that torch.save or mmengine wrote.
+    """Read a checkpoint that torch.save or mmengine wrote, or weights in a safetensors file.
 
     Args:
         path: A local file.
@@ -64,34 +66,45 @@ def load_checkpoint_file(
     path = Path(path).expanduser()
     if not path.is_file():
         raise CheckpointError(f"checkpoint {str(path)!r} does not exist{_beside(path)}")
+    if path.suffix == SUFFIX:
+        return read_weights(path, map_location)
+    return _unpickle(path, f"checkpoint {str(path)!r}", map_location, trust, mapped)
+
+
+def _unpickle(file: Any, what: str, map_location: Any, trust: bool, mapped: bool = False) -> dict:
     try:
-        if trust:
-            return torch.load(path, map_location=map_location, weights_only=False, mmap=mapped)
         with torch.serialization.safe_globals(_allowed_globals()):
-            return torch.load(path, map_location=map_location, weights_only=True, mmap=mapped)
+            content = torch.load(
+                file, map_location=map_location, weights_only=not trust, mmap=mapped
+            )
     except pickle.UnpicklingError as error:
         # torch's own text advises weights_only=False; ours says what that means.
         reason = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
         raise CheckpointError(
-            f"checkpoint {str(path)!r} was not loaded: it holds more than weights and training "
-            f"state, or is damaged.\n  {reason.strip().splitlines()[0]}\n"
+            f"{what} was not loaded: it holds more than weights and training state, or is "
+            f"damaged.\n  {reason.strip().splitlines()[0]}\n"
             "Loading it could run code that somebody put there. If you know where it comes from, "
             "pass --trust-checkpoint"
         ) from None
-    except (RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # a damaged pickle raises nearly every kind
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"checkpoint {str(path)!r} cannot be read ({reason}); it is damaged, incomplete or "
-            "not a checkpoint. Take another one"
+            f"{what} cannot be read ({reason}); it is damaged, incomplete or not a checkpoint. "
+            "Take another one"
         ) from None
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{what} holds a {type(content).__name__}; a checkpoint is a dict. Take another one"
+        )
+    return content
 
 
 def _beside(path: Path) -> str:
     if not path.parent.is_dir():
         return f": there is no folder {str(path.parent)!r}"
-    names = sorted(p.name for p in path.parent.glob("*.pth"))
+    names = sorted(p.name for p in path.parent.iterdir() if p.suffix in (".pth", SUFFIX))
     if not names:
-        return f": no .pth file in {str(path.parent)!r}"
+        return f": no .pth or {SUFFIX} file in {str(path.parent)!r}"
     return did_you_mean(path.name, names) or f"; the folder has {', '.join(names[-5:])}"
 
 
@@ -116,12 +129,18 @@ def install_loaders(trust: bool = False) -> None:
             raise UserError(f"torchvision has no model {name!r}{did_you_mean(name, urls)}")
         return load_checkpoint_file(_download(urls[name], filename), map_location, trust)
 
+    def load_from_backend(file, map_location=None, weights_only=None):
+        return _unpickle(file, "the checkpoint of a file backend", map_location, trust)
+
     # mmengine names a loader in its log by the end of the function's name.
     CheckpointLoader.register_scheme("", load_from_local, force=True)
     CheckpointLoader.register_scheme(["http://", "https://"], load_from_url, force=True)
     CheckpointLoader.register_scheme(
         ["torchvision://", "modelzoo://"], load_from_torchvision, force=True
     )
+    # By these two mmengine's loaders for openmmlab://, mmcls://, s3:// and others end in pickle.
+    mmengine_checkpoint.load_from_http = load_from_url
+    mmengine_checkpoint._safe_torch_load = load_from_backend
 
 
 def _download(url: str, asked_for: str) -> Path:

@@ -12,7 +12,9 @@ from mmengine.dist import get_dist_info, is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.model import is_model_wrapper
 from torch import nn
+from torch.distributed.tensor import DTensor
 
+from negvision.engine.parallel.whole import own_share, whole_tensor
 from negvision.errors import CheckpointError
 from negvision.registry import HOOKS
 
@@ -107,8 +109,13 @@ def pending_gradients(model: nn.Module, optim_wrapper: object) -> dict[str, torc
     for name, parameter in _unwrapped(model).named_parameters():
         if parameter.grad is None:
             continue
+        if isinstance(parameter.grad, DTensor):
+            gradients[name] = whole_tensor(parameter.grad)  # the mean of the ranks' already
+            continue
         gradient = parameter.grad.detach().clone()
-        if world_size > 1:
+        if isinstance(gradient, DTensor):
+            gradient = gradient.full_tensor()
+        elif world_size > 1:
             dist.all_reduce(gradient)
             gradient /= world_size
         gradients[name] = gradient.cpu()
@@ -120,8 +127,13 @@ def restore_gradients(model: nn.Module, gradients: dict[str, torch.Tensor] | Non
     if not gradients:
         return
     for name, parameter in _unwrapped(model).named_parameters():
-        if name in gradients:
-            parameter.grad = gradients[name].to(parameter.device, parameter.dtype)
+        if name not in gradients:
+            continue
+        if isinstance(parameter, DTensor):
+            parameter.grad = own_share(gradients[name], parameter)
+        else:
+            gradient = gradients[name].reshape(parameter.shape)
+            parameter.grad = gradient.to(parameter.device, parameter.dtype)
 
 
 def save_interrupted(runner, epoch: int, iteration: int) -> str:
@@ -158,7 +170,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         super()._save_best_checkpoint(runner, metrics)
         written = [self.best_ckpt_path] if hasattr(self, "best_ckpt_path") else []
         written += getattr(self, "best_ckpt_path_dict", {}).values()
-        self.file_backend.finish(*written)
+        if hasattr(self, "file_backend"):  # nothing is saved outside of a training
+            self.file_backend.finish(*written)
 
 
 class _LateRemoval:

@@ -11,7 +11,7 @@ from mmengine.utils import get_object_from_string
 from negvision.compat.quiet import quiet_imports
 
 # MMEngine keeps these names outside its registries: mmcv looks them up in its modules.
-_NAMESPACES = {"nms": "mmcv.ops.nms", "dqs_cfg": "mmcv.ops.nms", "roi_layer": "mmcv.ops"}
+NAMESPACES = {"nms": "mmcv.ops.nms", "dqs_cfg": "mmcv.ops.nms", "roi_layer": "mmcv.ops"}
 
 
 def _roots() -> list[Registry]:
@@ -54,8 +54,8 @@ def find_components(name: str, scope: str, field: str = "") -> list[tuple[str, C
         scope: The scope that holds where the dict stands (``default_scope`` or ``_scope_``).
         field: The key under which the dict stands; ``nms`` and ``roi_layer`` have their own rules.
     """
-    if field in _NAMESPACES:
-        found = getattr(importlib.import_module(_NAMESPACES[field]), name, None)
+    if field in NAMESPACES:
+        found = getattr(importlib.import_module(NAMESPACES[field]), name, None)
         return [(field, found)] if callable(found) else []
     full_path = get_object_from_string(name) if "." in name else None
     if callable(full_path):
@@ -70,6 +70,20 @@ def find_components(name: str, scope: str, field: str = "") -> list[tuple[str, C
         if component is not None:
             found.append((registry.root.name, component))
     return found
+
+
+def is_registered(name: str, scope: str) -> bool:
+    """Whether a registry of ``scope``, or of the one in front of ``name``, knows ``name``.
+
+    Unlike :func:`find_components` it imports nothing but that scope.
+    """
+    target, key = split_scope(name, scope)
+    scopes = {target} if "." in name else {target, "mmengine"}
+    return any(
+        import_scope(source) is None
+        and any(key in registry.module_dict for registry in _registries(source))
+        for source in scopes
+    )
 
 
 def component_names(scope: str) -> list[str]:

@@ -4,16 +4,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config, DictAction
 
 from negvision.engine.config.check import RUNNER_KEYS
+from negvision.engine.config.plain import SUFFIXES, is_plain, load_plain
 from negvision.engine.quiet import log_of_reading_hidden
 from negvision.errors import ConfigError, did_you_mean, nearest
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config file and apply ``--cfg-options``.
+
+    A config in Python is run. One in JSON or YAML is not, see
+    :func:`negvision.engine.config.plain.load_plain`.
 
     Args:
         path: A config of mmengine.
@@ -28,13 +31,13 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         folder = path.parent
         if not folder.is_dir():
             raise ConfigError(f"config {str(path)!r}: there is no folder {str(folder)!r}")
-        names = [p.name for p in sorted(folder.glob("*.py"))]
+        names = [p.name for p in sorted(folder.iterdir()) if p.suffix in (".py", *SUFFIXES)]
         close = did_you_mean(path.name, names)
         close = close or f"; {str(folder)!r} has {', '.join(names) or 'no config'}"
         raise ConfigError(f"config {str(path)!r} does not exist{close}")
     try:
         with log_of_reading_hidden():
-            cfg = Config.fromfile(path)
+            cfg = load_plain(path) if is_plain(path) else Config.fromfile(path)
     except (SyntaxError, NameError, ImportError, KeyError, OSError, TypeError) as error:
         raise ConfigError(f"config {str(path)!r}: {type(error).__name__}: {error}") from error
     if options:
@@ -84,42 +87,6 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
         cfg.work_dir = str(Path("work_dirs") / Path(cfg.filename).stem)
 
 
-def enable_amp(cfg: Config) -> None:
-    """Train in mixed precision: float16 with loss scaling on CUDA, bfloat16 on a CPU.
-
-    Raises:
-        ConfigError: ``optim_wrapper`` is of a type of its own, which this would discard.
-    """
-    wrapper = cfg.optim_wrapper
-    kind = wrapper.get("type", "OptimWrapper")
-    if kind in ("AmpOptimWrapper", "negvision.BF16OptimWrapper"):
-        return
-    if kind != "OptimWrapper":
-        raise ConfigError(
-            f"--amp replaces optim_wrapper.type 'OptimWrapper', but it is {kind!r}; set mixed "
-            "precision in the config instead"
-        )
-    if torch.cuda.is_available():
-        wrapper.type = "AmpOptimWrapper"
-        wrapper.setdefault("loss_scale", "dynamic")
-    else:
-        wrapper.type = "negvision.BF16OptimWrapper"
-
-
-def enable_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate by the total batch size over ``auto_scale_lr.base_batch_size``.
-
-    Raises:
-        ConfigError: The config does not say for which batch size its learning rate is meant.
-    """
-    if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
-        raise ConfigError(
-            "--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config: the "
-            "total batch size that its learning rate is meant for"
-        )
-    cfg.auto_scale_lr.enable = True
-
-
 def add_common_arguments(parser) -> None:
     """Arguments that training and testing share."""
     parser.add_argument("--work-dir", help="folder of logs and checkpoints")
@@ -140,5 +107,5 @@ def add_common_arguments(parser) -> None:
     parser.add_argument(
         "--trust-checkpoint",
         action="store_true",
-        help="unpickle whatever a checkpoint holds; it can run any code",
+        help="unpickle whatever a checkpoint or a .pkl holds; it can run any code",
     )

@@ -1,4 +1,4 @@
-"""Start the processes of a distributed run where there is no GPU."""
+"""Join the processes of a distributed run, on a CPU too, and leave them."""
 
 import datetime
 import os
@@ -6,6 +6,20 @@ import os
 import torch.distributed as dist
 
 from negvision.errors import UserError
+
+# Seconds that a rank waits for the others: torch's own for NCCL; gloo's are 1,800. The first rank
+# alone evaluates and writes checkpoints in the meantime.
+_GROUP_TIMEOUT = 600
+
+
+def with_group_timeout(env_cfg: dict) -> dict:
+    """``env_cfg`` with a ``dist_cfg.timeout``, so that a rank that hangs ends the run.
+
+    Example:
+        >>> with_group_timeout({"dist_cfg": {"backend": "nccl"}})
+        {'dist_cfg': {'timeout': 600, 'backend': 'nccl'}}
+    """
+    return {**env_cfg, "dist_cfg": {"timeout": _GROUP_TIMEOUT, **env_cfg.get("dist_cfg", {})}}
 
 
 def init_cpu_processes(launcher: str, dist_cfg: dict) -> None:

@@ -1,13 +1,6 @@
 import pytest
-import torch
-from mmengine.config import Config
 
-from negvision.engine.config.reading import (
-    enable_amp,
-    enable_auto_scale_lr,
-    load_config,
-    set_work_dir,
-)
+from negvision.engine.config.reading import load_config, set_work_dir
 from negvision.errors import ConfigError
 
 TEXT = """
@@ -76,23 +69,6 @@ def test_work_dir(path):
     assert cfg.work_dir == "work_dirs/atss_r50"
     set_work_dir(cfg, "elsewhere")
     assert cfg.work_dir == "elsewhere"
-
-
-@pytest.mark.parametrize("cuda", [False, True])
-def test_amp_by_device(path, monkeypatch, cuda):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    cfg = load_config(path)
-    enable_amp(cfg)
-    enable_amp(cfg)
-    expected = "AmpOptimWrapper" if cuda else "negvision.BF16OptimWrapper"
-    assert cfg.optim_wrapper.type == expected
-    with pytest.raises(ConfigError, match="'Special'"):
-        enable_amp(Config({"optim_wrapper": {"type": "Special"}}))
-
-
-def test_auto_scale_lr_needs_a_base(path):
-    with pytest.raises(ConfigError, match="base_batch_size"):
-        enable_auto_scale_lr(load_config(path))
 
 
 def test_reading_a_config_logs_nothing(tmp_path, monkeypatch, capfd):

@@ -1,0 +1,128 @@
+"""Published weights in safetensors' format: tensors and texts, in which no code has a place."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from negvision.errors import CheckpointError, UserError
+
+SUFFIX = ".safetensors"
+_KEY = "negvision"
+# What of a checkpoint's meta is of use to who gets the weights.
+_KEPT = (
+    "cfg", "dataset_meta", "ood", "epoch", "iter", "versions", "git", "experiment_name", "time",
+)  # fmt: skip
+
+
+def read_weights(path: Path, map_location: Any = None) -> dict[str, Any]:
+    """Read a ``.safetensors`` file as if it were a checkpoint of MMEngine.
+
+    Args:
+        path: A local file, written by :func:`publish` or by anyone else.
+        map_location: A device, or its name; anything else leaves the tensors on the CPU.
+
+    Returns:
+        ``state_dict`` and ``meta``, which is empty where the file is not of negvision.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+            texts = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        meta = json.loads(texts.get(_KEY, "{}"))
+        if not isinstance(meta, dict):
+            raise ValueError(f"its metadata are a {type(meta).__name__}")
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"checkpoint {str(path)!r} cannot be read ({error}); it is damaged, incomplete or not "
+            "a safetensors file. Take another one"
+        ) from None
+    if isinstance(map_location, str | torch.device):
+        state = {name: tensor.to(map_location) for name, tensor in state.items()}
+    return {"state_dict": state, "meta": meta}
+
+
+def publish(checkpoint: Mapping[str, Any], target: Path, source: str, ema: bool = True) -> Path:
+    """Write the weights of a checkpoint, and what describes them, for others to use.
+
+    Args:
+        checkpoint: As :func:`negvision.engine.checkpoints.loading.load_checkpoint_file` reads it.
+        target: ``NAME.safetensors``; the first eight digits of the file's SHA-256 go behind NAME.
+        source: Of the checkpoint, named in errors.
+        ema: Where averages of the weights were kept, publish those rather than the weights of the
+            last step.
+
+    Returns:
+        The path of the file. It is whole or not there.
+
+    Raises:
+        CheckpointError: There are no weights, or not the ones that were asked for.
+        UserError: The file cannot be written.
+    """
+    weights = _weights(checkpoint, source, ema)
+    meta = checkpoint.get("meta")
+    meta = meta if isinstance(meta, Mapping) else {}
+    kept = {key: _plain(meta[key]) for key in _KEPT if key in meta}
+    # Copies: two names of one tensor are two tensors here.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    data = safetensors.torch.save(tensors, {"format": "pt", _KEY: json.dumps(kept)})
+    digest = hashlib.sha256(data).hexdigest()[:8]
+    final = target.with_name(f"{target.name.removesuffix(SUFFIX)}-{digest}{SUFFIX}")
+    half = final.with_name(f".{final.name}.{os.getpid()}")
+    try:
+        half.write_bytes(data)
+        os.replace(half, final)
+    except OSError as error:
+        raise UserError(f"{final} cannot be written: {error.strerror or error}") from None
+    finally:
+        half.unlink(missing_ok=True)
+    return final
+
+
+def _weights(checkpoint: Mapping[str, Any], source: str, ema: bool) -> dict[str, Tensor]:
+    # MMEngine saves averages as the weights, and the weights of the last step beside them.
+    state = checkpoint.get("state_dict", checkpoint)
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"checkpoint {source!r}: its state_dict is a {type(state).__name__}")
+    if not ema:
+        last = checkpoint.get("ema_state_dict")
+        if last is None:
+            raise CheckpointError(
+                f"checkpoint {source!r} has no averaged weights (EMA), so there is no choice: "
+                "leave out --without-ema"
+            )
+        state = {key: last.get(f"module.{key}", value) for key, value in state.items()}
+    others = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if others or not state:
+        found = f"{others[0]!r} is no tensor" if others else "it is empty"
+        raise CheckpointError(
+            f"checkpoint {source!r} has no weights that can be published: {found}"
+        )
+    return dict(state)
+
+
+def _plain(value: Any) -> Any:
+    """Texts, numbers, lists and dicts of ``value``; what is none of these, as arrays, is left out.
+
+    Example:
+        >>> _plain({"classes": ("a", "b"), "pairs": torch.zeros(2)})
+        {'classes': ['a', 'b']}
+    """
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items() if _is_plain(v)}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value if _is_plain(item)]
+    return value
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | list | tuple | Mapping)

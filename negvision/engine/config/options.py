@@ -1,0 +1,224 @@
+"""Options of training: what each changes in a config, and which go together."""
+
+import argparse
+from collections.abc import Callable, Mapping
+
+import torch
+from mmengine.config import Config
+
+from negvision.engine.parallel.sync_bn import KINDS as SYNC_BN_KINDS
+from negvision.errors import ConfigError
+
+_AMP_KINDS = ("auto", "bf16", "fp16")
+_EMA_MOMENTUM = 0.0002
+_HALF_WRAPPERS = {"bf16": "negvision.BF16OptimWrapper", "fp16": "AmpOptimWrapper"}
+
+
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that :func:`apply_training_arguments` reads."""
+    parser.add_argument(
+        "--amp",
+        nargs="?",
+        const="auto",
+        type=_valued("--amp", "auto, bf16 or fp16", str, lambda kind: kind in _AMP_KINDS),
+        metavar="KIND",
+        help="mixed precision: bf16, fp16 or auto (fp16 on CUDA, bf16 on a CPU)",
+    )
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate to the images of an update, over all processes",
+    )
+    parser.add_argument(
+        "--accumulate",
+        type=_valued("--accumulate", "a whole number from 1", int, lambda count: count >= 1),
+        metavar="N",
+        help="update the weights once in N iterations, by the mean of their gradients",
+    )
+    parser.add_argument(
+        "--sync-bn", action="store_true", help="batch normalisation over all processes"
+    )
+    parser.add_argument(
+        "--ema",
+        nargs="?",
+        const=_EMA_MOMENTUM,
+        type=_valued("--ema", "a number between 0 and 1", float, lambda value: 0 < value < 1),
+        metavar="MOMENTUM",
+        help=f"evaluate and save a moving average of the weights ({_EMA_MOMENTUM})",
+    )
+    parser.add_argument(
+        "--checkpoint-activations",
+        nargs="*",
+        metavar="MODULE",
+        help="compute activations again in the backward, for memory; of the backbone's blocks, or "
+        "of these modules",
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile of backbone, neck and heads"
+    )
+
+
+def _valued(option: str, wanted: str, kind: type, fits: Callable) -> Callable[[str], object]:
+    def convert(text: str) -> object:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not fits(value):
+            hint = ", and the config comes before the options" if text.endswith(".py") else ""
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}{hint}")
+        return value
+
+    return convert
+
+
+def apply_training_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    """Change ``cfg`` as the options of :func:`add_training_arguments` say.
+
+    Raises:
+        ConfigError: An option that does not fit the config or this machine.
+    """
+    if args.amp is not None:
+        enable_amp(cfg, args.amp)
+    if args.accumulate is not None:
+        _set_accumulation(cfg, args.accumulate)
+    if args.auto_scale_lr:
+        enable_auto_scale_lr(cfg)
+    if args.sync_bn:
+        cfg.sync_bn = cfg.get("sync_bn") or "torch"
+    if args.ema is not None:
+        enable_ema(cfg, args.ema)
+    if args.checkpoint_activations is not None:
+        cfg.activation_checkpointing = args.checkpoint_activations or ["backbone"]
+    if args.compile:
+        cfg.compile = cfg.get("compile") or True
+
+
+def enable_amp(cfg: Config, kind: str = "auto") -> None:
+    """Train in mixed precision.
+
+    Args:
+        cfg: Changed: the type of its ``optim_wrapper``.
+        kind: ``"fp16"``: float16 with loss scaling, on CUDA; ``"bf16"``: bfloat16; ``"auto"``: the
+            config's own if it has one, else float16 on CUDA and bfloat16 on a CPU.
+
+    Raises:
+        ConfigError: ``optim_wrapper`` is of a type of its own, which this would discard, or this
+            machine cannot do that.
+    """
+    wrapper = cfg.optim_wrapper
+    present = wrapper.get("type", "OptimWrapper")
+    if kind == "auto":
+        if present in _HALF_WRAPPERS.values():
+            return
+        kind = "fp16" if torch.cuda.is_available() else "bf16"
+    elif kind == "fp16" and not torch.cuda.is_available():
+        raise ConfigError(
+            "--amp fp16 needs a CUDA device, and none is visible here; on a CPU use --amp bf16"
+        )
+    elif kind == "bf16" and torch.cuda.is_available() and not _has_bfloat16():
+        name = torch.cuda.get_device_name()
+        raise ConfigError(f"--amp bf16: {name} has no bfloat16; use --amp fp16")
+    if present not in ("OptimWrapper", *_HALF_WRAPPERS.values()):
+        raise ConfigError(
+            f"--amp replaces optim_wrapper.type 'OptimWrapper', but it is {present!r}; set mixed "
+            "precision in the config instead"
+        )
+    wrapper.type = _HALF_WRAPPERS[kind]
+    if kind == "fp16":
+        wrapper.setdefault("loss_scale", "dynamic")
+        wrapper.pop("dtype", None)
+    else:
+        for key in ("loss_scale", "dtype", "use_fsdp"):
+            wrapper.pop(key, None)
+
+
+def _has_bfloat16() -> bool:
+    return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _set_accumulation(cfg: Config, count: int) -> None:
+    if "optimizer" not in cfg.optim_wrapper:
+        raise ConfigError(
+            "--accumulate sets optim_wrapper.accumulative_counts, but this config has several "
+            f"optimizers ({', '.join(cfg.optim_wrapper)}); set accumulative_counts of each in the "
+            "config"
+        )
+    cfg.optim_wrapper.accumulative_counts = count
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate by the images of an update over ``auto_scale_lr.base_batch_size``.
+
+    Raises:
+        ConfigError: The config does not say for which batch size its learning rate is meant.
+    """
+    if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
+        raise ConfigError(
+            "--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config: the "
+            "total batch size that its learning rate is meant for"
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def enable_ema(cfg: Config, momentum: float) -> None:
+    """Evaluate and save a moving average of the weights.
+
+    The average follows closely in the beginning (``mmdet.ExpMomentumEMA``), so that it serves
+    short runs too. With gradient accumulation it is taken once an update. A hook that the config
+    has already keeps its other arguments.
+    """
+    hooks = list(cfg.get("custom_hooks") or [])
+    interval = cfg.optim_wrapper.get("accumulative_counts", 1)
+    for hook in hooks:
+        if _plain(hook) == "EMAHook":
+            hook.momentum = momentum
+            return
+    average = {"ema_type": "mmdet.ExpMomentumEMA", "momentum": momentum, "interval": interval}
+    cfg.custom_hooks = [*hooks, {"type": "EMAHook", **average}]
+
+
+def check_training_options(cfg: Config) -> None:
+    """Refuse what cannot work together, or not on this machine, before anything is built.
+
+    Raises:
+        ConfigError: says what, and what to leave out.
+    """
+    if cfg.get("sync_bn") not in (None, *SYNC_BN_KINDS):
+        kinds = ", ".join(map(repr, SYNC_BN_KINDS))
+        raise ConfigError(f"sync_bn is {cfg.sync_bn!r}; it must be one of {kinds} or None")
+    compiled = cfg.get("compile")
+    if compiled is not None and not isinstance(compiled, bool | Mapping):
+        raise ConfigError(
+            f"compile is {compiled!r}; it must be True, False or a dict of options of torch.compile"
+        )
+    wrapper = cfg.get("optim_wrapper") or {}
+    if _plain(wrapper) == "AmpOptimWrapper" and not torch.cuda.is_available():
+        raise ConfigError(
+            "optim_wrapper.type 'AmpOptimWrapper' needs a CUDA device, and none is visible here; "
+            "on a CPU use 'negvision.BF16OptimWrapper' (--amp bf16)"
+        )
+    sharded = _plain(cfg.get("model_wrapper_cfg") or {}) == "FullyShardedModel"
+    several = cfg.get("launcher", "none") != "none"
+    if compiled and cfg.get("activation_checkpointing"):
+        raise ConfigError(
+            "compile and activation_checkpointing do not go together: the compiler decides by "
+            "itself what to compute again. Leave out --compile or --checkpoint-activations"
+        )
+    if compiled and sharded and several:
+        raise ConfigError(
+            "compile and model_wrapper_cfg negvision.FullyShardedModel do not go together; leave "
+            "out --compile, or model_wrapper_cfg"
+        )
+    if sharded and several and any(_plain(h) == "EMAHook" for h in cfg.get("custom_hooks") or []):
+        raise ConfigError(
+            "EMAHook keeps a whole copy of the model on every rank, which "
+            "negvision.FullyShardedModel is there to avoid, and cannot copy a sharded one. Leave "
+            "out --ema (or the hook), or model_wrapper_cfg"
+        )
+
+
+def _plain(component: object) -> str:
+    """The name of what a dict with ``type="negvision.Name"`` or an object is: ``"Name"``."""
+    kind = component.get("type", "") if isinstance(component, Mapping) else type(component)
+    return kind.rpartition(".")[2] if isinstance(kind, str) else getattr(kind, "__name__", "")

@@ -1,0 +1,58 @@
+"""Mirror images that carry no boxes."""
+
+import bisect
+from typing import ClassVar
+
+import numpy as np
+from mmcv.transforms import RandomFlip as MMCVRandomFlip
+from mmcv.transforms.utils import cache_randomness
+
+from negvision.errors import ConfigError
+from negvision.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class RandomFlip(MMCVRandomFlip):
+    """mmcv's ``RandomFlip`` with a quicker draw, for faces, label images and whole images.
+
+    Arguments and output are those of mmcv's, and so are the numbers that it draws from NumPy's
+    global generator: one uniform number an image. For small images ``numpy.random.choice``, which
+    mmcv asks, takes a tenth of the time of the whole pipeline.
+
+    Raises:
+        ConfigError: ``results`` has boxes: in detection mmdet's ``RandomFlip`` is to be used.
+
+    Example:
+        >>> image = np.arange(2, dtype=np.uint8).reshape(1, 2)
+        >>> RandomFlip(prob=1.0)({"img": image})["img"].tolist()
+        [[1, 0]]
+    """
+
+    # Of this class: mmcv's decorator would add to the list of mmcv's.
+    _methods_with_randomness: ClassVar[list[str]] = []
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        directions = [self.direction] if isinstance(self.direction, str) else self.direction
+        if isinstance(self.prob, list):
+            chances = [*self.prob, 1 - sum(self.prob)]
+        else:
+            chances = [self.prob / len(directions)] * len(directions) + [1.0 - self.prob]
+        # As numpy.random.choice sums and scales them, so that the same number means the same.
+        limits = np.cumsum(chances)
+        self._limits = (limits / limits[-1]).tolist()
+        self._choices = [*directions, None]
+
+    @cache_randomness
+    def _choose_direction(self) -> str | None:
+        # MMEngine seeds NumPy's global generator.
+        drawn = np.random.random_sample()  # noqa: NPY002
+        return self._choices[bisect.bisect_right(self._limits, drawn)]
+
+    def _flip(self, results: dict) -> None:
+        if results.get("gt_bboxes") is not None:
+            raise ConfigError(
+                'negvision.RandomFlip moves no boxes; in a pipeline of detection use "RandomFlip", '
+                "mmdet's"
+            )
+        super()._flip(results)

@@ -1,0 +1,66 @@
+"""Synchronised batch normalisation on CPUs."""
+
+import pytest
+import torch
+from gloo import run_on_ranks
+from sync_bn_on_ranks import check_all_sync_bn
+from torch import nn
+
+from negvision.engine.parallel.sync_bn import SyncBatchNorm, synchronise_batch_norm
+from negvision.errors import ConfigError
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_normalise_as_one_process_does(world_size, tmp_path):
+    run_on_ranks(check_all_sync_bn, world_size, tmp_path)
+
+
+def test_in_one_process_it_is_the_plain_layer():
+    torch.manual_seed(0)
+    plain, layer = nn.BatchNorm2d(3), SyncBatchNorm(3)
+    x = torch.randn(4, 3, 2, 2)
+    assert torch.equal(layer(x), plain(x))
+    assert torch.equal(layer.running_var, plain.running_var)
+    assert not layer.over_ranks
+
+
+def test_conversion_keeps_parameters_and_state():
+    class Special(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2, eps=0.5, momentum=0.2)
+            self.already = nn.SyncBatchNorm(2)
+            self.other = nn.GroupNorm(1, 2)
+
+    model = Special()
+    model.norm.weight.requires_grad_(False)
+    model.norm.eval()
+    before = dict(model.named_parameters()), dict(model.named_buffers())
+    names = list(model.state_dict())
+    converted = synchronise_batch_norm(model, None, "cpu")
+    assert type(converted.norm) is nn.BatchNorm1d and type(converted.already) is SyncBatchNorm
+    converted = synchronise_batch_norm(model, "mmcv", "cpu")
+    assert converted is model and type(model.norm) is SyncBatchNorm
+    assert type(model.other) is nn.GroupNorm
+    assert (model.norm.eps, model.norm.momentum, model.norm.training) == (0.5, 0.2, False)
+    assert list(model.state_dict()) == names
+    assert all(model.get_parameter(name) is p for name, p in before[0].items())
+    assert all(model.get_buffer(name) is b for name, b in before[1].items())
+    assert not model.norm.weight.requires_grad
+
+
+def test_on_cuda_it_is_the_layer_of_torch():
+    model = synchronise_batch_norm(nn.Sequential(nn.BatchNorm2d(2)), "torch", "cuda")
+    assert type(model[0]) is nn.SyncBatchNorm
+    model = synchronise_batch_norm(nn.Sequential(nn.BatchNorm2d(2)), None, "cuda")
+    assert type(model[0]) is nn.BatchNorm2d
+
+
+def test_another_kind():
+    with pytest.raises(ConfigError, match="sync_bn is 'Torch'; it must be one of 'torch', 'mmcv'"):
+        synchronise_batch_norm(nn.Linear(2, 2), "Torch", "cpu")
+
+
+def test_wrong_input():
+    with pytest.raises(ValueError, match="at least 2D input, got 1D"):
+        SyncBatchNorm(3)(torch.randn(3))
