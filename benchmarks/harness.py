@@ -66,6 +66,7 @@ def alternate(
     repeats: int,
     warmup: int = 1,
     synchronize: Callable[[], Any] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, dict[str, Any]]:
     """Time functions in turns: a b c, a b c, ...
 
@@ -75,6 +76,8 @@ def alternate(
         warmup: Untimed rounds before them.
         synchronize: Called before and after each timed run, inside the timed span; pass
             ``torch.cuda.synchronize`` for work that a GPU does asynchronously.
+        clock: Seconds; ``time.process_time`` counts those that a core worked for this process,
+            for work that waits for nothing on a machine that others use.
 
     Returns:
         Name to ``median_s``, ``min_s`` and ``runs`` (seconds, in the order they were taken).
@@ -96,11 +99,11 @@ def alternate(
         for name, function in functions.items():
             if synchronize is not None:
                 synchronize()
-            start = time.perf_counter()
+            start = clock()
             function()
             if synchronize is not None:
                 synchronize()
-            elapsed = time.perf_counter() - start
+            elapsed = clock() - start
             if round_index >= warmup:
                 runs[name].append(elapsed)
     return {

@@ -26,6 +26,6 @@ train_pipeline = [
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="RandomResize", scale=[(1333, 640), (1333, 800)], keep_ratio=True),
     dict(type="RandomFlip", prob=0.5),
-    dict(type="PackDetInputs"),
+    dict(type="negvision.PackDetInputs"),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

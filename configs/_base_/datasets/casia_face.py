@@ -17,6 +17,8 @@ train_dataloader = dict(
     batch_size=64,
     num_workers=4,
     persistent_workers=True,
+    # Workers send a batch as one tensor: one a face takes longer than to load it.
+    collate_fn=dict(type="default_collate"),
     drop_last=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
@@ -30,6 +32,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=64,
     num_workers=2,
+    collate_fn=dict(type="default_collate"),
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="negvision.FaceBinDataset",

@@ -1,0 +1,65 @@
+"""Face samples keep their content between processes, and their labels send no tensor."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from mmengine.dataset import default_collate, pseudo_collate
+from mmengine.model import ImgDataPreprocessor
+from torch.utils.data import DataLoader
+
+from negvision.face.structures import FaceDataSample
+
+SAMPLES = {
+    "as packed": FaceDataSample(label=torch.tensor(3), metainfo={"sample_idx": 7}),
+    "unknown": FaceDataSample(label=torch.tensor(-1)),
+    "without a label": FaceDataSample(metainfo={"img_path": "a.jpg"}),
+    "predicted": FaceDataSample(label=torch.tensor(2), embedding=torch.arange(4.0)),
+    "of other labels": FaceDataSample(label=torch.tensor([1, 2])),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("through", [lambda s: pickle.loads(pickle.dumps(s)), copy.deepcopy])
+def test_the_content_stays(name, through):
+    sample = SAMPLES[name]
+    got = through(sample)
+    assert type(got) is FaceDataSample and got.metainfo == sample.metainfo
+    assert set(got.keys()) == set(sample.keys())
+    for key, value in sample.items():
+        assert torch.equal(got.get(key), value) and got.get(key).dtype == value.dtype
+    got.label = torch.tensor(5)
+    assert "label" in got and int(got.label) == 5
+
+
+def test_no_tensor_is_pickled_with_a_label():
+    assert b"torch" not in pickle.dumps(SAMPLES["as packed"].__getstate__())
+    assert isinstance(SAMPLES["as packed"].label, torch.Tensor)
+
+
+def faces(count):
+    generator = torch.Generator().manual_seed(0)
+    return [
+        {
+            "inputs": torch.randint(0, 256, (3, 8, 8), generator=generator, dtype=torch.uint8),
+            "data_samples": FaceDataSample(label=torch.tensor(i), metainfo={"sample_idx": i}),
+        }
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_that_are_stacked_early_are_the_same_to_the_model(workers):
+    options = {"mean": [120.0] * 3, "std": [60.0] * 3, "bgr_to_rgb": True}
+    prepare = ImgDataPreprocessor(**options)
+    early, late = (
+        [prepare(batch) for batch in DataLoader(faces(5), 2, collate_fn=fn, num_workers=workers)]
+        for fn in (default_collate, pseudo_collate)
+    )
+    assert len(early) == len(late) == 3
+    for one, other in zip(early, late, strict=True):
+        assert torch.equal(one["inputs"], other["inputs"])
+        assert one["inputs"].is_contiguous()
+        labels = [[int(s.label) for s in batch["data_samples"]] for batch in (one, other)]
+        assert labels[0] == labels[1]

@@ -1,0 +1,115 @@
+"""The quicker transforms of segmentation give the tensors of mmseg's under the same seed."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmcv.transforms.utils import cache_random_params
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
+from mmseg.datasets.transforms import PhotoMetricDistortion, RandomCrop
+
+from negvision.segmentation.datasets import SegPhotoMetricDistortion, SegRandomCrop
+
+RNG = np.random.default_rng(0)
+SIZES = [(1, 1), (1, 9), (7, 1), (5, 8), (31, 17), (40, 64)]
+
+
+def run(transform, results, seed):
+    """The outcome and the next number of NumPy's global generator."""
+    np.random.seed(seed)  # noqa: NPY002
+    return transform(copy.deepcopy(results)), np.random.random_sample()  # noqa: NPY002
+
+
+def sample(size, classes=4, dtype=np.uint8):
+    labels = RNG.integers(0, classes, size).astype(dtype)
+    labels[: size[0] // 2] = RNG.choice([0, 255])  # one class prevails in many crops
+    image = RNG.integers(0, 256, (*size, 3), dtype=np.uint8)
+    return {"img": image, "gt_seg_map": labels, "seg_fields": ["gt_seg_map"]}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+@pytest.mark.parametrize("ratio", [1.0, 0.9, 0.5])
+@pytest.mark.parametrize("ignore_index", [255, 0, 300])
+def test_crops_are_those_of_mmseg(dtype, ratio, ignore_index):
+    options = {"crop_size": (8, 12), "cat_max_ratio": ratio, "ignore_index": ignore_index}
+    ours, theirs = SegRandomCrop(**options), RandomCrop(**options)
+    for seed, size in enumerate(SIZES * 6):
+        results = sample(size, classes=seed % 4 + 1, dtype=dtype)
+        (got, after), (want, next_number) = run(ours, results, seed), run(theirs, results, seed)
+        assert after == next_number, "the generator stands elsewhere"
+        assert got["img_shape"] == want["img_shape"]
+        for key in ("img", "gt_seg_map"):
+            assert got[key].dtype == want[key].dtype and np.array_equal(got[key], want[key])
+
+
+def test_a_crop_can_be_held_for_several_images():
+    crop = SegRandomCrop(crop_size=(4, 4))
+    results = sample((40, 64))
+    with cache_random_params([crop]):
+        first, second = (crop(copy.deepcopy(results))["img"] for _ in range(2))
+    assert np.array_equal(first, second)
+    assert RandomCrop._methods_with_randomness == ["crop_bbox"]
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_photometric_distortion_is_that_of_mmseg(mirrored, dtype):
+    ours, theirs = SegPhotoMetricDistortion(), PhotoMetricDistortion()
+    changed = 0
+    for seed in range(120):
+        image = RNG.integers(0, 256, (*RNG.integers(1, 40, 2), 3)).astype(dtype)
+        results = {"img": image[:, ::-1] if mirrored else image}
+        (got, after), (want, next_number) = run(ours, results, seed), run(theirs, results, seed)
+        assert after == next_number, "the generator stands elsewhere"
+        assert got["img"].dtype == want["img"].dtype and np.array_equal(got["img"], want["img"])
+        changed += not np.array_equal(want["img"], results["img"])
+    assert changed > 80
+
+
+@pytest.mark.parametrize("name", ["convert", "saturation", "hue"])
+def test_tables_have_every_value(name):
+    """All 256 values of a channel beside all of another."""
+    a, b = np.meshgrid(np.arange(256, dtype=np.uint8), np.arange(256, dtype=np.uint8))
+    image = np.dstack([a, b, a[::-1]])
+    ours, theirs = SegPhotoMetricDistortion(), PhotoMetricDistortion()
+    for seed in range(12):
+        options = {"alpha": 0.5 + seed / 12, "beta": seed - 6.3} if name == "convert" else {}
+        results = []
+        for transform in (ours, theirs):
+            np.random.seed(seed)  # noqa: NPY002
+            results.append(getattr(transform, name)(image.copy(), **options))
+        assert np.array_equal(*results)
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_the_pipeline_of_training_ends_in_the_same_tensors(flip, tmp_path):
+    def pipeline(prefix, crop, distortion):
+        with DefaultScope.overwrite_default_scope("mmseg"):
+            return Compose(
+                [
+                    {
+                        "type": "RandomResize",
+                        "scale": (60, 40),
+                        "ratio_range": (0.5, 2.0),
+                        "keep_ratio": True,
+                    },
+                    {"type": crop, "crop_size": (24, 36), "cat_max_ratio": 0.75},
+                    {"type": f"{prefix}RandomFlip", "prob": flip},
+                    {"type": distortion},
+                    {"type": f"{prefix}PackSegInputs"},
+                ]
+            )
+
+    ours = pipeline("negvision.", "negvision.SegRandomCrop", "negvision.SegPhotoMetricDistortion")
+    theirs = pipeline("", "RandomCrop", "PhotoMetricDistortion")
+    for seed in range(20):
+        results = {**sample((40, 64)), "img_path": "a.jpg", "ori_shape": (40, 64)}
+        (got, _), (want, _) = run(ours, results, seed), run(theirs, results, seed)
+        assert list(got) == list(want)
+        assert torch.equal(got["inputs"], want["inputs"])
+        assert got["inputs"].stride() == want["inputs"].stride()
+        mine, other = got["data_samples"], want["data_samples"]
+        assert mine.metainfo == other.metainfo
+        assert torch.equal(mine.gt_sem_seg.data, other.gt_sem_seg.data)
