@@ -84,12 +84,16 @@ def read_header(data: bytes) -> Header | None:
 
 def _read_jpeg(data: bytes) -> Header:
     height = width = 0
-    position = len(JPEG)
+    position, size = len(JPEG), len(data)
     for _ in range(_MOST_SEGMENTS):
-        found = _MARKER.search(data, position)
-        if found is None:
-            break
-        marker, position = data[found.end() - 1], found.end()
+        # Nearly all files have their markers one after the other, and need no search.
+        if position + 1 < size and data[position] == 0xFF and 0 < data[position + 1] < 0xFF:
+            marker, position = data[position + 1], position + 2
+        else:
+            found = _MARKER.search(data, position)
+            if found is None:
+                break
+            marker, position = data[found.end() - 1], found.end()
         if marker == _START_OF_SCAN:
             return Header("JPEG", height, width, position)
         if marker == _END_OF_IMAGE:
@@ -99,7 +103,8 @@ def _read_jpeg(data: bytes) -> Header:
         if marker in _FRAMES:
             height = max(height, _big(data[position + 3 : position + 5]))
             width = max(width, _big(data[position + 5 : position + 7]))
-        position += max(_big(data[position : position + 2]), 2)
+        length = data[position] << 8 | data[position + 1] if position + 1 < size else 0
+        position += length if length > 2 else 2
     return Header("JPEG", height, width)
 
 
