@@ -8,7 +8,7 @@ from mmengine.config import Config
 from negvision.engine.checkpoints.finding import find_resume_checkpoint
 from negvision.engine.config.options import add_training_arguments, apply_training_arguments
 from negvision.engine.config.reading import add_common_arguments
-from negvision.engine.faults import faults_explained, require_writable
+from negvision.engine.faults import faults_explained
 from negvision.engine.interruption import EXIT_INTERRUPTED, TrainingInterrupted
 from negvision.engine.parallel.failures import reports_to_launcher
 from negvision.engine.parallel.launch import leave_processes
@@ -68,7 +68,6 @@ def main(argv: list[str] | None = None) -> int:
     apply_training_arguments(cfg, args)
     if args.resume is not None:
         _set_resume(cfg, args.resume, args.trust_checkpoint)
-    require_writable(cfg.work_dir)
     with captured_pycocotools(), faults_explained(cfg.work_dir):
         runner = build_runner(cfg, ("train", "val"))
         try:

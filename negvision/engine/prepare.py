@@ -10,6 +10,7 @@ from negvision.engine.config.data_files import check_data
 from negvision.engine.config.data_root import replace_data_root
 from negvision.engine.config.options import check_training_options
 from negvision.engine.config.reading import load_config, set_work_dir
+from negvision.engine.faults import require_writable
 from negvision.engine.file_handlers import install_file_handlers
 from negvision.engine.quiet import silence_idle_warnings
 from negvision.engine.runner import Runner
@@ -40,6 +41,8 @@ def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
     if "train" in splits:
         check_training_options(cfg)
     check_data(cfg, splits)
+    if "train" in splits:
+        require_writable(cfg.work_dir)
     if "runner_type" in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
+from mmengine.dist import all_gather_object, broadcast, get_rank, get_world_size, is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
@@ -16,13 +16,9 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.base_loop import BaseLoop
 from torch.utils.data import DataLoader
 
+from negvision.engine.checkpoints.gradients import pending_gradients, restore_gradients
 from negvision.engine.checkpoints.provenance import provenance
-from negvision.engine.checkpoints.saving import (
-    pending_gradients,
-    raise_on_all_ranks,
-    restore_gradients,
-    written_whole,
-)
+from negvision.engine.checkpoints.saving import raise_on_all_ranks, written_whole
 from negvision.engine.compiling import compile_parts
 from negvision.engine.data_order import SeededBatches, seed_batches
 from negvision.engine.optim import scale_learning_rate
@@ -190,7 +186,13 @@ class Runner(MMEngineRunner):
 
     @contextlib.contextmanager
     def evaluation_in_training(self) -> Iterator[None]:
-        """Evaluate between two iterations; the training draws as if it had not been."""
+        """Evaluate between two iterations; the training draws as if it had not been.
+
+        All ranks evaluate what a checkpoint would hold: running statistics are those of the first.
+        """
+        if get_world_size() > 1:
+            for buffer in self.model.buffers():
+                broadcast(buffer)
         with random_state_kept() as self._state_before_evaluation:
             try:
                 yield

@@ -6,15 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 from mmengine.dist import get_dist_info, is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
-from mmengine.model import is_model_wrapper
-from torch import nn
-from torch.distributed.tensor import DTensor
 
-from negvision.engine.parallel.whole import own_share, whole_tensor
 from negvision.errors import CheckpointError
 from negvision.registry import HOOKS
 
@@ -95,47 +90,6 @@ def raise_on_all_ranks(error: CheckpointError | None) -> None:
         raise error
 
 
-def pending_gradients(model: nn.Module, optim_wrapper: object) -> dict[str, torch.Tensor] | None:
-    """Gradients that wait for the rest of their accumulation, by name; None where none do.
-
-    Over several ranks, each of which has accumulated its own, it is their mean. All ranks must
-    call this.
-    """
-    count = getattr(optim_wrapper, "_accumulative_counts", 1)
-    if count == 1 or optim_wrapper._inner_count % count == 0:
-        return None
-    world_size = get_dist_info()[1]
-    gradients = {}
-    for name, parameter in _unwrapped(model).named_parameters():
-        if parameter.grad is None:
-            continue
-        if isinstance(parameter.grad, DTensor):
-            gradients[name] = whole_tensor(parameter.grad)  # the mean of the ranks' already
-            continue
-        gradient = parameter.grad.detach().clone()
-        if isinstance(gradient, DTensor):
-            gradient = gradient.full_tensor()
-        elif world_size > 1:
-            dist.all_reduce(gradient)
-            gradient /= world_size
-        gradients[name] = gradient.cpu()
-    return gradients
-
-
-def restore_gradients(model: nn.Module, gradients: dict[str, torch.Tensor] | None) -> None:
-    """Put back what :func:`pending_gradients` returned."""
-    if not gradients:
-        return
-    for name, parameter in _unwrapped(model).named_parameters():
-        if name not in gradients:
-            continue
-        if isinstance(parameter, DTensor):
-            parameter.grad = own_share(gradients[name], parameter)
-        else:
-            gradient = gradients[name].reshape(parameter.shape)
-            parameter.grad = gradient.to(parameter.device, parameter.dtype)
-
-
 def save_interrupted(runner, epoch: int, iteration: int) -> str:
     """Save the state of a run that a signal ends. All ranks must call this; the file's path."""
     meta = {"epoch": epoch, "iter": iteration}
@@ -191,7 +145,3 @@ class _LateRemoval:
 
     def __getattr__(self, name: str):
         return getattr(self._backend, name)
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model

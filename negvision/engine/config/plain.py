@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 from mmengine.config import Config
 
-import negvision
 from negvision.engine.config.plain_types import check_types
+from negvision.engine.config.shipped import shipped_configs
 from negvision.errors import ConfigError
 
 SUFFIXES = (".json", ".yaml", ".yml")
@@ -26,8 +26,7 @@ _BASE = "_base_"
 # Keys of transforms that tell a tuple, one size or colour, from a list; `img` is one of pad_val.
 _SIZES = {"scale", "img_scale", "crop_size", "size", "scale_factor", "img"}
 _LISTS_OF_SIZES = {"scales", "img_scales"}
-# Of a clone; an installed package has none.
-SHIPPED = Path(negvision.__file__).resolve().parents[1] / "configs"
+SHIPPED = shipped_configs()
 
 
 def is_plain(path: str | Path) -> bool:

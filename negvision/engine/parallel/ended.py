@@ -11,7 +11,7 @@ from negvision.engine.parallel.failures import LostContactError, SilentRankError
 _HINTS = {
     signal.SIGKILL: ", perhaps out of memory",
     signal.SIGBUS: ", perhaps no room in shared memory (/dev/shm)",
-    signal.SIGABRT: "; what it printed is above",
+    signal.SIGABRT: "; see what it printed. NCCL so ends a rank that waited in vain for another",
 }
 
 

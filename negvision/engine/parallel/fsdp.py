@@ -3,7 +3,8 @@
 A config asks for it by ``model_wrapper_cfg``; mmengine's own strategies are for FSDP1.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from negvision.engine.parallel.whole import give_scalars_a_row
 from negvision.errors import ConfigError
 from negvision.registry import MODEL_WRAPPERS
 
-_OTHER_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 @MODEL_WRAPPERS.register_module()
@@ -44,8 +45,8 @@ class FullyShardedModel(nn.Module):
             backbone, and the neck. What is left, the heads among it, is one more part.
         reshard_after_forward: Forget the weights of a part between its forward and its backward,
             and gather them again; False: keep them, for half the gathering and more memory.
-        mixed_precision: ``"bf16"``: gather the backbone's parts in bfloat16, but for their
-            normalisations, and compute them in it; their outputs, what follows, the reduction of
+        mixed_precision: ``"bf16"``: gather the backbone's parts in bfloat16, normalisations apart,
+            and compute them under autocast to it; their outputs, what follows, the reduction of
             gradients and the weights that are kept are float32. ``--amp bf16`` beside it does the
             rest in bfloat16. None: gather float32.
 
@@ -117,17 +118,19 @@ class FullyShardedModel(nn.Module):
             "reshard_after_forward": self._reshard_after_forward,
         }
         plain = MixedPrecisionPolicy(cast_forward_inputs=False)
-        half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, torch.float32)
-        # Kernels of these take no input of another type than their weights.
-        wide = MixedPrecisionPolicy(torch.float32, torch.float32, torch.bfloat16)
-        norms = {_NormBase: plain, _OTHER_NORMS: wide}
+        half = MixedPrecisionPolicy(
+            torch.bfloat16, torch.float32, torch.float32, cast_forward_inputs=False
+        )
         inside = set(self.module.backbone.modules()) if _has(self.module, "backbone") else set()
         for part in self._parts:
             in_half = self._half and part in inside
-            for kind, policy in norms.items() if in_half else ():
-                layers = [layer for layer in part.modules() if isinstance(layer, kind)]
-                if layers and part not in layers:
-                    fully_shard(layers, mp_policy=policy, **options)
+            norms = [layer for layer in part.modules() if isinstance(layer, _NORMS)]
+            if in_half:
+                # Not all of a part need be bfloat16: the masks of a transformer are float32.
+                part.forward = functools.partial(_in_bfloat16, part.forward)
+            if in_half and norms and part not in norms:
+                # Statistics want float32, and kernels weights of the same type as those.
+                fully_shard(norms, mp_policy=plain, **options)
             fully_shard(part, mp_policy=half if in_half else plain, **options)
         fully_shard(self.module, mp_policy=plain, **{**options, "reshard_after_forward": None})
         # Buffers, and what the model notes about its device.
@@ -162,6 +165,11 @@ class FullyShardedModel(nn.Module):
         """Predictions for a batch."""
         self._be_shared_out()
         return self.module.test_step(data)
+
+
+def _in_bfloat16(forward: Callable, *args: Any, **kwargs: Any) -> Any:
+    with torch.autocast(get_device().partition(":")[0], torch.bfloat16):
+        return forward(*args, **kwargs)
 
 
 def _has(module: nn.Module, name: str) -> bool:

@@ -89,7 +89,7 @@ def whole_state(models: Iterable[nn.Module], optimizers: Iterable[Optimizer]) ->
         state_dict[prefix + shard.name] = whole
 
     for shard in (shard for model in models for shard in find_shards(model)):
-        whole = _join_on_first_rank(shard.parameter, shard)
+        whole = join_on_first_rank(shard.parameter, shard)
         if whole is not None:
             hook = functools.partial(put, shard, whole)
             hooks.append(shard.module.register_state_dict_post_hook(hook))
@@ -199,8 +199,13 @@ def _remove_share(state_dict: dict, key: str) -> None:
         del state_dict[name]
 
 
-def _join_on_first_rank(values: Tensor, shard: Shard) -> Tensor | None:
-    """All rows on the first rank's CPU, None on the others."""
+def join_on_first_rank(values: Tensor, shard: Shard) -> Tensor | None:
+    """All rows on the first rank's CPU, None on the others; all ranks must call this.
+
+    Args:
+        values: Shape (rows of this rank, ...): the shard, its gradient, or a state of it.
+        shard: Whose rows they are.
+    """
     rank, world_size = get_dist_info()
     values = values.detach().contiguous()
     if world_size == 1:
@@ -232,7 +237,7 @@ def _joined_state(optimizer: Optimizer, shard: Shard) -> dict[str, Tensor | None
                 "joined over ranks. Use an optimizer with a state a weight, e.g. SGD or AdamW, or "
                 "sharded=False"
             )
-        joined[key] = _join_on_first_rank(value, shard)
+        joined[key] = join_on_first_rank(value, shard)
     return joined
 
 

@@ -11,7 +11,8 @@ import torch.multiprocessing
 
 HERE = Path(__file__).parent
 # The server of which the processes are forks imports these; it has no threads that a fork loses.
-_IMPORTED = ["sync_bn_on_ranks", "training_on_ranks"]
+# The first serves mmcv._ext to the others.
+_IMPORTED = ["negvision", "mmdet.models", "mmseg.models", "sync_bn_on_ranks", "training_on_ranks"]
 
 
 def run_on_ranks(function: Callable, world_size: int, folder: Path, *arguments: object) -> None:

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import mmdet.models  # noqa: F401  (once, in the process that the ranks are forks of)
-import mmseg.models  # noqa: F401
 import torch
 from mmengine.config import ConfigDict
 from mmengine.dist import get_dist_info, get_rank
@@ -294,7 +292,10 @@ def check_sharded(folder):
         "classification": {"shard": []},
     }
     for task in TASKS:
-        wrapper = {"model_wrapper_cfg": {**SHARDED, **options.get(task, {})}}
+        wrapper = {
+            "model_wrapper_cfg": {**SHARDED, **options.get(task, {})},
+            "custom_hooks": [{"type": "negvision.ChannelsLastHook"}],  # which leaves shares alone
+        }
         runner, plain = train(task, folder / f"{task}_ddp")
         sizes = [p.numel() for p in runner.model.parameters()]
         runner, sharded = train(task, folder / f"{task}_fsdp", config=wrapper)
@@ -385,7 +386,7 @@ def check_mixed_precision(folder):
     """Not the same numbers, but nearly; what is kept stays float32."""
     half = {**SHARDED, "mixed_precision": "bf16"}
     amp = {"type": "negvision.BF16OptimWrapper"}
-    for task in TASKS:
+    for task in ("detection", "faces"):
         _, plain = train(task, folder / f"{task}_plain")
         full = plain.losses
         runs = {"half": (half, None)}
