@@ -58,6 +58,8 @@ bench: env
 	@$(PYTHON) benchmarks/unpg.py
 	@$(PYTHON) benchmarks/ood_stream.py
 	@$(PYTHON) benchmarks/abet_overhead.py
+	@$(PYTHON) benchmarks/dataloader.py --workers
+	@$(PYTHON) benchmarks/scaling.py
 
 gpu: env
 	@$(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \

@@ -4,8 +4,8 @@ A slim ATSS (configs/quickstart/atss_digits.py) and a slim IResNet under UNPG wi
 centres, on random images already in memory: forward, backward and an SGD update, one thread a
 process, gloo. Numbers of processes alternate, round after round; medians over the steps of all
 rounds. The ideal is the number of processes times the rate of one, each on a core of its own. Bytes
-are counted at DistributedDataParallel's buckets and at torch.distributed's functions, and must be
-those that negvision.engine.parallel.scaling computes, or the run fails.
+are counted in a run that is not timed, at DistributedDataParallel's buckets and at functions of
+torch.distributed. The run fails where they are not what negvision.engine.parallel.scaling computes.
 
     python benchmarks/scaling.py               # results/scaling.json
     python benchmarks/scaling.py --model-only  # what many GPUs would give, by the model
@@ -110,8 +110,29 @@ def counted(counts: dict[str, list[int]]) -> Iterator[None]:
             setattr(dist, kind, function)
 
 
-def run_rank(rank: int, ranks: int, task: str, images: int, steps: int, folder: str) -> None:
-    """The steps of one process; the first writes how long each took, and what was exchanged."""
+def count_buckets(wrapped: DistributedDataParallel, ranks: int) -> list[int]:
+    """A list to which the bytes of each bucket are added, as it is exchanged."""
+    sizes: list[int] = []
+    all_reduce = dist.all_reduce  # as it is before it counts
+
+    def hook(state, bucket):
+        mean = bucket.buffer().div_(ranks)
+        sizes.append(mean.numel() * mean.element_size())
+        all_reduce(mean)
+        # Not that of all_reduce with a callback in Python: gloo's thread waits for the interpreter
+        # to let go of it, and at the end the interpreter for that thread.
+        done = torch.futures.Future()
+        done.set_result(mean)
+        return done
+
+    wrapped.register_comm_hook(None, hook)
+    return sizes
+
+
+def run_rank(
+    rank: int, ranks: int, task: str, images: int, steps: int, counting: bool, folder: str
+) -> None:
+    """The steps of one process; the first writes how long each took, or what was exchanged."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks))
     torch.set_num_threads(1)
     if ranks > 1:
@@ -128,22 +149,16 @@ def run_rank(rank: int, ranks: int, task: str, images: int, steps: int, folder: 
     wrapped, buckets = model, []
     if ranks > 1:
         keep_shards_from_ddp(model)
-        all_reduce = dist.all_reduce  # as it is before it counts
         wrapped = DistributedDataParallel(model, broadcast_buffers=False)
-
-        def hook(state, bucket):
-            mean = bucket.buffer().div_(ranks)
-            buckets.append(mean.numel() * mean.element_size())
-            return all_reduce(mean, async_op=True).get_future().then(lambda done: done.value()[0])
-
-        wrapped.register_comm_hook(None, hook)
+        if counting:
+            buckets = count_buckets(wrapped, ranks)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     seconds, counts = [], {}
     for step in range(steps + 2):  # two to warm up: DDP orders its buckets in the first
         buckets.clear()
         counts.clear()
         start = time.perf_counter()
-        with counted(counts):
+        with counted(counts) if counting else contextlib.nullcontext():
             optimizer.zero_grad()
             wrapped().backward()
             optimizer.step()
@@ -164,9 +179,9 @@ def run_rank(rank: int, ranks: int, task: str, images: int, steps: int, folder: 
         dist.destroy_process_group()
 
 
-def run(ranks: int, task: str, images: int, steps: int) -> dict:
+def run(ranks: int, task: str, images: int, steps: int, counting: bool = False) -> dict:
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (ranks, task, images, steps, folder)
+        arguments = (ranks, task, images, steps, counting, folder)
         torch.multiprocessing.spawn(run_rank, arguments, nprocs=ranks)
         return json.loads(Path(folder, "found.json").read_text())
 
@@ -199,15 +214,14 @@ def measure(task: str, images: int, steps: int, rounds: int) -> dict:
     seconds: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(rounds):
         for ranks in seconds:
-            found = run(ranks, task, images, steps)
-            seconds[ranks] += found["seconds"]
+            seconds[ranks] += run(ranks, task, images, steps)["seconds"]
     rates = {ranks: ranks * images / statistics.median(taken) for ranks, taken in seconds.items()}
     row = {
         "images_a_process": images,
         "images_per_s": rates,
         "of_the_ideal": rates[2] / (2 * rates[1]),
         "seconds": seconds,
-        "bytes_a_step": traffic(found, 2),
+        "bytes_a_step": traffic(run(2, task, images, 1, counting=True), 2),
     }
     sent = row["bytes_a_step"]["sent_by_each_rank"]
     print(

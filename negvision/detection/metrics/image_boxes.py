@@ -41,8 +41,8 @@ class ImageBoxes:
 
         Args:
             sample: ``img_path``, ``img_id``, ``is_ood`` where true, and ``pred_instances``:
-                ``bboxes`` (N, 4), ``scores``, ``labels``, ``ood_score`` and, optional,
-                ``temperature`` (N,), ``logits`` (N, K) or (N, K + 1) with the background last.
+                ``bboxes`` (N, 4), ``scores``, ``labels``, ``ood_score`` and, for other scores,
+                ``logits`` (N, K) or (N, K + 1) with the background last, ``temperature`` (N,).
             score_names: Scores to take of the logits beside ``ood_score``.
             num_classes: K, the ID classes.
 
@@ -97,18 +97,18 @@ class ImageBoxes:
 
 
 def _scores_of(found: Any, names: Sequence[str], num_classes: int) -> dict[str, np.ndarray]:
-    if "ood_score" not in found or "logits" not in found:
+    own = found.get("ood_score_name", "ood_score")
+    others = [name for name in names if name != own]
+    if "ood_score" not in found or (others and "logits" not in found):
         raise ConfigError(
             "the predictions carry no ood_score and logits, so their head has no OOD score. Set "
             "the type of bbox_head to negvision.AbeTBBoxHead (Faster, Mask and Cascade R-CNN), "
             "negvision.OODBBoxHead (the same without AbeT) or negvision.AbeTATSSHead (ATSS)"
         )
-    own = found.get("ood_score_name", "ood_score")
-    logits = found["logits"][:, :num_classes]
     scores = {own: found["ood_score"]}
-    for name in names:
-        if name != own:
-            scores[name] = ood_score(name, logits, found.get("temperature"))
+    for name in others:
+        logits = found["logits"][:, :num_classes]
+        scores[name] = ood_score(name, logits, found.get("temperature"))
     return {name: _array(values) for name, values in scores.items()}
 
 
