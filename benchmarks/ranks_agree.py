@@ -5,7 +5,8 @@ process once more with each batch in reverse order: the same sums in another ord
 far rounding alone moves the figures. Runs of several processes are repeated, and their weights
 compared bit by bit. Batch normalisation is synchronised.
 
-    python benchmarks/ranks_agree.py                  # a fifth of each schedule
+    python benchmarks/ranks_agree.py --steps          # weights after 1, 5 and 20 iterations
+    python benchmarks/ranks_agree.py                  # metrics, after a share of each schedule
     python benchmarks/ranks_agree.py --share 1 --parts detection
 """
 
@@ -48,6 +49,20 @@ PARTS = {
 }
 
 
+STEPS = (1, 5, 20)
+SHORT = """
+_base_ = "{base}"
+train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters={steps})
+val_cfg = val_dataloader = val_evaluator = None
+param_scheduler = None
+model = dict(backbone=dict({init}))
+train_dataloader = dict(batch_size={batch}, drop_last=True)
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=1, max_keep_ckpts=-1))
+log_processor = dict(by_epoch=False)
+custom_hooks = [dict(type="negvision.ChannelsLastHook")]
+"""
+
+
 def options_of(part: Part, share: float, processes: int, backbone: Path | None) -> list[str]:
     """The changes to a quick start's config, as --cfg-options."""
     cfg = load_config(ROOT / f"configs/quickstart/{part.config}.py")
@@ -68,11 +83,13 @@ def options_of(part: Part, share: float, processes: int, backbone: Path | None) 
     return [f"{key}={value}" for key, value in options.items()]
 
 
-def train(part: Part, processes: int, folder: Path, options: list[str], backwards: bool) -> Path:
+def train(
+    config: str | Path, processes: int, folder: Path, options: list[str], backwards: bool
+) -> Path:
     """Train in processes of one thread each; the last checkpoint."""
-    arguments = [f"configs/quickstart/{part.config}.py", "--work-dir", str(folder)]
+    arguments = [str(config), "--work-dir", str(folder)]
     arguments += ["--sync-bn"] if processes > 1 else []
-    arguments += ["--cfg-options", *options]
+    arguments += ["--cfg-options", *options] if options else []
     if processes > 1:
         command = ["tools/dist_train.sh", arguments[0], str(processes), *arguments[1:]]
     else:
@@ -104,6 +121,47 @@ def same_bits(first: Path, second: Path) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
+def weights_after(part: Part, processes: int, folder: Path, backwards: bool) -> dict:
+    """The weights after each of ``STEPS``; the rate is constant, or little would be learned."""
+    config = folder.with_suffix(".py")
+    config.write_text(
+        SHORT.format(
+            base=ROOT / f"configs/quickstart/{part.config}.py",
+            steps=STEPS[-1],
+            batch=part.batch // processes,
+            init="init_cfg=None" if part.needs else "",
+        )
+    )
+    train(config, processes, folder, [], backwards)
+    return {
+        step: torch.load(folder / f"iter_{step}.pth", weights_only=False)["state_dict"]
+        for step in STEPS
+    }
+
+
+def compare_steps(name: str, ranks: list[int], folder: Path) -> dict:
+    """How far weights are from those of one process, relative to how far those have come."""
+    part = PARTS[name]
+    expected = weights_after(part, 1, folder / f"{name}-1", False)
+    result = {}
+    runs = [("1, batches reversed", 1, True)] + [(str(count), count, False) for count in ranks]
+    for label, processes, backwards in runs:
+        work_dir = folder / f"{name}-{processes}-{backwards}"
+        found = weights_after(part, processes, work_dir, backwards)
+        result[label] = {step: _distance(found[step], expected[step]) for step in STEPS}
+        shown = "  ".join(f"{step}: {value:.1e}" for step, value in result[label].items())
+        print(f"{name:<10} {label:<22} {shown}", flush=True)
+    return result
+
+
+def _distance(found: dict, expected: dict) -> float:
+    """|found - expected| / |expected|, over all weights together."""
+    weights = [key for key, value in expected.items() if value.is_floating_point()]
+    apart = sum(float((found[key].double() - expected[key]).square().sum()) for key in weights)
+    whole = sum(float(expected[key].double().square().sum()) for key in weights)
+    return (apart / whole) ** 0.5
+
+
 def measure(name: str, share: float, ranks: list[int], folder: Path, backbones: dict) -> dict:
     """All runs of a part; their metrics by name of the run."""
     part = PARTS[name]
@@ -115,11 +173,12 @@ def measure(name: str, share: float, ranks: list[int], folder: Path, backbones: 
         options = options_of(part, share, processes, backbones.get(part.needs))
         # Named like the run that `pixels` begins with, wherever that lies.
         work_dir = folder / f"{name}-{label.replace(', ', '-').replace(' ', '-')}"
-        last = train(part, processes, work_dir, options, backwards)
+        config = f"configs/quickstart/{part.config}.py"
+        last = train(config, processes, work_dir, options, backwards)
         metrics[label] = metrics_of(work_dir, part.metrics)
         backbones.setdefault(name, last)
         if processes > 1:
-            again = train(part, processes, folder / f"{work_dir.name}-again", options, backwards)
+            again = train(config, processes, folder / f"{work_dir.name}-again", options, backwards)
             repeated[label] = same_bits(last, again)
         print(f"{name:<10} {label:<22} {metrics[label]}  repeats: {repeated.get(label, '-')}")
     return {"metrics": metrics, "same bits when repeated": repeated}
@@ -130,13 +189,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--ranks", nargs="+", type=int, default=[2, 3], choices=[2, 3])
+    parser.add_argument("--steps", action="store_true", help="weights after a few iterations")
     parser.add_argument("--share", type=float, default=0.2, help="of each schedule (default 0.2)")
     args = parser.parse_args()
-    if "pixels" in args.parts and "boxes" not in args.parts:
+    if not args.steps and "pixels" in args.parts and "boxes" not in args.parts:
         parser.error("pixels begin with the backbone of boxes: name both")
     folder = Path(tempfile.mkdtemp(prefix="negvision_ranks_"))
     backbones: dict[str, Path] = {}
     try:
+        if args.steps:
+            result = {name: compare_steps(name, args.ranks, folder) for name in args.parts}
+            write_results("ranks_agree_steps", {"distance of weights after": result})
+            return
         result = {
             name: measure(name, args.share, args.ranks, folder, backbones) for name in args.parts
         }

@@ -8,6 +8,7 @@ from mmengine.device import get_device
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from negvision.engine.memory_format import lay_out_as_asked
 from negvision.engine.parallel.fsdp import FullyShardedModel
 from negvision.engine.parallel.shards import keep_shards_from_ddp
 from negvision.engine.parallel.sync_bn import synchronise_batch_norm
@@ -20,7 +21,7 @@ def wrap_for_ranks(model: nn.Module, wrapper: dict | None, cfg: Config) -> nn.Mo
     Args:
         model: On the CPU.
         wrapper: The config's ``model_wrapper_cfg``.
-        cfg: Of it ``sync_bn`` and ``find_unused_parameters`` are read.
+        cfg: Of it ``sync_bn``, ``find_unused_parameters`` and ``custom_hooks`` are read.
     """
     device = get_device()
     model = synchronise_batch_norm(model, cfg.get("sync_bn"), device.partition(":")[0])
@@ -31,6 +32,7 @@ def wrap_for_ranks(model: nn.Module, wrapper: dict | None, cfg: Config) -> nn.Mo
         # That one moves a part at a time, so that a device never holds the whole.
         model = model.to(device)
     if kind is not None and issubclass(kind, DistributedDataParallel):
+        lay_out_as_asked(model, cfg)
         keep_shards_from_ddp(model)
         wrapper = {
             "broadcast_buffers": False,

@@ -1,0 +1,14 @@
+"""Weights with their channels last under DistributedDataParallel."""
+
+import layout_on_ranks as ranks
+from gloo import run_on_ranks
+
+
+def test_gradients_are_those_of_one_process(tmp_path):
+    expected = ranks.first_gradient(tmp_path / "one", ranks.BATCH)
+    assert expected.abs().sum() > 0
+    run_on_ranks(ranks.check_gradients, 2, tmp_path, tmp_path / "two", expected)
+
+
+def test_a_hook_that_comes_too_late_is_refused(tmp_path):
+    run_on_ranks(ranks.check_too_late, 2, tmp_path, tmp_path)
