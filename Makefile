@@ -1,13 +1,13 @@
 # `make quickstart` and `make test` set up all they need: .venv, the dependencies, the operators.
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-face quickstart-ood test lint bench gpu clean env FORCE
+.PHONY: help quickstart quickstart-face quickstart-ood test lint docs bench gpu clean env FORCE
 .DELETE_ON_ERROR:
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 CXX_NAME := $(if $(filter default,$(origin CXX)),g++,$(CXX))
-REQUIREMENTS := $(addprefix requirements/,runtime.txt dev.txt constraints.txt)
+REQUIREMENTS := $(addprefix requirements/,runtime.txt dev.txt export.txt docs.txt constraints.txt)
 SOURCES := $(shell find negvision/ops/csrc -type f 2>/dev/null)
 
 # The pins hold for these Pythons. Named first is the one they are tested on.
@@ -29,6 +29,7 @@ help:
 	@echo "make quickstart-ood    train AbeT for boxes, pixels and images, with held-out digits as unknown"
 	@echo "make test              the tests"
 	@echo "make lint              ruff's checks and formatting"
+	@echo "make docs              the documentation as a site, in site/"
 	@echo "make bench             the CPU benchmarks, written to benchmarks/results"
 	@echo "make gpu               the CUDA tests and benchmarks; needs a GPU"
 	@echo "make clean             remove what was compiled and cached (.venv, data and work_dirs stay)"
@@ -50,6 +51,10 @@ test: env
 lint: $(VENV)/dependencies
 	@$(PYTHON) -m ruff check --quiet . && $(PYTHON) -m ruff format --check --quiet . \
 	&& echo "lint: no findings"
+
+docs: env
+	@$(PYTHON) docs/write_reference.py
+	@$(PYTHON) -m mkdocs build --quiet --strict && echo "docs: site/index.html"
 
 bench: env
 	@$(PYTHON) benchmarks/assign.py
@@ -75,7 +80,7 @@ gpu: env
 	@$(PYTHON) benchmarks/abet_overhead.py --device cuda
 
 clean:
-	@rm -rf build dist negvision.egg-info negvision/ops/_C*.so $(VENV)/operators
+	@rm -rf build dist site negvision.egg-info negvision/ops/_C*.so $(VENV)/operators
 	@rm -rf .pytest_cache .ruff_cache .hypothesis
 	@find negvision tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -69,8 +69,9 @@ def reports_to_launcher(command: Callable[..., int]) -> Callable[..., int]:
     """Make a command's ``main``, as a worker of torchrun, leave its error where the launcher looks.
 
     Elsewhere the command is as it was. A worker ends at once, without the interpreter's usual end:
-    threads of gloo and NCCL that wait for other ranks can hang or abort it. An error that only says
-    that another rank is gone is one line, some seconds later, so that it is not the first.
+    threads of gloo and NCCL can hang or abort it, those of a rank that has succeeded as well. An
+    error that only says that another rank is gone is one line, some seconds later, so that it is
+    not the first.
     """
 
     @functools.wraps(command)
@@ -82,7 +83,6 @@ def reports_to_launcher(command: Callable[..., int]) -> Callable[..., int]:
         try:
             status = command(argv)
             leave_processes()
-            return status
         except KeyboardInterrupt:
             status = 128 + signal.SIGINT
         except Exception as error:
