@@ -139,6 +139,7 @@ if cuda:
     if not torch.cuda.is_available():
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
 
+from setuptools.command.build_py import build_py  # noqa: E402  (after what may be missing)
 from torch.utils.cpp_extension import BuildExtension  # noqa: E402  (it reads CUDA_HOME)
 
 
@@ -151,9 +152,20 @@ class Build(BuildExtension):
         super().copy_extensions_to_source()
 
 
+class BuildPy(build_py):
+    """Puts the configs into the package, where negvision/engine/config/shipped.py finds them."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:  # which uses the clone's own
+            target = Path(self.build_lib, "negvision", ".configs")
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree("configs", target, ignore=shutil.ignore_patterns("__pycache__"))
+
+
 setup(
     ext_modules=[extension(cuda)],
-    cmdclass={"build_ext": Build},
+    cmdclass={"build_ext": Build, "build_py": BuildPy},
     exclude_package_data={"": ["*.cpp", "*.cu", "*.h"]},  # sources stay out of wheels
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

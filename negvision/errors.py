@@ -26,6 +26,10 @@ class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or holds objects that are not on the allow-list."""
 
 
+class ExportError(UserError):
+    """A model cannot be exported, or an exported file cannot be used."""
+
+
 class MissingDataError(UserError):
     """Annotation files or image folders that the config needs do not exist."""
 

@@ -46,6 +46,7 @@ MODELS = _child(
     "negvision.face.recognizer",
     "negvision.classification.backbones",
     "negvision.classification.classifier",
+    "negvision.export.evaluation",
     *_with_mmseg("negvision.segmentation.segmentors"),
 )
 TASK_UTILS = _child(mmengine_registry.TASK_UTILS, "negvision.detection.assigners")
@@ -63,6 +64,7 @@ HOOKS = _child(
     mmengine_registry.HOOKS,
     "negvision.engine.hooks",
     "negvision.engine.bad_sample_hook",
+    "negvision.engine.class_check_hook",
     "negvision.engine.memory_format",
     "negvision.engine.checkpoints.saving",
     "negvision.engine.interruption",

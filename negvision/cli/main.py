@@ -10,6 +10,7 @@ from negvision.errors import did_you_mean
 COMMANDS = {
     "train": ("train", "train a model from a config"),
     "test": ("test", "evaluate a checkpoint, write or draw its detections"),
+    "export": ("export", "write a model as ONNX and compare it with PyTorch"),
     "publish-model": ("publish_model", "write the weights of a checkpoint for others to use"),
     "calibrate-ood": ("calibrate_ood", "choose the threshold above which all is unknown"),
     "ood-report": ("ood_report", "show what an OOD evaluation found, on one HTML page"),
@@ -18,6 +19,8 @@ COMMANDS = {
     "browse-dataset": ("browse_dataset", "draw images of a config with their annotations"),
     "browse-assignments": ("browse_assignments", "draw boxes with their positive anchors"),
     "analyze-logs": ("analyze_logs", "plot losses and AP against iterations"),
+    "voc-to-coco": ("voc_to_coco", "write COCO annotations from Pascal VOC's XML files"),
+    "copy-configs": ("copy_configs", "write the suite's configs into this folder"),
     "make-ood-split": ("make_ood_split", "hold classes out of a data set, to be the unknown"),
 }
 

@@ -18,7 +18,10 @@ from negvision.errors import CheckpointError, ConfigError, UserError, reports_us
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="negvision test", description="Evaluate a checkpoint.")
     parser.add_argument("config", help="config file, e.g. configs/atss_r50.py")
-    parser.add_argument("checkpoint", help="checkpoint file (.pth or .safetensors)")
+    parser.add_argument(
+        "checkpoint",
+        help="checkpoint file (.pth or .safetensors), or an exported model (.onnx)",
+    )
     parser.add_argument("--out", metavar="FILE.json", help="write the detections as COCO results")
     parser.add_argument("--show-dir", metavar="DIR", help="draw the predictions into this folder")
     parser.add_argument(
@@ -65,7 +68,12 @@ def main(argv: list[str] | None = None) -> int:
     if "://" not in args.checkpoint and not Path(args.checkpoint).is_file():
         raise CheckpointError(f"checkpoint {args.checkpoint!r} does not exist")
     cfg = prepare_config(args)
-    cfg.load_from = args.checkpoint
+    if args.checkpoint.endswith(".onnx"):
+        from negvision.export.evaluation import put_in_place
+
+        put_in_place(cfg, args.checkpoint)
+    else:
+        cfg.load_from = args.checkpoint
     cfg.resume = False
     if args.show_dir is not None:
         _draw_into(cfg, args.show_dir)

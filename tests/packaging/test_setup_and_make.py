@@ -136,6 +136,7 @@ def test_make_help_names_every_target():
         "quickstart-ood",
         "test",
         "lint",
+        "docs",
         "bench",
         "gpu",
         "clean",

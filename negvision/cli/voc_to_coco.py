@@ -1,0 +1,63 @@
+"""``negvision voc-to-coco ROOT``: write COCO annotations from Pascal VOC's XML files."""
+
+import argparse
+import json
+from pathlib import Path
+
+from negvision.cli.browsing import text_table
+from negvision.data.voc_to_coco import IMAGES, find_splits, voc_to_coco
+from negvision.errors import MissingDataError, reports_user_errors
+from negvision.splits import staged_outputs
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="negvision voc-to-coco",
+        description="Write a COCO file for each list of a data set in Pascal VOC's layout. Images "
+        "stay where they are.",
+    )
+    parser.add_argument(
+        "root", type=Path, metavar="ROOT", help="folder of Annotations, JPEGImages and ImageSets"
+    )
+    parser.add_argument(
+        "--splits",
+        nargs="+",
+        metavar="LIST",
+        help="lists in ImageSets/Main (default: those of train, val and test that are there)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the COCO files (default: ROOT/coco)"
+    )
+    parser.add_argument(
+        "--zero-based",
+        action="store_true",
+        help="coordinates count from 0 and end before xmax and ymax, as some tools write them; "
+        "VOC's count from 1 and end with them",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace older COCO files")
+    return parser.parse_args(argv)
+
+
+@reports_user_errors
+def main(argv: list[str] | None = None) -> int:
+    """Write and count; 0, or 2 after a user error, which is printed."""
+    args = _parse(argv)
+    if not args.root.is_dir():
+        raise MissingDataError(f"{args.root} is no folder")
+    splits = args.splits or find_splits(args.root)
+    contents = voc_to_coco(args.root, splits, args.zero_based)
+    out = args.out or args.root / "coco"
+    files = {f"{split}.json": content for split, content in contents.items()}
+    with staged_outputs(out, list(files), args.overwrite) as folder:
+        for name, content in files.items():
+            (folder / name).write_text(json.dumps(content))
+    rows = []
+    for name, content in files.items():
+        crowds = sum(annotation["iscrowd"] for annotation in content["annotations"])
+        counts = (len(content["images"]), len(content["annotations"]) - crowds, crowds)
+        rows.append([name, *(f"{count:,}" for count in counts)])
+    print(text_table(["file", "images", "boxes", "difficult"], rows))
+    names = [category["name"] for category in next(iter(contents.values()))["categories"]]
+    print(f"\nclasses  {len(names)}: {', '.join(names)}")
+    print(f"images   stay in {args.root / IMAGES}\nwritten to {out}")
+    return 0

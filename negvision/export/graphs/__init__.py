@@ -1,0 +1,1 @@
+"""Networks with their decoding, as modules from one tensor to tensors."""

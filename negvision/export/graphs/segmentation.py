@@ -1,0 +1,114 @@
+"""Segmentors as one graph: labels, and how far out of distribution each pixel is."""
+
+import contextlib
+
+import torch
+from mmseg.models import EncoderDecoder
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from negvision.export.graphs.operators import fit_to
+from negvision.ood import ood_score
+from negvision.segmentation.segmentors import AbeTEncoderDecoder, OODEncoderDecoder
+
+
+class Segmentor(nn.Module):
+    """``image (B, 3, H, W), size (2,), out_size (2,) -> labels (B, h, w)[, ood_scores]``.
+
+    As mmseg does: logits are enlarged to the input, the padding beyond ``size`` is cut off, and the
+    rest is brought to ``out_size``, the size of the original image. A ``size`` beyond H and W cuts
+    nothing off, and an ``out_size`` of 0 leaves the size as it is.
+
+    Args:
+        model: A segmentor for which :func:`why_not_segmentor` finds nothing, in evaluation.
+    """
+
+    def __init__(self, model: EncoderDecoder) -> None:
+        super().__init__()
+        self.model = model
+        self.has_ood = isinstance(model, OODEncoderDecoder)
+        conv_seg = model.decode_head.conv_seg
+        self.has_temperature = getattr(conv_seg, "temperature", None) is not None
+
+    def forward(self, image: Tensor, size: Tensor, out_size: Tensor) -> tuple[Tensor, ...]:
+        """See the class; labels are int32."""
+        model, conv_seg = self.model, self.model.decode_head.conv_seg
+        appended = conv_seg.temperature_appended if self.has_temperature else contextlib.nullcontext
+        with appended():
+            logits = model.decode_head(model.extract_feat(image)).float()
+        logits = F.interpolate(
+            logits, image.shape[-2:], mode="bilinear", align_corners=model.align_corners
+        )
+        logits = fit_to(logits, size, out_size, model.align_corners)
+        temperature = None
+        if self.has_temperature:
+            logits, temperature = logits[:, :-1], logits[:, -1]
+        labels = logits.argmax(1).to(torch.int32)
+        if not self.has_ood:
+            return (labels,)
+        return labels, ood_score(model.score, logits, temperature, dim=1)
+
+
+def why_not_segmentor(model: nn.Module) -> str | None:
+    """What of ``model`` :class:`Segmentor` does not reproduce, or None where it is all."""
+    name = type(model).__name__
+    if not isinstance(model, EncoderDecoder) or isinstance(model.decode_head, nn.ModuleList):
+        return f"{name} is no segmentor of one decode head"
+    for step in ("encode_decode", "postprocess_result", "inference"):
+        kinds = (EncoderDecoder, OODEncoderDecoder, AbeTEncoderDecoder)
+        if getattr(type(model), step) not in [getattr(kind, step) for kind in kinds]:
+            return f"{name} has a {step} of its own"
+    head = type(model.decode_head)
+    if head.predict_by_feat is not BaseDecodeHead.predict_by_feat:
+        return f"the decode head {head.__name__} has a predict_by_feat of its own"
+    if model.decode_head.out_channels == 1:
+        return f"the decode head {head.__name__} has out_channels=1, a sigmoid"
+    if model.test_cfg.get("mode", "whole") != "whole":
+        return (
+            "test_cfg.mode='slide', which predicts in windows; whole images can be, with "
+            "--cfg-options model.test_cfg.mode=whole"
+        )
+    return None
+
+
+class AdaptiveMean(nn.Module):
+    """``nn.AdaptiveAvgPool2d`` of inputs whose size is not known when the graph is written.
+
+    Each axis is a product with a matrix that holds 1 / n for the n pixels of a bin.
+
+    Args:
+        bins: Height and width of the result.
+    """
+
+    def __init__(self, bins: tuple[int, int]) -> None:
+        super().__init__()
+        self.bins = bins
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(B, C, *bins) of (B, C, H, W)."""
+        down, across = (
+            self._weights(count, size, values)
+            for count, size in zip(self.bins, values.shape[-2:], strict=True)
+        )
+        return down @ values @ across.transpose(0, 1)
+
+    @staticmethod
+    def _weights(count: int, size: int, like: Tensor) -> Tensor:
+        bins = torch.arange(count, device=like.device)[:, None]
+        pixels = torch.arange(size, device=like.device)
+        # Rounded up without a negative number, whose division ONNX rounds the other way.
+        first, last = bins * size // count, ((bins + 1) * size + count - 1) // count
+        inside = ((pixels >= first) & (pixels < last)).to(like.dtype)
+        return inside / (last - first)
+
+
+def replace_adaptive_pools(model: nn.Module) -> None:
+    """Put :class:`AdaptiveMean` in the place of pools into more than one bin, in place."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.AdaptiveAvgPool2d):
+                bins = child.output_size
+                bins = (bins, bins) if isinstance(bins, int) else tuple(bins)
+                if bins != (1, 1) and None not in bins:
+                    setattr(module, name, AdaptiveMean(bins))

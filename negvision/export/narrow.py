@@ -1,0 +1,131 @@
+"""Half precision and 8 bits for the network of an ONNX model; its decoding stays in float32."""
+
+import ast
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime import quantization
+from onnxruntime.transformers import float16
+from onnxruntime.transformers.onnx_model import OnnxModel
+from torch import nn
+
+from negvision.errors import ExportError
+from negvision.export.runtime import ExportedModel
+from negvision.ood import AbeTLogits
+
+# Its name in the graphs' modules.
+_NETWORK = "model"
+# What has weights; the rest of a network follows by itself.
+_QUANTISED = ("Conv", "MatMul", "Gemm")
+# More images bring little: their extremes are what is looked for.
+MOST_CALIBRATION_IMAGES = 200
+
+
+def in_network(model: onnx.ModelProto, module: nn.Module) -> set[str]:
+    """Names of the nodes that may be narrowed: of the network, and not of AbeT's heads.
+
+    Args:
+        model: As torch's exporter writes it, with the scopes of its nodes; that of TorchScript
+            graphs gives none.
+        module: What was exported; its network is ``module.model``.
+    """
+    wide = [name for name, part in module.named_modules() if isinstance(part, AbeTLogits)]
+    found = set()
+    for node in model.graph.node:
+        path = _scope(node)
+        inside = any(path == name or path.startswith(f"{name}.") for name in wide)
+        if path.startswith(f"{_NETWORK}.") and not inside:
+            found.add(node.name)
+    return found
+
+
+def _scope(node: onnx.NodeProto) -> str:
+    """The module that a node comes from, e.g. ``model.backbone.conv1``; "" where none is known."""
+    for entry in node.metadata_props:
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            scopes = [scope for scope in ast.literal_eval(entry.value)[:-1] if scope]
+            return f"{scopes[-1]}." if scopes else ""
+    return ""
+
+
+def halve(model: onnx.ModelProto, network: set[str]) -> onnx.ModelProto:
+    """``model`` with the nodes named in ``network`` in float16; inputs and outputs stay float32."""
+    others = [node.name for node in model.graph.node if node.name not in network]
+    with _quiet():
+        half = float16.convert_float_to_float16(model, keep_io_types=True, node_block_list=others)
+    # Its casts stand at the end.
+    sorted_ = OnnxModel(half)
+    sorted_.topological_sort()
+    return sorted_.model
+
+
+def quantise(
+    model: onnx.ModelProto, network: set[str], images: Sequence[Path], batch_size: int = 1
+) -> onnx.ModelProto:
+    """``model`` with 8-bit weights and activations in ``network``, by static quantisation.
+
+    Args:
+        model: In float32, with the metadata that tell how to prepare images.
+        network: Names of nodes.
+        images: On which the ranges of activations are measured.
+        batch_size: Images that run together.
+
+    Raises:
+        ExportError: There is no image.
+    """
+    if not images:
+        raise ExportError("8 bits need images to measure ranges on: --calibration DIR")
+    with tempfile.TemporaryDirectory() as folder:
+        source, shaped, target = (Path(folder) / f"{name}.onnx" for name in ("a", "b", "c"))
+        source.write_bytes(model.SerializeToString())
+        reader = _Reader(ExportedModel(source), images, batch_size)
+        with _quiet():
+            quantization.shape_inference.quant_pre_process(
+                str(source), str(shaped), skip_symbolic_shape=True
+            )
+            prepared = onnx.load(shaped)
+            excluded = [node.name for node in prepared.graph.node if node.name not in network]
+            quantization.quantize_static(
+                str(shaped),
+                str(target),
+                reader,
+                quant_format=quantization.QuantFormat.QDQ,
+                op_types_to_quantize=list(_QUANTISED),
+                nodes_to_exclude=excluded,
+                per_channel=True,
+            )
+        return onnx.load(target)
+
+
+class _Reader(quantization.CalibrationDataReader):
+    """The inputs of a model for images, batch by batch."""
+
+    def __init__(self, model: ExportedModel, images: Sequence[Path], batch_size: int) -> None:
+        self._inputs: Iterator[dict[str, np.ndarray]] = (
+            model.inputs_of(batch)
+            for batch in model.batches(images[:MOST_CALIBRATION_IMAGES], batch_size)
+        )
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """Inputs of the next batch, None behind the last."""
+        return next(self._inputs, None)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside, advice on models of other kinds is not shown."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    onnxruntime.set_default_logger_severity(3)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        onnxruntime.set_default_logger_severity(2)  # its own default

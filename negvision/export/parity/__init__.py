@@ -1,0 +1,1 @@
+"""Whether an exported model says what the model said: both run on the same images."""

@@ -1,0 +1,185 @@
+"""An exported model: from image files to what is on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from negvision.errors import ExportError
+from negvision.export.runtime.images import read_image
+from negvision.export.runtime.metadata import KEY, Metadata
+from negvision.export.runtime.preparing import Prepared, prepare, stack
+from negvision.export.runtime.results import Detections, Embedding, LabelMap
+
+Source = str | os.PathLike | np.ndarray
+Result = Detections | LabelMap | Embedding
+
+
+class Graph(Protocol):
+    """What runs a batch: ONNX Runtime or another."""
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name, of inputs by name."""
+
+
+class ExportedModel:
+    """A file that ``tools/export.py`` wrote, ready to run.
+
+    Args:
+        path: ONNX file.
+        threads: For one operator; 0 for as many as there are cores.
+        providers: Of ONNX Runtime, e.g. ``["CUDAExecutionProvider", "CPUExecutionProvider"]``.
+
+    Attributes:
+        metadata: What the file says about itself.
+        classes: Names of the classes, in the order of labels.
+
+    Raises:
+        ExportError: There is no such file, it is no ONNX model that runs here, or not of negvision.
+
+    Example:
+        >>> model = ExportedModel("atss.onnx")
+        >>> for found in model.predict(["a.jpg", "b.jpg"], batch_size=2):
+        ...     print(len(found), found.boxes[:1], model.classes[found.labels[0]])
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        threads: int = 0,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> None:
+        session = _open(str(path), threads, providers)
+        properties = session.get_modelmeta().custom_metadata_map
+        self._set(_Session(session), Metadata.from_json(properties.get(KEY), str(path)))
+
+    @classmethod
+    def of_graph(cls, graph: Graph, metadata: Metadata) -> ExportedModel:
+        """A model whose batches ``graph`` runs."""
+        model = cls.__new__(cls)
+        model._set(graph, metadata)
+        return model
+
+    def _set(self, graph: Graph, metadata: Metadata) -> None:
+        self.graph = graph
+        self.metadata = metadata
+        self.classes = metadata.classes
+
+    def predict(self, images: Iterable[Source], batch_size: int = 1) -> Iterator[Result]:
+        """Results of images, one each and in their order.
+
+        Args:
+            images: Files, or arrays (H, W, 3) uint8 with blue first.
+            batch_size: Images of detectors are padded to the largest of their batch; those of
+                segmentors run together where they are of one size.
+
+        Raises:
+            DatasetError: A file cannot be read.
+            ExportError: An image is not of the size that the model is made for.
+        """
+        for batch in self.batches(images, batch_size):
+            yield from self.run(batch)
+
+    def batches(self, images: Iterable[Source], batch_size: int = 1) -> Iterator[list[Prepared]]:
+        """Images, prepared, as :meth:`predict` runs them together."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
+        waiting: list[Prepared] = []
+        for source in images:
+            one = prepare(_pixels(source), self.metadata.preprocessing, _name(source))
+            if waiting and (len(waiting) == batch_size or not self._fits(one, waiting[0])):
+                yield waiting
+                waiting = []
+            waiting.append(one)
+        if waiting:
+            yield waiting
+
+    def inputs_of(self, batch: Sequence[Prepared]) -> dict[str, np.ndarray]:
+        """What the graph takes for a batch."""
+        inputs = {"image": stack(batch, self.metadata.preprocessing)}
+        if self.metadata.task == "detection":
+            inputs["sizes"] = np.array([one.size for one in batch], np.int64)
+        elif self.metadata.task == "segmentation":
+            inputs["size"] = np.array(batch[0].size, np.int64)
+            inputs["out_size"] = np.array(batch[0].original, np.int64)
+        return inputs
+
+    def run(self, batch: Sequence[Prepared]) -> list[Result]:
+        """Results of prepared images as one batch."""
+        outputs = self.graph(self.inputs_of(batch))
+        if self.metadata.task == "detection":
+            return [self._detections(outputs, row, one) for row, one in enumerate(batch)]
+        if self.metadata.task == "segmentation":
+            scores = outputs.get("ood_scores", [None] * len(batch))
+            return [
+                LabelMap(labels, ood, self._unknown(ood))
+                for labels, ood in zip(outputs["labels"], scores, strict=True)
+            ]
+        return [Embedding(vector) for vector in outputs["embeddings"]]
+
+    def _fits(self, one: Prepared, other: Prepared) -> bool:
+        """Whether two images may run together."""
+        if self.metadata.task != "segmentation":
+            return True
+        return one.size == other.size and one.original == other.original
+
+    def _detections(self, outputs: Mapping[str, np.ndarray], row: int, one: Prepared) -> Detections:
+        count = int(outputs["counts"][row])
+        boxes, scores, labels = (
+            outputs[name][row, :count] for name in ("boxes", "scores", "labels")
+        )
+        ood = outputs["ood_scores"][row, :count] if "ood_scores" in outputs else None
+        height, width = one.factors
+        # As mmdet: multiplied by the reciprocals.
+        back = np.array([1 / width, 1 / height] * 2, np.float32)
+        return Detections(boxes * back, scores, labels, ood, self._unknown(ood))
+
+    def _unknown(self, scores: np.ndarray | None) -> np.ndarray | None:
+        threshold = self.metadata.ood_threshold
+        return None if scores is None or threshold is None else scores > threshold
+
+
+class _Session:
+    """ONNX Runtime as a :class:`Graph`."""
+
+    def __init__(self, session) -> None:
+        self.session = session
+        self.names = [output.name for output in session.get_outputs()]
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(self.names, self.session.run(None, dict(inputs)), strict=True))
+
+
+def _open(path: str, threads: int, providers: Sequence[str]):
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ExportError(
+            "onnxruntime is not installed: pip install onnxruntime (or onnxruntime-gpu)"
+        ) from None
+    if not os.path.isfile(path):
+        raise ExportError(f"model {path!r} does not exist")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Errors alone: it warns of every input that may be left out.
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=list(providers))
+    except Exception as error:  # a class of its own for each kind
+        reason = str(error).strip().splitlines()[0]
+        raise ExportError(f"model {path!r} cannot be opened by ONNX Runtime: {reason}") from None
+
+
+def _pixels(source: Source) -> np.ndarray:
+    if not isinstance(source, np.ndarray):
+        return read_image(source)
+    if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
+        raise ValueError(f"an image is (H, W, 3) uint8; got {source.shape} {source.dtype}")
+    return source
+
+
+def _name(source: Source) -> str:
+    return "image" if isinstance(source, np.ndarray) else str(source)

@@ -1,0 +1,76 @@
+"""From the pixels of an image to the input of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from negvision.errors import ExportError
+from negvision.export.runtime.images import resize, resized_size
+from negvision.export.runtime.metadata import Preprocessing
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One image, resized and normalised.
+
+    Attributes:
+        values: (3, h, w) float32.
+        original: Height and width of the image.
+    """
+
+    values: np.ndarray
+    original: tuple[int, int]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width without any padding."""
+        return self.values.shape[1], self.values.shape[2]
+
+    @property
+    def factors(self) -> tuple[float, float]:
+        """What height and width were multiplied by."""
+        (height, width), (old_height, old_width) = self.size, self.original
+        return height / old_height, width / old_width
+
+
+def prepare(image: np.ndarray, how: Preprocessing, name: str = "image") -> Prepared:
+    """Resize an image and normalise it.
+
+    Args:
+        image: (H, W, 3) uint8, blue first.
+        how: As the metadata of the model say.
+        name: Named in errors.
+
+    Raises:
+        ExportError: The model is made for images of another size.
+    """
+    original = image.shape[:2]
+    if how.scale is not None:
+        image = resize(image, *resized_size(*original, how.scale, how.keep_ratio))
+    if how.size is not None and image.shape[:2] != tuple(how.size):
+        height, width = how.size
+        raise ExportError(
+            f"{name}: the image is {original[1]} x {original[0]} pixels (width x height); this "
+            f"model takes {width} x {height}, such as aligned crops of faces"
+        )
+    planes = image.transpose(2, 0, 1)
+    values = (planes[::-1] if how.rgb else planes).astype(np.float32)
+    if how.mean is not None:
+        mean, std = (np.array(v, np.float32)[:, None, None] for v in (how.mean, how.std))
+        values = (values - mean) / std
+    return Prepared(values, original)
+
+
+def stack(batch: Sequence[Prepared], how: Preprocessing) -> np.ndarray:
+    """(B, 3, H, W) float32: the images, filled up to the largest and to ``pad_divisor``."""
+    height, width = (
+        -(-max(one.size[axis] for one in batch) // how.pad_divisor) * how.pad_divisor
+        for axis in (0, 1)
+    )
+    stacked = np.full((len(batch), 3, height, width), how.pad_value, np.float32)
+    for row, one in zip(stacked, batch, strict=True):
+        row[:, : one.size[0], : one.size[1]] = one.values
+    return stacked

@@ -1,0 +1,224 @@
+"""``negvision export`` from its arguments to the file, or to no file and a reason."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from negvision.cli import export as command
+from negvision.export import exporting, formats
+from negvision.export.files import moved_when_good
+from negvision.export.parity import compare
+from negvision.export.runtime import ExportedModel
+
+ROOT = Path(__file__).parents[2]
+FACE = str(ROOT / "configs/quickstart/unpg_glyphs.py")
+BOXES = str(ROOT / "configs/quickstart/abet_boxes.py")
+
+
+@pytest.fixture
+def run(checkpoints, tmp_path, monkeypatch, capsys):
+    """Function from options to the exit status, what was printed, and the folder of the file."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_export(config, *options, out="out/model.onnx", checkpoint=None):
+        name = "face" if config == FACE else "abet"
+        path = checkpoint or str(checkpoints(name))
+        status = command.main([config, path, "--out", out, *options])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run_export
+
+
+def _left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("out/**/*"))
+
+
+def test_a_detector_is_written_and_compared(run, tmp_path):
+    status, out, err = run(BOXES, "--legacy")
+    assert status == 0, err
+    [compared] = re.findall(r"10 images, batches of 1 and 4: ([\d,]+) boxes compared", out)
+    assert int(compared.replace(",", "")) > 1000
+    [found] = re.findall(r"largest differences: score (\S+), box (\S+) px, ood (\S+)", out)
+    score, box, ood = map(float, found)
+    assert score < 1e-5 and box < 1e-2 and ood < 1e-4
+    assert "detection, 8 classes, fp32, OOD score abet without a threshold, opset 18" in out
+    assert _left(tmp_path) == ["model.onnx"]
+    assert ExportedModel("out/model.onnx").classes[0] == "zero"
+
+
+@pytest.mark.parametrize(
+    ("options", "out"),
+    [
+        ((), "out/model.onnx"),
+        (("--precision", "fp16"), "out/model.onnx"),
+        (("--opset", "20"), "out/model.onnx"),
+        (("--format", "torchexport"), "out/model.pt2"),
+    ],
+)
+def test_a_face_model_is_written_and_compared(run, tmp_path, options, out):
+    status, printed, err = run(FACE, *options, out=out)
+    assert status == 0, err
+    assert "20 embeddings compared" in printed
+    assert _left(tmp_path) == [Path(out).name]
+
+
+def test_an_archive_of_torch_has_the_metadata_and_any_batch(run):
+    assert run(FACE, "--format", "torchexport", out="out/model.pt2")[0] == 0
+    files = {"negvision": ""}
+    program = torch.export.load("out/model.pt2", extra_files=files)
+    assert '"task": "face"' in files["negvision"]
+    assert program.module()(torch.rand(5, 3, 32, 32))[0].shape == (5, 128)
+
+
+def test_images_of_a_folder_are_compared_on(run, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(9):
+        pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{number}.png"), pixels)
+    status, out, _ = run(FACE, "--legacy", "--images", str(folder))
+    assert status == 0 and "9 images" in out
+    (folder / "8.png").unlink()
+    (folder / "7.png").unlink()
+    status, _, err = run(FACE, "--legacy", "--images", str(folder))
+    assert status == 2 and "7 images" in err and "8 at least" in err
+
+
+def test_a_difference_leaves_no_file_and_status_1(run, tmp_path, monkeypatch):
+    own = exporting.Reference
+
+    class Other(own):
+        def __init__(self, cfg, model):
+            super().__init__(cfg, model)
+            with torch.no_grad():
+                model.bbox_head.atss_reg.bias += 0.05
+
+    monkeypatch.setattr(exporting, "Reference", Other)
+    # It changes the weights before they are written as well: the file has to be another's.
+    write = exporting.write_onnx
+
+    def write_before(graph, *args):
+        with torch.no_grad():
+            graph.module.head.atss_reg.bias -= 0.05
+        model = write(graph, *args)
+        with torch.no_grad():
+            graph.module.head.atss_reg.bias += 0.05
+        return model
+
+    monkeypatch.setattr(exporting, "write_onnx", write_before)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/model.onnx").write_text("an older one")
+    status, _, err = run(BOXES, "--legacy")
+    assert status == 1
+    assert "was not written, since it differs from PyTorch" in err and "more than 0.5" in err
+    assert _left(tmp_path) == ["model.onnx"]
+    assert (tmp_path / "out/model.onnx").read_text() == "an older one"
+
+
+def test_nothing_found_is_an_error(run, tmp_path):
+    score = "model.test_cfg.score_thr=0.99"
+    status, _, err = run(BOXES, "--legacy", "--cfg-options", score)
+    assert status == 2 and "nothing was compared" in err and "--images DIR" in err
+    assert _left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "out", "message"),
+    [
+        ((), "out/model.pt", "--format onnx writes NAME.onnx"),
+        ((), "out/.onnx", "writes NAME.onnx"),
+        (("--opset", "9"), "out/model.onnx", "--opset 9: give a version from 18"),
+        (("--format", "tensorrt"), "out/model.engine", "pip install tensorrt (it needs an NVIDIA"),
+        (("--format", "openvino"), "out/model.xml", "pip install openvino"),
+        (("--precision", "int8"), "out/model.onnx", "--calibration DIR go together"),
+        (("--calibration", "."), "out/model.onnx", "--calibration DIR go together"),
+        (("--precision", "fp16", "--legacy"), "out/model.onnx", "--legacy writes fp32 alone"),
+        (("--format", "torchexport", "--legacy"), "out/model.pt2", "no other way"),
+        (
+            ("--format", "torchexport", "--precision", "fp16"),
+            "out/model.pt2",
+            "not written in fp16",
+        ),
+        (("--images", "nowhere"), "out/model.onnx", "nowhere: no such folder"),
+    ],
+)
+def test_requests_that_cannot_be_met_are_refused_at_once(
+    run, tmp_path, monkeypatch, options, out, message
+):
+    # As if they were not installed, whether or not they are.
+    monkeypatch.setattr(formats, "import_module", _no_package)
+    status, _, err = run(BOXES, *options, out=out, checkpoint="not looked at")
+    assert status == 2 and message in err, err
+    assert _left(tmp_path) == []
+
+
+def _no_package(name):
+    raise ImportError(name)
+
+
+def test_an_unsupported_head_is_named(run, checkpoints, tmp_path):
+    status, _, err = run(BOXES, "--cfg-options", "model.test_cfg.nms.type=soft_nms")
+    assert status == 2 and "soft_nms" in err and "docs/export.md" in err
+    assert _left(tmp_path) == []
+
+
+def test_weights_that_are_missing_are_told(run, checkpoints, tmp_path):
+    state = torch.load(checkpoints("abet"))["state_dict"]
+    torch.save({key: state[key] for key in state if "atss_reg" not in key}, tmp_path / "part.pth")
+    status, _, err = run(BOXES, checkpoint="part.pth")
+    assert status == 2 and "lacks 2 of" in err and "bbox_head.atss_reg.weight" in err
+
+
+def test_a_checkpoint_of_another_model_is_refused(run, checkpoints, tmp_path):
+    status, _, err = run(BOXES, checkpoint=str(checkpoints("face")))
+    assert status == 2 and "Give the config that it was trained with" in err
+    assert _left(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_is_read_only_is_told_before_anything_else(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out").chmod(0o500)
+    status, _, err = run(BOXES, checkpoint="not looked at")
+    assert status == 2 and "cannot be written" in err
+
+
+def test_a_path_through_a_file_is_told_before_anything_else(run, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    status, _, err = run(BOXES, checkpoint="not looked at")
+    assert status == 2 and "model.onnx cannot be written" in err
+
+
+def test_what_is_not_installed_is_named(run, monkeypatch):
+    monkeypatch.setattr(command, "_MISSING", "onnxscript")
+    status, _, err = run(BOXES)
+    assert status == 2 and "onnxscript is not installed" in err and "requirements/export.txt" in err
+
+
+def test_a_file_is_moved_only_when_all_went_well(tmp_path):
+    target = tmp_path / "a" / "model.xml"
+    with moved_when_good(target) as path:
+        path.write_text("graph")
+        path.with_suffix(".bin").write_text("weights")
+        assert not target.exists()
+    assert sorted(p.name for p in target.parent.iterdir()) == ["model.bin", "model.xml"]
+    with pytest.raises(KeyError), moved_when_good(target) as path:
+        path.write_text("half")
+        raise KeyError
+    assert target.read_text() == "graph"
+    shutil.rmtree(target.parent)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tolerances_are_as_documented():
+    page = (ROOT / "docs/export.md").read_text()
+    for name, limit in compare.TOLERANCES.items():
+        assert f"| {name} | {limit.score:g} | {limit.box:g} px | {limit.share:.0%} |" in page

@@ -1,0 +1,96 @@
+"""``tools/test.py CONFIG MODEL.onnx`` finds what it finds in the checkpoint."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from negvision.cli import test as command
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def digits_config(digits, tmp_path):
+    """Function from the name of a quick start to a config that tests it on the small set."""
+
+    def write(name: str) -> Path:
+        cfg = Config.fromfile(ROOT / "configs/quickstart" / name)
+        own = {"digits": {"train": 24, "val": 12, "test": 12, "test_ood": 6}}
+        own["data_root"] = str(digits) + "/"
+        loader = cfg.test_dataloader
+        for dataset in loader.dataset.get("datasets", [loader.dataset]):
+            dataset.update(own)
+            if "split" in dataset:  # of pixels: the few pictures of test show no unknown digit
+                dataset.split = "test_ood"
+        for evaluator in (cfg.test_evaluator, cfg.val_evaluator):
+            if "ann_file" in evaluator:
+                evaluator.ann_file = f"{digits}/annotations/{Path(evaluator.ann_file).name}"
+        cfg.val_dataloader = loader
+        if "visualizer" in cfg:
+            cfg.visualizer.name = f"{tmp_path.name}_{name}"
+        cfg.work_dir = str(tmp_path / "work")
+        path = tmp_path / name
+        cfg.dump(path)
+        return path
+
+    return write
+
+
+def _figures(work: Path) -> dict[str, float]:
+    newest = max(work.glob("*/*.json"), key=lambda path: path.stat().st_mtime_ns)
+    return json.loads(newest.read_text().splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("config", "name"), [("abet_boxes.py", "abet"), ("abet_pixels.py", "pixels")]
+)
+def test_figures_are_those_of_the_checkpoint(
+    digits_config, checkpoints, exported, tmp_path, config, name
+):
+    path = str(digits_config(config))
+    work = tmp_path / "work"
+    found = []
+    for file in (checkpoints(name), exported(name)):
+        assert command.main([path, str(file), "--work-dir", str(work)]) == 0
+        found.append(_figures(work))
+    wanted, own = found
+    shared = {key for key in wanted if key in own and "time" not in key}
+    assert {"ood/auroc", "ood/ap_out"} <= shared
+    # Scores of logits, which the file does not put out, are left out.
+    assert "ood/msp/auroc" in wanted and "ood/msp/auroc" not in own
+    # Rates at a threshold and counts move by whole boxes, and one may lie at a threshold.
+    for key in shared:
+        if "fpr" not in key and "num_" not in key and "_boxes_" not in key:
+            assert own[key] == pytest.approx(wanted[key], abs=2e-3, nan_ok=True), key
+
+
+def test_a_threshold_marks_what_is_unknown(digits_config, exported, tmp_path):
+    path = str(digits_config("abet_boxes.py"))
+    out = tmp_path / "found.json"
+    options = ["--work-dir", str(tmp_path / "work"), "--out", str(out), "--ood-threshold", "-0.5"]
+    assert command.main([path, str(exported("abet")), *options]) == 0
+    boxes = json.loads(out.read_text())
+    assert {box["is_ood"] for box in boxes} == {True, False}
+    assert all(box["is_ood"] == (box["ood_score"] > -0.5) for box in boxes)
+
+
+def test_a_model_without_metadata_is_an_error(digits_config, tmp_path, capsys):
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    assert command.main([str(digits_config("abet_boxes.py")), str(tmp_path / "bad.onnx")]) == 2
+    assert "cannot be opened by ONNX Runtime" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_eight_bits_tell_what_they_lose(digits_config, checkpoints, digits, tmp_path, capsys):
+    from negvision.cli.export import main
+
+    path = str(digits_config("abet_boxes.py"))
+    out = tmp_path / "int8.onnx"
+    options = ["--out", str(out), "--precision", "int8", "--calibration", str(digits / "val")]
+    assert main([path, str(checkpoints("abet")), *options, "--work-dir", str(tmp_path / "w")]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"ood/auroc: [\d.]+ in fp32, [\d.]+ in int8, [+-][\d.]+", printed)
+    assert out.exists()

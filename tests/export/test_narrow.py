@@ -1,0 +1,82 @@
+"""Half precision and 8 bits: the network gets them, decoding and AbeT's heads do not."""
+
+from collections import Counter
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from negvision.errors import ExportError
+from negvision.export.describe import graph_and_metadata
+from negvision.export.narrow import halve, in_network, quantise
+from negvision.export.onnx_file import save, write_onnx
+from negvision.export.runtime import ExportedModel
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        pixels = cv2.GaussianBlur(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), (0, 0), 2)
+        cv2.imwrite(str(folder / f"{number}.png"), pixels)
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture
+def face(built):
+    cfg, model = built("face")
+    graph, metadata = graph_and_metadata(cfg, model, {})
+    return write_onnx(graph, metadata, 18), graph
+
+
+def _vectors(path, pictures):
+    return np.stack([one.vector for one in ExportedModel(path).predict(pictures, 4)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "smaller", "cosine"), [("fp16", 0.55, 0.9999), ("int8", 0.4, 0.98)]
+)
+def test_narrow_embeddings_stay_close(face, pictures, tmp_path, kind, smaller, cosine):
+    model, graph = face
+    network = in_network(model, graph.module)
+    narrow = halve(_copy(model), network) if kind == "fp16" else quantise(model, network, pictures)
+    wide_file, narrow_file = tmp_path / "wide.onnx", tmp_path / "narrow.onnx"
+    save(model, wide_file)
+    save(narrow, narrow_file)
+    assert narrow_file.stat().st_size < smaller * wide_file.stat().st_size
+    wanted, found = _vectors(wide_file, pictures), _vectors(narrow_file, pictures)
+    assert not np.array_equal(wanted, found)
+    cosines = (
+        (wanted * found).sum(1) / np.linalg.norm(wanted, axis=1) / np.linalg.norm(found, axis=1)
+    )
+    assert cosines.min() > cosine
+
+
+def _copy(model):
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def test_decoding_and_temperatures_keep_their_precision(built):
+    cfg, model = built("abet")
+    graph, metadata = graph_and_metadata(cfg, model, {})
+    written = write_onnx(graph, metadata, 18)
+    network = in_network(written, graph.module)
+    kinds = Counter(node.op_type for node in written.graph.node if node.name in network)
+    # All but the logits and temperatures of three levels.
+    assert kinds["Conv"] == 40
+    assert not {"NonMaxSuppression", "TopK", "Sigmoid", "Exp", "ReduceL2"} & set(kinds)
+    half = halve(_copy(written), network)
+    types = {weights.name: weights.data_type for weights in half.graph.initializer}
+    kept = [name for name in types if ".abet." in name]
+    assert kept and {types[name] for name in kept} == {onnx.TensorProto.FLOAT}
+    halved = sum(data_type == onnx.TensorProto.FLOAT16 for data_type in types.values())
+    assert halved > 20
+
+
+def test_eight_bits_need_images(face):
+    with pytest.raises(ExportError, match="--calibration DIR"):
+        quantise(face[0], set(), [])

@@ -1,0 +1,150 @@
+"""ONNX files against the graphs in torch: sizes and batches that were not exported with."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from negvision.errors import ExportError
+from negvision.export.describe import graph_and_metadata
+from negvision.export.graphs.choice import choose_graph
+from negvision.export.onnx_file import check_opset
+from negvision.export.parity.boxes import compare_boxes
+from negvision.export.runtime import Detections, Metadata
+from negvision.export.runtime.metadata import KEY, Preprocessing
+
+# torch's own exporter for one model of each kind; the older one for the others, in seconds.
+FILES = [
+    ("abet", False), ("pixels", False), ("face", False), ("faster_abet", False),
+    ("abet", True), ("retina", True), ("faster", True), ("pixels", True), ("face", True),
+]  # fmt: skip
+
+
+def _run(path, **inputs):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    given = {name: value.numpy() for name, value in inputs.items()}
+    return [torch.from_numpy(value) for value in session.run(None, given)]
+
+
+@pytest.mark.parametrize(("name", "legacy"), FILES)
+def test_any_batch_and_size_gives_what_torch_gives(built, exported, name, legacy):
+    _, model = built(name)
+    graph = choose_graph(model)
+    path = exported(name, legacy)
+    generator = torch.Generator().manual_seed(1)
+    for batch, height, width in ((1, 129, 257), (3, 96, 64)):
+        side = graph.size or (height, width)
+        inputs = {"image": torch.randn(batch, 3, *side, generator=generator)}
+        for given in (False, True):
+            others = dict(graph.defaults)
+            if given and "sizes" in others:
+                others["sizes"] = torch.tensor([[90, 60]] * batch)
+            elif given and "size" in others:
+                others = {"size": torch.tensor([90, 60]), "out_size": torch.tensor([45, 77])}
+            with torch.no_grad():
+                wanted = graph.module(*inputs.values(), *others.values())
+            # What is not given has its default.
+            found = _run(path, **inputs, **(others if given else {}))
+            _check_close(graph, wanted, found)
+
+
+def _check_close(graph, wanted, found):
+    for output, own, other in zip(graph.outputs, wanted, found, strict=True):
+        assert own.shape == other.shape, output
+        if graph.task != "detection":
+            torch.testing.assert_close(other, own, atol=1e-3, rtol=1e-4, msg=output)
+    if graph.task != "detection":
+        return
+    # Boxes of nearly the same score may change places, and one at a threshold may go.
+    limits = Metadata("detection", Preprocessing(), **graph.limits)
+    wanted, found = (dict(zip(graph.outputs, side, strict=True)) for side in (wanted, found))
+    for row in range(len(wanted["counts"])):
+        result = compare_boxes(_image(wanted, row), _image(found, row), limits, 1e-5)
+        assert len(result.score) > 20
+        assert result.unmatched == 0 and result.borderline <= 2
+        assert result.score.max() < 1e-5 and result.box.max() < 1e-2
+        assert result.ood is None or result.ood.max() < 1e-5
+
+
+def _image(outputs, row) -> Detections:
+    count = int(outputs["counts"][row])
+    kept = {
+        name: values[row, :count].numpy() for name, values in outputs.items() if name != "counts"
+    }
+    return Detections(kept["boxes"], kept["scores"], kept["labels"], kept.get("ood_scores"))
+
+
+@pytest.mark.parametrize("name", ["abet", "pixels"])
+def test_inputs_and_outputs_have_names_and_axes(exported, name):
+    model = onnx.load(exported(name, legacy=False))
+    onnx.checker.check_model(model)
+    axes = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    assert axes["image"] == ["batch", 3, "height", "width"]
+    if name == "abet":
+        assert axes["sizes"] == ["batch", 2]
+        assert axes["boxes"] == ["batch", 100, 4] and axes["counts"] == ["batch"]
+    else:
+        assert axes["labels"] == axes["ood_scores"] == ["batch", "out_height", "out_width"]
+
+
+def test_a_file_tells_nothing_of_the_machine_that_wrote_it(exported):
+    model = onnx.load(exported("abet", legacy=False))
+    texts = [entry.key for entry in model.metadata_props]
+    texts += [entry.value for node in model.graph.node for entry in node.metadata_props]
+    texts += [node.doc_string for node in model.graph.node]
+    assert [text for text in texts if text] == [KEY]
+    assert b"site-packages" not in model.SerializeToString()
+
+
+def test_metadata_are_those_of_model_config_and_checkpoint(built, exported):
+    cfg, model = built("abet")
+    meta = {"dataset_meta": {"classes": ["a", "b", "c", "d", "e", "f", "g", "h"]}}
+    model.bbox_head.ood_threshold = -2.5
+    _, found = graph_and_metadata(cfg, model, meta)
+    assert found.task == "detection" and found.classes == tuple("abcdefgh")
+    assert (found.ood_score, found.ood_threshold) == ("abet", -2.5)
+    assert (found.score_threshold, found.iou_threshold, found.max_boxes) == (0.05, 0.6, 100)
+    own = found.preprocessing
+    assert (own.scale, own.keep_ratio, own.rgb, own.pad_divisor) == ((192, 192), True, True, 32)
+    np.testing.assert_allclose(own.mean, (123.675, 116.28, 103.53), rtol=1e-6)
+    assert found.versions["torch"] == torch.__version__.partition("+")[0]
+    assert "AbeTATSSHead" in found.config
+    [entry] = onnx.load(exported("abet")).metadata_props
+    assert json.loads(entry.value)["classes"][-1] == "eight"  # of the config
+
+
+def test_classes_of_another_number_are_an_error(built):
+    cfg, model = built("abet")
+    with pytest.raises(ExportError, match=r"8 classes apart, .* names 2: a, b"):
+        graph_and_metadata(cfg, model, {"dataset_meta": {"classes": ["a", "b"]}})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"type": "Resize", "scale": (9, 9), "interpolation": "area"}, "interpolation='area'"),
+        ({"type": "Resize", "scale_factor": 0.5}, "scale_factor=0.5"),
+        ({"type": "CenterCrop", "crop_size": 9}, "CenterCrop"),
+        ({"type": "LoadImageFromFile", "color_type": "grayscale"}, "color_type='grayscale'"),
+    ],
+)
+def test_pipelines_that_no_file_can_tell_of_are_an_error(built, change, message):
+    cfg, model = built("atss")
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    cfg.test_dataloader.dataset.pipeline = [change, *pipeline[2:]]
+    with pytest.raises(ExportError, match=message):
+        graph_and_metadata(cfg, model, {})
+
+
+@pytest.mark.parametrize("opset", [17, 11, 999, -1])
+def test_versions_that_cannot_be_written_are_named(opset):
+    with pytest.raises(ExportError, match=f"--opset {opset}: give a version from 18"):
+        check_opset(opset)

@@ -1,0 +1,5 @@
+import sys
+
+from negvision.cli.export import main
+
+sys.exit(main())
