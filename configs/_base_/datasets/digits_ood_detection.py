@@ -4,7 +4,9 @@ _base_ = "./digits_detection.py"
 
 metainfo = dict(classes=("zero", "one", "two", "three", "four", "five", "six", "eight"))
 image_meta = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "is_ood")
-test_pipeline = _base_.test_pipeline[:-1] + [dict(type="negvision.PackDetInputs", meta_keys=image_meta)]
+test_pipeline = _base_.test_pipeline[:-1] + [
+    dict(type="negvision.PackDetInputs", meta_keys=image_meta)
+]
 
 train_dataloader = dict(
     dataset=dict(metainfo=metainfo, ann_file="annotations/instances_train_id.json")
