@@ -79,13 +79,19 @@ def test_all_ranks_start_again(what):
     assert status == 0, lines
     assert lines[0].startswith("rank 1 died: ")
     assert "starting all ranks again (1 of 1)" in lines
-    assert {"rank 0 finished", "rank 1 finished"} <= set(lines)
+    assert both_finished(lines)
+
+
+def both_finished(lines: list[str]) -> bool:
+    # Two processes that print at once may share a line.
+    text = " ".join(lines)
+    return "rank 0 finished" in text and "rank 1 finished" in text
 
 
 def test_a_late_rank_does_not_end_the_job():
     status, lines = run("late")
     assert status == 0
-    assert {"rank 0 finished", "rank 1 finished"} <= set(lines)
+    assert both_finished(lines)
 
 
 @pytest.mark.slow
