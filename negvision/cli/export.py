@@ -57,7 +57,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _evaluator(cfg, args: argparse.Namespace):
+def _evaluator(cfg):
     """Figures of an ONNX file on the test set of ``cfg``."""
     from negvision.export.evaluation import put_in_place
 
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     evaluate = None
     if request.precision == "int8":
         check_data(cfg, ("test",))
-        evaluate = _evaluator(cfg, args)
+        evaluate = _evaluator(cfg)
     try:
         export(cfg, args.checkpoint, request, print, args.trust_checkpoint, evaluate)
     except ParityError as error:

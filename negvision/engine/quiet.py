@@ -6,15 +6,19 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 from tqdm import tqdm
 
+import negvision
+
+# With the separator behind it: a clone may have the package's name, and others below it in .venv.
+_OURS = os.path.join(Path(negvision.__file__).parent, "")
 # Where an INFO record must come from to reach the console. All of mmengine's start-up (the
 # environment, the config, hooks, initialisation) comes from elsewhere.
 _SHOWN_ORIGINS = tuple(
     part.replace("/", os.sep)
     for part in (
-        "/negvision/",
         "/mmengine/hooks/logger_hook.py",
         "/mmdet/evaluation/",
         "/mmengine/evaluator/",
@@ -88,7 +92,8 @@ def is_for_console(record: logging.LogRecord) -> bool:
         return not message.startswith(_IDLE_LOG_STARTS)
     if message.startswith(_HIDDEN_STARTS):
         return False
-    return any(part in _origin(record) for part in _SHOWN_ORIGINS)
+    origin = _origin(record)
+    return origin.startswith(_OURS) or any(part in origin for part in _SHOWN_ORIGINS)
 
 
 def _origin(record: logging.LogRecord) -> str:

@@ -4,8 +4,10 @@ import warnings
 from mmengine.hooks import logger_hook
 from mmengine.logging import MMLogger, print_log
 
+from negvision.engine import hooks
 from negvision.engine.quiet import (
     captured_pycocotools,
+    is_for_console,
     muted_console,
     replace_console_handler,
     silence_idle_warnings,
@@ -72,3 +74,10 @@ def test_only_known_warnings_are_silenced():
         warnings.warn("`num_anchors` is deprecated, for consistency", UserWarning, stacklevel=1)
         warnings.warn("your annotations have no boxes", UserWarning, stacklevel=1)
     assert [str(w.message) for w in seen] == ["your annotations have no boxes"]
+
+
+def test_a_clone_that_has_the_name_of_the_package_shows_no_more():
+    """Dependencies lie below it in .venv, so its name is in the path of all of their files."""
+    below = "/home/me/negvision/.venv/lib/python3.11/site-packages/mmengine/runner/runner.py"
+    assert not is_for_console(record(below, "Load checkpoint"))
+    assert is_for_console(record(hooks.__file__, "a line"))
