@@ -78,6 +78,9 @@ SLOW = """
 import os, signal, threading, time
 from negvision.data_check import sample
 
+# A job in the background of a shell starts with the signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 load = sample.SampleCheck.__call__
 
 def slowly(self, index):
