@@ -108,14 +108,13 @@ def reference_pages():
 
 @pytest.mark.parametrize("page", ["config.md", "commands.md"])
 def test_reference_pages_are_those_of_the_code(page, reference_pages):
-    pages = reference_pages
     written = (DOCS / page).read_text()
     if page == "commands.md" and sys.version_info[:2] != (3, 11):
         # Each Python words the help of argparse in its own way; the options are the same.
-        options = [set(re.findall(r"--[a-z-]+", text)) for text in (written, pages[page])]
+        options = [set(re.findall(r"--[a-z-]+", text)) for text in (written, reference_pages[page])]
         assert options[0] == options[1]
         return
-    assert written == pages[page], "run: python docs/write_reference.py"
+    assert written == reference_pages[page], "run: python docs/write_reference.py"
 
 
 def test_commands_page_has_every_command():
