@@ -4,12 +4,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 from negvision.drawing.looking import evenly_spaced
 from negvision.engine.config.check import check_config
 from negvision.engine.config.data_files import check_data
+from negvision.engine.config.reading import add_looking_arguments
 from negvision.engine.prepare import prepare_config
 from negvision.errors import ConfigError, UserError
 
@@ -25,16 +26,8 @@ def browsing_parser(command: str, description: str, folder: str) -> argparse.Arg
     parser.add_argument(
         "--out-dir", help=f"folder of the pictures (default: work_dirs/<config>/{folder})"
     )
-    parser.add_argument("--data-root", help="folder to use as the data root of every dataset")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="KEY=VALUE",
-        help="change the config, e.g. train_dataloader.dataset.filter_cfg=None",
-    )
-    # No weights are read and nothing is distributed: what prepare_config asks for is fixed.
-    parser.set_defaults(launcher="none", trust_checkpoint=False, work_dir=None, folder=folder)
+    add_looking_arguments(parser)
+    parser.set_defaults(folder=folder)
     return parser
 
 

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from tqdm import tqdm
 
@@ -15,6 +15,7 @@ from negvision.data_check.check import DataCheck
 from negvision.data_check.report import as_data, as_text
 from negvision.engine.config.check import check_config
 from negvision.engine.config.data_files import check_data, leaf_datasets
+from negvision.engine.config.reading import add_looking_arguments
 from negvision.engine.prepare import prepare_config
 from negvision.engine.quiet import captured_pycocotools, log_of_reading_hidden
 from negvision.errors import ConfigError, MissingDataError, UserError, reports_user_errors
@@ -44,16 +45,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="processes that load samples; 0: this one alone (default: one a core)",
     )
     parser.add_argument("--json", metavar="FILE", help="write the findings as JSON as well")
-    parser.add_argument("--data-root", help="folder to use as the data root of every dataset")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="KEY=VALUE",
-        help="change the config, e.g. train_dataloader.dataset.filter_cfg=None",
-    )
-    # No weights are read and nothing is distributed: what prepare_config asks for is fixed.
-    parser.set_defaults(launcher="none", trust_checkpoint=False, work_dir=None)
+    add_looking_arguments(parser)
     return parser.parse_args(argv)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import run_ranks
+from gloo import run_on_ranks
 from ranks_of_loss import check_all
 from ranks_of_training import CLASSES, SIZE, build_runner, resume, train_and_resume
 
@@ -17,7 +17,7 @@ OF_CHECKPOINT = {"sgd": {"momentum_buffer"}, "adamw": {"exp_avg", "exp_avg_sq"}}
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_equal_one_process(world_size, tmp_path):
-    run_ranks(check_all, world_size, tmp_path)
+    run_on_ranks(check_all, world_size, tmp_path)
 
 
 def whole(folder: Path, world_size: int, when: str) -> dict:
@@ -33,8 +33,8 @@ def whole(folder: Path, world_size: int, when: str) -> dict:
 def trained(tmp_path_factory) -> Path:
     """Three steps at 3 ranks, and a fourth after resuming at 3 and at 2."""
     folder = tmp_path_factory.mktemp("ranks")
-    run_ranks(train_and_resume, 3, folder, folder, True)
-    run_ranks(train_and_resume, 2, folder, folder, False)
+    run_on_ranks(train_and_resume, 3, folder, folder, True)
+    run_on_ranks(train_and_resume, 2, folder, folder, False)
     return folder
 
 

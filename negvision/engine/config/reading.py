@@ -90,14 +90,7 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
 def add_common_arguments(parser) -> None:
     """Arguments that training and testing share."""
     parser.add_argument("--work-dir", help="folder of logs and checkpoints")
-    parser.add_argument("--data-root", help="folder to use as the data root of every dataset")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="KEY=VALUE",
-        help="change the config, e.g. model.backbone.depth=18 train_cfg.max_epochs=2",
-    )
+    _add_config_arguments(parser, "model.backbone.depth=18 train_cfg.max_epochs=2")
     parser.add_argument(
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],
@@ -108,4 +101,22 @@ def add_common_arguments(parser) -> None:
         "--trust-checkpoint",
         action="store_true",
         help="unpickle whatever a checkpoint or a .pkl holds; it can run any code",
+    )
+
+
+def add_looking_arguments(parser) -> None:
+    """Arguments of commands that look at data: no weights are read, nothing is distributed."""
+    _add_config_arguments(parser, "train_dataloader.dataset.filter_cfg=None")
+    # What prepare_config asks for beside them.
+    parser.set_defaults(launcher="none", trust_checkpoint=False, work_dir=None)
+
+
+def _add_config_arguments(parser, example: str) -> None:
+    parser.add_argument("--data-root", help="folder to use as the data root of every dataset")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help=f"change the config, e.g. {example}",
     )

@@ -1,4 +1,4 @@
-"""Starts gloo processes that run one function each, without importing PyTorch anew in each."""
+"""Starts gloo processes that run one function each; they are forks of one that imported torch."""
 
 import multiprocessing
 import os
@@ -9,19 +9,21 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 # The server of which the processes are forks imports these; it has no threads that a fork loses.
-_IMPORTED = ["ranks_of_loss", "ranks_of_training"]
+# The first serves mmcv._ext to the others.
+_IMPORTED = ["negvision", "mmdet.models", "mmseg.models"]
 
 
-def run_ranks(function: Callable, world_size: int, folder: Path, *arguments: object) -> None:
+def run_on_ranks(function: Callable, world_size: int, folder: Path, *arguments: object) -> None:
     """Run ``function(*arguments)`` on all ranks; raises what any of them raises."""
-    multiprocessing.set_forkserver_preload(_IMPORTED)
+    multiprocessing.set_forkserver_preload([*_IMPORTED, function.__module__])
     before = os.environ.copy()
-    path = [str(HERE.parents[1]), str(HERE), before.get("PYTHONPATH", "")]
+    folder_of_module = str(Path(function.__code__.co_filename).parent)
+    path = [str(ROOT), str(ROOT / "tests"), folder_of_module, before.get("PYTHONPATH", "")]
     os.environ.update(PYTHONPATH=os.pathsep.join(path), OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     try:
-        store = folder / f"store_of_{world_size}"
+        store = folder / f"store_of_{function.__name__}_{world_size}"
         torch.multiprocessing.start_processes(
             _enter, (function, world_size, store, arguments), world_size, start_method="forkserver"
         )
