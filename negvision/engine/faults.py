@@ -4,7 +4,9 @@ import contextlib
 import errno
 import os
 import re
+import traceback
 from collections.abc import Iterator
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
@@ -57,6 +59,11 @@ def faults_explained(work_dir: str | Path) -> Iterator[None]:
     """
     try:
         yield
+    except (ConnectionError, EOFError) as error:
+        message = _of_broken_pipe(error)
+        if message is None:
+            raise
+        raise MachineError(message) from error
     except OSError as error:
         if getattr(error, "is_user_error", False):
             raise
@@ -91,13 +98,44 @@ def _of_file(error: OSError, work_dir: str | Path) -> str | None:
     return None
 
 
+def _of_broken_pipe(error: BaseException, patience: float = 5.0) -> str | None:
+    """Tell of the worker process whose death broke a connection.
+
+    One that dies while it hands over a batch closes its end before the system counts it as dead,
+    so torch does not find it and raises the error of the connection. It is waited for here:
+    torch's handler of the signal would raise another error, wherever the program is by then.
+
+    Args:
+        error: As it was raised.
+        patience: Seconds in which a worker has to end.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    receiving = [frame for frame in frames if frame.f_code.co_name == "_try_get_data"]
+    if not receiving:
+        return None
+    workers = receiving[0].f_locals["self"]._workers
+    try:
+        ended = wait([worker.sentinel for worker in workers], patience)
+        for worker in workers:
+            worker.join(patience if worker.sentinel in ended else 0)
+    except RuntimeError as late:
+        return _of_worker(str(late))
+    dead = [worker for worker in workers if worker.exitcode is not None]
+    pids = ", ".join(str(worker.pid) for worker in dead) or "unknown"
+    return _worker_died(pids, f"{type(error).__name__} while a batch was received")
+
+
 def _of_worker(text: str) -> str | None:
     found = re.search(r"DataLoader worker \(pid\(?s?\)?\.? ?([\d, ]+)\) (.*)", text)
     if found is None:
         return None
     pids, end = found.groups()
+    return _worker_died(pids.strip(), end.strip(" ."))
+
+
+def _worker_died(pids: str, end: str) -> str:
     return (
-        f"a worker process of the dataloader (pid {pids.strip()}) died: {end.strip(' .')}. Most "
-        "often the memory of the machine is spent, or that in /dev/shm: lower "
-        f"train_dataloader.num_workers, or give the container more. {_GO_ON}"
+        f"a worker process of the dataloader (pid {pids}) died: {end}. Most often the memory of "
+        "the machine is spent, or that in /dev/shm: lower train_dataloader.num_workers, or give "
+        f"the container more. {_GO_ON}"
     )

@@ -5,6 +5,7 @@ import signal
 import pytest
 import torch
 from tiny_training import At, Noisy, make_runner
+from torch.utils.data import DataLoader
 
 from negvision.engine.faults import MachineError, faults_explained, require_writable
 
@@ -35,6 +36,39 @@ def test_dead_data_worker(tmp_path):
     message = str(error.value)
     assert "worker process of the dataloader (pid " in message
     assert "num_workers" in message and "--resume" in message
+
+
+class Parting:
+    """Sent to another process, it kills the process that sent it as it is received."""
+
+    def __reduce__(self):
+        return _kill, (os.getpid(),)
+
+
+def _kill(pid):
+    os.kill(pid, signal.SIGKILL)
+    raise EOFError
+
+
+class DyingAsItSends(Noisy):
+    def __getitem__(self, index):
+        return super().__getitem__(index) | ({"late": Parting()} if index == 7 else {})
+
+
+def keep(samples):
+    return samples
+
+
+def test_data_worker_that_dies_as_it_hands_over_a_batch():
+    batches = DataLoader(DyingAsItSends(), batch_size=4, num_workers=2, collate_fn=keep)
+    with pytest.raises(MachineError, match=r"pid \d+\) died: .*--resume"), faults_explained("work"):
+        list(batches)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(), EOFError()])
+def test_a_connection_that_is_not_a_workers(error):
+    with pytest.raises(type(error)), faults_explained("work"):
+        raise error
 
 
 class OnLostMount(Noisy):
