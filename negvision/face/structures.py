@@ -1,5 +1,7 @@
 """What the parts of face recognition hand to one another."""
 
+from __future__ import annotations
+
 import torch
 from mmengine.structures import BaseDataElement
 
@@ -21,6 +23,19 @@ class FaceDataSample(BaseDataElement):
         >>> sample.label.item(), sample.sample_idx
         (3, 0)
     """
+
+    @classmethod
+    def of(cls, label: torch.Tensor, metainfo: dict) -> FaceDataSample:
+        """A sample that takes its metainfo over as it is.
+
+        MMEngine's own constructor copies metainfo deeply and sets field by field, in a fifth of
+        the time that the decoding of a face takes.
+        """
+        sample = cls.__new__(cls)
+        sample.__dict__.update(
+            metainfo, label=label, _metainfo_fields=set(metainfo), _data_fields={"label"}
+        )
+        return sample
 
     def __getstate__(self) -> dict:
         state = dict(self.__dict__)

@@ -8,6 +8,8 @@ import torch
 
 # Other types, such as int64, OpenCV converts before it works on them, or refuses.
 _TYPES = (np.uint8, np.float32)
+# Bytes up to which torch, which writes to new memory, mirrors before OpenCV has begun.
+_SMALL = 1 << 19
 
 
 def to_planes(image: np.ndarray) -> torch.Tensor:
@@ -40,6 +42,8 @@ def to_planes(image: np.ndarray) -> torch.Tensor:
     height, width, channels = image.shape
     planes = np.empty((channels, height, width), image.dtype)
     cv2.split(image, list(planes))
+    if across and planes.nbytes < _SMALL:
+        return torch.from_numpy(planes).flip(-1)
     if across:
         rows = planes.reshape(-1, width)
         cv2.flip(rows, 1, rows)

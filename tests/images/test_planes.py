@@ -67,3 +67,11 @@ def test_upright_has_the_same_pixels(view, dtype):
         assert np.array_equal(got, image) and got.dtype == dtype
         mirrored = min(image.strides[:2]) < 0 and dtype != np.int64
         assert min(got.strides[:2]) > 0 if mirrored else got is image
+
+
+@pytest.mark.parametrize("width", [208, 209])
+def test_large_images_are_mirrored_in_place(width):
+    # 2 to the power of 19 bytes lie between the two.
+    image = RNG.integers(0, 256, (839, width, 3), dtype=np.uint8)
+    assert (image.nbytes < 1 << 19) == (width == 208)
+    assert torch.equal(to_planes(image[:, ::-1]), slow(image[:, ::-1]))

@@ -46,13 +46,10 @@ class PackFaceInputs(BaseTransform):
                 "keep (H, W, 3) and uint8, and the model's data_preprocessor normalises"
             )
         label = torch.tensor(int(results.get("label", -1)), dtype=torch.int64)
-        sample = FaceDataSample(label=label)
-        for key in self.meta_keys:
-            if key in results:  # one by one, since metainfo as a whole would be copied deeply
-                sample.set_field(results[key], key, field_type="metainfo")
+        metainfo = {key: results[key] for key in self.meta_keys if key in results}
         return {
             "inputs": to_planes(image),
-            "data_samples": sample,
+            "data_samples": FaceDataSample.of(label, metainfo),
         }
 
     def __repr__(self) -> str:
