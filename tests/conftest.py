@@ -56,3 +56,42 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
     return ensure_digits(folder / "digits", train=24, val=12, test=12, test_ood=6)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory):
+    """Function from the name of a config of `small_models` to the file of a checkpoint for it."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def checkpoint(name: str) -> Path:
+        path = folder / f"{name}.pth"
+        if not path.exists():
+            import torch
+            from small_models import build_model, load_named_config
+
+            state = build_model(load_named_config(name)).state_dict()
+            torch.save({"state_dict": state, "meta": {}}, path)
+        return path
+
+    return checkpoint
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory):
+    """Function from the name of a config of `small_models` to an ONNX file of its model."""
+    folder = tmp_path_factory.mktemp("exported")
+
+    def export(name: str, legacy: bool = True) -> Path:
+        path = folder / f"{name}{'_legacy' if legacy else ''}.onnx"
+        if not path.exists():
+            from small_models import build_model, load_named_config
+
+            from negvision.export.describe import graph_and_metadata
+            from negvision.export.onnx_file import save, write_onnx
+
+            cfg = load_named_config(name)
+            graph, metadata = graph_and_metadata(cfg, build_model(cfg), {})
+            save(write_onnx(graph, metadata, 18, legacy), path)
+        return path
+
+    return export

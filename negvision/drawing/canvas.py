@@ -106,6 +106,13 @@ class Canvas:
         stencil = stencil.resize(self._picture.size, Image.Resampling.NEAREST)
         self._picture.paste(color, (0, 0, *self._picture.size), stencil)
 
+    def tag(self, x: float, y: float, text: str, color: Color) -> None:
+        """Write ``text`` with its middle at ``x, y``, in pixels of the image."""
+        width, height = self._size_of(text)
+        left, bottom = x * self.zoom - width / 2, y * self.zoom + height / 2 + 1
+        # Tags stand on top of their boxes: this one is a line.
+        self._tags.append(((left, bottom, left + width, bottom), text, color))
+
     def picture(self) -> np.ndarray:
         """The picture with its tags, ``(H * zoom, W * zoom, 3)`` uint8, RGB."""
         placed: list[Rect] = []
@@ -162,9 +169,12 @@ class Canvas:
             draw.line((start, height, start + height, 0), fill=130, width=2)
         self._picture.paste(color, (left, top, left + width, top + height), stencil)
 
+    def _size_of(self, text: str) -> tuple[int, int]:
+        return text_width(text, self._text_size) + 5, line_height(self._text_size)
+
     def _place(self, rect: Rect, text: str, placed: list[Rect]) -> Rect:
         """Where a tag covers the least of the others; above the box where there is room."""
-        width, height = text_width(text, self._text_size) + 5, line_height(self._text_size)
+        width, height = self._size_of(text)
         x1, y1, x2, y2 = rect
         above = [(x1, y1 - height - 1), (x2 - width, y1 - height - 1)]
         inside = [(x1 + 2, y1 + 2), (x1 + 2, y2 - height - 1)]
@@ -182,6 +192,8 @@ class Canvas:
             cost = sum(_overlap(place, other) for other in placed) + abs(y - y_inside)
             if cost < least:
                 best, least = place, cost
+            if not cost:
+                break
         return best
 
 

@@ -36,7 +36,7 @@ def graph_and_metadata(
     own = replace(own, size=graph.size)
     found = provenance()
     versions = {**found["versions"], **({"git": found["git"]} if found["git"] else {})}
-    score, threshold = _ood(model) if graph.has_ood else (None, None)
+    score, threshold = ood_of(model) if graph.has_ood else (None, None)
     return graph, Metadata(
         task=graph.task,
         preprocessing=own,
@@ -51,26 +51,31 @@ def graph_and_metadata(
     )
 
 
-def _classes(cfg: Config, meta: Mapping[str, Any], count: int) -> tuple[str, ...]:
-    """Names from the checkpoint, the config or the data set's type; numbers where nobody knows."""
-    if not count:
-        return ()
+def named_classes(cfg: Config, meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes from ``meta`` of a checkpoint, else from the config; () from neither."""
     told = [(meta.get("dataset_meta") or {}).get("classes")]
     loader = cfg.get("test_dataloader") or {}
     told += [(d.get("metainfo") or {}).get("classes") for d in leaf_datasets(loader.get("dataset"))]
-    for names in told:
-        if not names:
-            continue
-        names = (names,) if isinstance(names, str) else tuple(map(str, names))
-        if len(names) != count:
-            raise ExportError(
-                f"the model tells {count} classes apart, and the checkpoint or the config names "
-                f"{len(names)}: {', '.join(names[:5])}... Give the config that it was trained with"
-            )
-        return names
-    return tuple(str(number) for number in range(count))
+    names = next((names for names in told if names), ())
+    return (names,) if isinstance(names, str) else tuple(map(str, names))
 
 
-def _ood(model: nn.Module) -> tuple[str, float | None]:
-    heads = [module for module in model.modules() if hasattr(module, "ood_threshold")]
-    return heads[0].score, heads[0].ood_threshold
+def _classes(cfg: Config, meta: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    """Names of ``count`` classes; numbers where nobody knows."""
+    if not count:
+        return ()
+    names = named_classes(cfg, meta)
+    if names and len(names) != count:
+        raise ExportError(
+            f"the model tells {count} classes apart, and the checkpoint or the config names "
+            f"{len(names)}: {', '.join(names[:5])}... Give the config that it was trained with"
+        )
+    return names or tuple(str(number) for number in range(count))
+
+
+def ood_of(model: nn.Module) -> tuple[str | None, float | None]:
+    """Name and threshold of the OOD score of ``model``; None for what it does not have."""
+    for module in model.modules():
+        if hasattr(module, "ood_threshold"):
+            return module.score, module.ood_threshold
+    return None, None

@@ -16,11 +16,13 @@ from negvision.export.graphs.choice import Exportable
 from negvision.export.onnx_file import OLDEST_OPSET, check_opset, save, write_onnx
 from negvision.export.parity import pictures
 from negvision.export.parity.compare import TOLERANCES, compare
-from negvision.export.parity.reference import Reference
 from negvision.export.runtime import ExportedModel, Metadata
+from negvision.export.torch_model import TorchModel
 from negvision.export.weights import load_model
 
 PRECISIONS = ("fp32", "fp16", "int8")
+# So many pictures that come with the suite are compared on.
+_EMBEDDED = 10
 Tell = Callable[[str], None]
 Evaluate = Callable[[Path], dict[str, float]]
 
@@ -104,7 +106,7 @@ def export(
     """
     model, meta = load_model(cfg, checkpoint, trust)
     graph, metadata = graph_and_metadata(cfg, model, meta, request.precision)
-    reference = Reference(cfg, model)
+    reference = TorchModel(cfg, model)
     with (
         moved_when_good(request.out) as path,
         tempfile.TemporaryDirectory(prefix="negvision_") as scratch,
@@ -188,8 +190,10 @@ def _pictures(metadata: Metadata, folder: Path | None, scratch: Path) -> list[Pa
     if folder is not None:
         return pictures.pictures_in(folder)
     if metadata.task == "face":
-        return pictures.embedded_crops(scratch, metadata.preprocessing.size)
-    return pictures.embedded_scenes(scratch)
+        drawn = pictures.crops(_EMBEDDED, metadata.preprocessing.size)
+    else:
+        drawn = pictures.scenes(_EMBEDDED)
+    return pictures.write_into(scratch, drawn)
 
 
 def _slack(precision: str) -> float:

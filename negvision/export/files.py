@@ -1,12 +1,15 @@
 """A file that is whole and checked, or not there."""
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from negvision.errors import ExportError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -30,7 +33,12 @@ def moved_when_good(target: Path) -> Iterator[Path]:
             folder.mkdir()
         except OSError as error:
             raise _not_written(target, error) from None
-        yield folder / target.name
+        try:
+            yield folder / target.name
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            raise _not_written(target, error) from None
         try:
             for path in sorted(folder.iterdir()):
                 os.replace(path, target.with_name(path.name))

@@ -16,6 +16,20 @@ from negvision.ood.threshold import OODThreshold, set_threshold
 _LEFT_OUT = {"FaceRecognizer": ("head",)}
 
 
+def build_model(cfg: Config) -> BaseModel:
+    """The model of a checked ``cfg`` on the CPU with random weights, without what trains it."""
+    model_cfg = cfg.model.copy()
+    for part in _left_out(cfg):
+        model_cfg[part] = None
+    scope = cfg.get("default_scope", "mmengine")
+    with quiet_imports(), DefaultScope.overwrite_default_scope(scope):
+        return MMENGINE_MODELS.build(model_cfg)
+
+
+def _left_out(cfg: Config) -> tuple[str, ...]:
+    return _LEFT_OUT.get(str(cfg.model.type).rpartition(".")[2], ())
+
+
 def load_model(cfg: Config, checkpoint: str | Path, trust: bool = False) -> tuple[BaseModel, dict]:
     """The model of ``cfg`` in evaluation on the CPU, and ``meta`` of the checkpoint.
 
@@ -29,14 +43,9 @@ def load_model(cfg: Config, checkpoint: str | Path, trust: bool = False) -> tupl
     """
     content = load_checkpoint_file(checkpoint, "cpu", trust)
     state = content.get("state_dict", content)
-    model_cfg = cfg.model.copy()
-    dropped = _LEFT_OUT.get(str(model_cfg.type).rpartition(".")[2], ())
-    for part in dropped:
-        model_cfg[part] = None
+    dropped = _left_out(cfg)
     state = {key: value for key, value in state.items() if key.partition(".")[0] not in dropped}
-    scope = cfg.get("default_scope", "mmengine")
-    with quiet_imports(), DefaultScope.overwrite_default_scope(scope):
-        model = MMENGINE_MODELS.build(model_cfg)
+    model = build_model(cfg)
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:

@@ -1,5 +1,6 @@
 """``negvision export`` from its arguments to the file, or to no file and a reason."""
 
+import errno
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -93,7 +95,7 @@ def test_images_of_a_folder_are_compared_on(run, tmp_path):
 
 
 def test_a_difference_leaves_no_file_and_status_1(run, tmp_path, monkeypatch):
-    own = exporting.Reference
+    own = exporting.TorchModel
 
     class Other(own):
         def __init__(self, cfg, model):
@@ -101,7 +103,7 @@ def test_a_difference_leaves_no_file_and_status_1(run, tmp_path, monkeypatch):
             with torch.no_grad():
                 model.bbox_head.atss_reg.bias += 0.05
 
-    monkeypatch.setattr(exporting, "Reference", Other)
+    monkeypatch.setattr(exporting, "TorchModel", Other)
     # It changes the weights before they are written as well: the file has to be another's.
     write = exporting.write_onnx
 
@@ -195,6 +197,32 @@ def test_a_path_through_a_file_is_told_before_anything_else(run, tmp_path):
     (tmp_path / "out").write_text("a file")
     status, _, err = run(BOXES, checkpoint="not looked at")
     assert status == 2 and "model.onnx cannot be written" in err
+
+
+def test_a_full_disk_leaves_no_file(run, tmp_path, monkeypatch):
+    def save(model, path):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(exporting, "save", save)
+    status, _, err = run(FACE, "--legacy")
+    assert status == 2 and "model.onnx: cannot be written: No space left on device" in err
+    assert _left(tmp_path) == []
+
+
+def test_a_version_that_onnx_runtime_does_not_know_is_told(run, tmp_path, monkeypatch):
+    save = exporting.save
+
+    def save_of_later(model, path):
+        model.opset_import[0].version = 999
+        monkeypatch.setattr(onnx.checker, "check_model", lambda model: None)
+        save(model, path)
+
+    monkeypatch.setattr(exporting, "save", save_of_later)
+    status, _, err = run(FACE, "--legacy", "--opset", "20")
+    assert status == 2 and "with --opset 20 does not run here" in err
+    assert "--opset 18 is the one that is tested" in err
+    assert _left(tmp_path) == []
 
 
 def test_what_is_not_installed_is_named(run, monkeypatch):

@@ -8,8 +8,9 @@ import numpy as np
 
 from negvision.errors import ExportError
 from negvision.export.parity.boxes import compare_boxes, relative
-from negvision.export.parity.reference import Reference
-from negvision.export.runtime import Detections, Embedding, ExportedModel, LabelMap
+from negvision.export.runtime import Detections, Embedding, ExportedModel, LabelMap, Metadata
+from negvision.export.runtime.results import Result
+from negvision.export.torch_model import TorchModel
 
 BATCH_SIZES = (1, 4)
 
@@ -43,12 +44,14 @@ class Differences:
 
     Attributes:
         images: Number of images.
+        batch_sizes: In which they ran.
         values: By name ("score", "box", "ood", "labels", "embedding") the differences of all pairs.
         borderline: Boxes of one side alone that rounding decides about.
         unmatched: Other boxes of one side alone.
     """
 
     images: int = 0
+    batch_sizes: Sequence[int] = BATCH_SIZES
     values: dict[str, list[np.ndarray]] = field(default_factory=dict)
     borderline: int = 0
     unmatched: int = 0
@@ -92,7 +95,7 @@ class Differences:
         return found
 
     def line(self) -> str:
-        """One line for people."""
+        """One line for people, beginning with what was compared."""
         forms = {"box": "{:.2g} px", "labels": "{:.2%}"}
         values = ", ".join(
             f"{name} {forms.get(name, '{:.2g}').format(value)}"
@@ -103,13 +106,17 @@ class Differences:
         rest = f", {self.borderline} at a threshold" if self.borderline else ""
         rest += f", {self.unmatched} on one side alone" if self.unmatched else ""
         return (
-            f"{self.images} images, batches of {' and '.join(map(str, BATCH_SIZES))}: "
+            f"{self.images} images, batches of {' and '.join(map(str, self.batch_sizes))}: "
             f"{self.compared:,} {kind} compared{rest}; largest differences: {values}"
         )
 
 
 def compare(
-    model: ExportedModel, reference: Reference, files: Sequence[Path], slack: float = 1e-3
+    model: ExportedModel,
+    reference: TorchModel,
+    files: Sequence[Path],
+    slack: float = 1e-3,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> Differences:
     """Run both on ``files`` and compare each result with its counterpart.
 
@@ -118,18 +125,16 @@ def compare(
         reference: The one of PyTorch.
         files: Images.
         slack: Within what distance of a threshold rounding may decide about a box.
+        batch_sizes: Images that run together; each image runs once for each.
 
     Raises:
         ExportError: There was nothing to compare: no box on any image.
     """
-    found = Differences(images=len(files))
-    for size in BATCH_SIZES:
-        batches = [list(batch) for batch in model.batches(files, size)]
-        ours = [result for batch in batches for result in model.run(batch)]
-        rest = iter(files)
-        names = [[next(rest) for _ in batch] for batch in batches]
-        for own, theirs in zip(ours, reference.predict(names), strict=True):
-            _compare_one(own, theirs, model, slack, found)
+    found = Differences(images=len(files), batch_sizes=batch_sizes)
+    for size in batch_sizes:
+        both = (model.predict(files, size), reference.predict(files, size))
+        for own, theirs in zip(*both, strict=True):
+            compare_results(own, theirs, model.metadata, slack, found)
     if not found.compared and not found.unmatched:
         raise ExportError(
             f"nothing was compared: neither the model nor its export finds a box on the "
@@ -138,9 +143,12 @@ def compare(
     return found
 
 
-def _compare_one(own, theirs, model: ExportedModel, slack: float, found: Differences) -> None:
+def compare_results(
+    own: Result, theirs: Result, metadata: Metadata, slack: float, found: Differences
+) -> None:
+    """Note in ``found`` what differs between two results of one image; see :func:`compare`."""
     if isinstance(own, Detections):
-        result = compare_boxes(theirs, own, model.metadata, slack)
+        result = compare_boxes(theirs, own, metadata, slack)
         found.note(score=result.score, box=result.box, ood=result.ood)
         found.borderline += result.borderline
         found.unmatched += result.unmatched

@@ -1,5 +1,7 @@
 """Pictures to compare on: embedded ones, or files of a folder."""
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -14,35 +16,37 @@ FEWEST = 8
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
-def embedded_scenes(folder: Path) -> list[Path]:
-    """Write photographs with no, some and many digits, square and not, into ``folder``.
+def scenes(count: int) -> dict[str, np.ndarray]:
+    """Photographs with no, some and many digits, square and not: (H, W, 3) uint8, by name.
 
     Two of a size follow each other, so that segmentors have batches too.
     """
     rng = np.random.default_rng(0)
-    pictures = {
-        "empty": random_crop(rng, "test", 192, 192),
-        "few": _scene(rng, 192, 3),
-        "crowded": _scene(rng, 320, 30, crowd=True),
-        "crowded_2": _scene(rng, 320, 24, crowd=True),
-        "wide": _scene(rng, 384, 12)[:160],
-        "wide_2": _scene(rng, 384, 12)[-160:],
-        "tall": _scene(rng, 384, 12)[:, :150],
-        "empty_wide": random_crop(rng, "test", 120, 300),
-        "small": _scene(rng, 96, 3),
-        "odd": _scene(rng, 256, 8)[:211, :187],
-    }
-    return [_write(folder / f"{name}.png", pixels) for name, pixels in pictures.items()]
+    found: dict[str, np.ndarray] = {}
+    for number in range(-(-count // len(_KINDS))):
+        for name, draw in _KINDS.items():
+            pixels = np.clip(draw(rng), 0, 255).astype(np.uint8)
+            found[f"{number}_{name}"] = np.ascontiguousarray(pixels)
+    return dict(list(found.items())[:count])
 
 
-def embedded_crops(folder: Path, size: tuple[int, int]) -> list[Path]:
-    """Write characters as crops of ``size`` (height, width) into ``folder``."""
+def crops(count: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Characters as crops of ``size`` (height, width): (H, W, 3) uint8, by name."""
     rng = np.random.default_rng(0)
-    files = []
-    for character in "AHKMRSXZ48":
+    found = {}
+    for number, character in zip(range(count), itertools.cycle("AHKMRSXZ48"), strict=False):
         pixels = compose_character(rng, "test", character, max(size))
-        pixels = cv2.resize(np.clip(pixels, 0, 255).astype(np.uint8), size[::-1])
-        files.append(_write(folder / f"{character}.png", pixels))
+        pixels = np.clip(pixels, 0, 255).astype(np.uint8)
+        found[f"{number}_{character}"] = cv2.resize(pixels, size[::-1])
+    return found
+
+
+def write_into(folder: Path, pictures: dict[str, np.ndarray]) -> list[Path]:
+    """Write ``pictures`` as PNG files, in their order."""
+    files = []
+    for name, pixels in pictures.items():
+        files.append(folder / f"{name}.png")
+        cv2.imwrite(str(files[-1]), pixels)
     return files
 
 
@@ -68,6 +72,16 @@ def _scene(rng: np.random.Generator, side: int, count: int, crowd: bool = False)
     return compose_scene(rng, "test", side, digits, 3 if crowd else None)[0]
 
 
-def _write(path: Path, pixels: np.ndarray) -> Path:
-    cv2.imwrite(str(path), np.clip(pixels, 0, 255).astype(np.uint8))
-    return path
+# By name, from a random generator to pixels.
+_KINDS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+    "empty": lambda rng: random_crop(rng, "test", 192, 192),
+    "few": lambda rng: _scene(rng, 192, 3),
+    "crowded": lambda rng: _scene(rng, 320, 30, crowd=True),
+    "crowded_2": lambda rng: _scene(rng, 320, 24, crowd=True),
+    "wide": lambda rng: _scene(rng, 384, 12)[:160],
+    "wide_2": lambda rng: _scene(rng, 384, 12)[-160:],
+    "tall": lambda rng: _scene(rng, 384, 12)[:, :150],
+    "empty_wide": lambda rng: random_crop(rng, "test", 120, 300),
+    "small": lambda rng: _scene(rng, 96, 3),
+    "odd": lambda rng: _scene(rng, 256, 8)[:211, :187],
+}

@@ -21,6 +21,8 @@ try:
 except ImportError:
     Image = None
 
+Source = str | os.PathLike | np.ndarray
+
 # OpenCV's linear interpolation counts weights in 2048ths.
 _ONE = 2048
 
@@ -36,33 +38,54 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         data = Path(path).read_bytes()
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror or error}.") from None
+    return decode(data, str(path))
+
+
+def decode(data: bytes, name: str) -> np.ndarray:
+    """:func:`read_image` of what stands in a file; ``name`` is named in errors."""
     if Image is not None:
-        require_whole(data, str(path))
+        require_whole(data, name)
     if cv2 is not None:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
         if image is None:
-            raise DatasetError(f"{path}: not an image that opencv can decode.")
+            raise DatasetError(f"{name}: not an image that opencv can decode.")
         return image
     if Image is None:
         raise ExportError(
             "images are decoded by opencv or pillow, and neither is installed: pip install pillow"
         )
-    return _read_with_pillow(data, path)
+    return _decode_with_pillow(data, name)
 
 
-def _read_with_pillow(data: bytes, path: str | os.PathLike) -> np.ndarray:
+def _decode_with_pillow(data: bytes, name: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.mode.startswith(("I", "F")):
                 raise DatasetError(
-                    f"{path}: pixels of more than 8 bits; install opencv, which reduces them."
+                    f"{name}: pixels of more than 8 bits; install opencv, which reduces them."
                 )
             upright = ImageOps.exif_transpose(image).convert("RGB")
             return np.ascontiguousarray(np.asarray(upright)[..., ::-1])
     except DatasetError:
         raise
     except Exception as error:  # pillow raises nearly every kind
-        raise DatasetError(f"{path}: not an image that pillow can decode ({error}).") from None
+        raise DatasetError(f"{name}: not an image that pillow can decode ({error}).") from None
+
+
+def require_pixels(image: np.ndarray) -> np.ndarray:
+    """``image`` itself.
+
+    Raises:
+        ValueError: It is not (H, W, 3) uint8.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"an image is (H, W, 3) uint8; got {image.shape} {image.dtype}")
+    return image
+
+
+def named(source: Source) -> str:
+    """What errors call an image."""
+    return "image" if isinstance(source, np.ndarray) else str(source)
 
 
 def resized_size(height: int, width: int, scale: tuple[int, int], keep_ratio: bool):

@@ -9,13 +9,16 @@ from typing import Protocol
 import numpy as np
 
 from negvision.errors import ExportError
-from negvision.export.runtime.images import read_image
+from negvision.export.runtime.images import Source, named, read_image, require_pixels
 from negvision.export.runtime.metadata import KEY, Metadata
 from negvision.export.runtime.preparing import Prepared, prepare, stack
-from negvision.export.runtime.results import Detections, Embedding, LabelMap
+from negvision.export.runtime.results import Detections, Embedding, LabelMap, Result
 
-Source = str | os.PathLike | np.ndarray
-Result = Detections | LabelMap | Embedding
+_OUTPUTS = {
+    "detection": ("boxes", "scores", "labels", "counts"),
+    "segmentation": ("labels",),
+    "face": ("embeddings",),
+}
 
 
 class Graph(Protocol):
@@ -53,8 +56,15 @@ class ExportedModel:
         providers: Sequence[str] = ("CPUExecutionProvider",),
     ) -> None:
         session = _open(str(path), threads, providers)
-        properties = session.get_modelmeta().custom_metadata_map
-        self._set(_Session(session), Metadata.from_json(properties.get(KEY), str(path)))
+        metadata = Metadata.from_json(_properties(session, path), str(path))
+        graph = _Session(session, str(path))
+        missing = [name for name in _OUTPUTS[metadata.task] if name not in graph.names]
+        if missing:
+            raise ExportError(
+                f"model {str(path)!r} has the outputs {', '.join(graph.names)}; one for "
+                f"{metadata.task} has {', '.join(missing)}. Export it anew with tools/export.py"
+            )
+        self._set(graph, metadata)
 
     @classmethod
     def of_graph(cls, graph: Graph, metadata: Metadata) -> ExportedModel:
@@ -89,7 +99,7 @@ class ExportedModel:
             raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
         waiting: list[Prepared] = []
         for source in images:
-            one = prepare(_pixels(source), self.metadata.preprocessing, _name(source))
+            one = prepare(_pixels(source), self.metadata.preprocessing, named(source))
             if waiting and (len(waiting) == batch_size or not self._fits(one, waiting[0])):
                 yield waiting
                 waiting = []
@@ -145,12 +155,19 @@ class ExportedModel:
 class _Session:
     """ONNX Runtime as a :class:`Graph`."""
 
-    def __init__(self, session) -> None:
+    def __init__(self, session, path: str) -> None:
         self.session = session
+        self.path = path
         self.names = [output.name for output in session.get_outputs()]
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return dict(zip(self.names, self.session.run(None, dict(inputs)), strict=True))
+        try:
+            outputs = self.session.run(None, dict(inputs))
+        except Exception as error:  # a class of its own for each kind
+            raise ExportError(
+                f"model {self.path!r} cannot be run by ONNX Runtime: {_first_line(error)}"
+            ) from None
+        return dict(zip(self.names, outputs, strict=True))
 
 
 def _open(path: str, threads: int, providers: Sequence[str]):
@@ -169,17 +186,21 @@ def _open(path: str, threads: int, providers: Sequence[str]):
     try:
         return onnxruntime.InferenceSession(path, options, providers=list(providers))
     except Exception as error:  # a class of its own for each kind
-        reason = str(error).strip().splitlines()[0]
-        raise ExportError(f"model {path!r} cannot be opened by ONNX Runtime: {reason}") from None
+        raise ExportError(
+            f"model {path!r} cannot be opened by ONNX Runtime: {_first_line(error)}"
+        ) from None
+
+
+def _properties(session, path: str | os.PathLike) -> str | None:
+    try:
+        return session.get_modelmeta().custom_metadata_map.get(KEY)
+    except UnicodeDecodeError as error:
+        raise ExportError(f"model {str(path)!r} is damaged: its metadata: {error}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _pixels(source: Source) -> np.ndarray:
-    if not isinstance(source, np.ndarray):
-        return read_image(source)
-    if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
-        raise ValueError(f"an image is (H, W, 3) uint8; got {source.shape} {source.dtype}")
-    return source
-
-
-def _name(source: Source) -> str:
-    return "image" if isinstance(source, np.ndarray) else str(source)
+    return require_pixels(source) if isinstance(source, np.ndarray) else read_image(source)

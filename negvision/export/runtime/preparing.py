@@ -56,11 +56,15 @@ def prepare(image: np.ndarray, how: Preprocessing, name: str = "image") -> Prepa
             f"{name}: the image is {original[1]} x {original[0]} pixels (width x height); this "
             f"model takes {width} x {height}, such as aligned crops of faces"
         )
-    planes = image.transpose(2, 0, 1)
-    values = (planes[::-1] if how.rgb else planes).astype(np.float32)
-    if how.mean is not None:
-        mean, std = (np.array(v, np.float32)[:, None, None] for v in (how.mean, how.std))
-        values = (values - mean) / std
+    values = np.empty((3, *image.shape[:2]), np.float32)
+    # Plane by plane: numpy takes ten times as long for all at once, whose colours lie side by side.
+    for channel, plane in enumerate(values):
+        pixels = image[..., 2 - channel if how.rgb else channel]
+        if how.mean is None:
+            plane[:] = pixels
+        else:
+            np.subtract(pixels, np.float32(how.mean[channel]), out=plane, dtype=np.float32)
+            plane /= np.float32(how.std[channel])
     return Prepared(values, original)
 
 

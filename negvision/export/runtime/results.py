@@ -58,3 +58,6 @@ class Embedding:
         """Cosine of the angle to another one, in [-1, 1]; 0 where one is all zeros."""
         norms = float(np.linalg.norm(self.vector) * np.linalg.norm(other.vector))
         return float(self.vector @ other.vector) / norms if norms else 0.0
+
+
+Result = Detections | LabelMap | Embedding

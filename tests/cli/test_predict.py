@@ -1,0 +1,292 @@
+"""``negvision predict``: files that say what the model says, and no half ones."""
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from negvision.cli.predict import main
+from negvision.inference import Inferencer, videos
+
+ROOT = Path(__file__).parents[2]
+BOXES = str(ROOT / "configs/quickstart/abet_boxes.py")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Three images, of two sizes."""
+    path = tmp_path / "images"
+    path.mkdir()
+    rng = np.random.default_rng(0)
+    for name, size in (("a.png", (96, 128)), ("b.png", (128, 96)), ("c.jpg", (96, 128))):
+        pixels = cv2.GaussianBlur(rng.integers(0, 256, (*size, 3), dtype=np.uint8), (0, 0), 3)
+        cv2.imwrite(str(path / name), cv2.normalize(pixels, None, 0, 255, cv2.NORM_MINMAX))
+    return path
+
+
+@pytest.fixture
+def clip(tmp_path) -> Path:
+    path = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12, (97, 65))
+    for number in range(5):
+        writer.write(np.full((65, 97, 3), 50 * number, np.uint8))
+    writer.release()
+    return path
+
+
+def _left(out: Path) -> list[str]:
+    """All files below a folder."""
+    return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+
+
+def test_boxes_of_images_and_videos(exported, folder, clip, tmp_path, capsys):
+    out = tmp_path / "out"
+    model = Inferencer(exported("abet"), ood_threshold=-1.0)
+    arguments = [str(exported("abet")), str(folder), str(clip), "--out", str(out)]
+    assert main([*arguments, "--batch-size", "2", "--ood-threshold", "-1"]) == 0
+    pictures = [f"pictures/{name}" for name in ("a.jpg", "b.jpg", "c.jpg", "clip.mp4")]
+    assert _left(out) == ["images.json", *pictures, "predictions.json"]
+
+    images = json.loads((out / "images.json").read_text())
+    assert [image["id"] for image in images["images"]] == list(range(8))
+    assert images["images"][1] == {
+        "id": 1,
+        "file_name": str(folder / "b.png"),
+        "width": 96,
+        "height": 128,
+        "picture": "pictures/b.jpg",
+    }
+    assert [image.get("frame") for image in images["images"]] == [None] * 3 + list(range(5))
+    assert [item["name"] for item in images["categories"]] == list(model.classes)
+
+    found = json.loads((out / "predictions.json").read_text())
+    sources = sorted(map(str, folder.iterdir()))
+    wanted = [*model.predict(sources[:2], 2), *model.predict(sources[2:])]
+    for image_id in (0, 1):
+        own = [box for box in found if box["image_id"] == image_id]
+        result = wanted[image_id]
+        assert len(own) == len(result) > 20
+        boxes = np.array([box["bbox"] for box in own])
+        np.testing.assert_allclose(boxes[:, :2] + boxes[:, 2:], result.boxes[:, 2:], rtol=1e-5)
+        assert [box["category_id"] for box in own] == result.labels.tolist()
+        assert [box["score"] for box in own] == result.scores.tolist()
+        assert [box["ood_score"] for box in own] == result.ood_scores.tolist()
+        assert [box["is_ood"] for box in own] == result.unknown.tolist()
+    assert {box["frame"] for box in found if box["image_id"] >= 3} <= set(range(5))
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert len(COCO(out / "images.json").loadRes(str(out / "predictions.json")).anns) == len(
+            found
+        )
+    unknown = sum(box["is_ood"] for box in found)
+    said = capsys.readouterr().out
+    assert f"8 images, {len(found):,} boxes, {unknown:,} of them unknown" in said
+    assert str(out / "pictures") in said
+
+    assert cv2.imread(str(out / "pictures/a.jpg")).shape == (480, 640, 3)
+    drawn = cv2.VideoCapture(str(out / "pictures/clip.mp4"))
+    assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and drawn.get(cv2.CAP_PROP_FPS) == 12
+
+
+def test_a_config_takes_its_checkpoint_first(checkpoints, folder, tmp_path):
+    out = tmp_path / "out"
+    sources = [str(folder / "a.png"), str(folder / "*.jpg")]
+    options = ["--out", str(out), "--score-threshold", "0.1", "--no-pictures"]
+    assert main([BOXES, str(checkpoints("abet")), *sources, *options]) == 0
+    assert _left(out) == ["images.json", "predictions.json"]
+    found = json.loads((out / "predictions.json").read_text())
+    assert found and all(box["score"] >= 0.1 for box in found)
+    assert {box["image_id"] for box in found} == {0, 1}
+
+
+def test_pixels_give_label_maps_and_scores(exported, folder, clip, tmp_path):
+    out = tmp_path / "out"
+    options = ["--out", str(out), "--batch-size", "2", "--frames", "2"]
+    assert main([str(exported("pixels")), str(folder), str(clip), *options]) == 0
+    names = ["a", "b", "c", "clip_000000", "clip_000001"]
+    assert _left(out) == [
+        "images.json",
+        *(f"labels/{name}.png" for name in names),
+        *(f"ood_scores/{name}.npy" for name in names),
+        *(f"pictures/{name}" for name in ("a.jpg", "b.jpg", "c.jpg", "clip.mp4")),
+    ]
+    [wanted] = Inferencer(exported("pixels")).predict([folder / "b.png"])
+    labels = cv2.imread(str(out / "labels/b.png"), cv2.IMREAD_UNCHANGED)
+    assert labels.dtype == np.uint8 and np.array_equal(labels, wanted.labels)
+    np.testing.assert_allclose(np.load(out / "ood_scores/b.npy"), wanted.ood_scores, rtol=1e-4)
+    [image] = [i for i in json.loads((out / "images.json").read_text())["images"] if i["id"] == 1]
+    assert image["labels"] == "labels/b.png" and image["ood_scores"] == "ood_scores/b.npy"
+
+
+def test_faces_give_embeddings(exported, tmp_path):
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, file in enumerate(files):
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        cv2.imwrite(str(file), pixels)
+    out = tmp_path / "out"
+    assert main([str(exported("face")), *map(str, files), "--out", str(out)]) == 0
+    assert _left(out) == ["embeddings.npz"]
+    held = np.load(out / "embeddings.npz")
+    assert held["names"].tolist() == list(map(str, files)) and (held["frames"] == -1).all()
+    wanted = [one.vector for one in Inferencer(exported("face")).predict(files)]
+    np.testing.assert_allclose(held["embeddings"], wanted, rtol=1e-5)
+
+
+def test_files_of_one_name_keep_apart(exported, folder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("a.png", "a.bmp"):
+        cv2.imwrite(str(other / name), np.zeros((64, 64, 3), np.uint8))
+    out = tmp_path / "out"
+    assert main([str(exported("abet")), str(folder), str(other), "--out", str(out)]) == 0
+    assert {"pictures/a.jpg", "pictures/a_2.jpg", "pictures/a_3.jpg"} < set(_left(out))
+
+
+def test_an_image_without_boxes_leaves_an_empty_list(exported, folder, tmp_path):
+    out = tmp_path / "out"
+    options = ["--score-threshold", "1", "--out", str(out)]
+    assert main([str(exported("abet")), str(folder), *options]) == 0
+    assert json.loads((out / "predictions.json").read_text()) == []
+
+
+def test_a_bad_image_is_named_and_no_half_file_is_left(exported, folder, clip, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "predictions.json").write_text("from before")
+    # Between the frames of a video and its end.
+    (tmp_path / "z.png").write_bytes((folder / "a.png").read_bytes()[:-40])
+    sources = [str(folder / "a.png"), str(clip), str(tmp_path / "z.png")]
+    assert main([str(exported("abet")), *sources, "--out", str(out)]) == 2
+    assert "z.png: truncated PNG" in capsys.readouterr().err
+    assert _left(out) == ["pictures/a.jpg", "predictions.json"]
+    assert (out / "predictions.json").read_text() == "from before"
+
+
+def test_a_model_that_takes_another_size_names_the_image(exported, folder, tmp_path, capsys):
+    assert main([str(exported("face")), str(folder), "--out", str(tmp_path / "out")]) == 2
+    assert "a.png: image: the image is 128 x 96 pixels" in capsys.readouterr().err
+    assert not _left(tmp_path / "out")
+
+
+@pytest.mark.parametrize("out", ["/proc/none", "taken/below"])
+def test_a_folder_that_cannot_be_written_is_said_first(folder, tmp_path, monkeypatch, capsys, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("")
+    # The model, which is none, is not reached.
+    assert main(["nowhere.onnx", str(folder), "--out", out]) == 2
+    said = capsys.readouterr().err
+    assert f"--out: {out}/" in said and "cannot be written: " in said
+
+
+def test_a_full_disk_is_told(exported, folder, tmp_path, capsys, monkeypatch):
+    def full(self, content):
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main([str(exported("abet")), str(folder), "--out", str(tmp_path / "out")]) == 2
+    assert "a.jpg cannot be written: No space left on device" in capsys.readouterr().err
+    assert not _left(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["config", "images"], "behind it comes its checkpoint (.pth or .safetensors), not"),
+        (["config", "images/a.png"], "behind it comes its checkpoint"),
+        (["config", "a.pth"], "there is no source behind the checkpoint 'a.pth'"),
+        (["config", "a.pth", "images"], "checkpoint 'a.pth' does not exist"),
+        (
+            ["weights.pth", "images"],
+            "weights.pth is neither an exported model (.onnx) nor a config",
+        ),
+        (["text.onnx", "images"], "cannot be opened by ONNX Runtime"),
+        (["none.onnx", "images"], "model 'none.onnx' does not exist"),
+        (["bare.onnx", "images"], "bare.onnx: the model has no metadata of negvision"),
+        (["model", "nowhere"], "nowhere: there is no such file or folder"),
+        (["model", "empty"], "empty: the folder has no images"),
+        (["model", "*.gif"], "*.gif: of 0 files that match none is an image or a video"),
+        (["model", "http://127.0.0.1:1/a.png"], "add --allow-urls"),
+        (["model", "http://127.0.0.1:1/a.png", "--allow-urls"], "a.png: cannot be fetched"),
+        (["model", "cut.mp4"], "cut.mp4: truncated video"),
+        (["model", "977"], "webcam 977: there is none"),
+        (["model", "images", "--batch-size", "0"], "--batch-size 0: give 1 or more"),
+        (["model", "images", "--frames", "-1"], "--frames -1: give 1 or more"),
+        (["model", "images", "--score-threshold", "7"], "score threshold 7.0: scores lie from 0"),
+        (["model", "images", "--ood-threshold", "much"], "give a number, or the word checkpoint"),
+        (["model", "images", "--ood-threshold", "checkpoint"], "has no OOD threshold. Choose one"),
+        (["model", "images", "--device", "tpu"], "device 'tpu'"),
+    ],
+)
+def test_errors_say_what_is_wrong(
+    exported, folder, clip, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.onnx").write_text("hello")
+    (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[:-99])
+    if "bare.onnx" in arguments:
+        import onnx
+
+        model = onnx.load(exported("face"))
+        del model.metadata_props[:]
+        onnx.save(model, tmp_path / "bare.onnx")
+    names = {"model": str(exported("abet")), "config": BOXES}
+    assert main([*(names.get(word, word) for word in arguments), "--out", "out"]) == 2
+    assert message in capsys.readouterr().err
+    assert not _left(tmp_path / "out")
+
+
+def test_a_webcam_is_read_until_it_is_interrupted(exported, tmp_path, monkeypatch):
+    class Camera:
+        left = 3
+
+        def isOpened(self):
+            return True
+
+        def get(self, key):
+            return 0.0
+
+        def read(self):
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+            return True, np.zeros((48, 64, 3), np.uint8)
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(videos, "_capture", lambda source: Camera())
+    out = tmp_path / "out"
+    assert main([str(exported("abet")), "0", "--out", str(out)]) == 0
+    assert _left(out) == ["images.json", "pictures/webcam_0.mp4", "predictions.json"]
+    assert len(json.loads((out / "images.json").read_text())["images"]) == 3
+    # What ends by itself is either done or not.
+    with pytest.raises(KeyboardInterrupt):
+        main([str(exported("abet")), "0", "--frames", "9", "--out", str(tmp_path / "other")])
+    assert not _left(tmp_path / "other")
+
+
+def test_exported_models_run_without_torch_and_openmmlab(exported, folder, tmp_path):
+    program = """
+import sys
+for name in ("torch", "mmengine", "mmcv", "mmdet", "mmseg", "supervision"):
+    sys.modules[name] = None
+from negvision.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+    out = tmp_path / "out"
+    arguments = ["predict", str(exported("abet")), str(folder), "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "pictures/a.jpg" in _left(out)

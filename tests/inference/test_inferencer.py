@@ -1,0 +1,182 @@
+"""A model predicts the same from its export and from its config, on files and on arrays."""
+
+import dataclasses
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from negvision.errors import CheckpointError, ConfigError, DatasetError, ExportError, UserError
+from negvision.export.runtime import Detections, Embedding, LabelMap
+from negvision.inference import Inferencer
+
+CONFIGS = Path(__file__).parents[2] / "configs/quickstart"
+BOXES, PIXELS, FACES, PLAIN = (
+    CONFIGS / name
+    for name in ("abet_boxes.py", "abet_pixels.py", "unpg_glyphs.py", "atss_digits.py")
+)
+
+
+def _same(one, other, **tolerance):
+    assert type(one) is type(other)
+    for field in dataclasses.fields(one):
+        own, others = getattr(one, field.name), getattr(other, field.name)
+        assert (own is None) == (others is None), field.name
+        if own is not None:
+            np.testing.assert_allclose(own, others, err_msg=field.name, **tolerance)
+
+
+@pytest.fixture
+def faces(tmp_path):
+    files = []
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        files.append(str(tmp_path / f"{number}.png"))
+        cv2.imwrite(files[-1], pixels)
+    return files
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "task", "kind"),
+    [
+        (BOXES, "abet", "detection", Detections),
+        (PIXELS, "pixels", "segmentation", LabelMap),
+        (FACES, "face", "face", Embedding),
+    ],
+)
+def test_config_and_export_say_the_same(
+    exported, checkpoints, pictures, faces, config, name, task, kind
+):
+    files = faces if task == "face" else pictures
+    ours = Inferencer(exported(name))
+    theirs = Inferencer(config, checkpoints(name))
+    assert ours.task == theirs.task == task
+    assert ours.classes == theirs.classes or not theirs.classes
+    assert ours.ood_score == theirs.ood_score == (None if task == "face" else "abet")
+    arrays = [theirs.decode(Path(file).read_bytes(), file) for file in files]
+    wanted = theirs.predict(files, batch_size=2)
+    assert len(wanted) == 3 and all(isinstance(one, kind) for one in wanted)
+    if kind is Detections:
+        assert all(len(one) > 20 for one in wanted)
+    close = {"rtol": 1e-3, "atol": 2e-3}
+    for results, limits in (
+        (theirs.predict(arrays, batch_size=2), {"rtol": 0}),
+        (ours.predict(files, batch_size=2), close),
+        (ours.predict(arrays, batch_size=2), close),
+    ):
+        for one, other in zip(results, wanted, strict=True):
+            _same(one, other, **limits)
+
+
+def test_thresholds_are_those_that_were_given(exported, pictures):
+    plain = Inferencer(exported("abet"))
+    [found] = plain.predict(pictures[:1])
+    assert plain.score_threshold is plain.ood_threshold is found.unknown is None
+    score, ood = float(np.median(found.scores)), float(np.median(found.ood_scores))
+    limited = Inferencer(exported("abet"), score_threshold=score, ood_threshold=ood)
+    [fewer] = limited.predict(pictures[:1])
+    kept = found.scores >= np.float32(score)
+    assert 0 < len(fewer) == kept.sum() < len(found)
+    assert np.array_equal(fewer.boxes, found.boxes[kept])
+    assert np.array_equal(fewer.unknown, found.ood_scores[kept] > ood)
+    assert {True, False} == set(fewer.unknown.tolist())
+
+
+def test_threshold_and_classes_come_with_the_checkpoint(checkpoints, tmp_path, pictures):
+    content = torch.load(checkpoints("abet"))
+    names = [f"name {number}" for number in range(8)]
+    content["meta"] = {
+        "ood": {"value": -2.5, "score": "abet", "tpr": 0.95, "num_samples": 100, "min_score": 0.3},
+        "dataset_meta": {"classes": names},
+    }
+    torch.save(content, tmp_path / "calibrated.pth")
+    model = Inferencer(BOXES, tmp_path / "calibrated.pth")
+    assert model.ood_threshold == -2.5 and model.classes == tuple(names)
+    [found] = model.predict(pictures[:1])
+    assert np.array_equal(found.unknown, found.ood_scores > -2.5)
+    other = Inferencer(BOXES, tmp_path / "calibrated.pth", ood_threshold=1e9)
+    assert not other.predict(pictures[:1])[0].unknown.any()
+
+
+def test_forms_that_do_not_go_together(exported, checkpoints, tmp_path):
+    with pytest.raises(ConfigError, match=r"\.onnx has its weights inside"):
+        Inferencer(exported("face"), "a.pth")
+    with pytest.raises(CheckpointError, match=r"abet_boxes\.py is a config.*Name a checkpoint"):
+        Inferencer(BOXES)
+    with pytest.raises(ConfigError, match=r"a\.pth is neither an exported model"):
+        Inferencer("a.pth", BOXES)
+    with pytest.raises(ExportError, match="does not exist"):
+        Inferencer("nowhere.onnx")
+    with pytest.raises(ConfigError, match=r"nowhere\.py"):
+        Inferencer("nowhere.py", checkpoints("abet"))
+    with pytest.raises(CheckpointError, match="lacks"):
+        Inferencer(PLAIN, checkpoints("pixels"))
+    (tmp_path / "empty.py").write_text("default_scope = 'mmdet'\n")
+    with pytest.raises(ConfigError, match=r"empty\.py' has no model"):
+        Inferencer(tmp_path / "empty.py", checkpoints("abet"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"score_threshold": 1.5}, "score threshold 1.5: scores lie from 0 to 1"),
+        ({"score_threshold": float("nan")}, "score threshold nan"),
+        ({"ood_threshold": float("nan")}, "OOD threshold nan"),
+        ({"ood_threshold": 0.5}, r"\.onnx has no OOD score"),
+        ({"device": "tpu"}, "device 'tpu': exported models run on cpu, cuda or cuda:NUMBER"),
+    ],
+)
+def test_options_that_cannot_be_meant(exported, options, message):
+    with pytest.raises(UserError, match=message):
+        Inferencer(exported("face"), **options)
+
+
+def test_devices_that_are_not_there(checkpoints):
+    with pytest.raises(UserError, match="device 'sun': give cpu"):
+        Inferencer(FACES, checkpoints("face"), device="sun")
+    with pytest.raises(UserError, match="device 'cuda:99': torch finds"):
+        Inferencer(FACES, checkpoints("face"), device="cuda:99")
+
+
+def test_nothing_in_a_checkpoint_is_run(tmp_path):
+    class Touch:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    path = tmp_path / "evil.pth"
+    torch.save({"state_dict": {}, "meta": Touch()}, path, pickle_module=pickle)
+    with pytest.raises(CheckpointError, match="--trust-checkpoint"):
+        Inferencer(FACES, path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_of_another_task_is_refused(tmp_path):
+    from mmengine.config import Config
+    from mmengine.registry import MODELS
+
+    config = CONFIGS / "abet_images.py"
+    torch.save(MODELS.build(Config.fromfile(config).model).state_dict(), tmp_path / "a.pth")
+    with pytest.raises(ConfigError, match=r"Classifier is neither a detector.*tools/test\.py"):
+        Inferencer(config, tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("form", ["exported", "config"])
+def test_bad_images_are_named(exported, checkpoints, tmp_path, form):
+    model = (
+        Inferencer(exported("abet"))
+        if form == "exported"
+        else Inferencer(BOXES, checkpoints("abet"))
+    )
+    (tmp_path / "text.png").write_text("no image")
+    for source in (tmp_path / "text.png", tmp_path / "nowhere.png"):
+        with pytest.raises(DatasetError, match=source.name):
+            model.predict([source])
+    with pytest.raises(DatasetError, match="text"):
+        model.decode(b"text", "text")
+    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8; got \(4, 4\) float64"):
+        model.predict([np.zeros((4, 4))])
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        model.predict([np.zeros((4, 4, 3), np.uint8)], 0)

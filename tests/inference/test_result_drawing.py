@@ -1,0 +1,78 @@
+"""What is drawn, and what is left out."""
+
+import numpy as np
+import pytest
+
+from negvision.drawing.colors import UNKNOWN_COLOR, class_color
+from negvision.export.runtime import Detections, Embedding, LabelMap
+from negvision.inference.drawing import draw, label_color
+
+CLASSES = ("cat", "dog", "bird")
+
+
+def _count(picture, color) -> int:
+    return int((picture == np.array(color[::-1])).all(-1).sum())
+
+
+@pytest.fixture
+def image():
+    return np.full((480, 640, 3), (10, 60, 200), np.uint8)
+
+
+@pytest.fixture
+def found():
+    boxes = np.array([[50, 60, 200, 300], [300, 90, 500, 400]], np.float32)
+    scores, ood = np.array([0.9, 0.2], np.float32), np.array([-1.0, 2.0], np.float32)
+    return Detections(boxes, scores, np.array([0, 1]), ood)
+
+
+def test_boxes_have_the_colour_of_their_class_and_no_low_score(image, found):
+    before = image.copy()
+    picture = draw(image, found, CLASSES)
+    assert np.array_equal(image, before)
+    assert picture.shape == image.shape and picture.dtype == np.uint8
+    assert _count(picture, (200, 60, 10)) > 200_000  # blue first, as it came
+    assert _count(picture, class_color(0)) > 1000 and not _count(picture, class_color(1))
+    assert _count(draw(image, found, CLASSES, score_threshold=0.1), class_color(1)) > 1000
+
+
+def test_a_threshold_makes_boxes_unknown(image, found):
+    picture = draw(image, found, CLASSES, score_threshold=0.1, ood_threshold=0.0)
+    assert _count(picture, class_color(0)) > 1000 and not _count(picture, class_color(1))
+    assert _count(picture, UNKNOWN_COLOR) > 500
+    assert not _count(draw(image, found, CLASSES, ood_threshold=3.0), UNKNOWN_COLOR)
+
+
+def test_small_images_are_enlarged(found):
+    assert draw(np.zeros((48, 64, 3), np.uint8), found, ()).shape == (480, 640, 3)
+
+
+def test_label_maps_are_blended_and_named(image):
+    labels = np.zeros((480, 640), np.int32)
+    labels[:, 320:] = 2
+    picture = draw(image, LabelMap(labels), CLASSES)
+    assert picture.shape == image.shape
+    for x, label in ((10, 0), (630, 2)):
+        wanted = 0.55 * image[0, 0] + 0.45 * np.array(label_color(label)[::-1])
+        assert np.abs(picture[10, x] - wanted).max() <= 2
+    # The name stands midway between the sides of the region, on the full colour.
+    assert _count(picture[:, 120:200], label_color(0)) > 100
+    assert len({label_color(label) for label in range(20)}) == 20
+
+
+def test_ood_scores_of_pixels_stand_beside(image):
+    scores = np.zeros((480, 640), np.float32)
+    scores[100:200, 100:200] = 5
+    found = LabelMap(np.zeros((480, 640), np.int32), scores)
+    picture = draw(image, found, CLASSES)
+    marked = draw(image, found, CLASSES, ood_threshold=1.0)
+    assert picture.shape[0] == 480 and picture.shape[1] > 1280
+    heat = picture[:, 646 : 646 + 640].astype(int).sum(-1)
+    assert heat[150, 150] > 500 > heat[300, 300]
+    edge = slice(95, 105)
+    assert not np.array_equal(picture[edge, 95:205], marked[edge, 95:205])
+
+
+def test_embeddings_cannot_be_drawn(image):
+    with pytest.raises(ValueError, match=r"compare it with others by similarity\(\)"):
+        draw(image, Embedding(np.zeros(4)), ())

@@ -1,0 +1,228 @@
+"""What can be named as a source, in which order it is read, and what is refused."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from negvision.errors import DatasetError, UserError
+from negvision.export.runtime.images import decode
+from negvision.inference import fetching, videos
+from negvision.inference.fetching import fetch
+from negvision.inference.sources import find_sources
+
+
+def _names(sources) -> list[str]:
+    return [frame.name for frame in sources.read(decode)]
+
+
+def test_files_keep_their_order_and_folders_are_sorted(pictures, tmp_path):
+    folder = Path(pictures[0]).parent
+    (folder / "notes.txt").write_text("no image")
+    (folder / "below").mkdir()
+    cv2.imwrite(str(folder / "below/d.png"), np.zeros((4, 4, 3), np.uint8))
+    sources = find_sources([pictures[2], str(folder)])
+    wanted = [pictures[2], *(str(folder / name) for name in ("a.jpg", "b.png", "c.png"))]
+    assert _names(sources) == wanted and sources.count == 4 and not sources.is_live
+    [first, *_] = sources.read(decode)
+    assert np.array_equal(first.image, cv2.imread(pictures[2]))
+    assert first.number is first.rate is None
+
+
+def test_patterns_take_images_and_videos_alone(pictures, video, tmp_path):
+    (tmp_path / "pictures/notes.txt").write_text("no image")
+    sources = find_sources([str(tmp_path / "**" / "*")])
+    assert sources.count == 6 + 3
+    names = list(dict.fromkeys(_names(sources)))
+    assert names == [str(video), *sorted(pictures)]
+    # A file of that very name comes first.
+    odd = tmp_path / "odd[1].png"
+    cv2.imwrite(str(odd), np.zeros((4, 4, 3), np.uint8))
+    assert _names(find_sources([str(odd)])) == [str(odd)]
+
+
+def test_videos_give_numbered_frames(video):
+    sources = find_sources([str(video)])
+    frames = list(sources.read(decode))
+    assert [frame.number for frame in frames] == list(range(6)) and sources.count == 6
+    assert {frame.rate for frame in frames} == {10.0}
+    levels = [float(frame.image.mean()) for frame in frames]
+    assert np.allclose(levels, [40 * number for number in range(6)], atol=3)
+    fewer = find_sources([str(video)], frames=4)
+    assert fewer.count == len(_names(fewer)) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nowhere.png", r"nowhere\.png: there is no such file or folder\. A source is"),
+        ("empty", r"empty: the folder has no images \(\.jpg.*with a pattern: 'empty/\*\*/\*\.jpg'"),
+        ("*.png", r"\*\.png: of 0 files that match none is an image or a video"),
+        ("*.txt", r"\*\.txt: of 1 files that match none"),
+        ("ftp://host/a.png", r"ftp://host/a\.png: only http:// and https:// are fetched"),
+        ("file:///etc/passwd", "only http:// and https:// are fetched"),
+        ("http://127.0.0.1:1/a.png", "nothing is fetched unless it is asked for: add --allow-urls"),
+        ("977", "webcam 977: there is none, or another program uses it"),
+    ],
+)
+def test_what_is_not_there_is_said_at_once(tmp_path, monkeypatch, capfd, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(UserError, match=message):
+        find_sources([text])
+    assert capfd.readouterr().err == ""  # OpenCV's own lines
+
+
+def test_files_that_are_no_images_are_named(tmp_path):
+    for name, content in {"text.png": b"no image", "empty.png": b"", "no_suffix": b"x"}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DatasetError, match=name):
+            _names(find_sources([str(tmp_path / name)]))
+
+
+def test_a_file_that_went_away_meanwhile_is_named(pictures):
+    sources = find_sources(pictures)
+    os.unlink(pictures[1])
+    with pytest.raises(DatasetError, match=r"a\.jpg: cannot be read: No such file"):
+        _names(sources)
+
+
+def test_videos_that_were_cut_off_are_named(video):
+    content = video.read_bytes()
+    video.write_bytes(content[: len(content) - 300])
+    with pytest.raises(DatasetError, match=r"clip\.mp4: truncated video, 300 bytes are missing"):
+        find_sources([str(video)])
+
+
+def test_an_avi_that_was_cut_off_is_named(tmp_path):
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for number in range(9):
+        writer.write(np.full((48, 64, 3), number, np.uint8))
+    writer.release()
+    assert find_sources([str(path)]).count == 9
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DatasetError, match=r"clip\.avi: truncated video, 100 bytes are missing"):
+        find_sources([str(path)])
+
+
+def test_what_follows_a_whole_video_does_no_harm(video):
+    video.write_bytes(video.read_bytes() + b"\xff" * 64)
+    assert find_sources([str(video)]).count == 6
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"#EXTM3U\nhttp://127.0.0.1:1/a.ts\n", b"ffconcat version 1.0\n", b"text" * 9]
+)
+def test_files_that_are_no_videos_are_not_given_to_a_decoder(tmp_path, monkeypatch, content):
+    (tmp_path / "list.mp4").write_bytes(content)
+    monkeypatch.setattr(videos, "_capture", lambda source: pytest.fail("was opened"))
+    with pytest.raises(DatasetError, match=r"list\.mp4: not a video of a known format"):
+        find_sources([str(tmp_path / "list.mp4")])
+
+
+def test_videos_that_opencv_cannot_decode_are_named(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"\x00\x00\x00\x10ftypisom\x00\x00\x02\x00" + b"\x00\x00\x00\x08free")
+    with pytest.raises(DatasetError, match=r"a\.mp4: OpenCV cannot decode this video"):
+        find_sources([str(path)])
+
+
+def test_frames_of_too_many_pixels_are_refused(video, monkeypatch):
+    monkeypatch.setattr(videos, "MAX_PIXELS", 48 * 64 - 1)
+    with pytest.raises(DatasetError, match="frames of 64 x 48 pixels; more than 3,071 pixels"):
+        find_sources([str(video)])
+
+
+class Camera:
+    """In the place of a webcam: gives ``frames`` and then ends, or never where that is None."""
+
+    def __init__(self, frames=None):
+        self.left = frames
+        self.released = False
+
+    def isOpened(self):
+        return True
+
+    def get(self, key):
+        return {cv2.CAP_PROP_FRAME_WIDTH: 8, cv2.CAP_PROP_FRAME_HEIGHT: 4}.get(key, float("nan"))
+
+    def read(self):
+        if self.left == 0:
+            return False, None
+        self.left = None if self.left is None else self.left - 1
+        return True, np.zeros((4, 8, 3), np.uint8)
+
+    def release(self):
+        self.released = True
+
+
+def test_webcams_are_read_as_long_as_they_are_wanted(monkeypatch):
+    opened = []
+    monkeypatch.setattr(videos, "_capture", lambda source: opened.append(Camera()) or opened[-1])
+    sources = find_sources(["0"])
+    assert sources.is_live and sources.count is None
+    frames = sources.read(decode)
+    assert [next(frames).number for _ in range(7)] == list(range(7))
+    frames.close()
+    some = find_sources(["0"], frames=3)
+    assert not some.is_live and some.count == 3
+    assert [(f.name, f.rate) for f in some.read(decode)] == [("webcam 0", 25.0)] * 3
+    assert all(camera.released for camera in opened)
+
+
+def test_a_webcam_that_gives_nothing_is_named(monkeypatch):
+    monkeypatch.setattr(videos, "_capture", lambda source: Camera(0))
+    with pytest.raises(DatasetError, match="webcam 0: no frame of it can be read"):
+        _names(find_sources(["0"]))
+
+
+def test_addresses_are_fetched_where_that_is_allowed(served, pictures):
+    address, folder = served
+    (folder / "a.png").write_bytes(Path(pictures[0]).read_bytes())
+    sources = find_sources([f"{address}/a.png", f"{address}/to//a.png"], allow_urls=True)
+    one, other = sources.read(decode)
+    assert one.name == f"{address}/a.png"
+    assert np.array_equal(one.image, cv2.imread(pictures[0]))
+    assert np.array_equal(one.image, other.image)
+
+
+def test_answers_are_limited(served, monkeypatch):
+    address, folder = served
+    (folder / "a.png").write_bytes(b"x" * (2 << 20))
+    assert len(fetch(f"{address}/a.png", 2 << 20)) == 2 << 20
+    with pytest.raises(UserError, match=r"a\.png: more than 1 MiB, not read"):
+        fetch(f"{address}/a.png", 1 << 20)
+    monkeypatch.setattr(fetching.time, "monotonic", iter(range(0, 10**6, 100)).__next__)
+    with pytest.raises(UserError, match=r"a\.png: not complete after 120 seconds"):
+        fetch(f"{address}/a.png")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/none.png", "cannot be fetched: HTTP Error 404"),
+        ("/cut.png", "cut.png: the answer ended 995 bytes early"),
+        ("/to/file:///etc/passwd", "cannot be fetched"),
+        ("/to/ftp://127.0.0.1:1/a", "cannot be fetched"),
+    ],
+)
+def test_answers_that_are_none_are_named(served, path, message):
+    with pytest.raises(UserError, match=message):
+        fetch(served[0] + path)
+
+
+def test_addresses_that_lead_nowhere_are_named():
+    for address in ("http://127.0.0.1:1/a.png", "http://[", "http://a b/c.png"):
+        with pytest.raises(UserError, match="cannot be fetched"):
+            fetch(address, seconds=5)
+
+
+def test_what_is_fetched_is_looked_at_like_a_file(served):
+    address, folder = served
+    (folder / "a.png").write_text("<html>")
+    with pytest.raises(DatasetError, match=r"/a\.png: not an image of a known format"):
+        _names(find_sources([f"{address}/a.png"], allow_urls=True))

@@ -1,0 +1,67 @@
+"""The same boxes in the classes of the supervision package."""
+
+import builtins
+
+import numpy as np
+import pytest
+
+from negvision.errors import UserError
+from negvision.export.runtime import Detections, Embedding
+from negvision.inference.supervision import to_supervision
+
+FOUND = Detections(
+    np.array([[1, 2, 30, 40], [5, 6, 7, 8]], np.float32),
+    np.array([0.9, 0.4], np.float32),
+    np.array([1, 0]),
+    np.array([-2.0, 3.0], np.float32),
+    np.array([False, True]),
+)
+
+
+def test_all_of_it_arrives():
+    supervision = pytest.importorskip("supervision")
+    boxes = to_supervision(FOUND, ("cat", "dog"))
+    assert isinstance(boxes, supervision.Detections)
+    assert np.array_equal(boxes.xyxy, FOUND.boxes)
+    assert np.array_equal(boxes.confidence, FOUND.scores)
+    assert np.array_equal(boxes.class_id, FOUND.labels)
+    assert boxes.data["class_name"].tolist() == ["dog", "cat"]
+    assert np.array_equal(boxes.data["ood_score"], FOUND.ood_scores)
+    assert np.array_equal(boxes.data["unknown"], FOUND.unknown)
+    # As its users chain: filtered by a mask, everything with it.
+    known = boxes[~boxes.data["unknown"]]
+    assert len(known) == 1 and known.data["class_name"].tolist() == ["dog"]
+
+
+def test_what_is_not_there_is_left_out():
+    pytest.importorskip("supervision")
+    plain = Detections(FOUND.boxes, FOUND.scores, FOUND.labels)
+    assert to_supervision(plain).data == {}
+    none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    assert len(to_supervision(none, ("cat",))) == 0
+
+
+def test_its_annotators_draw_them():
+    supervision = pytest.importorskip("supervision")
+    scene = np.zeros((60, 60, 3), np.uint8)
+    drawn = supervision.BoxAnnotator().annotate(scene.copy(), to_supervision(FOUND, ("a", "b")))
+    assert not np.array_equal(drawn, scene)
+
+
+def test_other_results_are_refused():
+    pytest.importorskip("supervision")
+    with pytest.raises(TypeError, match="supervision takes boxes; got Embedding"):
+        to_supervision(Embedding(np.zeros(3)))
+
+
+def test_without_the_package_its_name_is_said(monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name == "supervision":
+            raise ImportError("No module named 'supervision'", name="supervision")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match="supervision is not installed: pip install supervision"):
+        to_supervision(FOUND)

@@ -1,0 +1,58 @@
+"""Small models of every kind, with weights under which many boxes compete."""
+
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+ROOT = Path(__file__).parents[1]
+# By a short name the config, and what is changed in it.
+CONFIGS = {
+    "atss": ("quickstart/atss_digits.py", {}),
+    "abet": ("quickstart/abet_boxes.py", {}),
+    "retina": ("atss/bccd_retinanet.py", {}),
+    "faster": ("abet/cards_faster_rcnn.py", {}),
+    "faster_abet": ("abet/cards_abet.py", {}),
+    "pixels": ("quickstart/abet_pixels.py", {"model.backbone.init_cfg": None}),
+    "face": ("quickstart/unpg_glyphs.py", {}),
+}
+# Ends of the names of weights, and what they are multiplied with: as drawn, all scores are alike.
+_FACTORS = {
+    "temperature.linear.weight": 3,
+    "atss_cls.weight": 30,
+    "retina_cls.weight": 30,
+    "atss_reg.weight": 30,
+    "retina_reg.weight": 30,
+    "atss_centerness.weight": 30,
+    "rpn_cls.weight": 10,
+    "rpn_reg.weight": 10,
+    "fc_cls.weight": 20,
+    "fc_reg.weight": 20,
+    "conv_seg.weight": 50,
+}
+_VALUES = {"abet.bias": -1.5, "atss_cls.bias": -2.0, "retina_cls.bias": -2.0}
+
+
+def load_named_config(name: str) -> Config:
+    path, options = CONFIGS[name]
+    cfg = Config.fromfile(ROOT / "configs" / path)
+    cfg.merge_from_dict(options)
+    return cfg
+
+
+def build_model(cfg: Config) -> torch.nn.Module:
+    """The model of ``cfg`` in evaluation, its scores spread out."""
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmengine")):
+        model = MODELS.build(cfg.model.copy())
+    model.init_weights()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            for end, factor in _FACTORS.items():
+                if name.endswith(end):
+                    weight.mul_(factor)
+            for end, value in _VALUES.items():
+                if name.endswith(end):
+                    weight.fill_(value)
+    return model.eval()

@@ -1,0 +1,5 @@
+import sys
+
+from negvision.cli.predict import main
+
+sys.exit(main())
