@@ -7,7 +7,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 CXX_NAME := $(if $(filter default,$(origin CXX)),g++,$(CXX))
-REQUIREMENTS := $(addprefix requirements/,runtime.txt dev.txt export.txt docs.txt constraints.txt)
+REQUIREMENTS := $(addprefix requirements/,runtime.txt dev.txt export.txt serve.txt supervision.txt docs.txt constraints.txt)
 SOURCES := $(shell find negvision/ops/csrc -type f 2>/dev/null)
 
 # The pins hold for these Pythons. Named first is the one they are tested on.
@@ -65,6 +65,7 @@ bench: env
 	@$(PYTHON) benchmarks/abet_overhead.py
 	@$(PYTHON) benchmarks/dataloader.py --workers
 	@$(PYTHON) benchmarks/scaling.py
+	@$(PYTHON) benchmarks/export_speed.py
 
 gpu: env
 	@$(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \

@@ -1,0 +1,63 @@
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from negvision.cli.serve import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--port", "70000"], "--port 70000: give a number from 0 to 65,535"),
+        (["--max-pixels", "0"], "--max-pixels 0: give a number from 1 to 134,217,728"),
+        (["--max-upload-mb", "0"], "--max-upload-mb 0.0: give a number above 0"),
+        (["--max-upload-mb", "nan"], "--max-upload-mb nan: give a number above 0"),
+        (["--score-threshold", "1.5"], "--score-threshold 1.5: give a number from 0 to 1"),
+        (["--host", "192.0.2.1"], "--host 192.0.2.1: not an address of this machine"),
+    ],
+)
+def test_option_that_cannot_be_meant_is_an_error(capsys, options, message):
+    assert main(["no_such_model.onnx", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_port_in_use_is_told_before_anything_is_loaded(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(["no_such_model.onnx", "--port", str(port)]) == 2
+    assert f"port {port} of 127.0.0.1 is in use" in capsys.readouterr().err
+
+
+def test_missing_gradio_is_told_with_the_command(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert main(["no_such_model.onnx", "--port", "0"]) == 2
+    said = capsys.readouterr().err
+    assert "gradio is not installed" in said and "-r requirements/serve.txt" in said
+
+
+def test_model_that_is_not_there_is_an_error(capsys, tmp_path):
+    pytest.importorskip("gradio", reason="gradio is not installed (requirements/serve.txt)")
+    # Of its own process: Gradio reads the environment that the command sets.
+    command = [sys.executable, ROOT / "tools" / "serve.py", tmp_path / "no.onnx", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "no.onnx' does not exist" in done.stderr
+    assert done.stdout == ""
+
+
+def test_exported_models_are_served_without_torch():
+    script = """
+        import sys
+        import negvision.cli.serve, negvision.serving.page
+        found = {name.partition(".")[0] for name in sys.modules}
+        print(sorted(found & {"torch", "mmengine", "mmcv", "mmdet", "mmseg"}))
+    """
+    pytest.importorskip("gradio", reason="gradio is not installed (requirements/serve.txt)")
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.stdout == "[]\n", done.stderr

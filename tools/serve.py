@@ -1,0 +1,5 @@
+import sys
+
+from negvision.cli.serve import main
+
+sys.exit(main())
