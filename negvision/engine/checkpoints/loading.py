@@ -11,22 +11,25 @@ import numpy as np
 import torch
 from mmengine.dist import barrier, get_local_rank, is_distributed
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import OneCycleParamScheduler
 from mmengine.runner.checkpoint import CheckpointLoader, get_torchvision_models
 
 from negvision.engine.checkpoints.weights_file import SUFFIX, read_weights
 from negvision.errors import CheckpointError, UserError, did_you_mean
 
-_HISTORY_METHODS = ("min", "max", "mean", "current")
+# Functions that mmengine's pickles name by getattr(owner, name): statistics of logged values, and
+# the curve of OneCycleLR.
+_METHODS = {
+    HistoryBuffer: ("min", "max", "mean", "current"),
+    OneCycleParamScheduler: ("_annealing_cos", "_annealing_linear"),
+}
 
 
-def _history_method(owner: type, name: str) -> Callable:
-    """Stand in for ``getattr``, by which mmengine's pickles name HistoryBuffer's statistics.
-
-    ``getattr`` itself on an allow-list would let a pickle reach any attribute of all else there.
-    """
-    if owner is not HistoryBuffer or name not in _HISTORY_METHODS:
+def _named_method(owner: type, name: str) -> Callable:
+    """Stand in for ``getattr``, which would let a pickle reach any attribute of all else there."""
+    if owner not in _METHODS or name not in _METHODS[owner]:
         raise pickle.UnpicklingError(f"getattr({owner!r}, {name!r}) is not allowed")
-    return getattr(HistoryBuffer, name)
+    return getattr(owner, name)
 
 
 def _allowed_globals() -> list:
@@ -39,8 +42,8 @@ def _allowed_globals() -> list:
         arrays.append((multiarray.scalar, f"{module}.scalar"))
     kinds = ("bool", "uint8", "int32", "int64", "uint32", "float32", "float64")
     dtypes = {type(np.dtype(kind)) for kind in kinds}
-    history = [HistoryBuffer, (_history_method, "builtins.getattr")]
-    return [np.ndarray, np.dtype, *dtypes, *arrays, *history]
+    methods = [*_METHODS, (_named_method, "builtins.getattr")]
+    return [np.ndarray, np.dtype, *dtypes, *arrays, *methods]
 
 
 def load_checkpoint_file(

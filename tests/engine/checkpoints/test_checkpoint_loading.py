@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.optim import OneCycleParamScheduler
+from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from negvision.engine.checkpoints.loading import install_loaders, load_checkpoint_file
@@ -32,8 +34,59 @@ class Payload:
 class GetattrPayload:
     """Reaches for a function through ``getattr``, which mmengine's own allow-list holds."""
 
+    def __init__(self, owner):
+        self.owner = owner
+
     def __reduce__(self):
-        return getattr, (HistoryBuffer, "__init__")
+        return getattr, (self.owner, "__init__")
+
+
+SCHEDULERS = {
+    "Constant": {},
+    "CosineAnnealing": {"T_max": 5},
+    "CosineRestart": {"periods": [3], "restart_weights": [1], "eta_min": 0},
+    "Exponential": {"gamma": 0.9},
+    "Linear": {},
+    "MultiStep": {"milestones": [2]},
+    "OneCycle": {"eta_max": 0.2, "total_steps": 10},
+    "Poly": {},
+    "ReduceOnPlateau": {"monitor": "loss", "rule": "less"},
+    "Step": {"step_size": 2},
+}
+
+
+def test_all_schedulers_of_mmengine_are_listed():
+    names = {
+        name.removesuffix("LR") for name in PARAM_SCHEDULERS.module_dict if name.endswith("LR")
+    }
+    assert names == set(SCHEDULERS)
+
+
+@pytest.mark.parametrize("name", [*SCHEDULERS, "OneCycle, linear"])
+def test_state_of_a_schedule_loads_and_goes_on(tmp_path, name):
+    name, _, strategy = name.partition(", ")
+    options = SCHEDULERS[name] | ({"anneal_strategy": strategy} if strategy else {})
+
+    def build():
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], 0.1, momentum=0.9)
+        return PARAM_SCHEDULERS.build({"type": f"{name}LR", "optimizer": optimizer, **options})
+
+    def steps(schedule, count):
+        for _ in range(count):
+            schedule.optimizer.step()
+            schedule.step(*([{"loss": 1.0}] if name == "ReduceOnPlateau" else []))
+        return schedule.optimizer.param_groups
+
+    whole, begun, resumed = build(), build(), build()
+    steps(begun, 2)
+    path = tmp_path / "epoch_1.pth"
+    state = {"optimizer": begun.optimizer.state_dict(), "param_schedulers": begun.state_dict()}
+    torch.save(state, path)
+    loaded = load_checkpoint_file(path)
+    resumed.optimizer.load_state_dict(loaded["optimizer"])
+    resumed.load_state_dict(loaded["param_schedulers"])
+    [got], [want] = steps(resumed, 3), steps(whole, 5)
+    assert got["lr"] == want["lr"] and got["momentum"] == want["momentum"]
 
 
 def test_training_state_of_mmengine_loads(tmp_path):
@@ -83,10 +136,11 @@ def test_payload_does_not_run_through_mmengine(tmp_path):
     assert made.exists()
 
 
-def test_getattr_reaches_nothing_but_the_statistics(tmp_path):
+@pytest.mark.parametrize("owner", [HistoryBuffer, OneCycleParamScheduler])
+def test_getattr_reaches_nothing_but_statistics_and_curves(tmp_path, owner):
     path = tmp_path / "bad.pth"
-    torch.save({"extra": GetattrPayload()}, path)
-    with pytest.raises(CheckpointError):
+    torch.save({"extra": GetattrPayload(owner)}, path)
+    with pytest.raises(CheckpointError, match="is not allowed"):
         load_checkpoint_file(path)
 
 
