@@ -24,7 +24,8 @@ REFERENCE = {
     "images": ("Images and data", ["negvision.images", "negvision.data"]),
     "splits": ("Splits and checks", ["negvision.splits", "negvision.data_check"]),
     "engine": ("Engine", ["negvision.engine"]),
-    "report": ("Reports and drawing", ["negvision.report", "negvision.drawing"]),
+    "inference": ("Inference and export", ["negvision.inference", "negvision.export.runtime"]),
+    "report": ("Reports and drawing", ["negvision.report", "negvision.runs", "negvision.drawing"]),
     "errors": ("Errors and registries", ["negvision.errors", "negvision.registry"]),
 }
 

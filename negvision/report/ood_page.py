@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from negvision import __version__
 from negvision.ood.evaluation import OODEvaluation, evaluate_records
 from negvision.ood.records import OODRecords
 from negvision.report.figures import NOUNS, columns, per_image, score_rows, stratum_rows
@@ -22,6 +19,7 @@ from negvision.report.plots import (
     pr_plot,
     roc_plot,
 )
+from negvision.report.rendering import rendered
 
 # Notes that hold a threshold on the own score, and what the page calls it.
 _THRESHOLDS = {
@@ -48,24 +46,23 @@ def ood_page(records: OODRecords, title: str, source: str = "", resamples: int =
         >>> records = OODRecords.load("work_dirs/abet/ood_scores.npz")  # doctest: +SKIP
         >>> page = ood_page(records, "Cards")  # doctest: +SKIP
     """
-    # The names in the records are whatever a data set holds, so nothing of them may be markup.
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("negvision.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": _count, "figure": _figure, "range": _range, "note": _note}
     evaluation = evaluate_records(records, resamples)
-    context = _context(evaluation)
-    return environment.get_template("ood_page.html").render(
-        title=title,
-        source=source,
-        version=__version__,
-        date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"),
-        **context,
-    )
+    return rendered("ood_page.html", title=title, source=source, **_context(evaluation))
+
+
+def ood_sections(records: OODRecords, prefix: str, resamples: int = 1000) -> Markup:
+    """What :func:`ood_page` shows, to stand below a heading of another page.
+
+    Args:
+        records, resamples: As of :func:`ood_page`.
+        prefix: Of all ids.
+
+    Raises:
+        OODDataError: As of :func:`ood_page`.
+    """
+    context = {**_context(evaluate_records(records, resamples)), "prefix": prefix, "shift": 1}
+    parts = (rendered(name, **context) for name in ("ood_summary.html", "ood_sections.html"))
+    return Markup("".join(parts))
 
 
 def _context(evaluation: OODEvaluation) -> dict[str, Any]:
@@ -76,6 +73,8 @@ def _context(evaluation: OODEvaluation) -> dict[str, Any]:
     table = columns(records.task, first.prevalence)
     one, many = NOUNS[records.task]
     return {
+        "prefix": "",
+        "shift": 0,
         "task": records.task,
         "one": one,
         "many": many,
@@ -126,24 +125,3 @@ def _threshold(records: OODRecords) -> tuple[float | None, str]:
         if isinstance(value, int | float):
             return float(value), words
     return None, ""
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _figure(value: float | None) -> str:
-    return "\N{EN DASH}" if value is None else f"{value:.4f}"
-
-
-def _range(interval: tuple[float, float]) -> str:
-    low, high = interval
-    # An interval of a few hundred images supports two places; a narrow one would vanish in them.
-    places = 2 if high - low >= 0.02 else 3
-    return f"{low:.{places}f}\N{EN DASH}{high:.{places}f}"
-
-
-def _note(value: float | int | str) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return f"{value:,}" if isinstance(value, int) else value

@@ -105,7 +105,7 @@ def _worst_samples(
             picture = Canvas(image, longest=_SIDE).picture()
         else:
             picture = _box_picture(image, records.boxes[row].tolist(), is_ood, tag)
-        samples.append(WrongSample(path, facts, [_embedded(picture, alt)], tag=tag))
+        samples.append(WrongSample(path, facts, [embedded(picture, alt)], tag=tag))
     return samples
 
 
@@ -162,12 +162,12 @@ def heat_maps(records: OODRecords, count: int = 12) -> list[WrongSample]:
             image = read_picture(path)
         except DatasetError as error:
             heat = Canvas(heat, longest=_SIDE).picture()
-            samples.append(WrongSample(path, facts, [_embedded(heat, alt)], _problem(error, path)))
+            samples.append(WrongSample(path, facts, [embedded(heat, alt)], _problem(error, path)))
             continue
         picture = Canvas(image, longest=_SIDE).picture()
         # At the picture's size, so that places can be compared.
         heat = np.array(Image.fromarray(heat).resize(picture.shape[1::-1]))
-        pictures = [_embedded(picture, path), _embedded(heat, alt)]
+        pictures = [embedded(picture, path), embedded(heat, alt)]
         samples.append(WrongSample(path, facts, pictures))
     return samples
 
@@ -181,7 +181,7 @@ def heat_limits(records: OODRecords) -> tuple[float, float]:
 
 def color_bar() -> Embedded:
     """The colours of heat maps from the lowest score to the highest."""
-    return _embedded(heat_colors(np.linspace(0, 1, 256)[None].repeat(8, 0), 0, 1), "")
+    return embedded(heat_colors(np.linspace(0, 1, 256)[None].repeat(8, 0), 0, 1), "")
 
 
 def _box_picture(image: np.ndarray, box: Sequence[float], is_ood: bool, tag: str) -> np.ndarray:
@@ -215,7 +215,8 @@ def read_picture(path: str) -> np.ndarray:
     return np.ascontiguousarray(read_image(path)[..., ::-1])
 
 
-def _embedded(picture: np.ndarray, alt: str) -> Embedded:
+def embedded(picture: np.ndarray, alt: str) -> Embedded:
+    """A picture, ``(H, W, 3)`` uint8, RGB, as JPEG inside of the page."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=85)
     data = base64.b64encode(buffer.getvalue()).decode()

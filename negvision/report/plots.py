@@ -15,7 +15,7 @@ from negvision.ood.metrics import OODMetrics
 
 # Okabe and Ito's blue and vermilion: they stay apart for colour-blind readers.
 ID_COLOR, OOD_COLOR = "#0072B2", "#D55E00"
-_INK, _FAINT = "#222222", "#767676"
+INK, FAINT = "#222222", "#767676"
 # The model's own score is black; the others differ by colour and by dashes.
 _LINES = (
     ("#111111", ()),
@@ -75,7 +75,7 @@ def histogram(
     scores = scores.astype(np.float64)
     weights = np.ones(len(scores)) if weights is None else weights
     edges = _edges(scores, is_ood, weights)
-    figure = _figure(4.8, 3.1)
+    figure = new_figure(4.8, 3.1)
     axes = figure.add_subplot()
     for kind, color in ((~is_ood, ID_COLOR), (is_ood, OOD_COLOR)):
         counts, _ = np.histogram(scores[kind], edges, weights=weights[kind])
@@ -85,27 +85,27 @@ def histogram(
     axes.set_ylim(bottom=0)
     low, high = edges[0], edges[-1]
     if threshold is not None and low <= threshold <= high:
-        axes.axvline(threshold, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
     axes.set_xlim(low, high)
     axes.set_yticks([])
     axes.set_ylabel("density")
     # Names come from a file: what looks like a formula to matplotlib is not one.
     axes.set_xlabel(f"{name} (higher = more OOD)", parse_math=False)
     outside = weights[(scores < low) | (scores > high)].sum() / weights.sum()
-    return Histogram(_svg(figure), float(outside))
+    return Histogram(as_svg(figure), float(outside))
 
 
 def roc_plot(by_score: Mapping[str, OODMetrics]) -> str:
     """ROC of every score with the diagonal of chance."""
-    figure = _figure(3.3, 3.3)
-    axes = _square(figure, "FPR: share of ID called unknown", "TPR: share of OOD found")
-    axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1.1, linestyle=(0, (1, 2)))
+    figure = new_figure(3.3, 3.3)
+    axes = unit_square(figure, "FPR: share of ID called unknown", "TPR: share of OOD found")
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.1, linestyle=(0, (1, 2)))
     for name, style in reversed(line_styles(by_score).items()):
         corners = by_score[name].curve.corners()
         right = _from_zero(corners.id / corners.total_id, 0.0)
         up = _from_zero(corners.ood / corners.total_ood, 0.0)
         _draw(axes, right, up, style)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def pr_plot(by_score: Mapping[str, OODMetrics], positive: str) -> str:
@@ -115,17 +115,17 @@ def pr_plot(by_score: Mapping[str, OODMetrics], positive: str) -> str:
         by_score: Figures of each score.
         positive: "OOD" or "ID".
     """
-    figure = _figure(3.3, 3.3)
-    axes = _square(figure, f"recall: share of {positive} found", "precision")
+    figure = new_figure(3.3, 3.3)
+    axes = unit_square(figure, f"recall: share of {positive} found", "precision")
     first = next(iter(by_score.values()))
     chance = first.prevalence if positive == "OOD" else 1 - first.prevalence
-    axes.axhline(chance, color=_FAINT, linewidth=1.1, linestyle=(0, (1, 2)))
+    axes.axhline(chance, color=FAINT, linewidth=1.1, linestyle=(0, (1, 2)))
     for name, style in reversed(line_styles(by_score).items()):
         curve = by_score[name].curve
         recall, precision = _precision(curve if positive == "OOD" else curve.reversed())
         # Steps: the area below them is the average precision.
         _draw(axes, recall, precision, style, drawstyle="steps-pre")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def _precision(curve: ScoreCurve) -> tuple[np.ndarray, np.ndarray]:
@@ -194,14 +194,16 @@ def _edges(scores: np.ndarray, is_ood: np.ndarray, weights: np.ndarray) -> np.nd
     return np.linspace(low, high, bins + 1)
 
 
-def _figure(width: float, height: float):
+def new_figure(width: float, height: float):
+    """A figure of inches without a background, for :func:`as_svg`."""
     from matplotlib.figure import Figure
 
     # A figure of its own: pyplot would choose a window system, and keep the figure.
     return Figure(figsize=(width, height), layout="constrained", facecolor="none")
 
 
-def _square(figure, x_label: str, y_label: str):
+def unit_square(figure, x_label: str, y_label: str):
+    """Axes from 0 to 1 both ways, with a grid."""
     axes = figure.add_subplot()
     axes.set_xlim(-0.01, 1.01)
     axes.set_ylim(-0.01, 1.02)
@@ -214,17 +216,17 @@ def _square(figure, x_label: str, y_label: str):
     return axes
 
 
-def _svg(figure) -> str:
+def as_svg(figure) -> str:
     """``figure`` as an element that takes the width of what it stands in."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     for axes in figure.axes:
         axes.spines[["right", "top"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(_FAINT)
-        axes.tick_params(colors=_INK, labelsize=9)
-        axes.xaxis.label.set(size=9.5, color=_INK)
-        axes.yaxis.label.set(size=9.5, color=_INK)
+        axes.spines[["left", "bottom"]].set_color(FAINT)
+        axes.tick_params(colors=INK, labelsize=9)
+        axes.xaxis.label.set(size=9.5, color=INK)
+        axes.yaxis.label.set(size=9.5, color=INK)
         axes.set_axisbelow(True)
     buffer = io.StringIO()
     # Text stays text, and the same plot gives the same bytes.

@@ -91,7 +91,7 @@ class VerificationMetric(EmbeddingMetric):
         pairs, same = checked_pairs(self.dataset_meta, "pairs", "same")
         scores = cosine_similarities(table.embeddings, table.rows_of(pairs), table.norms)
         report = PairReport(scores, same, self.fars)
-        folds, obstacle = self._folds(same)
+        folds, obstacle = self.folds_of(same)
         accuracy = None if obstacle else cross_validated_accuracy(scores, same, folds)
         print_log(
             f"{self.prefix}: {len(pairs):,} pairs of {len(np.unique(pairs)):,} images\n"
@@ -102,7 +102,7 @@ class VerificationMetric(EmbeddingMetric):
             write_roc(report.curve, self.roc_file, self.prefix)
         return {**accuracy_figures(accuracy), **report.figures()}
 
-    def _folds(self, same: np.ndarray) -> tuple[np.ndarray, str]:
+    def folds_of(self, same: np.ndarray) -> tuple[np.ndarray, str]:
         """The fold of each pair, and what is wrong with them, "" if nothing."""
         folds = self.dataset_meta.get("folds")
         if folds is not None and len(np.unique(folds)) > 1:

@@ -232,7 +232,7 @@ class OODPixelMetric(OODMetric):
             labels=predicted[valid].cpu().numpy().astype(np.int16),
             auroc=auroc,
             heat=_reduced(whole),
-            confusion=_confusion(sample, predicted, num_classes, path),
+            confusion=label_confusion(sample, predicted, num_classes, path),
             packed=PackedMap(whole, truth) if self.components else None,
         )
 
@@ -261,7 +261,9 @@ class OODPixelMetric(OODMetric):
         return ood_map, truth
 
 
-def _confusion(sample: dict, predicted: Tensor, num_classes: int, path: str) -> np.ndarray | None:
+def label_confusion(
+    sample: dict, predicted: Tensor, num_classes: int, path: str
+) -> np.ndarray | None:
     """(K, K) int64, rows are true classes; None where the sample has no labels."""
     if "gt_sem_seg" not in sample:
         return None

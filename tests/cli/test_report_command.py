@@ -1,0 +1,140 @@
+"""From work dirs to a page about a detector, and what is said where that cannot be."""
+
+import json
+import re
+import shutil
+from html import unescape
+from pathlib import Path
+
+import pytest
+import torch
+
+from negvision.cli import train as train_command
+from negvision.cli.main import main as negvision
+from negvision.cli.report import main
+from negvision.runs import evaluation
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def trained() -> list[Path]:
+    """The work dir of the first test that trained, for all that follow."""
+    return []
+
+
+@pytest.fixture
+def work_dir(tiny_config, trained, tmp_path) -> Path:
+    """A copy of that of a training which has begun to find something."""
+    if not trained:
+        folder = tmp_path / "trained" / "tiny"
+        options = ["train_cfg.max_epochs=16", "train_cfg.val_interval=8", "randomness.seed=0"]
+        options += ["optim_wrapper.optimizer.type=AdamW", "optim_wrapper.optimizer.lr=0.003"]
+        command = [str(tiny_config), "--work-dir", str(folder), "--cfg-options", *options]
+        assert train_command.main(command) == 0
+        trained.append(folder)
+    return Path(shutil.copytree(trained[0], tmp_path / "work" / "tiny"))
+
+
+def files_of(folder: Path) -> dict[str, float]:
+    return {str(file): file.stat().st_mtime for file in folder.rglob("*") if file.is_file()}
+
+
+def text_of(page: Path) -> str:
+    return unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page.read_text(), flags=re.DOTALL))
+
+
+def test_page_of_a_detector_and_of_two(work_dir, tmp_path, capsys, monkeypatch):
+    [scalars] = work_dir.glob("*/vis_data/scalars.json")
+    evaluated = [json.loads(line) for line in scalars.read_text().splitlines()][-1]
+    before = files_of(work_dir)
+    assert main([str(work_dir)]) == 0
+    assert "report.html" in capsys.readouterr().out
+    after = files_of(work_dir)
+    page = work_dir / "report.html"
+    assert after.pop(str(page)) and after == before
+    text = text_of(page)
+    # The same checkpoint on the same images as at the end of the training.
+    shown = float(re.search(r"mAP\s+([\d.]+)\s", text)[1])
+    assert shown > 0.01
+    assert shown == pytest.approx(evaluated["coco/bbox_mAP"], abs=6e-4)
+    assert "There is no config tiny.py below configs" in text
+    assert re.search(r"The 8 worst of 8 images \(median loss \d", text)
+    losses = [float(found) for found in re.findall(r"loss (\d+\.\d{3})\s", text)]
+    assert len(losses) == 8 and losses == sorted(losses, reverse=True)
+    assert page.read_text().count("data:image/jpeg") == 8
+    assert "in 8 of 8 train images" in text
+    assert "The config's test evaluator is no OOD metric." in text
+    meta = torch.load(work_dir / "epoch_16.pth", weights_only=False)["meta"]
+    assert str(meta["git"]) in text or "not in the checkpoint" in text
+
+    other = tmp_path / "other"
+    shutil.copytree(work_dir, other)
+    config = other / "tiny.py"
+    config.write_text(config.read_text().replace("min_pos_iou=0,", "min_pos_iou=0.4,"))
+    shutil.rmtree(next(other.glob("*/vis_data")))
+    monkeypatch.chdir(tmp_path)
+    assert negvision(["report", str(work_dir), str(other)]) == 0
+    text = text_of(tmp_path / "report.html")
+    assert "+model.train_cfg.assigner.min_pos_iou = 0.4" in text
+    assert re.search(r"mAP\s+[\d.]+\s+[\d.]+\s+±0.000", text)
+    # Fewer boxes got a positive.
+    assert re.search(r"all\s+0\.000 ★\s+0\.250\s+\+0\.250", re.sub(r"\s+", " ", text))
+    assert "other has no curves" in text
+
+
+def test_test_set_without_annotations_and_train_set_that_is_gone(work_dir, tmp_path):
+    config = work_dir / "tiny.py"
+    text = config.read_text()
+    head, mark, test = text.partition("test_dataloader = dict(")
+    test = re.sub(r"dict\(type='LoadAnnotations', with_bbox=True\),", "", test, count=1)
+    config.write_text(head + mark + test)
+    options = ["--cfg-options", "train_dataloader.dataset.ann_file=gone.json"]
+    out = tmp_path / "page.html"
+    assert main([str(work_dir), "--out", str(out), *options]) == 0
+    text = text_of(out)
+    assert "There is no loss of single images: the test pipeline loads no annotations" in text
+    assert "The train set is not here" in text
+    assert re.search(r"mAP\s+[\d.]+\s", text)
+
+
+def test_out_is_checked_before_anything_is_evaluated(work_dir, tmp_path, capsys, monkeypatch):
+    def evaluated(*args, **kwargs):
+        raise AssertionError("it was evaluated")
+
+    monkeypatch.setattr(evaluation, "build_runner", evaluated)
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "file").write_text("")
+    for out, message in (
+        ("page.pdf", "the page is written as .html"),
+        ("folder.html", "this is a folder"),
+        ("file/page.html", "name another file with --out"),
+    ):
+        assert main([str(work_dir), "--out", str(tmp_path / out)]) == 2
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_work_dirs_that_are_none(work_dir, tmp_path, capsys):
+    for argv, message in (
+        ([str(tmp_path / "gone")], "there is no such folder"),
+        ([str(work_dir.parent)], "is no work dir"),
+        ([str(work_dir), str(work_dir)], "given twice"),
+        ([str(work_dir), str(tmp_path), "--checkpoint", "x.pth"], "the file of one run"),
+        ([str(work_dir), "--checkpoint", "x.pth"], "there is no such file"),
+    ):
+        assert main(argv) == 2
+        assert message in capsys.readouterr().err
+    damaged = tmp_path / "damaged.pth"
+    damaged.write_bytes((work_dir / "epoch_16.pth").read_bytes()[:5000])
+    assert main([str(work_dir), "--checkpoint", str(damaged)]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    (work_dir / "tiny.py").write_text("model = dict(\n")
+    assert main([str(work_dir)]) == 2
+    assert "SyntaxError" in capsys.readouterr().err
+    for file in work_dir.glob("*.pth"):
+        file.unlink()
+    (work_dir / "last_checkpoint").unlink()
+    assert main([str(work_dir)]) == 2
+    assert "there is no checkpoint" in capsys.readouterr().err
+    assert not (work_dir / "report.html").exists()

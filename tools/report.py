@@ -1,0 +1,5 @@
+import sys
+
+from negvision.cli.report import main
+
+sys.exit(main())
