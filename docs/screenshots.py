@@ -1,6 +1,7 @@
 """Take the pictures of README and docs from what the commands really show, in headless Chromium.
 
     python docs/screenshots.py serve MODEL [CHECKPOINT] --image FILE [OPTIONS OF THE COMMAND]
+    python docs/screenshots.py report PAGE.html  # one that tools/report.py wrote
 
 Each subcommand writes one picture into docs/pictures/. Chromium and chromedriver are needed.
 """
@@ -60,9 +61,9 @@ def browser() -> Iterator[webdriver.Chrome]:
             shown.quit()
 
 
-def save(shown: webdriver.Chrome, name: str, height: int = HEIGHT) -> None:
-    """Write the page from its top, ``height`` pixels of it, as ``docs/pictures/NAME.png``."""
-    clip = {"x": 0, "y": 0, "width": WIDTH, "height": height, "scale": 1}
+def save(shown: webdriver.Chrome, name: str, height: int = HEIGHT, top: int = 0) -> None:
+    """Write ``height`` pixels of the page from ``top`` on as ``docs/pictures/NAME.png``."""
+    clip = {"x": 0, "y": top, "width": WIDTH, "height": height, "scale": 1}
     taken = shown.execute_cdp_cmd(
         "Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True}
     )
@@ -106,6 +107,14 @@ def take_serve(args: argparse.Namespace) -> None:
             served.send_signal(signal.SIGINT)
 
 
+def take_report(args: argparse.Namespace) -> None:
+    """A part of a page of ``tools/report.py``."""
+    with browser() as shown:
+        shown.get(Path(args.page).resolve().as_uri())
+        heading = shown.find_element(By.XPATH, f"//h2[normalize-space()='{args.section}']")
+        save(shown, "report", args.height, round(heading.rect["y"]) - 24)
+
+
 def main() -> None:
     """Take the picture that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -116,6 +125,11 @@ def main() -> None:
     serve.add_argument("--image", required=True, metavar="FILE", help="is dropped on the page")
     serve.add_argument("--name", default="serve", help="of the picture; default: serve")
     serve.set_defaults(take=take_serve)
+    report = kinds.add_parser("report", help="a page of tools/report.py")
+    report.add_argument("page", metavar="PAGE.html")
+    report.add_argument("--section", default="Confused classes", help="its heading")
+    report.add_argument("--height", type=int, default=1300, help="pixels from there on")
+    report.set_defaults(take=take_report)
     args, options = parser.parse_known_args()
     args.options = options
     args.take(args)
