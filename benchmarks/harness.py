@@ -40,6 +40,8 @@ _DISTRIBUTIONS = (
     "mmsegmentation",
     "pytorch-metric-learning",
     "scikit-learn",
+    "onnx",
+    "onnxruntime",
 )
 
 

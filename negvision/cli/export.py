@@ -57,6 +57,15 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def require_exporting() -> None:
+    """Raise ExportError where a package is missing that exporting takes."""
+    if _MISSING is not None:
+        raise ExportError(
+            f"{_MISSING} is not installed; exporting takes\n"
+            "  pip install -r requirements/export.txt -c requirements/constraints.txt"
+        )
+
+
 def _evaluator(cfg):
     """Figures of an ONNX file on the test set of ``cfg``."""
     from negvision.export.evaluation import put_in_place
@@ -74,11 +83,7 @@ def _evaluator(cfg):
 def main(argv: list[str] | None = None) -> int:
     """Export; 0, 1 where the export differs from the model, or 2 after a user error."""
     args = _parse(argv)
-    if _MISSING is not None:
-        raise ExportError(
-            f"{_MISSING} is not installed; exporting takes\n"
-            "  pip install -r requirements/export.txt -c requirements/constraints.txt"
-        )
+    require_exporting()
     from negvision.export.exporting import ParityError, Request, export
 
     request = Request(

@@ -183,3 +183,8 @@ def test_shapes_on_the_meta_device(conv):
     z, temperature = head(features)
     assert z.shape == ((4, 5, 3, 3) if conv else (36, 5))
     assert temperature.shape == ((4, 3, 3) if conv else (36,))
+
+
+def test_a_compiler_sees_one_graph():
+    head = AbeTLogits(16, 10).eval()
+    assert torch._dynamo.explain(head)(torch.randn(5, 16)).graph_break_count == 0

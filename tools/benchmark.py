@@ -1,0 +1,5 @@
+import sys
+
+from negvision.cli.benchmark import main
+
+sys.exit(main())
