@@ -67,6 +67,17 @@ def pictures_in(folder: Path) -> list[Path]:
     return files
 
 
+def spread(files: list[Path], most: int) -> list[Path]:
+    """At most ``most`` of them, evenly spread.
+
+    Example:
+        >>> spread([Path(name) for name in "abcdefgh"], 3)
+        [PosixPath('a'), PosixPath('c'), PosixPath('f')]
+    """
+    count = min(most, len(files))
+    return [files[number * len(files) // count] for number in range(count)]
+
+
 def _scene(rng: np.random.Generator, side: int, count: int, crowd: bool = False) -> np.ndarray:
     digits = rng.integers(0, 10, count).tolist()
     return compose_scene(rng, "test", side, digits, 3 if crowd else None)[0]
