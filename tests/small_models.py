@@ -41,18 +41,23 @@ def load_named_config(name: str) -> Config:
     return cfg
 
 
+@torch.no_grad()
+def spread_out(weights: dict[str, torch.Tensor]) -> None:
+    """Scale weights of a network that has learnt nothing, so that its scores are not tied."""
+    for name, weight in weights.items():
+        for end, factor in _FACTORS.items():
+            if name.endswith(end):
+                weight.mul_(factor)
+        for end, value in _VALUES.items():
+            if name.endswith(end):
+                weight.fill_(value)
+
+
 def build_model(cfg: Config) -> torch.nn.Module:
     """The model of ``cfg`` in evaluation, its scores spread out."""
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmengine")):
         model = MODELS.build(cfg.model.copy())
     model.init_weights()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            for end, factor in _FACTORS.items():
-                if name.endswith(end):
-                    weight.mul_(factor)
-            for end, value in _VALUES.items():
-                if name.endswith(end):
-                    weight.fill_(value)
+    spread_out(dict(model.named_parameters()))
     return model.eval()
