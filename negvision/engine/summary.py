@@ -18,9 +18,10 @@ def run_summary(runner) -> str:
         "config": runner.cfg.filename or "(not from a file)",
         "work dir": runner.work_dir,
         "device": _devices(runner),
-        "model": f"{type(model).__name__}, {total / 1e6:.2f} M parameters, "
-        f"{trained / 1e6:.2f} M trained",
+        "model": type(model).__name__,
     }
+    if total:  # an exported model keeps its own to itself
+        rows["model"] += f", {total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained"
     loops = {
         "train": runner._train_loop,
         "val": runner._val_loop,

@@ -67,11 +67,12 @@ def test_figures_are_those_of_the_checkpoint(
             assert own[key] == pytest.approx(wanted[key], abs=2e-3, nan_ok=True), key
 
 
-def test_a_threshold_marks_what_is_unknown(digits_config, exported, tmp_path):
+def test_a_threshold_marks_what_is_unknown(digits_config, exported, tmp_path, capsys):
     path = str(digits_config("abet_boxes.py"))
     out = tmp_path / "found.json"
     options = ["--work-dir", str(tmp_path / "work"), "--out", str(out), "--ood-threshold", "-0.5"]
     assert command.main([path, str(exported("abet")), *options]) == 0
+    assert re.search(r"^model +ExportedNetwork$", capsys.readouterr().out, re.MULTILINE)
     boxes = json.loads(out.read_text())
     assert {box["is_ood"] for box in boxes} == {True, False}
     assert all(box["is_ood"] == (box["ood_score"] > -0.5) for box in boxes)
