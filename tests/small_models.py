@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
@@ -61,3 +63,20 @@ def build_model(cfg: Config) -> torch.nn.Module:
     model.init_weights()
     spread_out(dict(model.named_parameters()))
     return model.eval()
+
+
+def write_pictures(folder: Path, **sizes: tuple[int, int]) -> list[str]:
+    """Smooth noise, in which these models find boxes, as files of a new folder.
+
+    Args:
+        folder: Is made.
+        sizes: Height and width by name, such as ``a_png=(96, 128)``.
+    """
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    files = []
+    for name, size in sizes.items():
+        pixels = cv2.GaussianBlur(rng.integers(0, 256, (*size, 3), dtype=np.uint8), (0, 0), 3)
+        files.append(str(folder / name.replace("_", ".")))
+        cv2.imwrite(files[-1], cv2.normalize(pixels, None, 0, 255, cv2.NORM_MINMAX))
+    return files

@@ -1,16 +1,14 @@
 """Everything that a model costs, measured in one run."""
 
-import contextlib
 import dataclasses
-import logging
 import statistics
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from negvision.cost.memory import peak_memory
 from negvision.cost.rounds import images_per_second
 from negvision.cost.subjects import Setup, Subject, build
+from negvision.engine.quiet import muted
 from negvision.errors import UserError
 from negvision.export.parity.compare import TOLERANCES, Differences, compare_results
 from negvision.export.runtime import Detections, Metadata
@@ -78,7 +76,7 @@ def measure(
         tell(f"{kind}: warming up")
         try:
             before()
-            with _quiet():
+            with muted("torch.utils.cpp_extension", "torch._dynamo"):
                 subject = build(kind, setup)
                 found[kind] = subject.results()
                 for number in range(subject.batches):
@@ -130,19 +128,3 @@ def _boxes(results: list[Result]) -> float | None:
 def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Inside, torch does not say what of a model it leaves as it is."""
-    loggers = [logging.getLogger(name) for name in ("torch.utils.cpp_extension", "torch._dynamo")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -162,3 +162,19 @@ def captured_pycocotools() -> Iterator[None]:
         yield
     finally:
         del coco.print, cocoeval.print
+
+
+@contextlib.contextmanager
+def muted(*names: str) -> Iterator[None]:
+    """Inside, the loggers of these names tell of errors alone, and nothing warns."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

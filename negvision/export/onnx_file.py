@@ -1,9 +1,7 @@
 """Write a graph as an ONNX file, with either of torch's exporters."""
 
 import contextlib
-import logging
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import torch
 import torch._meta_registrations as shape_rules
 from torch import Tensor
 
+from negvision.engine.quiet import muted
 from negvision.errors import ExportError
 from negvision.export.graphs import translation
 from negvision.export.graphs.choice import Exportable
@@ -46,7 +45,7 @@ def write_onnx(
         ExportError: torch could not export it.
     """
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), muted("torch.onnx", "onnxscript", "onnx_ir"):
             model = (_write_legacy if legacy else _write)(graph, opset)
     except Exception as error:  # whatever a component does that cannot be traced
         raise ExportError(exporter_message(error, legacy)) from error
@@ -142,22 +141,6 @@ def sizes_of_any_parity() -> Iterator[None]:
         yield
     finally:
         shape_rules.div_rtn = own
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Inside, exporters do not tell of their own steps."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def exporter_message(error: Exception, legacy: bool = False) -> str:

@@ -15,6 +15,7 @@ from mmseg.models import BaseSegmentor
 from negvision.errors import ConfigError
 from negvision.export.pipeline import image_pipeline, kind_of
 from negvision.export.runtime.images import Source, named, require_pixels
+from negvision.export.runtime.preparing import batched
 from negvision.export.runtime.results import Detections, Embedding, LabelMap, Result
 from negvision.face.recognizer import FaceRecognizer
 from negvision.images.header import MAX_PIXELS
@@ -59,17 +60,7 @@ class TorchModel:
 
     def batches(self, images: Iterable[Source], batch_size: int = 1) -> Iterator[list[dict]]:
         """Images as the pipeline packs them, as :meth:`predict` runs them together."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
-        waiting: list[dict] = []
-        for source in images:
-            one = self._packed(source)
-            if waiting and (len(waiting) == batch_size or not self._fits(one, waiting[0])):
-                yield waiting
-                waiting = []
-            waiting.append(one)
-        if waiting:
-            yield waiting
+        return batched(map(self._packed, images), batch_size, self._fits)
 
     def run(self, batch: Sequence[dict]) -> list[Result]:
         """Results of packed images as one batch."""

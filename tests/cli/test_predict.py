@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
+from small_models import write_pictures
 
 from negvision.cli.predict import main
 from negvision.inference import Inferencer, videos
@@ -23,11 +24,7 @@ BOXES = str(ROOT / "configs/quickstart/abet_boxes.py")
 def folder(tmp_path) -> Path:
     """Three images, of two sizes."""
     path = tmp_path / "images"
-    path.mkdir()
-    rng = np.random.default_rng(0)
-    for name, size in (("a.png", (96, 128)), ("b.png", (128, 96)), ("c.jpg", (96, 128))):
-        pixels = cv2.GaussianBlur(rng.integers(0, 256, (*size, 3), dtype=np.uint8), (0, 0), 3)
-        cv2.imwrite(str(path / name), cv2.normalize(pixels, None, 0, 255, cv2.NORM_MINMAX))
+    write_pictures(path, a_png=(96, 128), b_png=(128, 96), c_jpg=(96, 128))
     return path
 
 

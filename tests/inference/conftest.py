@@ -8,20 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from small_models import write_pictures
 
 
 @pytest.fixture
 def pictures(tmp_path) -> list[str]:
     """Three image files of two sizes, in which models of `small_models` find boxes."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    files = []
-    for name, size in (("b.png", (96, 128)), ("a.jpg", (128, 96)), ("c.png", (96, 128))):
-        pixels = cv2.GaussianBlur(rng.integers(0, 256, (*size, 3), dtype=np.uint8), (0, 0), 3)
-        cv2.imwrite(str(folder / name), cv2.normalize(pixels, None, 0, 255, cv2.NORM_MINMAX))
-        files.append(str(folder / name))
-    return files
+    sizes = {"b_png": (96, 128), "a_jpg": (128, 96), "c_png": (96, 128)}
+    return write_pictures(tmp_path / "pictures", **sizes)
 
 
 @pytest.fixture

@@ -1,29 +1,16 @@
 """Scored samples of all three tasks, with images on disk, and a browser."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from chromium import start_chromium
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
 from negvision.ood.records import OODRecords
 
-# Of headless Chromium.
-ARGUMENTS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 CLASSES = ("hearts", "spades", "clubs")
 
 
@@ -123,14 +110,6 @@ def records(request: pytest.FixtureRequest, make_records) -> OODRecords:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("chromium or chromedriver is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(driver))
+    browser = start_chromium(tmp_path_factory.mktemp("chromium"))
     yield browser
     browser.quit()

@@ -11,7 +11,7 @@ import numpy as np
 from negvision.errors import ExportError
 from negvision.export.runtime.images import Source, named, read_image, require_pixels
 from negvision.export.runtime.metadata import KEY, Metadata
-from negvision.export.runtime.preparing import Prepared, prepare, stack
+from negvision.export.runtime.preparing import Prepared, batched, prepare, stack
 from negvision.export.runtime.results import Detections, Embedding, LabelMap, Result
 
 _OUTPUTS = {
@@ -95,17 +95,9 @@ class ExportedModel:
 
     def batches(self, images: Iterable[Source], batch_size: int = 1) -> Iterator[list[Prepared]]:
         """Images, prepared, as :meth:`predict` runs them together."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
-        waiting: list[Prepared] = []
-        for source in images:
-            one = prepare(_pixels(source), self.metadata.preprocessing, named(source))
-            if waiting and (len(waiting) == batch_size or not self._fits(one, waiting[0])):
-                yield waiting
-                waiting = []
-            waiting.append(one)
-        if waiting:
-            yield waiting
+        how = self.metadata.preprocessing
+        prepared = (prepare(_pixels(source), how, named(source)) for source in images)
+        return batched(prepared, batch_size, self._fits)
 
     def inputs_of(self, batch: Sequence[Prepared]) -> dict[str, np.ndarray]:
         """What the graph takes for a batch."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from negvision.errors import ExportError
 from negvision.export.runtime.images import resize, resized_size
 from negvision.export.runtime.metadata import Preprocessing
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -78,3 +81,29 @@ def stack(batch: Sequence[Prepared], how: Preprocessing) -> np.ndarray:
     for row, one in zip(stacked, batch, strict=True):
         row[:, : one.size[0], : one.size[1]] = one.values
     return stacked
+
+
+def batched(
+    images: Iterable[Item], batch_size: int, fits: Callable[[Item, Item], bool]
+) -> Iterator[list[Item]]:
+    """Images in their order, as many together as may run together.
+
+    Args:
+        images: Prepared, one by one as they are asked for.
+        batch_size: At most so many in a batch.
+        fits: Whether an image may run with the first of a batch.
+
+    Example:
+        >>> list(batched([1, 3, 5, 7, 2], 3, lambda one, other: one % 2 == other % 2))
+        [[1, 3, 5], [7], [2]]
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
+    waiting: list[Item] = []
+    for one in images:
+        if waiting and (len(waiting) == batch_size or not fits(one, waiting[0])):
+            yield waiting
+            waiting = []
+        waiting.append(one)
+    if waiting:
+        yield waiting
