@@ -12,6 +12,7 @@ from PIL import Image
 
 from negvision.data.text_files import parse_whole
 from negvision.errors import DatasetError, Problems, did_you_mean
+from negvision.images.files import read_bytes
 from negvision.images.header import MAX_PIXELS
 from negvision.images.integrity import require_size
 
@@ -103,7 +104,7 @@ def read_label_image(
             channels, ids beyond 255, or another size.
     """
     try:
-        data = fileio.get(path, backend_args=backend_args)
+        data = read_bytes(path, backend_args)
     except FileNotFoundError:
         raise DatasetError(f"{path}: no such label image.", kind="missing label image") from None
     except OSError as error:

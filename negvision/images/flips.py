@@ -5,10 +5,17 @@ from typing import ClassVar
 
 import numpy as np
 from mmcv.transforms import RandomFlip as MMCVRandomFlip
-from mmcv.transforms.utils import cache_randomness
 
 from negvision.errors import ConfigError
+from negvision.images.randomness import held_on_demand
 from negvision.registry import TRANSFORMS
+
+_REVERSED = slice(None, None, -1)
+_MIRRORED = {
+    "horizontal": (slice(None), _REVERSED),
+    "vertical": _REVERSED,
+    "diagonal": (_REVERSED, _REVERSED),
+}
 
 
 @TRANSFORMS.register_module()
@@ -28,8 +35,7 @@ class RandomFlip(MMCVRandomFlip):
         [[1, 0]]
     """
 
-    # Of this class: mmcv's decorator would add to the list of mmcv's.
-    _methods_with_randomness: ClassVar[list[str]] = []
+    _methods_with_randomness: ClassVar[list[str]] = ["_choose_direction"]
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -43,7 +49,7 @@ class RandomFlip(MMCVRandomFlip):
         self._limits = (limits / limits[-1]).tolist()
         self._choices = [*directions, None]
 
-    @cache_randomness
+    @held_on_demand
     def _choose_direction(self) -> str | None:
         # MMEngine seeds NumPy's global generator.
         drawn = np.random.random_sample()  # noqa: NPY002
@@ -55,4 +61,11 @@ class RandomFlip(MMCVRandomFlip):
                 'negvision.RandomFlip moves no boxes; in a pipeline of detection use "RandomFlip", '
                 "mmdet's"
             )
-        super()._flip(results)
+        if self.swap_seg_labels is not None or results.get("gt_keypoints") is not None:
+            super()._flip(results)
+            return
+        view = _MIRRORED[results["flip_direction"]]
+        results["img"] = results["img"][view]
+        if results.get("gt_seg_map") is not None:
+            results["gt_seg_map"] = results["gt_seg_map"][view]
+            results["swap_seg_labels"] = None

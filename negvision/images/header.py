@@ -65,7 +65,7 @@ def read_header(data: bytes) -> Header | None:
         ('JPEG', 20, 30)
     """
     if data.startswith(JPEG):
-        return _read_jpeg(data)
+        return _read_jpeg_like_last(data)
     if data.startswith(PNG):
         # libpng takes no file whose first chunk is another one.
         if data[12:16] != b"IHDR":
@@ -80,6 +80,23 @@ def read_header(data: bytes) -> Header | None:
         return Header("image", BEYOND, BEYOND)
     except Exception:  # Pillow's plugins raise nearly every kind at damaged headers
         return None
+
+
+# Up to its first scan, the last JPEG that had one, and its header.
+_last_jpeg: tuple[bytes, Header] = (b"", Header("JPEG", 0, 0))
+
+
+def _read_jpeg_like_last(data: bytes) -> Header:
+    """What stands in front of the first scan decides alone, and images that one program wrote in
+    one size have it in common byte for byte."""
+    global _last_jpeg
+    start, header = _last_jpeg
+    if start and data.startswith(start):
+        return header
+    header = _read_jpeg(data)
+    if header.scan:
+        _last_jpeg = data[: header.scan], header
+    return header
 
 
 def _read_jpeg(data: bytes) -> Header:

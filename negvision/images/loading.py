@@ -3,9 +3,9 @@
 import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
-from mmengine import fileio
 
 from negvision.errors import DatasetError
+from negvision.images.files import read_bytes
 from negvision.images.header import MAX_PIXELS
 from negvision.images.integrity import require_whole
 from negvision.registry import TRANSFORMS
@@ -114,11 +114,7 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
 
     def _read(self, path: str) -> bytes:
         try:
-            if self.backend_args is None and "://" not in path:
-                # MMEngine takes as long to see that a file is local as this takes to read it.
-                with open(path, "rb") as file:
-                    return file.read()
-            return fileio.get(path, backend_args=self.backend_args)
+            return read_bytes(path, self.backend_args)
         except FileNotFoundError:
             raise DatasetError(
                 f"{path}: no such file, though it stood there or was not looked for when the "

@@ -6,19 +6,19 @@ import cv2
 import numpy as np
 import torch
 
+from negvision.ops import image_planes
+
 # Other types, such as int64, OpenCV converts before it works on them, or refuses.
 _TYPES = (np.uint8, np.float32)
-# Bytes up to which torch, which writes to new memory, mirrors before OpenCV has begun.
-_SMALL = 1 << 19
 
 
 def to_planes(image: np.ndarray) -> torch.Tensor:
-    """The contiguous (C, H, W) tensor of an image, in memory of its own.
+    """The contiguous (C, H, W) tensor of an image.
 
+    In memory of its own, but for an image that is a view of planes: that gives these very planes.
     The same values and strides as ``np.ascontiguousarray(image.transpose(2, 0, 1))``, which reads
-    byte after byte from places three apart: with uint8 or float32 this is several times faster. A
-    mirrored view, which is what flips of mmcv and mmdet give, is undone first and the planes are
-    mirrored instead, whose rows are reversed many pixels at a time.
+    byte after byte from places three apart: by :func:`negvision.ops.image_planes` this is several
+    times faster, of a mirrored view, which is what flips of mmcv and mmdet give, as well.
 
     Args:
         image: (H, W, C), or (H, W) for one channel; any strides.
@@ -30,24 +30,35 @@ def to_planes(image: np.ndarray) -> torch.Tensor:
     """
     if image.ndim == 2:
         image = image[..., None]
+    stored, rows_reversed, columns_reversed = as_stored(image)
     planes = image.transpose(2, 0, 1)
-    # Choosing channels by number leaves planes behind already.
-    if planes.flags.c_contiguous or image.dtype not in _TYPES or image.size == 0:
+    # Torch takes no memory that is not to be written, and no channels in reverse.
+    if not stored.flags.writeable or stored.strides[2] < 0:
         return torch.from_numpy(planes.copy())
-    down, across = _mirrored(image)
-    if down:
-        image = cv2.flip(image[::-1, :: -1 if across else 1], 0).reshape(image.shape)
-    elif across:
-        image = image[:, ::-1]
-    height, width, channels = image.shape
-    planes = np.empty((channels, height, width), image.dtype)
-    cv2.split(image, list(planes))
-    if across and planes.nbytes < _SMALL:
-        return torch.from_numpy(planes).flip(-1)
-    if across:
-        rows = planes.reshape(-1, width)
-        cv2.flip(rows, 1, rows)
-    return torch.from_numpy(planes)
+    if planes.flags.c_contiguous and min(planes.shape) > 1:
+        return torch.from_numpy(planes)
+    return image_planes(torch.from_numpy(stored), rows_reversed, columns_reversed)
+
+
+def as_stored(image: np.ndarray) -> tuple[np.ndarray, bool, bool]:
+    """An image in the order of its memory, which is what torch can be given.
+
+    Args:
+        image: (H, W, C).
+
+    Returns:
+        A view, and whether in ``image`` its rows, and its columns, lie in reverse.
+
+    Example:
+        >>> image = np.zeros((4, 5, 3), np.uint8)[:, ::-1]
+        >>> stored, *is_reversed = as_stored(image)
+        >>> stored.strides, is_reversed
+        ((15, 3, 1), [False, True])
+    """
+    rows, columns = image.strides[0] < 0, image.strides[1] < 0
+    if rows or columns:
+        image = image[:: -1 if rows else 1, :: -1 if columns else 1]
+    return image, rows, columns
 
 
 def upright(image: np.ndarray) -> np.ndarray:
@@ -64,13 +75,7 @@ def upright(image: np.ndarray) -> np.ndarray:
         >>> upright(image).tolist(), upright(image).strides
         ([[3, 4, 5], [0, 1, 2]], (3, 1))
     """
-    down, across = _mirrored(image)
-    if not (down or across) or image.dtype not in _TYPES or image.size == 0:
+    plain, rows, columns = as_stored(image)
+    if not (rows or columns) or image.dtype not in _TYPES or image.size == 0:
         return image
-    plain = image[:: -1 if down else 1, :: -1 if across else 1]
-    return cv2.flip(plain, -1 if down and across else int(across)).reshape(image.shape)
-
-
-def _mirrored(image: np.ndarray) -> tuple[bool, bool]:
-    """Whether rows, and whether columns, are stored in reverse."""
-    return image.strides[0] < 0, image.strides[1] < 0
+    return cv2.flip(plain, -1 if rows and columns else int(columns)).reshape(image.shape)

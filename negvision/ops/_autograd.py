@@ -11,6 +11,8 @@ def register() -> None:
     library.register_fake("negvision::negatives_logsumexp", _fake_negatives_logsumexp)
     library.register_fake("negvision::negatives_softmax_", lambda *_: None)
     library.register_fake("negvision::negatives_histogram", _fake_negatives_histogram)
+    library.register_fake("negvision::image_planes", _fake_planes)
+    library.register_fake("negvision::distort_colours", _fake_planes)
     for kind, fake in (("pairwise", _fake_pairwise), ("aligned", _fake_aligned)):
         name = f"negvision::{kind}_box_iou"
         backward = getattr(torch.ops.negvision, f"{kind}_box_iou_backward")
@@ -33,6 +35,10 @@ def _fake_negatives_logsumexp(similarities, row_labels, *_):
 
 def _fake_negatives_histogram(similarities, row_labels, column_labels, diagonal, prefixes, shift):
     return prefixes.new_empty((prefixes.shape[0], 256))
+
+
+def _fake_planes(image, *_):
+    return image.new_empty((image.shape[2], *image.shape[:2]))
 
 
 def _fake_pairwise(boxes1, boxes2, mode, eps):

@@ -269,3 +269,20 @@ def test_beyond_what_pillow_opens(tmp_path):
     with pytest.raises(DatasetError, match="announces more pixels"):
         decode_image(data, "x")
     assert MAX_PIXELS < 2 * Image.MAX_IMAGE_PIXELS
+
+
+def test_images_of_one_program_share_their_header_and_no_others_do():
+    """What was read of the last image holds for one that begins alike up to its first scan."""
+    rng = np.random.default_rng(0)
+    sizes = [(20, 30), (20, 30), (30, 20), (20, 30), (30, 20)]
+    files = [
+        cv2.imencode(".jpg", rng.integers(0, 256, (*size, 3), dtype=np.uint8))[1].tobytes()
+        for size in sizes
+    ]
+    starts = [data[: read_header(data).scan] for data in files]
+    assert starts[0] == starts[1] != starts[2]
+    assert [read_header(data)[1:3] for data in files] == sizes
+    # Cut off within what is shared, it is read anew, and has no scan.
+    short = starts[4][:-1]
+    assert read_header(files[4]).scan and not read_header(short).scan
+    assert read_header(files[4]) == read_header(starts[4] + b"anything")

@@ -44,6 +44,32 @@ def test_crops_are_those_of_mmseg(dtype, ratio, ignore_index):
             assert got[key].dtype == want[key].dtype and np.array_equal(got[key], want[key])
 
 
+@pytest.mark.parametrize("ratio", [0.5, 0.75, 0.9])
+@pytest.mark.parametrize("ignore_index", [255, 0])
+def test_crops_on_the_edge_of_too_much_of_one_class(ratio, ignore_index):
+    """One class fills just ``ratio``, or a pixel more or less, in rows looked at or not."""
+    crop = SegRandomCrop(crop_size=(8, 8), cat_max_ratio=ratio, ignore_index=ignore_index)
+    verdicts = set()
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        height, width = rng.integers(1, 24, 2)
+        labels = np.full(height * width, 7, np.uint8)
+        ignored = rng.integers(0, labels.size + 1) if seed % 2 else 0
+        rest = round((labels.size - ignored) * (1 - ratio)) + rng.integers(-1, 2)
+        labels[:ignored] = ignore_index
+        others = labels[ignored : max(ignored, ignored + rest)]
+        others[:] = rng.integers(1, 2 + seed % 3, len(others))
+        if seed % 4 < 2:
+            rng.shuffle(labels)
+        labels = labels.reshape(width, height).T if seed % 3 else labels.reshape(height, width)
+        values, counts = np.unique(labels, return_counts=True)
+        counts = counts[values != ignore_index]
+        want = len(counts) > 1 and counts.max() / counts.sum() < ratio
+        assert crop._is_varied(labels) == want
+        verdicts.add(bool(want))
+    assert verdicts == {False, True}
+
+
 def test_a_crop_can_be_held_for_several_images():
     crop = SegRandomCrop(crop_size=(4, 4))
     results = sample((40, 64))

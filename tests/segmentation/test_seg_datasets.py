@@ -267,3 +267,36 @@ def test_camvid(shared_data):
     sample = dataset[0]["data_samples"]
     assert set(sample.gt_ood_map.data.unique().tolist()) == {0, 1, 255}
     assert set(sample.gt_sem_seg.data.unique().tolist()) == {0, 1, 255}
+
+
+@pytest.mark.parametrize(
+    "label_map",
+    [
+        {0: 0, 1: 1, 2: 2},
+        {0: 0},
+        {1: 0, 0: 1},
+        {0: 0, 2: 1, 7: 255},
+        {7: 255},
+        {254: 0, 0: 254},
+        {i: i for i in range(255)},
+        {i: 254 - i for i in range(255)},
+    ],
+)
+def test_each_id_by_itself(tmp_path, label_map):
+    """Every id is a class's, void, or told by its number."""
+    path = str(tmp_path / "a.png")
+    load = TRANSFORMS.build({"type": "negvision.LoadSegAnnotations"})
+    for number in range(256):
+        ids = np.full((3, 5), min(label_map), np.uint8)
+        ids[1, 2] = number
+        cv2.imwrite(path, ids)
+        results = {
+            "seg_map_path": path, "label_map": label_map, "ori_shape": (3, 5), "seg_fields": [],
+        }  # fmt: skip
+        if number != 255 and number not in label_map:
+            with pytest.raises(DatasetError, match=rf"no class has: {number} \(1 x\)"):
+                load(results)
+        else:
+            labels = load(results)["gt_seg_map"]
+            assert labels[1, 2] == label_map.get(number, 255) and labels.dtype == np.uint8
+            assert labels[0, 0] == label_map[min(label_map)]

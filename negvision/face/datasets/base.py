@@ -92,7 +92,11 @@ class FaceDataset(BadSampleMixin, BaseDataset):
     def get_data_info(self, idx: int) -> dict:
         """One entry of each column, and ``sample_idx``."""
         row = self._row(idx)
-        info = {name: _own(column[row]) for name, column in self._columns.items()}
+        info = {
+            # A path is looked up once, where it is joined to its folder.
+            name: None if name == "img_path" else _own(column[row])
+            for name, column in self._columns.items()
+        }
         info["label"] = int(info["label"])
         info["img_path"] = self._describe(row)
         info["sample_idx"] = idx % self._count()

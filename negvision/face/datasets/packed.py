@@ -26,10 +26,12 @@ class PackedBytes(Sequence):
         return len(self._ends) - 1
 
     def __getitem__(self, index: int) -> bytes:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index {index} of {len(self)} items")
-        index %= len(self)
-        return self._buffer[self._ends[index] : self._ends[index + 1]].tobytes()
+        count = len(self._ends) - 1
+        if not -count <= index < count:
+            raise IndexError(f"index {index} of {count} items")
+        index %= count
+        start, end = self._ends[index : index + 2].tolist()
+        return self._buffer[start:end].tobytes()
 
 
 class PackedStrings(PackedBytes):

@@ -45,7 +45,7 @@ class PackFaceInputs(BaseTransform):
                 f"the image has shape {image.shape} and type {image.dtype}; pipelines of faces "
                 "keep (H, W, 3) and uint8, and the model's data_preprocessor normalises"
             )
-        label = torch.tensor(int(results.get("label", -1)), dtype=torch.int64)
+        label = torch.scalar_tensor(int(results.get("label", -1)), dtype=torch.int64)
         metainfo = {key: results[key] for key in self.meta_keys if key in results}
         return {
             "inputs": to_planes(image),

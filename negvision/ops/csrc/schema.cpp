@@ -1,5 +1,5 @@
-// Operator schemas. Shapes are checked in atss_args.h, box_iou_args.h and
-// negatives_args.h, which every device shares.
+// Operator schemas. Shapes are checked in atss_args.h, box_iou_args.h and negatives_args.h, which every
+// device shares; operators on images have kernels for the CPU alone.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(negvision, m) {
@@ -25,4 +25,8 @@ STABLE_TORCH_LIBRARY(negvision, m) {
   m.def(
       "negatives_histogram(Tensor similarities, Tensor row_labels, Tensor column_labels, "
       "int diagonal, Tensor prefixes, int shift) -> Tensor");
+  m.def("image_planes(Tensor image, bool rows_reversed, bool columns_reversed) -> Tensor");
+  m.def(
+      "distort_colours(Tensor image, bool rows_reversed, bool columns_reversed, int[] kinds, "
+      "float[] amounts, int block) -> Tensor");
 }

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import cv2
-import mmcv
 import numpy as np
-from mmcv.transforms.utils import cache_randomness
 from mmseg.datasets.transforms import PhotoMetricDistortion as MMSegPhotoMetricDistortion
 from mmseg.datasets.transforms import RandomCrop as MMSegRandomCrop
 
-from negvision.images.planes import upright
+from negvision.images.colours import distort_colours
+from negvision.images.randomness import held_on_demand
 from negvision.registry import TRANSFORMS
 
 
@@ -25,10 +23,9 @@ class SegRandomCrop(MMSegRandomCrop):
     Changed keys: ``img``, ``img_shape`` and those that ``seg_fields`` lists.
     """
 
-    # Of this class: mmcv's decorator would add to the list of mmseg's.
-    _methods_with_randomness: ClassVar[list[str]] = []
+    _methods_with_randomness: ClassVar[list[str]] = ["crop_bbox"]
 
-    @cache_randomness
+    @held_on_demand
     def crop_bbox(self, results: dict) -> tuple[int, int, int, int]:
         """The crop (top, bottom, left, right), drawn anew up to ten times where one class fills
         ``cat_max_ratio`` of it."""
@@ -51,32 +48,38 @@ class SegRandomCrop(MMSegRandomCrop):
     def _is_varied(self, labels: np.ndarray) -> bool:
         """Whether there are several classes, and none of them fills too much."""
         if labels.dtype == np.uint8:
-            verdict = self._judge_by_one(labels)
-            if verdict is not None:
-                return verdict
+            for step in (2, 1):
+                verdict = self._judge_by_one(labels, step)
+                if verdict is not None:
+                    return verdict
         values, counts = np.unique(labels, return_counts=True)
         counts = counts[values != self.ignore_index]
         return len(counts) > 1 and counts.max() / counts.sum() < self.cat_max_ratio
 
-    def _judge_by_one(self, labels: np.ndarray) -> bool | None:
-        """The same where one class decides: it fills too much, or leaves too little for another
-        to do so. None where it does not. A part of the pixels tells which class to count."""
+    def _judge_by_one(self, labels: np.ndarray, step: int) -> bool | None:
+        """The same, where every so many rows decide it, whatever the other rows hold, and one class
+        against all others does; None where they do not. A sample tells which class to count."""
         sampled = np.bincount(labels[::8, ::8].ravel(), minlength=256)
-        total = labels.size
+        rows = labels[::step]
+        ignored = 0
         if 0 <= self.ignore_index < len(sampled):
             sampled[self.ignore_index] = 0
-            total -= np.count_nonzero(labels == self.ignore_index)
+            ignored = np.count_nonzero(rows == self.ignore_index)
         if not sampled.any():
             return None
-        largest = np.count_nonzero(labels == sampled.argmax())
-        if largest / total >= self.cat_max_ratio:
+        # An integer of NumPy would make the comparison one of 64 bits.
+        one = np.count_nonzero(rows == int(sampled.argmax()))
+        others, unseen = rows.size - ignored - one, labels.size - rows.size
+        least, total = min(one, others), one + others + unseen
+        if one / total >= self.cat_max_ratio:
             return False
-        return True if (total - largest) / total < self.cat_max_ratio else None
+        # The class, or one of the others, may be all that is not seen.
+        return True if least and (total - least) / total < self.cat_max_ratio else None
 
 
 @TRANSFORMS.register_module()
 class SegPhotoMetricDistortion(MMSegPhotoMetricDistortion):
-    """mmseg's ``PhotoMetricDistortion`` by tables of what becomes of each of the 256 values.
+    """mmseg's ``PhotoMetricDistortion`` in one pass over the image, all steps together.
 
     Arguments, random numbers and output are those of mmseg's, bit for bit.
 
@@ -85,34 +88,29 @@ class SegPhotoMetricDistortion(MMSegPhotoMetricDistortion):
 
     def transform(self, results: dict) -> dict:
         """Distort ``results["img"]``."""
-        results["img"] = upright(results["img"])
-        return super().transform(results)
+        if results["img"].dtype != np.uint8:
+            return super().transform(results)
+        results["img"] = distort_colours(results["img"], self._draw_steps())
+        return results
 
-    def convert(self, img: np.ndarray, alpha: float = 1, beta: float = 0) -> np.ndarray:
-        """``img * alpha + beta`` in float32, clipped and cut to uint8."""
-        if img.dtype != np.uint8:
-            return super().convert(img, alpha, beta)
-        return cv2.LUT(img, super().convert(np.arange(256, dtype=np.uint8), alpha, beta))
+    def _draw_steps(self) -> list[tuple[str, float]]:
+        """The steps of one image, drawn in mmseg's order from NumPy's global generator."""
+        steps = []
+        self._maybe(steps, "brightness", -self.brightness_delta, self.brightness_delta)
+        contrast = ("contrast", self.contrast_lower, self.contrast_upper)
+        contrast_first = np.random.randint(2)  # noqa: NPY002
+        if contrast_first:
+            self._maybe(steps, *contrast)
+        self._maybe(steps, "saturation", self.saturation_lower, self.saturation_upper)
+        if np.random.randint(2):  # noqa: NPY002
+            turn = np.random.randint(-self.hue_delta, self.hue_delta)  # noqa: NPY002
+            steps.append(("hue", turn % 180))
+        if not contrast_first:
+            self._maybe(steps, *contrast)
+        return steps
 
-    def saturation(self, img: np.ndarray) -> np.ndarray:
-        """Scale the saturation, one time in two."""
-        if img.dtype != np.uint8:
-            return super().saturation(img)
-        if not np.random.randint(2):  # noqa: NPY002
-            return img
-        hsv = mmcv.bgr2hsv(img)
-        factor = np.random.uniform(self.saturation_lower, self.saturation_upper)  # noqa: NPY002
-        cv2.insertChannel(self.convert(cv2.extractChannel(hsv, 1), alpha=factor), hsv, 1)
-        return mmcv.hsv2bgr(hsv)
-
-    def hue(self, img: np.ndarray) -> np.ndarray:
-        """Turn the hue, one time in two."""
-        if img.dtype != np.uint8:
-            return super().hue(img)
-        if not np.random.randint(2):  # noqa: NPY002
-            return img
-        hsv = mmcv.bgr2hsv(img)
-        turn = np.random.randint(-self.hue_delta, self.hue_delta)  # noqa: NPY002
-        table = ((np.arange(256) + turn) % 180).astype(np.uint8)
-        cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, 0), table), hsv, 0)
-        return mmcv.hsv2bgr(hsv)
+    @staticmethod
+    def _maybe(steps: list, kind: str, low: float, high: float) -> None:
+        """One time in two, a step more."""
+        if np.random.randint(2):  # noqa: NPY002
+            steps.append((kind, np.random.uniform(low, high)))  # noqa: NPY002

@@ -75,8 +75,15 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
         label_map = dict.fromkeys(self.class_ids.values(), VOID)
         return label_map | {class_id: label for label, class_id in enumerate(chosen)}
 
+    def get_data_info(self, idx: int) -> dict:
+        """One record, with ``label_map`` and ``class_ids``, which all share."""
+        return super().get_data_info(idx) | {
+            "label_map": self.label_map,
+            "class_ids": self.class_ids,
+        }
+
     def load_data_list(self) -> list[dict]:
-        """One record an image: ``img_path``, ``seg_map_path``, and how ids become labels."""
+        """One record an image: ``img_path``, ``seg_map_path`` and ``seg_fields``."""
         self._require_folders()
         problems = Problems()
         data_list = []
@@ -157,8 +164,6 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
     def _data_info(self, name: str) -> dict:
         info = {
             "img_path": os.path.join(self.data_prefix["img_path"], name + self.img_suffix),
-            "label_map": self.label_map,
-            "class_ids": self.class_ids,
             "reduce_zero_label": False,
             "seg_fields": [],
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -48,19 +48,37 @@ class LoadSegAnnotations(BaseTransform):
         """Add the labels to ``results``; raises ``DatasetError`` where they are unusable."""
         path, label_map = results["seg_map_path"], results["label_map"]
         ids = read_label_image(path, results["ori_shape"], self.backend_args, self.max_pixels)
-        unknown = unknown_ids(ids, label_map)
-        if unknown:
+        labels = _labels_of(ids, label_map)
+        if labels is None:
+            unknown = unknown_ids(ids, label_map)
             raise DatasetError(
                 f"{path}: {sum(unknown.values()):,} of {ids.size:,} pixels have an id that no "
                 f"class has: {', '.join(f'{i} ({n:,} x)' for i, n in unknown.items())}. Classes "
                 f"have the ids {', '.join(map(str, label_map))}; void is {VOID}.",
                 kind="label image with ids of no class",
             )
-        labels = np.full(256, VOID, np.uint8)
-        labels[list(label_map)] = list(label_map.values())
-        results["gt_seg_map"] = cv2.LUT(ids, labels)
+        results["gt_seg_map"] = labels
         results["seg_fields"].append("gt_seg_map")
         return results
+
+
+def _labels_of(ids: np.ndarray, label_map: Mapping[int, int]) -> np.ndarray | None:
+    """The labels of ids; None where an id is neither a class's nor void."""
+    count = len(label_map)
+    if label_map == dict(zip(range(count), range(count), strict=True)):
+        # Ids are labels. Less their count, what is no class's comes first and void, 255, last.
+        if ids.max(initial=0) >= count and (ids - np.uint8(count) < VOID - count).any():
+            return None
+        return ids
+    # Ids of no class become a label of their own, so that one look at the outcome finds them.
+    no_class = max((label for label in label_map.values() if label != VOID), default=-1) + 1
+    table = np.full(256, no_class, np.uint8)
+    table[VOID] = VOID
+    table[list(label_map)] = list(label_map.values())
+    labels = cv2.LUT(ids, table)
+    if no_class == VOID:  # all labels are taken
+        return None if unknown_ids(ids, label_map) else labels
+    return None if (labels == no_class).any() else labels
 
 
 @TRANSFORMS.register_module()
@@ -171,7 +189,12 @@ class PackSegInputs(MMSegPackSegInputs):
 
     def transform(self, results: dict) -> dict:
         """Pack ``results``; see mmseg's."""
-        packed = super().transform({key: results[key] for key in results if key != "img"})
+        metainfo = {key: results[key] for key in self.meta_keys if key in results}
+        others = {key: results[key] for key in results if key != "img" and key not in metainfo}
+        packed = super().transform(others)
+        for key, value in metainfo.items():
+            # mmseg's copies all of it deeply, which takes a third of the time of packing.
+            packed["data_samples"].set_field(value, key, field_type="metainfo")
         if "img" in results:
             packed = {"inputs": to_planes(results["img"]), **packed}
         if "gt_ood_map" in results:

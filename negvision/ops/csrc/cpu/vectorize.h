@@ -5,6 +5,10 @@
 
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
 #define NV_VECTORIZED __attribute__((target_clones("arch=x86-64-v3", "default")))
+// With AVX-512 as well, where a loop gains by it.
+#define NV_VECTORIZED_WIDE \
+  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define NV_VECTORIZED
+#define NV_VECTORIZED_WIDE
 #endif

@@ -1,0 +1,89 @@
+// From pixels, (H, W, C), to planes, (C, H, W). Images are loaded by many processes, so each is the
+// work of one thread.
+#include <cstdint>
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include "image_view.h"
+#include "vectorize.h"
+
+namespace negvision {
+namespace {
+
+using torch::stable::Tensor;
+
+// The usual row, three bytes to a pixel, which compilers turn into shuffles.
+NV_VECTORIZED void split_row(
+    const uint8_t* __restrict row, int64_t width, uint8_t* __restrict first,
+    uint8_t* __restrict second, uint8_t* __restrict third) {
+  for (int64_t x = 0; x < width; ++x) {
+    first[x] = row[3 * x];
+    second[x] = row[3 * x + 1];
+    third[x] = row[3 * x + 2];
+  }
+}
+
+NV_VECTORIZED void split_row_reversed(
+    const uint8_t* __restrict row, int64_t width, uint8_t* __restrict first,
+    uint8_t* __restrict second, uint8_t* __restrict third) {
+  for (int64_t x = 0; x < width; ++x) {
+    first[width - 1 - x] = row[3 * x];
+    second[width - 1 - x] = row[3 * x + 1];
+    third[width - 1 - x] = row[3 * x + 2];
+  }
+}
+
+void split_colours(const uint8_t* pixels, const ImageView& view, uint8_t* planes) {
+  const int64_t area = view.height * view.width;
+  for (int64_t y = 0; y < view.height; ++y) {
+    const uint8_t* row = pixels + view.row_start(y);
+    uint8_t* out = planes + y * view.width;
+    (view.columns_reversed ? split_row_reversed : split_row)(
+        row, view.width, out, out + area, out + 2 * area);
+  }
+}
+
+template <typename T>
+void split(const void* data, const ImageView& view, void* out) {
+  const T* pixels = static_cast<const T*>(data);
+  T* planes = static_cast<T*>(out);
+  for (int64_t c = 0; c < view.channels; ++c) {
+    for (int64_t y = 0; y < view.height; ++y) {
+      const T* row = pixels + view.row_start(y) + c * view.channel;
+      T* to = planes + (c * view.height + y) * view.width;
+      for (int64_t x = 0; x < view.width; ++x) {
+        to[x] = row[(view.columns_reversed ? view.width - 1 - x : x) * view.column];
+      }
+    }
+  }
+}
+
+Tensor image_planes(const Tensor& image, bool rows_reversed, bool columns_reversed) {
+  const ImageView view(image, rows_reversed, columns_reversed);
+  Tensor out = torch::stable::new_empty(image, {view.channels, view.height, view.width});
+  const void* from = image.const_data_ptr();
+  void* to = out.mutable_data_ptr();
+  switch (image.element_size()) {
+    case 1:
+      if (view.is_packed_colour()) {
+        split_colours(static_cast<const uint8_t*>(from), view, static_cast<uint8_t*>(to));
+      } else {
+        split<uint8_t>(from, view, to);
+      }
+      break;
+    case 2: split<uint16_t>(from, view, to); break;
+    case 4: split<uint32_t>(from, view, to); break;
+    case 8: split<uint64_t>(from, view, to); break;
+    default:
+      STD_TORCH_CHECK(false, "image_planes: values of ", image.element_size(), " bytes");
+  }
+  return out;
+}
+
+}  // namespace
+}  // namespace negvision
+
+STABLE_TORCH_LIBRARY_IMPL(negvision, CPU, m) {
+  m.impl("image_planes", TORCH_BOX(&negvision::image_planes));
+}
