@@ -1,7 +1,8 @@
 # `make quickstart` and `make test` set up all they need: .venv, the dependencies, the operators.
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart quickstart-face quickstart-ood test lint docs bench gpu clean env FORCE
+.PHONY: help quickstart quickstart-face quickstart-ood test lint docs bench gpu clean env \
+	operators-in-place FORCE
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -31,7 +32,7 @@ help:
 	@echo "make lint              ruff's checks and formatting"
 	@echo "make docs              the documentation as a site, in site/"
 	@echo "make bench             the CPU benchmarks, written to benchmarks/results"
-	@echo "make gpu               the CUDA tests and benchmarks; needs a GPU"
+	@echo "make gpu               the CUDA tests and benchmarks, or PART=... of them; needs a GPU"
 	@echo "make clean             remove what was compiled and cached (.venv, data and work_dirs stay)"
 
 quickstart: env
@@ -57,6 +58,7 @@ docs: env
 	@$(PYTHON) -m mkdocs build --quiet --strict && echo "docs: site/index.html"
 
 bench: env
+	@$(PYTHON) benchmarks/kernels.py
 	@$(PYTHON) benchmarks/assign.py
 	@$(PYTHON) benchmarks/train_step.py
 	@$(PYTHON) benchmarks/coco_eval.py
@@ -67,18 +69,18 @@ bench: env
 	@$(PYTHON) benchmarks/scaling.py
 	@$(PYTHON) benchmarks/export_speed.py
 
-gpu: env
+# `make gpu PYTHON=python3` takes the torch that is there, and builds the operators against it.
+gpu: $(if $(filter $(VENV)/%,$(PYTHON)),env,operators-in-place)
 	@$(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \
 	|| { echo "make gpu: torch sees no CUDA device here (.venv/bin/negvision doctor says more)" >&2; \
 	     exit 1; }
 	@$(PYTHON) -c 'import sys; from negvision.ops import extension_info as info; \
 	sys.exit(not info()["cuda"])' || { echo "make gpu: the operators are compiled without CUDA;" \
 	"put nvcc on PATH, then FORCE_CUDA=1 make gpu (docs/install.md)" >&2; exit 1; }
-	@$(PYTHON) -m pytest -q -m gpu
-	@$(PYTHON) benchmarks/assign.py --device cuda
-	@$(PYTHON) benchmarks/train_step.py --device cuda
-	@$(PYTHON) benchmarks/unpg.py --device cuda
-	@$(PYTHON) benchmarks/abet_overhead.py --device cuda
+	@$(PYTHON) benchmarks/suite.py --device cuda $(if $(PART),--part $(PART))
+
+operators-in-place:
+	@$(PYTHON) setup.py --quiet build_ext --inplace
 
 clean:
 	@rm -rf build dist site negvision.egg-info negvision/ops/_C*.so $(VENV)/operators

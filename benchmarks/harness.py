@@ -50,13 +50,14 @@ def machine() -> dict[str, Any]:
 
     Returns:
         ``cpu`` (model name), ``cores`` (those this process may use), ``ram_gib``, ``gpus`` (names,
-        empty without CUDA), ``os``, ``python`` and ``versions`` (distributions that are installed).
+        empty without CUDA), ``driver`` (of those, or None), ``os``, ``python`` and ``versions`` (distributions that are installed).
     """
     return {
         "cpu": _cpu_model(),
         "cores": _usable_cores(),
         "ram_gib": _ram_gib(),
         "gpus": _gpus(),
+        "driver": _driver(),
         "os": platform.platform(),
         "python": platform.python_version(),
         "versions": _versions(),
@@ -218,6 +219,14 @@ def _gpus() -> list[str]:
     if not torch.cuda.is_available():
         return []
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
+def _driver() -> str | None:
+    try:
+        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        return subprocess.check_output(command, text=True).split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return None
 
 
 def _versions() -> dict[str, str]:

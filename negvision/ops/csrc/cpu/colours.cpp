@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include <torch/csrc/stable/library.h>
@@ -31,8 +32,14 @@ struct alignas(64) Tile {
 
 enum class Step : int64_t { kBrightness, kContrast, kSaturation, kHue };
 
-// To the nearest integer, ties to even, of less than 2 to the power of 22.
-inline float nearest(float x) { return (x + 12582912.f) - 12582912.f; }
+// The nearest integer, ties to even, of less than 2 to the power of 22: 1.5 times 2 to the power of 23
+// leaves no bit behind the point, and the integer in the lowest bits.
+inline int32_t nearest(float x) {
+  const float shifted = x + 12582912.f;
+  int32_t bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  return bits - 0x4b400000;
+}
 
 // In this order of comparison, processors have one instruction for each.
 inline float clip(float x, float most) {
@@ -40,10 +47,15 @@ inline float clip(float x, float most) {
   return x < most ? x : most;
 }
 
-NV_VECTORIZED_WIDE void scale_and_shift(
-    int32_t* __restrict values, int64_t count, float scale, float shift) {
+NV_VECTORIZED_WIDE void add(int32_t* __restrict values, int64_t count, float amount) {
   for (int64_t i = 0; i < count; ++i) {
-    values[i] = static_cast<int32_t>(clip(static_cast<float>(values[i]) * scale + shift, 255.f));
+    values[i] = static_cast<int32_t>(clip(static_cast<float>(values[i]) + amount, 255.f));
+  }
+}
+
+NV_VECTORIZED_WIDE void scale(int32_t* __restrict values, int64_t count, float amount) {
+  for (int64_t i = 0; i < count; ++i) {
+    values[i] = static_cast<int32_t>(clip(static_cast<float>(values[i]) * amount, 255.f));
   }
 }
 
@@ -63,8 +75,8 @@ NV_VECTORIZED_WIDE void to_hsv(Tile& tile, int64_t count) {
     const int32_t b = first[i], g = second[i], r = third[i];
     const int32_t value = std::max(b, std::max(g, r));
     const int32_t range = value - std::min(b, std::min(g, r));
-    const auto by_value = static_cast<int32_t>(nearest(1044480.f / std::max(value, 1)));
-    const auto by_range = static_cast<int32_t>(nearest(122880.f / std::max(range, 1)));
+    const int32_t by_value = nearest(1044480.f / static_cast<float>(std::max(value, 1)));
+    const int32_t by_range = nearest(122880.f / static_cast<float>(std::max(range, 1)));
     const int32_t sector = value == r ? g - b : (value == g ? b - r + 2 * range : r - g + 4 * range);
     const int32_t hue = (sector * by_range + 2048) >> 12;
     first[i] = hue < 0 ? hue + 180 : hue;
@@ -87,13 +99,12 @@ inline __attribute__((always_inline)) void hsv_to_bgr(Tile& tile, int64_t count)
     const float hue = static_cast<float>(first[i]) * (6.f / 180.f);  // 0 ... 6
     const float saturation = static_cast<float>(second[i]) * (1.f / 255.f);
     const float value = static_cast<float>(third[i]) * (1.f / 255.f);
-    float b = channel_of(value, saturation, std::max(3.f - hue, hue - 5.f));
-    float g = channel_of(value, saturation, std::max(1.f - hue, hue - 3.f));
-    float r = channel_of(value, saturation, std::min(hue - 1.f, 5.f - hue));
-    if (kRounds) b = nearest(b), g = nearest(g), r = nearest(r);
-    first[i] = static_cast<int32_t>(b);
-    second[i] = static_cast<int32_t>(g);
-    third[i] = static_cast<int32_t>(r);
+    const float b = channel_of(value, saturation, std::max(3.f - hue, hue - 5.f));
+    const float g = channel_of(value, saturation, std::max(1.f - hue, hue - 3.f));
+    const float r = channel_of(value, saturation, std::min(hue - 1.f, 5.f - hue));
+    first[i] = kRounds ? nearest(b) : static_cast<int32_t>(b);
+    second[i] = kRounds ? nearest(g) : static_cast<int32_t>(g);
+    third[i] = kRounds ? nearest(r) : static_cast<int32_t>(r);
   }
 }
 NV_VECTORIZED_WIDE void to_bgr_cut(Tile& tile, int64_t count) { hsv_to_bgr<false>(tile, count); }
@@ -139,14 +150,14 @@ struct Steps {
       const auto amount = static_cast<float>(amounts[i]);
       switch (static_cast<Step>(kinds[i])) {
         case Step::kBrightness:
-          for (auto& channel : tile.channels) scale_and_shift(channel, count, 1.f, amount);
+          for (auto& channel : tile.channels) add(channel, count, amount);
           break;
         case Step::kContrast:
-          for (auto& channel : tile.channels) scale_and_shift(channel, count, amount, 0.f);
+          for (auto& channel : tile.channels) scale(channel, count, amount);
           break;
         case Step::kSaturation:
           to_hsv(tile, count);
-          scale_and_shift(tile.channels[1], count, amount, 0.f);
+          scale(tile.channels[1], count, amount);
           to_bgr(tile, count);
           break;
         case Step::kHue:

@@ -1,0 +1,259 @@
+"""How near each compiled operator comes to what the device can do.
+
+Two numbers of each: the bytes that must be moved, every input read once and every output written
+once, and the operations that must be done. Two ceilings are measured on the same device in the same
+run: bytes a second of a large copy, and operations a second of a large product of matrices in
+float32. The share is that of the nearer ceiling. Sizes are such that no cache holds them, but for
+the assignment, whose data are small.
+
+    python benchmarks/kernels.py                    # results/kernels.json
+    python benchmarks/kernels.py --device cuda      # results/kernels_cuda.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from assign import priors_on, truth
+from harness import alternate, machine, write_results
+
+import negvision.ops
+
+# Operations of one overlap: 4 comparisons for the corners of the intersection, 6 subtractions, 2
+# clamps, 3 products, a sum, a difference, a comparison with eps and a division. Of its gradient:
+# the same again, and four derivatives of about ten operations for either box.
+IOU, IOU_GRADIENT = 19, 60
+# Of one exponential, ten, as polynomials of single precision have; with what is done around it.
+EXPONENTIAL = 15
+# Of one similarity in a histogram: to a sortable integer, compared, shifted, masked, counted.
+COUNTED = 6
+SHORTEST_RUN = 0.02  # seconds; shorter calls are repeated
+
+
+@dataclass
+class Work:
+    """One operator on one size.
+
+    Attributes:
+        size: For the table.
+        run: Calls it.
+        bytes: That must be moved.
+        operations: That must be done.
+    """
+
+    size: str
+    run: Callable[[], object]
+    bytes: int
+    operations: int
+
+
+def overlaps(device: str, generator: torch.Generator) -> dict[str, Work]:
+    """Box IoU, pairwise and aligned, and the gradients of the former."""
+
+    def boxes(count: int) -> torch.Tensor:
+        corner = torch.rand(count, 2, generator=generator) * 800
+        return torch.cat([corner, corner + torch.rand(count, 2, generator=generator) * 200], 1)
+
+    n, m, aligned = 1_000, 22_400, 4_000_000
+    a, b = boxes(n).to(device), boxes(m).to(device)
+    c, d = boxes(aligned).to(device), boxes(aligned).to(device)
+    grad = torch.rand(n, m, generator=generator).to(device)
+    operators = torch.ops.negvision
+    return {
+        "pairwise IoU": Work(
+            f"{n:,} x {m:,}",
+            lambda: operators.pairwise_box_iou(a, b, 0, 1e-6),
+            4 * n * m + 16 * (n + m),
+            IOU * n * m,
+        ),
+        "its gradients": Work(
+            f"{n:,} x {m:,}",
+            lambda: operators.pairwise_box_iou_backward(grad, a, b, 0, 1e-6),
+            4 * n * m + 32 * (n + m),
+            IOU_GRADIENT * n * m,
+        ),
+        "aligned IoU": Work(
+            f"{aligned:,}",
+            lambda: operators.aligned_box_iou(c, d, 0, 1e-6),
+            36 * aligned,
+            IOU * aligned,
+        ),
+    }
+
+
+def assignment(device: str) -> dict[str, Work]:
+    """ATSS of 16 images of 800 x 1344 with 100 boxes each."""
+    images, boxes, topk = 16, 100, 9
+    priors, counts = priors_on(device)
+    gts = torch.cat([truth(boxes, seed, device).bboxes for seed in range(images)])
+    arguments = (priors[None], counts, gts, [boxes] * images, topk, None, None, [0] * images, -1.0)
+    return {
+        "assignment": Work(
+            f"{images} images, {len(priors):,} anchors, {boxes} boxes",
+            lambda: torch.ops.negvision.atss_assign(*arguments, None, None, None, 1.0),
+            # Anchors and boxes; of each anchor its index, overlap and label.
+            16 * (len(priors) + len(gts)) + 20 * images * len(priors),
+            # The overlaps of the candidates alone: finding them takes as few as one looks at.
+            IOU * images * boxes * topk * len(counts),
+        )
+    }
+
+
+def negatives(device: str, generator: torch.Generator) -> dict[str, Work]:
+    """Log-sums and softmax over class centres, and the counting of pairs."""
+    n, classes, batch = 512, 100_000, 8_192
+    similarities = (torch.rand(n, classes, generator=generator) * 2 - 1).to(device)
+    rows = torch.randint(classes, (n,), generator=generator).int().to(device)
+    columns = torch.arange(classes, dtype=torch.int32, device=device)
+    operators = torch.ops.negvision
+    logsumexp, _ = operators.negatives_logsumexp(similarities, rows, columns, -n, None, 64.0)
+    ones = torch.ones(n, device=device)
+    # Overwritten at each call, so of its own; what it holds does not change how long it takes.
+    weights = similarities.clone()
+    pairs = (torch.rand(batch, batch, generator=generator) * 2 - 1).to(device)
+    labels = torch.randint(batch // 8, (batch,), generator=generator).int().to(device)
+    none = torch.zeros(2, dtype=torch.int64, device=device)
+    upper = batch * (batch - 1) // 2
+    return {
+        "filtered logsumexp": Work(
+            f"{n} x {classes:,}",
+            lambda: operators.negatives_logsumexp(similarities, rows, columns, -n, None, 64.0),
+            4 * n * classes + 4 * classes,
+            EXPONENTIAL * n * classes,
+        ),
+        "its softmax": Work(
+            f"{n} x {classes:,}",
+            lambda: operators.negatives_softmax_(
+                weights, rows, columns, -n, None, 64.0, logsumexp, ones
+            ),
+            8 * n * classes + 4 * classes,
+            EXPONENTIAL * n * classes,
+        ),
+        "histogram of pairs": Work(
+            f"{batch:,} samples, one byte of four",
+            lambda: operators.negatives_histogram(pairs, labels, labels, 0, none, 24),
+            4 * upper,
+            COUNTED * upper,
+        ),
+    }
+
+
+def pixels(generator: torch.Generator) -> dict[str, Work]:
+    """Planes and colours of an image, which have kernels for the CPU alone."""
+    height, width = 800, 1333
+    image = torch.randint(256, (height, width, 3), generator=generator, dtype=torch.uint8)
+    area = height * width
+    operators = torch.ops.negvision
+    arguments = (image, False, True, [0, 1, 2, 3], [8.0, 1.1, 0.9, 5.0], 32)
+    return {
+        "planes": Work(
+            f"{height} x {width}",
+            lambda: operators.image_planes(image, False, True),
+            6 * area,
+            0,
+        ),
+        "colours": Work(
+            f"{height} x {width}, four steps",
+            lambda: operators.distort_colours(*arguments),
+            6 * area,
+            # Brightness and contrast of three channels: 6 each. To HSV and back, twice: 35 and 45.
+            (2 * 3 * 6 + 2 * (35 + 45)) * area,
+        ),
+    }
+
+
+def ceilings(device: str, repeats: int) -> dict[str, float]:
+    """Bytes a second that a copy reads and writes, and operations a second of a product."""
+    cuda = device == "cuda"
+    values = torch.rand(1 << 28 if cuda else 1 << 26).to(device)
+    target = torch.empty_like(values)
+    side = 8192 if cuda else 2048
+    a, b = torch.rand(side, side).to(device), torch.rand(side, side).to(device)
+    out = torch.empty_like(a)
+    taken = alternate(
+        {"copy": lambda: target.copy_(values), "product": lambda: torch.mm(a, b, out=out)},
+        repeats,
+        synchronize=torch.cuda.synchronize if cuda else None,
+    )
+    return {
+        "bytes_per_s": 2 * 4 * values.numel() / taken["copy"]["median_s"],
+        "operations_per_s": 2 * side**3 / taken["product"]["median_s"],
+    }
+
+
+def measure(work: Work, device: str, repeats: int) -> list[float]:
+    """Seconds a call, of several runs long enough to time."""
+    synchronize = torch.cuda.synchronize if device == "cuda" else None
+    once = alternate({"call": work.run}, 1, 2, synchronize)["call"]["min_s"]
+    calls = max(1, round(SHORTEST_RUN / max(once, 1e-7)))
+
+    def run() -> None:
+        for _ in range(calls):
+            work.run()
+
+    return [
+        taken / calls for taken in alternate({"run": run}, repeats, 1, synchronize)["run"]["runs"]
+    ]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--out", help="JSON file (default: results/kernels[_cuda].json)")
+    options = parser.parse_args(argv)
+    if not negvision.ops.extension_info()["loaded"]:
+        print(f"the operators are {negvision.ops.extension_info()['error']}", file=sys.stderr)
+        return 1
+    generator = torch.Generator().manual_seed(0)
+    works = overlaps(options.device, generator) | assignment(options.device)
+    works |= negatives(options.device, generator)
+    if options.device == "cpu":
+        works |= pixels(generator)
+    most = ceilings(options.device, options.repeats)
+    name = (machine()["gpus"] or [machine()["cpu"]])[0] if options.device == "cuda" else ""
+    print(
+        f"{name or machine()['cpu']}, {torch.get_num_threads()} threads; a copy moves "
+        f"{most['bytes_per_s'] / 1e9:,.0f} GB/s, a product does "
+        f"{most['operations_per_s'] / 1e9:,.0f} GFLOP/s\n"
+        f"{'':<19} {'':<38} {'ms':>9} {'GB/s':>7} {'of it':>6} {'Gop/s':>7} {'of it':>6}"
+    )
+    rows = {}
+    for title, work in works.items():
+        runs = measure(work, options.device, options.repeats)
+        median = sorted(runs)[len(runs) // 2]
+        moved, done = work.bytes / median, work.operations / median
+        of_bytes = moved / most["bytes_per_s"]
+        of_operations = done / most["operations_per_s"]
+        rows[title] = {
+            "size": work.size,
+            "bytes": work.bytes,
+            "operations": work.operations,
+            "median_s": median,
+            "runs_s": runs,
+            "share_of_bandwidth": of_bytes,
+            "share_of_arithmetic": of_operations,
+            "share_of_nearer_ceiling": max(of_bytes, of_operations),
+        }
+        print(
+            f"{title:<19} {work.size:<38} {median * 1e3:>9.3f} {moved / 1e9:>7,.1f} "
+            f"{of_bytes:>6.1%} {done / 1e9:>7,.1f} {of_operations:>6.1%}",
+            flush=True,
+        )
+    path = write_results(
+        "kernels" if options.device == "cpu" else "kernels_cuda",
+        {"threads": torch.get_num_threads(), "ceilings": most, "kernels": rows},
+        options.out,
+    )
+    print(f"written to {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""The tests and benchmarks of a device in one go, within a time, and one short table of them.
+
+Each part runs in a process of its own and writes its own file of results; this one writes which ran,
+for how long and with what outcome. A part that the time ends is said to be cut off, and those after
+it not to have begun.
+
+    make gpu                       # results/suite_cuda.json and those of the parts
+    make gpu PART=assign           # or several: PART="kernels assign"
+    python benchmarks/suite.py --device cpu --part kernels
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import RESULTS, machine, write_results
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+
+
+@dataclass
+class Part:
+    """A command, and the figure to show of what it wrote.
+
+    Attributes:
+        command: Arguments of Python; ``{device}`` is filled in.
+        results: Stem of the file it writes, without ``_cuda``; "" where it writes none.
+        figure: From that file's content.
+        needs: A program that must be there.
+    """
+
+    command: list[str]
+    results: str = ""
+    figure: Callable[[dict], str] = lambda content: ""
+    needs: str = ""
+
+
+def _benchmark(name: str, figure: Callable[[dict], str], *options: str) -> Part:
+    return Part([str(HERE / f"{name}.py"), "--device", "{device}", *options], name, figure)
+
+
+def _kernels(content: dict) -> str:
+    shares = {n: row["share_of_nearer_ceiling"] for n, row in content["kernels"].items()}
+    lowest = min(shares, key=shares.get)
+    return f"of the nearer ceiling: {max(shares.values()):.0%} ... {shares[lowest]:.0%} ({lowest})"
+
+
+def _assign(content: dict) -> str:
+    row = max(content["rows"], key=lambda row: (row["batch"], row["boxes"] == 100))
+    return (
+        f"batch {row['batch']}, {row['boxes']} boxes: {row['median_s']['negvision'] * 1e3:.3f} ms, "
+        f"{row['times_faster']:.0f} x mmdet, {row['anchors_assigned_differently']} anchors differ"
+    )
+
+
+def _train_step(content: dict) -> str:
+    step = content["step"]["negvision"]["median_s"]
+    images = content["batch"] / step
+    return f"{images:.1f} images/s, {content['mmdet_over_negvision']['step']:.2f} x mmdet"
+
+
+def _unpg(content: dict) -> str:
+    row = max(content["rows"], key=lambda row: row["samples"] * row["classes"])
+    ms, peak = row["ms"], row["peak_mib"]["negvision"]
+    return (
+        f"{row['samples']:,} x {row['classes']:,}: {ms['negvision']:.0f} ms, "
+        f"{ms['negvision'] / ms['products']:.2f} x the products, {peak:,.0f} MiB"
+    )
+
+
+def _sanitizer(tool: str) -> Part:
+    tests = ["-m", "pytest", "-q", "-m", "gpu", "tests/ops/test_cuda.py"]
+    return Part(["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", sys.executable,
+                 *tests], needs="compute-sanitizer")  # fmt: skip
+
+
+PARTS = {
+    "tests": Part(["-m", "pytest", "-q", "-m", "gpu"]),
+    "kernels": _benchmark("kernels", _kernels),
+    "assign": _benchmark("assign", _assign, "--boxes", "10", "100", "1000", "--repeats", "3"),
+    "unpg": _benchmark("unpg", _unpg),
+    "train_step": _benchmark("train_step", _train_step),
+    "abet": _benchmark("abet_overhead", lambda content: ""),
+    "memcheck": _sanitizer("memcheck"),
+    "racecheck": _sanitizer("racecheck"),
+}
+
+
+def run(name: str, device: str, seconds: float) -> dict:
+    """Run a part for so long at most; its output is shown as it comes.
+
+    Returns:
+        ``outcome`` ("ok", "failed", "cut off" or "not run"), ``seconds``, ``figure``.
+    """
+    part = PARTS[name]
+    if part.needs and not shutil.which(part.needs):
+        return {"outcome": "not run", "seconds": 0.0, "figure": f"{part.needs} is not installed"}
+    command = [argument.format(device=device) for argument in part.command]
+    if not part.needs:
+        command = [sys.executable, *command]
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as output:
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, timeout=seconds, stdout=output, stderr=subprocess.STDOUT
+            )
+            outcome = "ok" if done.returncode == 0 else "failed"
+        except subprocess.TimeoutExpired:
+            outcome = "cut off"
+        output.seek(0)
+        lines = output.read().strip().splitlines()
+    print("\n".join(lines), flush=True)
+    figure = lines[-1].strip("= ") if lines else ""
+    if outcome == "ok" and part.results:
+        suffix = "" if device == "cpu" else f"_{device}"
+        figure = part.figure(json.loads((RESULTS / f"{part.results}{suffix}.json").read_text()))
+    return {"outcome": outcome, "seconds": time.perf_counter() - start, "figure": figure}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
+    parser.add_argument("--part", choices=list(PARTS), nargs="+", default=list(PARTS))
+    parser.add_argument("--minutes", type=float, default=9.5, help="for all parts (default: 9.5)")
+    parser.add_argument("--out", help="JSON file (default: results/suite_DEVICE.json)")
+    options = parser.parse_args(argv)
+    end = time.perf_counter() + 60 * options.minutes
+    rows: dict[str, dict] = {}
+    for name in options.part:
+        left = end - time.perf_counter()
+        if left < 1:
+            rows[name] = {"outcome": "not run", "seconds": 0.0, "figure": "the time was up"}
+            continue
+        print(f"--- {name}", flush=True)
+        rows[name] = run(name, options.device, left)
+    of = machine()
+    device = of["gpus"][0] if options.device == "cuda" and of["gpus"] else of["cpu"]
+    print(f"\n{device}, driver {of['driver'] or '-'}, torch {of['versions']['torch']}")
+    for name, row in rows.items():
+        print(f"{name:<11} {row['outcome']:<8} {row['seconds']:>6.0f} s   {row['figure']}")
+    path = write_results(f"suite_{options.device}", {"parts": rows}, options.out)
+    print(f"written to {path}")
+    return int(any(row["outcome"] in ("failed", "cut off") for row in rows.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
