@@ -80,7 +80,7 @@ gpu: $(if $(filter $(VENV)/%,$(PYTHON)),env,operators-in-place)
 	@$(PYTHON) benchmarks/suite.py --device cuda $(if $(PART),--part $(PART))
 
 operators-in-place:
-	@$(PYTHON) setup.py --quiet build_ext --inplace
+	@$(PYTHON) -m pip install -qq --no-build-isolation --no-deps -e .
 
 clean:
 	@rm -rf build dist site negvision.egg-info negvision/ops/_C*.so $(VENV)/operators

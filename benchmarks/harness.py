@@ -50,7 +50,8 @@ def machine() -> dict[str, Any]:
 
     Returns:
         ``cpu`` (model name), ``cores`` (those this process may use), ``ram_gib``, ``gpus`` (names,
-        empty without CUDA), ``driver`` (of those, or None), ``os``, ``python`` and ``versions`` (distributions that are installed).
+        empty without CUDA), ``driver`` (theirs, or None), ``os``, ``python`` and ``versions``
+        (distributions that are installed).
     """
     return {
         "cpu": _cpu_model(),

@@ -3,8 +3,8 @@
 Two numbers of each: the bytes that must be moved, every input read once and every output written
 once, and the operations that must be done. Two ceilings are measured on the same device in the same
 run: bytes a second of a large copy, and operations a second of a large product of matrices in
-float32. The share is that of the nearer ceiling. Sizes are such that no cache holds them, but for
-the assignment, whose data are small.
+float32. The share is that of the nearer ceiling. Sizes are such that no core holds them in its
+cache, but for the assignment, whose data are small.
 
     python benchmarks/kernels.py                    # results/kernels.json
     python benchmarks/kernels.py --device cuda      # results/kernels_cuda.json
@@ -195,9 +195,8 @@ def measure(work: Work, device: str, repeats: int) -> list[float]:
         for _ in range(calls):
             work.run()
 
-    return [
-        taken / calls for taken in alternate({"run": run}, repeats, 1, synchronize)["run"]["runs"]
-    ]
+    runs = alternate({"run": run}, repeats, 1, synchronize)["run"]["runs"]
+    return [taken / calls for taken in runs]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,8 +1,8 @@
 """The tests and benchmarks of a device in one go, within a time, and one short table of them.
 
-Each part runs in a process of its own and writes its own file of results; this one writes which ran,
-for how long and with what outcome. A part that the time ends is said to be cut off, and those after
-it not to have begun.
+Each part runs in a process of its own and writes its own file of results; this one writes which
+ran, for how long and with what outcome. A part that the time ends is said to be cut off, and those
+after it not to have run.
 
     make gpu                       # results/suite_cuda.json and those of the parts
     make gpu PART=assign           # or several: PART="kernels assign"

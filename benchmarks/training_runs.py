@@ -58,7 +58,14 @@ def _run_once(config: str, seed: int, args, read, test: bool) -> dict:
     work = args.work_dir / f"{Path(config).stem}_seed{seed}"
     done = work / "figures.json"
     if done.is_file():
-        return json.loads(done.read_text())
+        figures = json.loads(done.read_text())
+        options = figures.get("cfg_options", args.cfg_options)
+        if options != args.cfg_options:
+            sys.exit(
+                f"{done} is of a run with {' '.join(options) or 'no changes to its config'}: give "
+                "another --work-dir, or remove it"
+            )
+        return figures
     common = [f"--data-root={args.data_root}"] if args.data_root else []
     options = ["--cfg-options", f"randomness.seed={seed}", *args.cfg_options]
     start = time.perf_counter()
@@ -68,6 +75,7 @@ def _run_once(config: str, seed: int, args, read, test: bool) -> dict:
         checkpoint = (work / "train" / "last_checkpoint").read_text().strip()
         _call("tools/test.py", config, checkpoint, "--work-dir", work / "test", *common, *options)
     figures = {"seed": seed, "train_seconds": round(elapsed, 1), **read(work)}
+    figures["cfg_options"] = args.cfg_options
     done.write_text(json.dumps(figures, indent=2))
     return figures
 

@@ -51,11 +51,12 @@ NV_HD float float_of(uint32_t bits) {
 }
 #endif
 
-// NaN if either is, as torch.maximum and torch.minimum.
+// NaN if either is, as torch.maximum and torch.minimum. Without ||, which would be a branch in loops
+// that are to become vectors.
 template <typename T>
-NV_HD T max_of(T a, T b) { return a > b || a != a ? a : b; }
+NV_HD T max_of(T a, T b) { return (a > b) | (a != a) ? a : b; }
 template <typename T>
-NV_HD T min_of(T a, T b) { return a < b || a != a ? a : b; }
+NV_HD T min_of(T a, T b) { return (a < b) | (a != a) ? a : b; }
 
 // False for NaN and for both infinities.
 NV_HD bool is_finite(float a) { return (bits_of(a) & 0x7f800000u) != 0x7f800000u; }

@@ -2,10 +2,12 @@
 // so that it is the same from run to run.
 #include <algorithm>
 #include <tuple>
+#include <vector>
 
 #include <torch/csrc/stable/library.h>
 
 #include "box_iou_args.h"
+#include "vectorize.h"
 
 namespace negvision {
 namespace {
@@ -23,17 +25,58 @@ const T* data_of(const Tensor& t) { return static_cast<const T*>(t.const_data_pt
 template <typename T>
 T* data_of(Tensor& t) { return static_cast<T*>(t.mutable_data_ptr()); }
 
+// Boxes by coordinate, several of which are read at a time.
+template <typename T>
+struct Coordinates {
+  std::vector<T> x1, y1, x2, y2;
+
+  Coordinates(const T* boxes, int64_t count) : x1(count), y1(count), x2(count), y2(count) {
+    for (int64_t j = 0; j < count; ++j) {
+      const Box<T> box = load_box(boxes, j);
+      x1[j] = box.x1, y1[j] = box.y1, x2[j] = box.x2, y2[j] = box.y2;
+    }
+  }
+};
+
+template <OverlapMode kMode, typename T>
+inline __attribute__((always_inline)) void fill(
+    Box<T> box, const T* __restrict x1, const T* __restrict y1, const T* __restrict x2,
+    const T* __restrict y2, int64_t count, T eps, T* __restrict out) {
+  for (int64_t j = 0; j < count; ++j) {
+    out[j] = overlap(box, Box<T>{x1[j], y1[j], x2[j], y2[j]}, kMode, eps);
+  }
+}
+
+// A row for either type: a template cannot be compiled for several processors.
+#define NV_FILL_ROW(T)                                                                             \
+  NV_VECTORIZED_WIDE void fill_row(                                                                \
+      Box<T> box, const Coordinates<T>& b, OverlapMode mode, T eps, int64_t count, T* out) {       \
+    const T *x1 = b.x1.data(), *y1 = b.y1.data(), *x2 = b.x2.data(), *y2 = b.y2.data();            \
+    switch (mode) {                                                                                \
+      case OverlapMode::kIoU:                                                                      \
+        return fill<OverlapMode::kIoU>(box, x1, y1, x2, y2, count, eps, out);                      \
+      case OverlapMode::kIoF:                                                                      \
+        return fill<OverlapMode::kIoF>(box, x1, y1, x2, y2, count, eps, out);                      \
+      case OverlapMode::kGIoU:                                                                     \
+        return fill<OverlapMode::kGIoU>(box, x1, y1, x2, y2, count, eps, out);                     \
+      case OverlapMode::kDIoU:                                                                     \
+        return fill<OverlapMode::kDIoU>(box, x1, y1, x2, y2, count, eps, out);                     \
+      case OverlapMode::kCIoU:                                                                     \
+        return fill<OverlapMode::kCIoU>(box, x1, y1, x2, y2, count, eps, out);                     \
+    }                                                                                              \
+  }
+NV_FILL_ROW(float)
+NV_FILL_ROW(double)
+#undef NV_FILL_ROW
+
 template <typename T>
 void pairwise(const BoxIouArgs& args, Tensor& out) {
   const T* a = data_of<T>(args.boxes1);
-  const T* b = data_of<T>(args.boxes2);
+  const Coordinates<T> b(data_of<T>(args.boxes2), args.m);
   T* o = data_of<T>(out);
   parallel_for(0, args.n, rows_per_task(args.m), [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
-      const Box<T> box = load_box(a, i);
-      for (int64_t j = 0; j < args.m; ++j) {
-        o[i * args.m + j] = overlap(box, load_box(b, j), args.mode, T(args.eps));
-      }
+      fill_row(load_box(a, i), b, args.mode, T(args.eps), args.m, o + i * args.m);
     }
   });
 }
