@@ -46,7 +46,9 @@ class Part:
 
 
 def _benchmark(name: str, figure: Callable[[dict], str], *options: str) -> Part:
-    return Part([str(HERE / f"{name}.py"), "--device", "{device}", *options], name, figure)
+    # The type of products is part of the name of the file.
+    results = f"{name}_{options[-1]}" if "--products" in options else name
+    return Part([str(HERE / f"{name}.py"), "--device", "{device}", *options], results, figure)
 
 
 def _kernels(content: dict) -> str:
@@ -88,7 +90,8 @@ PARTS = {
     "tests": Part(["-m", "pytest", "-q", "-m", "gpu"]),
     "kernels": _benchmark("kernels", _kernels),
     "assign": _benchmark("assign", _assign, "--boxes", "10", "100", "1000", "--repeats", "3"),
-    "unpg": _benchmark("unpg", _unpg),
+    "unpg": _benchmark("unpg", _unpg, "--samples", "512", "4096"),
+    "unpg_bfloat16": _benchmark("unpg", _unpg, "--samples", "512", "--products", "bfloat16"),
     "train_step": _benchmark("train_step", _train_step),
     "abet": _benchmark("abet_overhead", lambda content: ""),
     "memcheck": _sanitizer("memcheck"),
@@ -147,9 +150,10 @@ def main(argv: list[str] | None = None) -> int:
         rows[name] = run(name, options.device, left)
     of = machine()
     device = of["gpus"][0] if options.device == "cuda" and of["gpus"] else of["cpu"]
+    width = max(map(len, rows))
     print(f"\n{device}, driver {of['driver'] or '-'}, torch {of['versions']['torch']}")
     for name, row in rows.items():
-        print(f"{name:<11} {row['outcome']:<8} {row['seconds']:>6.0f} s   {row['figure']}")
+        print(f"{name:<{width}} {row['outcome']:<8} {row['seconds']:>6.0f} s   {row['figure']}")
     path = write_results(f"suite_{options.device}", {"parts": rows}, options.out)
     print(f"written to {path}")
     return int(any(row["outcome"] in ("failed", "cut off") for row in rows.values()))

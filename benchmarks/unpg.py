@@ -9,6 +9,7 @@ gradients included. What would need more memory than there is is not run, and sa
     python benchmarks/unpg.py                         # results/unpg.json
     python benchmarks/unpg.py --samples 512 --classes 10000
     python benchmarks/unpg.py --device cuda           # also a million classes
+    python benchmarks/unpg.py --device cuda --products bfloat16    # ours and the bare products
 """
 
 from __future__ import annotations
@@ -51,15 +52,14 @@ def definition(embeddings, labels, weight, margin) -> torch.Tensor:
     return functional.cross_entropy(SCALE * joined, labels)
 
 
-def functions(samples: int, classes: int, device: str) -> dict:
+def functions(samples: int, classes: int, device: str, rounded: str | None) -> dict:
     """What is timed; each but the products returns the loss, having computed all gradients."""
     generator = torch.Generator().manual_seed(0)
     embeddings = torch.randn(samples, SIZE, generator=generator).to(device).requires_grad_()
     labels = torch.randint(classes, (samples,), generator=generator).to(device)
     torch.manual_seed(0)
-    ours = UNPGLoss(classes, SIZE, {"type": "ArcFaceMargin", "m": MARGIN}, SCALE, WHISKER).to(
-        device
-    )
+    margin = {"type": "ArcFaceMargin", "m": MARGIN}
+    ours = UNPGLoss(classes, SIZE, margin, SCALE, WHISKER, products=rounded).to(device)
     theirs = ArcFaceLoss(classes, SIZE, margin=MARGIN * 180 / torch.pi, scale=SCALE).to(device)
     with torch.no_grad():
         theirs.W.copy_(ours.weight.T)
@@ -73,8 +73,10 @@ def functions(samples: int, classes: int, device: str) -> dict:
 
         return run
 
+    dtype = getattr(torch, rounded or "float32")
+    units, weight = embeddings.detach().to(dtype), ours.weight.detach().to(dtype)
+
     def products():
-        units, weight = embeddings.detach(), ours.weight.detach()
         logits = units @ weight.T
         kept = [logits @ weight, logits.T @ units]
         similarity = units @ units.T
@@ -98,13 +100,13 @@ def available_bytes(device: str) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def compare(samples: int, classes: int, device: str, repeats: int) -> dict:
-    of = functions(samples, classes, device)
+def compare(samples: int, classes: int, device: str, repeats: int, rounded: str | None) -> dict:
+    of = functions(samples, classes, device, rounded)
     needed = concatenation_bytes(samples, classes)
     fits = COPIES * needed < 0.8 * available_bytes(device)
     if fits:
         expected, got = of["definition"](), of["negvision"]()
-        if not torch.allclose(expected, got, rtol=1e-5):
+        if not torch.allclose(expected, got, rtol=1e-2 if rounded else 1e-5):
             raise SystemExit(f"losses differ: {expected.item()} and {got.item()}")
     else:
         of.pop("definition")
@@ -120,9 +122,8 @@ def compare(samples: int, classes: int, device: str, repeats: int) -> dict:
     }
     for name in of:
         if device == "cpu":
-            peak = int(
-                in_process_of_its_own(__file__, "--memory-of", name, str(samples), str(classes))
-            )
+            which = [name, str(samples), str(classes), *([rounded] if rounded else [])]
+            peak = int(in_process_of_its_own(__file__, "--memory-of", *which))
         else:
             peak = peak_memory(of[name], device)
         row["peak_mib"][name] = peak / 2**20
@@ -156,13 +157,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, nargs="+", default=[128, 512, 2048])
     parser.add_argument("--classes", type=int, nargs="+", help="default: 10,000 and 100,000")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument(
+        "--products", choices=["bfloat16", "float16"], help="what factors are rounded to"
+    )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", help="JSON file (default: results/unpg[_cuda].json)")
-    parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--out", help="JSON file (default: results/unpg[_bfloat16][_cuda].json)")
+    parser.add_argument("--memory-of", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.memory_of:
-        name, samples, classes = options.memory_of
-        print(peak_memory(functions(int(samples), int(classes), "cpu")[name]))
+        name, samples, classes, *rounded = options.memory_of
+        of = functions(int(samples), int(classes), "cpu", rounded[0] if rounded else None)
+        print(peak_memory(of[name]))
         return 0
     if not negvision.ops.extension_info()["loaded"]:
         print(f"the operators are {negvision.ops.extension_info()['error']}", file=sys.stderr)
@@ -181,9 +186,10 @@ def main(argv: list[str] | None = None) -> int:
     rows = []
     for count in options.samples:
         for number in classes:
-            rows.append(compare(count, number, options.device, options.repeats))
+            rows.append(compare(count, number, options.device, options.repeats, options.products))
             show(rows[-1])
-    name = "unpg" if options.device == "cpu" else "unpg_cuda"
+    name = "_".join(["unpg", *filter(None, [options.products])])
+    name += "" if options.device == "cpu" else "_cuda"
     payload = {"embedding_size": SIZE, "threads": torch.get_num_threads(), "rows": rows}
     print(f"written to {write_results(name, payload, options.out)}")
     return 0

@@ -57,6 +57,9 @@ class UNPGLoss(ClassCentres):
         sample_rate: With ``sharded``: share of a rank's centres, in (0, 1], that serve as negatives
             in a step, those of the batch's own classes among them. The others have a gradient of
             zero; momentum and weight decay act on them still.
+        products: "bfloat16" or "float16": what the factors of the products of embeddings and
+            centres are rounded to, for GPUs (:func:`negvision.ops.class_logsumexp`). The sample's
+            own cosine and those within the batch stay as they are. None rounds nothing.
         init_cfg: As in MMEngine.
 
     Attributes:
@@ -84,6 +87,7 @@ class UNPGLoss(ClassCentres):
         metric_pairs: bool = True,
         sharded: bool = False,
         sample_rate: float = 1.0,
+        products: str | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(num_classes, embedding_size, sharded, sample_rate, init_cfg)
@@ -91,7 +95,10 @@ class UNPGLoss(ClassCentres):
             raise ValueError(f"scale must be above 0, got {scale}")
         if whisker is not None and not whisker >= 0:
             raise ValueError(f"whisker must be at least 0 or None, got {whisker}")
+        if products not in (None, "bfloat16", "float16"):
+            raise ValueError(f'products must be "bfloat16", "float16" or None, got {products!r}')
         self.scale, self.whisker, self.metric_pairs = scale, whisker, metric_pairs
+        self.products = getattr(torch, products) if products else None
         self.margin = _build_margin(margin)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -129,7 +136,9 @@ class UNPGLoss(ClassCentres):
         centres, class_ids = self.sampled(centres, labels - first)
         cosine = self._target_cosines(units, centres, class_ids, labels - first)
         others = logsumexp_over_ranks(
-            class_logsumexp(units, centres, labels - first, self.scale, class_ids)
+            class_logsumexp(
+                units, centres, labels - first, self.scale, class_ids, products=self.products
+            )
         )
         positive = self.scale * self.margin(cosine, norms)
         logsumexp = torch.logaddexp(others, positive)

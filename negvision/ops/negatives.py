@@ -39,13 +39,14 @@ def class_logsumexp(
     scale: float,
     class_ids: Tensor | None = None,
     tile: int | None = None,
+    products: torch.dtype | None = None,
 ) -> Tensor:
     """``log sum_j exp(scale * cos(e_i, w_j))`` over the classes j other than the sample's own.
 
     The own class is left out because a margin changes that one logit alone: it costs N numbers,
     and is added by the caller. Memory is that of one tile of similarities, and of the gradient of
     the centres; the four matrix products (one forward, three backward) are all in the dtype of the
-    embeddings.
+    embeddings unless ``products`` says otherwise.
 
     Args:
         embeddings: Shape (N, D), of unit norm; float32 or float64.
@@ -56,12 +57,17 @@ def class_logsumexp(
         class_ids: Shape (C,), integer: the class of each centre, where the centres are a share or
             a sample of all; default 0 to C - 1.
         tile: Similarities computed at a time; default 2^18 on a CPU and 2^26 on a GPU.
+        products: bfloat16 or float16: what the factors of the products are rounded to, of float32
+            embeddings; a GPU multiplies these several times as fast. Their sums are float32, and
+            all else is. A cosine is then off by 2^-8 (2^-11 for float16) at most, on a CPU, which
+            rounds the sums too, by half as much again, and a log-sum by ``scale`` times that.
 
     Returns:
         Shape (N,); -inf where no class is left.
 
     Raises:
-        ValueError: Shapes that do not fit together, or a scale that is not above 0.
+        ValueError: Shapes that do not fit together, a scale that is not above 0, or another type of
+            products.
 
     Example:
         >>> e = torch.tensor([[1.0, 0.0]])
@@ -78,13 +84,21 @@ def class_logsumexp(
         class_ids = torch.arange(len(centres), dtype=torch.int32, device=centres.device)
     if class_ids.shape != (len(centres),):
         raise ValueError(f"class_ids must have shape ({len(centres)},), got {class_ids.shape}")
+    if products not in (None, torch.bfloat16, torch.float16) or (
+        products and embeddings.dtype != torch.float32
+    ):
+        raise ValueError(
+            f"products must be None, or torch.bfloat16 or torch.float16 of float32 embeddings, got "
+            f"{products} of {embeddings.dtype}"
+        )
     if tile is None:
         tile = _TILE.get(embeddings.device.type, _TILE_ELSEWHERE)
     columns = max(1, tile // max(1, len(embeddings)))
     with torch.autocast(embeddings.device.type, enabled=False):
         return _ClassLogsumexp.apply(
-            embeddings, centres.to(embeddings.dtype), labels.int(), class_ids.int(), scale, columns
-        )
+            embeddings, centres.to(embeddings.dtype), labels.int(), class_ids.int(), scale, columns,
+            products,
+        )  # fmt: skip
 
 
 def pair_logsumexp(
@@ -175,18 +189,20 @@ class _Once(Function):
 
 class _ClassLogsumexp(Function):
     @staticmethod
-    def forward(ctx, embeddings, centres, labels, class_ids, scale, columns):
+    def forward(ctx, embeddings, centres, labels, class_ids, scale, columns, products):
         logsumexp = embeddings.new_full((len(embeddings),), -torch.inf)
         kernels, everywhere = _kernels(embeddings.device.type), -len(embeddings)
+        factors = _rounded(embeddings, products)
         for begin in range(0, len(centres), columns):
             some = slice(begin, begin + columns)
             unit, _ = _normalised(centres[some])
             of_tile, _ = kernels.negatives_logsumexp(
-                embeddings @ unit.T, labels, class_ids[some], everywhere, None, scale
-            )
+                _product(factors, _rounded(unit, products).T),
+                labels, class_ids[some], everywhere, None, scale,
+            )  # fmt: skip
             logsumexp = torch.logaddexp(logsumexp, of_tile)
         ctx.save_for_backward(embeddings, centres, labels, class_ids, logsumexp)
-        ctx.scale, ctx.columns = scale, columns
+        ctx.scale, ctx.columns, ctx.products = scale, columns, products
         return logsumexp
 
     @staticmethod
@@ -195,7 +211,7 @@ class _ClassLogsumexp(Function):
         with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
             gradients = _ClassLogsumexp.gradients(ctx, grad.contiguous())
         of_embeddings, of_centres = (_Once.apply(g, embeddings, centres, grad) for g in gradients)
-        return of_embeddings, of_centres, None, None, None, None
+        return of_embeddings, of_centres, None, None, None, None, None
 
     @staticmethod
     def gradients(ctx, grad):
@@ -203,19 +219,41 @@ class _ClassLogsumexp(Function):
         kernels, everywhere = _kernels(embeddings.device.type), -len(embeddings)
         of_embeddings = torch.zeros_like(embeddings)
         of_centres = torch.empty_like(centres) if ctx.needs_input_grad[1] else None
+        products, factors = ctx.products, _rounded(embeddings, ctx.products)
         for begin in range(0, len(centres), ctx.columns):
             some = slice(begin, begin + ctx.columns)
             unit, norm = _normalised(centres[some])
-            tile = embeddings @ unit.T
+            unit_factors = _rounded(unit, products)
+            tile = _product(factors, unit_factors.T)
             kernels.negatives_softmax_(
                 tile, labels, class_ids[some], everywhere, None, ctx.scale, logsumexp, grad
             )
-            of_embeddings.addmm_(tile, unit)
+            if products is None:
+                of_embeddings.addmm_(tile, unit)
+            else:
+                tile = tile.to(products)
+                of_embeddings += _product(tile, unit_factors)
             if of_centres is not None:
-                own = torch.mm(tile.T, embeddings, out=of_centres[some])
+                own = of_centres[some]
+                if products is None:
+                    torch.mm(tile.T, embeddings, out=own)
+                else:
+                    own.copy_(_product(tile.T, factors))
                 # Through the normalisation: what points along the centre does not turn it.
                 own.addcmul_(unit, torch.linalg.vecdot(own, unit)[:, None], value=-1).div_(norm)
         return of_embeddings, of_centres
+
+
+def _rounded(values: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return values if dtype is None else values.to(dtype)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """The product of matrices of one type, in float32 at least."""
+    if a.dtype in (torch.float32, torch.float64):
+        return a @ b
+    # On a CPU the sums are rounded to the type of the factors first.
+    return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else (a @ b).float()
 
 
 def _normalised(centres: Tensor) -> tuple[Tensor, Tensor]:

@@ -265,3 +265,23 @@ def test_state_of_one_rank_is_no_whole_one(sharded):
         UNPGLoss(15, 8, sharded=sharded).load_state_dict(state)
     with pytest.raises(CheckpointError, match="the centres of one rank"):
         UNPGLoss(5, 8, sharded=sharded).load_state_dict({"weight[5:10]": torch.zeros(5, 8)})
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_rounded_products(sharded):
+    x, labels = batch(12, 9, 16, torch.float32)
+    exact = build(9, 16, dtype=torch.float32, sharded=sharded)
+    rounded = build(9, 16, dtype=torch.float32, sharded=sharded, products="bfloat16")
+    want, got = exact(x, labels), rounded(x, labels)
+    assert got.dtype == torch.float32
+    # A log-sum over classes is off by 64 times 3 * 2^-9 at most, and a loss as much.
+    assert 0 < (got - want).abs() < 64 * 3 * 2**-9
+    for mine, of_exact in zip(
+        gradients(got, x, rounded.weight), gradients(want, x, exact.weight), strict=True
+    ):
+        assert (mine - of_exact).norm() < 0.05 * of_exact.norm()
+
+
+def test_rounded_products_are_named():
+    with pytest.raises(ValueError, match='products must be "bfloat16", "float16" or None'):
+        build(9, 16, products="bf16")

@@ -315,6 +315,38 @@ def test_accuracy_in_float32(path):
         assert ((got - want) / want).abs() < 1e-6
 
 
+@pytest.mark.parametrize("products", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("tile", [40, None])
+def test_rounded_products(path, products, tile):
+    """Within the stated bound of float32, and the sum of what a tile by tile computation gives."""
+    scale, unit = 64.0, {torch.bfloat16: 2.0**-9, torch.float16: 2.0**-12}[products]
+    e = units(0, 30, 64, torch.float32).requires_grad_()
+    w = (units(1, 200, 64, torch.float32) * 3).requires_grad_()
+    labels, weights = torch.arange(30).flip(0), torch.linspace(0.5, 1.5, 30)
+    got = class_logsumexp(e, w, labels, scale, tile=tile, products=products)
+    exact = class_logsumexp(e, w, labels, scale)
+    assert got.dtype == torch.float32
+    assert 0 < (got - exact).abs().max() < scale * 3 * unit
+    # The softmax moves by as much, up and down, and its weights are rounded as well.
+    bound = math.expm1(2 * scale * 3 * unit) + 3 * unit
+    gradients = torch.autograd.grad(got, (e, w), weights)
+    for mine, want in zip(gradients, torch.autograd.grad(exact, (e, w), weights), strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - want).norm() < bound * want.norm()
+        assert (mine - want).norm() < 16 * unit * want.norm()  # what is seen
+    along = (2 * e).detach()  # cosines of 1, and labels of another class
+    got = class_logsumexp(e, along, labels, scale, tile=tile, products=products)
+    off = (got - class_logsumexp(e, along, labels, scale)).abs().max()
+    assert off < scale * 3 * unit
+
+
+def test_rounded_products_of_other_types(path):
+    e, labels = units(0, 3), torch.arange(3)
+    for embeddings, products in ((e, torch.bfloat16), (e.float(), torch.float64)):
+        with pytest.raises(ValueError, match=r"products must be None, or torch\.bfloat16"):
+            class_logsumexp(embeddings, e, labels, 1.0, products=products)
+
+
 @needs_extension
 def test_accuracy_of_the_exponential_in_float32():
     x = torch.linspace(-87, 0, 1_000_003, dtype=torch.float64).float()[None]
