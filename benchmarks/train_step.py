@@ -2,7 +2,8 @@
 
 The same weights and the same batch, in turns in one process; medians. The step is forward,
 backward and an SGD update. The loss alone (targets and losses from the feature maps on, forward)
-stands beside it, since that is where the two differ. Losses must agree, or the run fails.
+stands beside it, since that is where the two differ, and how ours divides into network, targets and
+losses, backward and update. Losses must agree, or the run fails.
 
     python benchmarks/train_step.py                    # results/train_step.json
     python benchmarks/train_step.py --device cuda      # batch 16 in bfloat16
@@ -13,8 +14,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import itertools
 import logging
+import statistics
 import sys
+import time
 from pathlib import Path
 
 import negvision.ops
@@ -31,6 +35,7 @@ from mmengine.structures import InstanceData
 
 CONFIG = Path(__file__).parents[1] / "configs/atss_r50.py"
 NAMES = ("mmdet", "negvision")
+PARTS = ("network", "targets and losses", "backward", "update")
 
 
 def detectors(depth: int, device: str) -> dict[str, torch.nn.Module]:
@@ -123,6 +128,27 @@ def main(argv: list[str] | None = None) -> int:
         with torch.no_grad(), precision():
             models[name].bbox_head.loss_by_feat(*features[name], truths, metas)
 
+    def parts() -> dict[str, float]:
+        """Seconds of each part of one step of ours, the device waited for in between."""
+        model, marks = models["negvision"], [time.perf_counter()]
+
+        def mark() -> None:
+            if synchronize is not None:
+                synchronize()
+            marks.append(time.perf_counter())
+
+        optimizers["negvision"].zero_grad()
+        with precision():
+            outputs = model.bbox_head(model.extract_feat(images))
+            mark()
+            loss = total(model.bbox_head.loss_by_feat(*outputs, truths, metas))
+        mark()
+        loss.backward()
+        mark()
+        optimizers["negvision"].step()
+        mark()
+        return dict(zip(PARTS, (b - a for a, b in itertools.pairwise(marks)), strict=True))
+
     print(f"{machine()['cpu']}, {torch.get_num_threads()} threads; device {options.device}")
     print(
         f"ATSS R{options.depth}, {batch} images of {height} x {width}, {options.boxes} boxes an "
@@ -142,6 +168,10 @@ def main(argv: list[str] | None = None) -> int:
             f"{title:<10}  mmdet {times['mmdet']['median_s'] * 1e3:>9.1f} ms   "
             f"negvision {times['negvision']['median_s'] * 1e3:>9.1f} ms   {ratio:.2f} x"
         )
+    of_parts = [parts() for _ in range(repeats)]
+    breakdown = {part: statistics.median(run[part] for run in of_parts) for part in PARTS}
+    whole = sum(breakdown.values())
+    print("ours: " + ", ".join(f"{part} {s / whole:.1%}" for part, s in breakdown.items()))
     path = write_results(
         "train_step_cuda" if cuda else "train_step",
         {
@@ -152,6 +182,7 @@ def main(argv: list[str] | None = None) -> int:
             "precision": "bfloat16" if cuda else "float32",
             "step": steps,
             "loss_alone": losses,
+            "parts_of_negvision_s": breakdown,
             "mmdet_over_negvision": ratios,
             "loss": loss_of,
         },

@@ -194,16 +194,35 @@ def test_log_sums_of_negatives(dtype, whisker):
     assert all(torch.equal(x, y) for x, y in zip(runs[1], runs[2], strict=True))
 
 
-def test_log_sums_wait_for_nothing():
+@pytest.mark.parametrize("products", [torch.bfloat16, torch.float16])
+def test_rounded_products(products):
+    """Sums are float32 here: the bound is that of the factors alone."""
+    unit = {torch.bfloat16: 2.0**-9, torch.float16: 2.0**-12}[products]
+    e, w, labels = batch(torch.float32)
+    exact = class_logsumexp(e.requires_grad_(), w.requires_grad_(), labels, 64.0)
+    want = torch.autograd.grad(exact.sum(), (e, w))
+    p, q = (x.detach().cuda().requires_grad_() for x in (e, w))
+    for tile in (None, 1 << 18):
+        got = class_logsumexp(p, q, labels.cuda(), 64.0, tile=tile, products=products)
+        assert got.dtype == torch.float32
+        assert (got.cpu() - exact).abs().max() < 64 * 2.01 * unit
+        for x, y in zip(torch.autograd.grad(got.sum(), (p, q)), want, strict=True):
+            assert (x.cpu() - y).norm() < 16 * unit * y.norm()
+
+
+@pytest.mark.parametrize("products", [None, torch.bfloat16])
+def test_log_sums_wait_for_nothing(products):
     e, w, labels = (x.cuda() for x in batch(torch.float32))
     e.requires_grad_(), w.requires_grad_()
     log_sums(e, w, labels, 1.5)
+    class_logsumexp(e, w, labels, 64.0, products=products).sum().backward()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for hold in (0, 1 << 24):
             log_sums(e, w, labels, 1.5, hold)
             log_sums(e, w, labels, None, hold)
+        class_logsumexp(e, w, labels, 64.0, products=products).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
