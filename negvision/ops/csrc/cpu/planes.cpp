@@ -13,34 +13,42 @@ namespace {
 
 using torch::stable::Tensor;
 
-// The usual row, three bytes to a pixel, which compilers turn into shuffles.
-NV_VECTORIZED void split_row(
-    const uint8_t* __restrict row, int64_t width, uint8_t* __restrict first,
-    uint8_t* __restrict second, uint8_t* __restrict third) {
-  for (int64_t x = 0; x < width; ++x) {
-    first[x] = row[3 * x];
-    second[x] = row[3 * x + 1];
-    third[x] = row[3 * x + 2];
+// The usual row, three values to a pixel, which compilers turn into shuffles; of bytes and of floats,
+// since a template cannot be compiled for two processors.
+#define NV_SPLIT_ROW(T)                                                                            \
+  NV_VECTORIZED void split_row(                                                                    \
+      const T* __restrict row, int64_t width, T* __restrict first, T* __restrict second,           \
+      T* __restrict third) {                                                                       \
+    for (int64_t x = 0; x < width; ++x) {                                                          \
+      first[x] = row[3 * x];                                                                       \
+      second[x] = row[3 * x + 1];                                                                  \
+      third[x] = row[3 * x + 2];                                                                   \
+    }                                                                                              \
+  }                                                                                                \
+  NV_VECTORIZED void split_row_reversed(                                                           \
+      const T* __restrict row, int64_t width, T* __restrict first, T* __restrict second,           \
+      T* __restrict third) {                                                                       \
+    for (int64_t x = 0; x < width; ++x) {                                                          \
+      first[width - 1 - x] = row[3 * x];                                                           \
+      second[width - 1 - x] = row[3 * x + 1];                                                      \
+      third[width - 1 - x] = row[3 * x + 2];                                                       \
+    }                                                                                              \
   }
-}
+NV_SPLIT_ROW(uint8_t)
+NV_SPLIT_ROW(uint32_t)
+#undef NV_SPLIT_ROW
 
-NV_VECTORIZED void split_row_reversed(
-    const uint8_t* __restrict row, int64_t width, uint8_t* __restrict first,
-    uint8_t* __restrict second, uint8_t* __restrict third) {
-  for (int64_t x = 0; x < width; ++x) {
-    first[width - 1 - x] = row[3 * x];
-    second[width - 1 - x] = row[3 * x + 1];
-    third[width - 1 - x] = row[3 * x + 2];
-  }
-}
-
-void split_colours(const uint8_t* pixels, const ImageView& view, uint8_t* planes) {
+template <typename T>
+void split_colours(const void* data, const ImageView& view, void* out) {
   const int64_t area = view.height * view.width;
   for (int64_t y = 0; y < view.height; ++y) {
-    const uint8_t* row = pixels + view.row_start(y);
-    uint8_t* out = planes + y * view.width;
-    (view.columns_reversed ? split_row_reversed : split_row)(
-        row, view.width, out, out + area, out + 2 * area);
+    const T* row = static_cast<const T*>(data) + view.row_start(y);
+    T* to = static_cast<T*>(out) + y * view.width;
+    if (view.columns_reversed) {
+      split_row_reversed(row, view.width, to, to + area, to + 2 * area);
+    } else {
+      split_row(row, view.width, to, to + area, to + 2 * area);
+    }
   }
 }
 
@@ -64,16 +72,11 @@ Tensor image_planes(const Tensor& image, bool rows_reversed, bool columns_revers
   Tensor out = torch::stable::new_empty(image, {view.channels, view.height, view.width});
   const void* from = image.const_data_ptr();
   void* to = out.mutable_data_ptr();
+  const bool packed = view.is_packed_colour();
   switch (image.element_size()) {
-    case 1:
-      if (view.is_packed_colour()) {
-        split_colours(static_cast<const uint8_t*>(from), view, static_cast<uint8_t*>(to));
-      } else {
-        split<uint8_t>(from, view, to);
-      }
-      break;
+    case 1: (packed ? split_colours<uint8_t> : split<uint8_t>)(from, view, to); break;
     case 2: split<uint16_t>(from, view, to); break;
-    case 4: split<uint32_t>(from, view, to); break;
+    case 4: (packed ? split_colours<uint32_t> : split<uint32_t>)(from, view, to); break;
     case 8: split<uint64_t>(from, view, to); break;
     default:
       STD_TORCH_CHECK(false, "image_planes: values of ", image.element_size(), " bytes");
