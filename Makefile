@@ -79,7 +79,9 @@ gpu: $(if $(filter $(VENV)/%,$(PYTHON)),env,operators-in-place)
 	"put nvcc on PATH, then FORCE_CUDA=1 make gpu (docs/install.md)" >&2; exit 1; }
 	@$(PYTHON) benchmarks/suite.py --device cuda $(if $(PART),--part $(PART))
 
+# The library lies where that of .venv did, whose stamp no longer holds.
 operators-in-place:
+	@rm -f $(VENV)/operators
 	@$(PYTHON) -m pip install -qq --no-build-isolation --no-deps -e .
 
 clean:

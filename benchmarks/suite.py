@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,17 +114,36 @@ def run(name: str, device: str, seconds: float) -> dict:
     if not part.needs:
         command = [sys.executable, *command]
     start = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as output:
-        try:
-            done = subprocess.run(
-                command, cwd=ROOT, timeout=seconds, stdout=output, stderr=subprocess.STDOUT
-            )
-            outcome = "ok" if done.returncode == 0 else "failed"
-        except subprocess.TimeoutExpired:
-            outcome = "cut off"
-        output.seek(0)
-        lines = output.read().strip().splitlines()
-    print("\n".join(lines), flush=True)
+    # In a session of its own, so that what it starts can be ended with it.
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    cut_off = threading.Event()
+
+    def end() -> None:
+        cut_off.set()
+        os.killpg(process.pid, signal.SIGKILL)
+
+    timer = threading.Timer(seconds, end)
+    timer.start()
+    lines = []
+    try:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if line.strip():
+                lines.append(line.strip())
+        outcome = "failed" if process.wait() else "ok"
+    finally:
+        timer.cancel()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    if cut_off.is_set():
+        outcome = "cut off"
     figure = lines[-1].strip("= ") if lines else ""
     if outcome == "ok" and part.results:
         suffix = "" if device == "cpu" else f"_{device}"

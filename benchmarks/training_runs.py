@@ -59,7 +59,7 @@ def _run_once(config: str, seed: int, args, read, test: bool) -> dict:
     done = work / "figures.json"
     if done.is_file():
         figures = json.loads(done.read_text())
-        options = figures.get("cfg_options", args.cfg_options)
+        options = figures.get("cfg_options", [])
         if options != args.cfg_options:
             sys.exit(
                 f"{done} is of a run with {' '.join(options) or 'no changes to its config'}: give "

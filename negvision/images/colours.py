@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from negvision.images.planes import as_stored, upright
 from negvision.ops import distort_colours as compiled_distort_colours
 from negvision.ops import extension_info
+from negvision.ops.pixels import require_colour_steps
 
 # One less than a multiple of every block there is, so that all but one column of a block remain.
 _PROBED = 127
@@ -31,8 +32,11 @@ def distort_colours(image: np.ndarray, steps: Sequence[tuple[str, float]]) -> np
         steps: As of :func:`negvision.ops.distort_colours`.
 
     Returns:
-        A new image, maybe a view of three planes, which the end of a pipeline is quickest with;
-        ``image`` itself where there are no steps.
+        A new image, maybe a view of three planes, which the end of a pipeline is quickest with and
+        functions of OpenCV do not draw into; ``image`` itself where there are no steps.
+
+    Raises:
+        ValueError: An unknown step, or a turn of the hue that is not 0 ... 179.
 
     Example:
         >>> image = np.full((1, 1, 3), 100, np.uint8)
@@ -41,6 +45,7 @@ def distort_colours(image: np.ndarray, steps: Sequence[tuple[str, float]]) -> np
     """
     if not steps:
         return image
+    steps = require_colour_steps(steps)
     stored, rows_reversed, columns_reversed = as_stored(image)
     is_packed = stored.strides[1:] == (3, 1) and stored.flags.writeable
     block = _columns_at_once() if is_packed else None

@@ -87,15 +87,17 @@ _last_jpeg: tuple[bytes, Header] = (b"", Header("JPEG", 0, 0))
 
 
 def _read_jpeg_like_last(data: bytes) -> Header:
-    """What stands in front of the first scan decides alone, and images that one program wrote in
-    one size have it in common byte for byte."""
+    """What stands in front of the first scan decides, and images that one program wrote in one size
+    have it in common byte for byte."""
     global _last_jpeg
     start, header = _last_jpeg
     if start and data.startswith(start):
         return header
     header = _read_jpeg(data)
-    if header.scan:
-        _last_jpeg = data[: header.scan], header
+    start = data[: header.scan]
+    # A frame that pretends to be shorter than it is would be read beyond the scan.
+    if header.scan and _read_jpeg(start) == header:
+        _last_jpeg = start, header
     return header
 
 

@@ -58,9 +58,9 @@ def class_logsumexp(
             a sample of all; default 0 to C - 1.
         tile: Similarities computed at a time; default 2^18 on a CPU and 2^26 on a GPU.
         products: bfloat16 or float16: what the factors of the products are rounded to, of float32
-            embeddings; a GPU multiplies these several times as fast. Their sums are float32, and
-            all else is. A cosine is then off by 2^-8 (2^-11 for float16) at most, on a CPU, which
-            rounds the sums too, by half as much again, and a log-sum by ``scale`` times that.
+            embeddings; a GPU multiplies these several times as fast, a CPU does not. Their sums are
+            float32, and all else is. A cosine is then off by 2^-7 (2^-10 for float16) at most, and
+            a log-sum by ``scale`` times that.
 
     Returns:
         Shape (N,); -inf where no class is left.
@@ -220,6 +220,12 @@ class _ClassLogsumexp(Function):
         of_embeddings = torch.zeros_like(embeddings)
         of_centres = torch.empty_like(centres) if ctx.needs_input_grad[1] else None
         products, factors = ctx.products, _rounded(embeddings, ctx.products)
+        if products is not None:
+            # The largest weight there can be becomes 2^14 or little less, so that float16 has room
+            # for it and for those of classes a thousand million times less likely.
+            most = torch.linalg.vector_norm(grad, torch.inf) if len(grad) else grad.sum()
+            lift = (14 - (ctx.scale * most).clamp(min=1e-30).log2()).floor().exp2()
+            grad = grad * lift
         for begin in range(0, len(centres), ctx.columns):
             some = slice(begin, begin + ctx.columns)
             unit, norm = _normalised(centres[some])
@@ -232,13 +238,13 @@ class _ClassLogsumexp(Function):
                 of_embeddings.addmm_(tile, unit)
             else:
                 tile = tile.to(products)
-                of_embeddings += _product(tile, unit_factors)
+                of_embeddings += _product(tile, unit_factors) / lift
             if of_centres is not None:
                 own = of_centres[some]
                 if products is None:
                     torch.mm(tile.T, embeddings, out=own)
                 else:
-                    own.copy_(_product(tile.T, factors))
+                    own.copy_(_product(tile.T, factors)).div_(lift)
                 # Through the normalisation: what points along the centre does not turn it.
                 own.addcmul_(unit, torch.linalg.vecdot(own, unit)[:, None], value=-1).div_(norm)
         return of_embeddings, of_centres
@@ -249,11 +255,11 @@ def _rounded(values: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """The product of matrices of one type, in float32 at least."""
+    """The product of matrices of one type, summed in float32 at least."""
     if a.dtype in (torch.float32, torch.float64):
         return a @ b
-    # On a CPU the sums are rounded to the type of the factors first.
-    return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else (a @ b).float()
+    # A CPU would round the sums to the type of the factors.
+    return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
 
 
 def _normalised(centres: Tensor) -> tuple[Tensor, Tensor]:

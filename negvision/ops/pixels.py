@@ -20,7 +20,7 @@ def image_planes(
     and what lies in reverse is said beside it; to mirror costs nothing then.
 
     Args:
-        image: Shape (H, W, C), any type and strides, on the CPU.
+        image: Shape (H, W, C), any type and strides.
         rows_reversed: Whether the last row is stored first.
         columns_reversed: Whether the last column is stored first.
 
@@ -37,7 +37,9 @@ def image_planes(
     """
     if image.dim() != 3:
         raise ValueError(f"an image must have shape (H, W, C), got {tuple(image.shape)}")
-    if is_compiled_for("cpu"):
+    # The kernel is for what loading has: on the CPU, no gradient, numbers of 8 bytes at most.
+    plain = image.device.type == "cpu" and not image.requires_grad and image.element_size() <= 8
+    if plain and is_compiled_for("cpu"):
         return torch.ops.negvision.image_planes.default(image, rows_reversed, columns_reversed)
     reversed_ = [dim for dim, is_so in enumerate((rows_reversed, columns_reversed)) if is_so]
     return image.flip(reversed_).permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
@@ -69,17 +71,20 @@ def distort_colours(
         Shape (3, H, W), uint8.
 
     Raises:
-        ValueError: An unknown step.
-        RuntimeError: Another shape or type, a turn out of range, or no kernel is built.
+        ValueError: Another device, shape or type, an unknown step, or a turn out of range.
+        RuntimeError: No kernel is built.
 
     Example:
         >>> image = torch.tensor([[[10, 20, 200]]], dtype=torch.uint8)
         >>> distort_colours(image, [("contrast", 1.5), ("hue", 60)], block=32).flatten().tolist()
         [30, 255, 15]
     """
-    unknown = [kind for kind, _ in steps if kind not in COLOUR_STEPS]
-    if unknown:
-        raise ValueError(f"step {unknown[0]!r} must be one of {', '.join(COLOUR_STEPS)}")
+    steps = require_colour_steps(steps)
+    if image.device.type != "cpu" or image.dtype != torch.uint8 or image.dim() != 3:
+        raise ValueError(
+            "an image must be uint8 of shape (H, W, 3) on the CPU, got "
+            f"{image.dtype} of {tuple(image.shape)} on {image.device}"
+        )
     if not is_compiled_for("cpu"):
         raise RuntimeError(f"distort_colours has no other way: {extension_info()['error']}")
     return torch.ops.negvision.distort_colours.default(
@@ -87,6 +92,21 @@ def distort_colours(
         rows_reversed,
         columns_reversed,
         [COLOUR_STEPS.index(kind) for kind, _ in steps],
-        [float(amount) for _, amount in steps],
+        [amount for _, amount in steps],
         block,
     )
+
+
+def require_colour_steps(steps: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Steps of :func:`distort_colours` with Python's own floats as amounts.
+
+    Raises:
+        ValueError: An unknown step, or a turn of the hue that is not 0 ... 179.
+    """
+    checked = [(kind, float(amount)) for kind, amount in steps]
+    for kind, amount in checked:
+        if kind not in COLOUR_STEPS:
+            raise ValueError(f"step {kind!r} must be one of {', '.join(COLOUR_STEPS)}")
+        if kind == "hue" and amount not in range(180):
+            raise ValueError(f"a turn of the hue is a whole number of 0 ... 179, got {amount:g}")
+    return checked

@@ -81,7 +81,26 @@ def test_layouts_that_the_compiled_pass_does_not_take(way, view):
     assert np.array_equal(distort_colours(image, steps), want)
 
 
-def test_another_opencv_is_noticed_and_asked(monkeypatch, caplog):
+def test_steps_that_are_none(way):
+    image = RNG.integers(0, 256, (4, 40, 3), dtype=np.uint8)
+    for wrong in (image, image[..., ::-1]):
+        with pytest.raises(ValueError, match="step 'gamma' must be one of brightness"):
+            distort_colours(wrong, [("gamma", 5)])
+        for turn in (-5, 180, 0.5):
+            with pytest.raises(ValueError, match=rf"whole number of 0 \.\.\. 179, got {turn}"):
+                distort_colours(wrong, [("hue", turn)])
+
+
+def test_amounts_of_numpy_are_those_of_python(way):
+    image = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, 2)
+    for amount in np.random.default_rng(1).uniform(0.5, 1.5, 300):
+        got = distort_colours(image, [("contrast", amount)])
+        assert np.array_equal(got, distort_colours(image, [("contrast", float(amount))]))
+        want = np.clip(image.astype(np.float32) * float(amount), 0, 255).astype(np.uint8)
+        assert np.array_equal(got, want)
+
+
+def test_another_opencv_is_noticed_and_asked(monkeypatch):
     """One that rounds throughout."""
     convert = cv2.cvtColor
 
@@ -95,6 +114,8 @@ def test_another_opencv_is_noticed_and_asked(monkeypatch, caplog):
         # Without blocks it is one that is known.
         got = distort_colours(image, [("saturation", 1.2)])
         assert np.array_equal(got, by_opencv(image, [("saturation", 1.2)]))
+        if extension_info()["loaded"]:
+            assert colours._columns_at_once() > 1_000_000
         colours._columns_at_once.cache_clear()
         monkeypatch.setattr(cv2, "cvtColor", lambda image, code: by_single_pixels(image, code) // 2)
         messages = []

@@ -286,3 +286,7 @@ def test_images_of_one_program_share_their_header_and_no_others_do():
     short = starts[4][:-1]
     assert read_header(files[4]).scan and not read_header(short).scan
     assert read_header(files[4]) == read_header(starts[4] + b"anything")
+    # A frame marker whose length says that nothing follows is read beyond the scan: never kept.
+    frame = b"\xff\xd8\xff\xc0\x00\x02\xff\xda"
+    assert read_header(frame + b"\x01\x00\x01\x00\x00")[2] == 1
+    assert read_header(frame + b"\xff" * 5)[2] == 0xFFFF

@@ -196,8 +196,7 @@ def test_log_sums_of_negatives(dtype, whisker):
 
 @pytest.mark.parametrize("products", [torch.bfloat16, torch.float16])
 def test_rounded_products(products):
-    """Sums are float32 here: the bound is that of the factors alone."""
-    unit = {torch.bfloat16: 2.0**-9, torch.float16: 2.0**-12}[products]
+    unit = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}[products]
     e, w, labels = batch(torch.float32)
     exact = class_logsumexp(e.requires_grad_(), w.requires_grad_(), labels, 64.0)
     want = torch.autograd.grad(exact.sum(), (e, w))
@@ -205,9 +204,9 @@ def test_rounded_products(products):
     for tile in (None, 1 << 18):
         got = class_logsumexp(p, q, labels.cuda(), 64.0, tile=tile, products=products)
         assert got.dtype == torch.float32
-        assert (got.cpu() - exact).abs().max() < 64 * 2.01 * unit
+        assert (got.cpu() - exact).abs().max() < 64 * 2 * unit
         for x, y in zip(torch.autograd.grad(got.sum(), (p, q)), want, strict=True):
-            assert (x.cpu() - y).norm() < 16 * unit * y.norm()
+            assert (x.cpu() - y).norm() < 8 * unit * y.norm()
 
 
 @pytest.mark.parametrize("products", [None, torch.bfloat16])

@@ -81,7 +81,10 @@ class SegRandomCrop(MMSegRandomCrop):
 class SegPhotoMetricDistortion(MMSegPhotoMetricDistortion):
     """mmseg's ``PhotoMetricDistortion`` in one pass over the image, all steps together.
 
-    Arguments, random numbers and output are those of mmseg's, bit for bit.
+    Arguments, random numbers and output are those of mmseg's, bit for bit. The image may be a view
+    of planes afterwards: a transform that draws into it with OpenCV takes
+    ``np.ascontiguousarray`` of it first. The methods of mmseg's that change an image (``convert``,
+    ``saturation``, ...) are asked for types other than uint8 alone.
 
     Required and changed key: ``img`` ((H, W, 3), BGR, uint8; other types are left to mmseg's).
     """

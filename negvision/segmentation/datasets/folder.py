@@ -76,10 +76,10 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
         return label_map | {class_id: label for label, class_id in enumerate(chosen)}
 
     def get_data_info(self, idx: int) -> dict:
-        """One record, with ``label_map`` and ``class_ids``, which all share."""
+        """One record, with its own copies of ``label_map`` and ``class_ids``."""
         return super().get_data_info(idx) | {
-            "label_map": self.label_map,
-            "class_ids": self.class_ids,
+            "label_map": dict(self.label_map),
+            "class_ids": dict(self.class_ids),
         }
 
     def load_data_list(self) -> list[dict]:

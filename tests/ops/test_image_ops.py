@@ -28,6 +28,15 @@ def test_planes(path, dtype, rows_reversed, columns_reversed):
         assert got.is_contiguous() and got.dtype == dtype
 
 
+def test_planes_with_a_gradient_and_of_wide_numbers(path):
+    image = torch.rand(2, 3, 4, requires_grad=True)
+    image_planes(image, True).mul(torch.arange(24.0).reshape(4, 2, 3)).sum().backward()
+    assert image.grad[1, 2, 3] == 20
+    wide = torch.rand(2, 3, 4, dtype=torch.complex128)
+    assert torch.equal(image_planes(wide), wide.permute(2, 0, 1))
+    assert image_planes(image.to("meta")).shape == (4, 2, 3)
+
+
 def test_planes_of_another_shape(path):
     with pytest.raises(ValueError, match=r"shape \(H, W, C\), got \(4, 4\)"):
         image_planes(torch.zeros(4, 4))
@@ -136,16 +145,21 @@ def test_mirrored_images_and_crops(rows_reversed, columns_reversed):
 @needs_extension
 def test_what_is_refused(monkeypatch):
     image = torch.zeros(4, 4, 3, dtype=torch.uint8)
-    for wrong in (image.float(), image[..., :2], image[:, ::2], torch.zeros(4, 4, 4).byte()):
+    for wrong in (image.float(), image[0], image.to("meta")):
+        with pytest.raises(ValueError, match=r"must be uint8 of shape \(H, W, 3\) on the CPU, got"):
+            distort_colours(wrong, [("hue", 1)], 32)
+    for wrong in (image[..., :2], image[:, ::2], torch.zeros(4, 4, 4).byte()):
         with pytest.raises(RuntimeError, match="three channels of uint8"):
             distort_colours(wrong, [("hue", 1)], 32)
-    for turn in (-1, 180):
-        with pytest.raises(RuntimeError, match=rf"0 \.\.\. 179, got {turn}"):
+    for turn in (-1, 180, 2.5):
+        with pytest.raises(ValueError, match=rf"whole number of 0 \.\.\. 179, got {turn}"):
             distort_colours(image, [("hue", turn)], 32)
     with pytest.raises(RuntimeError, match="block must be 1 or more, got 0"):
         distort_colours(image, [], 0)
     with pytest.raises(ValueError, match="step 'gamma' must be one of brightness, contrast"):
         distort_colours(image, [("gamma", 1.0)], 32)
+    with pytest.raises(RuntimeError, match=r"0 \.\.\. 179, got 180"):
+        torch.ops.negvision.distort_colours(image, False, False, [3], [180.0], 32)
     with pytest.raises(RuntimeError, match="no step 4"):
         torch.ops.negvision.distort_colours(image, False, False, [4], [1.0], 32)
     with pytest.raises(RuntimeError, match="1 steps and 0 amounts"):
