@@ -130,6 +130,8 @@ class Agent(LocalElasticAgent):
         causes = [end for end in failed if not end.is_lost_contact]
         where = f" ({socket.gethostname()})" if group.group_world_size > 1 else ""
         first, *others = causes or failed
+        # What the user is to put right, several ranks may find at the same moment.
+        others = [end for end in others if not (end.is_user_error and end.message == first.message)]
         _say(first.words().replace(f"rank {first.rank}", f"rank {first.rank}{where}", 1))
         if not causes and any(end.is_silent_peer for end in failed):
             self._show_who_hangs({end.rank for end in failed}, group)

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from negvision.engine.interruption import EXIT_INTERRUPTED
+from negvision.engine.parallel.agent import Agent, JobEnded
 from negvision.engine.parallel.ended import Ended, ended
 from negvision.engine.parallel.failures import SilentRankError, as_lost_contact, reports_to_launcher
 from negvision.engine.parallel.launch import with_group_timeout
@@ -219,6 +221,19 @@ def test_ends_in_words():
     )
     # A status of 2 that nobody explained, as argparse's, is not known to be the user's.
     assert not Ended(0, 2).is_user_error
+
+
+def test_what_several_ranks_find_at_once_is_said_once(capsys):
+    """As an error of the config, which all of them read."""
+    agent, group = Agent.__new__(Agent), SimpleNamespace(group_world_size=1)
+    agent._passed_on = set()
+    same = [Ended(rank, 2, "ConfigError: no", "ConfigError: no") for rank in range(3)]
+    other = Ended(3, 2, "DatasetError: empty", "DatasetError: empty")
+    with pytest.raises(JobEnded) as end:
+        agent._conclude([*same, other], group)
+    assert end.value.status == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["rank 0: ConfigError: no", "rank 3: DatasetError: empty"]
 
 
 def test_the_end_of_a_process_is_seen_and_left_to_its_parent(tmp_path):
