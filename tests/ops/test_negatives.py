@@ -6,24 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from atss_cases import COMPILED
+from negatives_cases import CLOSE, DTYPES, units
 from torch.nn.functional import normalize
 
 from negvision.ops import class_logsumexp, fallback_negatives, pair_logsumexp
 from negvision.ops.quartiles import whisker_bounds
 
-needs_extension = pytest.mark.skipif(not COMPILED, reason="the extension is not built")
 NAN, INF = float("nan"), float("inf")
-DTYPES = [torch.float32, torch.float64]
-CLOSE = {
-    torch.float32: {"rtol": 1e-5, "atol": 1e-5},
-    torch.float64: {"rtol": 1e-12, "atol": 1e-12},
-}
-
-
-def units(seed: int, count: int, size: int = 8, dtype=torch.float64) -> torch.Tensor:
-    g = torch.Generator().manual_seed(seed)
-    return normalize(torch.randn(count, size, generator=g, dtype=torch.float64)).to(dtype)
 
 
 def log_sum(values: list, like: torch.Tensor) -> torch.Tensor:
@@ -315,135 +304,6 @@ def test_accuracy_in_float32(path):
         assert ((got - want) / want).abs() < 1e-6
 
 
-ROUNDING = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
-
-
-@pytest.mark.parametrize("products", ROUNDING)
-@pytest.mark.parametrize("tile", [40, None])
-def test_rounded_products(path, products, tile):
-    """Within the stated bound of float32, on random data and where rounding errs most."""
-    scale, unit = 64.0, ROUNDING[products]
-    e = units(0, 30, 64, torch.float32).requires_grad_()
-    w = (units(1, 200, 64, torch.float32) * 3).requires_grad_()
-    labels, weights = torch.arange(30).flip(0), torch.linspace(0.5, 1.5, 30)
-    got = class_logsumexp(e, w, labels, scale, tile=tile, products=products)
-    exact = class_logsumexp(e, w, labels, scale)
-    assert got.dtype == torch.float32
-    assert 0 < (got - exact).abs().max() < scale * 2 * unit
-    # The softmax moves by as much, up and down, and its weights are rounded as well.
-    bound = math.expm1(2 * scale * 2 * unit) + 3 * unit
-    gradients = torch.autograd.grad(got, (e, w), weights)
-    for mine, want in zip(gradients, torch.autograd.grad(exact, (e, w), weights), strict=True):
-        assert mine.dtype == torch.float32
-        assert (mine - want).norm() < bound * want.norm()
-        assert (mine - want).norm() < 8 * unit * want.norm()  # what is seen
-    # Components just above a power of two by half a place: all are cut in the same direction.
-    one = torch.full((1, 254), 254**-0.5)
-    other = torch.tensor([7])
-    got = class_logsumexp(one, one, other, 1.0, tile=tile, products=products)
-    off = (got - class_logsumexp(one, one, other, 1.0)).abs().item()
-    assert off < 2.01 * unit and (off > unit or products == torch.float16)
-
-
-@pytest.mark.parametrize("products", ROUNDING)
-@pytest.mark.parametrize("size", [1e-30, 1e-9, 1.0, 1e9])
-def test_rounded_products_of_small_and_large_gradients(path, products, size):
-    """Weights of a mean over a batch and many classes are below what float16 tells from 0."""
-    e = units(0, 8, 16, torch.float32).requires_grad_()
-    w = units(1, 5_000, 16, torch.float32).requires_grad_()
-    labels = torch.arange(8)
-    of_e, of_w = (
-        torch.autograd.grad(
-            class_logsumexp(e, w, labels, 16.0, products=which), (e, w), torch.full((8,), size)
-        )
-        for which in (products, None)
-    )
-    for mine, want in zip(of_e, of_w, strict=True):
-        assert (mine / size - want / size).norm() < 8 * ROUNDING[products] * (want / size).norm()
-
-
-def test_rounded_products_of_no_sample(path):
-    e, w = torch.zeros(0, 4).requires_grad_(), units(1, 3, 4, torch.float32).requires_grad_()
-    got = class_logsumexp(e, w, torch.zeros(0).long(), 1.0, products=torch.bfloat16)
-    got.sum().backward()
-    assert got.shape == (0,) and not w.grad.any()
-
-
-def test_rounded_products_of_other_types(path):
-    e, labels = units(0, 3), torch.arange(3)
-    for embeddings, products in ((e, torch.bfloat16), (e.float(), torch.float64)):
-        with pytest.raises(ValueError, match=r"products must be None, or torch\.bfloat16"):
-            class_logsumexp(embeddings, e, labels, 1.0, products=products)
-
-
-@needs_extension
-def test_accuracy_of_the_exponential_in_float32():
-    x = torch.linspace(-87, 0, 1_000_003, dtype=torch.float64).float()[None]
-    got, one = x.clone(), torch.ones(1)
-    columns = torch.ones(x.shape[1]).int()
-    torch.ops.negvision.negatives_softmax_(
-        got, one.int() * 0, columns, -1, None, 1.0, one * 0, one
-    )  # fmt: skip
-    want = x.double().exp()
-    assert ((got.double() - want).abs() / want).max() < 2e-7
-    beyond = torch.tensor([[-87.5, -100.0, -1e30, -INF]])
-    torch.ops.negvision.negatives_softmax_(
-        beyond, one.int() * 0, columns[:4], -1, None, 1.0, one * 0, one
-    )  # fmt: skip
-    assert not beyond.any()
-
-
-def operator_calls(dtype: torch.dtype, rows: int = 6, columns: int = 40):
-    """The operators with arguments that leave something out in every way."""
-    ops, g = torch.ops.negvision, torch.Generator().manual_seed(2)
-    tile = torch.rand(rows, columns, generator=g, dtype=dtype) * 2 - 1
-    labels = [torch.randint(5, (n,), generator=g).int() for n in (rows, columns)]
-    bounds = torch.tensor([-0.7, 0.8], dtype=dtype)
-    each = torch.linspace(3, 4, rows, dtype=dtype)
-    prefixes = torch.tensor([0, 0x3F])
-    yield ops.negatives_logsumexp.default, (tile, *labels, -2, bounds, 3.0)
-    yield ops.negatives_softmax_.default, (tile, *labels, 1, bounds, 3.0, each, each)
-    yield ops.negatives_histogram.default, (tile, *labels, 0, prefixes, 16)
-
-
-@needs_extension
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("which", range(3))
-def test_opcheck(which, dtype):
-    operator, arguments = list(operator_calls(dtype))[which]
-    torch.library.opcheck(operator, arguments)
-
-
-@needs_extension
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(6, 40), (3, 1), (70, 1100), (4, 0), (0, 4)])
-def test_the_fallback_is_the_same_operator(shape, dtype):
-    for operator, (tile, *arguments) in operator_calls(dtype, *shape):
-        plain = getattr(fallback_negatives, operator.name().split("::")[1])
-        got, want = tile.clone(), tile.clone()
-        results = [operator(got, *arguments), plain(want, *arguments), got, want]
-        for a, b in ((results[0], results[1]), (got, want)):
-            torch.testing.assert_close(a, b, **CLOSE[dtype])
-
-
-@needs_extension
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_any_number_of_threads_gives_the_same_bits(dtype):
-    threads, runs = torch.get_num_threads(), []
-    try:
-        for number in (1, 2, 4):
-            torch.set_num_threads(number)
-            run = []
-            for operator, (tile, *arguments) in operator_calls(dtype, 300, 1111):
-                result = operator(tile, *arguments)
-                run += [tile, *(result if isinstance(result, tuple) else [result])]
-            runs.append([x for x in run if x is not None])
-    finally:
-        torch.set_num_threads(threads)
-    for run in runs[1:]:
-        assert len(run) > 4 and all(torch.equal(a, b) for a, b in zip(run, runs[0], strict=True))
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_quartiles_over_several_tiles(path, dtype):
     kernels = torch.ops.negvision if path is None else fallback_negatives
@@ -479,24 +339,3 @@ E, W, Y = torch.eye(3), torch.eye(3), torch.arange(3)
 def test_wrong_calls_are_told_what_was_expected(path, call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-@needs_extension
-@pytest.mark.parametrize(
-    "name,arguments,message",
-    [
-        ("logsumexp", (E.T[:, :2], Y.int(), Y[:2].int(), 0, None, 1.0), "contiguous matrix"),
-        ("logsumexp", (E.half(), Y.int(), Y.int(), 0, None, 1.0), "float32 or float64"),
-        ("logsumexp", (E, Y, Y.int(), 0, None, 1.0), "row_labels must be 3 int32"),
-        ("logsumexp", (E, Y.int(), Y[:2].int(), 0, None, 1.0), "column_labels must be 3 .* got 2"),
-        ("logsumexp", (E, Y.int(), Y.int(), 0, E[0], 1.0), "bounds must be two numbers"),
-        ("softmax_", (E, Y.int(), Y.int(), 0, None, 1.0, E[0, :2], E[0]), "logsumexp must be 3"),
-        ("softmax_", (E, Y.int(), Y.int(), 0, None, 1.0, E[0], E[0].double()), "grad must be 3"),
-        ("histogram", (E, Y.int(), Y.int(), 0, Y, 32), "shift must be a multiple of 8 below 32"),
-        ("histogram", (E, Y.int(), Y.int(), 0, Y, 4), "multiple of 8 below 32, got 4"),
-        ("histogram", (E, Y.int(), Y.int(), 0, Y.int(), 8), "prefixes must be int64"),
-    ],
-)
-def test_operators_refuse_what_they_cannot_read(name, arguments, message):
-    with pytest.raises(RuntimeError, match=message):
-        getattr(torch.ops.negvision, f"negatives_{name}")(*arguments)
