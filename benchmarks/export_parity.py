@@ -28,10 +28,10 @@ from negvision.export.describe import graph_and_metadata
 from negvision.export.onnx_file import OLDEST_OPSET, save, write_onnx
 from negvision.export.parity import pictures
 from negvision.export.parity.compare import TOLERANCES, compare
-from negvision.export.pipeline import kind_of, test_pipeline
-from negvision.export.runtime import ExportedModel
-from negvision.export.torch_model import TorchModel
-from negvision.export.weights import build_model, load_model
+from negvision.inference.pipeline import kind_of, test_pipeline
+from negvision.inference.runtime import ExportedModel
+from negvision.inference.torch_model import TorchModel
+from negvision.inference.weights import build_model, load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES, BATCH_SIZES, LARGER = 64, (1, 8), 1.5

@@ -25,7 +25,7 @@ import torch
 from harness import write_results
 
 from negvision.engine.config.reading import load_config
-from negvision.engine.train_log import read_train_log
+from negvision.report.train_log import read_train_log
 
 ROOT = Path(__file__).resolve().parents[1]
 

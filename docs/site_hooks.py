@@ -21,11 +21,14 @@ REFERENCE = {
     "face": ("Faces", ["negvision.face"]),
     "segmentation": ("Segmentation", ["negvision.segmentation"]),
     "classification": ("Classification", ["negvision.classification"]),
-    "images": ("Images and data", ["negvision.images", "negvision.data"]),
-    "splits": ("Splits and checks", ["negvision.splits", "negvision.data_check"]),
+    "images": ("Images and data", ["negvision.data.images", "negvision.data"]),
+    "splits": ("Splits and checks", ["negvision.data.splits", "negvision.data.check"]),
     "engine": ("Engine", ["negvision.engine"]),
-    "inference": ("Inference and export", ["negvision.inference", "negvision.export.runtime"]),
-    "report": ("Reports and drawing", ["negvision.report", "negvision.runs", "negvision.drawing"]),
+    "inference": ("Inference and export", ["negvision.inference", "negvision.inference.runtime"]),
+    "report": (
+        "Reports and drawing",
+        ["negvision.report", "negvision.visualization"],
+    ),
     "errors": ("Errors and registries", ["negvision.errors", "negvision.registry"]),
 }
 

@@ -29,8 +29,8 @@ DATASETS = _child(
 DATA_SAMPLERS = _child(mmengine_registry.DATA_SAMPLERS, "negvision.face.datasets")
 TRANSFORMS = _child(
     mmengine_registry.TRANSFORMS,
-    "negvision.images.loading",
-    "negvision.images.flips",
+    "negvision.data.images.loading",
+    "negvision.data.images.flips",
     "negvision.detection.datasets",
     "negvision.face.datasets",
     "negvision.classification.datasets",
@@ -46,7 +46,7 @@ MODELS = _child(
     "negvision.face.recognizer",
     "negvision.classification.backbones",
     "negvision.classification.classifier",
-    "negvision.export.evaluation",
+    "negvision.inference.exported_network",
     *_with_mmseg("negvision.segmentation.segmentors"),
 )
 TASK_UTILS = _child(mmengine_registry.TASK_UTILS, "negvision.detection.assigners")

@@ -34,7 +34,7 @@ def mmengine_globals():
         manager._instance_dict.update(instances)
 
 
-_SIBLING = Path(__file__).parents[2] / "shared" / "data"
+_SIBLING = Path(__file__).parents[1] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +50,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small embedded digits set, generated once for all worker processes of the run."""
-    from negvision.data.digits import ensure_digits
+    from negvision.toy.digits import ensure_digits
 
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -67,7 +67,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory):
         path = folder / f"{name}.pth"
         if not path.exists():
             import torch
-            from small_models import build_model, load_named_config
+            from helpers.small_models import build_model, load_named_config
 
             state = build_model(load_named_config(name)).state_dict()
             torch.save({"state_dict": state, "meta": {}}, path)
@@ -84,7 +84,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory):
     def export(name: str, legacy: bool = True) -> Path:
         path = folder / f"{name}{'_legacy' if legacy else ''}.onnx"
         if not path.exists():
-            from small_models import build_model, load_named_config
+            from helpers.small_models import build_model, load_named_config
 
             from negvision.export.describe import graph_and_metadata
             from negvision.export.onnx_file import save, write_onnx

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from negvision.cli.browsing import text_table
-from negvision.engine.train_log import TrainLog, read_train_log
 from negvision.errors import UserError, reports_user_errors
+from negvision.report.train_log import TrainLog, read_train_log
 
 _FORMATS = (".png", ".pdf", ".svg", ".jpg")
 # Figures drawn beside the main one, each with its own line.

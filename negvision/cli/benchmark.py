@@ -75,7 +75,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _measure(args: argparse.Namespace):
-    from negvision.cost.whole import Options, cost_of_config, cost_of_file
+    from negvision.benchmark.whole import Options, cost_of_config, cost_of_file
     from negvision.inference.from_config import torch_device
 
     torch_device(args.device)

@@ -16,16 +16,16 @@ from negvision.cli.browsing import (
     train_dataset,
 )
 from negvision.detection.assignment_view import AssignmentView, assignment_views, find_head
-from negvision.detection.drawing.assignments import (
+from negvision.detection.visualization.assignments import (
     anchor_sizes,
     assignment_legend,
     draw_assignment,
     picture_size,
 )
-from negvision.drawing import save_picture, with_legend
-from negvision.drawing.looking import seeded
 from negvision.engine.quiet import captured_pycocotools
 from negvision.errors import reports_user_errors
+from negvision.visualization import save_picture, with_legend
+from negvision.visualization.looking import seeded
 
 
 def summary(views: Sequence[AssignmentView]) -> str:

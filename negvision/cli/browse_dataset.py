@@ -18,11 +18,11 @@ from negvision.cli.browsing import (
     text_table,
     train_dataset,
 )
-from negvision.detection.drawing.predictions import draw_annotations
-from negvision.drawing import save_picture, with_legend
-from negvision.drawing.looking import seeded
+from negvision.detection.visualization.predictions import draw_annotations
 from negvision.engine.quiet import captured_pycocotools
 from negvision.errors import reports_user_errors
+from negvision.visualization import save_picture, with_legend
+from negvision.visualization.looking import seeded
 
 
 def picture_of(packed: dict, classes: tuple[str, ...]) -> tuple[np.ndarray, str]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
-from negvision.drawing.looking import evenly_spaced
 from negvision.engine.config.check import check_config
 from negvision.engine.config.data_files import check_data
 from negvision.engine.config.reading import add_looking_arguments
 from negvision.engine.prepare import prepare_config
 from negvision.errors import ConfigError, UserError
+from negvision.visualization.looking import evenly_spaced
 
 
 def browsing_parser(command: str, description: str, folder: str) -> argparse.ArgumentParser:

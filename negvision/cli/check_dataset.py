@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from tqdm import tqdm
 
-from negvision.data_check.check import DataCheck
-from negvision.data_check.report import as_data, as_text
+from negvision.data.check.check import DataCheck
+from negvision.data.check.report import as_data, as_text
 from negvision.engine.config.check import check_config
 from negvision.engine.config.data_files import check_data, leaf_datasets
 from negvision.engine.config.reading import add_looking_arguments

@@ -68,7 +68,7 @@ def require_exporting() -> None:
 
 def _evaluator(cfg):
     """Figures of an ONNX file on the test set of ``cfg``."""
-    from negvision.export.evaluation import put_in_place
+    from negvision.inference.exported_network import put_in_place
 
     def evaluate(file: Path) -> dict[str, float]:
         tested = cfg.copy()

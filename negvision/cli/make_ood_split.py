@@ -5,11 +5,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from negvision import splits
 from negvision.cli.browsing import text_table
-from negvision.data.coco_file import find_classes, read_coco_file
-from negvision.data.label_files import read_classes_file
-from negvision.data.text_files import numbered_lines
+from negvision.data import splits
+from negvision.data.formats.coco_file import find_classes, read_coco_file
+from negvision.data.formats.label_files import read_classes_file
+from negvision.data.formats.text_files import numbered_lines
 from negvision.errors import DatasetError, MissingDataError, reports_user_errors
 
 

@@ -5,10 +5,10 @@ import contextlib
 import os
 from pathlib import Path
 
-from negvision.drawing import shown_path
 from negvision.errors import UserError, reports_user_errors
 from negvision.ood.records import OODRecords
 from negvision.report import ood_page
+from negvision.visualization import shown_path
 
 _SCORES = "ood_scores.npz"
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from negvision.drawing.sheet import shown_path
 from negvision.errors import CheckpointError, ConfigError, UserError, reports_user_errors
 from negvision.inference.inferencer import CONFIG_SUFFIXES, Inferencer
 from negvision.inference.output import OutputFolder
 from negvision.inference.sources import IMAGE_SUFFIXES, Frame, Sources, find_sources
 from negvision.inference.videos import VIDEO_SUFFIXES
 from negvision.inference.writing import Writer
+from negvision.visualization.sheet import shown_path
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

@@ -10,14 +10,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from negvision.cli.ood_report import write_page
-from negvision.drawing import shown_path
 from negvision.engine.config.reading import add_looking_arguments
 from negvision.engine.prepare import prepare_config
 from negvision.errors import UserError, reports_user_errors
+from negvision.report.config_diff import between
+from negvision.report.gathering import gather
 from negvision.report.run_page import run_page
-from negvision.runs.config_diff import between
-from negvision.runs.gathering import gather
-from negvision.runs.work_dir import find_run
+from negvision.report.work_dir import find_run
+from negvision.visualization import shown_path
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

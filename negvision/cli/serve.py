@@ -5,10 +5,10 @@ import os
 import tempfile
 from pathlib import Path
 
+from negvision.cli.serving.server import Guarded, is_loopback, listen, serve, url_of
+from negvision.cli.serving.uploads import MAX_PIXELS
+from negvision.data.images.header import MAX_PIXELS as MOST_PIXELS
 from negvision.errors import UserError, reports_user_errors
-from negvision.images.header import MAX_PIXELS as MOST_PIXELS
-from negvision.serving.server import Guarded, is_loopback, listen, serve, url_of
-from negvision.serving.uploads import MAX_PIXELS
 
 # Gradio reads these as it is imported: no version check, no telemetry, no hub.
 _QUIET = {
@@ -96,7 +96,7 @@ def _load_page():
             f"{error.name} is not installed; the page takes\n"
             "  pip install -r requirements/serve.txt -c requirements/constraints.txt"
         ) from None
-    from negvision.serving import page
+    from negvision.cli.serving import page
 
     return page
 

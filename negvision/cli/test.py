@@ -5,9 +5,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from negvision.detection.detections_hook import DetectionsWriter
 from negvision.engine.calibration import override_threshold, require_threshold
 from negvision.engine.config.reading import add_common_arguments
-from negvision.engine.detections import DetectionsWriter
 from negvision.engine.parallel.launch import leave_processes
 from negvision.engine.prepare import build_runner, prepare_config
 from negvision.engine.quiet import captured_pycocotools
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         raise CheckpointError(f"checkpoint {args.checkpoint!r} does not exist")
     cfg = prepare_config(args)
     if args.checkpoint.endswith(".onnx"):
-        from negvision.export.evaluation import put_in_place
+        from negvision.inference.exported_network import put_in_place
 
         put_in_place(cfg, args.checkpoint)
     else:

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 from negvision.cli.browsing import text_table
-from negvision.data.voc_to_coco import IMAGES, find_splits, voc_to_coco
+from negvision.data.formats.voc_to_coco import IMAGES, find_splits, voc_to_coco
+from negvision.data.splits import staged_outputs
 from negvision.errors import MissingDataError, reports_user_errors
-from negvision.splits import staged_outputs
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

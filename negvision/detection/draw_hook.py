@@ -8,10 +8,10 @@ import mmcv
 from mmengine.fileio import get
 from mmengine.hooks import Hook
 
-from negvision.detection.drawing.predictions import draw_predictions
-from negvision.drawing import save_picture
+from negvision.detection.visualization.predictions import draw_predictions
 from negvision.errors import UserError
 from negvision.registry import HOOKS
+from negvision.visualization import save_picture
 
 
 @HOOKS.register_module()

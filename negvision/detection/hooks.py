@@ -14,12 +14,12 @@ from mmengine.model import is_model_wrapper
 from torch.nn.parallel import DistributedDataParallel
 
 from negvision.detection.assignment_view import assignment_views
-from negvision.detection.drawing.assignments import assignment_legend, draw_assignment
-from negvision.detection.drawing.predictions import draw_predictions, prediction_legend
-from negvision.drawing import contact_sheet, save_picture, shown_path
-from negvision.drawing.looking import copy_for_looking, evenly_spaced, seeded
+from negvision.detection.visualization.assignments import assignment_legend, draw_assignment
+from negvision.detection.visualization.predictions import draw_predictions, prediction_legend
 from negvision.errors import ConfigError
 from negvision.registry import HOOKS
+from negvision.visualization import contact_sheet, save_picture, shown_path
+from negvision.visualization.looking import copy_for_looking, evenly_spaced, seeded
 
 
 class _SheetHook(Hook):

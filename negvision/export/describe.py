@@ -8,11 +8,11 @@ from mmengine.config import Config
 from torch import nn
 
 from negvision.engine.checkpoints.provenance import provenance
-from negvision.engine.config.data_files import leaf_datasets
 from negvision.errors import ExportError
 from negvision.export.graphs.choice import Exportable, choose_graph
-from negvision.export.pipeline import read_preprocessing
-from negvision.export.runtime.metadata import Metadata
+from negvision.inference.from_config import named_classes, ood_of
+from negvision.inference.pipeline import read_preprocessing
+from negvision.inference.runtime.metadata import Metadata
 
 
 def graph_and_metadata(
@@ -51,15 +51,6 @@ def graph_and_metadata(
     )
 
 
-def named_classes(cfg: Config, meta: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the classes from ``meta`` of a checkpoint, else from the config; () from neither."""
-    told = [(meta.get("dataset_meta") or {}).get("classes")]
-    loader = cfg.get("test_dataloader") or {}
-    told += [(d.get("metainfo") or {}).get("classes") for d in leaf_datasets(loader.get("dataset"))]
-    names = next((names for names in told if names), ())
-    return (names,) if isinstance(names, str) else tuple(map(str, names))
-
-
 def _classes(cfg: Config, meta: Mapping[str, Any], count: int) -> tuple[str, ...]:
     """Names of ``count`` classes; numbers where nobody knows."""
     if not count:
@@ -71,11 +62,3 @@ def _classes(cfg: Config, meta: Mapping[str, Any], count: int) -> tuple[str, ...
             f"{len(names)}: {', '.join(names[:5])}... Give the config that it was trained with"
         )
     return names or tuple(str(number) for number in range(count))
-
-
-def ood_of(model: nn.Module) -> tuple[str | None, float | None]:
-    """Name and threshold of the OOD score of ``model``; None for what it does not have."""
-    for module in model.modules():
-        if hasattr(module, "ood_threshold"):
-            return module.score, module.ood_threshold
-    return None, None

@@ -16,9 +16,9 @@ from negvision.export.graphs.choice import Exportable
 from negvision.export.onnx_file import OLDEST_OPSET, check_opset, save, write_onnx
 from negvision.export.parity import pictures
 from negvision.export.parity.compare import TOLERANCES, compare
-from negvision.export.runtime import ExportedModel, Metadata
-from negvision.export.torch_model import TorchModel
-from negvision.export.weights import load_model
+from negvision.inference.runtime import ExportedModel, Metadata
+from negvision.inference.torch_model import TorchModel
+from negvision.inference.weights import load_model
 
 PRECISIONS = ("fp32", "fp16", "int8")
 # So many pictures that come with the suite are compared on.

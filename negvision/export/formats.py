@@ -10,8 +10,8 @@ import torch
 from negvision.errors import ExportError
 from negvision.export.graphs.choice import Exportable
 from negvision.export.onnx_file import exporter_message, sizes_of_any_parity
-from negvision.export.runtime.metadata import KEY, Metadata
-from negvision.export.runtime.model import Graph
+from negvision.inference.runtime.metadata import KEY, Metadata
+from negvision.inference.runtime.model import Graph
 
 # By format the suffix of the file.
 SUFFIXES = {"onnx": ".onnx", "torchexport": ".pt2", "openvino": ".xml", "tensorrt": ".engine"}

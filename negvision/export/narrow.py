@@ -16,7 +16,7 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import nn
 
 from negvision.errors import ExportError
-from negvision.export.runtime import ExportedModel
+from negvision.inference.runtime import ExportedModel
 from negvision.ood import AbeTLogits
 
 # Its name in the graphs' modules.

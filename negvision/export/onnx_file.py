@@ -14,7 +14,7 @@ from negvision.engine.quiet import muted
 from negvision.errors import ExportError
 from negvision.export.graphs import translation
 from negvision.export.graphs.choice import Exportable
-from negvision.export.runtime.metadata import KEY, Metadata
+from negvision.inference.runtime.metadata import KEY, Metadata
 
 # The oldest that torch's exporter writes. The newest is what onnx knows; see `check_opset`.
 OLDEST_OPSET = translation.OPSET

@@ -9,11 +9,11 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-from negvision.drawing import shown_path
 from negvision.errors import ConfigError
 from negvision.face.pair_picture import draw_pair_scores
 from negvision.face.pair_scores import PairScores, pair_scores
 from negvision.registry import HOOKS
+from negvision.visualization import shown_path
 
 # Whiskers are shown also where the loss has none.
 _SHOWN_WHISKER = 1.5

@@ -9,13 +9,13 @@ import cv2
 import matplotlib
 import numpy as np
 
-from negvision.detection.drawing.predictions import draw_predictions, name_of
-from negvision.drawing.canvas import Canvas
-from negvision.drawing.colors import Color
-from negvision.drawing.heat import draw_heat
-from negvision.export.runtime import Detections, Embedding, LabelMap
-from negvision.export.runtime.results import Result
+from negvision.detection.visualization.predictions import draw_predictions, name_of
 from negvision.inference.inferencer import above
+from negvision.inference.runtime import Detections, Embedding, LabelMap
+from negvision.inference.runtime.results import Result
+from negvision.visualization.canvas import Canvas
+from negvision.visualization.colors import Color
+from negvision.visualization.heat import draw_heat
 
 # Segmentors know more classes than six colours tell apart, and regions lie side by side.
 _LABEL_COLORS = "tab20"
@@ -35,7 +35,7 @@ def draw(
 
     Args:
         image: (H, W, 3) uint8, blue first. A small one is enlarged, as in
-            :class:`negvision.drawing.Canvas`.
+            :class:`negvision.visualization.Canvas`.
         result: Of ``Inferencer.predict`` on it.
         classes: Names; a label beyond them is shown as its number.
         score_threshold: Boxes of a lower score are left out.

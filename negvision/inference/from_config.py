@@ -1,19 +1,23 @@
 """A config and a checkpoint as a model that predicts, in PyTorch."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from mmengine.config import Config
+from torch import nn
 
 from negvision.engine.checkpoints.loading import install_loaders
 from negvision.engine.config.check import check_config
+from negvision.engine.config.data_files import leaf_datasets
 from negvision.engine.config.reading import load_config
 from negvision.engine.file_handlers import install_file_handlers
 from negvision.engine.quiet import silence_idle_warnings
 from negvision.errors import ConfigError, UserError
-from negvision.export.describe import named_classes, ood_of
-from negvision.export.torch_model import TorchModel
-from negvision.export.weights import load_model
+from negvision.inference.torch_model import TorchModel
+from negvision.inference.weights import load_model
 
 
 @dataclass(frozen=True)
@@ -75,3 +79,20 @@ def torch_device(name: str) -> torch.device:
             f"device {name!r}: torch finds {count} CUDA devices here; `negvision doctor` says more"
         )
     return device
+
+
+def named_classes(cfg: Config, meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes from ``meta`` of a checkpoint, else from the config; () from neither."""
+    told = [(meta.get("dataset_meta") or {}).get("classes")]
+    loader = cfg.get("test_dataloader") or {}
+    told += [(d.get("metainfo") or {}).get("classes") for d in leaf_datasets(loader.get("dataset"))]
+    names = next((names for names in told if names), ())
+    return (names,) if isinstance(names, str) else tuple(map(str, names))
+
+
+def ood_of(model: nn.Module) -> tuple[str | None, float | None]:
+    """Name and threshold of the OOD score of ``model``; None for what it does not have."""
+    for module in model.modules():
+        if hasattr(module, "ood_threshold"):
+            return module.score, module.ood_threshold
+    return None, None

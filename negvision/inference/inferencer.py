@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from negvision.errors import CheckpointError, ConfigError, UserError
-from negvision.export.runtime import Detections, Embedding, ExportedModel
-from negvision.export.runtime.images import Source, decode
-from negvision.export.runtime.results import Result
 from negvision.inference.devices import providers_of
+from negvision.inference.runtime import Detections, Embedding, ExportedModel
+from negvision.inference.runtime.images import Source, decode
+from negvision.inference.runtime.results import Result
 
 CONFIG_SUFFIXES = (".py", ".json", ".yaml", ".yml")
 
@@ -120,9 +120,9 @@ class Inferencer:
                 of their batch, which a network notices; segmentors take those of one size together.
 
         Returns:
-            Of each image :class:`negvision.export.runtime.Detections` (boxes in pixels of the
-            image, by falling score), :class:`~negvision.export.runtime.LabelMap` or
-            :class:`~negvision.export.runtime.Embedding`.
+            Of each image :class:`negvision.inference.runtime.Detections` (boxes in pixels of the
+            image, by falling score), :class:`~negvision.inference.runtime.LabelMap` or
+            :class:`~negvision.inference.runtime.Embedding`.
 
         Raises:
             DatasetError: A file cannot be read or is no whole image.

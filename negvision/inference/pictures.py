@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import cv2
 
-from negvision.export.runtime.results import Result
 from negvision.inference.drawing import draw
 from negvision.inference.inferencer import Inferencer
 from negvision.inference.output import OutputFolder, Partial
+from negvision.inference.runtime.results import Result
 from negvision.inference.sources import Frame
 from negvision.inference.videos import VideoWriter
 

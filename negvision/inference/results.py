@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from negvision.export.runtime import Detections, Embedding, LabelMap
 from negvision.inference.output import OutputFolder, Partial
+from negvision.inference.runtime import Detections, Embedding, LabelMap
 
 _EIGHT_BITS = 256
 Entry = dict[str, Any]

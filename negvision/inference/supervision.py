@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from negvision.errors import UserError
-from negvision.export.runtime import Detections
+from negvision.inference.runtime import Detections
 
 if TYPE_CHECKING:
     import supervision

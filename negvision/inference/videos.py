@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from negvision.data.images.header import MAX_PIXELS
 from negvision.errors import DatasetError, UserError
-from negvision.images.header import MAX_PIXELS
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 # Where a camera or a file does not say.

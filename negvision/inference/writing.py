@@ -6,11 +6,11 @@ import json
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from negvision.export.runtime.results import Result
 from negvision.inference.inferencer import Inferencer
 from negvision.inference.output import OutputFolder
 from negvision.inference.pictures import Pictures
 from negvision.inference.results import BoxResults, Entry, FaceResults, MapResults, Results
+from negvision.inference.runtime.results import Result
 from negvision.inference.sources import Frame
 
 

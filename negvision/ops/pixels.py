@@ -57,7 +57,7 @@ def distort_colours(
     After each step values are clipped to 0 ... 255 and are whole. Hue and saturation are those of
     OpenCV's 8-bit HSV. It cuts off fractions in as many columns as it works on at once and rounds
     in those that remain, so it takes ``block`` to give the same bits;
-    :func:`negvision.images.colours.distort_colours` finds it, and is the function to use.
+    :func:`negvision.data.images.colours.distort_colours` finds it, and is the function to use.
 
     Args:
         image: Shape (H, W, 3), uint8, BGR, on the CPU; rows without gaps.

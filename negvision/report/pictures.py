@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from negvision.drawing import BOX_COLOR, UNKNOWN_COLOR, Canvas
-from negvision.drawing.heat import heat_colors
+from negvision.data.images.packs import read_image
 from negvision.errors import DatasetError
-from negvision.images.packs import read_image
 from negvision.ood.evaluation import per_image_figures
 from negvision.ood.records import OODRecords
 from negvision.report.plots import weighted_quantiles
+from negvision.visualization import BOX_COLOR, UNKNOWN_COLOR, Canvas
+from negvision.visualization.heat import heat_colors
 
 # Longer side of a picture in the page, in pixels.
 _SIDE = 320

@@ -178,7 +178,7 @@ class RunReport:
         facts: Short name to value: checkpoint, versions, commit.
         changes: Of its config.
         config: Of the run, as lines ``path = value``.
-        log: Curves of its training, a :class:`negvision.engine.train_log.TrainLog`; or None.
+        log: Curves of its training, a :class:`negvision.report.train_log.TrainLog`; or None.
         log_problem: Why there is no log.
         sections: Of its task.
     """

@@ -24,7 +24,7 @@ from negvision.report.plots import (
 from negvision.report.run_parts import FigureRow, FigureTable, Plot, Plots
 
 if TYPE_CHECKING:
-    from negvision.engine.train_log import Curve, TrainLog
+    from negvision.report.train_log import Curve, TrainLog
 
 _METRICS = (
     r"(?:\w+/)?(?:\w+_)?"

@@ -14,12 +14,12 @@ from mmengine.dist import all_gather_object, is_main_process
 from mmengine.fileio import get
 from mmengine.hooks import Hook
 
-from negvision.drawing import contact_sheet, save_picture, shown_path, with_legend
-from negvision.drawing.heat import draw_heat, heat_legend
-from negvision.drawing.looking import evenly_spaced
 from negvision.errors import ConfigError
 from negvision.ood.curve import score_curve
 from negvision.registry import HOOKS
+from negvision.visualization import contact_sheet, save_picture, shown_path, with_legend
+from negvision.visualization.heat import draw_heat, heat_legend
+from negvision.visualization.looking import evenly_spaced
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def write_pack():
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     messages: list[str] = []
     monkeypatch.setattr(
-        "negvision.images.bad_samples.print_log",
+        "negvision.data.images.bad_samples.print_log",
         lambda message, **_: messages.append(message),
     )
     return messages

@@ -67,7 +67,7 @@ def test_samples(images, make, is_ood):
 
 @pytest.mark.parametrize("make", KINDS)
 def test_images_are_found_again_by_the_names_that_samples_carry(images, make):
-    from negvision.images.packs import read_image
+    from negvision.data.images.packs import read_image
 
     dataset = images.dataset(**make(images))
     for sample, picture in zip(dataset, pictures_of(dataset), strict=True):

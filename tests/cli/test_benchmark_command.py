@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from negvision.benchmark import measure as measuring
+from negvision.benchmark import whole
+from negvision.benchmark.preparing import lay_out, write_exported
 from negvision.cli import benchmark as command
-from negvision.cost import measure as measuring
-from negvision.cost import whole
-from negvision.cost.preparing import lay_out, write_exported
 from negvision.engine import compiling
 from negvision.engine.config.reading import load_config
 from negvision.errors import UserError

@@ -76,7 +76,7 @@ def test_user_errors_are_status_2(tiny_config, capsys, argv, message):
 
 SLOW = """
 import os, signal, threading, time
-from negvision.data_check import sample
+from negvision.data.check import sample
 
 # A job in the background of a shell starts with the signal ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,8 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.small_models import write_pictures
 from pycocotools.coco import COCO
-from small_models import write_pictures
 
 from negvision.cli.predict import main
 from negvision.inference import Inferencer, videos

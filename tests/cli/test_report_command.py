@@ -12,7 +12,7 @@ import torch
 from negvision.cli import train as train_command
 from negvision.cli.main import main as negvision
 from negvision.cli.report import main
-from negvision.runs import evaluation
+from negvision.report import run_evaluation as evaluation
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

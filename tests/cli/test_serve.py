@@ -53,7 +53,7 @@ def test_model_that_is_not_there_is_an_error(capsys, tmp_path):
 def test_exported_models_are_served_without_torch():
     script = """
         import sys
-        import negvision.cli.serve, negvision.serving.page
+        import negvision.cli.serve, negvision.cli.serving.page
         found = {name.partition(".")[0] for name in sys.modules}
         print(sorted(found & {"torch", "mmengine", "mmcv", "mmdet", "mmseg"}))
     """

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from negvision.data.face_glyphs import FaceGlyphsParameters
 from negvision.engine.config.reading import load_config
 from negvision.face.structures import FaceDataSample
 from negvision.registry import MODELS
+from negvision.toy.face_glyphs import FaceGlyphsParameters
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(

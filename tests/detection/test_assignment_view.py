@@ -9,10 +9,10 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.structures import InstanceData
 
 from negvision.detection.assignment_view import assignment_views, find_head
-from negvision.detection.drawing.assignments import assignment_legend, draw_assignment
-from negvision.drawing import UNMATCHED_COLOR, level_color
-from negvision.drawing.looking import seeded
+from negvision.detection.visualization.assignments import assignment_legend, draw_assignment
 from negvision.errors import ConfigError
+from negvision.visualization import UNMATCHED_COLOR, level_color
+from negvision.visualization.looking import seeded
 
 ATSS = {"type": "negvision.ATSSAssigner", "topk": 9}
 MAX_IOU = {

@@ -10,7 +10,7 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
 from negvision.detection.draw_hook import DrawDetectionsHook
-from negvision.detection.drawing.predictions import draw_predictions
+from negvision.detection.visualization.predictions import draw_predictions
 from negvision.errors import UserError
 
 RUNNER = SimpleNamespace(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.registry import DATASETS, init_default_scope
 
-from negvision.drawing.looking import copy_for_looking, evenly_spaced, seeded
+from negvision.visualization.looking import copy_for_looking, evenly_spaced, seeded
 
 
 def draws():

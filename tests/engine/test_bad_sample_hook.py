@@ -10,11 +10,11 @@ from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 from mmengine.model import BaseModel
 from torch.utils.data import DataLoader
 
+from negvision.data.images.bad_samples import BadSampleMixin
+from negvision.data.images.skip_counts import SkipCounts
 from negvision.engine.bad_sample_hook import skipping_datasets
 from negvision.engine.runner import Runner
 from negvision.errors import DatasetError
-from negvision.images.bad_samples import BadSampleMixin
-from negvision.images.skip_counts import SkipCounts
 
 
 class Numbers(BadSampleMixin, BaseDataset):

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from tiny_training import Noisy
+from helpers.tiny_training import Noisy
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from negvision.engine.data_order import SeededBatches, SeededIndex, seed_batches

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 import torch
-from tiny_training import At, Noisy, make_runner
+from helpers.tiny_training import At, Noisy, make_runner
 from torch.utils.data import DataLoader
 
 from negvision.engine.faults import MachineError, faults_explained, require_writable

@@ -15,11 +15,11 @@ from mmengine.hooks import EMAHook
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from negvision.cli.main import main as negvision
+from negvision.data.images.packs import read_pack
 from negvision.engine.checkpoints.loading import install_loaders, load_checkpoint_file
 from negvision.engine.file_handlers import install_file_handlers
 from negvision.errors import CheckpointError, DatasetError
 from negvision.face.datasets import FaceBinDataset
-from negvision.images.packs import read_pack
 
 # Where each payload would leave a folder.
 MADE = Path("made")

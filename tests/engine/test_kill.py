@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiny_training import assert_same, make_runner, outcome
 from mmengine.hooks import Hook
-from tiny_training import assert_same, make_runner, outcome
 
 from negvision.engine.checkpoints.finding import find_resume_checkpoint
 

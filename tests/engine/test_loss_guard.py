@@ -2,8 +2,8 @@ import json
 
 import pytest
 import torch
+from helpers.tiny_training import Net, assert_same, make_runner, outcome
 from mmengine.hooks import Hook
-from tiny_training import Net, assert_same, make_runner, outcome
 
 from negvision.engine.loss_guard import DivergedError, LossGuardHook, image_names
 

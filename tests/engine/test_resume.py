@@ -6,7 +6,7 @@ import signal
 
 import pytest
 import torch
-from tiny_training import At, Noisy, assert_same, make_runner, outcome
+from helpers.tiny_training import At, Noisy, assert_same, make_runner, outcome
 
 from negvision.engine.checkpoints.finding import find_resume_checkpoint
 from negvision.engine.interruption import TrainingInterrupted

@@ -3,7 +3,7 @@
 import logging
 
 import pytest
-from small_models import build_model, load_named_config
+from helpers.small_models import build_model, load_named_config
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,8 +8,8 @@ import pytest
 from negvision.errors import ExportError
 from negvision.export.parity import compare
 from negvision.export.parity.boxes import compare_boxes
-from negvision.export.runtime import Detections, Embedding, ExportedModel, LabelMap, Metadata
-from negvision.export.runtime.metadata import Preprocessing
+from negvision.inference.runtime import Detections, Embedding, ExportedModel, LabelMap, Metadata
+from negvision.inference.runtime.metadata import Preprocessing
 
 META = Metadata("detection", Preprocessing(), score_threshold=0.05, iou_threshold=0.6, max_boxes=4)
 LIMIT = compare.TOLERANCES["fp32"]

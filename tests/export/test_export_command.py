@@ -16,7 +16,7 @@ from negvision.cli import export as command
 from negvision.export import exporting, formats
 from negvision.export.files import moved_when_good
 from negvision.export.parity import compare
-from negvision.export.runtime import ExportedModel
+from negvision.inference.runtime import ExportedModel
 
 ROOT = Path(__file__).parents[2]
 FACE = str(ROOT / "configs/quickstart/unpg_glyphs.py")

@@ -5,8 +5,8 @@ import pytest
 
 from negvision.export.parity import pictures
 from negvision.export.parity.compare import TOLERANCES, compare
-from negvision.export.runtime import ExportedModel
-from negvision.export.torch_model import TorchModel
+from negvision.inference.runtime import ExportedModel
+from negvision.inference.torch_model import TorchModel
 
 COUNT = 64
 

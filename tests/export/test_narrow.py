@@ -11,7 +11,7 @@ from negvision.errors import ExportError
 from negvision.export.describe import graph_and_metadata
 from negvision.export.narrow import halve, in_network, quantise
 from negvision.export.onnx_file import save, write_onnx
-from negvision.export.runtime import ExportedModel
+from negvision.inference.runtime import ExportedModel
 
 
 @pytest.fixture(scope="module")

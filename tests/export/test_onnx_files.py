@@ -13,8 +13,8 @@ from negvision.export.describe import graph_and_metadata
 from negvision.export.graphs.choice import choose_graph
 from negvision.export.onnx_file import check_opset
 from negvision.export.parity.boxes import compare_boxes
-from negvision.export.runtime import Detections, Metadata
-from negvision.export.runtime.metadata import KEY, Preprocessing
+from negvision.inference.runtime import Detections, Metadata
+from negvision.inference.runtime.metadata import KEY, Preprocessing
 
 # torch's own exporter for one model of each kind; the older one for the others, in seconds.
 FILES = [

@@ -15,7 +15,7 @@ from negvision.errors import ExportError
 from negvision.export import formats
 from negvision.export.describe import graph_and_metadata
 from negvision.export.onnx_file import save, write_onnx
-from negvision.export.runtime import ExportedModel
+from negvision.inference.runtime import ExportedModel
 
 
 @pytest.fixture

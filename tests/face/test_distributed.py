@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from gloo import run_on_ranks
-from ranks_of_loss import check_all
-from ranks_of_training import CLASSES, SIZE, build_runner, resume, train_and_resume
+from helpers.gloo import run_on_ranks
+from helpers.ranks_of_loss import check_all
+from helpers.ranks_of_training import CLASSES, SIZE, build_runner, resume, train_and_resume
 
 from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.errors import CheckpointError

@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 
 from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.engine.runner import Runner
-from negvision.engine.train_log import read_train_log
 from negvision.errors import ConfigError
 from negvision.face import hooks
 from negvision.face.hooks import PairScoreHook
@@ -23,6 +22,7 @@ from negvision.face.pair_scores import pair_scores
 from negvision.face.recognizer import FaceRecognizer
 from negvision.face.structures import FaceDataSample
 from negvision.registry import MODELS
+from negvision.report.train_log import read_train_log
 
 
 @MODELS.register_module(name="TinyFaceBackbone", force=True)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from loss_oracle import MARGINS, kept_negatives, written_out
+from oracles.unpg import MARGINS, kept_negatives, written_out
 from pytorch_metric_learning.losses import ArcFaceLoss, CosFaceLoss
 from torch.nn import functional
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from loss_oracle import MARGINS
+from oracles.unpg import MARGINS
 
 from negvision.face.margins import (
     AdaFaceMargin,

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from small_models import write_pictures
+from helpers.small_models import write_pictures
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from negvision.errors import CheckpointError, ConfigError, DatasetError, ExportError, UserError
-from negvision.export.runtime import Detections, Embedding, LabelMap
 from negvision.inference import Inferencer
+from negvision.inference.runtime import Detections, Embedding, LabelMap
 
 CONFIGS = Path(__file__).parents[2] / "configs/quickstart"
 BOXES, PIXELS, FACES, PLAIN = (

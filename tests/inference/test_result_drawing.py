@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from negvision.drawing.colors import UNKNOWN_COLOR, class_color
-from negvision.export.runtime import Detections, Embedding, LabelMap
 from negvision.inference.drawing import draw, label_color
+from negvision.inference.runtime import Detections, Embedding, LabelMap
+from negvision.visualization.colors import UNKNOWN_COLOR, class_color
 
 CLASSES = ("cat", "dog", "bird")
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from negvision.errors import DatasetError, UserError
-from negvision.export.runtime.images import decode
 from negvision.inference import fetching, videos
 from negvision.inference.fetching import fetch
+from negvision.inference.runtime.images import decode
 from negvision.inference.sources import find_sources
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from negvision.errors import UserError
-from negvision.export.runtime import Detections, Embedding
+from negvision.inference.runtime import Detections, Embedding
 from negvision.inference.supervision import to_supervision
 
 FOUND = Detections(

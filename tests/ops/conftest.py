@@ -1,5 +1,5 @@
 import pytest
-from atss_cases import COMPILED
+from helpers.atss_cases import COMPILED
 
 from negvision.ops import fallback
 

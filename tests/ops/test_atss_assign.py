@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from atss_cases import COMPILED, grid, integer_boxes, oracle, random_boxes
+from helpers.atss_cases import COMPILED, grid, integer_boxes, oracle, random_boxes
 
 from negvision.ops import atss_assign
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from atss_cases import grid
+from helpers.atss_cases import grid
 
 from negvision.ops import atss_assign
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torchvision
-from atss_cases import COMPILED
+from helpers.atss_cases import COMPILED
 
 from negvision.ops import aligned_box_iou, pairwise_box_iou
 from negvision.ops.boxes import MODES

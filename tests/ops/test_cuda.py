@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from atss_cases import grid, integer_boxes, random_boxes
+from helpers.atss_cases import grid, integer_boxes, random_boxes
 
 from negvision.ops import (
     aligned_box_iou,

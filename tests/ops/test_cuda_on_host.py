@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from atss_cases import COMPILED, grid, integer_boxes, random_boxes
+from helpers.atss_cases import COMPILED, grid, integer_boxes, random_boxes
 
 from negvision.ops import atss_assign
 from negvision.ops.boxes import MODES

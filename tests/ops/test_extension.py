@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from atss_cases import COMPILED, grid, random_boxes
+from helpers.atss_cases import COMPILED, grid, random_boxes
 
 import negvision
 from negvision.ops import extension_info

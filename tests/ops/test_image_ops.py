@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from atss_cases import COMPILED
+from helpers.atss_cases import COMPILED
 
 from negvision.ops import distort_colours, image_planes
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from atss_cases import COMPILED
-from negatives_cases import CLOSE, DTYPES
+from helpers.atss_cases import COMPILED
+from helpers.negatives_cases import CLOSE, DTYPES
 
 from negvision.ops import fallback_negatives
 

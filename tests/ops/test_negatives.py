@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from negatives_cases import CLOSE, DTYPES, units
+from helpers.negatives_cases import CLOSE, DTYPES, units
 from torch.nn.functional import normalize
 
 from negvision.ops import class_logsumexp, fallback_negatives, pair_logsumexp

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from negatives_cases import units
+from helpers.negatives_cases import units
 
 from negvision.ops import class_logsumexp
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from small_models import spread_out
+from helpers.small_models import spread_out
 
 from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.engine.config.check import check_config

@@ -66,7 +66,7 @@ def test_reference_has_what_configs_and_users_name(site):
         ("classification", "negvision.classification.classifier.AbeTClassifier"),
         ("engine", "negvision.engine.loss_guard.LossGuardHook"),
         ("engine", "negvision.engine.config.options.add_training_arguments"),
-        ("images", "negvision.images.loading.LoadImageFromFile"),
+        ("images", "negvision.data.images.loading.LoadImageFromFile"),
     ):
         assert f'id="{name}"' in pages[page], name
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from chromium import start_chromium
+from helpers.chromium import start_chromium
 from selenium import webdriver
 
 from negvision.ood.records import OODRecords

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from chromium import open_page
+from helpers.chromium import open_page
 from selenium.webdriver.common.by import By
 
 from negvision.ood.evaluation import evaluate_records

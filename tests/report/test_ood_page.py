@@ -2,11 +2,11 @@
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.pages import Page
 from setuptools import Distribution
 from setuptools.config.pyprojecttoml import apply_configuration
 
@@ -16,46 +16,6 @@ from negvision.ood.evaluation import REFERENCE_PREVALENCE, evaluate_records, per
 from negvision.report import ood_page
 
 ROOT = Path(__file__).parents[2]
-
-
-class Page(HTMLParser):
-    """Elements of a page: tag and attributes; the rows of its tables; its text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict]] = []
-        self.rows: list[list[str]] = []
-        self.text = ""
-        self._hidden = self._in_cell = False
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        self._hidden = tag in ("style", "script")
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self._in_cell = True
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag):
-        self._hidden = False
-        if tag in ("td", "th"):
-            self._in_cell = False
-            self.text += " "
-
-    def handle_data(self, data):
-        if self._hidden:
-            return
-        self.text += data
-        if self._in_cell:
-            self.rows[-1][-1] = f"{self.rows[-1][-1]} {data.strip()}".strip()
-
-    def row(self, name: str) -> list[str]:
-        return next(row for row in self.rows if row[0].startswith(name))
-
-    def attributes(self, name: str) -> list[str]:
-        return [attrs[name] for _, attrs in self.elements if name in attrs]
 
 
 def test_figures_are_those_of_the_evaluation(records):

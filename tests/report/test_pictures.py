@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from negvision.drawing import BOX_COLOR, UNKNOWN_COLOR
 from negvision.errors import DatasetError
 from negvision.report.pictures import heat_limits, heat_maps, most_wrong, read_picture
+from negvision.visualization import BOX_COLOR, UNKNOWN_COLOR
 
 
 def pixels(embedded) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The page of a run as a browser shows it."""
 
-from chromium import open_page
-from run_reports import make_report
+from helpers.chromium import open_page
+from helpers.run_reports import make_report
 from selenium.webdriver.common.by import By
 
 from negvision.report.ood_page import ood_sections

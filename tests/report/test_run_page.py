@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from run_reports import make_log, make_report
-from test_ood_page import Page
+from helpers.pages import Page
+from helpers.run_reports import make_log, make_report
 
 from negvision.report.comparison import compared_tables
 from negvision.report.run_page import run_page

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from mmengine.dataset import BaseDataset
 
+from negvision.data.images.bad_samples import BadSampleMixin
 from negvision.errors import ConfigError, DatasetError, Problems
-from negvision.images.bad_samples import BadSampleMixin
 
 
 class ImageDataset(BadSampleMixin, BaseDataset):
@@ -25,7 +25,7 @@ class ImageDataset(BadSampleMixin, BaseDataset):
         is_ood: Whether all images are out-of-distribution. Their labels become -1, whatever they
             are; such a set is for evaluation, with ``test_mode=True``.
         source: Name of the set in figures; by default that of its file or folder.
-        on_bad_sample: See :class:`negvision.images.bad_samples.BadSampleMixin`.
+        on_bad_sample: See :class:`negvision.data.images.bad_samples.BadSampleMixin`.
         **kwargs: ``indices`` (a number keeps the first so many), ``pipeline``, ``test_mode``,
             ``lazy_init`` and ``max_refetch`` of ``mmengine.dataset.BaseDataset``.
 

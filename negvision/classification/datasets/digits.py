@@ -1,8 +1,8 @@
 """The embedded digits, one by one."""
 
 from negvision.classification.datasets.packed import PackedImageDataset
-from negvision.data.digits import GeneratesDigits
 from negvision.registry import DATASETS
+from negvision.toy.digits import GeneratesDigits
 
 
 @DATASETS.register_module()
@@ -12,7 +12,7 @@ class DigitsCropDataset(GeneratesDigits, PackedImageDataset):
     Args:
         ann_file: "crops/train_id.npz", "crops/val_id.npz" or "crops/test_id.npz" with the eight
             classes that are not held out, or "crops/test_ood.npz" with the others.
-        data_root, digits: As of :class:`negvision.data.digits.GeneratesDigits`.
+        data_root, digits: As of :class:`negvision.toy.digits.GeneratesDigits`.
         **kwargs: Of :class:`PackedImageDataset`.
 
     Example:

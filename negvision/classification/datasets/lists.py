@@ -3,10 +3,10 @@
 import os
 
 from negvision.classification.datasets.base import ImageDataset
-from negvision.data.paths import LEAVES_ROOT, leaves_root
-from negvision.data.text_files import numbered_lines, parse_labelled
+from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
+from negvision.data.formats.text_files import numbered_lines, parse_labelled
+from negvision.data.images.files import FileListing
 from negvision.errors import DatasetError, Problems
-from negvision.images.files import FileListing
 from negvision.registry import DATASETS
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

@@ -3,8 +3,8 @@
 from mmengine.dataset import force_full_init
 
 from negvision.classification.datasets.base import ImageDataset
+from negvision.data.images.packs import read_pack
 from negvision.errors import DatasetError, Problems
-from negvision.images.packs import read_pack
 from negvision.registry import DATASETS
 
 
@@ -12,10 +12,10 @@ from negvision.registry import DATASETS
 class PackedImageDataset(ImageDataset):
     """Images of a pack: ``data``, ``offsets``, ``labels``, ``classes`` in one ``.npz``.
 
-    :class:`negvision.images.packs.ImagePack` says what they hold. The encoded images stay in
+    :class:`negvision.data.images.packs.ImagePack` says what they hold. The encoded images stay in
     memory, shared by all workers, and each is decoded by ``negvision.LoadImageFromFile`` when it
-    is asked for. ``img_path`` is ``file:index``, which :func:`negvision.images.packs.read_image`
-    reads.
+    is asked for. :func:`negvision.data.images.packs.read_image` reads ``img_path``, which is
+    ``file:index``.
 
     Args:
         ann_file: The ``.npz`` file.

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from negvision.classification.structures import ImageDataSample
-from negvision.images.planes import to_planes
+from negvision.data.images.planes import to_planes
 from negvision.registry import TRANSFORMS
 
 

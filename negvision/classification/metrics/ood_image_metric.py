@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from mmengine.logging import print_log
 
+from negvision.engine.metrics.ood_metric import OODMetric
 from negvision.errors import ConfigError
-from negvision.evaluation.ood_metric import OODMetric
 from negvision.ood import OODMetrics, ood_metrics, ood_score
 from negvision.ood.records import OODRecords
 from negvision.registry import METRICS
@@ -26,9 +26,9 @@ class OODImageMetric(OODMetric):
     nothing.
 
     Args:
-        **kwargs: Of :class:`negvision.evaluation.ood_metric.OODMetric`.
+        **kwargs: Of :class:`negvision.engine.metrics.ood_metric.OODMetric`.
 
-    Returned keys: those of :class:`negvision.evaluation.ood_metric.OODMetric`; ``accuracy`` of
+    Returned keys: those of :class:`negvision.engine.metrics.ood_metric.OODMetric`; ``accuracy`` of
     the ID images in [0, 1]; ``<source>/auroc`` and the other figures of the own score for each OOD
     set, and ``<source>/<score>/auroc`` and so on of the others.
 

@@ -6,7 +6,8 @@ import os
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmengine.fileio import LocalBackend, get_file_backend
 
-from negvision.data.coco_file import find_classes, read_coco_file
+from negvision.data.formats.coco_file import find_classes, read_coco_file
+from negvision.data.images.bad_samples import BadSampleMixin
 from negvision.detection.datasets.coco_check import (
     check_annotations,
     check_images,
@@ -14,7 +15,6 @@ from negvision.detection.datasets.coco_check import (
     drop_outside_paths,
 )
 from negvision.errors import DatasetError, Problems
-from negvision.images.bad_samples import BadSampleMixin
 from negvision.registry import DATASETS
 
 
@@ -49,7 +49,7 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
             file is not COCO JSON, or no image is left.
 
     Example:
-        >>> from negvision.data.digits import ensure_digits
+        >>> from negvision.toy.digits import ensure_digits
         >>> root = ensure_digits("data/digits")
         >>> dataset = CocoDataset(
         ...     data_root=str(root), ann_file="annotations/instances_val.json",

@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from math import isfinite
 
-from negvision.data.paths import LEAVES_ROOT, leaves_root
+from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
+from negvision.data.images.files import FileListing
 from negvision.errors import Problems
-from negvision.images.files import FileListing
 
 
 def check_images(images: Sequence[dict], problems: Problems) -> dict:

@@ -1,9 +1,9 @@
 """The embedded digits set as a dataset of a config."""
 
-from negvision.data.digits import GeneratesDigits
 from negvision.detection.datasets.coco import CocoDataset
 from negvision.detection.datasets.ood import OODCocoDataset
 from negvision.registry import DATASETS
+from negvision.toy.digits import GeneratesDigits
 
 
 @DATASETS.register_module()
@@ -11,7 +11,7 @@ class DigitsDataset(GeneratesDigits, CocoDataset):
     """:class:`CocoDataset` on the embedded digits, which are generated at first use.
 
     Args:
-        data_root, digits: As of :class:`negvision.data.digits.GeneratesDigits`.
+        data_root, digits: As of :class:`negvision.toy.digits.GeneratesDigits`.
 
     Example:
         >>> dataset = DigitsDataset(
@@ -26,7 +26,7 @@ class OODDigitsDataset(GeneratesDigits, OODCocoDataset):
     """:class:`OODCocoDataset` on pictures of the embedded digits that show held-out ones alone.
 
     Args:
-        data_root, digits: As of :class:`negvision.data.digits.GeneratesDigits`.
+        data_root, digits: As of :class:`negvision.toy.digits.GeneratesDigits`.
 
     Example:
         >>> dataset = OODDigitsDataset(

@@ -1,6 +1,6 @@
 """Images whose objects are of no class that a detector was trained on."""
 
-from negvision.data.coco_file import find_classes
+from negvision.data.formats.coco_file import find_classes
 from negvision.detection.datasets.coco import CocoDataset
 from negvision.errors import ConfigError, DatasetError
 from negvision.registry import DATASETS
@@ -26,7 +26,7 @@ class OODCocoDataset(CocoDataset):
         DatasetError: An object is of one of the classes, or what :class:`CocoDataset` raises.
 
     Example:
-        >>> from negvision.data.digits import ensure_digits
+        >>> from negvision.toy.digits import ensure_digits
         >>> root = ensure_digits("data/digits")
         >>> classes = ("zero", "one", "two", "three", "four", "five", "six", "eight")
         >>> dataset = OODCocoDataset(

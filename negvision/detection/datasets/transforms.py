@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from mmdet.datasets.transforms import PackDetInputs as MMDetPackDetInputs
 
-from negvision.images.planes import to_planes
+from negvision.data.images.planes import to_planes
 from negvision.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
 class PackDetInputs(MMDetPackDetInputs):
-    """mmdet's, with a fast way from pixels to planes (:func:`negvision.images.planes.to_planes`).
+    """mmdet's, with a faster :func:`negvision.data.images.planes.to_planes`.
 
     Arguments and output are those of mmdet's, bit for bit.
 

@@ -14,8 +14,8 @@ from negvision.detection.metrics.coco_annotations import category_ids_of, load_c
 from negvision.detection.metrics.coco_evaluation import evaluate_coco
 from negvision.detection.metrics.f1_threshold import f1_threshold
 from negvision.detection.metrics.image_boxes import ImageBoxes
+from negvision.engine.metrics.ood_metric import OODMetric
 from negvision.errors import ConfigError, OODDataError
-from negvision.evaluation.ood_metric import OODMetric
 from negvision.ood import ood_metrics
 from negvision.ood.curve import check_finite
 from negvision.ood.records import OODRecords
@@ -48,9 +48,9 @@ class OODBoxMetric(OODMetric):
         score_thr: "f1", or the threshold itself, in [0, 1].
         area_limits: Pixels² that part small boxes from medium and medium from large, on the
             original image.
-        **kwargs: As of :class:`negvision.evaluation.ood_metric.OODMetric`.
+        **kwargs: As of :class:`negvision.engine.metrics.ood_metric.OODMetric`.
 
-    Returned keys: those of :class:`negvision.evaluation.ood_metric.OODMetric`, and
+    Returned keys: those of :class:`negvision.engine.metrics.ood_metric.OODMetric`, and
     ``class_score_threshold``, ``id_ap`` and ``id_ap50`` (COCO's AP and AP50, from all detections
     on ID images), ``id_boxes_kept``, ``id_boxes_found``, ``ood_boxes_kept`` and
     ``ood_boxes_found`` (at the threshold and in all), and ``image_auroc``: images in the place of

@@ -23,7 +23,7 @@ class Exportable:
 
     Attributes:
         module: From tensors to a tuple of tensors.
-        task: Of :data:`negvision.export.runtime.metadata.TASKS`.
+        task: Of :data:`negvision.inference.runtime.metadata.TASKS`.
         inputs: Example inputs by name, "image" first.
         defaults: What the other inputs are where nobody gives them.
         dynamic: Of each input and output the names of the axes that vary, by place.

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from negvision.export.runtime.metadata import Metadata
-from negvision.export.runtime.results import Detections
+from negvision.inference.runtime.metadata import Metadata
+from negvision.inference.runtime.results import Detections
 
 # Two boxes of one label that overlap by more are the same box.
 _SAME = 0.5

@@ -8,9 +8,9 @@ import numpy as np
 
 from negvision.errors import ExportError
 from negvision.export.parity.boxes import compare_boxes, relative
-from negvision.export.runtime import Detections, Embedding, ExportedModel, LabelMap, Metadata
-from negvision.export.runtime.results import Result
-from negvision.export.torch_model import TorchModel
+from negvision.inference.runtime import Detections, Embedding, ExportedModel, LabelMap, Metadata
+from negvision.inference.runtime.results import Result
+from negvision.inference.torch_model import TorchModel
 
 BATCH_SIZES = (1, 4)
 

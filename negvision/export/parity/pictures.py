@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from negvision.data.character_scene import compose_character
-from negvision.data.photos import random_crop
-from negvision.data.scene import compose_scene
 from negvision.errors import ExportError
+from negvision.toy.character_scene import compose_character
+from negvision.toy.photos import random_crop
+from negvision.toy.scene import compose_scene
 
 FEWEST = 8
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from mmengine.dataset import BaseDataset, force_full_init
 
-from negvision.data.paths import leaves_root
+from negvision.data.formats.paths import leaves_root
+from negvision.data.images.bad_samples import BadSampleMixin
 from negvision.errors import DatasetError
-from negvision.images.bad_samples import BadSampleMixin
 
 
 class FaceDataset(BadSampleMixin, BaseDataset):
@@ -25,7 +25,7 @@ class FaceDataset(BadSampleMixin, BaseDataset):
         ann_file: The file that lists the images, relative to ``data_root``.
         data_root: Folder that all other paths are relative to.
         data_prefix: ``img`` is the folder of the images.
-        on_bad_sample: See :class:`negvision.images.bad_samples.BadSampleMixin`.
+        on_bad_sample: See :class:`negvision.data.images.bad_samples.BadSampleMixin`.
         **kwargs: ``metainfo``, ``indices``, ``pipeline``, ``test_mode``, ``lazy_init`` and
             ``max_refetch`` of ``mmengine.dataset.BaseDataset``.
     """

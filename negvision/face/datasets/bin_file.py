@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from negvision.data.images.loading import decode_image
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.base import FaceProtocolDataset
 from negvision.face.datasets.bin_pickle import read_bin
 from negvision.face.datasets.packed import PackedBytes
-from negvision.images.loading import decode_image
 from negvision.registry import DATASETS
 
 

@@ -1,9 +1,9 @@
 """The embedded verification set as datasets of a config."""
 
-from negvision.data.face_glyphs import default_root, ensure_face_glyphs
 from negvision.face.datasets.list_file import FaceListDataset
 from negvision.face.datasets.pairs import FacePairDataset
 from negvision.registry import DATASETS
+from negvision.toy.face_glyphs import default_root, ensure_face_glyphs
 
 
 @DATASETS.register_module()
@@ -15,8 +15,8 @@ class GlyphListDataset(FaceListDataset):
 
     Args:
         ann_file: "train.txt", "val.txt" or "test.txt".
-        data_root: Folder of the set; :func:`negvision.data.face_glyphs.default_root` by default.
-        glyphs: Parameters of :func:`negvision.data.face_glyphs.ensure_face_glyphs`; the same in
+        data_root: Folder of the set; :func:`negvision.toy.face_glyphs.default_root` by default.
+        glyphs: Parameters of :func:`negvision.toy.face_glyphs.ensure_face_glyphs`; the same in
             all datasets on one root, since another choice generates the set anew.
         **kwargs: Of :class:`FaceListDataset`.
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from negvision.data.paths import LEAVES_ROOT
-from negvision.data.text_files import numbered_lines, parse_labelled
+from negvision.data.formats.paths import LEAVES_ROOT
+from negvision.data.formats.text_files import numbered_lines, parse_labelled
+from negvision.data.images.files import FileListing
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.identities import FaceIdentityDataset
 from negvision.face.datasets.packed import PackedStrings
 from negvision.face.datasets.text_files import read_landmarks
-from negvision.images.files import FileListing
 from negvision.registry import DATASETS
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 
+from negvision.data.images.planes import to_planes
 from negvision.face.structures import FaceDataSample
-from negvision.images.planes import to_planes
 from negvision.registry import TRANSFORMS
 
 

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from negvision.data.paths import LEAVES_ROOT
+from negvision.data.formats.paths import LEAVES_ROOT
+from negvision.data.images.files import FileListing
+from negvision.data.images.loading import decode_image
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.base import FaceProtocolDataset
 from negvision.face.datasets.packed import PackedStrings
 from negvision.face.datasets.pairs_file import Pair, read_pairs
 from negvision.face.datasets.text_files import read_landmarks
-from negvision.images.files import FileListing
-from negvision.images.loading import decode_image
 from negvision.registry import DATASETS
 
 

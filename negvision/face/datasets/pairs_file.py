@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from negvision.data.text_files import numbered_lines, parse_whole
+from negvision.data.formats.text_files import numbered_lines, parse_whole
 from negvision.errors import Problems
 
 

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from negvision.data.paths import LEAVES_ROOT
-from negvision.data.text_files import numbered_lines, parse_whole
+from negvision.data.formats.paths import LEAVES_ROOT
+from negvision.data.formats.text_files import numbered_lines, parse_whole
+from negvision.data.images.files import FileListing
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.base import FaceProtocolDataset
 from negvision.face.datasets.packed import PackedStrings
 from negvision.face.datasets.text_files import parse_landmarks, read_integers
-from negvision.images.files import FileListing
 from negvision.registry import DATASETS
 
 

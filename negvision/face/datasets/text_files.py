@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from negvision.data.text_files import numbered_lines, parse_whole
+from negvision.data.formats.text_files import numbered_lines, parse_whole
 from negvision.errors import Problems
 
 

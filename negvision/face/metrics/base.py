@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from negvision.engine.metrics.collected import CollectedMetric
 from negvision.errors import ConfigError, DatasetError
-from negvision.evaluation.collected import CollectedMetric
 from negvision.face.metrics.embeddings import EmbeddingBatch, EmbeddingError, EmbeddingTable
 
 
@@ -24,7 +24,7 @@ class EmbeddingMetric(CollectedMetric):
     entries of ``metainfo`` that they need.
 
     Args:
-        **kwargs: Of :class:`negvision.evaluation.collected.CollectedMetric`.
+        **kwargs: Of :class:`negvision.engine.metrics.collected.CollectedMetric`.
     """
 
     protocol: tuple[str, ...] = ()

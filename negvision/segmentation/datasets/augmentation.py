@@ -8,8 +8,8 @@ import numpy as np
 from mmseg.datasets.transforms import PhotoMetricDistortion as MMSegPhotoMetricDistortion
 from mmseg.datasets.transforms import RandomCrop as MMSegRandomCrop
 
-from negvision.images.colours import distort_colours
-from negvision.images.randomness import held_on_demand
+from negvision.data.images.colours import distort_colours
+from negvision.data.images.randomness import held_on_demand
 from negvision.registry import TRANSFORMS
 
 

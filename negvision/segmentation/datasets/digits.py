@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from negvision.data.digits import DigitsParameters, default_root, ensure_digits
-from negvision.data.glyphs import CLASS_NAMES
 from negvision.errors import ConfigError, did_you_mean
 from negvision.registry import DATASETS
 from negvision.segmentation.datasets.folder import SegDataset
+from negvision.toy.digits import DigitsParameters, default_root, ensure_digits
+from negvision.toy.glyphs import CLASS_NAMES
 
 _SPLITS = ("train", "val", "test", "test_ood")
 
@@ -23,8 +23,8 @@ class DigitsSegDataset(SegDataset):
     Args:
         split: "train", "val", "test" (pictures of all digits), or "test_ood" (held-out digits on
             their background alone).
-        data_root: Folder of the set; :func:`negvision.data.digits.default_root` by default.
-        digits: Parameters of :func:`negvision.data.digits.ensure_digits`; the same in all
+        data_root: Folder of the set; :func:`negvision.toy.digits.default_root` by default.
+        digits: Parameters of :func:`negvision.toy.digits.ensure_digits`; the same in all
             datasets on one root, since another choice generates the set anew.
 
     Raises:

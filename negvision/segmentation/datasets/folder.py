@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from mmengine import fileio
 from mmseg.datasets import BaseSegDataset
 
-from negvision.data.label_files import VOID, read_classes_file, read_text, resolve_classes
-from negvision.data.paths import LEAVES_ROOT, leaves_root
+from negvision.data.formats.label_files import VOID, read_classes_file, read_text, resolve_classes
+from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
+from negvision.data.images.bad_samples import BadSampleMixin
+from negvision.data.images.files import FileListing
 from negvision.errors import DatasetError, Problems
-from negvision.images.bad_samples import BadSampleMixin
-from negvision.images.files import FileListing
 from negvision.registry import DATASETS
 
 

@@ -11,15 +11,15 @@ from mmcv.transforms import BaseTransform
 from mmengine.structures import PixelData
 from mmseg.datasets.transforms import PackSegInputs as MMSegPackSegInputs
 
-from negvision.data.label_files import (
+from negvision.data.formats.label_files import (
     VOID,
     read_label_image,
     resolve_classes,
     unknown_ids,
 )
+from negvision.data.images.header import MAX_PIXELS
+from negvision.data.images.planes import to_planes
 from negvision.errors import ConfigError, DatasetError
-from negvision.images.header import MAX_PIXELS
-from negvision.images.planes import to_planes
 from negvision.registry import TRANSFORMS
 
 
@@ -161,7 +161,7 @@ class LoadOODMap(BaseTransform):
 class PackSegInputs(MMSegPackSegInputs):
     """mmseg's, with the OOD map of :class:`LoadOODMap` beside the labels.
 
-    ``inputs`` is that of mmseg's, by a faster way (:func:`negvision.images.planes.to_planes`).
+    ``inputs`` is that of mmseg's, by a faster way (:func:`negvision.data.images.planes.to_planes`).
 
     Added to the data sample: ``gt_ood_map`` (PixelData of (1, H, W), uint8) where ``results`` has
     it, and ``is_ood`` in the meta information where the dataset gives it.

@@ -12,9 +12,9 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from negvision.engine.metrics.collected import log_folder
+from negvision.engine.metrics.ood_metric import OODMetric
 from negvision.errors import ConfigError, OODDataError
-from negvision.evaluation.collected import log_folder
-from negvision.evaluation.ood_metric import OODMetric
 from negvision.ood import OODMetrics, ood_score, score_curve
 from negvision.ood.curve import check_finite
 from negvision.ood.evaluation import OODEvaluation, evaluate_records
@@ -57,7 +57,7 @@ class OODPixelMetric(OODMetric):
         exact: Keep every score, in five bytes a pixel and score, instead of bins.
         components: Whether to evaluate components.
         min_component_size: Smaller components, predicted or true, are left out; in pixels.
-        scores, scores_file: Of :class:`negvision.evaluation.ood_metric.OODMetric`.
+        scores, scores_file: Of :class:`negvision.engine.metrics.ood_metric.OODMetric`.
         resamples: Of the bootstrap; fewer than for boxes, since there are more samples.
         **kwargs: Of the same.
 

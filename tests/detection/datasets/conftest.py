@@ -88,7 +88,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the dataset logs, as a list of messages."""
     messages: list[str] = []
     monkeypatch.setattr(
-        "negvision.images.bad_samples.print_log",
+        "negvision.data.images.bad_samples.print_log",
         lambda message, **_: messages.append(message),
     )
     return messages

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from head_cases import CLASSES, SIZE, STRIDES, batch, features, total
+from helpers.head_cases import CLASSES, SIZE, STRIDES, batch, features, total
 from mmdet.models.dense_heads import ATSSHead as MMDetATSSHead
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict

@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.nn import functional as F
-from two_stage_cases import (
+from helpers.two_stage_cases import (
     CLASSES,
     batch,
     box_head,
@@ -15,6 +14,7 @@ from two_stage_cases import (
     predict,
     rois,
 )
+from torch.nn import functional as F
 
 ABET = "negvision.AbeTBBoxHead"
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from head_cases import CLASSES, SIZE, STRIDES, batch, features, total
+from helpers.head_cases import CLASSES, SIZE, STRIDES, batch, features, total
 from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 

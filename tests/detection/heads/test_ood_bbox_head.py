@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from helpers.two_stage_cases import CLASSES, META, TEST, box_head, features, predict, rois
 from mmengine.config import ConfigDict
-from two_stage_cases import CLASSES, META, TEST, box_head, features, predict, rois
 
 from negvision.ood import OODThreshold, set_threshold
 

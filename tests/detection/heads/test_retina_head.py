@@ -1,7 +1,7 @@
 """RetinaNet's head with ATSS: targets by hand, and the loss that follows from them."""
 
 import torch
-from head_cases import CLASSES, SIZE, STRIDES, batch, features, total
+from helpers.head_cases import CLASSES, SIZE, STRIDES, batch, features, total
 from mmdet.models.task_modules.assigners import ATSSAssigner as MMDetATSSAssigner
 from mmdet.registry import MODELS
 from mmengine.structures import InstanceData

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import math
 
 import numpy as np
 import pytest
-from coco_cases import random_case
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from helpers.coco_cases import random_case
+from oracles.coco import direct_stats
 
 from negvision.detection.metrics.coco_evaluation import BACKENDS, evaluate_coco
-
-
-def direct_stats(ground_truth, detections, category_ids):
-    """The 12 figures by pycocotools as its own documentation calls it."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = copy.deepcopy({"info": {}, **ground_truth})
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(detections)), "bbox")
-        evaluation.params.catIds = list(category_ids)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation.stats
 
 
 def one_image(annotations, detections):

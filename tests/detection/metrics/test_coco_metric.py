@@ -10,10 +10,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from coco_cases import random_case
+from helpers.coco_cases import random_case
 from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
-from test_coco_evaluation import direct_stats
+from oracles.coco import direct_stats
 
 from negvision.detection.metrics import CocoMetric
 from negvision.registry import METRICS

@@ -8,13 +8,13 @@ import logging
 import numpy as np
 import pytest
 import torch
-from coco_cases import random_case
+from helpers.coco_cases import random_case
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
+from oracles.coco import direct_stats
+from oracles.f1 import slow_threshold
 from sklearn.metrics import average_precision_score, roc_auc_score
-from test_coco_evaluation import direct_stats
-from test_f1_threshold import slow_threshold
 
 from negvision.detection.metrics import OODBoxMetric
 from negvision.errors import ConfigError, OODDataError

@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 import torch
+from helpers.tiny_training import make_runner
 from mmengine.hooks import Hook
-from tiny_training import make_runner
 
 from negvision.engine.checkpoints.finding import find_damage, find_resume_checkpoint
 from negvision.engine.checkpoints.saving import remove_partial_files, written_whole

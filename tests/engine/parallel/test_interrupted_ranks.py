@@ -1,8 +1,8 @@
 """Ranks that are interrupted, or skip a step, do it together; what is checked is in the module."""
 
-import interrupted_on_ranks as ranks
 import pytest
-from gloo import run_on_ranks
+from helpers import interrupted_on_ranks as ranks
+from helpers.gloo import run_on_ranks
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from negvision.engine.parallel.ended import Ended, ended
 from negvision.engine.parallel.failures import SilentRankError, as_lost_contact, reports_to_launcher
 from negvision.engine.parallel.launch import with_group_timeout
 
-ROOT, WORKER = Path(__file__).parents[3], Path(__file__).with_name("launched.py")
+ROOT = Path(__file__).parents[3]
+WORKER = ROOT / "tests" / "helpers" / "launched.py"
 STANDALONE = ("--standalone", "--nproc-per-node", "2")
 
 

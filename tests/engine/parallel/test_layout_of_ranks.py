@@ -1,7 +1,7 @@
 """Weights with their channels last under DistributedDataParallel."""
 
-import layout_on_ranks as ranks
-from gloo import run_on_ranks
+from helpers import layout_on_ranks as ranks
+from helpers.gloo import run_on_ranks
 
 
 def test_gradients_are_those_of_one_process(tmp_path):

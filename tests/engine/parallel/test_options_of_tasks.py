@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from helpers.training_on_ranks import TASKS, all_close, close, resumed, train
 from mmengine.config import Config
-from training_on_ranks import TASKS, all_close, close, resumed, train
 
 from negvision.engine.config.options import enable_ema
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from gloo import run_on_ranks
-from sync_bn_on_ranks import check_all_sync_bn
+from helpers.gloo import run_on_ranks
+from helpers.sync_bn_on_ranks import check_all_sync_bn
 from torch import nn
 
 from negvision.engine.parallel.sync_bn import SyncBatchNorm, synchronise_batch_norm

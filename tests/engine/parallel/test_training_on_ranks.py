@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-import training_on_ranks as ranks
-from gloo import run_on_ranks
+from helpers import training_on_ranks as ranks
+from helpers.gloo import run_on_ranks
 
 
 def test_sharded_training_is_that_of_ddp(tmp_path):

@@ -56,7 +56,7 @@ def make_jpeg():
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     messages: list[str] = []
     monkeypatch.setattr(
-        "negvision.images.bad_samples.print_log",
+        "negvision.data.images.bad_samples.print_log",
         lambda message, **_: messages.append(message),
     )
     return messages

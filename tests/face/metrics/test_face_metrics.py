@@ -6,14 +6,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from face_cases import build, evaluated, predictions, random_case
+from helpers.face_cases import build, evaluated, predictions, random_case
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
+from oracles.faces import slow_best_threshold, slow_identify, slow_tar_at_far, slow_templates
 from sklearn.metrics import roc_auc_score
-from test_fold_accuracy import slow_best_threshold
-from test_identification import slow_identify
-from test_roc import slow_tar_at_far
-from test_templates import slow_templates
 
 from negvision.errors import ConfigError, DatasetError
 from negvision.face.metrics import EmbeddingError

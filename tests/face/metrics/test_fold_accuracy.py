@@ -1,10 +1,9 @@
 """Cross-validated accuracy, against loops and by hand."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
-from test_roc import scored
+from helpers.face_cases import scored
+from oracles.faces import slow_best_threshold
 
 from negvision.face.metrics.verification import (
     best_threshold,
@@ -12,18 +11,6 @@ from negvision.face.metrics.verification import (
     obstacle_to_folds,
     tenths,
 )
-
-
-def slow_best_threshold(scores, same):
-    scores = scores.astype(float)
-    middles = [(low + high) / 2 for low, high in pairwise(sorted(set(scores)))]
-    best, best_accuracy = None, -1.0
-    # From the highest down, so that the highest of equally good ones stays.
-    for threshold in [np.inf, *reversed(middles), -np.inf]:
-        accuracy = np.sum((scores >= threshold) == same)
-        if accuracy > best_accuracy:
-            best, best_accuracy = threshold, accuracy
-    return best
 
 
 @pytest.mark.parametrize("levels", [None, 1, 3])

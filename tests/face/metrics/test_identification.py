@@ -2,31 +2,15 @@
 
 import numpy as np
 import pytest
+from oracles.faces import slow_identify
 
 from negvision.face.metrics import identification
-from negvision.face.metrics.embeddings import cosine_similarities
 from negvision.face.metrics.identification import detection_rate, identify, rank_rate
 
 
 def directions(degrees):
     radians = np.deg2rad(degrees)
     return np.stack([np.cos(radians), np.sin(radians)], axis=1)
-
-
-def slow_identify(gallery, gallery_labels, probes, probe_labels):
-    """Ranks and scores of probes with a mate, and scores of the impostors."""
-    ranks, mates, impostors = [], [], []
-    for probe, label in zip(probes, probe_labels, strict=True):
-        best = {}
-        for image, identity in zip(gallery, gallery_labels, strict=True):
-            score = cosine_similarities(np.stack([probe, image]), np.array([[0, 1]]))[0]
-            best[identity] = max(best.get(identity, -2), score)
-        if label in best:
-            ranks.append(sum(score >= best[label] for score in best.values()))
-            mates.append(best[label])
-        else:
-            impostors.append(max(best.values()))
-    return ranks, mates, impostors
 
 
 def random_case(seed, gallery=30, probes=70, integers=False):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
-from face_cases import build, evaluated, predictions, random_case
+from helpers.face_cases import build, evaluated, predictions, random_case
 
 from negvision.face.metrics import EmbeddingError
 

@@ -4,32 +4,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from helpers.face_cases import scored
+from oracles.faces import slow_tar_at_far
 from scipy.stats import ks_2samp
 from sklearn import metrics as sklearn_metrics
 
 from negvision.face.metrics.roc import checked_limits, roc_curve
 
-
-def scored(seed, size=400, levels=None, share=0.3):
-    """Random scores that tell the kinds apart a little; few ``levels`` make many ties."""
-    rng = np.random.default_rng(seed)
-    same = rng.random(size) < share
-    same[:2] = True, False
-    scores = rng.normal(size=size) + same
-    if levels:
-        scores = np.round(scores * levels) / levels
-    return scores.astype(np.float32), same
-
-
 CASES = [scored(0), scored(1, levels=2), scored(2, levels=10, share=0.8), scored(3, size=2)]
-
-
-def slow_tar_at_far(scores, same, far):
-    best = 0.0
-    for threshold in [np.inf, *scores]:
-        if np.mean(scores[~same] >= threshold) <= far:
-            best = max(best, np.mean(scores[same] >= threshold))
-    return best
 
 
 @pytest.mark.parametrize(("scores", "same"), CASES)

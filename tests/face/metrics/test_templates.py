@@ -2,25 +2,10 @@
 
 import numpy as np
 import pytest
+from oracles.faces import slow_templates
 
 from negvision.face.metrics.embeddings import EmbeddingError
 from negvision.face.metrics.templates import template_embeddings
-
-
-def slow_templates(embeddings, template_ids, media_ids, use_norm=True, weights=None):
-    vectors = {}
-    for template in sorted(set(template_ids.tolist())):
-        media = {}
-        for i in np.flatnonzero(template_ids == template):
-            vector = embeddings[i].astype(float)
-            if not use_norm:
-                vector = vector / np.linalg.norm(vector)
-            if weights is not None:
-                vector = vector * float(weights[i])
-            media.setdefault(media_ids[i], []).append(vector)
-        total = sum(np.mean(frames, axis=0) for frames in media.values())
-        vectors[template] = total / np.linalg.norm(total)
-    return vectors
 
 
 @pytest.mark.parametrize("use_norm", [True, False])

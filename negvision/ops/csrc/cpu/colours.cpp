@@ -3,7 +3,7 @@
 // HSV (hue 0 ... 179), the same bits: its integer tables are computed here, and it multiplies and
 // subtracts in one rounding. Where it works on `block` columns at a time it cuts off what is behind
 // the point, and in the columns that remain it rounds. The caller makes sure that all of this is so
-// (negvision/images/colours.py), as another processor or release may differ.
+// (negvision/data/images/colours.py), as another processor or release may differ.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

@@ -1,0 +1,183 @@
+"""Read what names the ids of a label image, and the label images themselves."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+
+import cv2
+import numpy as np
+from mmengine import fileio
+from PIL import Image
+
+from negvision.data.formats.text_files import parse_whole
+from negvision.data.images.files import read_bytes
+from negvision.data.images.header import MAX_PIXELS
+from negvision.data.images.integrity import require_size
+from negvision.errors import DatasetError, Problems, did_you_mean
+
+# What has no class in a label image, by mmseg's convention.
+VOID = 255
+
+
+def read_text(path: str, backend_args: dict | None = None) -> str:
+    """The text of a file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DatasetError: It is not text in UTF-8.
+    """
+    try:
+        return fileio.get_text(path, backend_args=backend_args)
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not text in UTF-8 ({error.reason}).") from None
+
+
+def read_classes_file(path: str, backend_args: dict | None = None) -> dict[str, int]:
+    """The classes of a list with one ``id name`` a line.
+
+    Args:
+        path: The list. Empty lines, and those that begin with ``#``, are passed over.
+        backend_args: File backend of MMEngine; a local file by default.
+
+    Returns:
+        Name to id, in the order of the ids. A name may have spaces in it.
+
+    Raises:
+        DatasetError: A line is of another form, an id is not in 0 ... 254, an id or a name comes
+            twice, or there is no class.
+
+    Example:
+        >>> from pathlib import Path
+        >>> _ = Path("classes.txt").write_text("0 sky\\n1 road\\n")
+        >>> read_classes_file("classes.txt")
+        {'sky': 0, 'road': 1}
+    """
+    ids: dict[str, int] = {}
+    problems = Problems()
+    for number, line in enumerate(read_text(path, backend_args).splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        where = f"line {number}"
+        first, _, name = line.strip().partition(" ")
+        name = name.strip()
+        class_id = parse_whole(first)
+        if class_id is None or not name:
+            problems.add('line that is not "id name"', where, line)
+        elif class_id >= VOID:
+            problems.add("id that is not in 0 ... 254", where, line)
+        elif class_id in ids.values():
+            problems.add("id that was there before", where, line)
+        elif name in ids:
+            problems.add("name that was there before", where, line)
+        else:
+            ids[name] = class_id
+    if problems:
+        raise DatasetError(
+            f"{path}: a list of classes has one 'id name' a line, each once:\n{problems.report()}"
+        )
+    if not ids:
+        raise DatasetError(f"{path}: there is no class in it; write one 'id name' a line.")
+    return dict(sorted(ids.items(), key=lambda item: item[1]))
+
+
+def read_label_image(
+    path: str,
+    size: tuple[int, int] | None = None,
+    backend_args: dict | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """The ids of a label image.
+
+    Args:
+        path: A PNG, or another format without loss, of one channel: grey values or indices of a
+            palette are the ids.
+        size: (H, W) that it must have, that of the image.
+        backend_args: File backend of MMEngine; a local file by default.
+        max_pixels: Height x width above which it is refused before it is decoded.
+
+    Returns:
+        (H, W), uint8.
+
+    Raises:
+        DatasetError: There is no such file, it cannot be decoded, is too large, has several
+            channels, ids beyond 255, or another size.
+    """
+    try:
+        data = read_bytes(path, backend_args)
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: no such label image.", kind="missing label image") from None
+    except OSError as error:
+        raise DatasetError(
+            f"{path}: cannot be read: {error.strerror or error}.", kind="unreadable file"
+        ) from None
+    header = require_size(data, path, max_pixels)
+    try:
+        # Pillow leaves the indices of a palette as they are; OpenCV would give their colours. No
+        # other decoder of Pillow is tried than the one for what the header is.
+        with Image.open(io.BytesIO(data), formats=(header.kind,)) as image:
+            ids = np.array(image)
+    except Exception as error:  # Pillow raises nearly every kind at damaged files
+        raise DatasetError(
+            f"{path}: not a complete label image ({error}).", kind="damaged label image"
+        ) from None
+    if ids.ndim != 2:
+        raise DatasetError(
+            f"{path}: a label image has one channel of ids, this one has {ids.shape[2]}: is it a "
+            "picture in the colours of the classes?",
+            kind="label image of several channels",
+        )
+    if size is not None and ids.shape != tuple(size):
+        raise DatasetError(
+            f"{path}: the label image is {ids.shape[1]} x {ids.shape[0]} pixels (width x height), "
+            f"its image {size[1]} x {size[0]}: labels would lie in the wrong place.",
+            kind="label image of another size than its image",
+        )
+    if ids.dtype != np.uint8:
+        if ids.max(initial=0) > VOID or ids.min(initial=0) < 0:
+            raise DatasetError(
+                f"{path}: ids are 0 ... 255, this label image holds {ids.min()} ... {ids.max()}.",
+                kind="label image with ids beyond 255",
+            )
+        ids = ids.astype(np.uint8)
+    return ids
+
+
+def unknown_ids(ids: np.ndarray, known: Iterable[int]) -> dict[int, int]:
+    """Ids of a label image that are not ``known`` and not 255, each with its number of pixels."""
+    unknown = np.ones(256, np.uint8)
+    unknown[[*known, VOID]] = 0
+    if not cv2.LUT(ids, unknown).any():  # several times faster than to count
+        return {}
+    counts = np.bincount(ids.ravel(), minlength=256) * unknown
+    return {int(value): int(counts[value]) for value in counts.nonzero()[0]}
+
+
+def resolve_classes(
+    wanted: Sequence[str | int], ids: Mapping[str, int] | None, what: str
+) -> list[int]:
+    """Ids of classes that are given by name or by id.
+
+    Args:
+        wanted: Names, or ids.
+        ids: Name to id of all classes; None where names are not known.
+        what: Named in errors, such as "LoadOODMap: ood_classes".
+
+    Raises:
+        DatasetError: A name is no class; the nearest are shown.
+    """
+    names = [name for name in wanted if not isinstance(name, int)]
+    if names and ids is None:
+        raise DatasetError(
+            f"{what} has the name {names[0]!r}, and this data set does not tell the ids of its "
+            "classes. Give ids of the label images, or use negvision.SegDataset"
+        )
+    unknown = [name for name in names if name not in ids]
+    if unknown:
+        lines = [f"  {name!r}{did_you_mean(str(name), ids)}" for name in unknown]
+        raise DatasetError(
+            f"{what}: {len(unknown)} of {len(wanted)} are no class of the label images:\n"
+            + "\n".join(lines)
+            + f"\nThe {len(ids)} classes: {', '.join(map(repr, ids))}."
+        )
+    return [name if isinstance(name, int) else ids[name] for name in wanted]

@@ -1,0 +1,118 @@
+"""Tell whether an image file can be decoded at all, and whether its bytes are complete.
+
+OpenCV decodes a truncated JPEG or PNG without an error and fills the missing part with grey, so a
+half-downloaded data set would train in silence.
+"""
+
+import io
+import struct
+
+from PIL import Image
+
+from negvision.data.images.header import BEYOND, MAX_PIXELS, PNG, Header, read_header
+from negvision.errors import DatasetError
+
+_CHUNK = struct.Struct(">I4s")
+
+
+def find_damage(data: bytes, header: Header | None = None) -> str | None:
+    """Say in a few words what is wrong with an image file, or return None.
+
+    Only the end markers of JPEG and PNG are looked for, which costs microseconds. A file without
+    its end marker is then decoded by Pillow, since some cameras and editors leave the marker out
+    of pictures that are complete. A PNG whose chunks reach beyond its end is not: OpenCV fetches
+    memory for as much as a chunk announces, 4 GB if need be. Other formats are left to their
+    decoder.
+
+    Args:
+        data: The encoded image.
+        header: Of :func:`negvision.data.images.header.read_header`, where it was read already.
+    """
+    if not data:
+        return "the file is empty"
+    header = header or read_header(data)
+    if header is None or header.kind not in ("JPEG", "PNG"):
+        return None
+    if header.kind == "JPEG":
+        # After the first scan, because the thumbnail in the header has an end marker of its own.
+        complete = header.scan > 0 and data.rfind(b"\xff\xd9") > header.scan
+    else:
+        end = _last_chunk_of_png(data)
+        if end > len(data):
+            return f"truncated PNG (a chunk ends {end - len(data):,} bytes beyond the file)"
+        complete = end > 0
+    if complete:
+        return None
+    try:
+        with Image.open(io.BytesIO(data), formats=(header.kind,)) as image:
+            image.load()
+    except Exception as error:  # Pillow raises nearly every kind at damaged files
+        return f"truncated {header.kind} ({error})"
+    return None
+
+
+def _last_chunk_of_png(data: bytes) -> int:
+    """Where IEND ends, or the first chunk that is not whole; 0 where all are and none is IEND."""
+    position = len(PNG)
+    while position + 12 <= len(data):
+        length, kind = _CHUNK.unpack_from(data, position)
+        position += length + 12  # with length, kind and checksum
+        if kind == b"IEND" or position > len(data):
+            return position
+    return 0
+
+
+def require_size(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Header:
+    """Make sure that an image may be decoded: its format is known and its size is in bounds.
+
+    Args:
+        data: The encoded image.
+        name: Named in errors.
+        max_pixels: Height x width that it may have.
+
+    Returns:
+        Its header.
+
+    Raises:
+        DatasetError: It is empty, of no known format, or too large.
+    """
+    if not data:
+        raise DatasetError(
+            f"{name}: the file is empty, 0 bytes. Fetch it anew.", kind="empty image file"
+        )
+    header = read_header(data)
+    if header is None:
+        raise DatasetError(
+            f"{name}: not an image of a known format (JPEG, PNG, WebP, BMP, TIFF, GIF, PNM, JPEG "
+            f"2000, AVIF); the file begins with {data[:16]!r}.",
+            kind="file that is no image",
+        )
+    if header.pixels > max_pixels:
+        size = f"{header.width:,} x {header.height:,}"
+        raise DatasetError(
+            f"{name}: the header of this {header.kind} of {len(data):,} bytes announces "
+            f"{'more' if header.width >= BEYOND else size} pixels, and an image of more than "
+            f"{max_pixels:,} pixels is not decoded. Correct the file, or raise max_pixels of the "
+            "transform that loads it.",
+            kind="image of too many pixels",
+        )
+    return header
+
+
+def require_whole(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> None:
+    """:func:`require_size`, and nothing of the image may be missing.
+
+    Raises:
+        DatasetError: See there; or the image is truncated.
+    """
+    header = require_size(data, name, max_pixels)
+    # After the look at the size, since the search for damage may decode.
+    damage = find_damage(data, header)
+    if damage is None and not header.pixels:
+        damage = f"{header.kind} whose header has no size"
+    if damage:
+        raise DatasetError(
+            f"{name}: {damage}, {len(data):,} bytes. Fetch the file anew, or leave such files "
+            'out of training with on_bad_sample="skip" of the dataset.',
+            kind="truncated image",
+        )

@@ -1,0 +1,143 @@
+"""Split lists of images with one class each."""
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from negvision.data.formats.text_files import numbered_lines, parse_labelled
+from negvision.errors import DatasetError, Problems
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+class LabelledImage(NamedTuple):
+    """An image file, as its set names it, and the name of its class."""
+
+    path: str
+    name: str
+
+
+def read_image_list(path: Path, class_names: Sequence[str]) -> list[LabelledImage]:
+    """The images of a text file with one ``path label`` a line.
+
+    Args:
+        path: The file. Paths in it may hold blanks.
+        class_names: The name of each label.
+
+    Raises:
+        DatasetError: A line is of another form, a label has no name, or there is no line.
+    """
+    images, problems = [], Problems()
+    for place, line in numbered_lines(str(path)):
+        parsed = parse_labelled(place, line, problems)
+        if parsed is None:
+            continue
+        image, label = parsed
+        if 0 <= label < len(class_names):
+            images.append(LabelledImage(image, class_names[label]))
+        else:
+            problems.add(f"label that is not in 0 ... {len(class_names) - 1}", place, line)
+    if problems:
+        raise DatasetError(
+            f"{path}: a list of images has one 'path label' a line:\n{problems.report()}"
+        )
+    if not images:
+        raise DatasetError(f"{path}: the list is empty; write one 'path label' a line")
+    return images
+
+
+def read_image_folder(folder: Path) -> list[LabelledImage]:
+    """The images of a folder that has a folder for each class, named by it.
+
+    Files that are no JPEG, PNG, BMP or WebP by their names are left alone.
+
+    Returns:
+        In the order of classes and paths, which are relative to ``folder``.
+
+    Raises:
+        DatasetError: There is no image.
+    """
+    images = [
+        LabelledImage(path.relative_to(folder).as_posix(), child.name)
+        for child in sorted(folder.iterdir())
+        if child.is_dir()
+        for path in sorted(child.rglob("*"))
+        if path.suffix.lower() in _IMAGE_SUFFIXES
+    ]
+    if not images:
+        raise DatasetError(
+            f"{folder}: no folder in it has an image ({', '.join(_IMAGE_SUFFIXES)}); a set has one "
+            "folder a class, such as train/cat/1.jpg"
+        )
+    return images
+
+
+def split_images(
+    images: Sequence[LabelledImage], remaining: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """The lines of an ID and an OOD list.
+
+    Args:
+        images: Those of a set.
+        remaining: Classes that are not held out; the place of each is its new label.
+
+    Returns:
+        ``path label`` of the images of ``remaining`` classes, and ``path -1`` of the others.
+
+    Example:
+        >>> images = [LabelledImage("1.png", "ship"), LabelledImage("2.png", "cat")]
+        >>> split_images(images, ["car", "ship"])
+        (['1.png 1'], ['2.png -1'])
+    """
+    labels = {name: label for label, name in enumerate(remaining)}
+    known = [f"{path} {labels[name]}" for path, name in images if name in labels]
+    return known, [f"{path} -1" for path, name in images if name not in labels]
+
+
+def join_image_parts(
+    train: tuple[Path, Sequence[LabelledImage]],
+    evaluation: tuple[Path, Sequence[LabelledImage]],
+    remaining: Collection[str],
+) -> dict[str, list[str]]:
+    """The lists to train and evaluate with.
+
+    Args:
+        train: Path of the set to train on, and its images.
+        evaluation: The same of the set to evaluate on; it may be the same set.
+        remaining: Classes that are not held out.
+
+    Returns:
+        File name -> lines: ``TRAIN_id.txt``, ``EVALUATION_id.txt`` and ``EVALUATION_ood.txt``, with
+        the names of the given sets for the words in capitals.
+
+    Raises:
+        DatasetError: Nothing is left to train on, or there is no ID or no OOD image to evaluate
+            on; two sets have one name.
+    """
+    (train_path, train_images), (path, images) = train, evaluation
+    if train_path.stem == path.stem and not os.path.samefile(train_path, path):
+        raise DatasetError(
+            f"{train_path} and {path} have one name, and so would their parts: rename one of them"
+        )
+    train_known, _ = split_images(train_images, list(remaining))
+    known, held_out = split_images(images, list(remaining))
+    for where, lines, what in (
+        (train_path, train_known, "nothing is left to train on: no image is"),
+        (path, known, "there is no ID image to evaluate on: none is"),
+    ):
+        if not lines:
+            raise DatasetError(
+                f"{where}: {what} of a class that is not held out ({', '.join(remaining)})"
+            )
+    if not held_out:
+        raise DatasetError(
+            f"{path}: there is no OOD image to evaluate on: none of its {len(images):,} images is "
+            "of a held-out class. Hold out other classes, or name a set with such images with "
+            "--test"
+        )
+    return {
+        f"{train_path.stem}_id.txt": train_known,
+        f"{path.stem}_id.txt": known,
+        f"{path.stem}_ood.txt": held_out,
+    }

@@ -1,0 +1,136 @@
+"""Relabel label images: held-out classes become void in one copy and positives in another."""
+
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from negvision.data.formats.label_files import VOID, read_label_image, unknown_ids
+from negvision.errors import DatasetError
+
+
+class LabelTables(NamedTuple):
+    """What each id of a label image becomes; both are (256,) uint8.
+
+    Attributes:
+        classes: The label of a remaining class, 255 for held-out and void.
+        ood: 0 for a remaining class, 1 for a held-out one, 255 for void.
+    """
+
+    classes: np.ndarray
+    ood: np.ndarray
+
+
+class PixelCounts(NamedTuple):
+    """Pixels of each kind in one label image, or in several."""
+
+    known: int
+    held_out: int
+    void: int
+
+
+def label_tables(
+    ids: Mapping[str, int], remaining: Sequence[str], void: Collection[str]
+) -> LabelTables:
+    """The tables that relabel a set.
+
+    Args:
+        ids: Name -> id of all classes.
+        remaining: Classes that stay; the place of each is its new label.
+        void: Classes that mean nothing. All that are in neither are held out.
+
+    Example:
+        >>> tables = label_tables({"road": 0, "bicyclist": 1, "car": 2}, ["road", "car"], [])
+        >>> tables.classes[[0, 1, 2, 255]].tolist(), tables.ood[[0, 1, 2, 255]].tolist()
+        ([0, 255, 1, 255], [0, 1, 0, 255])
+    """
+    classes, ood = np.full(256, VOID, np.uint8), np.full(256, VOID, np.uint8)
+    for name, number in ids.items():
+        if name in remaining:
+            classes[number], ood[number] = remaining.index(name), 0
+        elif name not in void:
+            ood[number] = 1
+    return LabelTables(classes, ood)
+
+
+def write_label_images(
+    labels: Path, out: Path, ids: Mapping[str, int], tables: LabelTables, drop_images: bool
+) -> dict[str, PixelCounts]:
+    """Relabel all ``*.png`` below a folder, several at once.
+
+    Writes ``out/masks`` (classes), ``out/ood`` (OOD maps) and ``out/images.txt``: the names of the
+    images without their suffixes, one a line, which mmseg's ``ann_file`` takes.
+
+    Args:
+        labels: Folder of PNG files whose grey values or indices of a palette are ids.
+        out: An existing folder.
+        ids: Name -> id of all classes.
+        tables: Of :func:`label_tables`.
+        drop_images: Leave images with any held-out pixel out.
+
+    Returns:
+        Name -> counts of all images, also of those left out.
+
+    Raises:
+        DatasetError: There is no label image, one is damaged, has colours or ids without a class;
+            no pixel is held out, or nothing is left to train on.
+    """
+    files = labels.rglob("*.png")
+    names = sorted(path.relative_to(labels).with_suffix("").as_posix() for path in files)
+    if not names:
+        raise DatasetError(f"{labels}: there is no label image (*.png) in it")
+    for folder in ("masks", "ood"):
+        for parent in {(out / folder / name).parent for name in names}:
+            parent.mkdir(parents=True, exist_ok=True)
+    relabel = partial(
+        _relabel, labels=labels, out=out, ids=ids.values(), tables=tables, drop_images=drop_images
+    )
+    # Threads: Pillow decodes and compresses outside of Python's lock.
+    with ThreadPoolExecutor() as pool:
+        # disable=None: the bar shows on a terminal only.
+        counted = tqdm(pool.map(relabel, names), "label images", len(names), disable=None)
+        counts = dict(zip(names, counted, strict=True))
+    kept = [name for name in names if not (drop_images and counts[name].held_out)]
+    if not any(count.held_out for count in counts.values()):
+        raise DatasetError(
+            f"{labels}: no pixel of {len(names):,} label images is of a held-out class, so there "
+            "is no OOD image among them; hold out other classes"
+        )
+    if not any(counts[name].known for name in kept):
+        raise DatasetError(
+            f"{labels}: nothing is left to train on: {len(names) - len(kept):,} of {len(names):,} "
+            "images were dropped, and no pixel of the others is of a class that stays. Hold out "
+            "fewer classes" + (", or leave out --drop-images" if drop_images else "")
+        )
+    (out / "images.txt").write_text("".join(f"{name}\n" for name in kept))
+    return counts
+
+
+def _relabel(
+    name: str,
+    labels: Path,
+    out: Path,
+    ids: Collection[int],
+    tables: LabelTables,
+    drop_images: bool,
+) -> PixelCounts:
+    path = labels / f"{name}.png"
+    image = read_label_image(str(path))
+    unknown = unknown_ids(image, ids)
+    if unknown:
+        raise DatasetError(
+            f"{path}: {sum(unknown.values()):,} of {image.size:,} pixels have an id that no class "
+            f"has: {', '.join(f'{i} ({n:,} x)' for i, n in unknown.items())}. Name all ids in the "
+            "file of --classes; those that mean nothing also with --void."
+        )
+    ood = tables.ood[image]
+    known, held_out = int((ood == 0).sum()), int((ood == 1).sum())
+    if not (drop_images and held_out):
+        for folder, pixels in (("masks", tables.classes[image]), ("ood", ood)):
+            Image.fromarray(pixels).save(out / folder / f"{name}.png")
+    return PixelCounts(known, held_out, image.size - known - held_out)

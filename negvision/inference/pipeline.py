@@ -1,0 +1,133 @@
+"""What the test pipeline of a config and the data preprocessor of its model do to an image."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.config import Config
+from torch import nn
+
+from negvision.engine.config.data_files import leaf_datasets
+from negvision.errors import ConfigError, ExportError
+from negvision.inference.runtime.metadata import Preprocessing
+
+# Transforms that leave the image as it is, whatever their prefix.
+_NO_PIXELS = (
+    "LoadAnnotations", "LoadSegAnnotations", "LoadOODMap",
+    "PackDetInputs", "PackSegInputs", "PackFaceInputs",
+)  # fmt: skip
+_RESIZE = {"keep_ratio": False, "interpolation": "bilinear", "backend": "cv2"}
+
+
+def test_pipeline(cfg: Config) -> list[dict]:
+    """The transforms of the first data set that the config tests on.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    for dataset in leaf_datasets((cfg.get("test_dataloader") or {}).get("dataset")):
+        if dataset.get("pipeline"):
+            return [dict(transform) for transform in dataset["pipeline"]]
+    raise ConfigError(
+        "the config has no test_dataloader with a pipeline, which says how images are prepared. "
+        "Give it one"
+    )
+
+
+def image_pipeline(cfg: Config) -> list[dict]:
+    """:func:`test_pipeline` for images without annotations."""
+    kept = []
+    for transform in test_pipeline(cfg):
+        name = kind_of(transform)
+        if name.startswith("Pack"):
+            keys = ("img_path", "ori_shape", "img_shape", "scale_factor")
+            kept.append({**transform, "meta_keys": keys})
+        elif name not in (*_NO_PIXELS, "AlignFace"):
+            kept.append(transform)
+    return kept
+
+
+def kind_of(transform: Mapping[str, Any]) -> str:
+    """The name of a transform without its prefix, e.g. ``Resize``."""
+    return str(transform.get("type")).rpartition(".")[2]
+
+
+def read_preprocessing(cfg: Config, model: nn.Module) -> Preprocessing:
+    """What the runtime has to do to an image before ``model``.
+
+    Raises:
+        ExportError: The pipeline or the preprocessor does something that the runtime does not.
+    """
+    scale, keep_ratio, size = None, True, None
+    for transform in test_pipeline(cfg):
+        name = kind_of(transform)
+        if name == "Resize":
+            if scale is not None:
+                raise ExportError("the test pipeline resizes twice; give it one Resize")
+            scale, keep_ratio = _resize(transform)
+        elif name == "AlignFace":
+            # Landmarks are found elsewhere: the model takes crops that are aligned already.
+            size = (transform.get("size", 112),) * 2
+        elif name == "LoadImageFromFile":
+            _check_loading(transform)
+        elif name not in _NO_PIXELS:
+            raise ExportError(
+                f"the test pipeline has {name}, which an exported model cannot be told to do. "
+                "Known are LoadImageFromFile, Resize, annotations and the transform that packs"
+            )
+    own = model.data_preprocessor
+    normalised = getattr(own, "_enable_normalize", False)
+    mean, std = (
+        tuple(getattr(own, name).flatten().tolist()) if normalised else None
+        for name in ("mean", "std")
+    )
+    divisor, value = _padding(own)
+    return Preprocessing(
+        scale=scale,
+        keep_ratio=keep_ratio,
+        rgb=bool(getattr(own, "_channel_conversion", False)),
+        mean=mean,
+        std=std,
+        pad_divisor=divisor,
+        pad_value=value,
+        size=size,
+    )
+
+
+def _resize(transform: Mapping[str, Any]) -> tuple[tuple[int, int], bool]:
+    for key, value in transform.items():
+        known = key in ("type", "scale", "keep_ratio", "clip_object_border")
+        if not known and value != _RESIZE.get(key):
+            raise ExportError(
+                f"Resize of the test pipeline has {key}={value!r}; an exported model can be told "
+                "of scale and keep_ratio alone"
+            )
+    scale = transform.get("scale")
+    if isinstance(scale, int):
+        scale = (scale, scale)
+    if not scale or len(scale) != 2 or not all(isinstance(side, int) for side in scale):
+        raise ExportError(f"Resize of the test pipeline has scale={scale!r}; give (width, height)")
+    return tuple(scale), bool(transform.get("keep_ratio", False))
+
+
+def _check_loading(transform: Mapping[str, Any]) -> None:
+    wanted = {"color_type": "color", "imdecode_backend": "cv2", "to_float32": False}
+    for key, value in wanted.items():
+        if transform.get(key, value) not in (value, None):
+            raise ExportError(
+                f"LoadImageFromFile of the test pipeline has {key}={transform[key]!r}; an exported "
+                f"model loads images with {value!r}"
+            )
+
+
+def _padding(own: nn.Module) -> tuple[int, float]:
+    """The divisor of sides and the value of padding, of a data preprocessor that tests."""
+    if not hasattr(own, "size_divisor"):
+        return int(getattr(own, "pad_size_divisor", 1)), float(getattr(own, "pad_value", 0))
+    # mmseg pads in tests only where it is told to.
+    cfg = dict(own.test_cfg or {})
+    if cfg.get("size") is not None:
+        raise ExportError(
+            f"data_preprocessor.test_cfg.size is {cfg['size']!r}: images are padded to one size. "
+            "Use size_divisor"
+        )
+    return int(cfg.get("size_divisor") or 1), float(own.pad_val)

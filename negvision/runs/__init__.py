@@ -1,1 +1,0 @@
-"""Runs after their training: what stands in a work dir, and what its model does on the test set."""

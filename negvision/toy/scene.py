@@ -1,0 +1,203 @@
+"""Compose one picture of the digits set: background, digits, crowd, occluders, light."""
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from negvision.toy.glyphs import Stroke, draw_stroke
+from negvision.toy.paint import contrasting_colour, uneven_light
+from negvision.toy.photos import random_crop
+
+# Side lengths in pixels; the largest is a share of the picture's side (110 of 192).
+MIN_SIZE, USUAL_SIZE, MAX_SHARE = 14.0, 20.0, 0.575
+MAX_OVERLAP = 0.12  # IoU of two digits' boxes, before anything is hidden
+VISIBLE_SHARE = 0.5  # a digit of which less is seen is an ignore case
+
+
+@dataclass
+class SceneObject:
+    """What the annotations say about one digit or crowd.
+
+    Attributes:
+        digit: 0..9.
+        mask: visible pixels, H x W bool.
+        visible: visible share of the stroke's pixels, 0..1; those beyond the border are hidden.
+        crowd: several digits of one class under one mask.
+    """
+
+    digit: int
+    mask: np.ndarray
+    visible: float = 1.0
+    crowd: bool = False
+
+    @property
+    def ignore(self) -> bool:
+        """Too little is seen of the digit to ask for a detection."""
+        return not self.crowd and self.visible < VISIBLE_SHARE
+
+
+@dataclass
+class _Placed:
+    """A digit or crowd on the canvas: its whole xyxy box and pixel count before any hiding."""
+
+    digit: int
+    box: np.ndarray
+    area: int
+    crowd: bool = False
+
+
+@dataclass
+class _Canvas:
+    """A picture being painted.
+
+    ``owner`` holds for each pixel 1 + the index in ``placed`` of what is seen there, or 0.
+    """
+
+    image: np.ndarray
+    owner: np.ndarray
+    placed: list[_Placed] = field(default_factory=list)
+
+
+def compose_scene(
+    rng: np.random.Generator, split: str, side: int, digits: list[int], crowd: int | None
+) -> tuple[np.ndarray, list[SceneObject]]:
+    """Paint one picture.
+
+    Args:
+        rng: the only source of randomness.
+        split: whose photographs and handwriting to use.
+        side: height and width of the picture in pixels.
+        digits: classes to place; one that finds no free place is left out.
+        crowd: class of a cluster of small digits, or None for no cluster.
+
+    Returns:
+        The picture, side x side x 3 uint8 BGR, and its visible objects.
+    """
+    image = random_crop(rng, split, side, side)
+    canvas = _Canvas(image, np.zeros((side, side), dtype=np.int32))
+    if crowd is not None:
+        _place_crowd(rng, canvas, split, crowd)
+    # Large ones first: a small digit still finds room beside a large one.
+    for size, digit in sorted(((_draw_size(rng, side), digit) for digit in digits), reverse=True):
+        _place(rng, canvas, draw_stroke(rng, split, digit, size))
+    for item in canvas.placed:
+        if not item.crowd and rng.random() < 0.2:
+            _hide_part(rng, canvas, split, item.box)
+    objects = []
+    for number, item in enumerate(canvas.placed, 1):
+        mask = canvas.owner == number
+        if mask.any():
+            visible = float(mask.sum()) / item.area
+            objects.append(SceneObject(item.digit, mask, visible, item.crowd))
+    return uneven_light(rng, canvas.image), objects
+
+
+def _draw_size(rng: np.random.Generator, side: int) -> float:
+    if rng.random() < 0.08:
+        return rng.uniform(MIN_SIZE, USUAL_SIZE)
+    return np.exp(rng.uniform(np.log(USUAL_SIZE), np.log(max(USUAL_SIZE, MAX_SHARE * side))))
+
+
+def _place(rng: np.random.Generator, canvas: _Canvas, stroke: Stroke) -> None:
+    """Paint ``stroke`` where it overlaps no other box by more than ``MAX_OVERLAP``."""
+    side, (h, w) = canvas.owner.shape[0], stroke.alpha.shape
+    beyond = 0.3 if rng.random() < 0.12 else 0.0  # share of a side that may leave the picture
+    for _ in range(40):
+        left = int(rng.integers(round(-beyond * w), max(1, side - w + round(beyond * w) + 1)))
+        top = int(rng.integers(round(-beyond * h), max(1, side - h + round(beyond * h) + 1)))
+        box = np.array([left, top, left + w, top + h])
+        if all(_overlap(box, other.box) <= MAX_OVERLAP for other in canvas.placed):
+            break
+    else:
+        return
+    _paint(rng, canvas, stroke.alpha, left, top, number=len(canvas.placed) + 1)
+    canvas.placed.append(_Placed(stroke.digit, box, area=int((stroke.alpha > 0.5).sum())))
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """IoU of two boxes, or half their intersection over the smaller one where that is more."""
+    inter = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
+    area_a, area_b = np.prod(a[2:] - a[:2]), np.prod(b[2:] - b[:2])
+    return max(inter / (area_a + area_b - inter), 0.5 * inter / min(area_a, area_b))
+
+
+def _paint(
+    rng: np.random.Generator,
+    canvas: _Canvas,
+    alpha: np.ndarray,
+    left: int,
+    top: int,
+    number: int,
+    colour: np.ndarray | None = None,
+) -> None:
+    """Blend a stroke into the picture and give its pixels to object ``number``."""
+    side = canvas.owner.shape[0]
+    y1, y2 = max(top, 0), min(top + alpha.shape[0], side)
+    x1, x2 = max(left, 0), min(left + alpha.shape[1], side)
+    alpha = alpha[y1 - top : y2 - top, x1 - left : x2 - left]
+    window = canvas.image[y1:y2, x1:x2]
+    if colour is None:
+        colour = contrasting_colour(rng, window)
+    shade = 1 + rng.uniform(-0.12, 0.12) * np.linspace(-1, 1, window.shape[0])[:, None, None]
+    ink = np.clip(colour * shade, 0, 255).astype(np.float32)
+    window += alpha[..., None] * (ink - window)
+    canvas.owner[y1:y2, x1:x2][alpha > 0.5] = number
+
+
+def _place_crowd(rng: np.random.Generator, canvas: _Canvas, split: str, digit: int) -> None:
+    """Paint a cluster of small digits; the region that they fill becomes one object.
+
+    Called before any digit is placed.
+    """
+    side = canvas.owner.shape[0]
+    columns, rows = int(rng.integers(3, 6)), int(rng.integers(2, 5))
+    pitch = rng.uniform(11, 15)
+    left = rng.uniform(4, max(5, side - columns * pitch - 8))
+    top = rng.uniform(4, max(5, side - rows * pitch - 8))
+    width, height = round(columns * pitch + 4), round(rows * pitch + 4)
+    x, y = int(left), int(top)
+    colour = contrasting_colour(rng, canvas.image[y : y + height, x : x + width])
+    for row in range(rows):
+        for column in range(columns):
+            stroke = draw_stroke(rng, split, digit, rng.uniform(9, 14))
+            dx, dy = rng.uniform(-2.5, 2.5, size=2)
+            at = round(left + column * pitch + dx), round(top + row * pitch + dy)
+            _paint(rng, canvas, stroke.alpha, *at, number=1, colour=colour)
+    gaps = np.ones((9, 9), np.uint8)
+    region = cv2.morphologyEx(canvas.owner.astype(np.uint8), cv2.MORPH_CLOSE, gaps)
+    canvas.owner[:] = region
+    ys, xs = np.nonzero(region)
+    box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+    canvas.placed.append(_Placed(digit, box, area=int(region.sum()), crowd=True))
+
+
+def _hide_part(rng: np.random.Generator, canvas: _Canvas, split: str, box: np.ndarray) -> None:
+    """Lay a bar or a disc, cut from another photograph, over a part of the digit in ``box``."""
+    side = canvas.owner.shape[0]
+    left, top, right, bottom = (int(v) for v in box)
+    w, h = right - left, bottom - top
+    share = rng.uniform(0.15, 0.45) if rng.random() < 0.85 else rng.uniform(0.6, 0.85)
+    cover = np.zeros((side, side), dtype=np.float32)
+    if rng.random() < 0.5:
+        length, thick = (h, share * w) if h > w else (w, share * h)
+        size = (int(thick), int(1.4 * length)) if h > w else (int(1.4 * length), int(thick))
+        where = rng.uniform(0.5 * share, 1 - 0.5 * share)
+        centre = (left + where * w, top + h / 2) if h > w else (left + w / 2, top + where * h)
+        corners = cv2.boxPoints((centre, size, rng.uniform(-20, 20)))
+        cv2.fillPoly(cover, [np.round(corners * 16).astype(np.int32)], 1.0, cv2.LINE_8, shift=4)
+    else:
+        corner = rng.integers(2, size=2)
+        centre = (left + corner[0] * w, top + corner[1] * h)
+        axes = (max(2, int(1.2 * share * w)), max(2, int(1.2 * share * h)))
+        centre = (int(centre[0]), int(centre[1]))
+        cv2.ellipse(cover, centre, axes, 0, 0, 360, 1.0, cv2.FILLED)
+    ys, xs = np.nonzero(cover)
+    if ys.size == 0:
+        return
+    y1, y2, x1, x2 = ys.min(), ys.max() + 1, xs.min(), xs.max() + 1
+    patch = random_crop(rng, split, max(8, y2 - y1), max(8, x2 - x1))[: y2 - y1, : x2 - x1]
+    cover = cv2.GaussianBlur(cover, (0, 0), 0.5)[y1:y2, x1:x2]
+    window = canvas.image[y1:y2, x1:x2]
+    window += cover[..., None] * (patch - window)
+    canvas.owner[y1:y2, x1:x2][cover > 0.5] = 0

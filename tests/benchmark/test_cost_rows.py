@@ -1,0 +1,99 @@
+"""Rows of a benchmark: in turns, compared with the first, and failing by themselves."""
+
+import numpy as np
+import pytest
+
+from negvision.benchmark import measure as measuring
+from negvision.benchmark.measure import Row, measure
+from negvision.benchmark.rounds import ROUNDS, images_per_second
+from negvision.benchmark.subjects import Setup, Subject
+from negvision.benchmark.table import table
+from negvision.errors import UserError
+from negvision.inference.runtime import Detections
+
+SETUP = Setup("nowhere", "detection", (32, 48), 2, "cpu", 1)
+
+
+def _boxes(shift: float = 0.0) -> list[Detections]:
+    boxes = np.array([[1, 2, 20, 30], [5, 5, 29, 40]], np.float32) + np.float32(shift)
+    return [Detections(boxes, np.array([0.9, 0.4], np.float32), np.array([0, 1]))]
+
+
+def test_subjects_run_in_turns_and_at_least_once_each_round():
+    now, ran = [0.0], []
+
+    def subject(name, seconds):
+        def run(number):
+            ran.append((name, number))
+            now[0] += seconds
+
+        return Subject(2, run, list)
+
+    subjects = {"slow": subject("slow", 2.0), "fast": subject("fast", 0.125)}
+    rates = images_per_second(subjects, 4, seconds=ROUNDS, clock=lambda: now[0])
+    # Two batches of four images in four seconds, and in a quarter of a second.
+    assert rates == {"slow": [2.0] * ROUNDS, "fast": [32.0] * ROUNDS}
+    # The first of each turn is not timed.
+    turn = [("slow", n) for n in (0, 0, 1)] + [("fast", n) for n in (0, *[0, 1] * 4)]
+    assert ran == turn * ROUNDS
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Function from subjects by kind, or errors in their place, to rows."""
+
+    def run(**subjects):
+        def build(kind, setup):
+            if isinstance(subjects[kind], Exception):
+                raise subjects[kind]
+            return subjects[kind]
+
+        monkeypatch.setattr(measuring, "build", build)
+        monkeypatch.setattr(measuring, "peak_memory", lambda kind, setup: 3 * 2**20)
+        monkeypatch.setattr(
+            measuring,
+            "images_per_second",
+            lambda subjects, *_: {
+                name: [10.0 * (place + 1)] * 3 for place, name in enumerate(subjects)
+            },
+        )
+        return measure({kind: lambda: None for kind in subjects}, SETUP, 1, lambda step: None)
+
+    return run
+
+
+def _subject(shift: float = 0.0) -> Subject:
+    return Subject(1, lambda number: None, lambda: _boxes(shift))
+
+
+def test_a_fast_row_that_finds_something_else_is_noticed(measured):
+    rows = measured(eager=_subject(), compiled=_subject(1e-4), onnxruntime=_subject(2))
+    assert rows["compiled"].ratio == 2 and rows["compiled"].beyond == []
+    assert rows["compiled"].differences["box"] == pytest.approx(1e-4, rel=0.1)
+    [beyond] = rows["onnxruntime"].beyond
+    assert "box: 2 of 2 differ by more than 0.5" in beyond
+    text = table(rows)
+    assert f"onnxruntime DIFFERS: {beyond}" in text and "compiled DIFFERS" not in text
+    assert "2 boxes an image" in text
+
+
+def test_a_row_that_cannot_run_says_why(measured):
+    rows = measured(
+        eager=_subject(), compiled=RuntimeError("no compiler\nlong story"), onnxruntime=_subject()
+    )
+    assert rows["compiled"].to_dict() == {"failed": "no compiler"}
+    assert rows["onnxruntime"].images_per_s == 20
+    lines = table(rows).splitlines()
+    assert lines[1].split() == ["eager", "10", "10", "10", "3", "MiB"]
+    assert lines[2].split() == ["onnxruntime", "20", "20", "20", "2.00", "3", "MiB"]
+    assert lines[3] == "compiled: no compiler"
+
+
+def test_without_the_first_there_is_nothing_to_compare(measured):
+    with pytest.raises(UserError, match=r"does not run on pictures of 32 x 48 .* too small"):
+        measured(eager=RuntimeError("too small"), onnxruntime=_subject())
+
+
+def test_a_row_for_json_has_its_median_and_all_rounds():
+    row = Row(rounds=[1.0, 9.0, 2.0], peak_memory=5)
+    assert row.to_dict()["images_per_s"] == 2.0 and row.to_dict()["rounds"] == [1.0, 9.0, 2.0]

@@ -1,0 +1,127 @@
+"""The command as a process of its own, on a free port, that ends with the tests."""
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from helpers.served_models import save_detector, save_recogniser, save_segmentor
+
+ROOT = Path(__file__).parents[3]
+# Every address that the process looks up or connects to, a line each.
+_WATCH = """
+import os, sys
+def watch(event, args):
+    if event == "socket.connect":
+        address = args[1]
+    elif event == "socket.getaddrinfo":
+        address = args[0]
+    else:
+        return
+    with open(os.environ["ASKED"], "a") as file:
+        print(event, address, file=file)
+sys.addaudithook(watch)
+"""
+
+
+@dataclass
+class Served:
+    """A running command.
+
+    Attributes:
+        process: It.
+        url: Where its page is.
+        lines: What it printed.
+        asked: The file of addresses that it asked for.
+        temporary: What it takes for the system's temporary folder.
+    """
+
+    process: subprocess.Popen
+    asked: Path
+    temporary: Path
+    url: str = ""
+    lines: list[str] = field(default_factory=list)
+
+    def stop(self) -> int:
+        """End it as Ctrl-C does; its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(20)
+        finally:
+            self.process.kill()
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory) -> Iterator[dict[str, Served]]:
+    """Commands by the name of what they serve, all started at once."""
+    pytest.importorskip("gradio", reason="gradio is not installed (requirements/serve.txt)")
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "sitecustomize.py").write_text(_WATCH)
+    detector = save_detector(folder / "detector.onnx")
+    arguments = {
+        # For files of 256 KiB and images of 100,000 pixels at most.
+        "detector": [detector, "--max-upload-mb", "0.25", "--max-pixels", "100000"],
+        "segmentor": [save_segmentor(folder / "pixels.onnx")],
+        "recogniser": [save_recogniser(folder / "face.onnx")],
+        "everywhere": [detector, "--host", "0.0.0.0"],
+    }
+    started = {name: _start(folder, name, values) for name, values in arguments.items()}
+    try:
+        for served in started.values():
+            _wait_for_page(served)
+        yield started
+    finally:
+        for served in started.values():
+            served.stop()
+
+
+@pytest.fixture(scope="session")
+def detector(servers) -> Served:
+    """That of the boxes of ``served_models``."""
+    return servers["detector"]
+
+
+def _start(folder: Path, name: str, arguments: list) -> Served:
+    asked, temporary = folder / f"{name}_asked.txt", folder / f"{name}_temporary"
+    asked.touch()
+    temporary.mkdir()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),
+        "ASKED": str(asked),
+        "TMPDIR": str(temporary),
+    }
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "tools" / "serve.py", "--port", "0", *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return Served(process, asked, temporary)
+
+
+def _wait_for_page(served: Served) -> None:
+    printed: queue.Queue[str | None] = queue.Queue()
+
+    def read() -> None:
+        for line in served.process.stdout:
+            printed.put(line)
+        printed.put(None)
+
+    # Read to the end: a full pipe would stop the process.
+    threading.Thread(target=read, daemon=True).start()
+    while not served.url:
+        line = printed.get(timeout=180)
+        assert line is not None, "".join(served.lines)
+        served.lines.append(line)
+        if found := re.match(r"page  (http://\S+)", line):
+            served.url = found[1]

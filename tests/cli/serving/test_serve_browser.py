@@ -1,0 +1,258 @@
+"""The page in a browser: what a person does with it, and what it asks of whom."""
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from helpers.chromium import start_chromium
+from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+# Seconds; a busy machine takes some.
+PATIENCE = 60
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    driver = start_chromium(tmp_path_factory.mktemp("chromium"), "--window-size=1200,1000")
+    driver.get("about:blank")
+    driver.get_log("performance")
+    driver.get_log("browser")
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, detector) -> webdriver.Chrome:
+    return open_page(browser, detector.url)
+
+
+def open_page(browser: webdriver.Chrome, url: str) -> webdriver.Chrome:
+    browser.get(url)
+    wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#upload input[type=file]"))
+    return browser
+
+
+def wait(browser: webdriver.Chrome, ready: Callable) -> object:
+    return WebDriverWait(browser, PATIENCE, poll_frequency=0.05).until(lambda _: ready())
+
+
+def drop(browser: webdriver.Chrome, path: Path, where: str = "upload") -> None:
+    browser.find_element(By.CSS_SELECTOR, f"#{where} input[type=file]").send_keys(str(path))
+
+
+def remove(browser: webdriver.Chrome, where: str = "upload") -> None:
+    browser.find_element(By.CSS_SELECTOR, f"#{where} [aria-label='Remove Image']").click()
+
+
+def note(browser: webdriver.Chrome) -> str:
+    return browser.find_element(By.ID, "note").text
+
+
+def wait_for_note(browser: webdriver.Chrome, part: str) -> str:
+    try:
+        wait(browser, lambda: part in note(browser))
+    except Exception:
+        raise AssertionError(f"not on the page: {part!r}, but {note(browser)!r}") from None
+    return note(browser)
+
+
+def set_slider(browser: webdriver.Chrome, name: str, value: str, told: str) -> None:
+    """Type a value beside a slider until the note has ``told``.
+
+    The answer for an image that was dropped before moves sliders too, a moment after the note.
+    """
+    number = browser.find_element(By.CSS_SELECTOR, f"#{name} input[type=number]")
+    end = time.monotonic() + PATIENCE
+    while told not in note(browser):
+        assert time.monotonic() < end, f"not on the page: {told!r}, but {note(browser)!r}"
+        number.send_keys(Keys.CONTROL, "a")
+        number.send_keys(value, Keys.TAB)
+        with contextlib.suppress(TimeoutException):
+            WebDriverWait(browser, 3, poll_frequency=0.05).until(lambda _: told in note(browser))
+
+
+def picture(browser: webdriver.Chrome) -> np.ndarray:
+    """The result as the browser holds it, (H, W, 3) uint8, blue first."""
+    [image] = browser.find_elements(By.CSS_SELECTOR, "#picture img")
+    wait(browser, lambda: int(image.get_property("naturalWidth")) > 0)
+    script = """
+        const [url, done] = arguments;
+        fetch(url).then(answer => answer.arrayBuffer())
+            .then(data => done(Array.from(new Uint8Array(data))));
+    """
+    data = browser.execute_async_script(script, image.get_attribute("src"))
+    return cv2.imdecode(np.array(data, np.uint8), cv2.IMREAD_COLOR)
+
+
+def table(browser: webdriver.Chrome) -> list[list[str]]:
+    script = """
+        return Array.from(document.querySelectorAll('#table [role=row]')).map(
+            row => Array.from(row.querySelectorAll('[role=gridcell]')).map(
+                cell => cell.innerText.trim()))
+    """
+    return [row for row in browser.execute_script(script) if any(row)]
+
+
+@pytest.fixture(scope="module")
+def grey(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("images") / "grey.png"
+    cv2.imwrite(str(path), np.full((120, 160, 3), 90, np.uint8))
+    return path
+
+
+def test_dropped_image_comes_back_with_its_boxes(page, grey):
+    assert note(page) == "Drop an image on the left."
+    drop(page, grey)
+    wait_for_note(page, "160 x 120 pixels; 3 of 5 boxes, 0 of them unknown.")
+    seen = picture(page)
+    # Enlarged four times; the first box begins at (8, 8), and between boxes all is grey.
+    assert seen.shape == (480, 640, 3)
+    assert (seen[100, 30:36] != 90).any() and (seen[100, 270] == 90).all()
+    wait(page, lambda: len(table(page)) == 3)
+    rows = table(page)
+    assert [row[:4] for row in rows] == [
+        ["<b>cat</b>", "0.95", "-9", ""],
+        ["dog", "0.8", "-3", ""],
+        ["dog", "0.55", "-8", ""],
+    ]
+    assert rows[0][4:] == ["8", "8", "60", "60"]
+
+
+def test_sliders_change_boxes_and_unknowns_of_the_same_image(page, grey, detector):
+    drop(page, grey)
+    wait_for_note(page, "3 of 5 boxes")
+    before = picture(page)
+    set_slider(page, "score", "0.05", "5 of 5 boxes, 2 of them unknown")
+    assert not np.array_equal(picture(page), before)
+    wait(page, lambda: [row[3] for row in table(page)] == ["", "", "", "yes", "yes"])
+    set_slider(page, "ood", "-8.5", "4 of them unknown")
+    set_slider(page, "score", "0.99", "0 of 5 boxes (the highest score is 0.95)")
+    wait(page, lambda: table(page) == [])
+    # The slider that is dragged does the same.
+    slider = page.find_element(By.CSS_SELECTOR, "#score input[type=range]")
+    slider.send_keys(Keys.HOME)
+    wait_for_note(page, "5 of 5 boxes")
+
+
+def test_ood_slider_keeps_its_place_for_the_next_image(page, grey):
+    drop(page, grey)
+    wait_for_note(page, "3 of 5 boxes, 0 of them unknown")
+    set_slider(page, "ood", "-8.5", "2 of them unknown")
+    remove(page)
+    wait_for_note(page, "Drop an image")
+    drop(page, grey)
+    wait_for_note(page, "2 of them unknown")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("words.png", b"this is no image", "words.png: not an image of a known format"),
+        ("empty.png", b"", "empty.png: the file is empty"),
+        ("torn.png", None, "torn.png: truncated PNG"),
+        ("wide.png", (400, 300), "wide.png: 400 x 300 pixels, and this page takes images of 100"),
+        ("[x](http~~a.b).png", b"no", "[x](http~~a.b).png: not an image"),
+    ],
+)
+def test_bad_file_is_told_on_the_page(page, grey, tmp_path, name, content, message):
+    if content is None:
+        content = grey.read_bytes()[:-30]
+    elif isinstance(content, tuple):
+        content = cv2.imencode(".png", np.zeros((content[1], content[0], 3), np.uint8))[1].tobytes()
+    drop(page, grey)
+    wait_for_note(page, "3 of 5 boxes")
+    path = tmp_path / name
+    path.write_bytes(content)
+    remove(page)
+    wait_for_note(page, "Drop an image")
+    drop(page, path)
+    wait_for_note(page, message)
+    assert "bad" in page.find_element(By.ID, "note").get_attribute("class").split()
+    # Nothing of the image before is left.
+    assert not page.find_elements(By.CSS_SELECTOR, "#picture img")
+    remove(page)
+    wait_for_note(page, "Drop an image")
+    drop(page, grey)
+    wait_for_note(page, "3 of 5 boxes")
+    assert "bad" not in page.find_element(By.ID, "note").get_attribute("class").split()
+
+
+def test_file_beyond_the_limit_is_told_and_not_kept(page, tmp_path):
+    path = tmp_path / "large.png"
+    path.write_bytes(np.random.default_rng(0).bytes(300_000))
+    drop(page, path)
+    wait(page, lambda: page.find_elements(By.CLASS_NAME, "toast-body"))
+    said = page.find_element(By.CLASS_NAME, "toast-body").get_property("innerText")
+    assert "large.png" in said and "exceed the maximum allowed size of 256.0 K" in said, said
+    assert note(page) == "Drop an image on the left."
+
+
+def test_page_asks_its_own_host_alone(page, grey, detector):
+    page.get_log("performance")
+    page.get_log("browser")
+    open_page(page, detector.url)
+    drop(page, grey)
+    wait_for_note(page, "3 of 5 boxes")
+    set_slider(page, "score", "0.9", "1 of 5 boxes")
+    time.sleep(0.5)
+    events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
+    asked = [
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
+    assert len(asked) > 20  # scripts, styles, fonts, the picture
+    local = (detector.url, "data:", "blob:")
+    assert [url for url in asked if not url.startswith(local)] == []
+    # Nothing was forbidden by the policy either: there was nothing to forbid.
+    said = [entry["message"] for entry in page.get_log("browser")]
+    assert [text for text in said if "Method not implemented" not in text] == []
+
+
+def test_server_asks_no_other_host(page, grey, detector):
+    drop(page, grey)
+    wait_for_note(page, "3 of 5 boxes")
+    for line in detector.asked.read_text().splitlines():
+        assert re.search(r"127\.0\.0\.1|::1|localhost|None|/dev/|/var/run/nscd", line), line
+
+
+def test_segmentor_shows_classes_and_a_heat_map(browser, servers, tmp_path):
+    page = open_page(browser, servers["segmentor"].url)
+    assert not page.find_elements(By.CSS_SELECTOR, "#score input[type=range]")
+    image = np.zeros((100, 200, 3), np.uint8)
+    image[:, 150:, 2] = 255  # red: class 1
+    image[:, :50, 1] = 200  # green: the OOD score
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    drop(page, tmp_path / "a.png")
+    wait_for_note(page, "200 x 100 pixels; 0.0 % unknown.")
+    wait(page, lambda: table(page) == [["road", "75", "0"], ["sky", "25", "0"]])
+    seen = picture(page)
+    assert seen.shape[1] > 2 * 640  # the image, and the heat map beside it
+    set_slider(page, "ood", "100", "25.0 % unknown")
+    wait(page, lambda: table(page) == [["road", "75", "33.3"], ["sky", "25", "0"]])
+
+
+def test_two_faces_are_compared(browser, servers, tmp_path):
+    page = open_page(browser, servers["recogniser"].url)
+    for name, color in (("a", (0, 0, 255)), ("b", (0, 255, 255))):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((112, 112, 3), color, np.uint8))
+    cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((112, 200, 3), np.uint8))
+    drop(page, tmp_path / "a.png")
+    drop(page, tmp_path / "b.png", "other")
+    number = page.find_element(By.CSS_SELECTOR, "#similarity input")
+    # Of (1, 0, 0) and (1, 1, 0).
+    wait(page, lambda: number.get_property("value") == "0.7071")
+    remove(page, "other")
+    wait_for_note(page, "Drop two aligned crops")
+    drop(page, tmp_path / "wide.png", "other")
+    wait_for_note(page, "the image is 200 x 112 pixels (width x height); this model takes 112")

@@ -1,0 +1,141 @@
+"""What the server makes of requests that no page would send."""
+
+import json
+import socket
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import negvision.cli.serving
+
+
+def ask(url: str, data: bytes | None = None, headers: dict | None = None) -> tuple[int, str, dict]:
+    """Status, text and headers of an answer."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        request = urllib.request.Request(url, data, headers or {})
+        with opener.open(request, timeout=20) as answer:
+            return answer.status, answer.read().decode(errors="replace"), dict(answer.headers)
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(errors="replace"), dict(error.headers)
+
+
+def form(data: bytes) -> tuple[bytes, dict]:
+    """Body and headers of an upload."""
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    return head + data + b"\r\n--x--\r\n", headers
+
+
+def predict(url: str, image: object) -> dict:
+    """Call the function behind the upload as the page does; the message that it ended with."""
+    _, text, _ = ask(url + "config")
+    [call] = [
+        dependency
+        for dependency in json.loads(text)["dependencies"]
+        if any(target[1] == "change" for target in dependency["targets"])
+    ]
+    session = "a1b2c3"
+    body = {"fn_index": call["id"], "session_hash": session, "data": [image, 0.3, -2.5, None]}
+    headers = {"Content-Type": "application/json"}
+    status, said, _ = ask(url + "gradio_api/queue/join", json.dumps(body).encode(), headers)
+    assert status == 200, said
+    _, stream, _ = ask(url + f"gradio_api/queue/data?session_hash={session}")
+    messages = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: ")]
+    [done] = [message for message in messages if message["msg"] == "process_completed"]
+    return done
+
+
+def test_answers_carry_the_policy(detector):
+    status, text, headers = ask(detector.url)
+    assert status == 200 and "detector.onnx" in text
+    assert headers["content-security-policy"].startswith("default-src 'self';")
+    assert headers["x-content-type-options"] == "nosniff"
+    # Fonts of the theme are of this host.
+    assert "googleapis" not in text + ask(detector.url + "theme.css")[1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["PICTURE", "http://negvision.invalid/a.png", "../a.png", ""])
+def test_request_cannot_name_a_file_or_an_address(detector, tmp_path, path, stream):
+    if path == "PICTURE":
+        path = str(tmp_path / "private.png")
+        cv2.imwrite(path, np.zeros((120, 160, 3), np.uint8))
+    meta = {"_type": "gradio.FileData"}
+    done = predict(detector.url, {"path": path, "is_stream": stream, "meta": meta})
+    assert done["success"] is False
+    assert "boxes" not in str(done)
+    assert "negvision.invalid" not in detector.asked.read_text()
+
+
+def test_uploaded_file_can_be_named(detector):
+    data = cv2.imencode(".png", np.zeros((120, 160, 3), np.uint8))[1].tobytes()
+    body, headers = form(data)
+    status, said, _ = ask(detector.url + "gradio_api/upload", body, headers)
+    assert status == 200, said
+    done = predict(
+        detector.url, {"path": json.loads(said)[0], "meta": {"_type": "gradio.FileData"}}
+    )
+    assert "3 of 5 boxes" in str(done).replace("\\", "")
+
+
+def test_file_cannot_be_read_through_the_page(detector):
+    for path in ("/etc/hostname", str(Path(negvision.cli.serving.__file__))):
+        assert ask(detector.url + f"gradio_api/file={path}")[0] in (403, 404)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1000, 200), (270_000, 413)])
+def test_too_much_is_refused(detector, size, expected):
+    status, said, _ = ask(detector.url + "gradio_api/upload", *form(bytes(size)))
+    assert status == expected, said
+
+
+def test_request_without_a_length_ends_where_it_is_too_long(detector):
+    host, port = detector.url.removeprefix("http://").rstrip("/").split(":")
+    sent = 0
+    with socket.create_connection((host, int(port)), timeout=20) as line:
+        line.sendall(
+            f"POST /gradio_api/queue/join HTTP/1.1\r\nHost: {host}\r\n"
+            "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        )
+        try:
+            for _ in range(64):
+                line.sendall(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+                sent += 0x10000
+            answer = line.recv(100)
+        except OSError:  # it was hung up
+            answer = b""
+    assert b" 200 " not in answer
+    assert ask(detector.url)[0] == 200
+
+
+def test_name_that_points_here_from_elsewhere_is_not_served(detector):
+    port = detector.url.rstrip("/").rpartition(":")[2]
+    assert ask(detector.url, headers={"Host": f"evil.example:{port}"})[0] == 421
+    assert ask(detector.url, headers={"Host": f"localhost:{port}"})[0] == 200
+    assert ask(detector.url, headers={"Host": f"[::1]:{port}"})[0] == 200
+
+
+def test_nothing_is_written_beside_the_source():
+    assert list(Path(negvision.cli.serving.__file__).parent.glob("*.pyi")) == []
+
+
+def test_serving_everyone_is_warned_of(servers):
+    served = servers["everywhere"]
+    assert served.lines[0].startswith("warning: --host 0.0.0.0 lets everyone who reaches")
+    port = served.url.rstrip("/").rpartition(":")[2]
+    here = f"http://127.0.0.1:{port}/"
+    # Whatever name the machine goes by.
+    assert ask(here, headers={"Host": "gpu7.example"})[0] == 200
+    body, headers = form(b"private")
+    assert ask(here + "gradio_api/upload", body, headers)[0] == 200
+    kept = [path for path in served.temporary.rglob("*") if path.is_file()]
+    assert [path.read_bytes() for path in kept] == [b"private"]
+    assert served.stop() == 0
+    assert list(served.temporary.iterdir()) == []
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", int(port)), timeout=5)

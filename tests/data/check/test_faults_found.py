@@ -1,0 +1,395 @@
+"""Each kind of fault, put into a set of each task, is found, counted and named."""
+
+import json
+import os
+import shutil
+import signal
+
+import cv2
+import numpy as np
+import pytest
+from helpers.dirty_sets import Boxes, Lists, Pixels, picture, truncate, write
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
+
+from negvision.data.check.check import DataCheck
+from negvision.data.check.report import as_data, as_text
+
+
+def checked(*configs, workers=0) -> DataCheck:
+    """The check of (split, config) pairs, or of one config as train."""
+    check = DataCheck([("train", c) if isinstance(c, dict) else c for c in configs])
+    check.run(workers)
+    return check
+
+
+def faults(check) -> dict[str, int]:
+    found = check.faults.counts.copy()
+    for scan in check.scans:
+        found.update(scan.faults.counts)
+    return dict(found)
+
+
+def the_example(check, kind) -> str:
+    for problems in (check.faults, *(scan.faults for scan in check.scans)):
+        if kind in problems.counts:
+            return problems.examples(kind)[0]
+    raise AssertionError(faults(check))
+
+
+@pytest.fixture
+def boxes(tmp_path):
+    return Boxes(tmp_path)
+
+
+@pytest.fixture
+def pixels(tmp_path):
+    return Pixels(tmp_path)
+
+
+@pytest.fixture
+def lists(tmp_path):
+    return Lists(tmp_path)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_clean_sets_have_no_fault(boxes, tmp_path, workers):
+    (tmp_path / "seg").mkdir()
+    pixels = Pixels(tmp_path / "seg")
+    lists = Lists(tmp_path / "list")
+    for configs in (
+        [boxes.config(), ("val", boxes.config("val", test_mode=True))],
+        [pixels.config()],
+        [lists.config("FaceListDataset", num_classes=2)],
+        [lists.config("ImageListDataset", metainfo={"classes": ("a", "b")})],
+        [lists.record_config()],
+    ):
+        check = checked(*configs, workers=workers)
+        assert faults(check) == {} and check.number_of_faults == 0
+        assert check.images == sum(len(scan.dataset) for scan in check.scans) > 0
+        assert all(scan.complete and not scan.notes for scan in check.scans)
+        assert "no fault in" in as_text(check)
+
+
+def test_statistics_of_boxes(boxes):
+    boxes.content["train"]["annotations"][0]["iscrowd"] = 1
+    (scan,) = checked(boxes.config()).scans
+    assert scan.sizes == {(32, 40): [3, 0]}
+    assert dict(scan.amounts) == {0: 2, 1: 3} and dict(scan.images_with) == {0: 2, 1: 3}
+    assert dict(+scan.per_image) == {1: 1, 2: 2}
+
+
+def test_statistics_of_pixels(pixels):
+    (scan,) = checked(pixels.config()).scans
+    labels = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in pixels.labels]
+    assert dict(scan.amounts) == {n: sum(int((a == n).sum()) for a in labels) for n in (0, 1)}
+
+
+IMAGES = {
+    "missing": (lambda path: path.unlink(), None, "missing"),
+    "empty": (lambda path: path.write_bytes(b""), "empty image file", "the file is empty"),
+    "truncated": (truncate, "truncated image", "truncated JPEG"),
+    "text": (lambda path: path.write_text("<html>"), "file that is no image", "<html>"),
+    "folder": (lambda path: (path.unlink(), path.mkdir()), "unreadable file", "cannot be read"),
+}
+
+
+# That processes find what a loop does needs to be seen for one kind.
+@pytest.mark.parametrize(
+    ("fault", "workers"), [*((fault, 0) for fault in IMAGES), ("truncated", 2)]
+)
+@pytest.mark.parametrize("task", ["boxes", "pixels", "faces", "images"])
+def test_damaged_image(tmp_path, task, fault, workers):
+    made = {"boxes": Boxes, "pixels": Pixels}.get(task, Lists)(tmp_path)
+    if task == "pixels" and fault in ("missing", "folder"):
+        return  # the set is what its folder holds
+    damage, kind, says = IMAGES[fault]
+    damage(made.files[1])
+    if task in ("faces", "images"):
+        config = made.config({"faces": "FaceListDataset", "images": "ImageListDataset"}[task])
+    else:
+        config = made.config()
+    check = checked(config, workers=workers)
+    (found,) = faults(check)
+    assert found == kind or (kind is None and "missing image" in found)
+    assert check.number_of_faults == 1
+    example = the_example(check, found)
+    assert str(made.files[1]) in example and says in (example if kind else found)
+
+
+def test_wrong_size(boxes):
+    write(boxes.files[0], picture(0, 32, 40))
+    check = checked(boxes.config())
+    assert faults(check) == {"image of another size than annotated": 1}
+    assert "32 x 40" in the_example(check, "image of another size than annotated")
+
+
+def test_too_many_pixels(boxes):
+    config = boxes.config()
+    config["pipeline"][0] = {**config["pipeline"][0], "max_pixels": 1000}
+    check = checked(config)
+    assert faults(check)["image of too many pixels"] == 3
+    assert check.scans[0].unusable == 3
+
+
+def test_annotation_faults_are_counted_and_the_images_read_all_the_same(boxes):
+    annotations = boxes.content["train"]["annotations"]
+    annotations[0]["bbox"] = [1, 2, float("nan"), 4]
+    annotations[1]["category_id"] = 8
+    annotations[3]["bbox"] = [-5, 5, 15, 11]
+    truncate(boxes.files[2])
+    check = checked(boxes.config())
+    assert faults(check) == {
+        "box with NaN or infinite coordinates": 1,
+        "unknown category id": 1,
+        "truncated image": 1,
+    }
+    assert "train.json" in the_example(check, "unknown category id")
+    assert check.scans[0].notes.counts == {"box clipped that reaches beyond its image": 1}
+    assert check.scans[0].read == 3
+
+
+@pytest.mark.parametrize(
+    ("ids", "kind"),
+    [
+        (np.full((32, 40), 9, np.uint8), "label image with ids of no class"),
+        (np.zeros((40, 32), np.uint8), "label image of another size than its image"),
+        (np.zeros((32, 40, 3), np.uint8), "label image of several channels"),
+        (np.full((32, 40), 300, np.uint16), "label image with ids beyond 255"),
+    ],
+)
+def test_label_images(pixels, ids, kind):
+    write(pixels.labels[1], ids)
+    check = checked(pixels.config())
+    assert faults(check) == {kind: 1}
+    assert str(pixels.labels[1]) in the_example(check, kind)
+
+
+def test_damaged_and_missing_label_images(pixels):
+    truncate(pixels.labels[0])
+    pixels.labels[1].unlink()
+    check = checked(pixels.config())
+    assert faults(check) == {"damaged label image": 1, "missing label": 1}
+
+
+def test_lines_of_lists(lists):
+    lines = ["0.jpg 0", "1.jpg", "2.jpg -3", "3.jpg 1"]
+    check = checked(lists.config("FaceListDataset", lines))
+    assert sum(faults(check).values()) == 2
+    assert check.scans[0].total == 2
+
+
+def test_record_file(lists):
+    truncate(lists.files[3])
+    check = checked(lists.record_config())
+    assert faults(check) == {"truncated image": 1}
+    assert f"{lists.root}/list.rec[3]" in the_example(check, "truncated image")
+    check = checked(lists.record_config(damaged=1))
+    assert faults(check) == {"record that cannot be read": 1, "truncated image": 1}
+
+
+def test_faces_of_another_size(lists):
+    write(lists.files[3], picture(3, 30, 20))
+    kind = "image that the pipeline gives another size than most"
+    for name in ("FaceListDataset", "ImageListDataset"):
+        check = checked(lists.config(name))
+        assert faults(check) == {kind: 1}
+        assert f"{lists.files[3]}: 30 x 20 becomes 30 x 20" in the_example(check, kind)
+    config = lists.config("FaceListDataset")
+    config["pipeline"].insert(1, {"type": "Resize", "scale": (24, 24)})
+    assert faults(checked(config)) == {}
+
+
+def test_classes_without_a_sample(boxes, lists):
+    for annotation in boxes.content["train"]["annotations"]:
+        annotation["category_id"] = 3
+    check = checked(boxes.config(), ("val", boxes.config("val")))
+    assert faults(check) == {"class without a sample in train": 1}
+    assert the_example(check, "class without a sample in train") == "dog"
+    # A set to evaluate on may lack a class; its figure is missing then.
+    check = checked(("val", boxes.config()))
+    assert faults(check) == {} and check.notes.counts == {"class without a sample in val": 1}
+    # What two sets of train have together counts.
+    assert faults(checked(boxes.config(), boxes.config("val"))) == {}
+    check = checked(lists.config("FaceListDataset", num_classes=5))
+    assert faults(check) == {"class without a sample in train": 3}
+
+
+def test_images_of_train_in_val(boxes):
+    shutil.copy(boxes.files[1], boxes.files[4])
+    check = checked(boxes.config(), ("val", boxes.config("val")))
+    kind = "image of train that is in val too"
+    assert faults(check) == {kind: 1}
+    assert the_example(check, kind) == f"{boxes.files[1]} = {boxes.files[4]}"
+
+
+def test_one_config_for_two_splits_is_read_once(boxes):
+    config = boxes.config("val")
+    check = checked(("val", config), ("test", config))
+    assert check.images == 3 and check.scans[0].splits == ("val", "test") and not check.notes
+    check = checked(("train", config), ("val", config))
+    assert check.images == 3 and faults(check) == {"image of train that is in val too": 3}
+
+
+def test_equal_images_within_a_split(lists):
+    for path in lists.files[1:3]:
+        shutil.copy(lists.files[0], path)
+    check = checked(lists.config("ImageListDataset", metainfo={"classes": ("a", "b")}))
+    kind = "image that train has more than once, with different annotations"
+    assert faults(check) == {kind: 1}
+    assert the_example(check, kind) == " = ".join(map(str, lists.files[:3]))
+    shutil.copy(lists.files[3], lists.files[2])
+    check = checked(lists.config("ImageListDataset", metainfo={"classes": ("a", "b")}))
+    kind = "image that train has more than once, with the same annotations"
+    assert faults(check) == {} and check.notes.counts == {kind: 2}
+
+
+def test_equal_pictures_with_other_boxes_or_labels(boxes, pixels):
+    shutil.copy(boxes.files[0], boxes.files[1])
+    kind = "image that train has more than once, with different annotations"
+    assert not faults(checked(boxes.config()))
+    boxes.content["train"]["annotations"][0]["bbox"][0] += 1
+    assert faults(checked(boxes.config())) == {kind: 1}
+    shutil.copy(pixels.files[0], pixels.files[1])
+    assert faults(checked(pixels.config())) == {kind: 1}
+
+
+def test_a_set_that_cannot_be_loaded_does_not_keep_the_others_from_it(boxes):
+    config = boxes.config()
+    (boxes.root / "train.json").write_text('{"images": [')
+    check = checked(config, ("val", boxes.config("val")))
+    assert check.images == 3
+    assert list(faults(check)) == ["data set that cannot be loaded"]
+    assert "train.json" in the_example(check, "data set that cannot be loaded")
+    assert "none could be loaded" in as_text(check) and not as_data(check)["complete"]
+
+
+def test_a_set_of_which_nothing_is_left(boxes):
+    for path in boxes.files[:3]:
+        path.unlink()
+    found = faults(checked(boxes.config()))
+    assert found == {"missing image file": 3, "data set without a usable sample": 1}
+
+
+def test_skipping_sets_are_checked_as_all_others(lists):
+    truncate(lists.files[0])
+    pairs = ["0.jpg 1.jpg 1", "2.jpg 3.jpg 0"]
+    check = checked(lists.config("FacePairDataset", pairs, on_bad_sample="skip"))
+    assert faults(check) == {"truncated image": 1} and check.images == 4
+
+
+def test_garbled_jpeg_is_worth_a_look(boxes):
+    data = bytearray(boxes.files[0].read_bytes())
+    data[-300:-200] = b"\xff\xd0" * 50
+    boxes.files[0].write_bytes(data)
+    check = checked(boxes.config(), workers=1)
+    assert not faults(check)
+    (note,) = check.scans[0].notes.examples("image that the decoder complains of")
+    assert str(boxes.files[0]) in note and "Corrupt JPEG" in note
+
+
+class Foreign(BaseDataset):
+    """A set of another package, whose transforms check nothing."""
+
+    def load_data_list(self):
+        names = sorted(os.listdir(self.data_root))
+        return [
+            {"img_path": os.path.join(self.data_root, name), "height": 32, "width": 40}
+            for name in names
+        ]
+
+
+class LoadLeniently:
+    """Stands for a decoder that fills what is missing with grey, and that may crash."""
+
+    def __call__(self, results):
+        path = results["img_path"]
+        if path.endswith("kill.jpg"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        data = np.fromfile(path, np.uint8)
+        if data[:2].tobytes() != b"\xff\xd8":
+            raise ValueError("neither JPEG nor JPEG")
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        results["img"] = np.full((32, 40, 3), 128, np.uint8) if image is None else image
+        results["ori_shape"] = results["img"].shape[:2]
+        return results
+
+
+@pytest.fixture
+def foreign(tmp_path, monkeypatch):
+    """The config of a set of five pictures, of which three are at fault."""
+    monkeypatch.setitem(TRANSFORMS.module_dict, "LoadLeniently", LoadLeniently)
+    monkeypatch.setitem(DATASETS.module_dict, "Foreign", Foreign)
+    init_default_scope("mmengine")
+    for number, name in enumerate(("a", "b", "c", "d", "e")):
+        write(tmp_path / f"{name}.jpg", picture(number))
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "b.jpg").read_bytes()[:-50])
+    (tmp_path / "c.jpg").write_text("no image")
+    write(tmp_path / "d.jpg", picture(3, 30, 20))
+    return {
+        "type": "Foreign",
+        "data_root": str(tmp_path),
+        "pipeline": [{"type": "LoadLeniently"}],
+    }
+
+
+def test_sets_of_other_packages(foreign):
+    check = checked(foreign)
+    assert check.images == 5
+    assert faults(check) == {
+        "truncated image, which this pipeline does not notice": 1,
+        "image of another size than annotated, which this pipeline does not notice": 1,
+        "ValueError in LoadLeniently": 1,
+    }
+    example = the_example(check, "ValueError in LoadLeniently")
+    assert example == f"{foreign['data_root']}/c.jpg: neither JPEG nor JPEG"
+
+
+def test_a_sample_that_kills_the_process_is_named(foreign, tmp_path):
+    write(tmp_path / "kill.jpg", picture(9))
+    check = checked(foreign, workers=2)
+    kind = "sample that the process died of"
+    assert check.images == 6 and faults(check)[kind] == 1
+    assert "SIGKILL" in the_example(check, kind)
+
+
+def test_pipeline_that_loads_nothing_is_said(foreign):
+    check = checked({**foreign, "pipeline": []})
+    assert check.scans[0].notes.counts == {
+        "pipeline without a transform that loads: no image read": 1
+    }
+
+
+def test_ctrl_c_reports_what_was_found_so_far(boxes):
+    truncate(boxes.files[0])
+    check = DataCheck([("train", boxes.config()), ("val", boxes.config("val"))])
+
+    def interrupted(samples, scan):
+        for count, step in enumerate(samples, 1):
+            yield step
+            if count == 2:
+                raise KeyboardInterrupt
+
+    check.run(1, interrupted)
+    assert check.interrupted and check.images == 2
+    # Classes of a set that was read in part are not missed.
+    assert faults(check) == {"truncated image": 1}
+    assert "interrupted: 1 fault in 2 of 3 images" in as_text(check)
+    assert as_data(check)["complete"] is False
+
+
+def test_data_is_the_text(boxes):
+    truncate(boxes.files[0])
+    check = checked(boxes.config())
+    data = json.loads(json.dumps(as_data(check)))
+    (scan,) = data["datasets"]
+    assert scan["samples"] == scan["read"] == 3 and scan["unusable"] == 1
+    assert scan["faults"][0]["kind"] == "truncated image" and scan["faults"][0]["count"] == 1
+    assert scan["sizes"] == [{"width": 40, "height": 32, "images": 2}]
+    assert [(c["name"], c["amount"], c["images"]) for c in scan["classes"]] == [
+        ("cat", 2, 2),
+        ("dog", 2, 2),
+    ]
+    text = as_text(check)
+    assert "3 of 3 read, 1 of them unusable" in text and "1 x truncated image" in text
+    assert str(boxes.files[0]) in text

@@ -1,0 +1,62 @@
+"""Images of files and of bytes; damage is named."""
+
+import cv2
+import numpy as np
+import pytest
+
+from negvision.data.images.files import FileListing
+from negvision.data.images.integrity import find_damage
+from negvision.data.images.loading import LoadImageFromFile, decode_image
+from negvision.errors import DatasetError
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def encoded(suffix: str) -> bytes:
+    return cv2.imencode(suffix, IMAGE)[1].tobytes()
+
+
+def test_bytes_of_the_dataset_are_decoded_and_taken_out():
+    results = LoadImageFromFile()({"img_path": "set.rec[3]", "img_bytes": encoded(".png")})
+    np.testing.assert_array_equal(results["img"], IMAGE)
+    assert results["img_shape"] == results["ori_shape"] == (20, 30)
+    assert "img_bytes" not in results
+
+
+def test_file(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(".png"))
+    results = LoadImageFromFile()({"img_path": str(tmp_path / "a.png")})
+    np.testing.assert_array_equal(results["img"], IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "the file is empty, 0 bytes"),
+        (encoded(".jpg")[:300], "truncated JPEG"),
+        (encoded(".png")[:900], "truncated PNG"),
+        (b"<html>404</html>", "not an image"),
+    ],
+)
+def test_damaged_bytes_name_their_place(data, says):
+    with pytest.raises(DatasetError, match=rf"^set.rec\[3\]: {says}"):
+        LoadImageFromFile()({"img_path": "set.rec[3]", "img_bytes": data})
+    with pytest.raises(DatasetError, match=says):
+        decode_image(data, "x")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
+def test_whole_images_are_whole(suffix):
+    assert find_damage(encoded(suffix)) is None
+
+
+def test_listing(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/x.jpg").write_bytes(b"")
+    files = FileListing()
+    assert str(tmp_path / "a/x.jpg") in files
+    assert str(tmp_path / "a/y.jpg") not in files
+    assert str(tmp_path / "b/x.jpg") not in files
+    assert str(tmp_path / "a/x.jpg/z.jpg") not in files
+    monkeypatch.chdir(tmp_path / "a")
+    assert "x.jpg" in FileListing()

@@ -1,0 +1,42 @@
+import pytest
+
+from negvision.data.splits import staged_outputs
+from negvision.errors import DatasetError
+
+
+def write(folder, text: str, overwrite: bool = False, fail: bool = False) -> None:
+    with staged_outputs(folder, ["a.txt", "masks"], overwrite) as new:
+        (new / "masks").mkdir()
+        (new / "masks" / f"{text}.png").touch()
+        (new / "a.txt").write_text(text)
+        if fail:
+            raise KeyboardInterrupt
+
+
+def listed(folder) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_what_is_there_is_refused_or_replaced_as_a_whole(tmp_path):
+    folder = tmp_path / "deep" / "out"
+    write(folder, "old")
+    (folder / "mine.txt").touch()
+    with pytest.raises(DatasetError, match=r"out has a\.txt, masks already; .* --overwrite"):
+        write(folder, "new")
+    assert listed(folder) == ["a.txt", "masks", "masks/old.png", "mine.txt"]
+    write(folder, "new", overwrite=True)
+    assert listed(folder) == ["a.txt", "masks", "masks/new.png", "mine.txt"]
+    assert (folder / "a.txt").read_text() == "new"
+
+
+def test_an_interruption_leaves_what_was_there(tmp_path):
+    write(tmp_path, "old")
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, "new", overwrite=True, fail=True)
+    assert listed(tmp_path) == ["a.txt", "masks", "masks/old.png"]
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(DatasetError, match=r"--out .*out is a file"):
+        write(tmp_path / "out", "new")

@@ -1,0 +1,87 @@
+"""What the OOD metrics of all tasks share: options, duplicates, the file, and the figures."""
+
+import numpy as np
+import pytest
+from mmengine.logging import MMLogger
+
+from negvision.engine.metrics.ood_metric import OODMetric
+from negvision.errors import OODDataError
+from negvision.ood.records import OODRecords
+
+
+class ImageScores(OODMetric):
+    """One score an image, as a subclass would have it."""
+
+    def process(self, data_batch, data_samples):
+        for sample in data_samples:
+            self.results.append((sample["img_path"], sample))
+
+    def records(self, results):
+        return OODRecords(
+            task="images",
+            scores={"abet": np.array([r["score"] for r in results], np.float32)},
+            is_ood=np.array([r["is_ood"] for r in results]),
+            image=np.arange(len(results)),
+            paths=[r["img_path"] for r in results],
+            classes=["a"],
+            notes={"accuracy": 0.75},
+        )
+
+
+def samples(count, kinds=2):
+    return [
+        {"img_path": f"{i}.jpg", "score": i * 7 % 10, "is_ood": i % 2 < kinds - 1}
+        for i in range(count)
+    ]
+
+
+def test_an_image_that_comes_twice_counts_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    once, twice = ImageScores(resamples=5), ImageScores(resamples=5)
+    once.process(None, samples(10))
+    twice.process(None, samples(10) + samples(4))
+    expected = once.evaluate(10)
+    assert twice.evaluate(14) == expected
+    assert expected["ood/num_ood"] + expected["ood/num_id"] == 10
+    assert expected["ood/accuracy"] == 0.75
+
+
+def test_the_scores_stand_beside_the_log(tmp_path):
+    (tmp_path / "run").mkdir()
+    logger = MMLogger.get_instance("ood-metric", log_file=str(tmp_path / "run" / "a.log"))
+    assert MMLogger.get_current_instance() is logger
+    metric = ImageScores(resamples=5)
+    metric.process(None, samples(10))
+    metric.evaluate(10)
+    stored = OODRecords.load(tmp_path / "run" / "ood_scores.npz")
+    assert stored.paths == [f"{i}.jpg" for i in range(10)]
+    assert "AUROC" in (tmp_path / "run" / "a.log").read_text()
+
+
+def test_no_file_where_none_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    metric = ImageScores(resamples=5, scores_file=None)
+    metric.process(None, samples(10))
+    metric.evaluate(10)
+    # The folder through which ranks exchange results may stay.
+    assert not list(tmp_path.glob("**/*.npz"))
+
+
+def test_one_kind_alone_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    metric = ImageScores()
+    metric.process(None, samples(10, kinds=1))
+    with pytest.raises(OODDataError, match="there is no OOD sample among them"):
+        metric.evaluate(10)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scores": ["mps"]}, "score must be one of .*, got 'mps'; nearest: 'msp'"),
+        ({"resamples": 0}, "resamples must be at least 1, got 0"),
+    ],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        ImageScores(**options)

@@ -1,0 +1,82 @@
+"""Small models of every kind, with weights under which many boxes compete."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+ROOT = Path(__file__).parents[2]
+# By a short name the config, and what is changed in it.
+CONFIGS = {
+    "atss": ("quickstart/atss_digits.py", {}),
+    "abet": ("quickstart/abet_boxes.py", {}),
+    "retina": ("atss/bccd_retinanet.py", {}),
+    "faster": ("abet/cards_faster_rcnn.py", {}),
+    "faster_abet": ("abet/cards_abet.py", {}),
+    "pixels": ("quickstart/abet_pixels.py", {"model.backbone.init_cfg": None}),
+    "face": ("quickstart/unpg_glyphs.py", {}),
+}
+# Ends of the names of weights, and what they are multiplied with: as drawn, all scores are alike.
+_FACTORS = {
+    "temperature.linear.weight": 3,
+    "atss_cls.weight": 30,
+    "retina_cls.weight": 30,
+    "atss_reg.weight": 30,
+    "retina_reg.weight": 30,
+    "atss_centerness.weight": 30,
+    "rpn_cls.weight": 10,
+    "rpn_reg.weight": 10,
+    "fc_cls.weight": 20,
+    "fc_reg.weight": 20,
+    "conv_seg.weight": 50,
+}
+_VALUES = {"abet.bias": -1.5, "atss_cls.bias": -2.0, "retina_cls.bias": -2.0}
+
+
+def load_named_config(name: str) -> Config:
+    path, options = CONFIGS[name]
+    cfg = Config.fromfile(ROOT / "configs" / path)
+    cfg.merge_from_dict(options)
+    return cfg
+
+
+@torch.no_grad()
+def spread_out(weights: dict[str, torch.Tensor]) -> None:
+    """Scale weights of a network that has learnt nothing, so that its scores are not tied."""
+    for name, weight in weights.items():
+        for end, factor in _FACTORS.items():
+            if name.endswith(end):
+                weight.mul_(factor)
+        for end, value in _VALUES.items():
+            if name.endswith(end):
+                weight.fill_(value)
+
+
+def build_model(cfg: Config) -> torch.nn.Module:
+    """The model of ``cfg`` in evaluation, its scores spread out."""
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmengine")):
+        model = MODELS.build(cfg.model.copy())
+    model.init_weights()
+    spread_out(dict(model.named_parameters()))
+    return model.eval()
+
+
+def write_pictures(folder: Path, **sizes: tuple[int, int]) -> list[str]:
+    """Smooth noise, in which these models find boxes, as files of a new folder.
+
+    Args:
+        folder: Is made.
+        sizes: Height and width by name, such as ``a_png=(96, 128)``.
+    """
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    files = []
+    for name, size in sizes.items():
+        pixels = cv2.GaussianBlur(rng.integers(0, 256, (*size, 3), dtype=np.uint8), (0, 0), 3)
+        files.append(str(folder / name.replace("_", ".")))
+        cv2.imwrite(files[-1], cv2.normalize(pixels, None, 0, 255, cv2.NORM_MINMAX))
+    return files

@@ -1,0 +1,73 @@
+"""What a file says about itself: written, read, and refused where it cannot be meant."""
+
+import json
+
+import onnx
+import pytest
+
+from negvision.errors import ExportError
+from negvision.inference.runtime import ExportedModel, Metadata
+from negvision.inference.runtime.metadata import KEY, Preprocessing
+
+OWN = Metadata(
+    task="detection",
+    preprocessing=Preprocessing((1333, 800), True, True, (1.5, 2.0, 3.0), (4.0, 5.0, 6.0), 32),
+    classes=("a", "b"),
+    ood_score="abet",
+    ood_threshold=-3.25,
+    versions={"torch": "2.11.0"},
+    config="model = dict()\n",
+)
+
+
+def test_what_is_written_is_read():
+    assert Metadata.from_json(OWN.to_json(), "a.onnx") == OWN
+
+
+def _changed(**values) -> str:
+    content = json.loads(OWN.to_json())
+    for key, value in values.items():
+        part, _, name = key.rpartition("__")
+        (content[part] if part else content)[name] = value
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no metadata of negvision"),
+        ("", "no metadata of negvision"),
+        ("{", "malformed"),
+        ("[]", "malformed"),
+        ("{}", "malformed"),
+        (_changed(format=2), "reads format 1"),
+        (_changed(task="poetry"), "task is 'poetry'"),
+        (_changed(shoe_size=43), "shoe_size"),
+        (_changed(preprocessing__std=[1.0, 0.0, 1.0]), "std"),
+        (_changed(preprocessing__mean=None), "go together"),
+        (_changed(preprocessing__pad_divisor=0), "pad_divisor is 0"),
+        (_changed(preprocessing__scale=[0, 800]), "scale"),
+        (_changed(ood_threshold=float("nan")), "not finite"),
+    ],
+)
+def test_metadata_that_cannot_be_meant_are_an_error(text, message):
+    with pytest.raises(ExportError, match=message) as caught:
+        Metadata.from_json(text, "a.onnx")
+    assert "a.onnx" in str(caught.value)
+
+
+def test_a_model_of_others_says_how_to_get_metadata(exported, tmp_path):
+    model = onnx.load(exported("face"))
+    assert KEY in {entry.key for entry in model.metadata_props}
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "bare.onnx")
+    with pytest.raises(ExportError, match=r"bare\.onnx: .* tools/export\.py"):
+        ExportedModel(tmp_path / "bare.onnx")
+
+
+def test_files_that_are_no_models(tmp_path):
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(ExportError, match="cannot be opened by ONNX Runtime"):
+        ExportedModel(tmp_path / "text.onnx")
+    with pytest.raises(ExportError, match="does not exist"):
+        ExportedModel(tmp_path / "none.onnx")

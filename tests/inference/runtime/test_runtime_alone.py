@@ -1,0 +1,81 @@
+"""The runtime in an environment of numpy, onnxruntime, and pillow or opencv: the same boxes."""
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from negvision.inference.runtime import ExportedModel
+
+ROOT = Path(__file__).parents[3]
+PROGRAM = """
+import json, sys
+sys.path[:0] = [{packages!r}]
+from negvision.inference.runtime import ExportedModel
+model = ExportedModel({model!r}, threads=1)
+found = list(model.predict({files!r}, batch_size=2))
+print(json.dumps([{{
+    "boxes": one.boxes.tolist(), "scores": one.scores.tolist(), "labels": one.labels.tolist(),
+    "ood": one.ood_scores.tolist()}} for one in found]))
+tops = {{name.partition(".")[0] for name, module in sys.modules.items()
+        if {packages!r} in (getattr(module, "__file__", None) or "")}}
+print(json.dumps(sorted(tops)))
+"""
+
+
+def _environment(folder: Path, packages: list[str]) -> Path:
+    """A folder with ``packages``, the libraries that their wheels bring, and this one's source."""
+    folder.mkdir()
+    for name in packages:
+        own = Path(find_spec(name).origin).parent
+        if name == "cv2":  # which looks for its parts where its files really are
+            shutil.copytree(own, folder / "cv2")
+        else:
+            (folder / own.name).symlink_to(own)
+        for libraries in own.parent.glob("*.libs"):
+            link = folder / libraries.name
+            if not link.exists():
+                link.symlink_to(libraries)
+    (folder / "negvision").symlink_to(ROOT / "negvision")
+    return folder
+
+
+@pytest.mark.parametrize("decoder", ["PIL", "cv2"])
+def test_same_boxes_without_torch_and_openmmlab(exported, tmp_path, decoder):
+    rng = np.random.default_rng(0)
+    files = []
+    for number, size in enumerate([(140, 200), (192, 100), (192, 192)]):
+        pixels = cv2.GaussianBlur(rng.integers(0, 256, (*size, 3), dtype=np.uint8), (0, 0), 3)
+        files.append(str(tmp_path / f"{number}.png"))
+        cv2.imwrite(files[-1], cv2.normalize(pixels, None, 0, 255, cv2.NORM_MINMAX))
+    model = str(exported("abet"))
+    packages = str(_environment(tmp_path / "packages", ["numpy", "onnxruntime", decoder]))
+    # Isolated and without site-packages: nothing is found but what the folder has.
+    program = PROGRAM.format(packages=packages, model=model, files=files)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    found, loaded = map(json.loads, done.stdout.splitlines())
+    assert set(loaded) <= {"negvision", "numpy", "onnxruntime", decoder}
+    for own, wanted in zip(found, ExportedModel(model).predict(files, 2), strict=True):
+        assert len(own["boxes"]) > 20
+        assert own["labels"] == wanted.labels.tolist()
+        np.testing.assert_allclose(own["boxes"], wanted.boxes, atol=1e-3)
+        np.testing.assert_allclose(own["scores"], wanted.scores, atol=1e-6)
+        np.testing.assert_allclose(own["ood"], wanted.ood_scores, rtol=1e-5)
+
+
+def test_importing_it_loads_no_torch():
+    program = (
+        "import sys, negvision.inference.runtime; "
+        "print([m for m in ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,1 @@
+"""The slow, readable definitions that fast code is compared with."""

@@ -1,0 +1,117 @@
+"""What the page of a run tells of a detector, from predictions made by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from negvision.detection.metrics.coco_annotations import load_coco_annotations
+from negvision.detection.metrics.coco_evaluation import evaluate_coco
+from negvision.report.detection_sections import DetectionCollector
+
+CLASSES, IDS = ("cat", "dog", "owl"), (7, 3, 5)
+
+
+@pytest.fixture
+def ann_file(tmp_path):
+    rng = np.random.default_rng(0)
+    annotations = [
+        {
+            "id": number + 1,
+            "image_id": number % 6,
+            "category_id": IDS[number % 2],
+            "bbox": [*rng.integers(0, 60, 2).tolist(), *rng.integers(10, 60, 2).tolist()],
+            "iscrowd": 0,
+        }
+        for number in range(20)
+    ]
+    content = {
+        "images": [{"id": index, "width": 128, "height": 128} for index in range(6)],
+        "annotations": annotations,
+        "categories": [{"id": i, "name": n} for i, n in zip(IDS, CLASSES, strict=True)],
+    }
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def predictions(ann_file, is_ood=False):
+    """Each object, moved a little, some under another class."""
+    rng = np.random.default_rng(1)
+    annotations = json.loads(ann_file.read_text())["annotations"]
+    for image_id in range(6):
+        own = [one for one in annotations if one["image_id"] == image_id]
+        boxes = torch.tensor([one["bbox"] for one in own], dtype=torch.float32)
+        boxes[:, 2:] += boxes[:, :2]
+        boxes += torch.from_numpy(rng.normal(0, 2, boxes.shape)).float()
+        labels = [IDS.index(one["category_id"]) if rng.random() < 0.8 else 2 for one in own]
+        found = InstanceData(
+            bboxes=boxes, labels=torch.tensor(labels), scores=torch.from_numpy(rng.random(len(own)))
+        )
+        meta = {"img_id": image_id, "img_path": f"{is_ood}/{image_id}.jpg", "is_ood": is_ood}
+        yield DetDataSample(metainfo=meta, pred_instances=found)
+
+
+def sections_of(ann_file, samples, **evaluator):
+    collector = DetectionCollector(
+        torch.nn.Identity(), CLASSES, {"ann_file": str(ann_file), **evaluator}
+    )
+    collector.add([None] * len(samples), samples)
+    return {section.anchor: section for section in collector.sections()}
+
+
+def test_figures_are_those_of_the_evaluation_and_of_known_images_alone(ann_file):
+    samples = list(predictions(ann_file))
+    # Of another data set, with the ids of images of this one.
+    sections = sections_of(ann_file, [*samples, *predictions(ann_file, is_ood=True)])
+    detections = []
+    for sample in samples:
+        found = sample.pred_instances
+        for box, label, score in zip(found.bboxes, found.labels, found.scores, strict=True):
+            left, top, right, bottom = box.tolist()
+            detections.append(
+                {
+                    "image_id": sample.img_id,
+                    "category_id": IDS[int(label)],
+                    "bbox": [left, top, right - left, bottom - top],
+                    "score": float(score),
+                }
+            )
+    result = evaluate_coco(load_coco_annotations(ann_file), detections, IDS)
+    figures, by_class = sections["figures"].parts
+    assert {row.name: row.values[0] for row in figures.rows} == pytest.approx(
+        result.figures(), nan_ok=True
+    )
+    rows = {row.name: row.values for row in by_class.rows}
+    assert list(rows) == list(CLASSES)
+    assert rows["dog"][0] == pytest.approx(result.average_precision(category_id=3))
+    assert [rows[name][-1] for name in CLASSES] == [10, 10, 0]
+    [matrix] = sections["confusion"].parts
+    assert sum(map(sum, matrix.counts[:3])) == 20
+    [plots] = sections["precision"].parts
+    # Nothing is to be found of the third.
+    assert [plot.title for plot in plots.plots] == ["mean of all classes", "cat", "dog"]
+    # The mean of 101 points is the AP.
+    assert f"IoU 0.5 {result.average_precision(iou=0.5):.3f}" in plots.plots[0].alt
+
+
+def test_limits_of_the_evaluator_count(ann_file):
+    samples = list(predictions(ann_file))
+    rows = sections_of(ann_file, samples, max_dets=(1, 2), area_limits=(1.0, 2.0))
+    names = [row.name for row in rows["figures"].parts[0].rows]
+    assert "AR@2" in names and "AR_l@2" in names
+
+
+def test_what_is_missing_is_said(ann_file):
+    collector = DetectionCollector(torch.nn.Identity(), CLASSES, {})
+    samples = list(predictions(ann_file))
+    collector.add([None] * 6, samples)
+    sections = {section.anchor: section for section in collector.sections()}
+    for name in ("figures", "precision", "confusion"):
+        assert "no COCO annotations" in sections[name].missing
+    assert "no loss of single images: Identity is no model to train" in sections["worst"].missing
+    empty = DetectionCollector(torch.nn.Identity(), CLASSES, {"ann_file": str(ann_file)}).sections()
+    assert empty[0].parts[0].rows[0].values == [0.0]

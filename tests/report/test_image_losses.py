@@ -1,0 +1,135 @@
+"""The loss of single images, from samples as a test pipeline leaves them."""
+
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData
+
+from negvision.report.image_losses import loss_of_image, why_no_loss
+
+SIZE, SCALE = (64, 96), 2.0
+
+
+def model_of(kind: str):
+    init_default_scope("mmdet")
+    torch.manual_seed(0)
+    head = {
+        "type": kind,
+        "num_classes": 3,
+        "in_channels": 16,
+        "feat_channels": 16,
+        "stacked_convs": 1,
+        "anchor_generator": {
+            "type": "AnchorGenerator",
+            "scales": [4],
+            "ratios": [1.0],
+            "strides": [8, 16, 32],
+        },
+    }
+    assigner = {"type": "MaxIoUAssigner", "pos_iou_thr": 0.5, "neg_iou_thr": 0.4}
+    if kind == "ATSSHead":
+        assigner = {"type": "ATSSAssigner", "topk": 9}
+        head |= {"norm_cfg": None, "bbox_coder": {"type": "DeltaXYWHBBoxCoder"}}
+        head["loss_bbox"] = {"type": "GIoULoss", "loss_weight": 2.0}
+    model = {
+        "type": "RetinaNet",
+        "data_preprocessor": {
+            "type": "DetDataPreprocessor",
+            "mean": [100.0] * 3,
+            "std": [50.0] * 3,
+            "pad_size_divisor": 32,
+        },
+        "backbone": {
+            "type": "ResNet",
+            "depth": 18,
+            "base_channels": 8,
+            "out_indices": (1, 2, 3),
+            "norm_eval": False,
+        },
+        "neck": {"type": "FPN", "in_channels": [16, 32, 64], "out_channels": 16, "num_outs": 3},
+        "bbox_head": head,
+        "train_cfg": {"assigner": assigner, "allowed_border": -1, "pos_weight": -1, "debug": False},
+        "test_cfg": {"nms_pre": 10, "score_thr": 0.0, "nms": None, "max_per_img": 5},
+    }
+    model = MODELS.build(model)
+    model.init_weights()
+    return model.eval()
+
+
+def sample_of(boxes, scale: float) -> DetDataSample:
+    meta = {
+        "img_shape": SIZE,
+        "ori_shape": (int(SIZE[0] / scale), int(SIZE[1] / scale)),
+        "scale_factor": (scale, scale),
+    }
+    boxes = torch.tensor(boxes).reshape(-1, 4)
+    labels = torch.arange(len(boxes)) % 3
+    none = InstanceData(bboxes=boxes[:0], labels=labels[:0])
+    return DetDataSample(
+        metainfo=meta,
+        gt_instances=InstanceData(bboxes=boxes, labels=labels),
+        ignored_instances=none,
+    )
+
+
+@pytest.fixture(params=["ATSSHead", "RetinaHead"])
+def model(request):
+    return model_of(request.param)
+
+
+@pytest.fixture
+def image():
+    torch.manual_seed(1)
+    return torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8)
+
+
+BOXES = [[4.0, 4.0, 20.0, 24.0], [20.0, 10.0, 44.0, 30.0]]
+
+
+def test_is_the_training_loss_of_the_image_alone(model, image):
+    found = loss_of_image(model, image, sample_of(BOXES, SCALE))
+    # The same boxes as a training pipeline has them, in pixels of the resized image.
+    resized = sample_of((SCALE * torch.tensor(BOXES)).tolist(), 1.0)
+    data = model.data_preprocessor({"inputs": [image], "data_samples": [resized]}, False)
+    with torch.no_grad():
+        losses = model.loss(data["inputs"], data["data_samples"])
+    total = sum(
+        torch.stack([torch.as_tensor(part) for part in parts]).sum()
+        if isinstance(parts, list)
+        else parts
+        for parts in losses.values()
+    )
+    assert next(iter(found)) == "loss"
+    assert found["loss"] == pytest.approx(float(total), rel=1e-6)
+    assert sum(value for key, value in found.items() if key != "loss") == pytest.approx(
+        found["loss"], rel=1e-5
+    )
+    elsewhere = loss_of_image(model, image, sample_of([[1.0, 1.0, 9.0, 9.0]], SCALE))
+    assert elsewhere["loss"] != pytest.approx(found["loss"])
+
+
+def test_nothing_changes(model, image):
+    sample = sample_of(BOXES, SCALE)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    first = loss_of_image(model, image, sample)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert sample.gt_instances.bboxes.tolist() == BOXES
+    assert not model.training and all(weight.grad is None for weight in model.parameters())
+    assert loss_of_image(model, image, sample) == first
+
+
+def test_an_image_without_objects_has_a_loss(model, image):
+    assert loss_of_image(model, image, sample_of([], SCALE))["loss"] > 0
+
+
+def test_what_keeps_from_a_loss_is_said(model):
+    assert why_no_loss(model, sample_of(BOXES, SCALE)) == ""
+    assert "is no model to train" in why_no_loss(torch.nn.Identity(), sample_of(BOXES, SCALE))
+    bare = DetDataSample(metainfo={"scale_factor": (1, 1)}, gt_instances=InstanceData())
+    assert "loads no annotations" in why_no_loss(model, bare)
+    unscaled = sample_of(BOXES, SCALE)
+    unscaled = DetDataSample(gt_instances=unscaled.gt_instances)
+    assert "no scale_factor and no img_shape in meta_keys" in why_no_loss(model, unscaled)

@@ -1,0 +1,76 @@
+"""Which files of a work dir are a run's."""
+
+import os
+
+import pytest
+
+from negvision.cli.report import run_names
+from negvision.errors import CheckpointError, UserError
+from negvision.report.work_dir import find_run
+
+
+@pytest.fixture
+def work_dir(tmp_path):
+    folder = tmp_path / "runs" / "atss"
+    folder.mkdir(parents=True)
+    (folder / "atss.py").write_text("a = 1\n")
+    for number, name in enumerate(("iter_2.pth", "iter_4.pth")):
+        (folder / name).write_bytes(b"x")
+        os.utime(folder / name, (number, number))
+    return folder
+
+
+def test_last_checkpoint_is_the_one_that_the_run_names(work_dir):
+    assert find_run(work_dir).checkpoint == work_dir / "iter_4.pth"
+    (work_dir / "last_checkpoint").write_text(str(work_dir / "iter_2.pth"))
+    assert find_run(work_dir).checkpoint == work_dir / "iter_2.pth"
+
+
+def test_moved_work_dir_has_its_own_checkpoint(work_dir):
+    old = work_dir.parents[1] / "elsewhere"
+    old.mkdir()
+    (old / "iter_2.pth").write_bytes(b"x")
+    (work_dir / "last_checkpoint").write_text(str(old / "iter_2.pth"))
+    assert find_run(work_dir).checkpoint == work_dir / "iter_2.pth"
+    # One that is elsewhere alone, as where CheckpointHook has an out_dir, is taken from there.
+    (work_dir / "iter_2.pth").unlink()
+    assert find_run(work_dir).checkpoint == old / "iter_2.pth"
+    (old / "iter_2.pth").unlink()
+    assert find_run(work_dir).checkpoint == work_dir / "iter_4.pth"
+
+
+def test_newest_config_and_a_given_checkpoint(work_dir):
+    (work_dir / "old.py").write_text("")
+    os.utime(work_dir / "old.py", (1, 1))
+    run = find_run(work_dir, work_dir / "iter_2.pth")
+    assert (run.config.name, run.checkpoint.name) == ("atss.py", "iter_2.pth")
+
+
+def test_config_of_the_visualizer_where_there_is_no_other(work_dir):
+    kept = work_dir / "20260101_000000" / "vis_data"
+    kept.mkdir(parents=True)
+    (work_dir / "atss.py").rename(kept / "config.py")
+    assert find_run(work_dir).config == kept / "config.py"
+
+
+def test_what_is_no_run_is_said(work_dir):
+    with pytest.raises(UserError, match="there is no such folder"):
+        find_run(work_dir / "gone")
+    with pytest.raises(UserError, match=r"is no work dir.*did you mean '.*runs/atss'"):
+        find_run(work_dir.parent)
+    with pytest.raises(CheckpointError, match=r"--checkpoint .*gone.pth.*no such file"):
+        find_run(work_dir, "gone.pth")
+    for file in work_dir.glob("*.pth"):
+        file.unlink()
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .*--checkpoint FILE"):
+        find_run(work_dir)
+
+
+def test_names_tell_runs_apart(tmp_path):
+    assert run_names(["a/x/train", "b/x/train", "b/y/train"]) == [
+        "a/x/train",
+        "b/x/train",
+        "b/y/train",
+    ]
+    with pytest.raises(UserError, match="given twice"):
+        run_names(["a", "./a"])

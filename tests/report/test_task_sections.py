@@ -1,0 +1,134 @@
+"""What pages tell of faces, segmentors and classifiers, compared with slow definitions."""
+
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from sklearn.metrics import confusion_matrix, jaccard_score, roc_curve
+
+from negvision.classification.structures import ImageDataSample
+from negvision.face.structures import FaceDataSample
+from negvision.report.classification_sections import LabelCollector
+from negvision.report.face_sections import PairCollector
+from negvision.report.segmentation_sections import LabelMapCollector
+
+
+def rows_of(section, title):
+    [table] = [part for part in section.parts if part.title == title]
+    return {row.name: list(row.values) for row in table.rows}
+
+
+def face_samples(count=60):
+    torch.manual_seed(0)
+    people = torch.randn(6, 8)
+    for index in range(count):
+        sample = FaceDataSample.of(torch.tensor(index % 6), {"sample_idx": index})
+        sample.embedding = people[index % 6] + 1.2 * torch.randn(8)
+        yield sample
+
+
+def test_pairs_of_faces():
+    samples = list(face_samples())
+    pairs = np.array([(a, b) for a in range(60) for b in range(a)])
+    same = pairs[:, 0] % 6 == pairs[:, 1] % 6
+    meta = {"pairs": pairs, "same": same}
+    collector = PairCollector(None, meta, {"fars": (0.1, 0.01, 1e-6)})
+    collector.add([], samples[:40])
+    collector.add([], samples[40:])
+    [section] = collector.sections()
+    vectors = torch.stack([sample.embedding for sample in samples]).double()
+    units = (vectors / vectors.norm(dim=1, keepdim=True)).numpy()
+    scores = (units[pairs[:, 0]] * units[pairs[:, 1]]).sum(1)
+    far, tar, _ = roc_curve(same, scores, drop_intermediate=False)
+    points = rows_of(section, "TAR at FAR")
+    # 1,500 impostor pairs support no FAR of one in a million.
+    assert list(points) == ["FAR 1e-1", "FAR 1e-2"]
+    for limit, name in ((0.1, "FAR 1e-1"), (0.01, "FAR 1e-2")):
+        assert points[name][0] == pytest.approx(tar[far <= limit].max())
+    figures = rows_of(section, "Verification")
+    assert figures["positive_pairs"] == [int(same.sum())]
+    assert figures["auc"][0] == pytest.approx(np.trapezoid(tar, far))
+    assert figures["positive_mean"][0] == pytest.approx(scores[same].mean(), abs=1e-6)
+    titles = [plot.title for part in section.parts if part.kind == "plots" for plot in part.plots]
+    assert titles == ["ROC", "Scores of pairs"]
+
+
+def test_faces_without_pairs():
+    collector = PairCollector(None, {"gallery": [0]}, {})
+    collector.add([], list(face_samples(4)))
+    [section] = collector.sections()
+    assert "no pairs" in section.missing and not section.parts
+
+
+def seg_samples():
+    rng = np.random.default_rng(3)
+    for index in range(15):
+        truth = rng.choice([0, 1, 2, 255], (20, 30), p=[0.5, 0.3, 0.1, 0.1])
+        wrong = rng.random((20, 30)) < index / 20
+        found = np.where(wrong | (truth == 255), rng.integers(0, 3, (20, 30)), truth)
+        sample = SegDataSample(metainfo={"img_path": f"{index}.png"})
+        sample.gt_sem_seg = PixelData(data=torch.from_numpy(truth)[None])
+        sample.pred_sem_seg = PixelData(data=torch.from_numpy(found)[None])
+        yield sample
+
+
+def test_label_maps():
+    samples = list(seg_samples())
+    collector = LabelMapCollector(None, ("road", "car", "sky", "boat"), [[9, 9, 9]])
+    for start in (0, 8):
+        collector.add([], samples[start : start + 8])
+    iou, confusion, worst = collector.sections()
+    truth = np.concatenate([one.gt_sem_seg.data.numpy().ravel() for one in samples])
+    found = np.concatenate([one.pred_sem_seg.data.numpy().ravel() for one in samples])
+    valid = truth != 255
+    truth, found = truth[valid], found[valid]
+    [matrix] = confusion.parts
+    assert np.array_equal(matrix.counts, confusion_matrix(truth, found, labels=range(4)))
+    rows = rows_of(iou, "IoU by class")
+    expected = jaccard_score(truth, found, average=None)
+    assert [rows[name][0] for name in ("road", "car", "sky")] == pytest.approx(list(expected))
+    assert rows["boat"] == [None, None, None, 0]
+    figures = rows_of(iou, "Segmentation")
+    assert figures["mIoU"][0] == pytest.approx(expected.mean())
+    assert figures["pixel accuracy"][0] == pytest.approx((truth == found).mean())
+    [gallery] = worst.parts
+    shares = [float(sample.tag.split()[0]) for sample in gallery.samples]
+    slow = []
+    for one in samples:
+        labels, predicted = one.gt_sem_seg.data.numpy(), one.pred_sem_seg.data.numpy()
+        slow.append(100 * (labels != predicted)[labels != 255].mean())
+    assert shares == pytest.approx(sorted(slow, reverse=True)[:12], abs=0.051)
+    # The images are not there; both maps are shown all the same.
+    assert all(sample.problem and len(sample.pictures) == 2 for sample in gallery.samples)
+
+
+def test_label_maps_without_truth():
+    [sample] = list(seg_samples())[:1]
+    del sample.gt_sem_seg
+    collector = LabelMapCollector(None, ("road", "car", "sky"))
+    collector.add([], [sample])
+    assert all("no labels" in section.missing for section in collector.sections())
+
+
+def test_classes_of_images():
+    rng = np.random.default_rng(4)
+    samples, truth, found = [], [], []
+    for index in range(50):
+        label, predicted = (int(value) for value in rng.integers(0, 3, 2))
+        is_ood = index % 5 == 0
+        sample = ImageDataSample(label=torch.tensor(label), metainfo={"is_ood": is_ood})
+        sample.pred_label = torch.tensor(predicted)
+        samples.append(sample)
+        if not is_ood:
+            truth.append(label)
+            found.append(predicted)
+    collector = LabelCollector(None, ("a", "b", "c"))
+    collector.add([], samples)
+    accuracy, confusion = collector.sections()
+    assert np.array_equal(confusion.parts[0].counts, confusion_matrix(truth, found))
+    right = np.mean(np.array(truth) == np.array(found))
+    assert rows_of(accuracy, "Classification")["accuracy"] == [pytest.approx(right)]
+    assert rows_of(accuracy, "Accuracy by class")["b"][2] == truth.count(1)
+    none = LabelCollector(None, ("a", "b", "c"))
+    assert "known class" in none.sections()[0].missing

@@ -1,0 +1,110 @@
+"""Reading what training leaves, runs that were resumed or cut off included."""
+
+import json
+import os
+
+import pytest
+
+from negvision.report.train_log import LogError, read_train_log
+
+
+def training(step, epoch=1, loss=1.0, **more):
+    return {"lr": 0.1, "loss": loss, "loss_cls": loss / 2, "epoch": epoch, "iter": step} | {
+        "step": step,
+        **more,
+    }
+
+
+def evaluation(step, value):
+    return {"coco/bbox_mAP": value, "coco/bbox_mAP_50": value * 2, "step": step, "time": 0.1}
+
+
+def write(folder, entries, time=None, config=""):
+    folder = folder / "vis_data"
+    folder.mkdir(parents=True)
+    file = folder / "scalars.json"
+    file.write_text("\n".join(json.dumps(entry) for entry in entries))
+    (folder / "config.py").write_text(config)
+    if time is not None:
+        os.utime(file, (time, time))
+    return file
+
+
+def test_curves_of_a_run_by_epoch_stand_at_iterations(tmp_path):
+    # Lines each 10 iterations of an epoch of 25; the rest of an epoch is not logged.
+    entries = []
+    for epoch in (1, 2, 3):
+        start = 25 * (epoch - 1)
+        entries += [training(start + 10, epoch, 4 - epoch), training(start + 20, epoch, 3 - epoch)]
+        entries.append(evaluation(epoch, 0.1 * epoch))
+    log = read_train_log(write(tmp_path, entries))
+    assert log.train["loss"] == ([10, 20, 35, 45, 60, 70], [3, 2, 2, 1, 1, 0])
+    assert log.train["loss_cls"][1][0] == 1.5 and "epoch" not in log.train
+    steps, values = log.evaluations["coco/bbox_mAP"]
+    assert steps == [25, 50, 75] and values == pytest.approx([0.1, 0.2, 0.3])
+    assert "time" not in log.evaluations
+
+
+def test_curves_of_a_run_by_iterations(tmp_path):
+    entries = [training(5), evaluation(6, 0.2), training(10), evaluation(12, 0.3)]
+    log = read_train_log(write(tmp_path, entries))
+    assert log.evaluations["coco/bbox_mAP"][0] == [6, 12]
+
+
+def test_one_epoch_is_evaluated_after_its_last_line(tmp_path):
+    log = read_train_log(write(tmp_path, [training(10), training(20), evaluation(1, 0.2)]))
+    assert log.evaluations["coco/bbox_mAP"][0] == [20]
+
+
+def test_folder_gives_its_newest_run(tmp_path):
+    write(tmp_path / "1", [training(1, loss=5.0)], time=100)
+    newest = write(tmp_path / "2", [training(1, loss=6.0)], time=200)
+    (tmp_path / "3" / "vis_data").mkdir(parents=True)
+    (tmp_path / "3" / "vis_data" / "scalars.json").write_text("")
+    log = read_train_log(tmp_path)
+    assert log.train["loss"] == ([1], [6.0]) and log.files == [newest]
+    assert log.name == tmp_path.name
+
+
+def test_resumed_run_goes_on_where_its_checkpoint_was(tmp_path):
+    first = [training(10, loss=9.0), evaluation(10, 0.1), training(20, loss=8.0)]
+    first += [evaluation(20, 0.2), training(30, loss=7.0)]
+    old = write(tmp_path / "1", first, time=100)
+    # A test run in between leaves a log without training.
+    write(tmp_path / "2", [evaluation(0, 0.5)], time=150, config="resume = False")
+    new = write(tmp_path / "3", [training(30, loss=1.0)], time=200, config="resume = True\n")
+    log = read_train_log(tmp_path)
+    assert log.files == [old, new]
+    assert log.train["loss"] == ([10, 20, 30], [9.0, 8.0, 1.0])
+    assert log.evaluations["coco/bbox_mAP"] == ([10, 20], [0.1, 0.2])
+
+
+def test_half_a_line_at_the_end_is_left_out(tmp_path):
+    file = write(tmp_path, [training(1), training(2)])
+    file.write_text(file.read_text() + '\n{"loss": 1.')
+    assert read_train_log(file).train["loss"][0] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty: the run has logged nothing yet"),
+        ("\n \n", "is empty"),
+        ("not json\n{}\n", "scalars.json:1 is not JSON"),
+        ('{"loss": 1, "step": 1}\n{oops\n{}', "scalars.json:2 is not JSON"),
+        ("[1, 2]", "not a JSON object"),
+        ('{"coco/bbox_mAP": 0.5, "step": 0}', "no line has a loss"),
+    ],
+)
+def test_what_is_no_log_is_said(tmp_path, text, message):
+    file = tmp_path / "scalars.json"
+    file.write_text(text)
+    with pytest.raises(LogError, match=message):
+        read_train_log(file)
+
+
+def test_missing_logs(tmp_path):
+    with pytest.raises(LogError, match="does not exist; name a work dir"):
+        read_train_log(tmp_path / "nothing")
+    with pytest.raises(LogError, match=r"no scalars\.json with a line in it below"):
+        read_train_log(tmp_path)

@@ -1,0 +1,164 @@
+"""Boxes, anchors, masks and tags change the pixels they should, and no others."""
+
+import numpy as np
+import pytest
+
+from negvision.visualization import Canvas, level_color
+from negvision.visualization.colors import text_color_on
+from negvision.visualization.text import shortened, text_width
+
+WHITE, RED = (255, 255, 255), (255, 0, 0)
+
+
+def grey(height=100, width=120):
+    return np.full((height, width, 3), 90, np.uint8)
+
+
+def changed(picture, value=90):
+    return (picture != value).any(-1)
+
+
+def test_small_image_is_enlarged_by_a_whole_number():
+    canvas = Canvas(grey(100, 120))
+    assert canvas.zoom == 6
+    assert canvas.picture().shape == (600, 720, 3)
+    assert Canvas(grey(100, 900)).zoom == 1
+    assert Canvas(grey(500, 1000), longest=200).picture().shape == (100, 200, 3)
+    # A line of pixels still gives a picture.
+    assert Canvas(grey(1, 1000), longest=200).picture().shape == (1, 200, 3)
+
+
+def test_image_is_not_changed():
+    image = grey()
+    canvas = Canvas(image, longest=120)
+    canvas.box((10, 10, 50, 50), RED, hatched=True)
+    canvas.mask(np.ones((100, 120), bool), RED)
+    canvas.picture()
+    assert not changed(image).any()
+
+
+def test_box_is_drawn_at_its_edges_alone():
+    canvas = Canvas(grey(), longest=240)
+    canvas.box((20, 30, 80, 70), RED)
+    drawn = changed(canvas.picture())
+    # Zoom 2: edges at x = 40 and 159, y = 60 and 139.
+    for row, column in [(60, 100), (139, 100), (100, 40), (100, 159)]:
+        assert drawn[row, column]
+    assert not drawn[66:134, 46:154].any()
+    assert not drawn[:55].any() and not drawn[:, :35].any() and not drawn[:, 165:].any()
+    assert tuple(canvas.picture()[60, 100]) == RED
+
+
+def test_dashes_leave_gaps_and_hatching_fills():
+    full, dashed, hatched = (Canvas(grey(), longest=240) for _ in range(3))
+    full.box((20, 20, 100, 80), RED)
+    dashed.box((20, 20, 100, 80), RED, dashed=True)
+    hatched.box((20, 20, 100, 80), RED, hatched=True)
+    edge = slice(40, 199)
+    assert changed(full.picture())[40, edge].all()
+    assert 0.4 < changed(dashed.picture())[40, edge].mean() < 0.95
+    inside = (slice(60, 140), slice(60, 180))
+    assert not changed(full.picture())[inside].any()
+    assert 0.1 < changed(hatched.picture())[inside].mean() < 0.6
+
+
+def test_anchor_marks_its_center_in_the_color_of_its_level():
+    shapes = []
+    for level in range(4):
+        canvas = Canvas(grey(), longest=240)
+        canvas.anchor((20, 20, 80, 80), level_color(level), level)
+        picture = canvas.picture()
+        assert tuple(picture[100, 100]) == level_color(level)
+        assert not changed(picture)[60:80, 60:80].any()
+        mark = (picture[80:120, 80:120] == level_color(level)).all(-1)
+        shapes.append(mark.tobytes())
+    assert len(set(shapes)) == 4
+
+
+def test_marks_of_neighbours_do_not_touch():
+    canvas = Canvas(grey(), longest=120)
+    for x in (40, 48):
+        canvas.anchor((x - 20, 30, x + 20, 70), RED, 3, spacing=8)
+    column_is_free = ~changed(canvas.picture())[46:54].any(0)
+    assert column_is_free[44] and not column_is_free[40] and not column_is_free[48]
+
+
+def test_mask_tints_its_pixels():
+    mask = np.zeros((100, 120), bool)
+    mask[10:20, 30:40] = True
+    canvas = Canvas(grey(), longest=240)
+    canvas.mask(mask, RED)
+    drawn = changed(canvas.picture())
+    assert drawn[20:40, 60:80].all()
+    assert drawn.sum() == 400
+
+
+def tag_places(boxes, size=(300, 300), longest=300):
+    """Pixels in the white of the tags, with the boxes left undrawn."""
+    canvas = Canvas(grey(*size), longest=longest)
+    for box in boxes:
+        rect = canvas._rect(box)
+        canvas._tags.append((rect, "class 0.50", WHITE))
+    return (canvas.picture() != 90).any(-1).sum()
+
+
+def test_tags_do_not_hide_one_another():
+    one = tag_places([(100, 100, 140, 130)])
+    same = [(100, 100, 140, 130)] * 4
+    assert tag_places(same) == 4 * one
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(0, 0, 300, 300), (0, 0, 10, 10), (290, 290, 300, 300), (-50, -50, 400, 10), (280, 0, 300, 5)],
+)
+def test_tag_is_whole_wherever_its_box_is(box):
+    assert tag_places([box]) == tag_places([(100, 100, 140, 130)])
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (5, 5, 5, 5),
+        (50, 50, 40, 40),
+        (-1e9, -1e9, 1e9, 1e9),
+        (200, 200, 300, 300),
+        (-40, -40, -10, -10),
+    ],
+)
+@pytest.mark.parametrize("style", [{}, {"dashed": True}, {"hatched": True}])
+def test_degenerate_and_far_boxes_are_drawn_without_a_fault(box, style):
+    canvas = Canvas(grey(), longest=120)
+    canvas.box(box, RED, tag="odd", **style)
+    canvas.anchor(box, RED)
+    assert canvas.picture().shape == (100, 120, 3)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 3)),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+    ],
+)
+def test_what_is_no_image_is_named(image):
+    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
+        Canvas(image)
+
+
+def test_text_fits_and_stands_out():
+    assert shortened("short", 14, 200) == "short"
+    cut = shortened("a class with a name without end", 14, 80)
+    assert cut.endswith("…") and text_width(cut, 14) <= 80 and len(cut) > 3
+    assert text_color_on((255, 255, 0)) == (0, 0, 0)
+    assert text_color_on((0, 0, 160)) == (255, 255, 255)
+
+
+def test_dashes_end_within_boxes_of_every_size():
+    # Where the last dash begins beyond the edge by less than a pixel, it has no length.
+    for size in np.arange(0, 45, 0.25):
+        canvas = Canvas(grey(), longest=120)
+        canvas.box((3.3, 5.7, 3.3 + size, 5.7 + size / 2), RED, dashed=True)
+        assert changed(canvas.picture()).any()
