@@ -9,7 +9,8 @@ Color = tuple[int, int, int]
 BOX_COLOR: Color = (255, 255, 255)
 IGNORED_COLOR: Color = (190, 190, 190)
 UNMATCHED_COLOR: Color = (255, 30, 30)
-UNKNOWN_COLOR: Color = (255, 60, 220)
+# Stands out from the palette and from the "inferno" color map of OOD maps.
+UNKNOWN_COLOR: Color = (60, 255, 120)
 
 _PALETTE: tuple[Color, ...] = (
     (86, 180, 233),  # sky blue

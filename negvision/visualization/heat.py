@@ -10,14 +10,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from negvision.visualization.canvas import Canvas
-from negvision.visualization.colors import Color
+from negvision.visualization.colors import UNKNOWN_COLOR, Color
 from negvision.visualization.sheet import LegendEntry
 from negvision.visualization.text import font, line_height, text_width
 
 # Equal steps of the score look equally large, and lighter is more, for colour-blind readers too.
 COLORMAP = "inferno"
 TRUTH_COLOR: Color = (90, 220, 255)
-UNKNOWN_COLOR: Color = (60, 255, 120)
 _INK: Color = (20, 20, 20)
 _PAPER: Color = (255, 255, 255)
 _GAP, _BAR, _TEXT = 6, 14, 12

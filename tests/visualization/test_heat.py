@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from negvision.visualization.colors import UNKNOWN_COLOR
 from negvision.visualization.heat import (
     TRUTH_COLOR,
-    UNKNOWN_COLOR,
     draw_heat,
     heat_colors,
     heat_legend,
