@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -12,46 +13,50 @@ from negvision.errors import OODDataError
 
 @dataclass(frozen=True)
 class ScoreCurve:
-    """Weights of OOD and ID at every threshold that makes a difference.
+    """Weights of the positives and negatives that reach each distinct score.
 
-    A sample is called OOD where its score is at least the threshold; samples of equal score enter
-    together.
+    Positives are OOD samples here, and genuine pairs in :mod:`negvision.face`. A sample is called
+    positive if its score is at least the threshold; samples of equal score enter together. Counts
+    are exact up to 2^53.
 
     Attributes:
         thresholds: Shape (V,), float64: the distinct scores, descending.
-        ood: Shape (V,), float64: weight of OOD samples that reach the threshold.
-        id: Shape (V,), float64: weight of ID samples that reach the threshold.
+        positives: Shape (V,), float64: weight of the positives that reach the threshold.
+        negatives: Shape (V,), float64: weight of the negatives that reach the threshold.
     """
 
     thresholds: Tensor
-    ood: Tensor
-    id: Tensor
+    positives: Tensor
+    negatives: Tensor
 
     @property
-    def total_ood(self) -> float:
-        """Weight of all OOD samples; without weights their number."""
-        return float(self.ood[-1])
+    def total_positives(self) -> float:
+        """Weight of all positives; without weights their number."""
+        return float(self.positives[-1])
 
     @property
-    def total_id(self) -> float:
-        """Weight of all ID samples."""
-        return float(self.id[-1])
+    def total_negatives(self) -> float:
+        """Weight of all negatives."""
+        return float(self.negatives[-1])
 
     @property
     def prevalence(self) -> float:
-        """Share of OOD, the chance level of ``ap_out``."""
-        return self.total_ood / (self.total_ood + self.total_id)
+        """Share of positives, the chance level of ``ap_out``."""
+        return self.total_positives / (self.total_positives + self.total_negatives)
 
     def auroc(self) -> float:
-        """P(OOD scores higher than ID) + P(equal) / 2."""
-        steps = _steps(self.id)
-        before = self.ood - _steps(self.ood)
-        area = torch.dot(steps, self.ood + before) / 2
-        return float(area / (self.ood[-1] * self.id[-1]))
+        """P(a positive scores higher than a negative) + P(equal) / 2."""
+        steps = _steps(self.negatives)
+        before = self.positives - _steps(self.positives)
+        area = torch.dot(steps, self.positives + before) / 2
+        return float(area / (self.positives[-1] * self.negatives[-1]))
 
     def ap_out(self) -> float:
         """Average precision, step-wise, with OOD as the positive class."""
-        return float(torch.dot(_steps(self.ood), self.ood / (self.ood + self.id)) / self.ood[-1])
+        return float(
+            torch.dot(_steps(self.positives), self.positives / (self.positives + self.negatives))
+            / self.positives[-1]
+        )
 
     def ap_in(self) -> float:
         """Average precision, step-wise, with ID as the positive class."""
@@ -59,7 +64,7 @@ class ScoreCurve:
 
     def fpr_ood(self, tpr: float = 0.95) -> float:
         """Share of ID called OOD at the first threshold that finds ``tpr`` of the OOD."""
-        return float(self.id[self._first(tpr)] / self.id[-1])
+        return float(self.negatives[self._first(tpr)] / self.negatives[-1])
 
     def fpr_id(self, tpr: float = 0.95) -> float:
         """Share of OOD called ID at the first threshold that keeps ``tpr`` of the ID."""
@@ -75,31 +80,33 @@ class ScoreCurve:
         """
         if not 0 < prevalence < 1:
             raise ValueError(f"prevalence must be between 0 and 1, got {prevalence}")
-        found = prevalence * self.ood / self.ood[-1]
-        alarms = (1 - prevalence) * self.id / self.id[-1]
-        return float(torch.dot(_steps(self.ood), found / (found + alarms)) / self.ood[-1])
+        found = prevalence * self.positives / self.positives[-1]
+        alarms = (1 - prevalence) * self.negatives / self.negatives[-1]
+        return float(
+            torch.dot(_steps(self.positives), found / (found + alarms)) / self.positives[-1]
+        )
 
     def reversed(self) -> ScoreCurve:
-        """The curve of minus the score, with ID in the place of OOD and OOD in that of ID."""
+        """The curve of the negated score, with positives and negatives swapped."""
         # What is below a threshold is all less what reaches the next higher one.
         return ScoreCurve(
             -self.thresholds.flip(0),
-            (self.id[-1] - self.id + _steps(self.id)).flip(0),
-            (self.ood[-1] - self.ood + _steps(self.ood)).flip(0),
+            (self.negatives[-1] - self.negatives + _steps(self.negatives)).flip(0),
+            (self.positives[-1] - self.positives + _steps(self.positives)).flip(0),
         )
 
-    def corners(self) -> ScoreCurve:
-        """The points at which the ROC bends: fewer, and the same line."""
-        right, up = _steps(self.id), _steps(self.ood)
+    def corners(self) -> Self:
+        """The points at which the ROC bends: fewer points, the same line."""
+        right, up = _steps(self.negatives), _steps(self.positives)
         bends = right[1:] * up[:-1] != right[:-1] * up[1:]
         keep = torch.cat([bends, bends.new_ones(1)])
-        return ScoreCurve(self.thresholds[keep], self.ood[keep], self.id[keep])
+        return type(self)(self.thresholds[keep], self.positives[keep], self.negatives[keep])
 
     def _first(self, tpr: float) -> int:
         if not 0 < tpr <= 1:
             raise ValueError(f"tpr must be above 0 and at most 1, got {tpr}")
         # Divided as in the definition: tpr * total could round to another count.
-        return int(torch.nonzero(self.ood / self.ood[-1] >= tpr)[0, 0])
+        return int(torch.nonzero(self.positives / self.positives[-1] >= tpr)[0, 0])
 
 
 def score_curve(scores: Tensor, is_ood: Tensor, weights: Tensor | None = None) -> ScoreCurve:
@@ -115,25 +122,32 @@ def score_curve(scores: Tensor, is_ood: Tensor, weights: Tensor | None = None) -
         ValueError: Shapes differ, or ``is_ood`` is not bool.
 
     Example:
-        >>> curve = score_curve(torch.tensor([0.9, 0.4, 0.4, 0.1]),
+        >>> curve = score_curve(torch.tensor([0.75, 0.5, 0.5, 0.25]),
         ...                     torch.tensor([True, True, False, False]))
-        >>> curve.thresholds.tolist(), curve.ood.tolist(), curve.id.tolist()
-        ([0.9..., 0.4..., 0.1...], [1.0, 2.0, 2.0], [0.0, 1.0, 2.0])
+        >>> curve.thresholds.tolist(), curve.positives.tolist(), curve.negatives.tolist()
+        ([0.75, 0.5, 0.25], [1.0, 2.0, 2.0], [0.0, 1.0, 2.0])
         >>> curve.auroc(), curve.fpr_ood()
         (0.875, 0.5)
     """
     check_scores(scores, is_ood)
+    return ScoreCurve(*cumulative_weights(scores, is_ood, weights))
+
+
+def cumulative_weights(
+    scores: Tensor, positive: Tensor, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The three arrays of a :class:`ScoreCurve`, without any check of the arguments."""
     order = scores.argsort(descending=True)
-    ordered, ood = scores[order], is_ood[order]
+    ordered, positive = scores[order], positive[order]
     ends = tie_ends(ordered)
     if weights is None:
-        found = ood.cumsum(0)[ends].double()
-        return ScoreCurve(ordered[ends].double(), found, ends.double() + 1 - found)
+        found = positive.cumsum(0)[ends].double()
+        return ordered[ends].double(), found, ends.double() + 1 - found
     weights = weights.double()[order]
-    return ScoreCurve(
+    return (
         ordered[ends].double(),
-        (weights * ood).cumsum(0)[ends],
-        (weights * ~ood).cumsum(0)[ends],
+        (weights * positive).cumsum(0)[ends],
+        (weights * ~positive).cumsum(0)[ends],
     )
 
 

@@ -106,8 +106,8 @@ def metrics_of(curve: ScoreCurve, **extras) -> OODMetrics:
     return OODMetrics(
         **_figures(curve),
         prevalence=curve.prevalence,
-        num_ood=curve.total_ood,
-        num_id=curve.total_id,
+        num_ood=curve.total_positives,
+        num_id=curve.total_negatives,
         curve=curve,
         **extras,
     )

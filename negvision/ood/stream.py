@@ -137,7 +137,7 @@ def _lower_edges(bins: Tensor) -> Tensor:
 
 
 def _bounds(curve: ScoreCurve, in_ood: Tensor, in_id: Tensor) -> dict[str, tuple[float, float]]:
-    ood, num_id = curve.total_ood, curve.total_id
+    ood, num_id = curve.total_positives, curve.total_negatives
     half = float(torch.dot(in_ood, in_id)) / 2 / (ood * num_id)
     auroc = curve.auroc()
     backwards = curve.reversed()
@@ -153,17 +153,18 @@ def _bounds(curve: ScoreCurve, in_ood: Tensor, in_id: Tensor) -> dict[str, tuple
 
 def _ap_bounds(curve: ScoreCurve, positives: Tensor, negatives: Tensor) -> tuple[float, float]:
     """AP with negatives first within each bin, and with all positives first and tied."""
-    found, alarms = curve.ood - positives, curve.id
+    found, alarms = curve.positives - positives, curve.negatives
     # Sum over i = 1 ... positives of (found + i) / (found + i + alarms).
     start = found + alarms + 1
     low = positives - alarms * (torch.digamma(start + positives) - torch.digamma(start))
     # A tie gives all of its positives the precision behind the last of them.
-    high = positives * curve.ood / (curve.ood + alarms - negatives)
-    return float(low.sum()) / curve.total_ood, float(high.nan_to_num(0).sum()) / curve.total_ood
+    high = positives * curve.positives / (curve.positives + alarms - negatives)
+    total = curve.total_positives
+    return float(low.sum()) / total, float(high.nan_to_num(0).sum()) / total
 
 
 def _fpr_bounds(curve: ScoreCurve, negatives: Tensor) -> tuple[float, float]:
     """The threshold lies somewhere in the bin that reaches the TPR."""
     first = curve._first(0.95)
-    high = float(curve.id[first])
-    return (high - float(negatives[first])) / curve.total_id, high / curve.total_id
+    high = float(curve.negatives[first])
+    return (high - float(negatives[first])) / curve.total_negatives, high / curve.total_negatives

@@ -102,8 +102,8 @@ def roc_plot(by_score: Mapping[str, OODMetrics]) -> str:
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.1, linestyle=(0, (1, 2)))
     for name, style in reversed(line_styles(by_score).items()):
         corners = by_score[name].curve.corners()
-        right = _from_zero(corners.id / corners.total_id, 0.0)
-        up = _from_zero(corners.ood / corners.total_ood, 0.0)
+        right = _from_zero(corners.negatives / corners.total_negatives, 0.0)
+        up = _from_zero(corners.positives / corners.total_positives, 0.0)
         _draw(axes, right, up, style)
     return as_svg(figure)
 
@@ -129,9 +129,10 @@ def pr_plot(by_score: Mapping[str, OODMetrics], positive: str) -> str:
 
 
 def _precision(curve: ScoreCurve) -> tuple[np.ndarray, np.ndarray]:
-    all_called = curve.ood + curve.id
-    precision = (curve.ood / all_called).numpy()
-    return _from_zero(curve.ood / curve.total_ood, 0.0), np.concatenate([precision[:1], precision])
+    all_called = curve.positives + curve.negatives
+    precision = (curve.positives / all_called).numpy()
+    recall = _from_zero(curve.positives / curve.total_positives, 0.0)
+    return recall, np.concatenate([precision[:1], precision])
 
 
 def _from_zero(values: torch.Tensor, start: float) -> np.ndarray:

@@ -99,8 +99,8 @@ def test_equals_pytorch_ood_in_the_matching_direction():
 
 def trapezoid(curve):
     """Area under precision against recall, which starts at recall 0 and precision 1."""
-    precision = torch.cat([torch.ones(1), curve.ood / (curve.ood + curve.id)])
-    recall = torch.cat([torch.zeros(1), curve.ood / curve.ood[-1]])
+    precision = torch.cat([torch.ones(1), curve.positives / (curve.positives + curve.negatives)])
+    recall = torch.cat([torch.zeros(1), curve.positives / curve.positives[-1]])
     return torch.trapezoid(precision, recall).item()
 
 
@@ -138,7 +138,7 @@ def test_corners_keep_the_area():
     scores, is_ood = torch.randn(300).round(decimals=1), torch.rand(300) < 0.5
     curve = score_curve(scores, is_ood)
     assert curve.corners().auroc() == pytest.approx(curve.auroc(), abs=1e-12)
-    assert len(curve.corners().ood) < len(curve.ood)
+    assert len(curve.corners().positives) < len(curve.positives)
 
 
 class TestIntervals:

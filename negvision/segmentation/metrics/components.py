@@ -115,7 +115,7 @@ def best_f1_threshold(curve: ScoreCurve) -> tuple[float, float]:
 
     Of equally good thresholds the highest.
     """
-    f1 = 2 * curve.ood / (curve.ood + curve.id + curve.total_ood)
+    f1 = 2 * curve.positives / (curve.positives + curve.negatives + curve.total_positives)
     best = int(f1.argmax())
     return float(curve.thresholds[best]), float(f1[best])
 
