@@ -29,7 +29,7 @@ help:
 	@echo "make quickstart-face   train a small recogniser with UNPG on generated glyphs"
 	@echo "make quickstart-ood    train AbeT for boxes, pixels and images, with held-out digits as unknown"
 	@echo "make test              the tests"
-	@echo "make lint              ruff's checks and formatting"
+	@echo "make lint              style, spelling, layers of imports, types"
 	@echo "make docs              the documentation as a site, in site/"
 	@echo "make bench             the CPU benchmarks, written to benchmarks/results"
 	@echo "make gpu               the CUDA tests and benchmarks, or PART=... of them; needs a GPU"
@@ -50,8 +50,12 @@ test: env
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto --maxprocesses 8
 
 lint: $(VENV)/dependencies
-	@$(PYTHON) -m ruff check --quiet . && $(PYTHON) -m ruff format --check --quiet . \
-	&& echo "lint: no findings"
+	@$(PYTHON) -m ruff check --quiet .
+	@$(PYTHON) -m ruff format --check --quiet .
+	@$(VENV)/bin/codespell
+	@$(VENV)/bin/lint-imports --no-logo --verbose > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
+	@$(VENV)/bin/ty check --quiet negvision
+	@echo "lint: no findings"
 
 docs: env
 	@$(PYTHON) docs/write_reference.py
