@@ -173,7 +173,7 @@ def write_results(name: str, payload: Mapping[str, Any], path: str | Path | None
     """
     target = Path(path) if path is not None else RESULTS / f"{name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     document = {
         "benchmark": name,
         "date": now.isoformat(timespec="seconds"),

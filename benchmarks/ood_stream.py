@@ -62,7 +62,7 @@ def run(name: str):
     if name == "scikit-learn":
         return by_scikit_learn(), {}
     found = streamed(exact=name == "exact")
-    return found.figures(), dict(found.bounds)
+    return found.as_dict(), dict(found.bounds)
 
 
 def main(argv: list[str] | None = None) -> int:

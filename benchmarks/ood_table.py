@@ -21,9 +21,8 @@ from harness import write_results
 from training_runs import last_evaluation, parser_for, run_all
 
 from negvision.ood import SCORE_NAMES
-from negvision.ood.evaluation import evaluate_records
-from negvision.ood.metrics import FIGURES
-from negvision.ood.records import OODRecords
+from negvision.ood.metrics import METRIC_NAMES
+from negvision.ood.records import OODRecords, evaluate_records
 
 SETS = {
     "cards": {
@@ -89,7 +88,8 @@ def format_run(run: dict) -> str:
     return (
         f"{run['own_score']}: "
         + ", ".join(
-            f"{head} {100 * figures[key]:.1f}" for head, key in zip(HEADS, FIGURES, strict=True)
+            f"{head} {100 * figures[key]:.1f}"
+            for head, key in zip(HEADS, METRIC_NAMES, strict=True)
         )
         + f" ({run['train_seconds']:.0f} s)"
     )
@@ -110,7 +110,7 @@ def table(runs: dict[str, Sequence[dict]]) -> str:
     for network, seeds in runs.items():
         for score in seeds[0]["intervals"]:
             cells = []
-            for key in FIGURES:
+            for key in METRIC_NAMES:
                 low, high = (100 * end for end in seeds[0]["intervals"][score][key])
                 cells.append(f"{_mean(seeds, score, key)} ({low:.0f} to {high:.0f})")
             id_cell = f"{100 * statistics.mean(run['figures'][known] for run in seeds):.1f}"
@@ -124,7 +124,7 @@ def table(runs: dict[str, Sequence[dict]]) -> str:
     for network, seeds in runs.items():
         for score in seeds[0]["intervals"]:
             for source in sources:
-                cells = [_mean(seeds, score, key, f"{source}/") for key in FIGURES]
+                cells = [_mean(seeds, score, key, f"{source}/") for key in METRIC_NAMES]
                 lines.append(f"| {network} | {score} | {source} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -1,13 +1,18 @@
-"""Know the unknown: AbeT's heads, scores of one network output, and figures to trust.
+"""OOD detection: AbeT's heads, scores of one network output, and metrics with intervals.
 
-Knows torch alone. A higher score is more out-of-distribution, and OOD is the positive class,
-everywhere.
+Depends on torch alone. Everywhere, a higher score is more out-of-distribution, and OOD is the
+positive class.
 """
 
-from negvision.ood.abet import AbeTLogits, AbeTOutput
+from negvision.ood.abet import (
+    AbeTLogits,
+    AbeTOutput,
+    CosineLogits,
+    InnerLogits,
+    LearnedTemperature,
+)
 from negvision.ood.curve import ScoreCurve, score_curve
-from negvision.ood.logits import CosineLogits, InnerLogits
-from negvision.ood.metrics import OODMetrics, ood_metrics
+from negvision.ood.metrics import OODValues, ood_metrics
 from negvision.ood.scores import (
     SCORE_NAMES,
     abet_score,
@@ -19,7 +24,6 @@ from negvision.ood.scores import (
 )
 from negvision.ood.shaping import ASH, DICE, ReAct, fit_shaping
 from negvision.ood.stream import StreamingOODMetrics
-from negvision.ood.temperature import LearnedTemperature
 from negvision.ood.threshold import OODThreshold, set_threshold, threshold_at_tpr
 
 __all__ = [
@@ -31,8 +35,8 @@ __all__ = [
     "CosineLogits",
     "InnerLogits",
     "LearnedTemperature",
-    "OODMetrics",
     "OODThreshold",
+    "OODValues",
     "ReAct",
     "ScoreCurve",
     "StreamingOODMetrics",

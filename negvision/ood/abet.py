@@ -1,18 +1,23 @@
-"""Both heads of AbeT in one module, for vectors and for maps."""
+"""AbeT's heads for vectors and maps: cosine logits, a learned temperature, and both together."""
 
+import contextlib
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from negvision.ood.logits import CosineLogits, InnerLogits
+from negvision.ood.scores import wide
 from negvision.ood.shaping import DICE, build_shaping
-from negvision.ood.temperature import LearnedTemperature
 
-_LOGITS = {"cosine": CosineLogits, "inner": InnerLogits}
+_NORM_EPS = 1e-4
+# Keeps 1 / T finite where the sigmoid is 0.
+_MIN_TEMPERATURE = 1e-12
 
 
 class AbeTOutput(NamedTuple):
-    """What a classifier with a learned temperature says.
+    """Output of a classifier with a learned temperature.
 
     Attributes:
         logits: ``g / T``, (N, C) or (N, C, H, W), float32.
@@ -23,26 +28,162 @@ class AbeTOutput(NamedTuple):
     temperature: Tensor | None
 
 
+class _LogitHead(nn.Module):
+    """Class weights, applied to vectors (N, D) or maps (N, D, H, W)."""
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        for name, value in {"in_features": in_features, "num_classes": num_classes}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.in_features, self.num_classes = in_features, num_classes
+        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Reinitialize the weights: Kaiming normal by fan-in, with the gain of ReLU."""
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+
+    def extra_repr(self) -> str:
+        """Sizes, for printing."""
+        return f"in_features={self.in_features}, num_classes={self.num_classes}"
+
+    def _checked(self, features: Tensor) -> Tensor:
+        if features.dim() not in (2, 4) or features.shape[1] != self.in_features:
+            raise ValueError(
+                f"features must be (N, {self.in_features}) or (N, {self.in_features}, H, W), got "
+                f"{tuple(features.shape)}"
+            )
+        return wide(features)
+
+    def _product(self, features: Tensor, weight_mask: Tensor | None) -> Tensor:
+        weight = self.weight if weight_mask is None else self.weight * weight_mask
+        if features.dim() == 2:
+            return F.linear(features, weight)
+        return F.conv2d(features, weight[:, :, None, None])
+
+
+class CosineLogits(_LogitHead):
+    """Cosine of a feature with each class weight, without bias.
+
+    ``g_c = <w_c, h> / ((|w_c| + 1e-4) (|h| + 1e-4))``, so a zero feature gives zeros. Computed in
+    float32, also under autocast.
+
+    Source: LeVine et al., arXiv 2401.12129, section 3 and its official code.
+
+    Args:
+        in_features: Channels of the feature, D.
+        num_classes: C, including the background if there is one.
+
+    Example:
+        >>> head = CosineLogits(16, 10)
+        >>> head(torch.randn(2, 16)).shape, head(torch.randn(2, 16, 4, 5)).shape
+        (torch.Size([2, 10]), torch.Size([2, 10, 4, 5]))
+    """
+
+    def forward(self, features: Tensor, weight_mask: Tensor | None = None) -> Tensor:
+        """Cosines in [-1, 1].
+
+        Args:
+            features: (N, D) or (N, D, H, W).
+            weight_mask: (C, D), multiplies the weights in the product but not in their norms.
+        """
+        with _full_precision(features.device):
+            features = self._checked(features)
+            norms = torch.linalg.vector_norm(features, dim=1, keepdim=True) + _NORM_EPS
+            weight_norms = torch.linalg.vector_norm(self.weight, dim=1) + _NORM_EPS
+            product = self._product(features, weight_mask)
+            return product / (norms * weight_norms.view(1, -1, *[1] * (features.dim() - 2)))
+
+
+class InnerLogits(_LogitHead):
+    """Inner products ``<w_c, h>`` without bias: AbeT's ablation of the cosine."""
+
+    def forward(self, features: Tensor, weight_mask: Tensor | None = None) -> Tensor:
+        """Arguments and shapes as in :meth:`CosineLogits.forward`."""
+        with _full_precision(features.device):
+            return self._product(self._checked(features), weight_mask)
+
+
+class LearnedTemperature(nn.Module):
+    """``T = sigmoid(BatchNorm(Linear(h))) + 1e-12``, one scalar for each sample or pixel.
+
+    Only the cross-entropy of ``g / T`` trains T. The batch statistics are those of the training
+    samples: for boxes, of the sampled foreground and background together. Computed in float32,
+    also under autocast.
+
+    Source: LeVine et al., arXiv 2401.12129, section 3; the form is that of Hsu et al.,
+    "Generalized ODIN", CVPR 2020, section 3.
+
+    Args:
+        in_features: Channels of the feature, D.
+        conv: True for maps (N, D, H, W): the linear layer is then a 1x1 convolution without bias.
+            False for vectors (N, D).
+
+    Example:
+        >>> LearnedTemperature(16)(torch.randn(8, 16)).shape
+        torch.Size([8])
+        >>> LearnedTemperature(16, conv=True)(torch.randn(2, 16, 4, 5)).shape
+        torch.Size([2, 4, 5])
+    """
+
+    def __init__(self, in_features: int, conv: bool = False) -> None:
+        super().__init__()
+        self.conv = conv
+        self.linear: nn.Conv2d | nn.Linear
+        self.norm: nn.BatchNorm1d | nn.BatchNorm2d
+        if conv:
+            self.linear = nn.Conv2d(in_features, 1, 1, bias=False)
+            self.norm = nn.BatchNorm2d(1)
+        else:
+            self.linear = nn.Linear(in_features, 1)
+            self.norm = nn.BatchNorm1d(1)
+
+    def reset_parameters(self) -> None:
+        """Reinitialize the weights and the batch statistics."""
+        self.linear.reset_parameters()
+        self.norm.reset_parameters()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Temperatures in (0, 1]: (N,) for vectors (N, D), (N, H, W) for maps (N, D, H, W)."""
+        if features.dim() != (4 if self.conv else 2):
+            wanted = "(N, D, H, W)" if self.conv else "(N, D)"
+            raise ValueError(f"features must be {wanted}, got {tuple(features.shape)}")
+        with _full_precision(features.device):
+            values = self.linear(wide(features))
+            return (self._normalized(values).sigmoid() + _MIN_TEMPERATURE).squeeze(1)
+
+    def _normalized(self, values: Tensor) -> Tensor:
+        norm = self.norm
+        # With statistics over all ranks, every rank must take part, however few values it has.
+        over_ranks = isinstance(norm, nn.SyncBatchNorm) or getattr(norm, "over_ranks", False)
+        if values.numel() > 1 or over_ranks:
+            return norm(values)
+        # A single value, or none, has no variance; an image may yield a single box.
+        return F.batch_norm(
+            values, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0, norm.eps
+        )
+
+
 class AbeTLogits(nn.Module):
-    """Logits ``g / T``: what is trained with plain cross-entropy, and what is scored.
+    """Logits ``g / T``, trained with plain cross-entropy and scored at test time.
 
     Source: LeVine et al., arXiv 2401.12129, section 3; the options are its ablations (tables 4 to
     6).
 
     Args:
         in_features: Channels of the feature, D.
-        num_classes: C, the background included where there is one.
+        num_classes: C, including the background if there is one.
         conv: Whether features are maps (N, D, H, W) rather than vectors (N, D).
         logits: "cosine", or "inner" for inner products.
-        temperature: False for T = 1 throughout: a head of cosines or inner products alone.
-        shaping: ``dict(type="react" | "ash" | "dice", percentile=...)``: changes the feature of
-            the logits at test time; see :mod:`negvision.ood.shaping`.
+        temperature: False for T = 1 everywhere: a head of cosines or inner products alone.
+        shaping: ``dict(type="react" | "ash" | "dice", percentile=...)``, which changes the feature
+            of the logits at test time; see :mod:`negvision.ood.shaping`.
 
     Raises:
         ValueError: An unknown option, or features of another shape.
 
     Example:
-        >>> import torch
         >>> head = AbeTLogits(16, 10)
         >>> logits, temperature = head(torch.randn(8, 16))
         >>> logits.shape, temperature.shape
@@ -59,9 +200,10 @@ class AbeTLogits(nn.Module):
         shaping: dict | None = None,
     ) -> None:
         super().__init__()
-        if logits not in _LOGITS:
-            raise ValueError(f"logits must be one of {', '.join(_LOGITS)}, got {logits!r}")
-        self.classifier = _LOGITS[logits](in_features, num_classes)
+        kinds = {"cosine": CosineLogits, "inner": InnerLogits}
+        if logits not in kinds:
+            raise ValueError(f"logits must be one of {', '.join(kinds)}, got {logits!r}")
+        self.classifier = kinds[logits](in_features, num_classes)
         self.temperature = LearnedTemperature(in_features, conv) if temperature else None
         self.shaping = build_shaping(shaping)
         if isinstance(self.shaping, DICE):
@@ -75,3 +217,10 @@ class AbeTLogits(nn.Module):
             return AbeTOutput(logits, None)
         temperature = self.temperature(features)
         return AbeTOutput(logits / temperature.unsqueeze(1), temperature)
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager:
+    """Turn autocast off on ``device``."""
+    if device.type == "meta":
+        return contextlib.nullcontext()  # autocast knows no such device
+    return torch.autocast(device.type, enabled=False)

@@ -1,4 +1,4 @@
-"""How much OOD and how much ID is above every threshold, and the figures that follow from it."""
+"""OOD and ID samples above each threshold, and the metrics that follow."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ScoreCurve:
 
     @property
     def total_positives(self) -> float:
-        """Weight of all positives; without weights their number."""
+        """Weight of all positives; without weights, their number."""
         return float(self.positives[-1])
 
     @property
@@ -71,7 +71,7 @@ class ScoreCurve:
         return self.reversed().fpr_ood(tpr)
 
     def ap_at(self, prevalence: float) -> float:
-        """Average precision as it would be at another prevalence, OOD positive.
+        """Average precision at another prevalence, OOD positive.
 
         The mean over OOD samples of ``pi TPR / (pi TPR + (1 - pi) FPR)`` at their thresholds.
 
@@ -88,7 +88,7 @@ class ScoreCurve:
 
     def reversed(self) -> ScoreCurve:
         """The curve of the negated score, with positives and negatives swapped."""
-        # What is below a threshold is all less what reaches the next higher one.
+        # Samples below a threshold: all minus those that reach the next higher threshold.
         return ScoreCurve(
             -self.thresholds.flip(0),
             (self.negatives[-1] - self.negatives + _steps(self.negatives)).flip(0),
@@ -110,7 +110,7 @@ class ScoreCurve:
 
 
 def score_curve(scores: Tensor, is_ood: Tensor, weights: Tensor | None = None) -> ScoreCurve:
-    """Count the OOD and ID samples that reach every distinct score.
+    """Count the OOD and ID samples that reach each distinct score.
 
     Args:
         scores: Shape (N,), finite; higher is more OOD.
@@ -152,14 +152,14 @@ def cumulative_weights(
 
 
 def tie_ends(ordered: Tensor) -> Tensor:
-    """Index of the last of each run of equal values of a sorted tensor (N,)."""
+    """Index of the last element of each run of equal values in a sorted tensor (N,)."""
     last = torch.ones(len(ordered), dtype=torch.bool, device=ordered.device)
     last[:-1] = ordered[1:] != ordered[:-1]
     return last.nonzero()[:, 0]
 
 
 def check_scores(scores: Tensor, is_ood: Tensor) -> None:
-    """Raise where scores cannot be evaluated; see :func:`score_curve`."""
+    """Raise if scores cannot be evaluated; see :func:`score_curve`."""
     if scores.dim() != 1 or scores.shape != is_ood.shape:
         raise ValueError(
             f"scores and is_ood must be (N,) both, got {tuple(scores.shape)} and "
@@ -173,24 +173,24 @@ def check_scores(scores: Tensor, is_ood: Tensor) -> None:
 
 
 def check_finite(scores: Tensor) -> None:
-    """Raise OODDataError where a score is NaN or infinite, with their numbers."""
-    faulty = scores.numel() - int(scores.isfinite().sum())
-    if faulty:
+    """Raise OODDataError with the counts if a score is NaN or infinite."""
+    count = scores.numel() - int(scores.isfinite().sum())
+    if count:
         nan = int(scores.isnan().sum())
         raise OODDataError(
-            f"{faulty:,} of {scores.numel():,} OOD scores are not finite ({nan:,} NaN, "
-            f"{faulty - nan:,} infinite), so neither is what the network puts out. Look at its "
-            "training loss, or lower the learning rate"
+            f"{count:,} of {scores.numel():,} OOD scores are not finite ({nan:,} NaN, "
+            f"{count - nan:,} infinite), so the network's output is not either. Check the training "
+            "loss, or lower the learning rate"
         )
 
 
 def check_kinds(num_ood: float, num_id: float) -> None:
-    """Raise OODDataError where OOD or ID is missing."""
+    """Raise OODDataError if there is no OOD or no ID sample."""
     if num_ood and num_id:
         return
     missing = "OOD" if not num_ood else "ID"
     raise OODDataError(
-        f"the evaluation needs OOD and ID samples, and there is no {missing} sample among them "
+        f"the evaluation needs OOD and ID samples, but there is no {missing} sample "
         f"({num_ood:,} OOD, {num_id:,} ID). Does the data set hold {missing} images, and were they "
         "predicted?"
     )

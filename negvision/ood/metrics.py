@@ -1,4 +1,4 @@
-"""The figures of an OOD evaluation, with intervals. OOD is the positive class, higher is OOD."""
+"""Metrics of OOD scores, with intervals. OOD is the positive class; higher scores are more OOD."""
 
 from __future__ import annotations
 
@@ -10,28 +10,34 @@ from torch import Tensor
 
 from negvision.ood.curve import ScoreCurve, score_curve, tie_ends
 
-# Of OODMetrics, in the order of its tables.
-FIGURES = ("auroc", "ap_out", "ap_in", "fpr95_ood", "fpr95_id")
+# Attributes of OODValues and their headings, in the order of the tables.
+METRIC_TITLES = {
+    "auroc": "AUROC",
+    "ap_out": "AP out",
+    "ap_in": "AP in",
+    "fpr95_ood": "FPR95 ood+",
+    "fpr95_id": "FPR95 id+",
+}
+METRIC_NAMES = tuple(METRIC_TITLES)
 
 
 @dataclass(frozen=True)
-class OODMetrics:
-    """Figures in [0, 1] of OOD scores.
+class OODValues:
+    """Values of the OOD metrics, in [0, 1].
 
     Attributes:
-        auroc: Area under the ROC; ties count one half. The same in both directions.
+        auroc: Area under the ROC curve; ties count one half. The same in both directions.
         ap_out: Average precision (step-wise) with OOD positive; chance level ``prevalence``.
         ap_in: Average precision with ID positive; chance level ``1 - prevalence``.
-        fpr95_ood: FPR at the first threshold whose TPR is at least 0.95, OOD positive: the share
-            of ID that is called OOD while 95 % of OOD is found.
-        fpr95_id: The same with ID positive: the share of OOD that passes as ID while 95 % of ID
-            is kept.
+        fpr95_ood: FPR at the first threshold with a TPR of at least 0.95, OOD positive: the share
+            of ID samples called OOD while 95 % of the OOD samples are found.
+        fpr95_id: The same with ID positive: the share of OOD samples that pass as ID while 95 % of
+            the ID samples are kept.
         prevalence: Share of OOD among all samples.
-        num_ood, num_id: Numbers of samples; sums of weights where there are weights.
-        curve: All thresholds, for plots and other figures.
-        intervals: Figure to (low, high) of a bootstrap over groups; empty without groups.
-        bounds: Figure to (low, high) between which the exact figure lies for certain; empty where
-            the figures are exact.
+        num_ood, num_id: Numbers of samples; sums of weights for weighted samples.
+        curve: All thresholds, for plots and other metrics.
+        intervals: Metric to (low, high) of a bootstrap over groups; empty without groups.
+        bounds: Metric to (low, high) that enclose the exact value; empty for exact values.
     """
 
     auroc: float
@@ -47,12 +53,12 @@ class OODMetrics:
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def ap_at(self, prevalence: float) -> float:
-        """``ap_out`` as it would be at another prevalence; see :meth:`ScoreCurve.ap_at`."""
+        """``ap_out`` at another prevalence; see :meth:`ScoreCurve.ap_at`."""
         return self.curve.ap_at(prevalence)
 
-    def figures(self) -> dict[str, float]:
-        """The figures of ``FIGURES`` by name."""
-        return {name: getattr(self, name) for name in FIGURES}
+    def as_dict(self) -> dict[str, float]:
+        """The metrics in ``METRIC_NAMES`` by name."""
+        return {name: getattr(self, name) for name in METRIC_NAMES}
 
 
 def ood_metrics(
@@ -63,18 +69,18 @@ def ood_metrics(
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
-) -> OODMetrics:
+) -> OODValues:
     """Evaluate OOD scores exactly.
 
     Args:
         scores: Shape (N,), finite, any range; higher is more OOD.
         is_ood: Shape (N,), bool.
-        groups: Shape (N,), integers: the image of each box or pixel. With it there are intervals
-            by bootstrap over groups, not over samples: those of one image go together.
+        groups: Shape (N,), integers: the image of each box or pixel. Adds intervals from a
+            bootstrap over groups rather than samples: samples of one image stay together.
         weights: Shape (N,), at least 0.
-        confidence: Of the intervals, in (0, 1): percentiles of the resamples.
-        resamples: How many times groups are drawn. Draws without any OOD or any ID are left out;
-            with fewer than two groups of OOD or of ID there are no intervals.
+        confidence: Of the intervals, in (0, 1); the ends are percentiles of the resamples.
+        resamples: Number of bootstrap draws. Draws without OOD or ID samples are dropped; there
+            are no intervals with fewer than two groups of OOD or of ID.
         seed: Of the draws.
 
     Raises:
@@ -86,25 +92,38 @@ def ood_metrics(
     Networks", ICLR 2018 (FPR at 95 % TPR).
 
     Example:
-        >>> figures = ood_metrics(torch.tensor([3.0, 2.0, 1.0, 0.0]),
-        ...                       torch.tensor([True, False, True, False]))
-        >>> figures.auroc, round(figures.ap_out, 4), figures.prevalence
+        >>> values = ood_metrics(torch.tensor([3.0, 2.0, 1.0, 0.0]),
+        ...                      torch.tensor([True, False, True, False]))
+        >>> values.auroc, round(values.ap_out, 4), values.prevalence
         (0.75, 0.8333, 0.5)
     """
     scores, is_ood = torch.as_tensor(scores), torch.as_tensor(is_ood)
     curve = score_curve(scores, is_ood, weights)
-    intervals = {}
-    if groups is not None:
-        intervals = _intervals(
-            scores, is_ood, torch.as_tensor(groups), weights, confidence, resamples, seed
+    if groups is None:
+        return values_of(curve)
+    groups = torch.as_tensor(groups)
+    if groups.shape != scores.shape:
+        raise ValueError(f"groups must be {tuple(scores.shape)}, got {tuple(groups.shape)}")
+    if not 0 < confidence < 1 or resamples < 1:
+        raise ValueError(
+            f"confidence must be between 0 and 1 and resamples at least 1, got {confidence} and "
+            f"{resamples}"
         )
-    return metrics_of(curve, intervals=intervals)
+    intervals = {}
+    if min(len(groups[is_ood].unique()), len(groups[~is_ood].unique())) >= 2:
+        curves = _resampled(scores, is_ood, groups, weights, resamples, seed)
+        drawn = torch.tensor([list(_values(c).values()) for c in curves], dtype=torch.float64)
+        tail = (1 - confidence) / 2
+        ends = torch.tensor([tail, 1 - tail], dtype=torch.float64)
+        low, high = drawn.quantile(ends, dim=0).tolist()
+        intervals = {name: (low[i], high[i]) for i, name in enumerate(METRIC_NAMES)}
+    return values_of(curve, intervals=intervals)
 
 
-def metrics_of(curve: ScoreCurve, **extras) -> OODMetrics:
-    """The figures that follow from a curve."""
-    return OODMetrics(
-        **_figures(curve),
+def values_of(curve: ScoreCurve, **extras) -> OODValues:
+    """The metrics of a curve."""
+    return OODValues(
+        **_values(curve),
         prevalence=curve.prevalence,
         num_ood=curve.total_positives,
         num_id=curve.total_negatives,
@@ -113,7 +132,8 @@ def metrics_of(curve: ScoreCurve, **extras) -> OODMetrics:
     )
 
 
-def _figures(curve: ScoreCurve) -> dict[str, float]:
+def _values(curve: ScoreCurve) -> dict[str, float]:
+    """The metrics in ``METRIC_NAMES``, in that order."""
     backwards = curve.reversed()
     return {
         "auroc": curve.auroc(),
@@ -124,35 +144,6 @@ def _figures(curve: ScoreCurve) -> dict[str, float]:
     }
 
 
-def _intervals(
-    scores: Tensor,
-    is_ood: Tensor,
-    groups: Tensor,
-    weights: Tensor | None,
-    confidence: float,
-    resamples: int,
-    seed: int,
-) -> dict[str, tuple[float, float]]:
-    if groups.shape != scores.shape:
-        raise ValueError(f"groups must be {tuple(scores.shape)}, got {tuple(groups.shape)}")
-    if not 0 < confidence < 1 or resamples < 1:
-        raise ValueError(
-            f"confidence must be between 0 and 1 and resamples at least 1, got {confidence} and "
-            f"{resamples}"
-        )
-    if min(len(groups[is_ood].unique()), len(groups[~is_ood].unique())) < 2:
-        return {}
-    drawn = [_figures(c) for c in _resampled(scores, is_ood, groups, weights, resamples, seed)]
-    tail = (1 - confidence) / 2
-    ends = torch.tensor([tail, 1 - tail], dtype=torch.float64)
-    intervals = {}
-    for name in FIGURES:
-        values = torch.tensor([figures[name] for figures in drawn], dtype=torch.float64)
-        low, high = values.quantile(ends).tolist()
-        intervals[name] = (low, high)
-    return intervals
-
-
 def _resampled(
     scores: Tensor,
     is_ood: Tensor,
@@ -161,8 +152,8 @@ def _resampled(
     resamples: int,
     seed: int,
 ) -> Iterator[ScoreCurve]:
-    """Curves of draws of as many groups, with replacement, as there are."""
-    # Sorted once: a draw only changes how often each sample counts.
+    """Curves of draws with replacement, each of as many groups as there are."""
+    # Sorted once: a draw changes only how often each sample counts.
     order = scores.argsort(descending=True)
     ends = tie_ends(scores[order])
     thresholds, ood = scores[order][ends].double(), is_ood[order]
@@ -177,7 +168,7 @@ def _resampled(
         weight = own * times[group]
         found = (weight * ood).cumsum(0)[ends]
         alarms = (weight * ~ood).cumsum(0)[ends]
-        # Thresholds at which nothing new comes in would be points without a sample.
+        # Drop thresholds that no drawn sample has.
         new = torch.diff(found + alarms, prepend=found.new_zeros(1)) > 0
         if found[-1] > 0 and alarms[-1] > 0:
             yield ScoreCurve(thresholds[new], found[new], alarms[new])

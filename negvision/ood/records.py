@@ -1,4 +1,4 @@
-"""The scored samples of one evaluation: what figures, tables and the report are made of."""
+"""The scored samples of an evaluation: their file, and their metrics over all and by stratum."""
 
 from __future__ import annotations
 
@@ -9,30 +9,34 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
+import torch
 
-from negvision.errors import UserError
+from negvision.errors import OODDataError, UserError
+from negvision.ood.metrics import METRIC_NAMES, METRIC_TITLES, OODValues, ood_metrics
 
-TASKS = ("boxes", "pixels", "images")
 _ARRAYS = ("is_ood", "image", "weights", "boxes", "labels")
+# A prevalence at which AP can be compared between sets.
+REFERENCE_PREVALENCE = 0.1
+METRIC_HEADINGS = "".join(f"{title:>12}" for title in METRIC_TITLES.values())
 
 
 @dataclass
 class OODRecords:
-    """Scored boxes, pixels or images, N of them, on M images.
+    """N scored boxes, pixels or images on M images.
 
     Attributes:
-        task: Of ``TASKS``.
-        scores: Name to (N,) float; higher is more OOD. The first is the model's own score.
+        task: "boxes", "pixels" or "images".
+        scores: Name to (N,) float; higher is more OOD. The model's own score comes first.
         is_ood: (N,) bool.
-        image: (N,) int64, index in ``paths``: samples of one image go together in a bootstrap.
+        image: (N,) int64, index into ``paths``; a bootstrap keeps samples of one image together.
         paths: Of the M images.
         classes: Names of the ID classes.
-        weights: (N,) float64; of pixels, which are a sample of all. None: all weigh 1.
-        boxes: (N, 4) float32, x1 y1 x2 y2 in pixels of the image; of boxes alone.
-        labels: (N,) int64, predicted class; of boxes and images.
+        weights: (N,) float64, for pixels, which are a sample of all. None: all weigh 1.
+        boxes: (N, 4) float32, x1 y1 x2 y2 in pixels of the image; only for boxes.
+        labels: (N,) int64, predicted class; for boxes and images.
         strata: A name, such as "box size", to (names of the strata, (N,) int64 codes).
-        notes: What stands beside the figures: ID AP, thresholds, counts. Plain values.
-        heat: Image index to (h, w) float32, a reduced map of the first score; of pixels alone.
+        notes: Values shown with the metrics: ID AP, thresholds, counts. Plain values.
+        heat: Image index to (h, w) float32, a reduced map of the first score; only for pixels.
     """
 
     task: str
@@ -49,7 +53,7 @@ class OODRecords:
     heat: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> Path:
-        """Write an ``.npz`` without any pickle in it; folders above it are made."""
+        """Write an ``.npz`` file without pickled objects; parent folders are created."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays = {f"score/{name}": values for name, values in self.scores.items()}
@@ -67,16 +71,16 @@ class OODRecords:
             "notes": dict(self.notes),
         }
         arrays["meta"] = np.array(json.dumps(meta))
-        with open(path, "wb") as file:  # numpy would add a suffix of its own
+        with open(path, "wb") as file:  # given a path, NumPy would append a suffix
             np.savez_compressed(file, **arrays)
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> OODRecords:
-        """Read what :meth:`save` wrote; nothing in the file is executed.
+        """Read a file written by :meth:`save`; nothing in it is executed.
 
         Raises:
-            UserError: There is no such file, or it is of another kind.
+            UserError: The file does not exist or holds something else.
         """
         path = Path(path)
         if not path.is_file():
@@ -104,6 +108,157 @@ class OODRecords:
             )
         except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
             raise UserError(
-                f"{path} does not hold OOD scores ({type(error).__name__}: {error}); name the "
-                "file that the OOD metric of tools/test.py wrote (ood_scores.npz)"
+                f"{path} does not hold OOD scores ({type(error).__name__}: {error}); pass the "
+                "ood_scores.npz file that an OOD metric wrote in negvision test"
             ) from None
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """One part of the samples.
+
+    Attributes:
+        name: Of the part.
+        num_ood, num_id: Its samples.
+        metrics: None if it has no OOD or no ID sample.
+    """
+
+    name: str
+    num_ood: int
+    num_id: int
+    metrics: OODValues | None
+
+
+@dataclass(frozen=True)
+class OODEvaluation:
+    """Metrics of scored samples.
+
+    Attributes:
+        records: The samples.
+        by_score: Score to its metrics, with intervals over images; the model's own score first.
+        strata: Kind of stratum to its parts, for the model's own score.
+    """
+
+    records: OODRecords
+    by_score: Mapping[str, OODValues]
+    strata: Mapping[str, Sequence[Stratum]]
+
+    def scalars(self) -> dict[str, float]:
+        """``auroc`` of the model's own score, ``msp/auroc`` of others, ..., and the notes."""
+        scalars: dict[str, float] = {}
+        for number, (name, values) in enumerate(self.by_score.items()):
+            prefix = f"{name}/" if number else ""
+            scalars |= {prefix + metric: value for metric, value in values.as_dict().items()}
+            scalars[prefix + "ap_out_at_0.1"] = values.ap_at(REFERENCE_PREVALENCE)
+        own = next(iter(self.by_score.values()))
+        scalars |= {
+            "prevalence": own.prevalence,
+            "num_ood": own.num_ood,
+            "num_id": own.num_id,
+        }
+        notes = self.records.notes.items()
+        return scalars | {key: value for key, value in notes if isinstance(value, int | float)}
+
+    def table(self) -> str:
+        """Lines for a console, without a trailing newline."""
+        own = next(iter(self.by_score.values()))
+        lines = [
+            f"OOD {self.records.task}: {own.num_ood:,.0f} OOD and {own.num_id:,.0f} ID on "
+            f"{len(self.records.paths):,} images, prevalence {own.prevalence:.4f} (the chance "
+            "level of AP out)",
+            "OOD is positive and a higher score is more OOD; id+ swaps the two classes.",
+        ]
+        lines += [f"{key}: {_shown(value)}" for key, value in self.records.notes.items()]
+        width = max(len("score"), *map(len, self.by_score))
+        prevalence = f"AP@{REFERENCE_PREVALENCE:g}"
+        lines += ["", f"{'score':<{width}}{METRIC_HEADINGS}{prevalence:>12}"]
+        for name, values in self.by_score.items():
+            cells = metric_cells(values)
+            lines.append(f"{name:<{width}}{cells}{values.ap_at(REFERENCE_PREVALENCE):>12.4f}")
+            if values.intervals:
+                # Intervals over a few hundred images support no more than two decimals.
+                cells = "".join(
+                    f"{f'{low:.2f}-{high:.2f}':>12}" for low, high in values.intervals.values()
+                )
+                lines.append(f"{'':<{width}}{cells}  95 % over images")
+        for kind, parts in self.strata.items():
+            lines += ["", *_stratum_lines(kind, parts)]
+        return "\n".join(lines)
+
+
+def evaluate_records(records: OODRecords, resamples: int = 1000) -> OODEvaluation:
+    """Evaluate every score of ``records``, and the strata of the first.
+
+    Args:
+        records: The samples.
+        resamples: Of the bootstrap over images.
+
+    Raises:
+        OODDataError: There is no OOD or no ID sample, or a score is not finite.
+    """
+    is_ood, image = torch.from_numpy(records.is_ood), torch.from_numpy(records.image)
+    weights = None if records.weights is None else torch.from_numpy(records.weights)
+    by_score = {
+        name: ood_metrics(torch.from_numpy(scores), is_ood, image, weights, resamples=resamples)
+        for name, scores in records.scores.items()
+    }
+    strata = {
+        kind: [_stratum(records, name, codes == code) for code, name in enumerate(names)]
+        for kind, (names, codes) in records.strata.items()
+    }
+    return OODEvaluation(records, by_score, strata)
+
+
+def per_image_values(records: OODRecords) -> dict[int, OODValues]:
+    """Metrics of the model's own score on each image with OOD and ID samples."""
+    order = np.argsort(records.image, kind="stable")
+    bounds = np.flatnonzero(np.diff(records.image[order])) + 1
+    found = {}
+    for rows in np.split(order, bounds):
+        values = _stratum(records, "", rows).metrics
+        if values is not None:
+            found[int(records.image[rows[0]])] = values
+    return found
+
+
+def stratum_gap(parts: Sequence[Stratum], metric: str) -> float | None:
+    """Largest difference of a metric between the parts; None if fewer than two have it."""
+    values = [getattr(part.metrics, metric) for part in parts if part.metrics is not None]
+    return max(values) - min(values) if len(values) > 1 else None
+
+
+def metric_cells(values: OODValues) -> str:
+    """Table cells below ``METRIC_HEADINGS``."""
+    return "".join(f"{value:>12.4f}" for value in values.as_dict().values())
+
+
+def _stratum(records: OODRecords, name: str, rows: np.ndarray) -> Stratum:
+    """The samples ``rows`` (indices or bool), by the model's own score."""
+    own = next(iter(records.scores.values()))
+    is_ood = torch.from_numpy(records.is_ood[rows])
+    weights = None if records.weights is None else torch.from_numpy(records.weights[rows])
+    try:
+        values = ood_metrics(torch.from_numpy(own[rows]), is_ood, weights=weights)
+    except OODDataError:
+        values = None
+    count = int(is_ood.sum())
+    return Stratum(name, count, len(is_ood) - count, values)
+
+
+def _stratum_lines(kind: str, parts: Sequence[Stratum]) -> list[str]:
+    width = max(len(kind), len("gap"), *(len(part.name) for part in parts))
+    lines = [f"{kind:<{width}}{'OOD':>9}{'ID':>9}{METRIC_HEADINGS}"]
+    for part in parts:
+        cells = f"{'-':>12}" * len(METRIC_NAMES)
+        if part.metrics is not None:
+            cells = metric_cells(part.metrics)
+        lines.append(f"{part.name:<{width}}{part.num_ood:>9,}{part.num_id:>9,}{cells}")
+    gaps = [stratum_gap(parts, metric) for metric in METRIC_NAMES]
+    cells = "".join(f"{'-':>12}" if gap is None else f"{gap:>12.4f}" for gap in gaps)
+    return [*lines, f"{'gap':<{width}}{'':>18}{cells}"]
+
+
+def _shown(value: float | int | str) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else value

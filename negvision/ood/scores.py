@@ -1,7 +1,7 @@
-"""How far out of distribution: scores of one classifier output. Higher means more OOD, always.
+"""OOD scores of a classifier's output. A higher score always means more out-of-distribution.
 
-Computed in float32 at least, also under autocast: a logit of 1 / T with T = 0.01 overflows the
-exponential of float16, and bfloat16 keeps three digits.
+Scores are computed in float32 or float64, also under autocast: a logit of 1 / T with T = 0.01
+overflows the exponential of float16, and bfloat16 keeps only three digits.
 """
 
 from collections.abc import Callable
@@ -10,25 +10,29 @@ import torch
 from torch import Tensor
 
 from negvision.errors import did_you_mean
-from negvision.ood.precision import wide
+
+
+def wide(values: Tensor) -> Tensor:
+    """``values`` as float32; float64 stays float64."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def abet_score(logits: Tensor, dim: int = -1) -> Tensor:
     """AbeT's score, ``-logsumexp(logits)`` over classes.
 
-    The energy of a network with a learned temperature T is ``-T logsumexp(g / T)``; AbeT leaves
-    out ("ablates") the T in front. With cosine logits ``g`` in [-1, 1] the score is at least
+    The energy of a network with a learned temperature T is ``-T logsumexp(g / T)``; AbeT drops
+    ("ablates") the leading T. With cosine logits ``g`` in [-1, 1] the score is at least
     ``-(1 / T + log C)``; OOD inputs gather near ``-log C``.
 
     Source: LeVine et al., arXiv 2401.12129, section 3.
 
     Args:
-        logits: ``g / T``, any shape with the classes along ``dim``. For boxes those of the
-            foreground classes alone.
-        dim: Where the classes are.
+        logits: ``g / T``, any shape with the classes along ``dim``; for boxes, those of the
+            foreground classes only.
+        dim: The class dimension.
 
     Returns:
-        The shape without ``dim``; float32, or float64 of float64 logits. Higher is more OOD.
+        The shape without ``dim``; float32, or float64 for float64 logits.
 
     Example:
         >>> abet_score(torch.zeros(2, 10))
@@ -38,14 +42,14 @@ def abet_score(logits: Tensor, dim: int = -1) -> Tensor:
 
 
 def energy_score(logits: Tensor, temperature: Tensor | None = None, dim: int = -1) -> Tensor:
-    """Free energy, ``-T logsumexp(logits)`` with logits that are divided by T already.
+    """Free energy, ``-T logsumexp(logits)``, of logits that are already divided by T.
 
     Source: Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020, eq. 4.
 
     Args:
-        logits: As of :func:`abet_score`.
-        temperature: The shape of ``logits`` without ``dim``; None stands for 1.
-        dim: Where the classes are.
+        logits: As in :func:`abet_score`.
+        temperature: The shape of ``logits`` without ``dim``; None means 1.
+        dim: The class dimension.
     """
     score = abet_score(logits, dim)
     return score if temperature is None else score * wide(temperature)
@@ -73,7 +77,7 @@ def entropy_score(logits: Tensor, dim: int = -1) -> Tensor:
     """Entropy of the softmax in nats, in [0, log C]."""
     log_p = wide(logits).log_softmax(dim)
     p = log_p.exp()
-    # A class of probability 0 adds nothing, though its logarithm may be infinite.
+    # A class of probability 0 adds nothing, even where its logarithm is infinite.
     return -torch.where(p > 0, p * log_p, 0.0).sum(dim)
 
 
@@ -88,10 +92,10 @@ SCORE_NAMES = tuple(_SCORES)
 
 
 def check_score_name(name: str) -> str:
-    """``name``, where it is one of ``SCORE_NAMES``.
+    """Return ``name`` if it is one of ``SCORE_NAMES``.
 
     Raises:
-        ValueError: It is not; the nearest names are shown.
+        ValueError: It is not; the message shows the nearest names.
     """
     if name not in _SCORES:
         raise ValueError(
@@ -101,21 +105,19 @@ def check_score_name(name: str) -> str:
     return name
 
 
-def ood_score(name: str, logits: Tensor, temperature: Tensor | None = None, dim: int = -1):
-    """The score ``name`` of logits that are divided by the temperature already.
+def ood_score(
+    name: str, logits: Tensor, temperature: Tensor | None = None, dim: int = -1
+) -> Tensor:
+    """The score ``name`` of logits that are already divided by the temperature.
 
-    ``"abet"`` has no T in front; ``"energy"`` has the T that the network learned, so on an AbeT
-    network it is the method with its ablation undone. On a network without a temperature both are
-    the energy at T = 1.
+    ``"abet"`` has no leading T; ``"energy"`` has the learned T, so on an AbeT network it undoes
+    the ablation. Without a temperature both are the energy at T = 1.
 
     Args:
         name: One of ``SCORE_NAMES``: abet, energy, msp, max_logit, entropy.
         logits: Any shape with the classes along ``dim``.
         temperature: The shape of ``logits`` without ``dim``, or None.
-        dim: Where the classes are.
-
-    Returns:
-        Higher is more OOD.
+        dim: The class dimension.
 
     Raises:
         ValueError: No such score.

@@ -1,8 +1,8 @@
-"""Feature shaping at test time, as options beside AbeT: ReAct, ASH and DICE.
+"""Feature shaping at test time, as options of AbeT's heads: ReAct, ASH and DICE.
 
-All act on the feature (or the weights) of the logits alone; the temperature sees the feature as
-it is. In training they do nothing. ReAct and DICE hold statistics of in-distribution features,
-which :func:`fit_shaping` collects and checkpoints keep.
+Shaping acts on the feature (or the weights) of the logits only; the temperature sees the original
+feature. In training it does nothing. ReAct and DICE need statistics of in-distribution features,
+which :func:`fit_shaping` collects and checkpoints store.
 """
 
 import contextlib
@@ -13,22 +13,29 @@ from torch import Tensor, nn
 
 from negvision.errors import CheckpointError
 
-# Of each batch at most so many values take part in ReAct's percentile.
+# Values of each batch that enter ReAct's percentile, at most.
 _KEPT_VALUES = 2**16
 
 
 class FeatureShaping(nn.Module):
-    """Changes the feature before the logits, or the weights that it meets, in evaluation.
+    """Changes the feature before the logits, or their weights, in evaluation.
 
-    Subclasses implement :meth:`apply_to` and, where they need statistics, ``needs_fit = True``,
-    :meth:`observe` and :meth:`finish`.
+    Subclasses implement :meth:`apply_to`. Those that need statistics set ``needs_fit = True`` and
+    implement :meth:`observe` and :meth:`finish`.
+
+    Args:
+        percentile: In (0, 100).
     """
 
     needs_fit = False
 
-    def __init__(self) -> None:
+    def __init__(self, percentile: float) -> None:
         super().__init__()
+        if not 0 < percentile < 100:
+            raise ValueError(f"percentile must be between 0 and 100, got {percentile}")
+        self.percentile = float(percentile)
         self.fitting = False
+        self.seen = 0
         if self.needs_fit:
             self.register_buffer("fitted", torch.tensor(False))
 
@@ -44,26 +51,27 @@ class FeatureShaping(nn.Module):
         if self.training:
             return features, None
         if self.needs_fit and self.fitting:
+            self.seen += len(features)
             self.observe(features.detach().float())
             return features, None
         if self.needs_fit and not self.fitted:
             raise CheckpointError(
                 f"{type(self).__name__} has no statistics of in-distribution features yet. Train "
-                "without it (it acts at test time alone), then run tools/calibrate_ood.py CONFIG "
-                "CHECKPOINT with it and test the checkpoint that this writes"
+                "without it (it acts at test time only), then run negvision calibrate-ood CONFIG "
+                "CHECKPOINT with it, and test the checkpoint that this writes"
             )
         return self.apply_to(features)
 
     def apply_to(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What :meth:`forward` returns once fitted."""
+        """The result of :meth:`forward` in evaluation."""
         raise NotImplementedError
 
     def observe(self, features: Tensor) -> None:
-        """Take a batch of in-distribution features into account."""
+        """Add a batch of in-distribution features to the statistics."""
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Turn what was observed into the statistics."""
+        """Compute the statistics from all observed features."""
         raise NotImplementedError
 
 
@@ -80,23 +88,19 @@ class ReAct(FeatureShaping):
     needs_fit = True
 
     def __init__(self, percentile: float = 90.0) -> None:
-        super().__init__()
-        self.percentile = _checked_percentile(percentile)
+        super().__init__(percentile)
         self.register_buffer("limit", torch.tensor(float("inf")))
         self._values: list[Tensor] = []
 
     def apply_to(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """See the base class."""
         return features.clamp(max=self.limit.to(features.dtype)), None
 
     def observe(self, features: Tensor) -> None:
-        """See the base class."""
         values = features.reshape(-1)
         step = -(-len(values) // _KEPT_VALUES) or 1
         self._values.append(values[::step].cpu())
 
     def finish(self) -> None:
-        """See the base class."""
         values = torch.cat(self._values).sort().values
         place = min(int(len(values) * self.percentile / 100), len(values) - 1)
         self.limit.fill_(values[place])
@@ -106,27 +110,25 @@ class ReAct(FeatureShaping):
 class ASH(FeatureShaping):
     """Set all but the largest entries of each feature to zero.
 
-    With cosine logits only the direction of a feature counts, so the rescaling of the S form
-    changes nothing there; it does with inner products.
+    With cosine logits only the direction of a feature counts, so the rescaling of form "s" changes
+    nothing; it does with inner products.
 
     Source: Djurisic et al., "Extremely Simple Activation Shaping for Out-of-Distribution
     Detection", ICLR 2023, algorithms 1 to 3.
 
     Args:
-        percentile: Of the entries of one feature that are set to zero, in (0, 100).
+        percentile: Share of the entries of a feature that are set to zero, in (0, 100).
         form: "s" (multiply the rest by the exponential of the ratio of the sums before and
-            after), "p" (leave it) or "b" (share the former sum evenly among it).
+            after), "p" (keep it) or "b" (spread the former sum evenly over it).
     """
 
     def __init__(self, percentile: float = 65.0, form: str = "s") -> None:
-        super().__init__()
-        self.percentile = _checked_percentile(percentile)
+        super().__init__(percentile)
         if form not in ("s", "p", "b"):
             raise ValueError(f'form must be "s", "p" or "b", got {form!r}')
         self.form = form
 
     def apply_to(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """See the base class."""
         channels = features.shape[1]
         kept = max(channels - int(channels * self.percentile / 100), 1)
         values, places = features.topk(kept, dim=1)
@@ -145,60 +147,55 @@ class DICE(FeatureShaping):
     2022, section 3.
 
     Args:
-        percentile: Of all weights that are left out, in (0, 100).
+        percentile: Share of all weights that are dropped, in (0, 100).
     """
 
     needs_fit = True
 
     def __init__(self, percentile: float = 90.0) -> None:
-        super().__init__()
-        self.percentile = _checked_percentile(percentile)
-        # Its size is that of the weights of the logit head that it belongs to.
+        super().__init__(percentile)
+        # Sized by `attach` like the weights of the logit head.
         self.register_buffer("mask", None)
 
     def attach(self, weight: nn.Parameter) -> None:
-        """Name the weights (C, D) that are masked."""
-        # In a list it is no parameter of this module as well.
+        """Set the weights (C, D) to mask."""
+        # A list keeps the weight from being registered as a parameter of this module too.
         self._weight = [weight]
         self.mask = torch.ones_like(weight, requires_grad=False)
-        self._sum, self._count = 0.0, 0
+        self._sum, self._count = torch.zeros(()), 0
 
     def apply_to(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """See the base class."""
         return features, self.mask
 
     def observe(self, features: Tensor) -> None:
-        """See the base class."""
-        self._sum = self._sum + features.movedim(1, -1).reshape(-1, features.shape[1]).sum(0)
+        total = features.movedim(1, -1).reshape(-1, features.shape[1]).sum(0)
+        self._sum = self._sum.to(total) + total
         self._count += features.numel() // features.shape[1]
 
     def finish(self) -> None:
-        """See the base class."""
         contribution = self._weight[0].detach() * (self._sum / self._count)
-        left_out = int(contribution.numel() * self.percentile / 100)
+        dropped = int(contribution.numel() * self.percentile / 100)
         order = contribution.flatten().argsort(stable=True)
         mask = torch.ones(contribution.numel(), device=contribution.device)
-        mask[order[:left_out]] = 0
+        mask[order[:dropped]] = 0
         self.mask.copy_(mask.view_as(contribution))
-        self._sum, self._count = 0.0, 0
-
-
-_KINDS = {"react": ReAct, "ash": ASH, "dice": DICE}
+        self._sum, self._count = torch.zeros(()), 0
 
 
 def build_shaping(shaping: dict | None) -> FeatureShaping | None:
-    """A shaping from ``dict(type="react" | "ash" | "dice", ...)``; None of None.
+    """A shaping from ``dict(type="react" | "ash" | "dice", ...)``, or None.
 
     Raises:
-        ValueError: Another type.
+        ValueError: An unknown type.
     """
     if shaping is None:
         return None
+    kinds = {"react": ReAct, "ash": ASH, "dice": DICE}
     options = dict(shaping)
     kind = options.pop("type", None)
-    if kind not in _KINDS:
-        raise ValueError(f"shaping.type must be one of {', '.join(_KINDS)}, got {kind!r}")
-    return _KINDS[kind](**options)
+    if kind not in kinds:
+        raise ValueError(f"shaping.type must be one of {', '.join(kinds)}, got {kind!r}")
+    return kinds[kind](**options)
 
 
 def shapings_to_fit(model: nn.Module) -> list[FeatureShaping]:
@@ -208,10 +205,10 @@ def shapings_to_fit(model: nn.Module) -> list[FeatureShaping]:
 
 @contextlib.contextmanager
 def fit_shaping(model: nn.Module) -> Iterator[list[FeatureShaping]]:
-    """Inside, features that pass ``model`` in evaluation are observed; after it all is fitted.
+    """Fit the shapings of ``model`` on the features that pass it in evaluation mode inside.
 
     Raises:
-        RuntimeError: At the end, where no feature came by.
+        RuntimeError: At the end, if no feature reached a shaping.
 
     Example:
         >>> head = nn.Sequential(ReAct(percentile=50)).eval()
@@ -222,9 +219,7 @@ def fit_shaping(model: nn.Module) -> Iterator[list[FeatureShaping]]:
     """
     shapings = shapings_to_fit(model)
     for shaping in shapings:
-        shaping.fitting = True
-        shaping.seen = 0
-    handles = [shaping.register_forward_pre_hook(_count) for shaping in shapings]
+        shaping.fitting, shaping.seen = True, 0
     try:
         yield shapings
         for shaping in shapings:
@@ -233,16 +228,5 @@ def fit_shaping(model: nn.Module) -> Iterator[list[FeatureShaping]]:
             shaping.finish()
             shaping.fitted.fill_(True)
     finally:
-        for shaping, handle in zip(shapings, handles, strict=True):
+        for shaping in shapings:
             shaping.fitting = False
-            handle.remove()
-
-
-def _count(shaping: FeatureShaping, args: tuple) -> None:
-    shaping.seen += args[0].shape[0]
-
-
-def _checked_percentile(percentile: float) -> float:
-    if not 0 < percentile < 100:
-        raise ValueError(f"percentile must be between 0 and 100, got {percentile}")
-    return float(percentile)

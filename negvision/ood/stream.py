@@ -1,4 +1,4 @@
-"""OOD figures of a stream of pixels: bounded memory and certain bounds, or exact."""
+"""OOD metrics of a stream of pixels: in bounded memory with guaranteed bounds, or exact."""
 
 from __future__ import annotations
 
@@ -6,32 +6,31 @@ import torch
 from torch import Tensor
 
 from negvision.ood.curve import ScoreCurve, check_finite, check_kinds, score_curve
-from negvision.ood.metrics import OODMetrics, metrics_of
+from negvision.ood.metrics import OODValues, values_of
 
-# Sign, exponent and 13 bits of the mantissa of float32.
+# Sign, exponent and 13 mantissa bits of float32.
 _BITS = 22
 
 
 class StreamingOODMetrics:
-    """Takes scores piece by piece, over thousands of images and several processes.
+    """Accumulates scores over thousands of images and several processes.
 
-    Scores are counted in bins that are float32 numbers cut to 22 bits: bins over the whole range
-    of float32, each as wide as 1 / 8192 of its value or less, so nothing is clipped and no range
-    has to be known. Two counts a bin take 64 MiB, whatever the number of pixels. Figures are those
-    of the bins, samples of one bin counting as ties, and ``bounds`` of the result are the least
-    and the largest figure that any order within the bins can give: the exact figure of the
-    float32 scores lies between them for certain.
+    Scores are counted in bins: float32 numbers cut to 22 bits. The bins cover all of float32 and
+    are at most 1 / 8192 of their value wide, so nothing is clipped and no range must be known.
+    Two counts per bin take 64 MiB, whatever the number of pixels. Samples of one bin count as
+    ties. The ``bounds`` of the result are the lowest and highest value that any order within the
+    bins can give, so they enclose the exact value of the float32 scores.
 
     Args:
-        exact: Keep every score instead, in five bytes a pixel; figures are exact, without bounds.
+        exact: Keep every score instead, five bytes per pixel; values are exact, without bounds.
 
     Example:
         >>> stream = StreamingOODMetrics()
         >>> for image in range(3):
         ...     stream.update(torch.randn(64, 64), torch.rand(64, 64) < 0.1)
-        >>> figures = stream.compute()
-        >>> low, high = figures.bounds["auroc"]
-        >>> low <= figures.auroc <= high
+        >>> values = stream.compute()
+        >>> low, high = values.bounds["auroc"]
+        >>> low <= values.auroc <= high
         True
     """
 
@@ -42,10 +41,10 @@ class StreamingOODMetrics:
         self._counts: Tensor | None = None
 
     def update(self, scores: Tensor, is_ood: Tensor) -> None:
-        """Count samples.
+        """Add samples.
 
         Args:
-            scores: Any shape, finite; taken as float32. Higher is more OOD.
+            scores: Any shape, finite; converted to float32. Higher is more OOD.
             is_ood: The same shape, bool.
 
         Raises:
@@ -54,7 +53,7 @@ class StreamingOODMetrics:
         """
         if scores.shape != is_ood.shape or is_ood.dtype != torch.bool:
             raise ValueError(
-                f"scores and is_ood (bool) must be of one shape, got {tuple(scores.shape)} and "
+                f"scores and is_ood (bool) must have the same shape, got {tuple(scores.shape)} and "
                 f"{tuple(is_ood.shape)} {is_ood.dtype}"
             )
         scores = scores.detach().reshape(-1).to("cpu", torch.float32)
@@ -64,9 +63,9 @@ class StreamingOODMetrics:
             self._scores.append(scores.clone())
             self._is_ood.append(is_ood.clone())
             return
-        # -0.0 and 0.0 are equal and must not lie in two bins.
+        # Adding 0.0 puts -0.0 into the bin of 0.0.
         bits = (scores + 0.0).view(torch.int32)
-        # Numbers of one sign are ordered as their bits are, those below zero the other way round.
+        # Bits order positive numbers upward and negative numbers downward.
         ordered = torch.where(bits < 0, ~bits, bits | torch.iinfo(torch.int32).min)
         bins = (ordered >> (32 - _BITS)) & (2**_BITS - 1)
         places = bins.long().mul_(2).add_(is_ood)
@@ -75,7 +74,7 @@ class StreamingOODMetrics:
         )
 
     def merge(self, other: StreamingOODMetrics) -> None:
-        """Add what ``other`` has counted, for instance another process's.
+        """Add the samples of ``other``, such as those of another process.
 
         Raises:
             ValueError: One of the two is exact and the other is not.
@@ -87,8 +86,8 @@ class StreamingOODMetrics:
         if other._counts is not None:
             self._bin_counts().add_(other._counts)
 
-    def compute(self) -> OODMetrics:
-        """Figures of all that was counted.
+    def compute(self) -> OODValues:
+        """Metrics of all samples so far.
 
         Raises:
             OODDataError: There is no OOD or no ID sample.
@@ -96,17 +95,17 @@ class StreamingOODMetrics:
         if self.exact:
             if not self._scores:
                 check_kinds(0, 0)
-            return metrics_of(score_curve(torch.cat(self._scores), torch.cat(self._is_ood)))
+            return values_of(score_curve(torch.cat(self._scores), torch.cat(self._is_ood)))
         counts = self._bin_counts().view(-1, 2)
-        # Descending, and only bins that hold something.
+        # Descending, without empty bins.
         bins = counts.sum(1).nonzero()[:, 0].flip(0)
         in_id, in_ood = counts[bins].double().unbind(1)
         check_kinds(int(in_ood.sum()), int(in_id.sum()))
         curve = ScoreCurve(_lower_edges(bins), in_ood.cumsum(0), in_id.cumsum(0))
-        return metrics_of(curve, bounds=_bounds(curve, in_ood, in_id))
+        return values_of(curve, bounds=_bounds(curve, in_ood, in_id))
 
     def __getstate__(self) -> dict:
-        # Most bins are empty: what travels between processes is the others.
+        # Most bins are empty: only the others are sent between processes.
         state = dict(self.__dict__)
         if self._counts is not None:
             places = self._counts.nonzero()[:, 0]
@@ -127,10 +126,10 @@ class StreamingOODMetrics:
 
 
 def _lower_edges(bins: Tensor) -> Tensor:
-    """The least float32 number of each bin, as float64."""
+    """The lowest float32 number of each bin, as float64."""
     ordered = bins << (32 - _BITS)
     negative = ordered < 2**31
-    # The inverse of the order above; below zero the bits of a bin's least number end in ones.
+    # The inverse of the order in `update`; the lowest negative number of a bin ends in ones.
     bits = torch.where(negative, 2**32 - 1 - ordered, ordered - 2**31)
     bits = torch.where(bits >= 2**31, bits - 2**32, bits)
     return bits.to(torch.int32).view(torch.float32).double()
@@ -152,19 +151,19 @@ def _bounds(curve: ScoreCurve, in_ood: Tensor, in_id: Tensor) -> dict[str, tuple
 
 
 def _ap_bounds(curve: ScoreCurve, positives: Tensor, negatives: Tensor) -> tuple[float, float]:
-    """AP with negatives first within each bin, and with all positives first and tied."""
+    """AP with the negatives of each bin first, and with its positives first and tied."""
     found, alarms = curve.positives - positives, curve.negatives
     # Sum over i = 1 ... positives of (found + i) / (found + i + alarms).
     start = found + alarms + 1
     low = positives - alarms * (torch.digamma(start + positives) - torch.digamma(start))
-    # A tie gives all of its positives the precision behind the last of them.
+    # All positives of a tie get the precision behind the last of them.
     high = positives * curve.positives / (curve.positives + alarms - negatives)
     total = curve.total_positives
     return float(low.sum()) / total, float(high.nan_to_num(0).sum()) / total
 
 
 def _fpr_bounds(curve: ScoreCurve, negatives: Tensor) -> tuple[float, float]:
-    """The threshold lies somewhere in the bin that reaches the TPR."""
+    """The threshold lies in the bin that reaches the TPR."""
     first = curve._first(0.95)
     high = float(curve.negatives[first])
     return (high - float(negatives[first])) / curve.total_negatives, high / curve.total_negatives

@@ -1,4 +1,4 @@
-"""A threshold that says "unknown": chosen on in-distribution scores, kept with the weights."""
+"""A threshold above which samples are unknown: chosen on ID scores, stored in checkpoints."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from negvision.ood.curve import check_finite
 
 @dataclass(frozen=True)
 class OODThreshold:
-    """A calibrated threshold: unknown is what scores above ``value``.
+    """A calibrated threshold: samples that score above ``value`` are unknown.
 
     Attributes:
         value: The threshold.
-        score: Name of the score, of :data:`negvision.ood.scores.SCORE_NAMES`.
-        tpr: Share of ID samples that it was chosen to keep, in (0, 1].
-        num_samples: ID samples that it was chosen on.
-        min_score: Boxes below this class score took no part; 0 for pixels and images.
+        score: Name of the score, one of :data:`negvision.ood.SCORE_NAMES`.
+        tpr: Share of ID samples that it keeps, in (0, 1].
+        num_samples: Number of ID samples it was chosen on.
+        min_score: Boxes below this class score were left out; 0 for pixels and images.
     """
 
     value: float
@@ -31,7 +31,7 @@ class OODThreshold:
     min_score: float = 0.0
 
     def as_meta(self) -> dict:
-        """Plain values, as checkpoints hold them under ``meta["ood"]``."""
+        """Plain values, stored in checkpoints under ``meta["ood"]``."""
         return asdict(self)
 
     @classmethod
@@ -39,14 +39,14 @@ class OODThreshold:
         """Read the threshold of a loaded checkpoint.
 
         Raises:
-            CheckpointError: It has none, or one that is malformed.
+            CheckpointError: It has none, or a malformed one.
         """
         meta = (checkpoint.get("meta") or {}).get("ood")
         if meta is None:
             raise CheckpointError(
-                f"{path} has no OOD threshold. Choose one with\n"
-                "  python tools/calibrate_ood.py CONFIG CHECKPOINT --tpr 0.95\n"
-                "and use the checkpoint that it writes"
+                f"{path} has no OOD threshold. Calibrate one with\n"
+                "  negvision calibrate-ood CONFIG CHECKPOINT --tpr 0.95\n"
+                "and use the checkpoint it writes"
             )
         try:
             threshold = cls(**meta)
@@ -55,24 +55,24 @@ class OODThreshold:
             finite = False
         if not finite:
             raise CheckpointError(
-                f"{path}: its OOD threshold is malformed: {meta!r}. Choose it anew with "
-                "tools/calibrate_ood.py"
+                f"{path}: its OOD threshold is malformed: {meta!r}. Recalibrate with negvision "
+                "calibrate-ood"
             )
         return threshold
 
 
 def threshold_at_tpr(id_scores: Tensor, tpr: float = 0.95) -> float:
-    """A threshold that at least ``tpr`` of the ID samples score no higher than, and few more.
+    """A threshold that keeps at least ``tpr`` of the ID samples, and few more.
 
-    It lies midway between the least score for which that holds and the next higher one: on the
-    score itself, the rounding of another batch size would decide about its sample.
+    It lies midway between the score that is just kept and the next higher one. On the score
+    itself, the rounding of another batch size could flip that sample.
 
     Args:
-        id_scores: Shape (N,), of in-distribution samples; higher is more OOD.
+        id_scores: Shape (N,), scores of in-distribution samples; higher is more OOD.
         tpr: Share to keep, in (0, 1].
 
     Raises:
-        OODDataError: There is no score, or one is not finite.
+        OODDataError: There are no scores, or one is not finite.
         ValueError: ``tpr`` is out of its range.
 
     Example:
@@ -84,32 +84,31 @@ def threshold_at_tpr(id_scores: Tensor, tpr: float = 0.95) -> float:
         raise ValueError(f"tpr must be above 0 and at most 1, got {tpr}")
     if not id_scores.numel():
         raise OODDataError(
-            "a threshold needs in-distribution scores, and there is none: nothing was predicted on "
-            "the in-distribution images. Is the checkpoint trained?"
+            "a threshold needs in-distribution scores, but nothing was predicted on the "
+            "in-distribution images. Is the checkpoint trained?"
         )
     check_finite(id_scores)
     ordered = id_scores.flatten().sort().values
-    # Rounded before ceil: 0.95 * 100 is a little more than 95.
+    # Rounded before ceil: 0.95 * 100 is slightly above 95.
     place = max(math.ceil(round(tpr * len(ordered), 9)), 1) - 1
     higher = ordered[ordered > ordered[place]].double()
     return float(ordered[place] if not len(higher) else (ordered[place].double() + higher[0]) / 2)
 
 
 def set_threshold(model: nn.Module, threshold: OODThreshold) -> int:
-    """Give ``threshold`` to every head of ``model`` that marks what is unknown; their number.
+    """Set ``threshold`` on every OOD head of ``model`` and return the number of heads.
 
-    Such a module has the attributes ``ood_threshold`` (None or a float) and ``score`` (the name of
-    its score).
+    OOD heads have the attributes ``ood_threshold`` (None or a float) and ``score`` (a score name).
 
     Raises:
-        CheckpointError: A head computes another score than the one that was calibrated.
+        CheckpointError: A head computes another score than the calibrated one.
     """
     heads = [module for module in model.modules() if hasattr(module, "ood_threshold")]
     for head in heads:
         if head.score != threshold.score:
             raise CheckpointError(
-                f"the threshold was calibrated for the score {threshold.score!r}, and the config's "
-                f"model computes {head.score!r}: calibrate anew with tools/calibrate_ood.py"
+                f"the threshold was calibrated for the score {threshold.score!r}, but the model of "
+                f"the config computes {head.score!r}. Recalibrate with negvision calibrate-ood"
             )
         head.ood_threshold = threshold.value
     return len(heads)

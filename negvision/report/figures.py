@@ -6,15 +6,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from negvision.ood.evaluation import (
+from negvision.ood.metrics import METRIC_NAMES, OODValues
+from negvision.ood.records import (
     REFERENCE_PREVALENCE,
     OODEvaluation,
+    OODRecords,
     Stratum,
-    per_image_figures,
+    per_image_values,
     stratum_gap,
 )
-from negvision.ood.metrics import FIGURES, OODMetrics
-from negvision.ood.records import OODRecords
 
 NOUNS = {"boxes": ("box", "boxes"), "pixels": ("pixel", "pixels"), "images": ("image", "images")}
 _AP_AT = "ap_at_reference"
@@ -27,7 +27,7 @@ class Column:
     """A figure: where it stands in a table, and what a reader has to know about it.
 
     Attributes:
-        key: Of ``OODMetrics``, or the AP at the reference prevalence.
+        key: Of ``OODValues``, or the AP at the reference prevalence.
         head: Of the table's column.
         better: "higher" or "lower".
         chance: Its value for scores that know nothing.
@@ -40,7 +40,7 @@ class Column:
     chance: float
     meaning: str
 
-    def value(self, metrics: OODMetrics) -> float:
+    def value(self, metrics: OODValues) -> float:
         """The figure of ``metrics``."""
         if self.key == _AP_AT:
             return metrics.ap_at(REFERENCE_PREVALENCE)
@@ -140,14 +140,14 @@ def score_rows(evaluation: OODEvaluation, table: Sequence[Column]) -> list[Row]:
 
 
 def stratum_rows(parts: Sequence[Stratum]) -> tuple[list[Row], list[Cell]]:
-    """A row for each part, in the order of ``FIGURES``, and the gaps between the parts."""
+    """A row for each part, in the order of ``METRIC_NAMES``, and the gaps between the parts."""
     rows = []
     for part in parts:
-        values = [None] * len(FIGURES)
+        values = [None] * len(METRIC_NAMES)
         if part.metrics is not None:
-            values = list(part.metrics.figures().values())
+            values = list(part.metrics.as_dict().values())
         rows.append(Row(part.name, [Cell(value) for value in values], part.num_ood, part.num_id))
-    return rows, [Cell(stratum_gap(parts, figure)) for figure in FIGURES]
+    return rows, [Cell(stratum_gap(parts, figure)) for figure in METRIC_NAMES]
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class PerImage:
 
     Attributes:
         count: Images that have OOD and ID samples.
-        spread: Row for lowest, median and highest, in the order of ``FIGURES``.
+        spread: Row for lowest, median and highest, in the order of ``METRIC_NAMES``.
         worst: The images of lowest AUROC, the lowest first.
     """
 
@@ -167,19 +167,19 @@ class PerImage:
 
 def per_image(records: OODRecords) -> PerImage | None:
     """Figures of single images; None where fewer than two have OOD and ID samples."""
-    by_image: Mapping[int, OODMetrics] = per_image_figures(records)
+    by_image: Mapping[int, OODValues] = per_image_values(records)
     if len(by_image) < 2:
         return None
-    values = {key: [getattr(one, key) for one in by_image.values()] for key in FIGURES}
+    values = {key: [getattr(one, key) for one in by_image.values()] for key in METRIC_NAMES}
     spread = [
-        Row(name, [Cell(function(values[key])) for key in FIGURES])
+        Row(name, [Cell(function(values[key])) for key in METRIC_NAMES])
         for name, function in (("lowest", min), ("median", statistics.median), ("highest", max))
     ]
     ranked = sorted(by_image.items(), key=lambda pair: pair[1].auroc)[:_WORST_IMAGES]
     worst = [
         Row(
             str(records.paths[index]),
-            [Cell(value) for value in metrics.figures().values()],
+            [Cell(value) for value in metrics.as_dict().values()],
         )
         for index, metrics in ranked
     ]

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from negvision.ood.evaluation import OODEvaluation, evaluate_records
-from negvision.ood.records import OODRecords
+from negvision.ood.records import OODEvaluation, OODRecords, evaluate_records
 from negvision.report.figures import NOUNS, columns, per_image, score_rows, stratum_rows
 from negvision.report.pictures import color_bar, heat_limits, heat_maps, most_wrong
 from negvision.report.plots import (

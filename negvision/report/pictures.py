@@ -13,8 +13,7 @@ from PIL import Image
 
 from negvision.data.images.packs import read_image
 from negvision.errors import DatasetError
-from negvision.ood.evaluation import per_image_figures
-from negvision.ood.records import OODRecords
+from negvision.ood.records import OODRecords, per_image_values
 from negvision.report.plots import weighted_quantiles
 from negvision.visualization import BOX_COLOR, UNKNOWN_COLOR, Canvas
 from negvision.visualization.heat import heat_colors
@@ -141,7 +140,7 @@ def heat_maps(records: OODRecords, count: int = 12) -> list[WrongSample]:
         count: Images at most.
     """
     own = next(iter(records.scores.values())).astype(np.float64)
-    by_image = per_image_figures(records)
+    by_image = per_image_values(records)
     found = [
         (by_image[index].auroc if index in by_image else math.inf, index) for index in records.heat
     ]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from negvision.ood.curve import ScoreCurve
-from negvision.ood.metrics import OODMetrics
+from negvision.ood.metrics import OODValues
 
 # Okabe and Ito's blue and vermilion: they stay apart for colour-blind readers.
 ID_COLOR, OOD_COLOR = "#0072B2", "#D55E00"
@@ -95,7 +95,7 @@ def histogram(
     return Histogram(as_svg(figure), float(outside))
 
 
-def roc_plot(by_score: Mapping[str, OODMetrics]) -> str:
+def roc_plot(by_score: Mapping[str, OODValues]) -> str:
     """ROC of every score with the diagonal of chance."""
     figure = new_figure(3.3, 3.3)
     axes = unit_square(figure, "FPR: share of ID called unknown", "TPR: share of OOD found")
@@ -108,7 +108,7 @@ def roc_plot(by_score: Mapping[str, OODMetrics]) -> str:
     return as_svg(figure)
 
 
-def pr_plot(by_score: Mapping[str, OODMetrics], positive: str) -> str:
+def pr_plot(by_score: Mapping[str, OODValues], positive: str) -> str:
     """Precision against recall of every score, with the level of chance.
 
     Args:

@@ -165,9 +165,9 @@ def test_predictions_without_a_score():
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ((9, 0, 0), "there is no OOD sample among them"),
-        ((0, 5, 4), "there is no ID sample among them"),
-        ((0, 0, 0), r"there is no OOD sample among them \(0 OOD, 0 ID\)"),
+        ((9, 0, 0), "there is no OOD sample"),
+        ((0, 5, 4), "there is no ID sample"),
+        ((0, 0, 0), r"there is no OOD sample \(0 OOD, 0 ID\)"),
     ],
 )
 def test_one_kind_alone_is_an_error(counts, message):

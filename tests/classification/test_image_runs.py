@@ -165,7 +165,7 @@ def test_no_unknown_image_in_the_set(config_of, tmp_path, capsys):
     sets = [f"test_dataloader.dataset.datasets.{number}.is_ood=False" for number in (1, 2)]
     assert run(evaluate, *argv, "--cfg-options", *sets) == 2
     message = capsys.readouterr().err
-    assert "there is no OOD sample among them (0 OOD, 60 ID)" in message
+    assert "there is no OOD sample (0 OOD, 60 ID)" in message
     assert "Traceback" not in message
 
 

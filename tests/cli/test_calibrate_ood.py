@@ -204,7 +204,7 @@ def test_a_checkpoint_without_a_threshold(trained, tmp_path, capsys):
     argv = [*trained, "--work-dir", tmp_path / "w", "--ood-threshold"]
     assert run(evaluate, *argv, "checkpoint") == 2
     err = capsys.readouterr().err
-    assert "epoch_1.pth has no OOD threshold" in err and "calibrate_ood.py" in err
+    assert "epoch_1.pth has no OOD threshold" in err and "calibrate-ood" in err
     assert run(evaluate, *argv, "high") == 2
     assert "--ood-threshold high: give a number, or the word" in capsys.readouterr().err
 

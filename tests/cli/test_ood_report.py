@@ -78,7 +78,7 @@ def test_missing_folder_and_broken_file(tmp_path, capsys):
 
 def test_scores_without_ood(tmp_path, capsys):
     assert main([str(write_scores(tmp_path / "ood_scores.npz", (0, 0, 0)))]) == 2
-    assert "there is no OOD sample among them (0 OOD, 3 ID)" in capsys.readouterr().err
+    assert "there is no OOD sample (0 OOD, 3 ID)" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["ood_scores.npz"]
 
 

@@ -218,7 +218,10 @@ def test_a_full_disk_is_told(exported, folder, tmp_path, capsys, monkeypatch):
         (["model", "images", "--frames", "-1"], "--frames -1: give 1 or more"),
         (["model", "images", "--score-threshold", "7"], "score threshold 7.0: scores lie from 0"),
         (["model", "images", "--ood-threshold", "much"], "give a number, or the word checkpoint"),
-        (["model", "images", "--ood-threshold", "checkpoint"], "has no OOD threshold. Choose one"),
+        (
+            ["model", "images", "--ood-threshold", "checkpoint"],
+            "has no OOD threshold. Calibrate",
+        ),
         (["model", "images", "--device", "tpu"], "device 'tpu'"),
     ],
 )

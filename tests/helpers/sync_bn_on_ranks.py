@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from negvision.engine.parallel.sync_bn import SyncBatchNorm, synchronise_batch_norm
 from negvision.engine.recompute import checkpoint_activations
-from negvision.ood.temperature import LearnedTemperature
+from negvision.ood.abet import LearnedTemperature
 
 COUNTS = (3, 5, 2)
 CASES = [

@@ -1,4 +1,4 @@
-"""Cosine logits, learned temperatures and both together."""
+"""Cosine logits, the learned temperature, and both together."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from negvision.ood import AbeTLogits, CosineLogits, InnerLogits, LearnedTemperat
 
 
 def cosine_written_out(weight, features):
-    """One feature and one class at a time."""
+    """The formula for one feature and one class at a time."""
     rows = []
     for h in features:
         norms = [(w.norm() + 1e-4) * (h.norm() + 1e-4) for w in weight]
@@ -40,26 +40,13 @@ def test_weights_are_kaiming_normal():
     assert [name for name, _ in head.named_parameters()] == ["weight"]
 
 
-def test_a_feature_of_zeros_has_no_direction():
+def test_zero_features_give_zero_logits_and_finite_gradients():
     head = CosineLogits(8, 3)
     features = torch.zeros(2, 8, requires_grad=True)
     logits = head(features)
     logits.sum().backward()
     assert torch.equal(logits, torch.zeros(2, 3))
     assert features.grad.isfinite().all() and head.weight.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("kind", [CosineLogits, InnerLogits])
-@pytest.mark.parametrize("shape", [(2, 7), (2, 8, 3), (8,), (1, 7, 2, 2)])
-def test_a_feature_of_another_shape_is_told(kind, shape):
-    with pytest.raises(ValueError, match=r"features must be \(N, 8\) or"):
-        kind(8, 3)(torch.zeros(shape))
-
-
-@pytest.mark.parametrize("sizes", [(0, 3), (4, 0)])
-def test_sizes_are_checked(sizes):
-    with pytest.raises(ValueError, match="must be at least 1, got 0"):
-        CosineLogits(*sizes)
 
 
 @pytest.mark.parametrize("conv", [False, True])
@@ -81,18 +68,11 @@ def test_temperature_equals_the_formula_in_float64(conv):
 
 @pytest.mark.parametrize("count", [0, 1])
 @pytest.mark.parametrize("training", [False, True])
-def test_none_and_one_sample_have_a_temperature(count, training):
+def test_empty_and_single_sample_batches(count, training):
     head = LearnedTemperature(4).train(training)
     features = torch.randn(count, 4)
     assert torch.equal(head(features), LearnedTemperature.forward(head.eval(), features))
     assert int(head.norm.num_batches_tracked) == 0
-
-
-def test_forms_are_told_apart():
-    with pytest.raises(ValueError, match=r"features must be \(N, D\), got \(1, 4, 2, 2\)"):
-        LearnedTemperature(4)(torch.zeros(1, 4, 2, 2))
-    with pytest.raises(ValueError, match=r"features must be \(N, D, H, W\), got \(2, 4\)"):
-        LearnedTemperature(4, conv=True)(torch.zeros(2, 4))
 
 
 @pytest.mark.parametrize("conv", [False, True])
@@ -112,17 +92,10 @@ def test_both_heads_together(conv, logits):
     torch.testing.assert_close(score, -expected.exp().sum(1).log())
 
 
-def test_without_a_temperature():
-    head = AbeTLogits(6, 4, temperature=False)
-    features = torch.randn(3, 6)
-    logits, temperature = head(features)
-    assert temperature is None and torch.equal(logits, head.classifier(features))
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("conv", [False, True])
 def test_autocast_changes_nothing(dtype, conv):
-    """Logits and scores are those of float32 arithmetic on the half-precision feature."""
+    """Logits and scores equal float32 arithmetic on the half-precision feature."""
     torch.manual_seed(0)
     head = AbeTLogits(8, 5, conv=conv)
     features = torch.randn(*((4, 8, 3, 3) if conv else (36, 8))).to(dtype)
@@ -135,8 +108,8 @@ def test_autocast_changes_nothing(dtype, conv):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_finite_at_the_least_temperature(dtype):
-    """Scores, loss and gradients are finite where the sigmoid underflows to T = 1e-12."""
+def test_finite_at_the_lowest_temperature(dtype):
+    """Scores, loss and gradients stay finite when the sigmoid underflows to T = 1e-12."""
     head = AbeTLogits(8, 5)
     nn.init.zeros_(head.temperature.norm.weight)
     nn.init.constant_(head.temperature.norm.bias, -1e4)
@@ -151,13 +124,8 @@ def test_finite_at_the_least_temperature(dtype):
     assert all(p.grad.isfinite().all() for p in head.parameters())
 
 
-def test_unknown_logits_are_told():
-    with pytest.raises(ValueError, match="logits must be one of cosine, inner, got 'linear'"):
-        AbeTLogits(4, 2, logits="linear")
-
-
-def test_the_module_learns_which_samples_are_unsure():
-    """On labels that noise makes unknowable in one half, T is larger there."""
+def test_temperature_is_higher_for_ambiguous_samples():
+    """T is larger on the half of the samples whose labels are random."""
     torch.manual_seed(0)
     head = AbeTLogits(3, 2)
     optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
@@ -185,6 +153,29 @@ def test_shapes_on_the_meta_device(conv):
     assert temperature.shape == ((4, 3, 3) if conv else (36,))
 
 
-def test_a_compiler_sees_one_graph():
+def test_compiles_to_one_graph():
     head = AbeTLogits(16, 10).eval()
     assert torch._dynamo.explain(head)(torch.randn(5, 16)).graph_break_count == 0
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda: CosineLogits(8, 3)(torch.zeros(2, 7)), r"features must be \(N, 8\) or"),
+        (lambda: InnerLogits(8, 3)(torch.zeros(2, 8, 3)), r"features must be \(N, 8\) or"),
+        (lambda: CosineLogits(0, 3), "in_features must be at least 1, got 0"),
+        (lambda: CosineLogits(4, 0), "num_classes must be at least 1, got 0"),
+        (lambda: AbeTLogits(4, 2, logits="linear"), "one of cosine, inner, got 'linear'"),
+        (
+            lambda: LearnedTemperature(4)(torch.zeros(1, 4, 2, 2)),
+            r"features must be \(N, D\), got \(1, 4, 2, 2\)",
+        ),
+        (
+            lambda: LearnedTemperature(4, conv=True)(torch.zeros(2, 4)),
+            r"features must be \(N, D, H, W\), got \(2, 4\)",
+        ),
+    ],
+)
+def test_bad_arguments(use, message):
+    with pytest.raises(ValueError, match=message):
+        use()

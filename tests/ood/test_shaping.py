@@ -8,7 +8,7 @@ from negvision.ood import ASH, DICE, AbeTLogits, ReAct, fit_shaping
 from negvision.ood.shaping import shapings_to_fit
 
 
-def test_react_clips_the_logits_feature_at_the_percentile():
+def test_react_clips_at_the_percentile():
     torch.manual_seed(0)
     head = AbeTLogits(6, 4, shaping={"type": "react", "percentile": 80}).eval()
     seen = torch.rand(50, 6)
@@ -19,7 +19,7 @@ def test_react_clips_the_logits_feature_at_the_percentile():
     assert head.shaping.limit == expected
     features = 2 * torch.rand(5, 6)
     logits, temperature = head(features)
-    # The temperature sees the feature as it is.
+    # The temperature sees the original feature.
     assert torch.equal(temperature, head.temperature(features))
     clipped = head.classifier(torch.minimum(features, expected)) / temperature[:, None]
     assert torch.equal(logits, clipped)
@@ -49,7 +49,7 @@ def test_ash_of_zeros_is_finite():
 
 
 @pytest.mark.parametrize("conv", [False, True])
-def test_dice_masks_the_weights_that_contribute_least(conv):
+def test_dice_masks_the_lowest_contributions(conv):
     torch.manual_seed(0)
     head = AbeTLogits(6, 4, conv=conv, shaping={"type": "dice", "percentile": 50}).eval()
     seen = torch.rand(30, 6)
@@ -65,13 +65,13 @@ def test_dice_masks_the_weights_that_contribute_least(conv):
     assert torch.equal(head(features).logits, product / head.temperature(features).unsqueeze(1))
 
 
-def test_training_is_untouched():
+def test_no_effect_in_training():
     features = torch.rand(4, 8)
     for shaping in (ReAct(), ASH(), DICE()):
         assert shaping.train()(features) == (features, None)
 
 
-def test_statistics_travel_with_the_weights():
+def test_statistics_are_in_the_state_dict():
     for kind in ("react", "dice"):
         head = AbeTLogits(6, 4, shaping={"type": kind}).eval()
         with fit_shaping(head):
@@ -82,21 +82,21 @@ def test_statistics_travel_with_the_weights():
         assert torch.equal(head(features).logits, other(features).logits)
 
 
-def test_evaluation_before_the_fit_says_how():
+def test_evaluation_before_the_fit_is_an_error():
     for kind in ("react", "dice"):
         head = AbeTLogits(6, 4, shaping={"type": kind}).eval()
-        with pytest.raises(CheckpointError, match=r"no statistics .* run tools/calibrate_ood\.py"):
+        with pytest.raises(CheckpointError, match=r"no statistics .* run negvision calibrate-ood"):
             head(torch.rand(2, 6))
 
 
-def test_a_fit_that_saw_nothing_is_an_error():
+def test_a_fit_without_features_is_an_error():
     head = AbeTLogits(6, 4, shaping={"type": "react"}).eval()
     with pytest.raises(RuntimeError, match="no feature reached ReAct"), fit_shaping(head):
         pass
     assert not head.shaping.fitting and not head.shaping.fitted
 
 
-def test_only_what_holds_statistics_is_fitted():
+def test_ash_needs_no_fit():
     assert shapings_to_fit(AbeTLogits(6, 4, shaping={"type": "ash"})) == []
 
 

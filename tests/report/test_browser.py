@@ -5,7 +5,7 @@ from dataclasses import replace
 from helpers.chromium import open_page
 from selenium.webdriver.common.by import By
 
-from negvision.ood.evaluation import evaluate_records
+from negvision.ood.records import evaluate_records
 from negvision.report import ood_page
 
 
@@ -19,7 +19,7 @@ def test_figures_plots_and_pictures_are_shown(browser, records, tmp_path):
     table = browser.find_element(By.ID, "figures-table")
     assert table.is_displayed()
     for metrics in evaluate_records(records, 20).by_score.values():
-        for value in (*metrics.figures().values(), metrics.ap_at(0.1)):
+        for value in (*metrics.as_dict().values(), metrics.ap_at(0.1)):
             assert f"{value:.4f}" in table.text
     for name in ("histogram", "roc", "pr-out", "pr-in"):
         svg = browser.find_element(By.CSS_SELECTOR, f"#{name} svg")

@@ -12,7 +12,7 @@ from setuptools.config.pyprojecttoml import apply_configuration
 
 import negvision
 from negvision.errors import OODDataError
-from negvision.ood.evaluation import REFERENCE_PREVALENCE, evaluate_records, per_image_figures
+from negvision.ood.records import REFERENCE_PREVALENCE, evaluate_records, per_image_values
 from negvision.report import ood_page
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ def test_figures_are_those_of_the_evaluation(records):
     page = Page(ood_page(records, "A title", "run/ood_scores.npz", resamples=40))
     evaluation = evaluate_records(records, 40)
     for name, metrics in evaluation.by_score.items():
-        figures = [*metrics.figures().values(), metrics.ap_at(REFERENCE_PREVALENCE)]
+        figures = [*metrics.as_dict().values(), metrics.ap_at(REFERENCE_PREVALENCE)]
         cells = page.row(name)[1:]
         assert [cell.split()[0] for cell in cells] == [f"{figure:.4f}" for figure in figures]
         for cell, (low, high) in zip(cells, metrics.intervals.values(), strict=False):
@@ -63,7 +63,7 @@ def test_group_without_ood_has_dashes_and_no_gap(make_records):
 def test_pixels_are_shown_image_by_image(make_records):
     records = make_records("pixels")
     page = Page(ood_page(records, "t", resamples=2))
-    aurocs = {index: one.auroc for index, one in per_image_figures(records).items()}
+    aurocs = {index: one.auroc for index, one in per_image_values(records).items()}
     assert page.row("lowest")[1] == f"{min(aurocs.values()):.4f}"
     assert page.row("median")[1] == f"{np.median(list(aurocs.values())):.4f}"
     assert page.row("highest")[1] == f"{max(aurocs.values()):.4f}"

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from mmengine.logging import print_log
 
-from negvision.engine.metrics.ood_metric import OODMetric
+from negvision.engine.metrics import OODMetricBase
 from negvision.errors import ConfigError
-from negvision.ood import OODMetrics, ood_metrics, ood_score
+from negvision.ood import OODValues, ood_metrics, ood_score
 from negvision.ood.records import OODRecords
 from negvision.registry import METRICS
 
 
 @METRICS.register_module()
-class OODImageMetric(OODMetric):
+class OODImageMetric(OODMetricBase):
     """Evaluates the OOD scores of a classifier, and its accuracy on the ID images beside them.
 
     Each OOD set, which the samples name by their ``source``, is evaluated against all ID images;
@@ -26,9 +26,9 @@ class OODImageMetric(OODMetric):
     nothing.
 
     Args:
-        **kwargs: Of :class:`negvision.engine.metrics.ood_metric.OODMetric`.
+        **kwargs: Of :class:`negvision.engine.metrics.OODMetricBase`.
 
-    Returned keys: those of :class:`negvision.engine.metrics.ood_metric.OODMetric`; ``accuracy`` of
+    Returned keys: those of :class:`negvision.engine.metrics.OODMetricBase`; ``accuracy`` of
     the ID images in [0, 1]; ``<source>/auroc`` and the other figures of the own score for each OOD
     set, and ``<source>/<score>/auroc`` and so on of the others.
 
@@ -107,7 +107,7 @@ class OODImageMetric(OODMetric):
         for source, by_score in by_source.items():
             for number, (name, metrics) in enumerate(by_score.items()):
                 prefix = f"{source}/{name}/" if number else f"{source}/"
-                figures |= {prefix + key: value for key, value in metrics.figures().items()}
+                figures |= {prefix + key: value for key, value in metrics.as_dict().items()}
         return figures
 
     def _classes(self, predicted: np.ndarray) -> list[str]:
@@ -115,7 +115,7 @@ class OODImageMetric(OODMetric):
         return list(names or map(str, range(predicted.max(initial=-1) + 1)))
 
 
-def evaluate_sources(results: Sequence[Mapping]) -> dict[str, dict[str, OODMetrics]]:
+def evaluate_sources(results: Sequence[Mapping]) -> dict[str, dict[str, OODValues]]:
     """Each OOD set against all ID images: source to score to figures, the own score first.
 
     Args:
@@ -134,7 +134,7 @@ def evaluate_sources(results: Sequence[Mapping]) -> dict[str, dict[str, OODMetri
     return found
 
 
-def sources_table(by_source: Mapping[str, Mapping[str, OODMetrics]]) -> str:
+def sources_table(by_source: Mapping[str, Mapping[str, OODValues]]) -> str:
     """Lines for a console: a row an OOD set and score."""
     names = [name for by_score in by_source.values() for name in by_score]
     width, score_width = max(map(len, [*by_source, "OOD set"])), max(map(len, [*names, "score"]))
@@ -148,7 +148,7 @@ def sources_table(by_source: Mapping[str, Mapping[str, OODMetrics]]) -> str:
             lines.append(
                 f"{source:<{width}}  {name:<{score_width}}{metrics.num_ood:>9,.0f}"
                 f"{metrics.num_id:>9,.0f}"
-                + "".join(f"{value:>12.4f}" for value in metrics.figures().values())
+                + "".join(f"{value:>12.4f}" for value in metrics.as_dict().values())
             )
     return "\n".join(lines)
 

@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from negvision.detection.metrics.coco_annotations import category_ids_of, load_coco_annotations
 from negvision.detection.metrics.coco_evaluation import BACKENDS, evaluate_coco
 from negvision.detection.metrics.coco_table import class_figures, coco_table
-from negvision.engine.metrics.collected import CollectedMetric
+from negvision.engine.metrics import CollectedMetric
 from negvision.registry import METRICS
 
 

@@ -14,7 +14,7 @@ from negvision.detection.metrics.coco_annotations import category_ids_of, load_c
 from negvision.detection.metrics.coco_evaluation import evaluate_coco
 from negvision.detection.metrics.f1_threshold import f1_threshold
 from negvision.detection.metrics.image_boxes import ImageBoxes
-from negvision.engine.metrics.ood_metric import OODMetric
+from negvision.engine.metrics import OODMetricBase
 from negvision.errors import ConfigError, OODDataError
 from negvision.ood import ood_metrics
 from negvision.ood.curve import check_finite
@@ -25,7 +25,7 @@ _SIZES = ("small", "medium", "large")
 
 
 @METRICS.register_module()
-class OODBoxMetric(OODMetric):
+class OODBoxMetric(OODMetricBase):
     """How well the OOD scores of boxes tell images of unknown classes from known ones.
 
     The protocol of VOS (Du et al., "VOS: Learning What You Don't Know by Virtual Outlier
@@ -48,9 +48,9 @@ class OODBoxMetric(OODMetric):
         score_thr: "f1", or the threshold itself, in [0, 1].
         area_limits: Pixels² that part small boxes from medium and medium from large, on the
             original image.
-        **kwargs: As of :class:`negvision.engine.metrics.ood_metric.OODMetric`.
+        **kwargs: As of :class:`negvision.engine.metrics.OODMetricBase`.
 
-    Returned keys: those of :class:`negvision.engine.metrics.ood_metric.OODMetric`, and
+    Returned keys: those of :class:`negvision.engine.metrics.OODMetricBase`, and
     ``class_score_threshold``, ``id_ap`` and ``id_ap50`` (COCO's AP and AP50, from all detections
     on ID images), ``id_boxes_kept``, ``id_boxes_found``, ``ood_boxes_kept`` and
     ``ood_boxes_found`` (at the threshold and in all), and ``image_auroc``: images in the place of

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from negvision.engine.metrics.collected import CollectedMetric
+from negvision.engine.metrics import CollectedMetric
 from negvision.errors import ConfigError, DatasetError
 from negvision.face.metrics.embeddings import EmbeddingBatch, EmbeddingError, EmbeddingTable
 
@@ -24,7 +24,7 @@ class EmbeddingMetric(CollectedMetric):
     entries of ``metainfo`` that they need.
 
     Args:
-        **kwargs: Of :class:`negvision.engine.metrics.collected.CollectedMetric`.
+        **kwargs: Of :class:`negvision.engine.metrics.CollectedMetric`.
     """
 
     protocol: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.logging import print_log
 
-from negvision.engine.metrics.collected import log_folder
+from negvision.engine.metrics import log_folder
 from negvision.face.metrics.roc import RocCurve
 
 _PICTURES = (".png", ".pdf", ".svg")

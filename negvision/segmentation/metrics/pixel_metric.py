@@ -12,13 +12,11 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from negvision.engine.metrics.collected import log_folder
-from negvision.engine.metrics.ood_metric import OODMetric
+from negvision.engine.metrics import OODMetricBase
 from negvision.errors import ConfigError, OODDataError
-from negvision.ood import OODMetrics, ood_score, score_curve
+from negvision.ood import OODValues, ood_score, score_curve
 from negvision.ood.curve import check_finite
-from negvision.ood.evaluation import OODEvaluation, evaluate_records
-from negvision.ood.records import OODRecords
+from negvision.ood.records import OODEvaluation, OODRecords, evaluate_records
 from negvision.registry import METRICS
 from negvision.segmentation.metrics.components import (
     Overlaps,
@@ -39,7 +37,7 @@ _SHARE_NAMES = ("no OOD", "up to 1 %", "up to 5 %", "more")
 
 
 @METRICS.register_module()
-class OODPixelMetric(OODMetric):
+class OODPixelMetric(OODMetricBase):
     """Figures of OOD maps over pixels and over objects, with mIoU of the ID classes beside them.
 
     Void (255 of ``gt_ood_map``) counts for nothing. Figures are of every pixel: exact with
@@ -57,11 +55,11 @@ class OODPixelMetric(OODMetric):
         exact: Keep every score, in five bytes a pixel and score, instead of bins.
         components: Whether to evaluate components.
         min_component_size: Smaller components, predicted or true, are left out; in pixels.
-        scores, scores_file: Of :class:`negvision.engine.metrics.ood_metric.OODMetric`.
+        scores, scores_file: Of :class:`negvision.engine.metrics.OODMetricBase`.
         resamples: Of the bootstrap; fewer than for boxes, since there are more samples.
         **kwargs: Of the same.
 
-    Returned keys, beside those of ``OODMetric``: ``mIoU`` and ``pixel_accuracy`` of the ID
+    Returned keys, beside those of ``OODMetricBase``: ``mIoU`` and ``pixel_accuracy`` of the ID
     classes, where the pipeline loads labels; ``image_auroc_mean``, ``_median`` and ``_worst`` over
     images that have OOD and ID; ``pixel_f1`` and ``f1_threshold``; ``component_f1`` (F1*),
     ``component_siou``, ``component_ppv``, ``num_components`` (of the truth).
@@ -116,11 +114,7 @@ class OODPixelMetric(OODMetric):
                 "pixels those of the data set's own classes."
             ) from None
         evaluation = self._evaluation(counts, every_pixel)
-        print_log(evaluation.table(), logger="current")
-        if self.scores_file:
-            path = evaluation.records.save(log_folder() / self.scores_file)
-            print_log(f"OOD scores: {path} (tools/ood_report.py shows them)", logger="current")
-        return evaluation.figures()
+        return self.report(evaluation)
 
     def records(self, results: Sequence[PixelCounts]) -> OODRecords:
         """The sampled pixels of combined counts, a list of one."""
@@ -152,7 +146,7 @@ class OODPixelMetric(OODMetric):
             heat={order[path]: heat for _, path, heat in counts.heat},
         )
 
-    def _evaluation(self, counts: PixelCounts, every_pixel: dict[str, OODMetrics]) -> OODEvaluation:
+    def _evaluation(self, counts: PixelCounts, every_pixel: dict[str, OODValues]) -> OODEvaluation:
         records = self.records([counts])
         own = next(iter(every_pixel.values()))
         records = replace(records, notes=self._notes(counts, own, len(records.is_ood)))
@@ -163,7 +157,7 @@ class OODPixelMetric(OODMetric):
         }
         return replace(sampled, by_score=by_score)
 
-    def _notes(self, counts: PixelCounts, own: OODMetrics, sampled: int) -> dict:
+    def _notes(self, counts: PixelCounts, own: OODValues, sampled: int) -> dict:
         bounds = "exact"
         if own.bounds:
             widths = {name: high - low for name, (low, high) in own.bounds.items()}

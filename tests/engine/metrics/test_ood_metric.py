@@ -1,16 +1,16 @@
-"""What the OOD metrics of all tasks share: options, duplicates, the file, and the figures."""
+"""The shared base of OOD metrics: options, duplicates, the file, and the values."""
 
 import numpy as np
 import pytest
 from mmengine.logging import MMLogger
 
-from negvision.engine.metrics.ood_metric import OODMetric
+from negvision.engine.metrics import OODMetricBase
 from negvision.errors import OODDataError
 from negvision.ood.records import OODRecords
 
 
-class ImageScores(OODMetric):
-    """One score an image, as a subclass would have it."""
+class ImageScores(OODMetricBase):
+    """A minimal subclass with one score per image."""
 
     def process(self, data_batch, data_samples):
         for sample in data_samples:
@@ -35,7 +35,7 @@ def samples(count, kinds=2):
     ]
 
 
-def test_an_image_that_comes_twice_counts_once(tmp_path, monkeypatch):
+def test_repeated_images_count_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     once, twice = ImageScores(resamples=5), ImageScores(resamples=5)
     once.process(None, samples(10))
@@ -46,7 +46,7 @@ def test_an_image_that_comes_twice_counts_once(tmp_path, monkeypatch):
     assert expected["ood/accuracy"] == 0.75
 
 
-def test_the_scores_stand_beside_the_log(tmp_path):
+def test_scores_file_is_next_to_the_log(tmp_path):
     (tmp_path / "run").mkdir()
     logger = MMLogger.get_instance("ood-metric", log_file=str(tmp_path / "run" / "a.log"))
     assert MMLogger.get_current_instance() is logger
@@ -58,7 +58,7 @@ def test_the_scores_stand_beside_the_log(tmp_path):
     assert "AUROC" in (tmp_path / "run" / "a.log").read_text()
 
 
-def test_no_file_where_none_is_asked_for(tmp_path, monkeypatch):
+def test_no_file_if_not_requested(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     metric = ImageScores(resamples=5, scores_file=None)
     metric.process(None, samples(10))
@@ -67,11 +67,11 @@ def test_no_file_where_none_is_asked_for(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("**/*.npz"))
 
 
-def test_one_kind_alone_is_an_error(tmp_path, monkeypatch):
+def test_only_one_kind_is_an_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     metric = ImageScores()
     metric.process(None, samples(10, kinds=1))
-    with pytest.raises(OODDataError, match="there is no OOD sample among them"):
+    with pytest.raises(OODDataError, match="there is no OOD sample"):
         metric.evaluate(10)
 
 

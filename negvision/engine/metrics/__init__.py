@@ -1,1 +1,0 @@
-"""What the metrics of all tasks have in common."""
