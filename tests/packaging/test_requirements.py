@@ -8,7 +8,6 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-import negvision
 from negvision.compat.versions import OPENCV
 
 ROOT = Path(__file__).parents[2]
@@ -82,12 +81,6 @@ def test_pinned_opencv_packages_are_of_one_version(pins):
     found = {name: pins[name] for name in OPENCV if name in pins}
     assert len(found) == 2
     assert len(set(found.values())) == 1
-
-
-def test_version_of_the_package_is_that_of_the_project():
-    text = (ROOT / "pyproject.toml").read_text()
-    [version] = re.findall(r'^version = "(.+)"$', text, re.MULTILINE)
-    assert version == negvision.__version__
 
 
 def test_setup_and_documentation_name_the_pinned_torch(pins):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import negvision
 from negvision.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +89,8 @@ def _sources(*folders: str, suffix: str = "*.py") -> set[str]:
 def test_wheel_holds_the_package_its_operators_and_the_configs(built):
     names = set(zipfile.ZipFile(built[".whl"]).namelist())
     assert _sources("negvision") <= names
+    assert {"negvision/py.typed", "negvision/__init__.pyi"} <= names
+    assert f"negvision-{negvision.__version__}-" in built[".whl"].name
     assert {f"negvision/.{name}" for name in _sources("configs")} <= names
     assert {"negvision/ops/_C.abi3.so", "negvision/report/templates/ood_page.html"} <= names
     tops = {name.partition("/")[0] for name in names}
@@ -105,13 +108,21 @@ def test_source_distribution_holds_all_that_is_needed_to_build_and_test(built):
     assert _sources(*folders) <= names
     assert _sources("docs", suffix="*.md") | _sources("requirements", suffix="*.txt") <= names
     assert _sources("negvision/ops/csrc", suffix="*.*") <= names
-    assert {"Makefile", "README.md", "LICENSE", "CHANGELOG.md", "mkdocs.yml"} <= names
+    assert {
+        "Makefile",
+        "conftest.py",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "mkdocs.yml",
+    } <= names
     assert not [name for name in names if name.endswith((".pyc", ".so"))]
 
 
 def test_every_command_starts_from_the_wheel_alone(installed, tmp_path):
     code = (
         "import importlib, negvision, negvision.ops\n"
+        "from negvision import ATSSAssigner, Inferencer, UNPGLoss\n"
         "from negvision.cli.main import COMMANDS\n"
         "for module, _ in COMMANDS.values(): importlib.import_module(f'negvision.cli.{module}')\n"
         "print(negvision.__file__, negvision.ops.extension_info()['loaded'], len(COMMANDS))"
