@@ -1,4 +1,4 @@
-# negvision at its pinned versions. From the root of a clone:
+# negvision with its pinned dependencies. From the root of a clone:
 #
 #     docker build -t negvision .
 #     mkdir -p work_dirs
@@ -6,7 +6,7 @@
 #         -v "$PWD/work_dirs:/negvision/work_dirs" negvision \
 #         python tools/train.py configs/quickstart/atss_digits.py
 #
-# With GPUs, for the CUDA kernels of the operators (torch brings the libraries, not the compiler):
+# With GPUs and the compiled CUDA kernels (torch ships the libraries but no compiler):
 #
 #     docker build -t negvision:cuda --build-arg BASE=nvidia/cuda:13.0.2-devel-ubuntu24.04 \
 #         --build-arg NEGVISION_CUDA=1 .
@@ -15,8 +15,8 @@
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}
 
-# What the base has of these is left as it is. libgl1 and libglib2.0-0 are of the opencv that
-# mmdetection asks for; g++ stays, since torch.compile needs it at run time.
+# libgl1 and libglib2.0-0 are for the opencv package that mmdetection requires. g++ stays:
+# torch.compile needs it at run time.
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         g++ git make libgl1 libglib2.0-0 \
@@ -26,29 +26,29 @@ RUN apt-get update \
     fi \
     && rm -rf /var/lib/apt/lists/*
 
-# Headers of Python, for what torch.compile writes; a venv, since Debian's own Python takes no packages.
+# A venv, since Debian's own Python accepts no packages.
 RUN python3 -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 
 WORKDIR /negvision
-# First what changes seldom: these layers, 6 GB, are kept while the sources change.
+# The dependencies (6 GB) come first, so that a change of the sources reuses their layers.
 COPY requirements requirements
 RUN pip install -r requirements/runtime.txt setuptools wheel ninja -c requirements/constraints.txt
 
 COPY . .
-# 0 leaves the CUDA kernels out; 1 compiles them, or ends the build and says why it cannot.
+# 0: without CUDA kernels. 1: with them, or the build fails with the reason.
 ARG NEGVISION_CUDA=0
-# Those of the GPUs it shall run on; there is none while an image is built.
+# The target GPUs: there is none while an image is built.
 ARG TORCH_CUDA_ARCH_LIST="8.0;9.0+PTX"
 RUN NEGVISION_CUDA=${NEGVISION_CUDA} FORCE_CUDA=${NEGVISION_CUDA} \
     TORCH_CUDA_ARCH_LIST="${TORCH_CUDA_ARCH_LIST}" \
     pip install --no-build-isolation --no-deps -e . \
     && python -c "from negvision.ops import extension_info as i; assert i()['loaded'], i()"
 
-# Nothing of a run needs root: `--user` names the one whom written files shall belong to. It has no
-# home in the image, which matplotlib and torch.compile ask for.
+# A run needs no root: `--user` sets the owner of written files. That user has no home in the image,
+# but matplotlib and torch.compile want one.
 RUN mkdir -p data work_dirs && chmod 1777 data work_dirs
 ENV HOME=/tmp USER=user
 

@@ -1,4 +1,4 @@
-# `make quickstart` and `make test` set up all they need: .venv, the dependencies, the operators.
+# `make quickstart` and `make test` set up everything: .venv, the dependencies, the operators.
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart quickstart-face quickstart-ood test lint docs bench gpu clean env \
@@ -11,29 +11,29 @@ CXX_NAME := $(if $(filter default,$(origin CXX)),g++,$(CXX))
 REQUIREMENTS := $(addprefix requirements/,runtime.txt dev.txt export.txt serve.txt supervision.txt docs.txt constraints.txt)
 SOURCES := $(shell find negvision/ops/csrc -type f 2>/dev/null)
 
-# The pins hold for these Pythons. Named first is the one they are tested on.
+# Python versions that the pins support, the main test version first.
 BASE_PYTHON = $(shell for name in python3.11 python3.12 python3.13 python3; do \
 	"$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	2>/dev/null && echo "$$name" && break; done)
 
-# nvcc is found on many machines that have no GPU; there the CUDA kernels would only cost time.
-# FORCE_CUDA=1 or NEGVISION_CUDA=1 compile them all the same.
+# The CUDA kernels are compiled if there is a GPU. Many machines have nvcc without one;
+# FORCE_CUDA=1 or NEGVISION_CUDA=1 compiles the kernels there too.
 NEGVISION_CUDA ?= $(if $(filter 1,$(FORCE_CUDA))$(shell nvidia-smi -L 2>/dev/null | grep ^GPU),1,0)
 export NEGVISION_CUDA
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# What these point to is of another environment.
+# These would point into another environment.
 unexport PYTHONPATH PYTHONHOME
 
 help:
-	@echo "make quickstart        train a small ATSS detector on generated images, draw what it sees"
-	@echo "make quickstart-face   train a small recogniser with UNPG on generated glyphs"
-	@echo "make quickstart-ood    train AbeT for boxes, pixels and images, with held-out digits as unknown"
-	@echo "make test              the tests"
+	@echo "make quickstart        train a small ATSS detector on generated images, draw its detections"
+	@echo "make quickstart-face   train a small face recognizer with UNPG on generated glyphs"
+	@echo "make quickstart-ood    train AbeT on boxes, pixels and images; held-out digits are the unknown"
+	@echo "make test              run the tests"
 	@echo "make lint              style, spelling, layers of imports, types"
-	@echo "make docs              the documentation as a site, in site/"
-	@echo "make bench             the CPU benchmarks, written to benchmarks/results"
-	@echo "make gpu               the CUDA tests and benchmarks, or PART=... of them; needs a GPU"
-	@echo "make clean             remove what was compiled and cached (.venv, data and work_dirs stay)"
+	@echo "make docs              build the documentation site in site/"
+	@echo "make bench             run the CPU benchmarks, results in benchmarks/results"
+	@echo "make gpu               run the CUDA tests and benchmarks, or PART=... of them"
+	@echo "make clean             remove build products and caches (keeps .venv, data, work_dirs)"
 
 quickstart: env
 	@$(PYTHON) tools/train.py configs/quickstart/atss_digits.py
@@ -45,7 +45,7 @@ quickstart-ood: env
 	@for task in boxes pixels images; do \
 	$(PYTHON) tools/train.py configs/quickstart/abet_$$task.py || exit; done
 
-# One thread a worker: as many threads as cores in each would wait for one another.
+# One thread per worker: more would compete for the same cores.
 test: env
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto --maxprocesses 8
 
@@ -73,17 +73,17 @@ bench: env
 	@$(PYTHON) benchmarks/scaling.py
 	@$(PYTHON) benchmarks/export_speed.py
 
-# `make gpu PYTHON=python3` takes the torch that is there, and builds the operators against it.
+# `make gpu PYTHON=python3` uses the installed torch and builds the operators against it.
 gpu: $(if $(filter $(VENV)/%,$(PYTHON)),env,operators-in-place)
 	@$(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \
 	|| { echo "make gpu: torch sees no CUDA device here (.venv/bin/negvision doctor says more)" >&2; \
 	     exit 1; }
 	@$(PYTHON) -c 'import sys; from negvision.ops import extension_info as info; \
-	sys.exit(not info()["cuda"])' || { echo "make gpu: the operators are compiled without CUDA;" \
+	sys.exit(not info()["cuda"])' || { echo "make gpu: the operators were compiled without CUDA;" \
 	"put nvcc on PATH, then FORCE_CUDA=1 make gpu (docs/install.md)" >&2; exit 1; }
 	@$(PYTHON) benchmarks/suite.py --device cuda $(if $(PART),--part $(PART))
 
-# The library lies where that of .venv did, whose stamp no longer holds.
+# This overwrites the library that .venv uses, so its stamp is removed.
 operators-in-place:
 	@rm -f $(VENV)/operators
 	@$(PYTHON) -m pip install -qq --no-build-isolation --no-deps -e .
@@ -95,8 +95,8 @@ clean:
 
 env: $(VENV)/operators
 
-# The stamps below make each step run again only where what it depends on has changed. What is
-# missing is told before anything is downloaded; $(error) does it in one line.
+# Stamp files: a step runs again only if something it depends on has changed. Missing tools are
+# reported in one line, by $(error), before anything is downloaded.
 $(VENV)/dependencies: $(REQUIREMENTS)
 	$(if $(BASE_PYTHON),,$(error Python 3.11, 3.12 or 3.13 is missing: install it, e.g. \
 	apt install python3.11 python3.11-venv))
@@ -109,7 +109,7 @@ $(VENV)/dependencies: $(REQUIREMENTS)
 	@$(PYTHON) -m pip install -qq -r requirements/dev.txt -c requirements/constraints.txt
 	@touch $@
 
-# Made anew only where the setting is another than last time, e.g. on a cluster's GPU node.
+# Rewritten only if the setting has changed, e.g. on the GPU node of a cluster.
 $(VENV)/cuda-setting: FORCE | $(VENV)/dependencies
 	@echo $(NEGVISION_CUDA) | cmp -s - $@ || echo $(NEGVISION_CUDA) > $@
 

@@ -1,13 +1,13 @@
-"""Build ``negvision/ops/_C.abi3.so``; all else about the package stands in pyproject.toml.
+"""Build ``negvision/ops/_C.abi3.so``; everything else is in pyproject.toml.
 
 The extension is a plain library of operators on torch's stable ABI: one file serves every
-torch >= 2.10 and Python >= 3.10. It holds no Python module, so Python's headers are not needed.
+torch >= 2.10 and Python >= 3.10. It is not a Python module, so Python's headers are not needed.
 
-    NEGVISION_CUDA=0       leave out the CUDA kernels
-    FORCE_CUDA=1           compile them, or fail and say why they cannot be
-    CUDA_HOME              the CUDA toolkit, where nvcc is not on PATH
-    TORCH_CUDA_ARCH_LIST   architectures, e.g. "8.0;9.0" (default: those of the GPUs present)
-    MAX_JOBS               files compiled at the same time
+    NEGVISION_CUDA=0       build without the CUDA kernels
+    FORCE_CUDA=1           build them, or fail with the reason
+    CUDA_HOME              the CUDA toolkit, if nvcc is not on PATH
+    TORCH_CUDA_ARCH_LIST   architectures, e.g. "8.0;9.0" (default: the GPUs of this machine)
+    MAX_JOBS               parallel compile jobs
 """
 
 import os
@@ -21,8 +21,7 @@ from setuptools import setup
 
 CSRC = Path("negvision/ops/csrc")
 TORCH_2_10 = "0x020a000000000000"  # the oldest torch whose stable ABI is used
-# For a build without a GPU, where there is none to ask: Turing, Ampere and Ada, Hopper, and
-# code that later GPUs compile for themselves.
+# For a build machine without a GPU: Turing, Ampere and Ada, Hopper, and PTX for later GPUs.
 DEFAULT_ARCHITECTURES = "7.5;8.0;9.0+PTX"
 
 
@@ -30,8 +29,7 @@ def find_cuda_home() -> Path | None:
     """The CUDA toolkit's folder, with ``bin/nvcc`` and ``include/``, or None."""
     candidates = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
     if nvcc := shutil.which("nvcc"):
-        # An nvcc on PATH may be a link to, or a script that calls, one that lives elsewhere;
-        # a dry run tells where that one is.
+        # An nvcc on PATH may be a link or a wrapper script; a dry run prints the real folder.
         dry_run = subprocess.run(
             [nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True
         )
@@ -46,7 +44,7 @@ def find_cuda_home() -> Path | None:
 
 
 def why_not_cuda(cuda_home: Path | None, torch_cuda: str | None) -> str | None:
-    """What keeps the CUDA kernels from being compiled, or None where nothing does."""
+    """Why the CUDA kernels cannot be compiled, or None if they can."""
     if torch_cuda is None:
         return "torch is built without CUDA: install torch and torchvision from a CUDA index"
     if cuda_home is None:
@@ -62,26 +60,26 @@ def why_not_cuda(cuda_home: Path | None, torch_cuda: str | None) -> str | None:
 
 
 def with_cuda(cuda_home: Path | None, torch_cuda: str | None) -> bool:
-    """Whether to compile the CUDA kernels; exits where they are demanded and impossible."""
+    """Whether to compile the CUDA kernels; exits if they are required but cannot be built."""
     if os.environ.get("NEGVISION_CUDA") == "0":
         return False
     reason = why_not_cuda(cuda_home, torch_cuda)
     if reason and os.environ.get("FORCE_CUDA") == "1":
         sys.exit(f"negvision: FORCE_CUDA=1, but {reason}.")
     if reason:
-        print(f"negvision: compiling for the CPU alone, since {reason}.")
+        print(f"negvision: compiling for the CPU only: {reason}.")
     return reason is None
 
 
 def require_compiler() -> None:
-    """Choose the C++ compiler, ``$CXX`` or g++; exits where there is none."""
+    """Choose the C++ compiler, ``$CXX`` or g++; exits if there is none."""
     compiler = os.environ.get("CXX") or "g++"
     if not shutil.which(compiler.split()[0]):
         sys.exit(
             f"negvision: no C++ compiler ({compiler}). Install g++ (Debian, Ubuntu: apt install "
             "g++; Fedora: dnf install gcc-c++) or set CXX to one."
         )
-    # A Python built elsewhere may name a compiler that this machine lacks.
+    # Python may have been built with a compiler that this machine lacks.
     os.environ["CXX"] = compiler
     if sys.platform == "linux":
         os.environ.setdefault("LDCXXSHARED", f"{compiler} -shared")
@@ -102,12 +100,12 @@ def extension(cuda: bool):
         [str(source) for source in sources],
         # Absolute: the compilers run in the build folder.
         include_dirs=[str(CSRC.resolve())],
-        # Rebuilt when these change, and in the source distribution in any case.
+        # A change of these triggers a rebuild; all are in the source distribution.
         depends=[str(path) for path in sorted(CSRC.rglob("*")) if path.suffix in (".h", ".cu")],
         py_limited_api=True,
         extra_compile_args={
-            # Fused multiply-adds round differently, and could so change an assignment. The flags of
-            # floating-point exceptions are read by nobody, and keeping them forbids some vectors.
+            # Fused multiply-adds round differently and could change an assignment. Nothing reads
+            # the floating-point exception flags, and preserving them blocks vectorization.
             "cxx": [
                 *flags,
                 "-Wall",
@@ -139,12 +137,12 @@ if cuda:
     if not torch.cuda.is_available():
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
 
-from setuptools.command.build_py import build_py  # noqa: E402  (after what may be missing)
+from setuptools.command.build_py import build_py  # noqa: E402  (after the checks above)
 from torch.utils.cpp_extension import BuildExtension  # noqa: E402  (it reads CUDA_HOME)
 
 
 class Build(BuildExtension):
-    """Puts a new file in the place of the old library, which a running process may have mapped."""
+    """Replaces the library by a new file, since a running process may have mapped the old one."""
 
     def copy_extensions_to_source(self) -> None:
         for old in Path("negvision/ops").glob("_C*.so"):
@@ -153,11 +151,11 @@ class Build(BuildExtension):
 
 
 class BuildPy(build_py):
-    """Puts the configs into the package, where negvision/engine/config/shipped.py finds them."""
+    """Copies the configs into the package, as ``negvision/.configs``."""
 
     def run(self) -> None:
         super().run()
-        if not self.editable_mode:  # which uses the clone's own
+        if not self.editable_mode:  # an editable install reads those of the clone
             target = Path(self.build_lib, "negvision", ".configs")
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree("configs", target, ignore=shutil.ignore_patterns("__pycache__"))
