@@ -211,12 +211,12 @@ def main() -> None:
 
 def train_backwards(argv: list[str]) -> int:
     """Train as tools/train.py does, with the samples of each batch in reverse order."""
-    from negvision.cli.train import main as train_main
+    from negvision.cli.main import main as negvision
     from negvision.engine.data_order import SeededBatches
 
     in_order = SeededBatches._with_seeds
     SeededBatches._with_seeds = lambda *args: in_order(*args)[::-1]
-    return train_main(argv)
+    return negvision(["train", *argv])
 
 
 if __name__ == "__main__":

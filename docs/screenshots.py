@@ -1,7 +1,7 @@
 """Take the pictures of README and docs from what the commands really show, in headless Chromium.
 
     python docs/screenshots.py serve MODEL [CHECKPOINT] --image FILE [OPTIONS OF THE COMMAND]
-    python docs/screenshots.py report PAGE.html  # one that tools/report.py wrote
+    python docs/screenshots.py report PAGE.html  # one that negvision report wrote
 
 Each subcommand writes one picture into docs/pictures/. Chromium and chromedriver are needed.
 """
@@ -92,7 +92,7 @@ def take_serve(args: argparse.Namespace) -> None:
                 (word for line in served.stdout for word in line.split() if "://" in word), 0
             )
             if not url:
-                sys.exit("tools/serve.py did not start")
+                sys.exit("negvision serve did not start")
             with browser() as shown:
                 shown.get(url)
                 wait(shown, lambda: shown.find_elements(By.CSS_SELECTOR, "#upload input"))
@@ -108,7 +108,7 @@ def take_serve(args: argparse.Namespace) -> None:
 
 
 def take_report(args: argparse.Namespace) -> None:
-    """A part of a page of ``tools/report.py``."""
+    """A part of a page of ``negvision report``."""
     with browser() as shown:
         shown.get(Path(args.page).resolve().as_uri())
         heading = shown.find_element(By.XPATH, f"//h2[normalize-space()='{args.section}']")
@@ -125,7 +125,7 @@ def main() -> None:
     serve.add_argument("--image", required=True, metavar="FILE", help="is dropped on the page")
     serve.add_argument("--name", default="serve", help="of the picture; default: serve")
     serve.set_defaults(take=take_serve)
-    report = kinds.add_parser("report", help="a page of tools/report.py")
+    report = kinds.add_parser("report", help="a page of negvision report")
     report.add_argument("page", metavar="PAGE.html")
     report.add_argument("--section", default="Confused classes", help="its heading")
     report.add_argument("--height", type=int, default=1300, help="pixels from there on")

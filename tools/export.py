@@ -1,5 +1,5 @@
 import sys
 
-from negvision.cli.export import main
+from negvision.cli.main import main
 
-sys.exit(main())
+sys.exit(main(["export", *sys.argv[1:]]))

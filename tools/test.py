@@ -1,5 +1,5 @@
 import sys
 
-from negvision.cli.test import main
+from negvision.cli.main import main
 
-sys.exit(main())
+sys.exit(main(["test", *sys.argv[1:]]))

@@ -1,5 +1,5 @@
 import sys
 
-from negvision.cli.train import main
+from negvision.cli.main import main
 
-sys.exit(main())
+sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,39 +1,71 @@
 """``negvision browse-assignments CONFIG``: draw boxes with their positive anchors."""
 
-import sys
+from __future__ import annotations
+
+import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from mmengine.registry import MODELS
-from tqdm import tqdm
+from negvision.cli.arguments import add_browsing_arguments
+from negvision.cli.output import progress_bar, text_table
 
-from negvision.cli.browsing import (
-    browsing_parser,
-    chosen_indices,
-    picture_path,
-    read_config,
-    text_table,
-    train_dataset,
+if TYPE_CHECKING:
+    from negvision.detection.assignment_view import AssignmentView
+
+HELP = "draw boxes with their positive anchors"
+DESCRIPTION = (
+    "Draw each box of train images with its positive anchors on every level, and count them."
 )
-from negvision.detection.assignment_view import AssignmentView, assignment_views, find_head
-from negvision.detection.visualization.assignments import (
-    anchor_sizes,
-    assignment_legend,
-    draw_assignment,
-    picture_size,
-)
-from negvision.engine.quiet import captured_pycocotools
-from negvision.errors import reports_user_errors
-from negvision.visualization import save_picture, with_legend
-from negvision.visualization.looking import seeded
+_FOLDER = "assignments"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_browsing_arguments(parser, _FOLDER)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw and summarize; 0."""
+    from mmengine.registry import MODELS
+
+    from negvision.cli.browsing import chosen_indices, image_path, read_config, train_dataset
+    from negvision.detection.assignment_view import assignment_views, find_head
+    from negvision.detection.visualization.assignments import (
+        assignment_legend,
+        draw_assignment,
+        picture_size,
+    )
+    from negvision.engine.quiet import captured_pycocotools
+    from negvision.visualization import save_picture, with_legend
+    from negvision.visualization.looking import seeded
+
+    cfg, folder = read_config(args, _FOLDER)
+    # Seeded, so that random augmentations give the same images every time.
+    with captured_pycocotools(), seeded(0):
+        model = MODELS.build(cfg.model)
+        find_head(model)
+        dataset = train_dataset(cfg)
+        indices = progress_bar(chosen_indices(args, len(dataset)), "images")
+        views = list(assignment_views(model, dataset, indices))
+    for view in views:
+        title = f"{view.name}: {int(view.positives_per_box.sum())} positives"
+        image = draw_assignment(view, picture_size(view))
+        image = with_legend(image, title, assignment_legend([view]))
+        save_picture(image_path(folder, view.index, view.name), image)
+    print(summary(views))
+    print(f"\nimages  {folder}/ ({len(views)} files)")
+    return 0
 
 
 def summary(views: Sequence[AssignmentView]) -> str:
-    """Positives by level and by box, and the boxes that got none.
+    """Positives by level and by box, and the boxes without any.
 
     Args:
         views: At least one.
     """
+    import torch
+
+    from negvision.detection.visualization.assignments import anchor_sizes
+
     levels = torch.stack([view.positives_per_level for view in views]).sum(0).tolist()
     anchors = [sum(len(view.priors[level]) for view in views) for level in range(len(levels))]
     total = max(sum(levels), 1)
@@ -61,40 +93,13 @@ def summary(views: Sequence[AssignmentView]) -> str:
 
 
 def _per_box(views: Sequence[AssignmentView]) -> str:
+    import torch
+
     counts = torch.cat([view.positives_per_box for view in views]).double()
     if not len(counts):
         return f"no boxes in {len(views)} images"
-    # quantile, since torch's median of an even number is the lower of the middle two.
+    # torch's median of an even number of values is the lower of the middle two.
     return (
-        f"{len(views)} images, {len(counts)} boxes; positives of a box: "
+        f"{len(views)} images, {len(counts)} boxes; positives per box: "
         f"min {counts.min():.0f}, median {counts.quantile(0.5):g}, max {counts.max():.0f}"
     )
-
-
-@reports_user_errors
-def main(argv: list[str] | None = None) -> int:
-    """Draw and summarise; 0, or 2 after a user error, which is printed."""
-    parser = browsing_parser(
-        "browse-assignments",
-        "Draw each box of train images with its positive anchors by level, and count them.",
-        "assignments",
-    )
-    args = parser.parse_args(argv)
-    cfg, folder = read_config(args)
-    # The same pictures each time: random augmentations start from one seed.
-    with captured_pycocotools(), seeded(0):
-        model = MODELS.build(cfg.model)
-        find_head(model)
-        dataset = train_dataset(cfg)
-        indices = chosen_indices(args, len(dataset))
-        # disable=None: the bar shows on a terminal only.
-        bar = tqdm(indices, desc="images", leave=False, disable=None, file=sys.stdout)
-        views = list(assignment_views(model, dataset, bar))
-    for view in views:
-        title = f"{view.name}: {int(view.positives_per_box.sum())} positives"
-        picture = draw_assignment(view, picture_size(view))
-        picture = with_legend(picture, title, assignment_legend([view]))
-        save_picture(picture_path(folder, view.index, view.name), picture)
-    print(summary(views))
-    print(f"\npictures  {folder}/ ({len(views)} files)")
-    return 0

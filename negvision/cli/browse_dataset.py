@@ -1,43 +1,72 @@
 """``negvision browse-dataset CONFIG``: draw train images with their annotations."""
 
-import sys
+from __future__ import annotations
+
+import argparse
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import get_box_tensor
-from tqdm import tqdm
+from negvision.cli.arguments import add_browsing_arguments
+from negvision.cli.output import progress_bar, text_table
 
-from negvision.cli.browsing import (
-    browsing_parser,
-    chosen_indices,
-    picture_path,
-    read_config,
-    text_table,
-    train_dataset,
-)
-from negvision.detection.visualization.predictions import draw_annotations
-from negvision.engine.quiet import captured_pycocotools
-from negvision.errors import reports_user_errors
-from negvision.visualization import save_picture, with_legend
-from negvision.visualization.looking import seeded
+if TYPE_CHECKING:
+    import numpy as np
+
+HELP = "draw images of a config with their annotations"
+DESCRIPTION = "Draw images as the train pipeline returns them, with boxes, masks and ignored boxes."
+_FOLDER = "dataset"
 
 
-def picture_of(packed: dict, classes: tuple[str, ...]) -> tuple[np.ndarray, str]:
-    """Picture and image name of what a pipeline that ends in ``PackDetInputs`` gives.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_browsing_arguments(parser, _FOLDER)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw and count; 0."""
+    import torch
+
+    from negvision.cli.browsing import chosen_indices, image_path, read_config, train_dataset
+    from negvision.engine.quiet import captured_pycocotools
+    from negvision.visualization import save_picture
+    from negvision.visualization.looking import seeded
+
+    cfg, folder = read_config(args, _FOLDER)
+    # Seeded, so that random augmentations give the same images every time.
+    with captured_pycocotools(), seeded(0), torch.no_grad():
+        dataset = train_dataset(cfg)
+        classes = tuple(dataset.metainfo.get("classes", ()))
+        indices = chosen_indices(args, len(dataset))
+        for index in progress_bar(indices, "images"):
+            image, name = draw_sample(dataset[index], classes)
+            save_picture(image_path(folder, index, name), image)
+    # Wrappers that mix images have no annotations of their own.
+    while not hasattr(dataset, "get_data_info"):
+        dataset = dataset.dataset
+    print(class_table(dataset, classes))
+    print(f"\nimages  {folder}/ ({len(set(indices))} files)")
+    return 0
+
+
+def draw_sample(packed: dict, classes: tuple[str, ...]) -> tuple[np.ndarray, str]:
+    """Draw a sample of a pipeline that ends in ``PackDetInputs``; the drawing and the image's name.
 
     Args:
         packed: ``inputs``, a ``(3, H, W)`` tensor in BGR as mmdet loads it, and ``data_samples``.
         classes: Names.
     """
-    sample: DetDataSample = packed["data_samples"]
+    import numpy as np
+    from mmdet.structures.bbox import get_box_tensor
+
+    from negvision.detection.visualization.predictions import draw_annotations
+    from negvision.visualization import with_legend
+
+    sample = packed["data_samples"]
     image = packed["inputs"].flip(0).float().round().clamp(0, 255).byte()
     truth = sample.gt_instances
     masks = truth.masks.to_ndarray().astype(bool) if "masks" in truth else None
     ignored = sample.ignored_instances.bboxes if "ignored_instances" in sample else None
-    picture = draw_annotations(
+    drawn = draw_annotations(
         np.ascontiguousarray(image.permute(1, 2, 0).numpy()),
         get_box_tensor(truth.bboxes).tolist(),
         truth.labels.tolist(),
@@ -49,11 +78,11 @@ def picture_of(packed: dict, classes: tuple[str, ...]) -> tuple[np.ndarray, str]
     height, width = image.shape[-2:]
     count = len(truth.labels)
     extra = "" if ignored is None or not len(ignored) else f", {len(ignored)} ignored"
-    return with_legend(picture, f"{name}: {width} x {height}, {count} objects{extra}"), name
+    return with_legend(drawn, f"{name}: {width} x {height}, {count} objects{extra}"), name
 
 
 def class_table(dataset, classes: tuple[str, ...]) -> str:
-    """Objects, ignore boxes and images of each class in the annotations of ``dataset``."""
+    """Objects, ignored boxes and images of each class in the annotations of ``dataset``."""
     objects: Counter[int] = Counter()
     ignored: Counter[int] = Counter()
     images: Counter[int] = Counter()
@@ -72,31 +101,4 @@ def class_table(dataset, classes: tuple[str, ...]) -> str:
     total = [f"{objects.total():,}", f"{len(dataset) - empty:,}", f"{ignored.total():,}"]
     rows.append(["all", *total])
     table = text_table(["class", "objects", "images", "ignored"], rows)
-    return f"{table}\n\n{len(dataset):,} images, {empty:,} of them without an object"
-
-
-@reports_user_errors
-def main(argv: list[str] | None = None) -> int:
-    """Draw and count; 0, or 2 after a user error, which is printed."""
-    parser = browsing_parser(
-        "browse-dataset",
-        "Draw images as the train pipeline gives them, with boxes, masks and ignore boxes.",
-        "dataset",
-    )
-    args = parser.parse_args(argv)
-    cfg, folder = read_config(args)
-    # The same pictures each time: random augmentations start from one seed.
-    with captured_pycocotools(), seeded(0), torch.no_grad():
-        dataset = train_dataset(cfg)
-        classes = tuple(dataset.metainfo.get("classes", ()))
-        indices = chosen_indices(args, len(dataset))
-        # disable=None: the bar shows on a terminal only.
-        for index in tqdm(indices, desc="images", leave=False, disable=None, file=sys.stdout):
-            picture, name = picture_of(dataset[index], classes)
-            save_picture(picture_path(folder, index, name), picture)
-    # Wrappers that mix images have no annotations of their own.
-    while not hasattr(dataset, "get_data_info"):
-        dataset = dataset.dataset
-    print(class_table(dataset, classes))
-    print(f"\npictures  {folder}/ ({len(set(indices))} files)")
-    return 0
+    return f"{table}\n\n{len(dataset):,} images, {empty:,} of them without objects"

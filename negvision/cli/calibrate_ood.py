@@ -1,55 +1,52 @@
-"""``negvision calibrate-ood CONFIG CKPT``: choose the threshold above which all is unknown."""
+"""``negvision calibrate-ood CONFIG CKPT``: choose the threshold above which samples are unknown."""
 
 import argparse
 from pathlib import Path
 
-from negvision.engine.calibration import calibrate, check_writable, save_with_threshold
-from negvision.engine.config.reading import add_common_arguments
-from negvision.engine.prepare import build_runner, prepare_config
-from negvision.engine.quiet import captured_pycocotools
-from negvision.errors import CheckpointError, UserError, reports_user_errors
+from negvision.cli.arguments import add_config, add_runner_arguments, checked
+from negvision.errors import CheckpointError
+
+HELP = "choose the OOD threshold above which samples are unknown"
+DESCRIPTION = (
+    "Choose an OOD threshold on in-distribution images and store it, with the weights, in a "
+    "checkpoint. `negvision test` applies it."
+)
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="negvision calibrate-ood",
-        description="Choose an OOD threshold on in-distribution images and store it, with the "
-        "weights, in a checkpoint. tools/test.py applies it.",
-    )
-    parser.add_argument("config", help="config file, e.g. configs/abet_faster_rcnn_r50.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
     parser.add_argument("checkpoint", help="checkpoint file (.pth)")
     parser.add_argument(
         "--tpr",
-        type=float,
+        type=checked(float, "a number above 0 and at most 1, e.g. 0.95", lambda x: 0 < x <= 1),
         default=0.95,
-        help="share of the in-distribution samples to keep (default: %(default)s)",
+        help="fraction of the in-distribution samples to keep (default: %(default)s)",
     )
     parser.add_argument(
         "--split",
         choices=["val", "test"],
         default="val",
-        help="whose images to use; OOD images among them take no part (default: %(default)s)",
+        help="dataset to use; its OOD images are ignored (default: %(default)s)",
     )
     parser.add_argument(
         "--min-score",
         type=float,
         default=0.3,
-        help="boxes of a lower class score take no part (default: %(default)s)",
+        help="ignore boxes with a lower class score (default: %(default)s)",
     )
     parser.add_argument("--out", metavar="FILE", help="default: <checkpoint>_ood.pth")
-    add_common_arguments(parser)
-    return parser.parse_args(argv)
+    add_runner_arguments(parser)
 
 
-@reports_user_errors
-def main(argv: list[str] | None = None) -> int:
-    """Calibrate; 0, or 2 after a user error, which is printed."""
-    args = _parse(argv)
-    if not 0 < args.tpr <= 1:
-        raise UserError(f"--tpr {args.tpr:g}: the share must be above 0 and at most 1, e.g. 0.95")
+def run(args: argparse.Namespace) -> int:
+    """Calibrate; 0."""
     source = Path(args.checkpoint)
     if not source.is_file():
         raise CheckpointError(f"checkpoint {args.checkpoint!r} does not exist")
+    from negvision.engine.calibration import calibrate, check_writable, save_with_threshold
+    from negvision.engine.prepare import build_runner, prepare_config
+    from negvision.engine.quiet import captured_pycocotools
+
     target = Path(args.out) if args.out else source.with_name(f"{source.stem}_ood.pth")
     check_writable(target)
     cfg = prepare_config(args)
@@ -60,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     threshold = calibrate(runner, args.split, args.tpr, args.min_score)
     save_with_threshold(source, target, threshold, runner.model, args.trust_checkpoint)
     runner.logger.info(
-        f"threshold  {threshold.value:.6g}: above it is unknown\n"
+        f"threshold  {threshold.value:.6g}: higher scores are unknown\n"
         f"score      {threshold.score}, higher is more OOD\n"
         f"kept       {args.tpr:.2%} of {threshold.num_samples:,} in-distribution samples\n"
         f"saved      {target}"

@@ -1,34 +1,31 @@
-"""``negvision copy-configs``: write the suite's configs where an installed package is used."""
+"""``negvision copy-configs``: copy the configs that ship with the package."""
 
 import argparse
 import shutil
 import tempfile
 from pathlib import Path
 
-from negvision.engine.config.shipped import shipped_configs
-from negvision.errors import UserError, reports_user_errors
+from negvision.errors import UserError
+
+HELP = "copy the configs that ship with negvision into this folder"
+DESCRIPTION = "Copy the configs that ship with negvision into a folder, to train with and to edit."
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="negvision copy-configs",
-        description="Write the configs of the suite into a folder, to train with and to change.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("configs"), metavar="DIR", help="a new folder (configs)"
     )
-    return parser.parse_args(argv)
 
 
-@reports_user_errors
-def main(argv: list[str] | None = None) -> int:
-    """Copy them; 0, or 2 after a user error, which is printed."""
-    out = _parse(argv).out
-    source = shipped_configs()
+def run(args: argparse.Namespace) -> int:
+    """Copy them; 0."""
+    from negvision.engine.config.shipped import shipped_configs
+
+    out, source = args.out, shipped_configs()
     if not source.is_dir():
-        raise UserError(f"{source} does not exist: this installation is incomplete; install again")
+        raise UserError(f"{source} does not exist: the installation is incomplete; reinstall")
     if out.exists():
-        raise UserError(f"--out {out} is there already; name a new folder")
+        raise UserError(f"--out {out} already exists; name a new folder")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".configs.", dir=out.parent) as staging:

@@ -26,13 +26,18 @@ from negvision.compat.versions import (
 
 BUILD_COMMAND = "pip install --no-build-isolation -e .   (in the clone of negvision)"
 
+HELP = "versions, compiled kernels, GPUs, and what to do about problems"
+DESCRIPTION = "List versions, compiled kernels and GPUs, and say what to do about each problem."
+
 Rows = list[tuple[str, str]]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the report; 0 if all is well, 1 if there is a problem."""
-    parser = argparse.ArgumentParser(prog="negvision doctor", description=__doc__)
-    parser.parse_args(argv)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command has no arguments."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; 0, or 1 if there is a problem."""
     report, findings = examine()
     print(report)
     return 1 if findings else 0

@@ -1,39 +1,32 @@
-"""``negvision export CONFIG CKPT --out FILE``: write a model for others to run, and compare it."""
+"""``negvision export CONFIG CKPT --out FILE``: write a model for other runtimes, and compare it."""
+
+from __future__ import annotations
 
 import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from negvision.engine.calibration import check_writable
-from negvision.engine.config.check import check_config
-from negvision.engine.config.data_files import check_data
-from negvision.engine.config.reading import add_common_arguments
-from negvision.engine.prepare import build_runner, prepare_config
-from negvision.engine.quiet import captured_pycocotools
-from negvision.errors import ConfigError, ExportError, reports_user_errors
+from negvision.cli.arguments import add_config, add_runner_arguments
+from negvision.errors import ConfigError, ExportError
 
-try:
-    import onnx  # noqa: F401
-    import onnxruntime  # noqa: F401
-    import onnxscript  # noqa: F401
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
-    _MISSING = None
-except ImportError as error:
-    _MISSING = error.name
-
-FORMATS = ("onnx", "torchexport", "openvino", "tensorrt")
+HELP = "write a model as ONNX and compare it with PyTorch"
+DESCRIPTION = (
+    "Write a model as one graph that includes decoding and suppression. The graph is compared with "
+    "PyTorch on the same images; if it differs, no file is written and the exit status is 1."
+)
+_FORMATS = ("onnx", "torchexport", "openvino", "tensorrt")
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="negvision export",
-        description="Write a model as one graph, decoding and suppression inside. It is run beside "
-        "PyTorch on the same images; where it differs there is no file and the exit status is 1.",
-    )
-    parser.add_argument("config", help="config file, e.g. configs/atss_r50.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
     parser.add_argument("checkpoint", help="checkpoint file (.pth) or weights (.safetensors)")
     parser.add_argument("--out", required=True, metavar="FILE", help="the file, e.g. atss.onnx")
-    parser.add_argument("--format", choices=FORMATS, default="onnx", help="default: onnx")
+    parser.add_argument("--format", choices=_FORMATS, default="onnx", help="default: onnx")
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16", "int8"),
@@ -41,49 +34,38 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="of the network; decoding stays in float32. int8 needs --calibration",
     )
     parser.add_argument(
-        "--calibration", metavar="DIR", help="images to measure the ranges of 8 bits on"
+        "--calibration", metavar="DIR", help="images on which the 8-bit ranges are measured"
     )
     parser.add_argument(
         "--images",
         metavar="DIR",
-        help="at least 8 images to compare on, of things that the model knows; default: digits "
-        "and photographs that come with the suite",
+        help="at least 8 images to compare on, showing classes of the model; default: digits and "
+        "photographs that ship with negvision",
     )
-    parser.add_argument("--opset", type=int, default=18, help="version of ONNX; default: 18")
+    parser.add_argument("--opset", type=int, default=18, help="ONNX opset; default: 18")
     parser.add_argument(
-        "--legacy", action="store_true", help="torch's exporter of before 2.9, for what fails"
+        "--legacy", action="store_true", help="use torch's exporter from before 2.9"
     )
-    add_common_arguments(parser)
-    return parser.parse_args(argv)
+    add_runner_arguments(parser)
 
 
 def require_exporting() -> None:
-    """Raise ExportError where a package is missing that exporting takes."""
-    if _MISSING is not None:
+    """Raise ExportError if a package that exporting needs is missing."""
+    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
+    if missing:
         raise ExportError(
-            f"{_MISSING} is not installed; exporting takes\n"
+            f"{missing[0]} is not installed; exporting needs\n"
             "  pip install -r requirements/export.txt -c requirements/constraints.txt"
         )
 
 
-def _evaluator(cfg):
-    """Figures of an ONNX file on the test set of ``cfg``."""
-    from negvision.inference.exported_network import put_in_place
-
-    def evaluate(file: Path) -> dict[str, float]:
-        tested = cfg.copy()
-        put_in_place(tested, file)
-        with captured_pycocotools():
-            return build_runner(tested, ("test",)).test()
-
-    return evaluate
-
-
-@reports_user_errors
-def main(argv: list[str] | None = None) -> int:
-    """Export; 0, 1 where the export differs from the model, or 2 after a user error."""
-    args = _parse(argv)
+def run(args: argparse.Namespace) -> int:
+    """Export; 0, or 1 if the export differs from the model."""
     require_exporting()
+    from negvision.engine.calibration import check_writable
+    from negvision.engine.config.check import check_config
+    from negvision.engine.config.data_files import check_data
+    from negvision.engine.prepare import prepare_config
     from negvision.export.exporting import ParityError, Request, export
 
     request = Request(
@@ -112,3 +94,18 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\n{type(error).__name__}: {error}\n", file=sys.stderr)
         return 1
     return 0
+
+
+def _evaluator(cfg: Config):
+    """A function that returns the metrics of an ONNX file on the test set of ``cfg``."""
+    from negvision.engine.prepare import build_runner
+    from negvision.engine.quiet import captured_pycocotools
+    from negvision.inference.exported_network import put_in_place
+
+    def evaluate(file: Path) -> dict[str, float]:
+        tested = cfg.copy()
+        put_in_place(tested, file)
+        with captured_pycocotools():
+            return build_runner(tested, ("test",)).test()
+
+    return evaluate

@@ -1,33 +1,34 @@
-"""``negvision make-ood-split TASK INPUT --held-out CLASS...``: hold classes out of a data set."""
+"""``negvision make-ood-split TASK INPUT --held-out CLASS...``: hold classes out of a dataset."""
+
+from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from negvision.cli.browsing import text_table
-from negvision.data import splits
-from negvision.data.formats.coco_file import find_classes, read_coco_file
-from negvision.data.formats.label_files import read_classes_file
-from negvision.data.formats.text_files import numbered_lines
-from negvision.errors import DatasetError, MissingDataError, reports_user_errors
+from negvision.cli.output import text_table
+from negvision.errors import DatasetError, MissingDataError
+
+if TYPE_CHECKING:
+    from negvision.data.splits import LabelledImage
+
+HELP = "hold classes out of a dataset, to serve as unknowns"
+DESCRIPTION = (
+    "Split a dataset by classes: the classes held out of training are the unknowns of the "
+    "evaluation."
+)
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="negvision make-ood-split",
-        description="Split a data set by classes: what is held out of training is the unknown of "
-        "the evaluation.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--held-out", nargs="+", required=True, metavar="CLASS", help="names of classes"
     )
-    common.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder to write into"
-    )
-    common.add_argument("--overwrite", action="store_true", help="replace files of an older split")
+    common.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    common.add_argument("--overwrite", action="store_true", help="replace existing files")
 
     boxes = tasks.add_parser(
         "detection", parents=[common], help="a COCO json: ANN_id, ANN_ood and ANN_mixed.json"
@@ -36,7 +37,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     boxes.add_argument(
         "--test", type=Path, metavar="ANN", help="annotations to evaluate on (default: the same)"
     )
-    boxes.set_defaults(run=_detection)
+    boxes.set_defaults(split=_detection)
 
     pixels = tasks.add_parser(
         "segmentation", parents=[common], help="label images: masks/, ood/ and images.txt"
@@ -45,35 +46,47 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--labels", type=Path, required=True, metavar="DIR", help="folder of PNG files with ids"
     )
     pixels.add_argument(
-        "--classes", type=Path, required=True, metavar="FILE", help="one 'id name' a line"
+        "--classes", type=Path, required=True, metavar="FILE", help="one 'id name' per line"
     )
     pixels.add_argument(
-        "--void", nargs="+", default=[], metavar="CLASS", help="classes that mean nothing"
+        "--void", nargs="+", default=[], metavar="CLASS", help="classes to treat as void"
     )
     pixels.add_argument(
         "--drop-images",
         action="store_true",
-        help="leave images with held-out pixels out instead of making these void",
+        help="drop images with held-out pixels instead of making those pixels void",
     )
-    pixels.set_defaults(run=_segmentation)
+    pixels.set_defaults(split=_segmentation)
 
     images = tasks.add_parser(
-        "classification", parents=[common], help="one class an image: SET_id and SET_ood.txt"
+        "classification", parents=[common], help="one class per image: SET_id and SET_ood.txt"
     )
     images.add_argument(
-        "set", type=Path, metavar="SET", help="list of 'path label', or folder with one a class"
+        "set",
+        type=Path,
+        metavar="SET",
+        help="list of 'path label', or a folder of class folders",
     )
     images.add_argument(
         "--test", type=Path, metavar="SET", help="the set to evaluate on (default: the same)"
     )
     images.add_argument(
-        "--classes", type=Path, metavar="FILE", help="names of the labels of a list, one a line"
+        "--classes", type=Path, metavar="FILE", help="names of the labels of a list, one per line"
     )
-    images.set_defaults(run=_classification)
-    return parser.parse_args(argv)
+    images.set_defaults(split=_classification)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write and count the parts; 0."""
+    args.split(args)
+    print(f"written to {args.out}")
+    return 0
 
 
 def _detection(args: argparse.Namespace) -> None:
+    from negvision.data import splits
+    from negvision.data.formats.coco_file import find_classes, read_coco_file
+
     paths = [args.ann, args.test or args.ann]
     contents = {path: read_coco_file(str(_existing(path))) for path in paths}
     classes = [
@@ -82,7 +95,7 @@ def _detection(args: argparse.Namespace) -> None:
         for name in find_classes(str(path), content["categories"], None)[0]
     ]
     classes = list(dict.fromkeys(classes))
-    remaining = splits.remaining_classes(classes, args.held_out, _names(contents))
+    remaining = splits.remaining_classes(classes, args.held_out, " and ".join(map(str, contents)))
     parts = {p: splits.split_coco(c, args.held_out, str(p)) for p, c in contents.items()}
     files = splits.join_coco_parts(*((path, parts[path]) for path in paths))
     with splits.staged_outputs(args.out, list(files), args.overwrite) as folder:
@@ -103,15 +116,18 @@ def _detection(args: argparse.Namespace) -> None:
 
 
 def _segmentation(args: argparse.Namespace) -> None:
+    from negvision.data import splits
+    from negvision.data.formats.label_files import read_classes_file
+
     ids = read_classes_file(str(_existing(args.classes)))
     splits.check_names(args.void, list(ids), "--void", str(args.classes))
     both = [name for name in args.held_out if name in args.void]
     if both:
-        raise DatasetError(f"{', '.join(both)}: named by --held-out and by --void; choose one")
+        raise DatasetError(f"{', '.join(both)}: in both --held-out and --void; choose one")
     meaningful = [name for name in ids if name not in args.void]
     remaining = splits.remaining_classes(meaningful, args.held_out, str(args.classes))
     if args.out.resolve().is_relative_to(_existing(args.labels).resolve()):
-        raise DatasetError(f"--out {args.out} is inside of --labels; name another folder")
+        raise DatasetError(f"--out {args.out} is inside --labels; name another folder")
     tables = splits.label_tables(ids, remaining, args.void)
     names = ["masks", "ood", "images.txt", "classes.txt"]
     with splits.staged_outputs(args.out, names, args.overwrite) as folder:
@@ -129,19 +145,21 @@ def _segmentation(args: argparse.Namespace) -> None:
     print(text_table(["pixels", "number", "share"], rows))
     print(
         f"\n{len(shows):,} of {len(counts):,} images show held-out classes; "
-        f"{len(dropped):,} are left out"
+        f"{len(dropped):,} are dropped"
     )
     _print_classes(remaining, args.held_out)
 
 
 def _classification(args: argparse.Namespace) -> None:
+    from negvision.data import splits
+
     paths = [args.set, args.test or args.set]
     sets = {path: _read_images(_existing(path), args.classes) for path in paths}
     if args.classes is None:
         classes = sorted({image.name for images in sets.values() for image in images})
     else:
         classes = _read_names(args.classes)
-    where = str(args.classes or _names(sets))
+    where = str(args.classes or " and ".join(map(str, sets)))
     remaining = splits.remaining_classes(classes, args.held_out, where)
     files = splits.join_image_parts(*((path, sets[path]) for path in paths), remaining)
     with splits.staged_outputs(args.out, [*files, "classes.txt"], args.overwrite) as folder:
@@ -152,19 +170,23 @@ def _classification(args: argparse.Namespace) -> None:
     _print_classes(remaining, args.held_out)
 
 
-def _read_images(path: Path, classes: Path | None) -> list[splits.LabelledImage]:
+def _read_images(path: Path, classes: Path | None) -> list[LabelledImage]:
+    from negvision.data import splits
+
     if path.is_dir():
         return splits.read_image_folder(path)
     if classes is None:
-        raise DatasetError(f"{path} has labels without names; give these with --classes FILE")
+        raise DatasetError(f"{path} has labels without names; name them with --classes FILE")
     return splits.read_image_list(path, _read_names(classes))
 
 
 def _read_names(path: Path) -> list[str]:
+    from negvision.data.formats.text_files import numbered_lines
+
     names = [line for _, line in numbered_lines(str(_existing(path)))]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DatasetError(f"{path}: {', '.join(map(repr, twice))} stands there more than once")
+        raise DatasetError(f"{path}: {', '.join(map(repr, twice))} appear more than once")
     return names
 
 
@@ -178,10 +200,6 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def _names(paths: Mapping[Path, object]) -> str:
-    return " and ".join(map(str, paths))
-
-
 def _print_left(left: int, total: int) -> None:
     print(f"\nleft to train on: {left:,} of {total:,} images ({100 * left / total:.1f} %)")
 
@@ -189,12 +207,3 @@ def _print_left(left: int, total: int) -> None:
 def _print_classes(remaining: Sequence[str], held_out: Sequence[str]) -> None:
     print(f"classes   {len(remaining)}: {', '.join(remaining)}")
     print(f"held out  {len(set(held_out))}: {', '.join(dict.fromkeys(held_out))}")
-
-
-@reports_user_errors
-def main(argv: list[str] | None = None) -> int:
-    """Write and count the parts; 0, or 2 after a user error, which is printed."""
-    args = _parse(argv)
-    args.run(args)
-    print(f"written to {args.out}")
-    return 0

@@ -3,43 +3,40 @@
 import argparse
 from pathlib import Path
 
-from negvision.engine.calibration import check_writable
-from negvision.engine.checkpoints.loading import load_checkpoint_file
-from negvision.engine.checkpoints.weights_file import SUFFIX, publish
-from negvision.errors import UserError, reports_user_errors
+from negvision.cli.arguments import add_trust_checkpoint
+from negvision.errors import UserError
+
+HELP = "write the weights of a checkpoint for others to use"
+DESCRIPTION = (
+    "Write the weights of a checkpoint, with its config as text, classes and OOD threshold, as a "
+    "safetensors file, which cannot contain code. `negvision test` and load_from accept it in "
+    "place of the checkpoint."
+)
+_SUFFIX = ".safetensors"
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="negvision publish-model",
-        description="Write the weights of a checkpoint, with its config as text, classes and OOD "
-        "threshold, as a safetensors file, in which no code can hide. tools/test.py and load_from "
-        "take it in the place of the checkpoint.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="checkpoint file (.pth)")
     parser.add_argument(
-        "out", help=f"NAME{SUFFIX}; a part of the file's SHA-256 is put behind NAME"
+        "out", help=f"NAME{_SUFFIX}; part of the file's SHA-256 is appended to NAME"
     )
     parser.add_argument(
         "--without-ema",
         action="store_true",
-        help="of a checkpoint with averaged weights take those of the last step",
+        help="publish the weights of the last step, not the averaged ones",
     )
-    parser.add_argument(
-        "--trust-checkpoint",
-        action="store_true",
-        help="unpickle whatever the checkpoint holds; it can run any code",
-    )
-    return parser.parse_args(argv)
+    add_trust_checkpoint(parser)
 
 
-@reports_user_errors
-def main(argv: list[str] | None = None) -> int:
-    """Publish; 0, or 2 after a user error, which is printed."""
-    args = _parse(argv)
+def run(args: argparse.Namespace) -> int:
+    """Publish; 0."""
     target = Path(args.out)
-    if target.suffix != SUFFIX or target.name == SUFFIX:
-        raise UserError(f"out is {args.out!r}; give a file NAME{SUFFIX}")
+    if target.suffix != _SUFFIX or target.name == _SUFFIX:
+        raise UserError(f"out is {args.out!r}; give a file NAME{_SUFFIX}")
+    from negvision.engine.calibration import check_writable
+    from negvision.engine.checkpoints.loading import load_checkpoint_file
+    from negvision.engine.checkpoints.weights_file import publish
+
     check_writable(target)
     checkpoint = load_checkpoint_file(args.checkpoint, "cpu", args.trust_checkpoint)
     print(publish(checkpoint, target, args.checkpoint, ema=not args.without_ema))

@@ -5,113 +5,84 @@ import os
 import tempfile
 from pathlib import Path
 
-from negvision.cli.serving.server import Guarded, is_loopback, listen, serve, url_of
-from negvision.cli.serving.uploads import MAX_PIXELS
-from negvision.data.images.header import MAX_PIXELS as MOST_PIXELS
-from negvision.errors import UserError, reports_user_errors
+from negvision.cli.arguments import add_trust_checkpoint, checked, fraction, positive_int
+from negvision.errors import UserError
 
-# Gradio reads these as it is imported: no version check, no telemetry, no hub.
+HELP = "open a local page to try a model on"
+DESCRIPTION = (
+    "Open a page on this machine to drop images on and to move thresholds. It contacts no other "
+    "host, and uploads are deleted when the command ends."
+)
+# Gradio reads these when it is imported: no version check, no telemetry, no hub.
 _QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_SHARE": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
 }
-# What a request has beside the file in it.
+# What a request holds beside the file in it, in bytes.
 _ENVELOPE = 1 << 16
 _LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
+_MAX_PIXELS = 1 << 25
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="negvision serve",
-        description="Open a page on this machine to drop images on and move thresholds. It asks no "
-        "other host for anything, and what is dropped is gone when the command ends.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="an exported model (.onnx), or a config")
     parser.add_argument("checkpoint", nargs="?", help="weights for the config")
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen at; default: 127.0.0.1, which this machine alone can reach",
+        help="address to listen on; default: 127.0.0.1, which only this machine can reach",
     )
     parser.add_argument(
-        "--port", type=int, default=7860, help="default: 7860; 0 takes any that is free"
+        "--port",
+        type=checked(int, "a port from 0 to 65535", lambda port: 0 <= port <= 65535),
+        default=7860,
+        help="default: 7860; 0 takes any free port",
     )
     parser.add_argument(
         "--max-upload-mb",
-        type=float,
+        type=checked(float, "a number above 0, below 1000", lambda size: 0 < size < 1000),
         default=10,
         metavar="MB",
-        help="files may have so many megabytes (of 1,048,576 bytes); default: 10",
+        help="largest upload, in units of 1,048,576 bytes; default: 10",
     )
     parser.add_argument(
         "--max-pixels",
-        type=int,
-        default=MAX_PIXELS,
+        type=positive_int,
+        default=_MAX_PIXELS,
         metavar="N",
-        help=f"images may have so many pixels, which is looked at before they are decoded; "
-        f"default: {MAX_PIXELS}",
+        help="largest number of pixels of an image, checked before decoding; default: %(default)s",
     )
     parser.add_argument(
         "--score-threshold",
-        type=float,
+        type=fraction,
         metavar="SCORE",
-        help="where its slider starts; default: 0.3",
+        help="start value of its slider; default: 0.3",
     )
     parser.add_argument(
         "--ood-threshold",
         type=float,
         metavar="SCORE",
-        help="where its slider starts; default: the threshold of the model, if it has one",
+        help="start value of its slider; default: the threshold of the model, if any",
     )
     parser.add_argument("--device", default="cpu", help="cpu (the default), cuda, cuda:1")
-    parser.add_argument(
-        "--trust-checkpoint",
-        action="store_true",
-        help="unpickle whatever the checkpoint holds, which can run any code",
-    )
-    return parser.parse_args(argv)
+    add_trust_checkpoint(parser)
 
 
-def _check(args: argparse.Namespace) -> None:
-    for option, value, low, high in (
-        ("--port", args.port, 0, 65535),
-        ("--max-pixels", args.max_pixels, 1, MOST_PIXELS),
-        ("--score-threshold", args.score_threshold, 0, 1),
-    ):
-        if value is not None and not low <= value <= high:
-            raise UserError(f"{option} {value}: give a number from {low:,} to {high:,}")
-    if not 0 < args.max_upload_mb < 1000:
-        raise UserError(f"--max-upload-mb {args.max_upload_mb}: give a number above 0, below 1,000")
+def run(args: argparse.Namespace) -> int:
+    """Serve until interrupted; 0."""
+    from negvision.cli.serving.server import Guarded, is_loopback, listen, serve, url_of
+    from negvision.data.images.header import MAX_PIXELS
 
-
-def _load_page():
-    """The module of the page, with Gradio, which may ask nothing of anyone."""
-    os.environ.update(_QUIET)
-    try:
-        import gradio  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"{error.name} is not installed; the page takes\n"
-            "  pip install -r requirements/serve.txt -c requirements/constraints.txt"
-        ) from None
-    from negvision.cli.serving import page
-
-    return page
-
-
-@reports_user_errors
-def main(argv: list[str] | None = None) -> int:
-    """Serve until interrupted; 0, or 2 after a user error, which is printed."""
-    args = _parse(argv)
-    _check(args)
+    if args.max_pixels > MAX_PIXELS:
+        raise UserError(f"--max-pixels {args.max_pixels}: give a number up to {MAX_PIXELS}")
     with (
         listen(args.host, args.port) as bound,
         tempfile.TemporaryDirectory(prefix="negvision-serve-") as folder,
     ):
         os.environ["GRADIO_TEMP_DIR"] = folder
-        page = _load_page()
+        page = _import_page()
         from negvision.inference import Inferencer
 
         model = Inferencer(
@@ -128,10 +99,25 @@ def main(argv: list[str] | None = None) -> int:
         local = is_loopback(bound)
         if not local:
             print(
-                f"warning: --host {args.host} lets everyone who reaches this machine use the page; "
-                "there is no password, and nothing is encrypted",
+                f"warning: --host {args.host} lets everyone who can reach this machine use the "
+                "page, without a password or encryption",
                 flush=True,
             )
-        print(f"page  {url_of(bound)}  (Ctrl-C ends it)", flush=True)
+        print(f"page  {url_of(bound)}  (Ctrl-C stops it)", flush=True)
         serve(Guarded(app, max_upload + _ENVELOPE, _LOCAL_NAMES if local else None), bound)
     return 0
+
+
+def _import_page():
+    """The module of the page, and with it Gradio, which must not contact any host."""
+    os.environ.update(_QUIET)
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"{error.name} is not installed; the page needs\n"
+            "  pip install -r requirements/serve.txt -c requirements/constraints.txt"
+        ) from None
+    from negvision.cli.serving import page
+
+    return page

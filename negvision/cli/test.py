@@ -1,72 +1,56 @@
 """``negvision test CONFIG CKPT``: evaluate a checkpoint on the test set of a config."""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
+from negvision.cli.arguments import (
+    add_config,
+    add_ood_threshold,
+    add_runner_arguments,
+    announce,
+    checked,
+)
+from negvision.errors import CheckpointError, ConfigError
 
-from negvision.detection.detections_hook import DetectionsWriter
-from negvision.engine.calibration import override_threshold, require_threshold
-from negvision.engine.config.reading import add_common_arguments
-from negvision.engine.parallel.launch import leave_processes
-from negvision.engine.prepare import build_runner, prepare_config
-from negvision.engine.quiet import captured_pycocotools
-from negvision.engine.runner import Runner
-from negvision.errors import CheckpointError, ConfigError, UserError, reports_user_errors
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from negvision.engine.runner import Runner
+
+HELP = "evaluate a checkpoint, write or draw its detections"
+DESCRIPTION = "Evaluate a checkpoint."
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="negvision test", description="Evaluate a checkpoint.")
-    parser.add_argument("config", help="config file, e.g. configs/atss_r50.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
     parser.add_argument(
         "checkpoint",
         help="checkpoint file (.pth or .safetensors), or an exported model (.onnx)",
     )
-    parser.add_argument("--out", metavar="FILE.json", help="write the detections as COCO results")
-    parser.add_argument("--show-dir", metavar="DIR", help="draw the predictions into this folder")
     parser.add_argument(
-        "--ood-threshold",
-        metavar="SCORE",
-        help="mark as unknown what scores higher, or 'checkpoint' to insist on the threshold of "
-        "the checkpoint, which is used by itself where there is one",
+        "--out",
+        type=checked(str, "FILE.json", lambda name: name.endswith(".json")),
+        metavar="FILE.json",
+        help="write the detections as COCO results",
     )
-    add_common_arguments(parser)
-    return parser.parse_args(argv)
+    parser.add_argument("--show-dir", metavar="DIR", help="draw the predictions into this folder")
+    add_ood_threshold(parser)
+    add_runner_arguments(parser)
 
 
-def _draw_into(cfg: Config, folder: str) -> None:
-    hook = cfg.get("default_hooks", {}).get("visualization")
-    if hook is None:
-        raise ConfigError(
-            "--show-dir needs a hook that draws: default_hooks = "
-            "dict(visualization=dict(type='negvision.DrawDetectionsHook')) in the config"
-        )
-    hook.draw = True
-    # The hook joins a relative folder to the one before, once for each image.
-    hook.test_out_dir = str(Path(folder).absolute())
-
-
-def _use_threshold(runner: Runner, args: argparse.Namespace) -> None:
-    runner.load_or_resume()
-    if args.ood_threshold == "checkpoint":
-        require_threshold(runner.model, args.checkpoint)
-        return
-    try:
-        override_threshold(runner.model, float(args.ood_threshold))
-    except ValueError:
-        raise UserError(
-            f"--ood-threshold {args.ood_threshold}: give a number, or the word checkpoint"
-        ) from None
-
-
-@reports_user_errors
-def main(argv: list[str] | None = None) -> int:
-    """Evaluate; 0, or 2 after a user error, which is printed."""
-    args = _parse(argv)
-    if args.out is not None and not args.out.endswith(".json"):
-        raise UserError(f"--out {args.out}: detections are written as COCO results, FILE.json")
+def run(args: argparse.Namespace) -> int:
+    """Evaluate; 0."""
     if "://" not in args.checkpoint and not Path(args.checkpoint).is_file():
         raise CheckpointError(f"checkpoint {args.checkpoint!r} does not exist")
+    announce(args.config)
+    from negvision.detection.detections_hook import DetectionsWriter
+    from negvision.engine.parallel.launch import leave_processes
+    from negvision.engine.prepare import build_runner, prepare_config
+    from negvision.engine.quiet import captured_pycocotools
+
     cfg = prepare_config(args)
     if args.checkpoint.endswith(".onnx"):
         from negvision.inference.exported_network import put_in_place
@@ -86,3 +70,25 @@ def main(argv: list[str] | None = None) -> int:
         runner.test()
     leave_processes()
     return 0
+
+
+def _draw_into(cfg: Config, folder: str) -> None:
+    hook = cfg.get("default_hooks", {}).get("visualization")
+    if hook is None:
+        raise ConfigError(
+            "--show-dir needs a hook that draws: default_hooks = "
+            "dict(visualization=dict(type='negvision.DrawDetectionsHook')) in the config"
+        )
+    hook.draw = True
+    # Absolute, because the hook would join a relative folder to its own for every image.
+    hook.test_out_dir = str(Path(folder).absolute())
+
+
+def _use_threshold(runner: Runner, args: argparse.Namespace) -> None:
+    from negvision.engine.calibration import override_threshold, require_threshold
+
+    runner.load_or_resume()
+    if args.ood_threshold == "checkpoint":
+        require_threshold(runner.model, args.checkpoint)
+    else:
+        override_threshold(runner.model, args.ood_threshold)

@@ -1,69 +1,102 @@
 """``negvision train CONFIG``: train a model, evaluating it as the config says."""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
+from negvision.cli.arguments import (
+    add_config,
+    add_runner_arguments,
+    announce,
+    checked,
+    positive_int,
+)
+from negvision.errors import CheckpointError
 
-from negvision.engine.checkpoints.finding import find_resume_checkpoint
-from negvision.engine.config.options import add_training_arguments, apply_training_arguments
-from negvision.engine.config.reading import add_common_arguments
-from negvision.engine.faults import faults_explained
-from negvision.engine.interruption import EXIT_INTERRUPTED, TrainingInterrupted
-from negvision.engine.parallel.failures import reports_to_launcher
-from negvision.engine.parallel.launch import leave_processes
-from negvision.engine.prepare import build_runner, prepare_config
-from negvision.engine.quiet import captured_pycocotools
-from negvision.errors import CheckpointError, reports_user_errors
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+HELP = "train a model from a config"
+DESCRIPTION = "Train a model."
+_AMP = ("auto", "bf16", "fp16")
+_EMA_MOMENTUM = 0.0002
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="negvision train", description="Train a model.")
-    parser.add_argument("config", help="config file, e.g. configs/atss_r50.py")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
     parser.add_argument(
         "--resume",
         nargs="?",
         const="",
         metavar="CKPT",
-        help="go on from a checkpoint; without a value from the newest whole one in the work dir; "
-        "auto: from that, or from the start where there is none",
+        help="resume from this checkpoint; without a value, from the newest complete one in the "
+        "work dir; auto: the same, or start anew if there is none",
     )
-    add_training_arguments(parser)
-    add_common_arguments(parser)
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--amp",
+        nargs="?",
+        const="auto",
+        type=checked(str, "auto, bf16 or fp16", _AMP.__contains__),
+        metavar="KIND",
+        help="mixed precision: bf16, fp16 or auto (fp16 on CUDA, bf16 on a CPU)",
+    )
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate to the number of images per update, over all processes",
+    )
+    parser.add_argument(
+        "--accumulate",
+        type=positive_int,
+        metavar="N",
+        help="accumulate gradients: update the weights every N iterations, with their mean",
+    )
+    parser.add_argument(
+        "--sync-bn", action="store_true", help="synchronize batch normalization over all processes"
+    )
+    parser.add_argument(
+        "--ema",
+        nargs="?",
+        const=_EMA_MOMENTUM,
+        type=checked(float, "a number between 0 and 1", lambda value: 0 < value < 1),
+        metavar="MOMENTUM",
+        help=f"evaluate and save a moving average of the weights (default: {_EMA_MOMENTUM})",
+    )
+    parser.add_argument(
+        "--checkpoint-activations",
+        nargs="*",
+        metavar="MODULE",
+        help="save memory by recomputing activations in the backward pass: of the backbone's "
+        "blocks, or of these modules",
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile of backbone, neck and heads"
+    )
+    add_runner_arguments(parser)
 
 
-def _set_resume(cfg: Config, resume: str, trust: bool) -> None:
-    if resume not in ("", "auto"):
-        if "://" not in resume and not Path(resume).is_file():
-            raise CheckpointError(f"--resume {resume}: there is no such file")
-        if resume.endswith(".safetensors"):
-            raise CheckpointError(
-                f"--resume {resume}: published weights have no training to go on with. Begin a new "
-                f"one from them: --cfg-options load_from={resume}"
-            )
-        cfg.resume, cfg.load_from = True, resume
-        return
-    newest = find_resume_checkpoint(cfg.work_dir, trust)
-    if newest is not None:
-        cfg.resume, cfg.load_from = True, str(newest)
-    elif not resume:
-        raise CheckpointError(
-            f"--resume: no checkpoint (*.pth) in {cfg.work_dir!r}. Train without --resume, name a "
-            "file (--resume FILE), or begin where there is none (--resume auto)"
-        )
-
-
-@reports_user_errors
-@reports_to_launcher
-def main(argv: list[str] | None = None) -> int:
+def run(args: argparse.Namespace) -> int:
     """Train.
 
     Returns:
-        0; 2 after a user error, which is printed; :data:`EXIT_INTERRUPTED` (75) where a signal
-        ended the run, whose state was saved.
+        0; 75 (``EXIT_INTERRUPTED``) if a signal ended the run after its state was saved.
     """
-    args = _parse(argv)
+    announce(args.config)
+    from negvision.engine.parallel.failures import reports_to_launcher
+
+    return reports_to_launcher(_train)(args)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from negvision.engine.config.options import apply_training_arguments
+    from negvision.engine.faults import faults_explained
+    from negvision.engine.interruption import EXIT_INTERRUPTED, TrainingInterrupted
+    from negvision.engine.parallel.launch import leave_processes
+    from negvision.engine.prepare import build_runner, prepare_config
+    from negvision.engine.quiet import captured_pycocotools
+
     cfg = prepare_config(args)
     apply_training_arguments(cfg, args)
     if args.resume is not None:
@@ -78,3 +111,26 @@ def main(argv: list[str] | None = None) -> int:
             return EXIT_INTERRUPTED
     leave_processes()
     return 0
+
+
+def _set_resume(cfg: Config, resume: str, trust: bool) -> None:
+    from negvision.engine.checkpoints.finding import find_resume_checkpoint
+
+    if resume not in ("", "auto"):
+        if "://" not in resume and not Path(resume).is_file():
+            raise CheckpointError(f"--resume {resume}: there is no such file")
+        if resume.endswith(".safetensors"):
+            raise CheckpointError(
+                f"--resume {resume}: published weights hold no training state. Start a new run "
+                f"from them: --cfg-options load_from={resume}"
+            )
+        cfg.resume, cfg.load_from = True, resume
+        return
+    newest = find_resume_checkpoint(cfg.work_dir, trust)
+    if newest is not None:
+        cfg.resume, cfg.load_from = True, str(newest)
+    elif not resume:
+        raise CheckpointError(
+            f"--resume: no checkpoint (*.pth) in {cfg.work_dir!r}. Train without --resume, name a "
+            "file (--resume FILE), or start anew if there is none (--resume auto)"
+        )

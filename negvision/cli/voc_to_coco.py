@@ -4,18 +4,17 @@ import argparse
 import json
 from pathlib import Path
 
-from negvision.cli.browsing import text_table
-from negvision.data.formats.voc_to_coco import IMAGES, find_splits, voc_to_coco
-from negvision.data.splits import staged_outputs
-from negvision.errors import MissingDataError, reports_user_errors
+from negvision.cli.output import text_table
+from negvision.errors import MissingDataError
+
+HELP = "write COCO annotations from Pascal VOC's XML files"
+DESCRIPTION = (
+    "Write a COCO file for each image list of a dataset in Pascal VOC's layout. Images stay "
+    "where they are."
+)
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="negvision voc-to-coco",
-        description="Write a COCO file for each list of a data set in Pascal VOC's layout. Images "
-        "stay where they are.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "root", type=Path, metavar="ROOT", help="folder of Annotations, JPEGImages and ImageSets"
     )
@@ -23,7 +22,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--splits",
         nargs="+",
         metavar="LIST",
-        help="lists in ImageSets/Main (default: those of train, val and test that are there)",
+        help="lists in ImageSets/Main (default: train, val and test, as far as they exist)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the COCO files (default: ROOT/coco)"
@@ -31,19 +30,19 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--zero-based",
         action="store_true",
-        help="coordinates count from 0 and end before xmax and ymax, as some tools write them; "
-        "VOC's count from 1 and end with them",
+        help="coordinates start at 0 and exclude xmax and ymax, as some tools write them; VOC's "
+        "start at 1 and include them",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace older COCO files")
-    return parser.parse_args(argv)
+    parser.add_argument("--overwrite", action="store_true", help="replace existing COCO files")
 
 
-@reports_user_errors
-def main(argv: list[str] | None = None) -> int:
-    """Write and count; 0, or 2 after a user error, which is printed."""
-    args = _parse(argv)
+def run(args: argparse.Namespace) -> int:
+    """Write the files and print counts; 0."""
+    from negvision.data.formats.voc_to_coco import IMAGES, find_splits, voc_to_coco
+    from negvision.data.splits import staged_outputs
+
     if not args.root.is_dir():
-        raise MissingDataError(f"{args.root} is no folder")
+        raise MissingDataError(f"{args.root} is not a folder")
     splits = args.splits or find_splits(args.root)
     contents = voc_to_coco(args.root, splits, args.zero_based)
     out = args.out or args.root / "coco"

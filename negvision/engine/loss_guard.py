@@ -164,7 +164,8 @@ class LossGuardHook(Hook):
         raise DivergedError(
             f"{self._in_a_row} steps in a row were skipped, the last at iteration "
             f"{runner.iter + 1}: {reason}. The images of its batch are listed in {path}. Look at "
-            "them (tools/browse_dataset.py), lower the learning rate, lengthen the warm-up or clip "
+            "them (negvision browse-dataset), "
+            "lower the learning rate, lengthen the warm-up or clip "
             "gradients, and go on from the last checkpoint with --resume"
         )
 

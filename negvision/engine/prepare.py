@@ -9,7 +9,7 @@ from negvision.engine.config.check import check_config
 from negvision.engine.config.data_files import check_data
 from negvision.engine.config.data_root import replace_data_root
 from negvision.engine.config.options import check_training_options
-from negvision.engine.config.reading import load_config, set_work_dir
+from negvision.engine.config.reading import load_config, parse_options, set_work_dir
 from negvision.engine.faults import require_writable
 from negvision.engine.file_handlers import install_file_handlers
 from negvision.engine.quiet import silence_idle_warnings
@@ -20,13 +20,13 @@ def prepare_config(args) -> Config:
     """The config of ``args``, with the options common to all commands applied.
 
     Args:
-        args: ``config``, ``cfg_options``, ``work_dir``, ``data_root``, ``launcher`` and
-            ``trust_checkpoint``.
+        args: ``config``, ``cfg_options`` (a list of ``KEY=VALUE``), ``work_dir``, ``data_root``,
+            ``launcher`` and ``trust_checkpoint``.
     """
     silence_idle_warnings()
     install_loaders(trust=args.trust_checkpoint)
     install_file_handlers(trust=args.trust_checkpoint)
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, parse_options(args.cfg_options))
     cfg.launcher = args.launcher
     set_work_dir(cfg, args.work_dir)
     if args.data_root is not None:

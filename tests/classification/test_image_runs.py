@@ -7,13 +7,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.commands import command
 
 from negvision.classification.metrics import OODImageMetric
-from negvision.cli.calibrate_ood import main as calibrate
-from negvision.cli.test import main as evaluate
-from negvision.cli.train import main as train
 from negvision.ood import OODThreshold
 from negvision.ood.records import OODRecords
+
+calibrate = command("calibrate-ood")
+evaluate = command("test")
+train = command("train")
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CLASSES = [f"stripes {number}" for number in range(10)]

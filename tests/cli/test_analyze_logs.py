@@ -4,8 +4,9 @@ import json
 
 import cv2
 import pytest
+from helpers.commands import command
 
-from negvision.cli.analyze_logs import main
+main = command("analyze-logs")
 
 
 def write_log(folder, values=(0.1, 0.4, 0.3), scale=1.0):
@@ -86,7 +87,7 @@ def test_run_without_evaluation_or_with_nan(tmp_path, capsys):
     ("argv", "message"),
     [
         (["nothing"], "nothing does not exist"),
-        (["run", "--out", "x.gif"], "--out x.gif: the picture is written as"),
+        (["run", "--out", "x.gif"], "--out x.gif: the plot is written as"),
         (["run", "--names", "a", "b"], "--names: 1 logs need as many names"),
         (["."], "no line has a loss"),
     ],

@@ -5,17 +5,15 @@ import json
 import cv2
 import numpy as np
 import pytest
+from helpers.commands import command
 
-from negvision.cli import browse_assignments, browse_dataset
+browse_assignments = command("browse-assignments")
+browse_dataset = command("browse-dataset")
 
 NONE_MATCH = [
     "model.train_cfg.assigner.pos_iou_thr=0.99",
     "model.train_cfg.assigner.min_pos_iou=0.99",
 ]
-
-
-def run(command, *argv) -> int:
-    return command.main([str(arg) for arg in argv])
 
 
 def pictures(folder):
@@ -26,7 +24,7 @@ def pictures(folder):
 
 def test_assignments(tiny_config, tmp_path, capsys):
     out = tmp_path / "out"
-    assert run(browse_assignments, tiny_config, "--out-dir", out, "--num", 3) == 0
+    assert browse_assignments(tiny_config, "--out-dir", out, "--num", 3) == 0
     printed = capsys.readouterr().out
     found = pictures(out)
     assert list(found) == ["000000_0.png", "000003_3.png", "000007_7.png"]
@@ -40,15 +38,15 @@ def test_assignments(tiny_config, tmp_path, capsys):
         ["2", "128", "12"],
     ]
     assert int(lines[1][3]) > 0
-    assert "3 images, 6 boxes; positives of a box: min 1" in printed
+    assert "3 images, 6 boxes; positives per box: min 1" in printed
     assert "boxes with no positive: none" in printed
-    assert f"pictures  {out}/ (3 files)" in printed
+    assert f"images  {out}/ (3 files)" in printed
 
 
 def test_boxes_without_a_positive_are_listed_and_red(tiny_config, tmp_path, capsys):
     out = tmp_path / "out"
     argv = [tiny_config, "--out-dir", out, "--indices", 2, 5, "--cfg-options", *NONE_MATCH]
-    assert run(browse_assignments, *argv) == 0
+    assert browse_assignments(*argv) == 0
     printed = capsys.readouterr().out
     assert "boxes with no positive: 4 of 4 (100.0%)" in printed
     rows = [line.split() for line in printed.splitlines() if line.startswith(("2.png", "5.png"))]
@@ -70,9 +68,9 @@ def test_pictures_are_the_same_each_time(tiny_config, tmp_path):
         )
     )
     for name in ("a", "b"):
-        for command, kind in ((browse_assignments, ""), (browse_dataset, "_data")):
+        for browse, kind in ((browse_assignments, ""), (browse_dataset, "_data")):
             argv = ["--num", 3, "--out-dir", tmp_path / f"{name}{kind}"]
-            assert run(command, tiny_config, *argv) == 0
+            assert browse(tiny_config, *argv) == 0
     for kind in ("", "_data"):
         first, second = pictures(tmp_path / f"a{kind}"), pictures(tmp_path / f"b{kind}")
         assert len(first) == 3
@@ -81,14 +79,14 @@ def test_pictures_are_the_same_each_time(tiny_config, tmp_path):
 
 def test_default_folder(tiny_config, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert run(browse_dataset, tiny_config, "--num", 1) == 0
-    assert "pictures  work_dirs/tiny/dataset/ (1 files)" in capsys.readouterr().out
+    assert browse_dataset(tiny_config, "--num", 1) == 0
+    assert "images  work_dirs/tiny/dataset/ (1 files)" in capsys.readouterr().out
     assert (tmp_path / "work_dirs" / "tiny" / "dataset" / "000000_0.png").is_file()
 
 
 def test_dataset(tiny_config, tmp_path, capsys):
     out = tmp_path / "out"
-    assert run(browse_dataset, tiny_config, "--out-dir", out) == 0
+    assert browse_dataset(tiny_config, "--out-dir", out) == 0
     printed = capsys.readouterr().out
     assert len(pictures(out)) == 8
     lines = [line.split() for line in printed.splitlines()]
@@ -97,7 +95,7 @@ def test_dataset(tiny_config, tmp_path, capsys):
         ["bar", "8", "8", "0"],
         ["all", "16", "8", "0"],
     ]
-    assert "8 images, 0 of them without an object" in printed
+    assert "8 images, 0 of them without objects" in printed
 
 
 def test_masks_crowds_and_data_root(tiny_config, coco_root, tmp_path, capsys):
@@ -121,7 +119,7 @@ def test_masks_crowds_and_data_root(tiny_config, coco_root, tmp_path, capsys):
         )
         out = tmp_path / mask
         argv = [config, "--out-dir", out, "--indices", 0, "--data-root", root]
-        assert run(browse_dataset, *argv) == 0
+        assert browse_dataset(*argv) == 0
         printed = capsys.readouterr().out
         assert ["bar", "7", "7", "1"] in [line.split() for line in printed.splitlines()]
         (shown[mask],) = pictures(out).values()
@@ -141,19 +139,19 @@ def test_masks_crowds_and_data_root(tiny_config, coco_root, tmp_path, capsys):
     assert np.count_nonzero(np.diff(grey.astype(int))) > 10
 
 
-@pytest.mark.parametrize("command", [browse_assignments, browse_dataset])
+@pytest.mark.parametrize("browse", [browse_assignments, browse_dataset])
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--num", "0"], "--num 0: at least 1 image"),
+        (["--num", "0"], "--num: '0' is not an integer above 0"),
         (["--indices", "3", "8"], "--indices 8: the train set has images 0 to 7"),
         (["--cfg-options", "model.bakbone=1"], "bakbone"),
         (["--data-root", "nowhere"], "nowhere/annotations/all.json does not exist"),
         (["--cfg-options", "train_dataloader=None"], "has no train_dataloader with a dataset"),
     ],
 )
-def test_user_errors(tiny_config, tmp_path, capsys, command, argv, message):
-    assert run(command, tiny_config, "--out-dir", tmp_path / "out", *argv) == 2
+def test_user_errors(tiny_config, tmp_path, capsys, browse, argv, message):
+    assert browse(tiny_config, "--out-dir", tmp_path / "out", *argv) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not (tmp_path / "out").exists()
@@ -166,5 +164,5 @@ def test_model_without_an_assigner(tiny_config, tmp_path, capsys):
         "    bbox_head=dict(type='FCOSHead', num_classes=2, in_channels=16, strides=[8, 16, 32]),\n"
     )
     tiny_config.write_text((text[:start] + head + text[end:]).replace('"RetinaNet"', '"FCOS"'))
-    assert run(browse_assignments, tiny_config, "--out-dir", tmp_path / "out") == 2
+    assert browse_assignments(tiny_config, "--out-dir", tmp_path / "out") == 2
     assert "FCOS has no head with an assigner" in capsys.readouterr().err

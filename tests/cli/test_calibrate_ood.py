@@ -6,11 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers.commands import command
 
-from negvision.cli.calibrate_ood import main as calibrate
-from negvision.cli.test import main as evaluate
-from negvision.cli.train import main as train
 from negvision.ood import OODThreshold
+
+calibrate = command("calibrate-ood")
+evaluate = command("test")
+train = command("train")
 
 MODEL = """
 _base_ = "{base}"
@@ -80,10 +82,6 @@ model = dict(
 """
 
 
-def run(command, *argv):
-    return command([str(arg) for arg in argv])
-
-
 @pytest.fixture
 def config_of(tiny_config, tmp_path):
     def write(options=""):
@@ -97,7 +95,7 @@ def config_of(tiny_config, tmp_path):
 @pytest.fixture
 def trained(config_of, tmp_path):
     config = config_of()
-    assert run(train, config, "--work-dir", tmp_path / "run") == 0
+    assert train(config, "--work-dir", tmp_path / "run") == 0
     return config, tmp_path / "run" / "epoch_1.pth"
 
 
@@ -109,7 +107,7 @@ def test_a_threshold_is_chosen_stored_and_applied(trained, tmp_path, capsys, mon
     config, checkpoint = trained
     before = checkpoint.read_bytes()
     work = ["--work-dir", tmp_path / "w"]
-    assert run(calibrate, config, checkpoint, "--tpr", 0.8, "--min-score", 0, *work) == 0
+    assert calibrate(config, checkpoint, "--tpr", 0.8, "--min-score", 0, *work) == 0
     printed = capsys.readouterr().out
     assert "score      abet, higher is more OOD" in printed
     assert checkpoint.read_bytes() == before
@@ -126,9 +124,9 @@ def test_a_threshold_is_chosen_stored_and_applied(trained, tmp_path, capsys, mon
     )
     assert set(written["meta"]) == {*original["meta"], "ood"}
 
-    # tools/test.py marks a fifth of the same boxes.
+    # negvision test marks a fifth of the same boxes.
     seen = record_flags(monkeypatch)
-    assert run(evaluate, config, checkpoint.with_name("epoch_1_ood.pth"), *work) == 0
+    assert evaluate(config, checkpoint.with_name("epoch_1_ood.pth"), *work) == 0
     flags = np.concatenate(seen)
     assert len(flags) == count and flags.sum() == count - math.ceil(0.8 * count)
 
@@ -154,7 +152,7 @@ def test_another_threshold_from_the_command_line(trained, tmp_path, monkeypatch)
     for threshold, expected in (("-1000.5", True), ("1e9", False)):
         argv = [config, checkpoint, "--work-dir", tmp_path / "w", "--ood-threshold", threshold]
         argv += ["--out", tmp_path / "found.json", "--show-dir", tmp_path / threshold]
-        assert run(evaluate, *argv) == 0
+        assert evaluate(*argv) == 0
         flags = np.concatenate(seen)
         assert (flags == expected).all()
         found = json.loads((tmp_path / "found.json").read_text())
@@ -169,24 +167,24 @@ def test_another_threshold_from_the_command_line(trained, tmp_path, monkeypatch)
 
 def test_statistics_of_shapings_travel_too(config_of, tmp_path, capsys):
     config = config_of('shaping=dict(type="react", percentile=80),')
-    assert run(train, config, "--work-dir", tmp_path / "run") == 2
+    assert train(config, "--work-dir", tmp_path / "run") == 2
     assert "Train without it" in capsys.readouterr().err
-    assert run(train, config_of(), "--work-dir", tmp_path / "run") == 0
+    assert train(config_of(), "--work-dir", tmp_path / "run") == 0
     config = config_of('shaping=dict(type="react", percentile=80),')
     checkpoint = tmp_path / "run" / "epoch_1.pth"
     out = tmp_path / "new" / "c.pth"
     work = ["--work-dir", tmp_path / "w"]
-    assert run(calibrate, config, checkpoint, "--min-score", 0, "--out", out, *work) == 0
+    assert calibrate(config, checkpoint, "--min-score", 0, "--out", out, *work) == 0
     weights = load(out)["state_dict"]
     (limit,) = (key for key in weights if key.endswith("shaping.limit"))
     assert weights[limit].isfinite() and limit not in load(checkpoint)["state_dict"]
-    assert run(evaluate, config, out, *work) == 0
+    assert evaluate(config, out, *work) == 0
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--tpr", "95"], "--tpr 95: the share must be above 0 and at most 1"),
+        (["--tpr", "95"], "--tpr: '95' is not a number above 0 and at most 1"),
         (["--min-score", "0", "--tpr", "0.99"], "that takes 100 at least"),
         (["--min-score", "1.1"], "nothing was predicted on the in-distribution images"),
         (["--out", "{tmp}/file/below/c.pth"], "cannot be written"),
@@ -195,34 +193,34 @@ def test_statistics_of_shapings_travel_too(config_of, tmp_path, capsys):
 def test_errors_of_options(trained, tmp_path, capsys, argv, message):
     (tmp_path / "file").write_text("")
     argv = [arg.format(tmp=tmp_path) for arg in argv]
-    assert run(calibrate, *trained, "--work-dir", tmp_path / "w", *argv) == 2
+    assert calibrate(*trained, "--work-dir", tmp_path / "w", *argv) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.rglob("*_ood.pth")) and not list(tmp_path.rglob(".*.pth.*"))
 
 
 def test_a_checkpoint_without_a_threshold(trained, tmp_path, capsys):
     argv = [*trained, "--work-dir", tmp_path / "w", "--ood-threshold"]
-    assert run(evaluate, *argv, "checkpoint") == 2
+    assert evaluate(*argv, "checkpoint") == 2
     err = capsys.readouterr().err
     assert "epoch_1.pth has no OOD threshold" in err and "calibrate-ood" in err
-    assert run(evaluate, *argv, "high") == 2
+    assert evaluate(*argv, "high") == 2
     assert "--ood-threshold high: give a number, or the word" in capsys.readouterr().err
 
 
 def test_a_model_without_a_score(tiny_config, tmp_path, capsys):
-    assert run(train, tiny_config, "--work-dir", tmp_path / "run") == 0
+    assert train(tiny_config, "--work-dir", tmp_path / "run") == 0
     argv = [tiny_config, tmp_path / "run" / "epoch_1.pth", "--work-dir", tmp_path / "w"]
-    for failing in ((calibrate, *argv), (evaluate, *argv, "--ood-threshold", "1")):
-        assert run(*failing) == 2
+    for run, options in ((calibrate, []), (evaluate, ["--ood-threshold", "1"])):
+        assert run(*argv, *options) == 2
         assert "RetinaNet has no OOD score" in capsys.readouterr().err
 
 
 def test_a_threshold_of_another_score(trained, config_of, tmp_path, capsys):
     config, checkpoint = trained
     work = ["--work-dir", tmp_path / "w"]
-    assert run(calibrate, config, checkpoint, "--min-score", 0, *work) == 0
+    assert calibrate(config, checkpoint, "--min-score", 0, *work) == 0
     other = config_of('score="msp",')
-    assert run(evaluate, other, checkpoint.with_name("epoch_1_ood.pth"), *work) == 2
+    assert evaluate(other, checkpoint.with_name("epoch_1_ood.pth"), *work) == 2
     assert "calibrated for the score 'abet'" in capsys.readouterr().err
 
 
@@ -230,6 +228,6 @@ def test_weights_alone_are_a_checkpoint_too(trained, tmp_path):
     config, checkpoint = trained
     torch.save(load(checkpoint)["state_dict"], tmp_path / "weights.pth")
     argv = [config, tmp_path / "weights.pth", "--min-score", 0, "--work-dir", tmp_path / "w"]
-    assert run(calibrate, *argv) == 0
+    assert calibrate(*argv) == 0
     assert OODThreshold.of_checkpoint(load(tmp_path / "weights_ood.pth")).score == "abet"
     assert json.dumps(load(tmp_path / "weights_ood.pth")["meta"]["ood"])

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.commands import command
 
-from negvision.cli.check_dataset import main
+main = command("check-dataset")
+main = command("check-dataset")
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,8 +94,7 @@ def slowly(self, index):
 
 sample.SampleCheck.__call__ = slowly
 import sys
-from negvision.cli.check_dataset import main
-sys.exit(main(sys.argv[1:]))
+sys.exit(command("check-dataset")(sys.argv[1:]))
 """
 
 

@@ -2,9 +2,11 @@ import os
 import signal
 
 import torch
+from helpers.commands import command
 
-from negvision.cli import train
 from negvision.engine.interruption import EXIT_INTERRUPTED, InterruptionHook
+
+train = command("train")
 
 
 def weights(path):
@@ -13,7 +15,7 @@ def weights(path):
 
 def run(config, work_dir, *argv):
     options = ["--cfg-options", "randomness.seed=3"]
-    return train.main([str(config), "--work-dir", str(work_dir), *argv, *options])
+    return train(config, "--work-dir", work_dir, *argv, *options)
 
 
 def test_exit_code_and_resume(tiny_config, tmp_path, monkeypatch, capsys):

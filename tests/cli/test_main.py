@@ -1,28 +1,79 @@
+"""The program: help, usage errors, and the price of both."""
+
+import subprocess
 import sys
-from types import ModuleType
 
 import pytest
 
 from negvision.cli.main import COMMANDS, main
 
+HEAVY = {"torch", "mmengine", "mmcv", "mmdet", "mmseg", "numpy", "cv2", "onnxruntime", "gradio"}
 
-@pytest.mark.parametrize("argv", [[], ["--help"], ["help"]])
+
+@pytest.mark.parametrize("argv", [[], ["--help"]])
 def test_help_lists_every_command(capsys, argv):
-    assert main(argv) == 0
+    if argv:
+        with pytest.raises(SystemExit, match="0"):
+            main(argv)
+    else:
+        assert main(argv) == 0
     printed = capsys.readouterr().out
-    for command in COMMANDS:
-        assert command in printed
+    assert all(command in printed for command in COMMANDS)
 
 
-def test_unknown_command_names_the_nearest(capsys):
-    assert main(["trian"]) == 2
-    assert "no command 'trian'; nearest: 'train'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["trian"], "no command 'trian'; nearest: 'train'"),
+        (
+            ["train", "a", "--wrok-dir", "b"],
+            "--wrok-dir is not an option; nearest: '--work-dir'",
+        ),
+        (["predict", "a.onnx", "b.png", "--uot=c"], "--uot is not an option; nearest: '--out'"),
+        (["train", "a.py", "--cfg-options", "lr"], "--cfg-options: 'lr' is not KEY=VALUE"),
+        (["train", "--accumulate", "a.py"], "the config comes before the options"),
+        (["make-ood-split", "boxes"], "invalid choice: 'boxes'"),
+    ],
+)
+def test_usage_errors(capsys, argv, message):
+    with pytest.raises(SystemExit, match="2"):
+        main(argv)
+    assert message in capsys.readouterr().err
 
 
-def test_command_gets_the_rest_of_the_line(monkeypatch):
-    seen = []
-    module = ModuleType("negvision.cli.browse_dataset")
-    module.main = lambda argv: seen.append(argv) or 7
-    monkeypatch.setitem(sys.modules, "negvision.cli.browse_dataset", module)
-    assert main(["browse-dataset", "a.py", "--count", "3"]) == 7
-    assert seen == [["a.py", "--count", "3"]]
+@pytest.mark.parametrize("last", ["--help", "--no-such-option"])
+def test_help_and_usage_errors_import_nothing_heavy(last):
+    """All commands in one new process, whose modules are listed at the end."""
+    code = f"""
+import contextlib, io, sys
+from negvision.cli.main import COMMANDS, main
+for command in COMMANDS:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            main([command, {last!r}])
+        except SystemExit as end:
+            assert end.code == {0 if last == "--help" else 2}, (command, end.code)
+print(sorted({HEAVY!r} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "test"])
+def test_first_line_is_printed_before_the_slow_imports(tmp_path, command):
+    """With torch hidden, the line is all that is printed before the import fails."""
+    (tmp_path / "a.pth").touch()
+    argv = [command, "a.py", *([str(tmp_path / "a.pth")] if command == "test" else [])]
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['mmengine'] = None\n"
+        f"from negvision.cli.main import main; main({argv!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stdout.startswith("negvision ") and done.stdout.endswith(": loading a.py\n")
+
+
+def test_python_m_negvision():
+    command = [sys.executable, "-m", "negvision", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip().count(".") == 2

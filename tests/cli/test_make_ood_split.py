@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from helpers.commands import command
 from PIL import Image
 
-from negvision.cli.make_ood_split import main
+main = command("make-ood-split")
 
 NAMES = ("ace", "jack", "queen")
 
@@ -166,7 +167,7 @@ def test_segmentation(labels, out, capsys):
         ["1", "12.50", "%"],
         ["2", "25.00", "%"],
     ]
-    assert "1 of 2 images show held-out classes; 0 are left out" in printed
+    assert "1 of 2 images show held-out classes; 0 are dropped" in printed
     assert np.array(Image.open(out / "masks" / "1.png")).tolist() == [[0, 1, 255, 255]]
     assert np.array(Image.open(out / "ood" / "1.png")).tolist() == [[0, 0, 1, 255]]
     assert (out / "classes.txt").read_text() == "0 sky\n1 road\n"
@@ -174,7 +175,7 @@ def test_segmentation(labels, out, capsys):
 
 def test_segmentation_without_images_that_show_them(labels, out, capsys):
     assert segmentation(labels, out, "--drop-images") == 0
-    assert "1 of 2 images show held-out classes; 1 are left out" in capsys.readouterr().out
+    assert "1 of 2 images show held-out classes; 1 are dropped" in capsys.readouterr().out
     assert [path.name for path in (out / "masks").iterdir()] == ["2.png"]
     assert (out / "images.txt").read_text() == "2\n"
 
@@ -183,11 +184,11 @@ def test_errors_of_segmentation(labels, out, capsys):
     assert segmentation(labels, out, void=["unknwon"]) == 2
     assert "--void: 1 of 1 are no class of" in capsys.readouterr().err
     assert segmentation(labels, out, void=["dog"]) == 2
-    assert "dog: named by --held-out and by --void" in capsys.readouterr().err
+    assert "dog: in both --held-out and --void" in capsys.readouterr().err
     assert segmentation(labels, out, held_out=["sky", "road", "dog"]) == 2
     assert "names all 3 classes" in capsys.readouterr().err
     assert segmentation(labels, labels / "split") == 2
-    assert "is inside of --labels" in capsys.readouterr().err
+    assert "is inside --labels" in capsys.readouterr().err
     assert segmentation(labels.parent / "no", out) == 2
     assert "no does not exist" in capsys.readouterr().err
 
@@ -235,10 +236,10 @@ def test_classification_of_folders(tmp_path, out):
 def test_errors_of_classification(tmp_path, out, capsys):
     (tmp_path / "all.txt").write_text("a.png 0\nb.png 1\n")
     assert classification(out, tmp_path / "all.txt") == 2
-    assert "has labels without names; give these with --classes" in capsys.readouterr().err
+    assert "has labels without names; name them with --classes" in capsys.readouterr().err
     (tmp_path / "names.txt").write_text("car\ncat\ncar\n")
     assert classification(out, tmp_path / "all.txt", classes=tmp_path / "names.txt") == 2
-    assert "'car' stands there more than once" in capsys.readouterr().err
+    assert "'car' appear more than once" in capsys.readouterr().err
     (tmp_path / "names.txt").write_text("car\nship\n")
     assert classification(out, tmp_path / "all.txt", classes=tmp_path / "names.txt") == 2
     assert "'cat'; nearest: 'car'" in capsys.readouterr().err

@@ -1,18 +1,18 @@
 """From a work dir to a page, and what is said where that cannot be."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.commands import command
 
-from negvision.cli.main import main as negvision
-from negvision.cli.ood_report import find_scores, main, write_page
+from negvision.cli.ood_report import find_scores
+from negvision.cli.output import write_page
 from negvision.errors import UserError
 from negvision.ood.records import OODRecords
 
+main = command("ood-report")
 ROOT = Path(__file__).parents[2]
 
 
@@ -46,24 +46,16 @@ def test_page_of_the_newest_scores_of_a_work_dir(tmp_path, capsys):
 def test_file_out_and_title_are_given(tmp_path):
     scores = write_scores(tmp_path / "scores.npz")
     out = tmp_path / "new" / "page.html"
-    assert negvision(["ood-report", str(scores), "--out", str(out), "--title", "A & B"]) == 0
+    assert main(scores, "--out", out, "--title", "A & B") == 0
     assert "<title>A &amp; B</title>" in out.read_text(encoding="utf-8")
     assert os.listdir(out.parent) == ["page.html"]
-
-
-def test_launcher(tmp_path):
-    scores = write_scores(tmp_path / "scores.npz")
-    command = [sys.executable, str(ROOT / "tools" / "ood_report.py"), str(scores)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "ood_report.html").is_file()
 
 
 def test_folder_without_scores_names_the_command(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     printed = capsys.readouterr().err
     assert f"no ood_scores.npz in or below {tmp_path}" in printed
-    assert "python tools/test.py CONFIG CHECKPOINT" in printed
+    assert "negvision test CONFIG CHECKPOINT" in printed
 
 
 def test_missing_folder_and_broken_file(tmp_path, capsys):

@@ -10,11 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.commands import command
 from helpers.small_models import write_pictures
 from pycocotools.coco import COCO
 
-from negvision.cli.predict import main
 from negvision.inference import Inferencer, videos
+
+main = command("predict")
 
 ROOT = Path(__file__).parents[2]
 BOXES = str(ROOT / "configs/quickstart/abet_boxes.py")
@@ -214,14 +216,11 @@ def test_a_full_disk_is_told(exported, folder, tmp_path, capsys, monkeypatch):
         (["model", "http://127.0.0.1:1/a.png", "--allow-urls"], "a.png: cannot be fetched"),
         (["model", "cut.mp4"], "cut.mp4: truncated video"),
         (["model", "977"], "webcam 977: there is none"),
-        (["model", "images", "--batch-size", "0"], "--batch-size 0: give 1 or more"),
-        (["model", "images", "--frames", "-1"], "--frames -1: give 1 or more"),
+        (["model", "images", "--batch-size", "0"], "--batch-size: '0' is not an integer above 0"),
+        (["model", "images", "--frames", "-1"], "--frames: '-1' is not an integer above 0"),
         (["model", "images", "--score-threshold", "7"], "score threshold 7.0: scores lie from 0"),
-        (["model", "images", "--ood-threshold", "much"], "give a number, or the word checkpoint"),
-        (
-            ["model", "images", "--ood-threshold", "checkpoint"],
-            "has no OOD threshold. Calibrate",
-        ),
+        (["model", "images", "--ood-threshold", "much"], "is not a number or the word checkpoint"),
+        (["model", "images", "--ood-threshold", "checkpoint"], "has no OOD threshold. Choose one"),
         (["model", "images", "--device", "tpu"], "device 'tpu'"),
     ],
 )

@@ -4,54 +4,51 @@ import json
 
 import pytest
 import torch
+from helpers.commands import command
 
-from negvision.cli.main import main as negvision
-from negvision.cli.publish_model import main as publish
-from negvision.cli.test import main as evaluate
-from negvision.cli.train import main as train
 from negvision.engine.config.reading import load_config
 
-
-def run(command, *argv):
-    return command([str(arg) for arg in argv])
+publish = command("publish-model")
+evaluate = command("test")
+train = command("train")
 
 
 @pytest.fixture
 def trained(tiny_config, tmp_path):
     with tiny_config.open("a") as file:
         file.write('custom_hooks = [dict(type="EMAHook")]\nrandomness = dict(seed=0)\n')
-    assert run(train, tiny_config, "--work-dir", tmp_path / "run") == 0
+    assert train(tiny_config, "--work-dir", tmp_path / "run") == 0
     return tiny_config, tmp_path / "run/epoch_1.pth"
 
 
 def test_published_weights_detect_the_same(trained, tmp_path, capsys):
     config, checkpoint = trained
     capsys.readouterr()
-    assert run(negvision, "publish-model", checkpoint, tmp_path / "p/tiny.safetensors") == 0
+    assert publish(checkpoint, tmp_path / "p/tiny.safetensors") == 0
     [published] = (tmp_path / "p").iterdir()
     assert capsys.readouterr().out.strip() == str(published)
     found = []
     for number, path in enumerate((checkpoint, published)):
         out = tmp_path / f"{number}.json"
-        assert run(evaluate, config, path, "--out", out, "--work-dir", tmp_path / "w") == 0
+        assert evaluate(config, path, "--out", out, "--work-dir", tmp_path / "w") == 0
         found.append(json.loads(out.read_text()))
     assert found[0] == found[1] and len(found[0]) > 8
     # Training starts from it as well.
     options = ["--work-dir", tmp_path / "on", "--cfg-options", f"load_from={published}"]
-    assert run(train, config, *options) == 0
+    assert train(config, *options) == 0
 
 
 def test_refusals(trained, tmp_path, capsys):
     _, checkpoint = trained
     for out, says in (("a.pth", "give a file NAME.safetensors"), (".safetensors", "give a file")):
-        assert run(publish, checkpoint, tmp_path / out) == 2
+        assert publish(checkpoint, tmp_path / out) == 2
         assert says in capsys.readouterr().err
-    assert run(publish, tmp_path / "none.pth", tmp_path / "a.safetensors") == 2
+    assert publish(tmp_path / "none.pth", tmp_path / "a.safetensors") == 2
     assert "does not exist" in capsys.readouterr().err
     content = torch.load(checkpoint, weights_only=False)
     del content["ema_state_dict"]
     torch.save(content, tmp_path / "plain.pth")
-    assert run(publish, tmp_path / "plain.pth", tmp_path / "a.safetensors", "--without-ema") == 2
+    assert publish(tmp_path / "plain.pth", tmp_path / "a.safetensors", "--without-ema") == 2
     assert "no averaged weights" in capsys.readouterr().err
 
 
@@ -62,7 +59,7 @@ def test_a_run_of_a_config_in_json(tiny_config, tmp_path, monkeypatch):
         monkeypatch.setattr(registry, name, getattr(registry, name))
     path = tmp_path / "tiny.json"
     path.write_text(json.dumps(load_config(tiny_config)._cfg_dict.to_dict()))
-    assert run(train, path, "--work-dir", tmp_path / "run") == 0
-    assert run(evaluate, path, tmp_path / "run/epoch_1.pth", "--work-dir", tmp_path / "w") == 0
+    assert train(path, "--work-dir", tmp_path / "run") == 0
+    assert evaluate(path, tmp_path / "run/epoch_1.pth", "--work-dir", tmp_path / "w") == 0
     # The stored config is one of plain values too.
     load_config(tmp_path / "run/tiny.json")

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.commands import command
 
-from negvision.cli import train as train_command
 from negvision.cli.main import main as negvision
-from negvision.cli.report import main
 from negvision.report import run_evaluation as evaluation
+
+main = command("report")
+train = command("train")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -30,8 +32,8 @@ def work_dir(tiny_config, trained, tmp_path) -> Path:
         folder = tmp_path / "trained" / "tiny"
         options = ["train_cfg.max_epochs=16", "train_cfg.val_interval=8", "randomness.seed=0"]
         options += ["optim_wrapper.optimizer.type=AdamW", "optim_wrapper.optimizer.lr=0.003"]
-        command = [str(tiny_config), "--work-dir", str(folder), "--cfg-options", *options]
-        assert train_command.main(command) == 0
+        argv = [str(tiny_config), "--work-dir", str(folder), "--cfg-options", *options]
+        assert train(*argv) == 0
         trained.append(folder)
     return Path(shutil.copytree(trained[0], tmp_path / "work" / "tiny"))
 
@@ -107,8 +109,8 @@ def test_out_is_checked_before_anything_is_evaluated(work_dir, tmp_path, capsys,
     (tmp_path / "file").write_text("")
     for out, message in (
         ("page.pdf", "the page is written as .html"),
-        ("folder.html", "this is a folder"),
-        ("file/page.html", "name another file with --out"),
+        ("folder.html", "cannot be written: choose another file"),
+        ("file/page.html", "cannot be written"),
     ):
         assert main([str(work_dir), "--out", str(tmp_path / out)]) == 2
         assert message in capsys.readouterr().err
@@ -120,7 +122,7 @@ def test_work_dirs_that_are_none(work_dir, tmp_path, capsys):
         ([str(tmp_path / "gone")], "there is no such folder"),
         ([str(work_dir.parent)], "is no work dir"),
         ([str(work_dir), str(work_dir)], "given twice"),
-        ([str(work_dir), str(tmp_path), "--checkpoint", "x.pth"], "the file of one run"),
+        ([str(work_dir), str(tmp_path), "--checkpoint", "x.pth"], "needs a single work dir"),
         ([str(work_dir), "--checkpoint", "x.pth"], "there is no such file"),
     ):
         assert main(argv) == 2

@@ -5,8 +5,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from helpers.commands import command
 
-from negvision.cli.serve import main
+main = command("serve")
 
 ROOT = Path(__file__).parents[2]
 
@@ -14,11 +15,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--port", "70000"], "--port 70000: give a number from 0 to 65,535"),
-        (["--max-pixels", "0"], "--max-pixels 0: give a number from 1 to 134,217,728"),
-        (["--max-upload-mb", "0"], "--max-upload-mb 0.0: give a number above 0"),
-        (["--max-upload-mb", "nan"], "--max-upload-mb nan: give a number above 0"),
-        (["--score-threshold", "1.5"], "--score-threshold 1.5: give a number from 0 to 1"),
+        (["--port", "70000"], "--port: '70000' is not a port from 0 to 65535"),
+        (["--max-pixels", "0"], "--max-pixels: '0' is not an integer above 0"),
+        (["--max-upload-mb", "0"], "--max-upload-mb: '0' is not a number above 0"),
+        (["--max-upload-mb", "nan"], "--max-upload-mb: 'nan' is not a number above 0"),
+        (["--score-threshold", "1.5"], "--score-threshold: '1.5' is not a number from 0 to 1"),
         (["--host", "192.0.2.1"], "--host 192.0.2.1: not an address of this machine"),
     ],
 )
@@ -44,8 +45,8 @@ def test_missing_gradio_is_told_with_the_command(monkeypatch, capsys):
 def test_model_that_is_not_there_is_an_error(capsys, tmp_path):
     pytest.importorskip("gradio", reason="gradio is not installed (requirements/serve.txt)")
     # Of its own process: Gradio reads the environment that the command sets.
-    command = [sys.executable, ROOT / "tools" / "serve.py", tmp_path / "no.onnx", "--port", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-m", "negvision", "serve", tmp_path / "no.onnx", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert done.returncode == 2 and "no.onnx' does not exist" in done.stderr
     assert done.stdout == ""
 

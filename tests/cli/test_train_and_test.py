@@ -8,19 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.commands import command
 
-from negvision.cli import test as test_command
-from negvision.cli import train as train_command
+run_test = command("test")
+run_train = command("train")
 
 ROOT = Path(__file__).parents[2]
-
-
-def run_train(*argv) -> int:
-    return train_command.main([str(arg) for arg in argv])
-
-
-def run_test(*argv) -> int:
-    return test_command.main([str(arg) for arg in argv])
 
 
 def test_train_resume_and_test(tiny_config, tmp_path, capsys):
@@ -104,18 +97,18 @@ class Payload:
         return os.mkdir, (str(self.target),)
 
 
-@pytest.mark.parametrize("command", ["train", "test"])
-def test_checkpoint_with_a_payload(tiny_config, tmp_path, capsys, command):
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_checkpoint_with_a_payload(tiny_config, tmp_path, capsys, name):
     made, path = tmp_path / "made", tmp_path / "bad.pth"
     torch.save({"state_dict": {}, "extra": Payload(made)}, path)
     work = ["--work-dir", tmp_path / "w"]
-    if command == "train":
+    if name == "train":
         assert run_train(tiny_config, "--resume", path, *work) == 2
     else:
         assert run_test(tiny_config, path, *work) == 2
     assert "--trust-checkpoint" in capsys.readouterr().err
     assert not made.exists()
-    if command == "test":
+    if name == "test":
         assert run_test(tiny_config, path, *work, "--trust-checkpoint") == 0
         assert made.exists()
         # The file had no weights, and that is said.
@@ -206,7 +199,7 @@ def test_wrong_arguments_of_test(tiny_config, tmp_path, capsys):
     file = tmp_path / "x.pth"
     torch.save({"state_dict": {}}, file)
     assert run_test(tiny_config, file, "--out", "results.pkl") == 2
-    assert ".json" in capsys.readouterr().err
+    assert "is not FILE.json" in capsys.readouterr().err
 
 
 def test_work_dir_is_named_after_the_config(tiny_config, tmp_path, monkeypatch):

@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
+from helpers.commands import command
 
-from negvision.cli.train import main as run_train
+run_train = command("train")
 
 
 def test_all_from_the_command_line(tiny_config, tmp_path):

@@ -6,9 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.commands import command
 
-from negvision.cli import copy_configs, voc_to_coco
 from negvision.engine.config import shipped
+
+copy_configs = command("copy-configs")
+run = command("voc-to-coco")
 
 ROOT = Path(__file__).parents[2]
 OBJECT = (
@@ -27,10 +30,6 @@ def voc(tmp_path):
     cv2.imwrite(str(root / "JPEGImages/a.png"), np.zeros((64, 80, 3), np.uint8))
     (root / "ImageSets/Main/train.txt").write_text("a\n")
     return root
-
-
-def run(*argv) -> int:
-    return voc_to_coco.main([str(arg) for arg in argv])
 
 
 def test_writes_a_file_for_each_list(voc, capsys):
@@ -62,7 +61,7 @@ def test_nothing_is_written_after_a_fault(voc, capsys):
 
 @pytest.mark.parametrize(
     ("argv", "expected"),
-    [(["nowhere"], "nowhere is no folder"), (["--splits", "test"], "test.txt does not exist")],
+    [(["nowhere"], "nowhere is not a folder"), (["--splits", "test"], "test.txt does not exist")],
 )
 def test_wrong_arguments(voc, capsys, argv, expected):
     assert run(*([voc] if argv[0].startswith("-") else []), *argv) == 2
@@ -71,7 +70,7 @@ def test_wrong_arguments(voc, capsys, argv, expected):
 
 def test_configs_are_copied_whole(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert copy_configs.main([]) == 0
+    assert copy_configs([]) == 0
     found = {p.relative_to("configs") for p in Path("configs").rglob("*.py")}
     assert found == {p.relative_to(ROOT / "configs") for p in (ROOT / "configs").rglob("*.py")}
     assert f"{len(found)} configs written to configs" in capsys.readouterr().out
@@ -80,10 +79,10 @@ def test_configs_are_copied_whole(tmp_path, monkeypatch, capsys):
 
 def test_configs_replace_nothing(tmp_path, capsys):
     (tmp_path / "mine").mkdir()
-    assert copy_configs.main(["--out", str(tmp_path / "mine")]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert copy_configs(["--out", str(tmp_path / "mine")]) == 2
+    assert "already exists" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
-    assert copy_configs.main(["--out", str(tmp_path / "file" / "configs")]) == 2
+    assert copy_configs(["--out", str(tmp_path / "file" / "configs")]) == 2
     assert "cannot be written" in capsys.readouterr().err
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import negvision.ops
 from negvision.cli import doctor
+from negvision.cli.main import main
 from negvision.compat.versions import Finding
 
 COMPILED = {"loaded": True, "path": "/somewhere/_C.abi3.so", "cuda": True, "error": None}
@@ -26,7 +27,7 @@ def sound(monkeypatch):
 
 
 def run(capsys):
-    code = doctor.main([])
+    code = main(["doctor"])
     return code, capsys.readouterr().out
 
 
@@ -131,7 +132,7 @@ def test_a_missing_mmcv_does_not_stop_the_report(sound, capsys):
 
 
 def test_this_machine():
-    code = "import sys; from negvision.cli.doctor import main; sys.exit(main([]))"
+    code = "import sys; from negvision.cli.main import main; sys.exit(main(['doctor']))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
     )

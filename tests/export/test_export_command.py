@@ -11,12 +11,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from helpers.commands import command
 
-from negvision.cli import export as command
 from negvision.export import exporting, formats
 from negvision.export.files import moved_when_good
 from negvision.export.parity import compare
 from negvision.inference.runtime import ExportedModel
+
+export_model = command("export")
 
 ROOT = Path(__file__).parents[2]
 FACE = str(ROOT / "configs/quickstart/unpg_glyphs.py")
@@ -31,7 +33,7 @@ def run(checkpoints, tmp_path, monkeypatch, capsys):
     def run_export(config, *options, out="out/model.onnx", checkpoint=None):
         name = "face" if config == FACE else "abet"
         path = checkpoint or str(checkpoints(name))
-        status = command.main([config, path, "--out", out, *options])
+        status = export_model([config, path, "--out", out, *options])
         printed = capsys.readouterr()
         return status, printed.out, printed.err
 

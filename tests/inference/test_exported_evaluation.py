@@ -1,13 +1,14 @@
-"""``tools/test.py CONFIG MODEL.onnx`` finds what it finds in the checkpoint."""
+"""``negvision test CONFIG MODEL.onnx`` finds what it finds in the checkpoint."""
 
 import json
 import re
 from pathlib import Path
 
 import pytest
+from helpers.commands import command
 from mmengine.config import Config
 
-from negvision.cli import test as command
+evaluate = command("test")
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,7 +55,7 @@ def test_figures_are_those_of_the_checkpoint(
     work = tmp_path / "work"
     found = []
     for file in (checkpoints(name), exported(name)):
-        assert command.main([path, str(file), "--work-dir", str(work)]) == 0
+        assert evaluate([path, str(file), "--work-dir", str(work)]) == 0
         found.append(_figures(work))
     wanted, own = found
     shared = {key for key in wanted if key in own and "time" not in key}
@@ -71,7 +72,7 @@ def test_a_threshold_marks_what_is_unknown(digits_config, exported, tmp_path, ca
     path = str(digits_config("abet_boxes.py"))
     out = tmp_path / "found.json"
     options = ["--work-dir", str(tmp_path / "work"), "--out", str(out), "--ood-threshold", "-0.5"]
-    assert command.main([path, str(exported("abet")), *options]) == 0
+    assert evaluate([path, str(exported("abet")), *options]) == 0
     assert re.search(r"^model +ExportedNetwork$", capsys.readouterr().out, re.MULTILINE)
     boxes = json.loads(out.read_text())
     assert {box["is_ood"] for box in boxes} == {True, False}
@@ -80,18 +81,21 @@ def test_a_threshold_marks_what_is_unknown(digits_config, exported, tmp_path, ca
 
 def test_a_model_without_metadata_is_an_error(digits_config, tmp_path, capsys):
     (tmp_path / "bad.onnx").write_bytes(b"no model")
-    assert command.main([str(digits_config("abet_boxes.py")), str(tmp_path / "bad.onnx")]) == 2
+    assert evaluate([str(digits_config("abet_boxes.py")), str(tmp_path / "bad.onnx")]) == 2
     assert "cannot be opened by ONNX Runtime" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_eight_bits_tell_what_they_lose(digits_config, checkpoints, digits, tmp_path, capsys):
-    from negvision.cli.export import main
-
     path = str(digits_config("abet_boxes.py"))
     out = tmp_path / "int8.onnx"
     options = ["--out", str(out), "--precision", "int8", "--calibration", str(digits / "val")]
-    assert main([path, str(checkpoints("abet")), *options, "--work-dir", str(tmp_path / "w")]) == 0
+    assert (
+        command("export")(
+            [path, str(checkpoints("abet")), *options, "--work-dir", str(tmp_path / "w")]
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     assert re.search(r"ood/auroc: [\d.]+ in fp32, [\d.]+ in int8, [+-][\d.]+", printed)
     assert out.exists()

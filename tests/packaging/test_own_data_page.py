@@ -1,9 +1,7 @@
 """docs/train-your-own-data.md, followed word for word but for the length of the trainings."""
 
-import importlib
 import itertools
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -16,6 +14,7 @@ import pytest
 import torch
 from helpers.small_models import spread_out
 
+from negvision.cli.main import main
 from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.engine.config.check import check_config
 from negvision.engine.config.reading import load_config
@@ -78,14 +77,15 @@ def follow(section: str) -> None:
             subprocess.run([sys.executable, *words[1:]], check=True, timeout=60)
             continue
         # In this process: importing mmdet takes longer than most of them.
-        assert words[0] == "python" and Path(words[1]).is_file(), command
-        if words[1] == "tools/export.py":
+        if words[0] == "python":
+            assert Path(words[1]).is_file(), command
+            words = ["negvision", Path(words[1]).stem, *words[2:]]
+        if words[1] == "export":
             # After two iterations all scores are nearly tied, and rounding decides their order.
             checkpoint = load_checkpoint_file(words[3])
             spread_out(checkpoint["state_dict"])
             torch.save(checkpoint, words[3])
-        main = importlib.import_module(f"negvision.cli.{Path(words[1]).stem}").main
-        assert main(words[2:]) == 0, command
+        assert words[0] == "negvision" and main(words[1:]) == 0, command
 
 
 def picture(path: Path, seed: int, height: int = 48, width: int = 64) -> None:
@@ -198,4 +198,3 @@ def test_all_sections_with_commands_are_followed():
     sections = re.findall(r"^## (.+)$", PAGE, re.MULTILINE)
     with_commands = {s for s in sections if blocks("bash", s)}
     assert with_commands == {"Boxes: COCO", "Boxes: Pascal VOC", "Faces", "Masks"}
-    assert os.access(ROOT / "tools" / "voc_to_coco.py", os.R_OK)

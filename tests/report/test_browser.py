@@ -60,7 +60,7 @@ def test_placeholder_says_that_a_picture_is_missing(browser, make_records, tmp_p
         assert place.is_displayed() and "No such file or directory" in place.text
         assert place.size["height"] > 100
     notice = browser.find_element(By.CLASS_NAME, "notice").text
-    assert "image files could not be read" in notice and "tools/ood_report.py" in notice
+    assert "image files could not be read" in notice and "negvision ood-report" in notice
 
 
 def test_markup_in_names_is_shown_and_not_run(browser, make_records, tmp_path):

@@ -73,6 +73,6 @@ class OODCocoDataset(CocoDataset):
             raise DatasetError(
                 f"{self.ann_file} is to hold out-of-distribution images, and some show objects of "
                 f"in-distribution classes: {counts} of its {len(data_list):,} images. Leave such "
-                "images out (tools/make_ood_split.py does), or take the classes out of metainfo"
+                "images out (negvision make-ood-split does), or take the classes out of metainfo"
             )
         return data_list

@@ -1,7 +1,7 @@
 """Options of training: what each changes in a config, and which go together."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from mmengine.config import Config
@@ -9,71 +9,11 @@ from mmengine.config import Config
 from negvision.engine.parallel.sync_bn import KINDS as SYNC_BN_KINDS
 from negvision.errors import ConfigError
 
-_AMP_KINDS = ("auto", "bf16", "fp16")
-_EMA_MOMENTUM = 0.0002
 _HALF_WRAPPERS = {"bf16": "negvision.BF16OptimWrapper", "fp16": "AmpOptimWrapper"}
 
 
-def add_training_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that :func:`apply_training_arguments` reads."""
-    parser.add_argument(
-        "--amp",
-        nargs="?",
-        const="auto",
-        type=_valued("--amp", "auto, bf16 or fp16", str, lambda kind: kind in _AMP_KINDS),
-        metavar="KIND",
-        help="mixed precision: bf16, fp16 or auto (fp16 on CUDA, bf16 on a CPU)",
-    )
-    parser.add_argument(
-        "--auto-scale-lr",
-        action="store_true",
-        help="scale the learning rate to the images of an update, over all processes",
-    )
-    parser.add_argument(
-        "--accumulate",
-        type=_valued("--accumulate", "a whole number from 1", int, lambda count: count >= 1),
-        metavar="N",
-        help="update the weights once in N iterations, by the mean of their gradients",
-    )
-    parser.add_argument(
-        "--sync-bn", action="store_true", help="batch normalisation over all processes"
-    )
-    parser.add_argument(
-        "--ema",
-        nargs="?",
-        const=_EMA_MOMENTUM,
-        type=_valued("--ema", "a number between 0 and 1", float, lambda value: 0 < value < 1),
-        metavar="MOMENTUM",
-        help=f"evaluate and save a moving average of the weights ({_EMA_MOMENTUM})",
-    )
-    parser.add_argument(
-        "--checkpoint-activations",
-        nargs="*",
-        metavar="MODULE",
-        help="compute activations again in the backward, for memory; of the backbone's blocks, or "
-        "of these modules",
-    )
-    parser.add_argument(
-        "--compile", action="store_true", help="torch.compile of backbone, neck and heads"
-    )
-
-
-def _valued(option: str, wanted: str, kind: type, fits: Callable) -> Callable[[str], object]:
-    def convert(text: str) -> object:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not fits(value):
-            hint = ", and the config comes before the options" if text.endswith(".py") else ""
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}{hint}")
-        return value
-
-    return convert
-
-
 def apply_training_arguments(cfg: Config, args: argparse.Namespace) -> None:
-    """Change ``cfg`` as the options of :func:`add_training_arguments` say.
+    """Apply the options of ``negvision train`` to ``cfg``.
 
     Raises:
         ConfigError: An option that does not fit the config or this machine.

@@ -1,6 +1,6 @@
 """Read a config as the commands do: options applied, typos reported."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,36 +87,14 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
         cfg.work_dir = str(Path("work_dirs") / Path(cfg.filename).stem)
 
 
-def add_common_arguments(parser) -> None:
-    """Arguments that training and testing share."""
-    parser.add_argument("--work-dir", help="folder of logs and checkpoints")
-    _add_config_arguments(parser, "model.backbone.depth=18 train_cfg.max_epochs=2")
-    parser.add_argument(
-        "--launcher",
-        choices=["none", "pytorch", "slurm", "mpi"],
-        default="none",
-        help="how the processes of a distributed run are started (pytorch: torchrun)",
-    )
-    parser.add_argument(
-        "--trust-checkpoint",
-        action="store_true",
-        help="unpickle whatever a checkpoint or a .pkl holds; it can run any code",
-    )
+def parse_options(texts: Sequence[str] | None) -> dict[str, Any]:
+    """Dotted path -> value of ``--cfg-options``.
 
-
-def add_looking_arguments(parser) -> None:
-    """Arguments of commands that look at data: no weights are read, nothing is distributed."""
-    _add_config_arguments(parser, "train_dataloader.dataset.filter_cfg=None")
-    # What prepare_config asks for beside them.
-    parser.set_defaults(launcher="none", trust_checkpoint=False, work_dir=None)
-
-
-def _add_config_arguments(parser, example: str) -> None:
-    parser.add_argument("--data-root", help="folder to use as the data root of every dataset")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="KEY=VALUE",
-        help=f"change the config, e.g. {example}",
-    )
+    Example:
+        >>> parse_options(["train_cfg.max_epochs=2", "scale=(64,32)"])
+        {'train_cfg.max_epochs': 2, 'scale': (64, 32)}
+    """
+    return {
+        key: DictAction._parse_iterable(value)
+        for key, _, value in (text.partition("=") for text in texts or ())
+    }

@@ -1,0 +1,148 @@
+"""The command-line parser, and the arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from negvision import __version__
+from negvision.errors import did_you_mean
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser that suggests the nearest option for a misspelled one."""
+
+    _given: Sequence[str] = ()
+
+    def parse_known_args(self, args=None, namespace=None):
+        self._given = list(args or ())
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace, unknown
+
+    def error(self, message: str):
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        for word in self._given:
+            option = word.partition("=")[0]
+            if option.startswith("--") and not any(name.startswith(option) for name in known):
+                message += f"\n{option} is not an option{did_you_mean(option, known)}"
+        super().error(message)
+
+
+def checked(kind: Callable[[str], Any], wanted: str, fits: Callable[[Any], bool]) -> Callable:
+    """An argument type for values of ``kind`` for which ``fits`` is true.
+
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> _ = parser.add_argument("--num", type=checked(int, "a number above 0", lambda n: n > 0))
+        >>> parser.parse_args(["--num", "3"]).num
+        3
+    """
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not fits(value):
+            hint = "; the config comes before the options" if text.endswith(".py") else ""
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}{hint}")
+        return value
+
+    return convert
+
+
+positive_int = checked(int, "an integer above 0", lambda value: value > 0)
+count = checked(int, "0 or a positive integer", lambda value: value >= 0)
+positive = checked(float, "a number above 0", lambda value: 0 < value < float("inf"))
+fraction = checked(float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The config file, as the first positional argument."""
+    parser.add_argument("config", help="config file, e.g. configs/atss_r50.py")
+
+
+def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that build a runner or load a checkpoint for a config."""
+    parser.add_argument("--work-dir", help="folder of logs and checkpoints")
+    _add_data_root(parser)
+    add_cfg_options(parser, "model.backbone.depth=18 train_cfg.max_epochs=2")
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="how the processes of a distributed run are started (pytorch: torchrun)",
+    )
+    add_trust_checkpoint(parser)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that read the data of a config in one process."""
+    _add_data_root(parser)
+    add_cfg_options(parser, "train_dataloader.dataset.filter_cfg=None")
+    parser.set_defaults(launcher="none", trust_checkpoint=False, work_dir=None)
+
+
+def _add_data_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-root", help="folder to use as the data root of every dataset")
+
+
+def add_cfg_options(parser: argparse.ArgumentParser, example: str) -> None:
+    """``--cfg-options``: texts ``KEY=VALUE``, which are parsed once MMEngine is imported."""
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action="extend",
+        type=checked(str, "KEY=VALUE", lambda text: "=" in text),
+        metavar="KEY=VALUE",
+        help=f"change the config, e.g. {example}",
+    )
+
+
+def add_trust_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """``--trust-checkpoint``."""
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="unpickle any object in a checkpoint or .pkl file; it can run arbitrary code",
+    )
+
+
+def add_ood_threshold(parser: argparse.ArgumentParser) -> None:
+    """``--ood-threshold``: None, a number, or ``"checkpoint"``."""
+    parser.add_argument(
+        "--ood-threshold",
+        type=checked(
+            lambda text: text if text == "checkpoint" else float(text),
+            "a number or the word checkpoint",
+            lambda value: True,
+        ),
+        metavar="SCORE",
+        help="mark as unknown everything that scores higher. By default the threshold stored with "
+        "the model is used, if any; 'checkpoint' requires one",
+    )
+
+
+def add_browsing_arguments(parser: argparse.ArgumentParser, folder: str) -> None:
+    """Arguments of the commands that draw train images of a config."""
+    add_config(parser)
+    parser.add_argument(
+        "--num", type=positive_int, default=16, help="images, evenly spread (default: 16)"
+    )
+    parser.add_argument(
+        "--indices", type=int, nargs="+", metavar="I", help="images of the dataset, from 0"
+    )
+    parser.add_argument(
+        "--out-dir", help=f"folder to draw into (default: work_dirs/<config>/{folder})"
+    )
+    add_data_arguments(parser)
+
+
+def announce(config: str) -> None:
+    """Print the first line of a run, on the first rank only, before the slow imports."""
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+        print(f"negvision {__version__}: loading {config}", flush=True)

@@ -1,0 +1,64 @@
+"""Text tables, pages and progress bars that several commands write."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from negvision.errors import UserError
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns of equal width; the first is aligned left, the others right.
+
+    Example:
+        >>> print(text_table(["file", "boxes"], [["a.json", 12], ["long.json", 3]]))
+        file       boxes
+        a.json        12
+        long.json      3
+    """
+    cells = [list(map(str, row)) for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(
+            f"{cell:<{width}}" if column == 0 else f"{cell:>{width}}"
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    )
+
+
+def progress_bar(items, description: str):
+    """A bar that shows on terminals only."""
+    from tqdm import tqdm
+
+    return tqdm(items, desc=description, leave=False, disable=None, file=sys.stdout)
+
+
+def require_html(out: Path) -> None:
+    """Raise UserError unless ``out`` is named like an HTML page."""
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out {out}: the page is written as .html")
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write ``path`` atomically, so that a failed write leaves the old page.
+
+    Raises:
+        UserError: It cannot be written there.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # File names on disk need not be valid text.
+        partial.write_text(text, encoding="utf-8", errors="replace")
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; name another file with --out"
+        ) from None

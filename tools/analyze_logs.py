@@ -1,5 +1,0 @@
-import sys
-
-from negvision.cli.analyze_logs import main
-
-sys.exit(main())

@@ -1,5 +1,0 @@
-import sys
-
-from negvision.cli.benchmark import main
-
-sys.exit(main())

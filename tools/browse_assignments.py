@@ -1,5 +1,0 @@
-import sys
-
-from negvision.cli.browse_assignments import main
-
-sys.exit(main())

@@ -1,5 +1,0 @@
-import sys
-
-from negvision.cli.browse_dataset import main
-
-sys.exit(main())

@@ -1,5 +1,0 @@
-import sys
-
-from negvision.cli.calibrate_ood import main
-
-sys.exit(main())

@@ -1,5 +1,0 @@
-import sys
-
-from negvision.cli.ood_report import main
-
-sys.exit(main())

@@ -1,5 +1,0 @@
-import sys
-
-from negvision.cli.predict import main
-
-sys.exit(main())

@@ -1,5 +1,0 @@
-import sys
-
-from negvision.cli.report import main
-
-sys.exit(main())

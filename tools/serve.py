@@ -1,5 +1,0 @@
-import sys
-
-from negvision.cli.serve import main
-
-sys.exit(main())
