@@ -47,10 +47,10 @@ def priors_on(device: str) -> tuple[torch.Tensor, list[int]]:
 def truth(count: int, seed: int, device: str) -> InstanceData:
     """Boxes of 4 to 404 pixels a side, most of them small."""
     g = torch.Generator().manual_seed(seed)
-    centre = torch.rand(count, 2, generator=g) * torch.tensor([WIDTH, HEIGHT])
+    center = torch.rand(count, 2, generator=g) * torch.tensor([WIDTH, HEIGHT])
     half = (torch.rand(count, 2, generator=g) ** 2 * 400 + 4) / 2
     return InstanceData(
-        bboxes=torch.cat([centre - half, centre + half], 1).to(device),
+        bboxes=torch.cat([center - half, center + half], 1).to(device),
         labels=torch.randint(80, (count,), generator=g).to(device),
     )
 

@@ -3,7 +3,7 @@
 Real images go through the pipelines of ``configs/_base_/datasets`` and through the same steps of
 mmdet, mmcv and mmseg, in turns, in one process on one core; medians. Beside them stands what no
 pipeline can do without: decoding, and resizing. Both pipelines must give equal tensors, with flips
-forced off and on, or the run fails. Seconds are those that the core worked for this process, files
+forced off and on, or the run fails; photometric distortion may differ by two gray levels on average. Seconds are those that the core worked for this process, files
 being in memory after the first round. ``--workers`` measures, in seconds of the clock, what reaches
 the training process through worker processes, which may then use all cores.
 
@@ -48,7 +48,7 @@ def same_tensors(case: Case, count: int) -> int:
         How many tensors were compared.
 
     Raises:
-        AssertionError: Two differ.
+        AssertionError: Two differ, on average by more than ``case.tolerance``.
     """
     compared = 0
     for flip in (0.0, 1.0):
@@ -60,7 +60,9 @@ def same_tensors(case: Case, count: int) -> int:
                 packed.append(dataset[index])
             pairs = [[p["inputs"], *case.tensors(p)] for p in packed]
             for theirs, mine in zip(*pairs, strict=True):
-                assert torch.equal(theirs, mine), f"{case.title}: image {index}, flip {flip}"
+                apart = (theirs.double() - mine.double()).abs()
+                equal = torch.equal(theirs, mine) or apart.mean() <= case.tolerance
+                assert equal, f"{case.title}: image {index}, flip {flip}"
                 compared += 1
     return compared
 

@@ -104,7 +104,7 @@ def assignment(device: str) -> dict[str, Work]:
 
 
 def negatives(device: str, generator: torch.Generator) -> dict[str, Work]:
-    """Log-sums and softmax over class centres, and the counting of pairs."""
+    """Log-sums and softmax over class centers, and the counting of pairs."""
     n, classes, batch = 512, 100_000, 8_192
     similarities = (torch.rand(n, classes, generator=generator) * 2 - 1).to(device)
     rows = torch.randint(classes, (n,), generator=generator).int().to(device)
@@ -143,12 +143,12 @@ def negatives(device: str, generator: torch.Generator) -> dict[str, Work]:
 
 
 def pixels(generator: torch.Generator) -> dict[str, Work]:
-    """Planes and colours of an image, which have kernels for the CPU alone."""
+    """Planes and colors of an image, which have kernels for the CPU alone."""
     height, width = 800, 1333
     image = torch.randint(256, (height, width, 3), generator=generator, dtype=torch.uint8)
     area = height * width
     operators = torch.ops.negvision
-    arguments = (image, False, True, [0, 1, 2, 3], [8.0, 1.1, 0.9, 5.0], 32)
+    arguments = (image, False, True, [0, 1, 2, 3], [8.0, 1.1, 0.9, 5.0])
     return {
         "planes": Work(
             f"{height} x {width}",
@@ -156,9 +156,9 @@ def pixels(generator: torch.Generator) -> dict[str, Work]:
             6 * area,
             0,
         ),
-        "colours": Work(
+        "colors": Work(
             f"{height} x {width}, four steps",
-            lambda: operators.distort_colours(*arguments),
+            lambda: operators.distort_colors(*arguments),
             6 * area,
             # Brightness and contrast of three channels: 6 each. To HSV and back, twice: 35 and 45.
             (2 * 3 * 6 + 2 * (35 + 45)) * area,

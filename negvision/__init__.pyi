@@ -114,7 +114,7 @@ from .ood import threshold_at_tpr as threshold_at_tpr
 from .ops import aligned_box_iou as aligned_box_iou
 from .ops import atss_assign as atss_assign
 from .ops import class_logsumexp as class_logsumexp
-from .ops import distort_colours as distort_colours
+from .ops import distort_colors as distort_colors
 from .ops import extension_info as extension_info
 from .ops import image_planes as image_planes
 from .ops import pair_logsumexp as pair_logsumexp

@@ -12,7 +12,7 @@ from negvision.cli.output import text_table
 from negvision.errors import DatasetError, MissingDataError
 
 if TYPE_CHECKING:
-    from negvision.data.splits import LabelledImage
+    from negvision.data.splits import LabeledImage
 
 HELP = "hold classes out of a dataset, to serve as unknowns"
 DESCRIPTION = (
@@ -170,7 +170,7 @@ def _classification(args: argparse.Namespace) -> None:
     _print_classes(remaining, args.held_out)
 
 
-def _read_images(path: Path, classes: Path | None) -> list[LabelledImage]:
+def _read_images(path: Path, classes: Path | None) -> list[LabeledImage]:
     from negvision.data import splits
 
     if path.is_dir():

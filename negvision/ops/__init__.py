@@ -1,19 +1,19 @@
-"""Tensor functions with compiled kernels; they know torch alone.
+"""Tensor functions with compiled kernels. They depend on torch alone.
 
-Where the kernels are not built, PyTorch computes the same results and one warning says so.
+Without the kernels, PyTorch computes the same results more slowly, and one warning is issued.
 """
 
 from negvision.ops._extension import extension_info
 from negvision.ops.atss import atss_assign
 from negvision.ops.boxes import aligned_box_iou, pairwise_box_iou
 from negvision.ops.negatives import class_logsumexp, pair_logsumexp
-from negvision.ops.pixels import distort_colours, image_planes
+from negvision.ops.pixels import distort_colors, image_planes
 
 __all__ = [
     "aligned_box_iou",
     "atss_assign",
     "class_logsumexp",
-    "distort_colours",
+    "distort_colors",
     "extension_info",
     "image_planes",
     "pair_logsumexp",

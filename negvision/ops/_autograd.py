@@ -12,7 +12,8 @@ def register() -> None:
     library.register_fake("negvision::negatives_softmax_", lambda *_: None)
     library.register_fake("negvision::negatives_histogram", _fake_negatives_histogram)
     library.register_fake("negvision::image_planes", _fake_planes)
-    library.register_fake("negvision::distort_colours", _fake_planes)
+    if hasattr(torch.ops.negvision, "distort_colors"):  # absent from libraries built before it
+        library.register_fake("negvision::distort_colors", _fake_planes)
     for kind, fake in (("pairwise", _fake_pairwise), ("aligned", _fake_aligned)):
         name = f"negvision::{kind}_box_iou"
         backward = getattr(torch.ops.negvision, f"{kind}_box_iou_backward")

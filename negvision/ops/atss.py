@@ -25,9 +25,9 @@ def atss_assign(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Choose the positive priors of every box of every image (ATSS).
 
-    For each box and each level, the ``topk`` priors whose centres are nearest to the box centre
+    For each box and each level, the ``topk`` priors whose centers are nearest to the box center
     are candidates. Those are positive whose IoU with the box is at least the mean plus the
-    standard deviation of the IoUs of all its candidates, and whose centre lies more than 0.01
+    standard deviation of the IoUs of all its candidates, and whose center lies more than 0.01
     pixels inside of it. A prior that several boxes claim goes to the one of highest IoU.
 
     Exact and alike on every device: distances and IoUs are computed in float32 without fused

@@ -23,7 +23,7 @@ def pairwise_box_iou(
         boxes2: Shape (M, 4).
         mode: ``"iou"``: intersection over union, in [0, 1]. ``"iof"``: intersection over the area
             of ``boxes1``, in [0, 1]. ``"giou"``: in (-1, 1] (Rezatofighi et al., CVPR 2019).
-            ``"diou"`` and ``"ciou"``: IoU less the normalised centre distance, and for the second
+            ``"diou"`` and ``"ciou"``: IoU less the normalized center distance, and for the second
             less the difference of aspect ratios, whose weight takes no gradient (Zheng et al.,
             AAAI 2020, eq. 7 and 10).
         eps: Floor of every denominator.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 _UNION_FLOOR = 1e-6
-_CENTRE_MARGIN = 0.01
+_CENTER_MARGIN = 0.01
 # Distances held at a time; what bounds the memory, since boxes are taken in chunks.
 _DISTANCES_AT_ONCE = 1 << 21
 _NEVER = torch.iinfo(torch.int64).max
@@ -127,7 +127,7 @@ def _claims(priors, num_level_priors, gt, topk, candidate, predicted) -> Tensor:
     return claims
 
 
-def _centres(boxes: Tensor) -> Tensor:
+def _centers(boxes: Tensor) -> Tensor:
     return (boxes[..., :2] + boxes[..., 2:]) * 0.5
 
 
@@ -137,7 +137,7 @@ def _nearest(priors, num_level_priors, gt, topk, candidate) -> tuple[Tensor, Ten
     indices, found, begin = [], [], 0
     for size in num_level_priors:
         rows = slice(begin, begin + size)
-        offset = _centres(priors[rows])[None] - _centres(gt)[:, None]
+        offset = _centers(priors[rows])[None] - _centers(gt)[:, None]
         square = offset * offset
         distance = square[..., 0] + square[..., 1]
         index = torch.arange(begin, begin + size, device=priors.device)
@@ -166,9 +166,9 @@ def _thresholds(overlap: Tensor, found: Tensor) -> Tensor:
 
 
 def _inside(priors: Tensor, gt: Tensor) -> Tensor:
-    centre = _centres(priors)
-    low, high = centre - gt[:, None, :2], gt[:, None, 2:] - centre
-    margin = priors.new_full((), _CENTRE_MARGIN)
+    center = _centers(priors)
+    low, high = center - gt[:, None, :2], gt[:, None, 2:] - center
+    margin = priors.new_full((), _CENTER_MARGIN)
     return ((low > margin) & (high > margin)).all(-1)
 
 

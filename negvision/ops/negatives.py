@@ -1,4 +1,4 @@
-"""Log-sums over negative pairs: of a batch with class centres, and of a batch within itself.
+"""Log-sums over negative pairs: of a batch with class centers, and of a batch within itself.
 
 Both walk over tiles of similarities, so that neither the N x C logits nor, above a size, the N x N
 matrix is ever held; the backward pass computes the tiles anew.
@@ -34,7 +34,7 @@ class PairLogsumexp(NamedTuple):
 
 def class_logsumexp(
     embeddings: Tensor,
-    centres: Tensor,
+    centers: Tensor,
     labels: Tensor,
     scale: float,
     class_ids: Tensor | None = None,
@@ -45,16 +45,16 @@ def class_logsumexp(
 
     The own class is left out because a margin changes that one logit alone: it costs N numbers,
     and is added by the caller. Memory is that of one tile of similarities, and of the gradient of
-    the centres; the four matrix products (one forward, three backward) are all in the dtype of the
+    the centers; the four matrix products (one forward, three backward) are all in the dtype of the
     embeddings unless ``products`` says otherwise.
 
     Args:
         embeddings: Shape (N, D), of unit norm; float32 or float64.
-        centres: Shape (C, D), of any norm; normalised here, a tile at a time. A centre shorter
+        centers: Shape (C, D), of any norm; normalized here, a tile at a time. A center shorter
             than 1e-12 is taken as that long.
         labels: Shape (N,), integer. A label that is no class leaves nothing out.
         scale: What cosines are multiplied by; above 0.
-        class_ids: Shape (C,), integer: the class of each centre, where the centres are a share or
+        class_ids: Shape (C,), integer: the class of each center, where the centers are a share or
             a sample of all; default 0 to C - 1.
         tile: Similarities computed at a time; default 2^18 on a CPU and 2^26 on a GPU.
         products: bfloat16 or float16: what the factors of the products are rounded to, of float32
@@ -76,14 +76,14 @@ def class_logsumexp(
         tensor([0.3133])
     """
     _check(embeddings, labels, scale)
-    if centres.dim() != 2 or centres.shape[1] != embeddings.shape[1]:
+    if centers.dim() != 2 or centers.shape[1] != embeddings.shape[1]:
         raise ValueError(
-            f"centres must have shape (C, {embeddings.shape[1]}), got {tuple(centres.shape)}"
+            f"centers must have shape (C, {embeddings.shape[1]}), got {tuple(centers.shape)}"
         )
     if class_ids is None:
-        class_ids = torch.arange(len(centres), dtype=torch.int32, device=centres.device)
-    if class_ids.shape != (len(centres),):
-        raise ValueError(f"class_ids must have shape ({len(centres)},), got {class_ids.shape}")
+        class_ids = torch.arange(len(centers), dtype=torch.int32, device=centers.device)
+    if class_ids.shape != (len(centers),):
+        raise ValueError(f"class_ids must have shape ({len(centers)},), got {class_ids.shape}")
     if products not in (None, torch.bfloat16, torch.float16) or (
         products and embeddings.dtype != torch.float32
     ):
@@ -96,7 +96,7 @@ def class_logsumexp(
     columns = max(1, tile // max(1, len(embeddings)))
     with torch.autocast(embeddings.device.type, enabled=False):
         return _ClassLogsumexp.apply(
-            embeddings, centres.to(embeddings.dtype), labels.int(), class_ids.int(), scale, columns,
+            embeddings, centers.to(embeddings.dtype), labels.int(), class_ids.int(), scale, columns,
             products,
         )  # fmt: skip
 
@@ -189,36 +189,36 @@ class _Once(Function):
 
 class _ClassLogsumexp(Function):
     @staticmethod
-    def forward(ctx, embeddings, centres, labels, class_ids, scale, columns, products):
+    def forward(ctx, embeddings, centers, labels, class_ids, scale, columns, products):
         logsumexp = embeddings.new_full((len(embeddings),), -torch.inf)
         kernels, everywhere = _kernels(embeddings.device.type), -len(embeddings)
         factors = _rounded(embeddings, products)
-        for begin in range(0, len(centres), columns):
+        for begin in range(0, len(centers), columns):
             some = slice(begin, begin + columns)
-            unit, _ = _normalised(centres[some])
+            unit, _ = _normalized(centers[some])
             of_tile, _ = kernels.negatives_logsumexp(
                 _product(factors, _rounded(unit, products).T),
                 labels, class_ids[some], everywhere, None, scale,
             )  # fmt: skip
             logsumexp = torch.logaddexp(logsumexp, of_tile)
-        ctx.save_for_backward(embeddings, centres, labels, class_ids, logsumexp)
+        ctx.save_for_backward(embeddings, centers, labels, class_ids, logsumexp)
         ctx.scale, ctx.columns, ctx.products = scale, columns, products
         return logsumexp
 
     @staticmethod
     def backward(ctx, grad):
-        embeddings, centres, *_ = ctx.saved_tensors
+        embeddings, centers, *_ = ctx.saved_tensors
         with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
             gradients = _ClassLogsumexp.gradients(ctx, grad.contiguous())
-        of_embeddings, of_centres = (_Once.apply(g, embeddings, centres, grad) for g in gradients)
-        return of_embeddings, of_centres, None, None, None, None, None
+        of_embeddings, of_centers = (_Once.apply(g, embeddings, centers, grad) for g in gradients)
+        return of_embeddings, of_centers, None, None, None, None, None
 
     @staticmethod
     def gradients(ctx, grad):
-        embeddings, centres, labels, class_ids, logsumexp = ctx.saved_tensors
+        embeddings, centers, labels, class_ids, logsumexp = ctx.saved_tensors
         kernels, everywhere = _kernels(embeddings.device.type), -len(embeddings)
         of_embeddings = torch.zeros_like(embeddings)
-        of_centres = torch.empty_like(centres) if ctx.needs_input_grad[1] else None
+        of_centers = torch.empty_like(centers) if ctx.needs_input_grad[1] else None
         products, factors = ctx.products, _rounded(embeddings, ctx.products)
         if products is not None:
             # The largest weight there can be becomes 2^14 or little less, so that float16 has room
@@ -226,9 +226,9 @@ class _ClassLogsumexp(Function):
             most = torch.linalg.vector_norm(grad, torch.inf) if len(grad) else grad.sum()
             lift = (14 - (ctx.scale * most).clamp(min=1e-30).log2()).floor().exp2()
             grad = grad * lift
-        for begin in range(0, len(centres), ctx.columns):
+        for begin in range(0, len(centers), ctx.columns):
             some = slice(begin, begin + ctx.columns)
-            unit, norm = _normalised(centres[some])
+            unit, norm = _normalized(centers[some])
             unit_factors = _rounded(unit, products)
             tile = _product(factors, unit_factors.T)
             kernels.negatives_softmax_(
@@ -239,15 +239,15 @@ class _ClassLogsumexp(Function):
             else:
                 tile = tile.to(products)
                 of_embeddings += _product(tile, unit_factors) / lift
-            if of_centres is not None:
-                own = of_centres[some]
+            if of_centers is not None:
+                own = of_centers[some]
                 if products is None:
                     torch.mm(tile.T, embeddings, out=own)
                 else:
                     own.copy_(_product(tile.T, factors)).div_(lift)
-                # Through the normalisation: what points along the centre does not turn it.
+                # Through the normalization: what points along the center does not turn it.
                 own.addcmul_(unit, torch.linalg.vecdot(own, unit)[:, None], value=-1).div_(norm)
-        return of_embeddings, of_centres
+        return of_embeddings, of_centers
 
 
 def _rounded(values: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -262,9 +262,9 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
 
 
-def _normalised(centres: Tensor) -> tuple[Tensor, Tensor]:
-    norm = torch.linalg.vector_norm(centres, dim=1, keepdim=True).clamp_(min=1e-12)
-    return centres / norm, norm
+def _normalized(centers: Tensor) -> tuple[Tensor, Tensor]:
+    norm = torch.linalg.vector_norm(centers, dim=1, keepdim=True).clamp_(min=1e-12)
+    return centers / norm, norm
 
 
 class _PairLogsumexp(Function):

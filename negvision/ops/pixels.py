@@ -1,23 +1,23 @@
-"""Images, (H, W, C), on the way to a model: their planes and their colours."""
+"""Images, (H, W, C), on the way to a model: their planes and their colors."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from negvision.ops._extension import extension_info, is_compiled_for
+from negvision.ops._extension import is_compiled_for
 
-# In the order of csrc/cpu/colours.cpp.
-COLOUR_STEPS = ("brightness", "contrast", "saturation", "hue")
+# In the order of csrc/cpu/colors.cpp.
+_STEPS = ("brightness", "contrast", "saturation", "hue")
 
 
 def image_planes(
     image: Tensor, rows_reversed: bool = False, columns_reversed: bool = False
 ) -> Tensor:
-    """The contiguous (C, H, W) of an image, in memory of its own.
+    """Copy an image into contiguous planes, (C, H, W).
 
-    Torch has no negative strides, so of a mirrored view of NumPy the image is given as it is stored
-    and what lies in reverse is said beside it; to mirror costs nothing then.
+    Torch has no negative strides. For a mirrored NumPy view, pass the image as it is stored and
+    flag what is reversed; mirroring then costs nothing.
 
     Args:
         image: Shape (H, W, C), any type and strides.
@@ -25,10 +25,10 @@ def image_planes(
         columns_reversed: Whether the last column is stored first.
 
     Returns:
-        Shape (C, H, W).
+        Shape (C, H, W), in memory of its own.
 
     Raises:
-        ValueError: Another number of dimensions.
+        ValueError: The image does not have three dimensions.
 
     Example:
         >>> image = torch.arange(6, dtype=torch.uint8).reshape(1, 2, 3)
@@ -37,76 +37,126 @@ def image_planes(
     """
     if image.dim() != 3:
         raise ValueError(f"an image must have shape (H, W, C), got {tuple(image.shape)}")
-    # The kernel is for what loading has: on the CPU, no gradient, numbers of 8 bytes at most.
+    # The kernel covers what data loading needs: CPU, no gradient, values of at most 8 bytes.
     plain = image.device.type == "cpu" and not image.requires_grad and image.element_size() <= 8
     if plain and is_compiled_for("cpu"):
         return torch.ops.negvision.image_planes.default(image, rows_reversed, columns_reversed)
-    reversed_ = [dim for dim, is_so in enumerate((rows_reversed, columns_reversed)) if is_so]
-    return image.flip(reversed_).permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
+    return _upright(image, rows_reversed, columns_reversed).clone(
+        memory_format=torch.contiguous_format
+    )
 
 
-def distort_colours(
+def distort_colors(
     image: Tensor,
     steps: Sequence[tuple[str, float]],
-    block: int,
     rows_reversed: bool = False,
     columns_reversed: bool = False,
 ) -> Tensor:
-    """The planes of an image whose colours were changed, all steps in one pass.
+    """Change brightness, contrast, saturation and hue of an image, all steps in one pass.
 
-    After each step values are clipped to 0 ... 255 and are whole. Hue and saturation are those of
-    OpenCV's 8-bit HSV. It cuts off fractions in as many columns as it works on at once and rounds
-    in those that remain, so it takes ``block`` to give the same bits;
-    :func:`negvision.data.images.colours.distort_colours` finds it, and is the function to use.
+    Every step maps integers to integers in [0, 255], **rounded to nearest, halves up**; brightness,
+    contrast and saturation compute in float32. HSV is OpenCV's 8-bit form: hue in [0, 179] and
+    saturation as quotients of 12-bit fractions; the way back to BGR is exact before rounding.
+    mmseg's ``PhotoMetricDistortion`` truncates instead, so each step, given the same input, is
+    within one gray level of mmseg's.
 
     Args:
-        image: Shape (H, W, 3), uint8, BGR, on the CPU; rows without gaps.
-        steps: In their order: ``("brightness", added)``, ``("contrast", factor)``,
-            ``("saturation", factor)``, ``("hue", turn)`` where ``turn`` is 0 ... 179 of 180.
-        block: Columns that OpenCV works on at once on this processor.
-        rows_reversed: As of :func:`image_planes`.
-        columns_reversed: As of :func:`image_planes`.
+        image: Shape (H, W, 3), uint8, BGR, on the CPU, packed: the channels of a pixel, and the
+            pixels of a row, lie next to each other.
+        steps: Applied in order: ``("brightness", added)``, ``("contrast", factor)``,
+            ``("saturation", factor)``, ``("hue", turn)`` with an integer turn in units of 2 degrees
+            (180 is a full turn).
+        rows_reversed: As in :func:`image_planes`.
+        columns_reversed: As in :func:`image_planes`.
 
     Returns:
         Shape (3, H, W), uint8.
 
     Raises:
-        ValueError: Another device, shape or type, an unknown step, or a turn out of range.
-        RuntimeError: No kernel is built.
+        ValueError: Wrong device, shape, type or layout, an unknown step, or a fractional turn.
+
+    Source:
+        Smith, SIGGRAPH 1978, "Color gamut transform pairs" (HSV).
 
     Example:
         >>> image = torch.tensor([[[10, 20, 200]]], dtype=torch.uint8)
-        >>> distort_colours(image, [("contrast", 1.5), ("hue", 60)], block=32).flatten().tolist()
+        >>> distort_colors(image, [("contrast", 1.5), ("hue", 60)]).flatten().tolist()
         [30, 255, 15]
     """
-    steps = require_colour_steps(steps)
-    if image.device.type != "cpu" or image.dtype != torch.uint8 or image.dim() != 3:
+    if image.device.type != "cpu" or image.dtype != torch.uint8 or image.shape[2:] != (3,):
         raise ValueError(
             "an image must be uint8 of shape (H, W, 3) on the CPU, got "
             f"{image.dtype} of {tuple(image.shape)} on {image.device}"
         )
-    if not is_compiled_for("cpu"):
-        raise RuntimeError(f"distort_colours has no other way: {extension_info()['error']}")
-    return torch.ops.negvision.distort_colours.default(
-        image,
-        rows_reversed,
-        columns_reversed,
-        [COLOUR_STEPS.index(kind) for kind, _ in steps],
-        [amount for _, amount in steps],
-        block,
+    if image.stride()[1:] != (3, 1):
+        raise ValueError(f"an image must be packed, got strides {image.stride()}")
+    kinds, amounts = [], []
+    for kind, amount in steps:
+        if kind not in _STEPS:
+            raise ValueError(f"step {kind!r} must be one of {', '.join(_STEPS)}")
+        if kind == "hue":
+            if amount != int(amount):
+                raise ValueError(f"hue turns by an integer, got {amount:g}")
+            amount %= 180
+        kinds.append(_STEPS.index(kind))
+        amounts.append(float(amount))
+    # A library built before this operator existed lacks it.
+    if is_compiled_for("cpu") and hasattr(torch.ops.negvision, "distort_colors"):
+        return torch.ops.negvision.distort_colors.default(
+            image, rows_reversed, columns_reversed, kinds, amounts
+        )
+    return _distort_in_torch(_upright(image, rows_reversed, columns_reversed), kinds, amounts)
+
+
+def _upright(image: Tensor, rows_reversed: bool, columns_reversed: bool) -> Tensor:
+    """A view or copy of shape (C, H, W) that is not mirrored."""
+    mirrored = [dim for dim, flag in enumerate((rows_reversed, columns_reversed)) if flag]
+    return image.flip(mirrored).permute(2, 0, 1)
+
+
+def _distort_in_torch(planes: Tensor, kinds: list[int], amounts: list[float]) -> Tensor:
+    """The same bits as the kernel."""
+    bgr = planes.int()
+    for kind, amount in zip(kinds, amounts, strict=True):
+        if _STEPS[kind] == "brightness":
+            bgr = _to_byte(bgr.float() + amount)
+        elif _STEPS[kind] == "contrast":
+            bgr = _to_byte(bgr.float() * amount)
+        else:
+            hue, saturation, value = _to_hsv(*bgr)
+            if _STEPS[kind] == "saturation":
+                saturation = _to_byte(saturation.float() * amount)
+            else:
+                hue = (hue + int(amount)) % 180
+            bgr = _to_bgr(hue, saturation, value)
+    return bgr.to(torch.uint8, memory_format=torch.contiguous_format)
+
+
+def _to_byte(values: Tensor) -> Tensor:
+    return (values.clamp(0, 255) + 0.5).int()
+
+
+def _to_hsv(b: Tensor, g: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    value = torch.maximum(b, torch.maximum(g, r))
+    span = value - torch.minimum(b, torch.minimum(g, r))
+
+    def inverse(scale: float, of: Tensor) -> Tensor:
+        divisor = of.clamp(min=1).float()
+        return (torch.full_like(divisor, scale) / divisor).round().int()
+
+    of_green = torch.where(value == g, b - r + 2 * span, r - g + 4 * span)
+    sector = torch.where(value == r, g - b, of_green)
+    hue = (sector * inverse(30 * 4096, span) + 2048) >> 12
+    saturation = (span * inverse(255 * 4096, value) + 2048) >> 12
+    return hue % 180, saturation, value
+
+
+def _to_bgr(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
+    shares = torch.stack(
+        [
+            torch.maximum(90 - hue, hue - 150),
+            torch.maximum(30 - hue, hue - 90),
+            torch.minimum(hue - 30, 150 - hue),
+        ]
     )
-
-
-def require_colour_steps(steps: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Steps of :func:`distort_colours` with Python's own floats as amounts.
-
-    Raises:
-        ValueError: An unknown step, or a turn of the hue that is not 0 ... 179.
-    """
-    checked = [(kind, float(amount)) for kind, amount in steps]
-    for kind, amount in checked:
-        if kind not in COLOUR_STEPS:
-            raise ValueError(f"step {kind!r} must be one of {', '.join(COLOUR_STEPS)}")
-        if kind == "hue" and amount not in range(180):
-            raise ValueError(f"a turn of the hue is a whole number of 0 ... 179, got {amount:g}")
-    return checked
+    return (value * (7650 - saturation * shares.clamp(0, 30)) + 3825) // 7650

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from negvision.toy.characters import SIDE, drawings
-from negvision.toy.paint import contrasting_colour, uneven_light
+from negvision.toy.paint import contrasting_color, uneven_light
 from negvision.toy.photos import random_crop
 
 
@@ -25,8 +25,8 @@ def compose_character(
     fonts = drawings(character)
     alpha = _look(rng, fonts[rng.integers(len(fonts))], side)
     image = random_crop(rng, split, side, side)
-    colour = contrasting_colour(rng, image)
-    image += rng.uniform(0.8, 1.0) * alpha[..., None] * (colour - image)
+    color = contrasting_color(rng, image)
+    image += rng.uniform(0.8, 1.0) * alpha[..., None] * (color - image)
     image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.8))
     image += rng.uniform(0, 8) * rng.standard_normal(image.shape, dtype=np.float32)
     return uneven_light(rng, image)
@@ -44,7 +44,7 @@ def _look(rng: np.random.Generator, ink: np.ndarray, side: int) -> np.ndarray:
     size = rng.uniform(0.8, 0.98) * side
     seen *= size / np.ptp(seen, axis=0).max()
     seen += rng.normal(0, 0.02 * size, size=(4, 2))  # tilted out of the plane
-    # Nearly in the middle: recognisers are given aligned faces, too.
+    # Nearly in the middle: recognizers are given aligned faces, too.
     seen += side / 2 + rng.uniform(-0.05, 0.05, size=2) * side
     warp = cv2.getPerspectiveTransform(
         (corners + SIDE / 2).astype(np.float32), seen.astype(np.float32)
@@ -52,6 +52,6 @@ def _look(rng: np.random.Generator, ink: np.ndarray, side: int) -> np.ndarray:
     # Soft strokes cut at another height are thinner or thicker ones. Reduced to size / SIDE, the
     # warp would skip samples of sharper ones.
     soft = cv2.GaussianBlur(ink, (0, 0), max(1.2, 0.35 * SIDE / size))
-    grey = cv2.warpPerspective(soft, warp, (side, side), flags=cv2.INTER_LINEAR)
+    gray = cv2.warpPerspective(soft, warp, (side, side), flags=cv2.INTER_LINEAR)
     edge = rng.uniform(0.2, 0.5)
-    return np.clip((grey - edge) * 3 + 0.5, 0, 1)
+    return np.clip((gray - edge) * 3 + 0.5, 0, 1)

@@ -86,7 +86,7 @@ def drawings(character: str) -> tuple[np.ndarray, ...]:
     """The character in each font that has it.
 
     Returns:
-        At least one array, 96 x 96 float32 in 0..1, with the character centred and 80 pixels on
+        At least one array, 96 x 96 float32 in 0..1, with the character centered and 80 pixels on
         its longer side.
 
     Raises:

@@ -57,7 +57,7 @@ def write_stamp(
     pictures: Mapping[str, int],
     picture_sha256: Mapping[str, str],
 ) -> None:
-    """Write ``dataset.json``, by which a set is recognised as complete.
+    """Write ``dataset.json``, by which a set is recognized as complete.
 
     Args:
         root: Folder of the set.

@@ -12,7 +12,7 @@ CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 _SIDE = 96
 _MARGIN = 12
 _SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
-# Grey value, as a share of the brightest, at which a stroke ends.
+# Gray value, as a share of the brightest, at which a stroke ends.
 _EDGE = 0.53
 
 
@@ -88,17 +88,17 @@ def draw_stroke(rng: np.random.Generator, split: str, digit: int, size: float) -
     scale = size / extent.max()
     linear *= scale
 
-    centre = np.array([columns.min() + columns.max(), rows.min() + rows.max()]) / 2
+    center = np.array([columns.min() + columns.max(), rows.min() + rows.max()]) / 2
     side = int(np.ceil(size * 1.5)) + 4
-    offset = np.array([side / 2, side / 2]) - linear @ centre
+    offset = np.array([side / 2, side / 2]) - linear @ center
     warp = np.column_stack([linear, offset])
     if scale < 0.5:
         # Below half size the warp would skip samples of the ink.
         ink = cv2.GaussianBlur(ink, (0, 0), 0.35 / scale)
-    grey = cv2.warpAffine(ink, warp, (side, side), flags=cv2.INTER_LINEAR)
+    gray = cv2.warpAffine(ink, warp, (side, side), flags=cv2.INTER_LINEAR)
     # A steeper ramp for larger digits keeps the soft edge about one and a half pixels wide.
     gain = max(3.0, 11.0 * scale)
-    alpha = np.clip((grey - edge) * gain + 0.5, 0, 1)
+    alpha = np.clip((gray - edge) * gain + 0.5, 0, 1)
     rows, columns = np.nonzero(alpha > 0.5)
     alpha = alpha[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     return Stroke(digit, np.ascontiguousarray(alpha, dtype=np.float32))

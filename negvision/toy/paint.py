@@ -1,12 +1,12 @@
-"""Colours and light of the embedded pictures."""
+"""Colors and light of the embedded pictures."""
 
 import numpy as np
 
 _LUMINANCE = np.array([0.114, 0.587, 0.299], dtype=np.float32)  # of BGR
 
 
-def contrasting_colour(rng: np.random.Generator, window: np.ndarray) -> np.ndarray:
-    """A BGR colour clearly darker or lighter than the pixels it is painted on."""
+def contrasting_color(rng: np.random.Generator, window: np.ndarray) -> np.ndarray:
+    """A BGR color clearly darker or lighter than the pixels it is painted on."""
     luminance = window @ _LUMINANCE
     mean, spread = float(luminance.mean()), float(luminance.std())
     gap = 75 + spread

@@ -90,7 +90,7 @@ def load_photos() -> tuple[Photo, ...]:
 
 
 def random_crop(rng: np.random.Generator, split: str, height: int, width: int) -> np.ndarray:
-    """A random piece of a random photograph, flipped and recoloured.
+    """A random piece of a random photograph, flipped and recolored.
 
     Args:
         rng: the only source of randomness.
@@ -113,14 +113,14 @@ def random_crop(rng: np.random.Generator, split: str, height: int, width: int) -
         crop = crop[:, ::-1]
     interpolation = cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC
     crop = cv2.resize(np.ascontiguousarray(crop), (width, height), interpolation=interpolation)
-    return _recolour(rng, crop.astype(np.float32))
+    return _recolor(rng, crop.astype(np.float32))
 
 
-def _recolour(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+def _recolor(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Change contrast, brightness, saturation and white balance a little."""
-    grey = image.mean(axis=2, keepdims=True)
-    image = grey + (image - grey) * rng.uniform(0.5, 1.2)
-    mean = float(grey.mean())
+    gray = image.mean(axis=2, keepdims=True)
+    image = gray + (image - gray) * rng.uniform(0.5, 1.2)
+    mean = float(gray.mean())
     image = mean + (image - mean) * rng.uniform(0.5, 0.9)
     # Very dark pictures are lifted and very bright ones lowered, so that strokes can stand out.
     image += 0.5 * (rng.uniform(70, 185) - mean)

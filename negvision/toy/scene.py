@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from negvision.toy.glyphs import Stroke, draw_stroke
-from negvision.toy.paint import contrasting_colour, uneven_light
+from negvision.toy.paint import contrasting_color, uneven_light
 from negvision.toy.photos import random_crop
 
 # Side lengths in pixels; the largest is a share of the picture's side (110 of 192).
@@ -129,7 +129,7 @@ def _paint(
     left: int,
     top: int,
     number: int,
-    colour: np.ndarray | None = None,
+    color: np.ndarray | None = None,
 ) -> None:
     """Blend a stroke into the picture and give its pixels to object ``number``."""
     side = canvas.owner.shape[0]
@@ -137,10 +137,10 @@ def _paint(
     x1, x2 = max(left, 0), min(left + alpha.shape[1], side)
     alpha = alpha[y1 - top : y2 - top, x1 - left : x2 - left]
     window = canvas.image[y1:y2, x1:x2]
-    if colour is None:
-        colour = contrasting_colour(rng, window)
+    if color is None:
+        color = contrasting_color(rng, window)
     shade = 1 + rng.uniform(-0.12, 0.12) * np.linspace(-1, 1, window.shape[0])[:, None, None]
-    ink = np.clip(colour * shade, 0, 255).astype(np.float32)
+    ink = np.clip(color * shade, 0, 255).astype(np.float32)
     window += alpha[..., None] * (ink - window)
     canvas.owner[y1:y2, x1:x2][alpha > 0.5] = number
 
@@ -157,13 +157,13 @@ def _place_crowd(rng: np.random.Generator, canvas: _Canvas, split: str, digit: i
     top = rng.uniform(4, max(5, side - rows * pitch - 8))
     width, height = round(columns * pitch + 4), round(rows * pitch + 4)
     x, y = int(left), int(top)
-    colour = contrasting_colour(rng, canvas.image[y : y + height, x : x + width])
+    color = contrasting_color(rng, canvas.image[y : y + height, x : x + width])
     for row in range(rows):
         for column in range(columns):
             stroke = draw_stroke(rng, split, digit, rng.uniform(9, 14))
             dx, dy = rng.uniform(-2.5, 2.5, size=2)
             at = round(left + column * pitch + dx), round(top + row * pitch + dy)
-            _paint(rng, canvas, stroke.alpha, *at, number=1, colour=colour)
+            _paint(rng, canvas, stroke.alpha, *at, number=1, color=color)
     gaps = np.ones((9, 9), np.uint8)
     region = cv2.morphologyEx(canvas.owner.astype(np.uint8), cv2.MORPH_CLOSE, gaps)
     canvas.owner[:] = region
@@ -183,15 +183,15 @@ def _hide_part(rng: np.random.Generator, canvas: _Canvas, split: str, box: np.nd
         length, thick = (h, share * w) if h > w else (w, share * h)
         size = (int(thick), int(1.4 * length)) if h > w else (int(1.4 * length), int(thick))
         where = rng.uniform(0.5 * share, 1 - 0.5 * share)
-        centre = (left + where * w, top + h / 2) if h > w else (left + w / 2, top + where * h)
-        corners = cv2.boxPoints((centre, size, rng.uniform(-20, 20)))
+        center = (left + where * w, top + h / 2) if h > w else (left + w / 2, top + where * h)
+        corners = cv2.boxPoints((center, size, rng.uniform(-20, 20)))
         cv2.fillPoly(cover, [np.round(corners * 16).astype(np.int32)], 1.0, cv2.LINE_8, shift=4)
     else:
         corner = rng.integers(2, size=2)
-        centre = (left + corner[0] * w, top + corner[1] * h)
+        center = (left + corner[0] * w, top + corner[1] * h)
         axes = (max(2, int(1.2 * share * w)), max(2, int(1.2 * share * h)))
-        centre = (int(centre[0]), int(centre[1]))
-        cv2.ellipse(cover, centre, axes, 0, 0, 360, 1.0, cv2.FILLED)
+        center = (int(center[0]), int(center[1]))
+        cv2.ellipse(cover, center, axes, 0, 0, 360, 1.0, cv2.FILLED)
     ys, xs = np.nonzero(cover)
     if ys.size == 0:
         return

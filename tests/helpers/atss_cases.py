@@ -17,21 +17,21 @@ def grid(height, width, strides=STRIDES, scale=8, offset=0.0, shapes=((1.0, 1.0)
     for stride in strides:
         rows, columns = -(-height // stride), -(-width // stride)
         y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-        centres = (torch.stack([x, y], -1).reshape(-1, 1, 2) + offset) * stride
+        centers = (torch.stack([x, y], -1).reshape(-1, 1, 2) + offset) * stride
         half = torch.tensor(shapes) * scale * stride / 2
-        levels.append(torch.cat([centres - half, centres + half], -1).reshape(-1, 4))
+        levels.append(torch.cat([centers - half, centers + half], -1).reshape(-1, 4))
     return torch.cat(levels).float(), [len(level) for level in levels]
 
 
 def random_boxes(generator, count, height, width, largest=300.0):
     """Boxes with real coordinates, of sizes from 2 pixels to ``largest``."""
-    centres = torch.rand(count, 2, generator=generator) * torch.tensor([width, height])
+    centers = torch.rand(count, 2, generator=generator) * torch.tensor([width, height])
     half = (torch.rand(count, 2, generator=generator) ** 2 * largest + 2) / 2
-    return torch.cat([centres - half, centres + half], 1)
+    return torch.cat([centers - half, centers + half], 1)
 
 
 def integer_boxes(generator, count, height, width):
-    """Boxes with integer coordinates: their centres tie in distance all the time."""
+    """Boxes with integer coordinates: their centers tie in distance all the time."""
     low = torch.stack(
         [
             torch.randint(0, width - 8, (count,), generator=generator),

@@ -22,7 +22,7 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """The first chunk of a grey PNG of eight bits."""
+    """The first chunk of a gray PNG of eight bits."""
     return png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
 
 

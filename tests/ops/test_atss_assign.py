@@ -47,14 +47,14 @@ def test_grids(seed, make):
 
 @pytest.mark.parametrize("step", [0, 1, 3])
 @pytest.mark.parametrize("topk", [1, 8, 9, 10, 16, 17])
-def test_centres_on_between_and_beside_the_priors_of_small_grids(topk, step):
+def test_centers_on_between_and_beside_the_priors_of_small_grids(topk, step):
     """Where windows are chosen and clamped, and where distances tie or all but tie."""
     for height, width in ((32, 32), (32, 40), (40, 56)):
         priors, counts = grid(height, width, strides=(8,))
         x = torch.arange(-12.0, width + 14, 2)
         y = torch.arange(-12.0, height + 14, 2)
-        centre = torch.cartesian_prod(x, y) + step * 2.0**-18
-        check(priors, counts, torch.cat([centre - 20, centre + 20], 1), topk=topk)
+        center = torch.cartesian_prod(x, y) + step * 2.0**-18
+        check(priors, counts, torch.cat([center - 20, center + 20], 1), topk=topk)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_strides_of_four_to_one():
     priors = priors * torch.tensor([4.0, 1.0, 4.0, 1.0])
     g = torch.Generator().manual_seed(1)
     check(priors, counts, random_boxes(g, 20, 64, 1024))
-    check(priors.flip(1), counts, random_boxes(g, 20, 1024, 64))  # reversed boxes: centres alone
+    check(priors.flip(1), counts, random_boxes(g, 20, 1024, 64))  # reversed boxes: centers alone
 
 
 @pytest.mark.parametrize("topk", [1, 2, 3, 9, 10, 26, 50])
@@ -138,12 +138,12 @@ def test_boxes_beside_the_grid():
 def test_rows_and_columns_at_uneven_distances():
     g = torch.Generator().manual_seed(14)
     x, y = (torch.rand(n, generator=g).mul(9).add(0.5).cumsum(0) for n in (17, 11))
-    centre = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).reshape(-1, 2)
-    priors = torch.cat([centre - 12, centre + 12], 1)
+    center = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).reshape(-1, 2)
+    priors = torch.cat([center - 12, center + 12], 1)
     check(priors, [len(priors)], random_boxes(g, 12, 60, 90))
     # One prior a row, with x at random: a column, but no grid to search by windows.
-    centre = torch.stack([torch.rand(200, generator=g) * 300, torch.arange(200.0)], 1)
-    priors = torch.cat([centre - 20, centre + 20], 1)
+    center = torch.stack([torch.rand(200, generator=g) * 300, torch.arange(200.0)], 1)
+    priors = torch.cat([center - 20, center + 20], 1)
     check(priors, [200], random_boxes(g, 12, 200, 300))
 
 

@@ -111,9 +111,9 @@ def test_ignore_threshold_is_exclusive_and_of_the_anchor_area():
 
 
 def test_ties_in_distance_are_taken_in_the_order_of_indices():
-    # Nine places, and the box centre at equal distance from several priors beyond the eighth.
+    # Nine places, and the box center at equal distance from several priors beyond the eighth.
     priors, counts = grid(80, 80, strides=(8,), scale=2)
-    gt = boxes([24, 24, 56, 56])  # centre (40, 40) on a prior: 1 + 4 + 4 are nearest, then 4 tie
+    gt = boxes([24, 24, 56, 56])  # center (40, 40) on a prior: 1 + 4 + 4 are nearest, then 4 tie
     inds, *_ = atss_assign(priors, counts, [gt], topk=10)
     tied = [i for i, p in enumerate(priors.tolist())
             if (p[0] + p[2] - 80) ** 2 + (p[1] + p[3] - 80) ** 2 == 4 * 16**2]  # fmt: skip
@@ -164,8 +164,8 @@ def test_claims_go_to_the_highest_overlap():
 
 
 @pytest.mark.parametrize("side", range(4))
-def test_centre_must_lie_more_than_a_hundredth_of_a_pixel_inside(side):
-    # Equal priors round the origin, so their overlaps are equal and the centre alone decides.
+def test_center_must_lie_more_than_a_hundredth_of_a_pixel_inside(side):
+    # Equal priors round the origin, so their overlaps are equal and the center alone decides.
     priors = boxes([-8, -8, 8, 8], [-8, -8, 8, 8])
     edge = torch.tensor(0.01)
     sign = -1 if side < 2 else 1

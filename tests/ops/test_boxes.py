@@ -32,8 +32,8 @@ def oracle(a, b, mode, eps=1e-6) -> float:
     w, h = max(ax2, bx2) - min(ax1, bx1), max(ay2, by2) - min(ay1, by1)
     if mode == "giou":
         return iou - (max(w * h, eps) - union) / max(w * h, eps)
-    centre = ((ax1 + ax2 - bx1 - bx2) / 2) ** 2 + ((ay1 + ay2 - by1 - by2) / 2) ** 2
-    distance = centre / max(w * w + h * h, eps)
+    center = ((ax1 + ax2 - bx1 - bx2) / 2) ** 2 + ((ay1 + ay2 - by1 - by2) / 2) ** 2
+    distance = center / max(w * w + h * h, eps)
     if mode == "diou":
         return iou - distance
     if mode == "ciou":

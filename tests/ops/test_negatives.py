@@ -19,12 +19,12 @@ def log_sum(values: list, like: torch.Tensor) -> torch.Tensor:
     return torch.stack(values).logsumexp(0) if values else like.new_tensor(-INF)
 
 
-def class_oracle(embeddings, centres, labels, scale, class_ids=None) -> torch.Tensor:
+def class_oracle(embeddings, centers, labels, scale, class_ids=None) -> torch.Tensor:
     """One pair at a time, in float64."""
-    embeddings, centres = embeddings.double(), normalize(centres.double())
-    class_ids = range(len(centres)) if class_ids is None else class_ids.tolist()
+    embeddings, centers = embeddings.double(), normalize(centers.double())
+    class_ids = range(len(centers)) if class_ids is None else class_ids.tolist()
     rows = [
-        log_sum([scale * (e @ w) for w, j in zip(centres, class_ids, strict=True) if j != label], e)
+        log_sum([scale * (e @ w) for w, j in zip(centers, class_ids, strict=True) if j != label], e)
         for e, label in zip(embeddings, labels.tolist(), strict=True)
     ]
     return torch.stack(rows)
@@ -178,9 +178,9 @@ def test_nan_reaches_the_result(path):
     assert pair_logsumexp(e, labels, 64.0, None).value.isnan()
     of_class = class_logsumexp(e, units(8, 50, dtype=torch.float32), labels, 64.0)
     assert of_class.isnan().nonzero().tolist() == [[4]]
-    centres = units(8, 50, dtype=torch.float32)
-    centres[49] = NAN
-    assert class_logsumexp(units(7, 30, dtype=torch.float32), centres, labels, 64.0).isnan().all()
+    centers = units(8, 50, dtype=torch.float32)
+    centers[49] = NAN
+    assert class_logsumexp(units(7, 30, dtype=torch.float32), centers, labels, 64.0).isnan().all()
 
 
 def test_large_scales_do_not_overflow(path):

@@ -75,8 +75,8 @@ def test_drawings_fill_their_frame():
             rows, columns = np.nonzero(ink > 0.2)
             extent = np.array([np.ptp(rows), np.ptp(columns)]) + 1
             assert 76 <= extent.max() <= 80
-            centre = np.array([rows.min() + rows.max() + 1, columns.min() + columns.max() + 1]) / 2
-            assert np.abs(centre - SIDE / 2).max() <= 2
+            center = np.array([rows.min() + rows.max() + 1, columns.min() + columns.max() + 1]) / 2
+            assert np.abs(center - SIDE / 2).max() <= 2
 
 
 def test_character_of_no_font_is_named():

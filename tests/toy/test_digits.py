@@ -128,10 +128,10 @@ def test_strokes_stand_out_from_what_surrounds_them(digits):
         if annotation["iscrowd"]:
             continue
         name = content["images"][annotation["image_id"] - 1]["file_name"]
-        grey = cv2.imread(str(digits / "train" / name), cv2.IMREAD_GRAYSCALE).astype(float)
+        gray = cv2.imread(str(digits / "train" / name), cv2.IMREAD_GRAYSCALE).astype(float)
         mask = mask_api.decode(annotation["segmentation"])
         ring = cv2.dilate(mask, np.ones((11, 11))) - cv2.dilate(mask, np.ones((5, 5)))
-        gaps.append(abs(grey[mask > 0].mean() - grey[ring > 0].mean()))
+        gaps.append(abs(gray[mask > 0].mean() - gray[ring > 0].mean()))
     assert np.median(gaps) > 60
     assert np.percentile(gaps, 5) > 25
 

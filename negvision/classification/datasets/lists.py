@@ -4,7 +4,7 @@ import os
 
 from negvision.classification.datasets.base import ImageDataset
 from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
-from negvision.data.formats.text_files import numbered_lines, parse_labelled
+from negvision.data.formats.text_files import numbered_lines, parse_labeled
 from negvision.data.images.files import FileListing
 from negvision.errors import DatasetError, Problems
 from negvision.registry import DATASETS
@@ -43,7 +43,7 @@ class ImageListDataset(ImageDataset):
         problems, files, samples, total = Problems(), FileListing(), [], 0
         for place, line in numbered_lines(self.ann_file):
             total += 1
-            parsed = parse_labelled(place, line, problems)
+            parsed = parse_labeled(place, line, problems)
             if parsed is None:
                 continue
             name, label = parsed

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 
-# Of colour profiles, which nothing here makes use of.
+# Of color profiles, which nothing here makes use of.
 _IDLE = ("libpng warning: iCCP",)
 
 

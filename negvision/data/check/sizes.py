@@ -13,7 +13,7 @@ _MOST_SIZES = 64
 def count_odd_sizes(scan: DatasetScan) -> None:
     """Count images with one class whose pipeline gives them another size than most.
 
-    Models that recognise or classify take one size, and none says so before it fails. Nothing is
+    Models that recognize or classify take one size, and none says so before it fails. Nothing is
     guessed from the pipeline: one image of each size goes through all of it.
     """
     if scan.counted != "images" and not scan.compares_images():

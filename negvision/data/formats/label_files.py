@@ -90,7 +90,7 @@ def read_label_image(
     """The ids of a label image.
 
     Args:
-        path: A PNG, or another format without loss, of one channel: grey values or indices of a
+        path: A PNG, or another format without loss, of one channel: gray values or indices of a
             palette are the ids.
         size: (H, W) that it must have, that of the image.
         backend_args: File backend of MMEngine; a local file by default.
@@ -113,7 +113,7 @@ def read_label_image(
         ) from None
     header = require_size(data, path, max_pixels)
     try:
-        # Pillow leaves the indices of a palette as they are; OpenCV would give their colours. No
+        # Pillow leaves the indices of a palette as they are; OpenCV would give their colors. No
         # other decoder of Pillow is tried than the one for what the header is.
         with Image.open(io.BytesIO(data), formats=(header.kind,)) as image:
             ids = np.array(image)
@@ -124,7 +124,7 @@ def read_label_image(
     if ids.ndim != 2:
         raise DatasetError(
             f"{path}: a label image has one channel of ids, this one has {ids.shape[2]}: is it a "
-            "picture in the colours of the classes?",
+            "picture in the colors of the classes?",
             kind="label image of several channels",
         )
     if size is not None and ids.shape != tuple(size):

@@ -40,7 +40,7 @@ def numbered_lines(path: str) -> Iterator[tuple[str, str]]:
         ) from None
 
 
-def parse_labelled(place: str, line: str, problems: Problems) -> tuple[str, int] | None:
+def parse_labeled(place: str, line: str, problems: Problems) -> tuple[str, int] | None:
     """Path and label from a line ``path label``; None, and counted, for any other line."""
     parts = line.rsplit(None, 1)
     if len(parts) != 2:

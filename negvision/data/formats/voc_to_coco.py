@@ -11,7 +11,7 @@ from negvision.errors import DatasetError, MissingDataError, Problems
 
 ANNOTATIONS, IMAGES, LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-# A header with a thumbnail and a colour profile in front of the size.
+# A header with a thumbnail and a color profile in front of the size.
 _HEADER_BYTES = 1 << 20
 
 

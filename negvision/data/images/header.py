@@ -28,7 +28,7 @@ _MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
-# Those of a camera, its colour profile and its thumbnail are some dozens.
+# Those of a camera, its color profile and its thumbnail are some dozens.
 _MOST_SEGMENTS = 10_000
 
 

@@ -1,6 +1,6 @@
 """Tell whether an image file can be decoded at all, and whether its bytes are complete.
 
-OpenCV decodes a truncated JPEG or PNG without an error and fills the missing part with grey, so a
+OpenCV decodes a truncated JPEG or PNG without an error and fills the missing part with gray, so a
 half-downloaded data set would train in silence.
 """
 

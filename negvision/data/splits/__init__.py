@@ -8,7 +8,7 @@ images without, and out-of-distribution (OOD) images or pixels of, the held-out 
 from negvision.data.splits.boxes import CocoParts, join_coco_parts, lost_boxes, split_coco
 from negvision.data.splits.classes import check_names, remaining_classes
 from negvision.data.splits.images import (
-    LabelledImage,
+    LabeledImage,
     join_image_parts,
     read_image_folder,
     read_image_list,
@@ -20,7 +20,7 @@ from negvision.data.splits.pixels import LabelTables, PixelCounts, label_tables,
 __all__ = [
     "CocoParts",
     "LabelTables",
-    "LabelledImage",
+    "LabeledImage",
     "PixelCounts",
     "check_names",
     "join_coco_parts",

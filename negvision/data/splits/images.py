@@ -5,20 +5,20 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from negvision.data.formats.text_files import numbered_lines, parse_labelled
+from negvision.data.formats.text_files import numbered_lines, parse_labeled
 from negvision.errors import DatasetError, Problems
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
-class LabelledImage(NamedTuple):
+class LabeledImage(NamedTuple):
     """An image file, as its set names it, and the name of its class."""
 
     path: str
     name: str
 
 
-def read_image_list(path: Path, class_names: Sequence[str]) -> list[LabelledImage]:
+def read_image_list(path: Path, class_names: Sequence[str]) -> list[LabeledImage]:
     """The images of a text file with one ``path label`` a line.
 
     Args:
@@ -30,12 +30,12 @@ def read_image_list(path: Path, class_names: Sequence[str]) -> list[LabelledImag
     """
     images, problems = [], Problems()
     for place, line in numbered_lines(str(path)):
-        parsed = parse_labelled(place, line, problems)
+        parsed = parse_labeled(place, line, problems)
         if parsed is None:
             continue
         image, label = parsed
         if 0 <= label < len(class_names):
-            images.append(LabelledImage(image, class_names[label]))
+            images.append(LabeledImage(image, class_names[label]))
         else:
             problems.add(f"label that is not in 0 ... {len(class_names) - 1}", place, line)
     if problems:
@@ -47,7 +47,7 @@ def read_image_list(path: Path, class_names: Sequence[str]) -> list[LabelledImag
     return images
 
 
-def read_image_folder(folder: Path) -> list[LabelledImage]:
+def read_image_folder(folder: Path) -> list[LabeledImage]:
     """The images of a folder that has a folder for each class, named by it.
 
     Files that are no JPEG, PNG, BMP or WebP by their names are left alone.
@@ -59,7 +59,7 @@ def read_image_folder(folder: Path) -> list[LabelledImage]:
         DatasetError: There is no image.
     """
     images = [
-        LabelledImage(path.relative_to(folder).as_posix(), child.name)
+        LabeledImage(path.relative_to(folder).as_posix(), child.name)
         for child in sorted(folder.iterdir())
         if child.is_dir()
         for path in sorted(child.rglob("*"))
@@ -74,7 +74,7 @@ def read_image_folder(folder: Path) -> list[LabelledImage]:
 
 
 def split_images(
-    images: Sequence[LabelledImage], remaining: Sequence[str]
+    images: Sequence[LabeledImage], remaining: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """The lines of an ID and an OOD list.
 
@@ -86,7 +86,7 @@ def split_images(
         ``path label`` of the images of ``remaining`` classes, and ``path -1`` of the others.
 
     Example:
-        >>> images = [LabelledImage("1.png", "ship"), LabelledImage("2.png", "cat")]
+        >>> images = [LabeledImage("1.png", "ship"), LabeledImage("2.png", "cat")]
         >>> split_images(images, ["car", "ship"])
         (['1.png 1'], ['2.png -1'])
     """
@@ -96,8 +96,8 @@ def split_images(
 
 
 def join_image_parts(
-    train: tuple[Path, Sequence[LabelledImage]],
-    evaluation: tuple[Path, Sequence[LabelledImage]],
+    train: tuple[Path, Sequence[LabeledImage]],
+    evaluation: tuple[Path, Sequence[LabeledImage]],
     remaining: Collection[str],
 ) -> dict[str, list[str]]:
     """The lists to train and evaluate with.

@@ -67,7 +67,7 @@ def write_label_images(
     images without their suffixes, one a line, which mmseg's ``ann_file`` takes.
 
     Args:
-        labels: Folder of PNG files whose grey values or indices of a palette are ids.
+        labels: Folder of PNG files whose gray values or indices of a palette are ids.
         out: An existing folder.
         ids: Name -> id of all classes.
         tables: Of :func:`label_tables`.
@@ -77,7 +77,7 @@ def write_label_images(
         Name -> counts of all images, also of those left out.
 
     Raises:
-        DatasetError: There is no label image, one is damaged, has colours or ids without a class;
+        DatasetError: There is no label image, one is damaged, has colors or ids without a class;
             no pixel is held out, or nothing is left to train on.
     """
     files = labels.rglob("*.png")

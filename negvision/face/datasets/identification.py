@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from negvision.data.formats.paths import LEAVES_ROOT
-from negvision.data.formats.text_files import numbered_lines, parse_labelled
+from negvision.data.formats.text_files import numbered_lines, parse_labeled
 from negvision.data.images.files import FileListing
 from negvision.errors import Problems
 from negvision.face.datasets.base import FaceProtocolDataset
@@ -62,7 +62,7 @@ class FaceIdentificationDataset(FaceProtocolDataset):
         sizes = []
         for path in (self.ann_file, self.probe_file):
             for place, line in numbered_lines(path):
-                parsed = parse_labelled(place, line, problems)
+                parsed = parse_labeled(place, line, problems)
                 if parsed is None:
                     continue
                 name, label = parsed

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from negvision.data.formats.paths import LEAVES_ROOT
-from negvision.data.formats.text_files import numbered_lines, parse_labelled
+from negvision.data.formats.text_files import numbered_lines, parse_labeled
 from negvision.data.images.files import FileListing
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.identities import FaceIdentityDataset
@@ -61,7 +61,7 @@ class FaceListDataset(FaceIdentityDataset):
         names, labels, total = [], [], 0
         for place, line in numbered_lines(self.ann_file):
             total += 1
-            parsed = parse_labelled(place, line, problems)
+            parsed = parse_labeled(place, line, problems)
             if parsed is None:
                 continue
             name, label = parsed

@@ -7,7 +7,7 @@
 
 namespace negvision {
 
-constexpr float kCentreMargin = 0.01f;  // pixels, as in the authors' code
+constexpr float kCenterMargin = 0.01f;  // pixels, as in the authors' code
 constexpr float kUnionFloor = 1e-6f;
 
 enum PriorState : uint8_t { kCandidate = 0, kTakesNoPart = 1 };
@@ -16,7 +16,7 @@ struct Point {
   float x, y;
 };
 
-NV_HD Point centre(const float* boxes, int64_t i) {
+NV_HD Point center(const float* boxes, int64_t i) {
   const float* p = boxes + 4 * i;
   return {mul_rn(add_rn(p[0], p[2]), 0.5f), mul_rn(add_rn(p[1], p[3]), 0.5f)};
 }
@@ -47,8 +47,8 @@ NV_HD double adaptive_threshold(const float* values, int64_t count) {
 }
 
 NV_HD bool lies_inside(Point p, const float* box) {
-  return sub_rn(p.x, box[0]) > kCentreMargin && sub_rn(p.y, box[1]) > kCentreMargin &&
-      sub_rn(box[2], p.x) > kCentreMargin && sub_rn(box[3], p.y) > kCentreMargin;
+  return sub_rn(p.x, box[0]) > kCenterMargin && sub_rn(p.y, box[1]) > kCenterMargin &&
+      sub_rn(box[2], p.x) > kCenterMargin && sub_rn(box[3], p.y) > kCenterMargin;
 }
 
 // Prediction-aware overlap of DDOD (Chen et al., ACM MM 2021): sigmoid(s)^(1-alpha) IoU^alpha. In

@@ -95,7 +95,7 @@ NV_HD S intersection(const Box<S>& a, const Box<S>& b) {
   return mul_rn(w, h);
 }
 
-// The part of DIoU and CIoU that IoU does not have: squared centre distance over the squared
+// The part of DIoU and CIoU that IoU does not have: squared center distance over the squared
 // diagonal of the enclosing box, and for CIoU the weighted difference of aspect ratios.
 template <typename S>
 NV_HD S distance_penalty(

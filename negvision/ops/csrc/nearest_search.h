@@ -1,4 +1,4 @@
-// Selection of the k priors of a level whose centres lie nearest to a point, in the order of
+// Selection of the k priors of a level whose centers lie nearest to a point, in the order of
 // (distance, prior index). On a grid a small window round the point is read, widened until it is
 // certain that nothing outside of it can be nearer; elsewhere the whole level.
 #pragma once
@@ -9,7 +9,7 @@ namespace negvision {
 
 // One pyramid level. Where its priors lie on a grid of rows and columns, `row_length` is the number of
 // locations in a row, `per_location` the number of priors at each, and `deviation` what a
-// prior's centre is off its row and column at most. row_length = 0: no grid.
+// prior's center is off its row and column at most. row_length = 0: no grid.
 struct Level {
   int64_t begin;
   int64_t size;
@@ -23,11 +23,11 @@ struct Level {
 constexpr float kSamePlace = 0.01f;  // pixels
 
 NV_HD bool leaves_row(const float* priors, int64_t begin, int64_t i) {
-  const float off = sub_rn(centre(priors, i).y, centre(priors, begin).y);
+  const float off = sub_rn(center(priors, i).y, center(priors, begin).y);
   return !(off <= kSamePlace && off >= -kSamePlace);
 }
 NV_HD bool leaves_location(const float* priors, int64_t begin, int64_t i) {
-  const float off = sub_rn(centre(priors, i).x, centre(priors, begin).x);
+  const float off = sub_rn(center(priors, i).x, center(priors, begin).x);
   return leaves_row(priors, begin, i) || !(off <= kSamePlace && off >= -kSamePlace);
 }
 
@@ -39,13 +39,13 @@ NV_HD Level guess_grid(int64_t begin, int64_t size, int64_t location, int64_t ro
 }
 
 NV_HD float column_of(const float* priors, const Level& level, int64_t c) {
-  return centre(priors, level.begin + c * level.per_location).x;
+  return center(priors, level.begin + c * level.per_location).x;
 }
 NV_HD float row_of(const float* priors, const Level& level, int64_t r) {
-  return centre(priors, level.begin + r * level.row_length * level.per_location).y;
+  return center(priors, level.begin + r * level.row_length * level.per_location).y;
 }
 
-// Whether a prior's centre lies on its row and column; false for NaN. Without branches, so that a
+// Whether a prior's center lies on its row and column; false for NaN. Without branches, so that a
 // compiler can check several at a time.
 NV_HD bool is_in_place(Point p, float column, float row, float deviation) {
   const float dx = sub_rn(p.x, column), dy = sub_rn(p.y, row);
@@ -57,11 +57,11 @@ NV_HD bool is_in_place(Point p, float column, float row, float deviation) {
 // window would have to grow over all of them.
 NV_HD float allowed_deviation(const float* priors, const Level& level) {
   const int64_t n = level.per_location, row_step = level.row_length * n;
-  const Point first = centre(priors, level.begin);
+  const Point first = center(priors, level.begin);
   float step = 1e30f;
-  if (level.row_length > 1) step = sub_rn(centre(priors, level.begin + n).x, first.x);
+  if (level.row_length > 1) step = sub_rn(center(priors, level.begin + n).x, first.x);
   if (level.size > row_step) {
-    step = min_of(step, sub_rn(centre(priors, level.begin + row_step).y, first.y));
+    step = min_of(step, sub_rn(center(priors, level.begin + row_step).y, first.y));
   }
   return step < 1e30f ? mul_rn(step, 1.0f / 64) : kSamePlace;
 }
@@ -102,7 +102,7 @@ NV_HD void search_all(
     const float* priors, const uint8_t* state, const Level& level, Point target, Nearest& nearest) {
   for (int64_t i = level.begin; i < level.begin + level.size; ++i) {
     if (state && state[i]) continue;
-    nearest.offer(squared_distance(centre(priors, i), target), i);
+    nearest.offer(squared_distance(center(priors, i), target), i);
   }
 }
 
@@ -129,7 +129,7 @@ NV_HD bool holds_nearest(
   if (window.c0 == 0 && window.r0 == 0 && window.c1 == columns - 1 && window.r1 == rows - 1) {
     return true;
   }
-  const Point low = centre(priors, level.begin), high = centre(priors, level.begin + level.size - 1);
+  const Point low = center(priors, level.begin), high = center(priors, level.begin + level.size - 1);
   // A little more than the deviation, which was compared after a rounding.
   const double d = level.deviation * 1.000001, x = target.x, y = target.y;
   // The last prior is itself up to d from its row and column.
@@ -156,7 +156,7 @@ NV_HD void search_window(
   const int64_t columns = level.row_length;
   const int64_t row_step = columns * n;
   const int64_t rows = level.size / row_step;
-  const Point low = centre(priors, level.begin), high = centre(priors, level.begin + level.size - 1);
+  const Point low = center(priors, level.begin), high = center(priors, level.begin + level.size - 1);
   const int64_t col = guess_position(low.x, high.x, columns, target.x);
   const int64_t row = guess_position(low.y, high.y, rows, target.y);
 
@@ -178,7 +178,7 @@ NV_HD void search_window(
         const int64_t first = level.begin + r * row_step + c * n;
         for (int64_t i = first; i < first + n; ++i) {
           if (state && state[i]) continue;
-          nearest.offer(squared_distance(centre(priors, i), target), i);
+          nearest.offer(squared_distance(center(priors, i), target), i);
         }
       }
     }

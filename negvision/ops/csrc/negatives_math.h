@@ -29,7 +29,7 @@ struct Bounds {
 // exp(x) for x <= 0, to 2 units in the last place; what would be subnormal is 0. Without a branch or
 // a call, so that a compiler computes several at a time: the power of two is taken off, and a
 // polynomial of degree 6 does the rest: Taylor's on |r| <= ln(2) / 2, with his next term, r^7 / 5040,
-// approached by terms of r^5 and r^3 (Chebyshev economisation).
+// approached by terms of r^5 and r^3 (Chebyshev economization).
 NV_HD float exp_of_negative(float x) {
   const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   const float clamped = x < -87.0f ? -87.0f : x;

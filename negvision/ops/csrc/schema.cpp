@@ -27,6 +27,6 @@ STABLE_TORCH_LIBRARY(negvision, m) {
       "int diagonal, Tensor prefixes, int shift) -> Tensor");
   m.def("image_planes(Tensor image, bool rows_reversed, bool columns_reversed) -> Tensor");
   m.def(
-      "distort_colours(Tensor image, bool rows_reversed, bool columns_reversed, int[] kinds, "
-      "float[] amounts, int block) -> Tensor");
+      "distort_colors(Tensor image, bool rows_reversed, bool columns_reversed, int[] kinds, "
+      "float[] amounts) -> Tensor");
 }

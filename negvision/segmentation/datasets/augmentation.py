@@ -1,23 +1,25 @@
-"""mmseg's transforms of training images, made quicker: the same random numbers, the same pixels."""
+"""Faster versions of mmseg's training transforms, with the same random numbers."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 import numpy as np
+import torch
 from mmseg.datasets.transforms import PhotoMetricDistortion as MMSegPhotoMetricDistortion
 from mmseg.datasets.transforms import RandomCrop as MMSegRandomCrop
 
-from negvision.data.images.colours import distort_colours
-from negvision.data.images.randomness import held_on_demand
+from negvision.data.images.flips import held_on_demand
+from negvision.data.images.planes import as_stored
+from negvision.ops import distort_colors
 from negvision.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
 class SegRandomCrop(MMSegRandomCrop):
-    """mmseg's ``RandomCrop``, which counts one class of a crop instead of sorting its pixels.
+    """mmseg's ``RandomCrop``, but counting one class of a crop instead of sorting its pixels.
 
-    Arguments, random numbers and output are those of mmseg's.
+    Arguments, random numbers and output are mmseg's.
 
     Required keys: ``img``; ``gt_seg_map`` ((H, W)) where ``cat_max_ratio`` is below 1.
     Changed keys: ``img``, ``img_shape`` and those that ``seg_fields`` lists.
@@ -27,7 +29,7 @@ class SegRandomCrop(MMSegRandomCrop):
 
     @held_on_demand
     def crop_bbox(self, results: dict) -> tuple[int, int, int, int]:
-        """The crop (top, bottom, left, right), drawn anew up to ten times where one class fills
+        """The crop (top, bottom, left, right), redrawn up to ten times while one class fills
         ``cat_max_ratio`` of it."""
         shape = results["img"].shape
         box = self._draw(shape)
@@ -46,7 +48,7 @@ class SegRandomCrop(MMSegRandomCrop):
         return top, top + height, left, left + width
 
     def _is_varied(self, labels: np.ndarray) -> bool:
-        """Whether there are several classes, and none of them fills too much."""
+        """Whether there are several classes, none of which fills too much."""
         if labels.dtype == np.uint8:
             for step in (2, 1):
                 verdict = self._judge_by_one(labels, step)
@@ -57,8 +59,10 @@ class SegRandomCrop(MMSegRandomCrop):
         return len(counts) > 1 and counts.max() / counts.sum() < self.cat_max_ratio
 
     def _judge_by_one(self, labels: np.ndarray, step: int) -> bool | None:
-        """The same, where every so many rows decide it, whatever the other rows hold, and one class
-        against all others does; None where they do not. A sample tells which class to count."""
+        """The same from every ``step``-th row and the counts of one class alone.
+
+        None if these do not decide it. A coarse sample chooses the class to count.
+        """
         sampled = np.bincount(labels[::8, ::8].ravel(), minlength=256)
         rows = labels[::step]
         ignored = 0
@@ -73,7 +77,7 @@ class SegRandomCrop(MMSegRandomCrop):
         least, total = min(one, others), one + others + unseen
         if one / total >= self.cat_max_ratio:
             return False
-        # The class, or one of the others, may be all that is not seen.
+        # All unseen pixels may belong to this class, or to one other.
         return True if least and (total - least) / total < self.cat_max_ratio else None
 
 
@@ -81,23 +85,31 @@ class SegRandomCrop(MMSegRandomCrop):
 class SegPhotoMetricDistortion(MMSegPhotoMetricDistortion):
     """mmseg's ``PhotoMetricDistortion`` in one pass over the image, all steps together.
 
-    Arguments, random numbers and output are those of mmseg's, bit for bit. The image may be a view
-    of planes afterwards: a transform that draws into it with OpenCV takes
-    ``np.ascontiguousarray`` of it first. The methods of mmseg's that change an image (``convert``,
-    ``saturation``, ...) are asked for types other than uint8 alone.
+    Arguments and random numbers are mmseg's. Steps round to nearest where mmseg truncates: given
+    the same input, each is within one gray level of mmseg's. The image is a view of planes
+    afterwards: call ``np.ascontiguousarray`` before drawing into it with OpenCV.
 
-    Required and changed key: ``img`` ((H, W, 3), BGR, uint8; other types are left to mmseg's).
+    Required and changed key: ``img`` ((H, W, 3), BGR, uint8; mmseg handles other types).
     """
 
     def transform(self, results: dict) -> dict:
         """Distort ``results["img"]``."""
-        if results["img"].dtype != np.uint8:
+        image = results["img"]
+        if image.dtype != np.uint8:
             return super().transform(results)
-        results["img"] = distort_colours(results["img"], self._draw_steps())
+        steps = self._draw_steps()
+        if steps:
+            stored, rows_reversed, columns_reversed = as_stored(image)
+            if stored.strides[1:] != (3, 1) or not stored.flags.writeable:
+                stored = stored.copy(order="C")
+            planes = distort_colors(
+                torch.from_numpy(stored), steps, rows_reversed, columns_reversed
+            )
+            results["img"] = planes.permute(1, 2, 0).numpy()
         return results
 
     def _draw_steps(self) -> list[tuple[str, float]]:
-        """The steps of one image, drawn in mmseg's order from NumPy's global generator."""
+        """Draw the steps for one image, in mmseg's order, from NumPy's global generator."""
         steps = []
         self._maybe(steps, "brightness", -self.brightness_delta, self.brightness_delta)
         contrast = ("contrast", self.contrast_lower, self.contrast_upper)
@@ -107,13 +119,13 @@ class SegPhotoMetricDistortion(MMSegPhotoMetricDistortion):
         self._maybe(steps, "saturation", self.saturation_lower, self.saturation_upper)
         if np.random.randint(2):  # noqa: NPY002
             turn = np.random.randint(-self.hue_delta, self.hue_delta)  # noqa: NPY002
-            steps.append(("hue", turn % 180))
+            steps.append(("hue", turn))
         if not contrast_first:
             self._maybe(steps, *contrast)
         return steps
 
     @staticmethod
     def _maybe(steps: list, kind: str, low: float, high: float) -> None:
-        """One time in two, a step more."""
+        """Add the step with probability one half."""
         if np.random.randint(2):  # noqa: NPY002
             steps.append((kind, np.random.uniform(low, high)))  # noqa: NPY002

@@ -300,7 +300,7 @@ class Foreign(BaseDataset):
 
 
 class LoadLeniently:
-    """Stands for a decoder that fills what is missing with grey, and that may crash."""
+    """Stands for a decoder that fills what is missing with gray, and that may crash."""
 
     def __call__(self, results):
         path = results["img_path"]

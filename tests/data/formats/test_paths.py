@@ -59,7 +59,7 @@ def test_root_is_wider_than_the_image_folder():
 
 @given(st.text(alphabet="ab./\\:", max_size=12))
 def test_what_stays_is_inside(name):
-    """The quick look passes nothing that Python's own join and normalisation lead outside."""
+    """The quick look passes nothing that Python's own join and normalization lead outside."""
     if not leaves_root(name, "/data/img", "/data"):
         path = os.path.normpath(os.path.join("/data/img", name))
         assert path == "/data" or path.startswith("/data/")
@@ -77,7 +77,7 @@ def _coco(root, names):
     return CocoDataset
 
 
-def _labelled(kind):
+def labeled(kind):
     def write(root, names):
         (root / "list").write_text("".join(f"{name} 0\n" for name in names))
         return kind
@@ -97,7 +97,7 @@ def _lfw(root, names):
 
 def _identification(root, names):
     (root / "gallery").write_text("a.jpg 0\n")
-    _labelled(None)(root, ["c.jpg", *names[1:]])
+    labeled(None)(root, ["c.jpg", *names[1:]])
     return lambda **kwargs: FaceIdentificationDataset(
         probe_file="list", **kwargs | {"ann_file": "gallery"}
     )
@@ -128,8 +128,8 @@ def _segmentation(root, names):
 
 WRITERS = {
     "coco": _coco,
-    "images": _labelled(ImageListDataset),
-    "faces": _labelled(FaceListDataset),
+    "images": labeled(ImageListDataset),
+    "faces": labeled(FaceListDataset),
     "pairs": _pairs,
     "identification": _identification,
     "templates": _templates,

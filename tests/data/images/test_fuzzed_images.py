@@ -20,7 +20,7 @@ SOURCES = {
     "jpg": encoded(".jpg", 60, 80),
     "progressive.jpg": encoded(".jpg", 60, 80, 3, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
     "png": encoded(".png", 30, 40),
-    "grey.png": encoded(".png", 30, 40, 1),
+    "gray.png": encoded(".png", 30, 40, 1),
     "alpha.png": encoded(".png", 30, 40, 4),
 }
 OTHERS = {".webp": encoded(".webp"), ".bmp": encoded(".bmp"), ".gif": encoded(".gif"),
@@ -71,8 +71,8 @@ def test_five_hundred_damaged_images(tmp_path):
 
 def test_damaged_label_images(tmp_path):
     ids = Image.fromarray(np.arange(1200, dtype=np.uint8).reshape(30, 40) % 11)
-    sources = {"grey.png": io.BytesIO(), "palette.png": io.BytesIO()}
-    ids.save(sources["grey.png"], "PNG")
+    sources = {"gray.png": io.BytesIO(), "palette.png": io.BytesIO()}
+    ids.save(sources["gray.png"], "PNG")
     ids.putpalette(range(33))
     ids.save(sources["palette.png"], "PNG")
     files = corpus({name: file.getvalue() for name, file in sources.items()}, 150)

@@ -27,4 +27,4 @@ def test_choices_that_cannot_be(held_out, says):
 
 def test_the_option_is_named():
     with pytest.raises(DatasetError, match=r"--void: 1 of 1 are no class of classes\.txt"):
-        check_names(["unlabeled"], ["unlabelled"], "--void", "classes.txt")
+        check_names(["unlabeled"], ["unlabeled"], "--void", "classes.txt")

@@ -1,11 +1,11 @@
-"""Lists of labelled images."""
+"""Lists of labeled images."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from negvision.data.splits import (
-    LabelledImage,
+    LabeledImage,
     join_image_parts,
     read_image_folder,
     read_image_list,
@@ -19,7 +19,7 @@ NAMES = ("cat", "dog", "ship", "truck")
 @given(st.lists(st.sampled_from(NAMES)), st.sets(st.sampled_from(NAMES), min_size=1))
 def test_every_image_is_in_one_list_with_its_label(names, held_out):
     remaining = [name for name in NAMES if name not in held_out]
-    images = [LabelledImage(f"{i} {name}.png", name) for i, name in enumerate(names)]
+    images = [LabeledImage(f"{i} {name}.png", name) for i, name in enumerate(names)]
     known, unknown = split_images(images, remaining)
     assert [line.rpartition(" ")[0] for line in known] == [
         image.path for image in images if image.name not in held_out
@@ -68,8 +68,8 @@ def test_a_folder_is_read(tmp_path):
         read_image_folder(tmp_path / "dog")
 
 
-def images_of(*names: str) -> list[LabelledImage]:
-    return [LabelledImage(f"{i}.png", name) for i, name in enumerate(names)]
+def images_of(*names: str) -> list[LabeledImage]:
+    return [LabeledImage(f"{i}.png", name) for i, name in enumerate(names)]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Relabelled label images, held against a loop over pixels."""
+"""Relabeled label images, held against a loop over pixels."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from PIL import Image
 from negvision.data.splits import label_tables, remaining_classes, write_label_images
 from negvision.errors import DatasetError
 
-IDS = {"sky": 0, "road": 3, "person": 4, "car": 7, "unlabelled": 11}
-REMAINING, VOID = ("sky", "road", "car"), ("unlabelled",)
+IDS = {"sky": 0, "road": 3, "person": 4, "car": 7, "unlabeled": 11}
+REMAINING, VOID = ("sky", "road", "car"), ("unlabeled",)
 
 
 def by_hand(labels: np.ndarray, remaining, void) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +65,7 @@ def read(folder, kind: str, name: str) -> np.ndarray:
 
 @pytest.fixture
 def labels(tmp_path) -> dict[str, np.ndarray]:
-    """Three images: grey in a folder of its own, with a palette, and one without a person."""
+    """Three images: gray in a folder of its own, with a palette, and one without a person."""
     rng = np.random.default_rng(0)
     images = {
         "a/1": rng.choice([*IDS.values(), 255], size=(5, 9)),
@@ -77,7 +77,7 @@ def labels(tmp_path) -> dict[str, np.ndarray]:
     return images
 
 
-def test_every_label_image_is_relabelled(tmp_path, labels):
+def test_every_label_image_is_relabeled(tmp_path, labels):
     counts = run(tmp_path)
     for name, image in labels.items():
         classes, ood = by_hand(image, REMAINING, VOID)
@@ -136,7 +136,7 @@ def test_no_label_image(tmp_path):
 
 
 def test_camvid(shared_data, tmp_path):
-    """Three images of a real set; pedestrians and bicyclists are out, unlabelled pixels void."""
+    """Three images of a real set; pedestrians and bicyclists are out, unlabeled pixels void."""
     lines = (shared_data / "camvid" / "classes.txt").read_text().splitlines()
     ids = {name: int(number) for number, name in map(str.split, lines)}
     known = remaining_classes(list(ids)[:11], ["pedestrian", "bicyclist"], "classes.txt")
@@ -145,7 +145,7 @@ def test_camvid(shared_data, tmp_path):
     for file in files:
         (tmp_path / "ann" / file.name).write_bytes(file.read_bytes())
     (tmp_path / "out").mkdir()
-    tables = label_tables(ids, known, ["unlabelled"])
+    tables = label_tables(ids, known, ["unlabeled"])
     counts = write_label_images(tmp_path / "ann", tmp_path / "out", ids, tables, False)
     for file in files:
         image = np.array(Image.open(file))

@@ -47,7 +47,7 @@ bool row_is_in_place(
     const float* row, const float* columns, int64_t count, float row_y, float deviation) {
   int in_place = 1;
   for (int64_t k = 0; k < count; ++k) {
-    in_place &= is_in_place(centre(row, k), columns[k], row_y, deviation);
+    in_place &= is_in_place(center(row, k), columns[k], row_y, deviation);
   }
   return in_place != 0;
 }
@@ -242,7 +242,7 @@ class Assignment {
     const float* priors =
         static_cast<const float*>(args_.priors.const_data_ptr()) + own * args_.num_priors * 4;
     const uint8_t* state = state_.empty() ? nullptr : state_.data() + image * args_.num_priors;
-    const Point target = centre(gt, 0);
+    const Point target = center(gt, 0);
     int64_t count = 0;
     for (int64_t l = 0; l < args_.num_levels(); ++l) {
       const Level& level = levels_[own * args_.num_levels() + l];
@@ -268,7 +268,7 @@ class Assignment {
     const uint32_t box_in_image = uint32_t(box - args_.gt_begin[image]);
     for (int64_t i = 0; i < count; ++i) {
       const int64_t prior = found.index[i];
-      if (double(found.overlap[i]) >= threshold && lies_inside(centre(priors, prior), gt)) {
+      if (double(found.overlap[i]) >= threshold && lies_inside(center(priors, prior), gt)) {
         raise_to(claims + prior, claim_key(found.overlap[i], box_in_image));
       }
     }

@@ -22,7 +22,7 @@ struct ImageView {
   }
 
   // Whether a row is one run of values, three to a pixel.
-  bool is_packed_colour() const { return channels == 3 && column == 3 && channel == 1; }
+  bool is_packed_color() const { return channels == 3 && column == 3 && channel == 1; }
 
   // Where the row begins that row `y` of the image is stored in.
   int64_t row_start(int64_t y) const { return (rows_reversed ? height - 1 - y : y) * row; }

@@ -39,7 +39,7 @@ NV_SPLIT_ROW(uint32_t)
 #undef NV_SPLIT_ROW
 
 template <typename T>
-void split_colours(const void* data, const ImageView& view, void* out) {
+void split_colors(const void* data, const ImageView& view, void* out) {
   const int64_t area = view.height * view.width;
   for (int64_t y = 0; y < view.height; ++y) {
     const T* row = static_cast<const T*>(data) + view.row_start(y);
@@ -72,11 +72,11 @@ Tensor image_planes(const Tensor& image, bool rows_reversed, bool columns_revers
   Tensor out = torch::stable::new_empty(image, {view.channels, view.height, view.width});
   const void* from = image.const_data_ptr();
   void* to = out.mutable_data_ptr();
-  const bool packed = view.is_packed_colour();
+  const bool packed = view.is_packed_color();
   switch (image.element_size()) {
-    case 1: (packed ? split_colours<uint8_t> : split<uint8_t>)(from, view, to); break;
+    case 1: (packed ? split_colors<uint8_t> : split<uint8_t>)(from, view, to); break;
     case 2: split<uint16_t>(from, view, to); break;
-    case 4: (packed ? split_colours<uint32_t> : split<uint32_t>)(from, view, to); break;
+    case 4: (packed ? split_colors<uint32_t> : split<uint32_t>)(from, view, to); break;
     case 8: split<uint64_t>(from, view, to); break;
     default:
       STD_TORCH_CHECK(false, "image_planes: values of ", image.element_size(), " bytes");

@@ -69,7 +69,7 @@ __global__ void describe_levels(
     for (int64_t i = threadIdx.x; i < level.size; i += kThreads) {
       const int64_t r = i / row_step, c = i % row_step / n;
       const float column = column_of(own, level, c), row_y = row_of(own, level, r);
-      is_grid &= is_in_place(centre(own, begin + i), column, row_y, level.deviation);
+      is_grid &= is_in_place(center(own, begin + i), column, row_y, level.deviation);
       // Rows and columns that are out of order make no grid either.
       if (r == 0 && c > 0) is_grid &= column_of(own, level, c - 1) < column;
       if (c == 0 && r > 0) is_grid &= row_of(own, level, r - 1) < row_y;
@@ -108,7 +108,7 @@ __device__ int search_all_by_warp(
     int64_t best_i = INT64_MAX;
     for (int64_t i = level.begin + lane; i < level.begin + level.size; i += kWarp) {
       if (state && state[i]) continue;
-      const float d = squared_distance(centre(priors, i), target);
+      const float d = squared_distance(center(priors, i), target);
       if (!is_finite(d) || d < last_d || (d == last_d && i <= last_i)) continue;
       if (d < best_d || (d == best_d && i < best_i)) best_d = d, best_i = i;
     }
@@ -168,7 +168,7 @@ __global__ void claim_priors(ClaimArgs args, ImageBegins begins) {
   const float* priors = args.priors + int64_t(own) * args.num_priors * 4;
   const uint8_t* state = args.state ? args.state + image * args.num_priors : nullptr;
   const Level* levels = args.levels + own * args.num_levels;
-  const Point target = centre(gt, 0);
+  const Point target = center(gt, 0);
 
   // Each level has its own stretch of the storage; they are closed up afterwards, since a level may
   // hold fewer candidates than places.
@@ -220,7 +220,7 @@ __global__ void claim_priors(ClaimArgs args, ImageBegins begins) {
   threshold = __shfl_sync(kAllLanes, threshold, 0);
   const uint32_t box_in_image = uint32_t(box - begins.begin[image]);
   for (int i = lane; i < count; i += kWarp) {
-    if (double(overlap_of[i]) >= threshold && lies_inside(centre(priors, index[i]), gt)) {
+    if (double(overlap_of[i]) >= threshold && lies_inside(center(priors, index[i]), gt)) {
       atomicMax(
           args.claims + first + index[i],
           (unsigned long long)claim_key(overlap_of[i], box_in_image));

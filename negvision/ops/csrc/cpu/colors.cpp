@@ -1,11 +1,15 @@
-// Changes of the colours of an image, (H, W, 3) of uint8 in BGR, in one pass: some hundred pixels at
-// a time go through all steps while they are near. Hue and saturation are those of OpenCV's 8-bit
-// HSV (hue 0 ... 179), the same bits: its integer tables are computed here, and it multiplies and
-// subtracts in one rounding. Where it works on `block` columns at a time it cuts off what is behind
-// the point, and in the columns that remain it rounds. The caller makes sure that all of this is so
-// (negvision/data/images/colours.py), as another processor or release may differ.
+// Color distortions of an image, (H, W, 3) uint8 BGR, in one pass: a few hundred pixels at a time go
+// through all steps while they are in cache.
+//
+// Every step maps integers to integers, 0 ... 255, rounded to nearest with halves up:
+//   brightness  x + amount, in float32
+//   contrast    x * amount, in float32
+//   saturation  to 8-bit HSV, S * amount in float32, back to BGR
+//   hue         to 8-bit HSV, (H + amount) mod 180, back to BGR
+// BGR to HSV is OpenCV's 8-bit conversion (hue 0 ... 179), whose quotients are 12-bit fractions. HSV
+// to BGR is exact: a channel is V * (7650 - S * k) / 7650 with k in 0 ... 30, the channel's share of
+// the hue in steps of 1/30.
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -24,16 +28,16 @@ using torch::stable::Tensor;
 
 constexpr int64_t kPixels = 512;
 
-// Pixels by channel: blue, green, red, or hue, saturation, value. Integers of 32 bits, as all
-// arithmetic is of numbers as wide, and loops without a change of width become the best vectors.
+// Pixels by channel: blue, green, red, or hue, saturation, value. 32-bit integers, as wide as the
+// floats: loops without a change of width vectorize best.
 struct alignas(64) Tile {
   int32_t channels[3][kPixels];
 };
 
 enum class Step : int64_t { kBrightness, kContrast, kSaturation, kHue };
 
-// The nearest integer, ties to even, of less than 2 to the power of 22: 1.5 times 2 to the power of 23
-// leaves no bit behind the point, and the integer in the lowest bits.
+// The nearest integer, ties to even, for |x| < 2^22: adding 1.5 * 2^23 drops the fraction and leaves the
+// integer in the lowest bits.
 inline int32_t nearest(float x) {
   const float shifted = x + 12582912.f;
   int32_t bits;
@@ -41,22 +45,20 @@ inline int32_t nearest(float x) {
   return bits - 0x4b400000;
 }
 
-// In this order of comparison, processors have one instruction for each.
-inline float clip(float x, float most) {
+// Rounds to the nearest integer in 0 ... 255, halves up. In this order of comparison, processors have
+// one instruction for each bound.
+inline int32_t to_byte(float x) {
   x = x > 0.f ? x : 0.f;
-  return x < most ? x : most;
+  x = x < 255.f ? x : 255.f;
+  return static_cast<int32_t>(x + 0.5f);
 }
 
 NV_VECTORIZED_WIDE void add(int32_t* __restrict values, int64_t count, float amount) {
-  for (int64_t i = 0; i < count; ++i) {
-    values[i] = static_cast<int32_t>(clip(static_cast<float>(values[i]) + amount, 255.f));
-  }
+  for (int64_t i = 0; i < count; ++i) values[i] = to_byte(static_cast<float>(values[i]) + amount);
 }
 
 NV_VECTORIZED_WIDE void scale(int32_t* __restrict values, int64_t count, float amount) {
-  for (int64_t i = 0; i < count; ++i) {
-    values[i] = static_cast<int32_t>(clip(static_cast<float>(values[i]) * amount, 255.f));
-  }
+  for (int64_t i = 0; i < count; ++i) values[i] = to_byte(static_cast<float>(values[i]) * amount);
 }
 
 NV_VECTORIZED_WIDE void turn(int32_t* __restrict hues, int64_t count, int32_t by) {
@@ -66,7 +68,6 @@ NV_VECTORIZED_WIDE void turn(int32_t* __restrict hues, int64_t count, int32_t by
   }
 }
 
-// Quotients by 12-bit fractions, as OpenCV has them in tables.
 NV_VECTORIZED_WIDE void to_hsv(Tile& tile, int64_t count) {
   int32_t* __restrict first = tile.channels[0];
   int32_t* __restrict second = tile.channels[1];
@@ -85,31 +86,25 @@ NV_VECTORIZED_WIDE void to_hsv(Tile& tile, int64_t count) {
   }
 }
 
-// One channel from the share of the saturation that is taken off it.
-inline float channel_of(float value, float saturation, float share) {
-  return value * std::fma(-saturation, clip(share, 1.f), 1.f) * 255.f;
+// round(V * (7650 - S * k) / 7650), halves up. The numerator is below 2^21 and exact; the extra half
+// keeps the product with the inverse on the right side of every integer.
+inline int32_t channel_of(float value, float saturation, float share) {
+  share = share > 0.f ? share : 0.f;
+  share = share < 30.f ? share : 30.f;
+  return static_cast<int32_t>((value * (7650.f - saturation * share) + 3825.5f) * (1.f / 7650.f));
 }
 
-template <bool kRounds>
-inline __attribute__((always_inline)) void hsv_to_bgr(Tile& tile, int64_t count) {
+NV_VECTORIZED_WIDE void to_bgr(Tile& tile, int64_t count) {
   int32_t* __restrict first = tile.channels[0];
   int32_t* __restrict second = tile.channels[1];
   int32_t* __restrict third = tile.channels[2];
   for (int64_t i = 0; i < count; ++i) {
-    const float hue = static_cast<float>(first[i]) * (6.f / 180.f);  // 0 ... 6
-    const float saturation = static_cast<float>(second[i]) * (1.f / 255.f);
-    const float value = static_cast<float>(third[i]) * (1.f / 255.f);
-    const float b = channel_of(value, saturation, std::max(3.f - hue, hue - 5.f));
-    const float g = channel_of(value, saturation, std::max(1.f - hue, hue - 3.f));
-    const float r = channel_of(value, saturation, std::min(hue - 1.f, 5.f - hue));
-    first[i] = kRounds ? nearest(b) : static_cast<int32_t>(b);
-    second[i] = kRounds ? nearest(g) : static_cast<int32_t>(g);
-    third[i] = kRounds ? nearest(r) : static_cast<int32_t>(r);
+    const auto hue = static_cast<float>(first[i]);
+    const auto saturation = static_cast<float>(second[i]), value = static_cast<float>(third[i]);
+    first[i] = channel_of(value, saturation, std::max(90.f - hue, hue - 150.f));
+    second[i] = channel_of(value, saturation, std::max(30.f - hue, hue - 90.f));
+    third[i] = channel_of(value, saturation, std::min(hue - 30.f, 150.f - hue));
   }
-}
-NV_VECTORIZED_WIDE void to_bgr_cut(Tile& tile, int64_t count) { hsv_to_bgr<false>(tile, count); }
-NV_VECTORIZED_WIDE void to_bgr_rounded(Tile& tile, int64_t count) {
-  hsv_to_bgr<true>(tile, count);
 }
 
 NV_VECTORIZED_WIDE void separate(
@@ -144,8 +139,7 @@ struct Steps {
   std::vector<int64_t> kinds;
   std::vector<double> amounts;
 
-  void apply(Tile& tile, int64_t count, bool rounds) const {
-    const auto to_bgr = rounds ? to_bgr_rounded : to_bgr_cut;
+  void apply(Tile& tile, int64_t count) const {
     for (size_t i = 0; i < kinds.size(); ++i) {
       const auto amount = static_cast<float>(amounts[i]);
       switch (static_cast<Step>(kinds[i])) {
@@ -170,44 +164,41 @@ struct Steps {
   }
 };
 
-Tensor distort_colours(
+Tensor distort_colors(
     const Tensor& image, bool rows_reversed, bool columns_reversed, std::vector<int64_t> kinds,
-    std::vector<double> amounts, int64_t block) {
+    std::vector<double> amounts) {
   const ImageView view(image, rows_reversed, columns_reversed);
   STD_TORCH_CHECK(
-      view.is_packed_colour() && image.scalar_type() == torch::headeronly::ScalarType::Byte,
-      "distort_colours: rows must be of three channels of uint8, one pixel after the other");
+      view.is_packed_color() && image.scalar_type() == torch::headeronly::ScalarType::Byte,
+      "distort_colors: the image must be packed uint8 with three channels");
   STD_TORCH_CHECK(
-      kinds.size() == amounts.size(), "distort_colours: ", kinds.size(), " steps and ",
+      kinds.size() == amounts.size(), "distort_colors: ", kinds.size(), " steps and ",
       amounts.size(), " amounts");
-  STD_TORCH_CHECK(block > 0, "distort_colours: block must be 1 or more, got ", block);
   for (size_t i = 0; i < kinds.size(); ++i) {
     const auto step = static_cast<Step>(kinds[i]);
     STD_TORCH_CHECK(
-        step >= Step::kBrightness && step <= Step::kHue, "distort_colours: no step ", kinds[i]);
+        step >= Step::kBrightness && step <= Step::kHue, "distort_colors: unknown step ", kinds[i]);
     STD_TORCH_CHECK(
         step != Step::kHue || (amounts[i] >= 0 && amounts[i] < 180),
-        "distort_colours: a turn must be 0 ... 179, got ", amounts[i]);
+        "distort_colors: hue must turn by 0 ... 179, got ", amounts[i]);
   }
 
   const Steps steps{std::move(kinds), std::move(amounts)};
   Tensor out = torch::stable::new_empty(image, {3, view.height, view.width});
   const auto* pixels = static_cast<const uint8_t*>(image.const_data_ptr());
   auto* planes = static_cast<uint8_t*>(out.mutable_data_ptr());
-  const int64_t in_blocks = view.width / block * block;
   Tile tile{};
   alignas(64) uint8_t bytes[3 * kPixels] = {};
   for (int64_t y = 0; y < view.height; ++y) {
     const uint8_t* row = pixels + view.row_start(y);
     for (int64_t x = 0, count; x < view.width; x += count) {
-      const bool rounds = x >= in_blocks;
-      count = std::min(kPixels, (rounds ? view.width : in_blocks) - x);
+      count = std::min(kPixels, view.width - x);
       const int64_t start = view.columns_reversed ? view.width - x - count : x;
       (view.columns_reversed ? separate_reversed : separate)(row + 3 * start, count, bytes);
-      // Whole vectors; what lies behind the pixels is of some tile before.
+      // Full vectors; the values past the last pixel are left over from an earlier tile.
       const int64_t padded = (count + 31) / 32 * 32;
       for (int64_t c = 0; c < 3; ++c) widen(bytes + c * kPixels, padded, tile.channels[c]);
-      steps.apply(tile, padded, rounds);
+      steps.apply(tile, padded);
       for (int64_t c = 0; c < 3; ++c) {
         narrow(tile.channels[c], count, planes + (c * view.height + y) * view.width + x);
       }
@@ -220,5 +211,5 @@ Tensor distort_colours(
 }  // namespace negvision
 
 STABLE_TORCH_LIBRARY_IMPL(negvision, CPU, m) {
-  m.impl("distort_colours", TORCH_BOX(&negvision::distort_colours));
+  m.impl("distort_colors", TORCH_BOX(&negvision::distort_colors));
 }
