@@ -1,11 +1,11 @@
-"""Images a second that one core makes ready for training: the floor, the usual way, negvision's.
+"""Images per second that one core prepares for training: the floor, the usual way, negvision's.
 
 Real images go through the pipelines of ``configs/_base_/datasets`` and through the same steps of
-mmdet, mmcv and mmseg, in turns, in one process on one core; medians. Beside them stands what no
-pipeline can do without: decoding, and resizing. Both pipelines must give equal tensors, with flips
-forced off and on, or the run fails; photometric distortion may differ by two gray levels on average. Seconds are those that the core worked for this process, files
-being in memory after the first round. ``--workers`` measures, in seconds of the clock, what reaches
-the training process through worker processes, which may then use all cores.
+mmdet, mmcv and mmseg, alternating in one process on one core; medians. The floor is what every
+pipeline must do: decode and resize. Both pipelines must give equal tensors, with flips forced off
+and on, or the run fails; photometric distortion may differ by two gray levels on average. Times
+are CPU seconds of this process, with files cached after the first round. ``--workers`` also
+measures, in wall-clock seconds, what reaches the training process through workers on all cores.
 
     NEGVISION_DATA=data python benchmarks/dataloader.py       # results/dataloader.json
 """
