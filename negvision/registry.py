@@ -71,6 +71,6 @@ HOOKS = _child(
     "negvision.engine.loss_guard",
     "negvision.detection.hooks",
     "negvision.detection.draw_hook",
-    "negvision.face.hooks",
+    "negvision.face.pair_score_hook",
     *_with_mmseg("negvision.segmentation.hooks"),
 )

@@ -1,9 +1,9 @@
 """Differentiable exchange between ranks, for a loss that every rank computes in full.
 
-All ranks arrive at the same loss of the global batch, each having computed a part of what it is
-made of. So a gradient needs no exchange except where samples were gathered: what the ranks found
-for one sample is summed and sent to its owner. A model under DistributedDataParallel has its
-gradients *averaged* over ranks, hence :func:`scale_gradient` on its way into the loss.
+All ranks compute the same loss of the global batch, each from its own part of the work. So a
+gradient needs no exchange except where samples were gathered: there, the gradients of a sample are
+summed over the ranks and returned to its owner. DistributedDataParallel *averages* gradients over
+ranks, hence :func:`scale_gradient` on the inputs of the loss.
 """
 
 import torch
@@ -19,16 +19,11 @@ def rank_and_world_size() -> tuple[int, int]:
     return 0, 1
 
 
-def all_reduce_in_place(values: Tensor) -> None:
-    """Sum over the ranks."""
-    dist.all_reduce(values)
-
-
 def gather(values: Tensor) -> Tensor:
-    """Rows of all ranks, in the order of ranks; ranks may hold different numbers of them.
+    """Rows of all ranks, in rank order; ranks may hold different numbers of them.
 
     Args:
-        values: Shape (n, ...), n of this rank's own.
+        values: Shape (n, ...), n on this rank.
 
     Returns:
         Shape (sum of n, ...). The gradient of a row is the sum over ranks.
@@ -39,21 +34,21 @@ def gather(values: Tensor) -> Tensor:
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum of what each rank holds, of any shape that they share."""
+    """The sum over the ranks of tensors of one shape."""
     if rank_and_world_size()[1] == 1:
         return values
     return _Sum.apply(values)
 
 
 def logsumexp_over_ranks(values: Tensor) -> Tensor:
-    """``log(sum of exp)`` of what each rank holds; -inf where all hold that."""
+    """``log(sum of exp)`` over the ranks; -inf where every rank has -inf."""
     if rank_and_world_size()[1] == 1:
         return values
     return _LogSumExp.apply(values)
 
 
 def scale_gradient(values: Tensor, factor: float) -> Tensor:
-    """The values themselves, whose gradient is multiplied on its way back."""
+    """The values unchanged; their gradient is multiplied by ``factor``."""
     return values if factor == 1 else _ScaleGradient.apply(values, factor)
 
 
@@ -61,11 +56,11 @@ class _Gather(Function):
     @staticmethod
     def forward(ctx, values):
         rank, world_size = rank_and_world_size()
-        counts = [torch.zeros(1, dtype=torch.int64, device=values.device)] * world_size
-        counts = [count.clone() for count in counts]
-        dist.all_gather(counts, torch.tensor([len(values)], device=values.device))
+        own = torch.tensor([len(values)], device=values.device)
+        counts = [torch.empty_like(own) for _ in range(world_size)]
+        dist.all_gather(counts, own)
         counts = [int(count) for count in counts]
-        # Backends gather tensors of one size.
+        # Backends gather tensors of equal size.
         padded = values.new_zeros((max(counts), *values.shape[1:]))
         padded[: len(values)] = values
         rows = [torch.empty_like(padded) for _ in counts]

@@ -1,13 +1,12 @@
-"""The UNPG loss and its class centres, whole or sharded over ranks."""
+"""The UNPG loss."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from negvision.errors import UserError, did_you_mean
-from negvision.face.centres import ClassCentres
+from negvision.face.centers import ClassCenters
 from negvision.face.distributed import (
-    all_reduce_in_place,
     gather,
     logsumexp_over_ranks,
     rank_and_world_size,
@@ -19,47 +18,47 @@ from negvision.registry import MODELS
 
 
 class BatchError(UserError, ValueError):
-    """A batch that the loss cannot take: labels that are no class, or embeddings not finite."""
+    """The loss cannot use a batch: a label is not a class, or an embedding is not finite."""
 
 
 @MODELS.register_module()
-class UNPGLoss(ClassCentres):
-    """Margin softmax over class centres whose negatives are joined by those within the batch.
+class UNPGLoss(ClassCenters):
+    """Margin softmax over class centers, with the negative pairs of the batch as more negatives.
 
-    Every sample is told apart from the centres of other classes (classification pairs) and from
-    all pairs of different identities in the batch (metric pairs), of which those beyond the
-    whiskers of their box plot are left out as noise::
+    The negatives of every sample are the centers of other classes (classification pairs) and all
+    pairs of different identities in the batch (metric pairs). Metric pairs beyond the whiskers of
+    their box plot are left out as noise::
 
         loss_i = -s p_i + log(exp(A_i) + exp(B))
 
-    where p_i is the sample's cosine with its own centre less the margin, A_i the log-sum of
-    ``s * cosine`` over the classes (p_i in the place of its own), and B that over the kept metric
-    pairs, one number for the batch: nothing of size N x (C + pairs) is needed. Neither the N x C
-    logits nor, for large batches, the N x N similarities are ever held. Similarities are float32
-    under autocast, or float64 where the embeddings are.
+    Here p_i is the sample's cosine with its own center minus the margin, A_i the log-sum-exp of
+    ``s * cosine`` over the classes (with p_i for its own class), and B that over the kept metric
+    pairs, one number per batch. Nothing of size N x (C + pairs) is needed: neither the N x C
+    logits nor, for large batches, the N x N similarities are ever stored. Similarities are float32
+    under autocast, and float64 if the embeddings are.
 
-    In a distributed run all is of the *global* batch, pairs and whiskers included: the loss is that
-    of one process with the ranks' batches joined, and so are the gradients after
-    DistributedDataParallel has averaged them. Ranks share the work by classes and by pairs.
+    In a distributed run, everything refers to the *global* batch, including pairs and whiskers:
+    the loss is that of one process with the joined batch, and so are the gradients after
+    DistributedDataParallel has averaged them. Ranks divide the work by classes and by pairs.
 
     Args:
         num_classes: Identities C.
         embedding_size: D.
-        margin: A margin by name (:mod:`negvision.face.margins`) and its arguments.
+        margin: Name of a margin (:mod:`negvision.face.margins`) and its arguments.
         scale: s, above 0.
         whisker: Length of the whiskers in interquartile ranges; None keeps every metric pair. The
-            paper's is 1.5 for MS1MV2 and 1.0 for K-FACE.
-        metric_pairs: False: the plain margin softmax.
-        sharded: Each rank holds a share of the centres (Partial FC); checkpoints hold all of them
-            and load at any world size with negvision's runner, which also clips gradients by the
-            norm over all ranks. Not for optimizers that look at the norm of a whole parameter, as
-            LARS and LAMB do.
-        sample_rate: With ``sharded``: share of a rank's centres, in (0, 1], that serve as negatives
-            in a step, those of the batch's own classes among them. The others have a gradient of
-            zero; momentum and weight decay act on them still.
-        products: "bfloat16" or "float16": what the factors of the products of embeddings and
-            centres are rounded to, for GPUs (:func:`negvision.ops.class_logsumexp`). The sample's
-            own cosine and those within the batch stay as they are. None rounds nothing.
+            paper uses 1.5 for MS1MV2 and 1.0 for K-FACE.
+        metric_pairs: False gives the plain margin softmax.
+        sharded: Each rank holds a shard of the centers (Partial FC). With negvision's runner,
+            checkpoints hold all of them and load at any world size, and gradients are clipped by
+            the norm over all ranks. Not for optimizers that use the norm of a full parameter, such
+            as LARS and LAMB.
+        sample_rate: With ``sharded``: share of a rank's centers, in (0, 1], that serve as negatives
+            in a step, including those of the batch's own classes. The others have a zero gradient;
+            momentum and weight decay still act on them.
+        products: "bfloat16" or "float16": the precision to which the factors of the products of
+            embeddings and centers are rounded, for GPUs (:func:`negvision.ops.class_logsumexp`).
+            The sample's own cosine and those within the batch are not rounded. None rounds nothing.
         init_cfg: As in MMEngine.
 
     Attributes:
@@ -105,16 +104,16 @@ class UNPGLoss(ClassCentres):
         """The loss of the (global) batch.
 
         Args:
-            embeddings: Shape (N, D), not normalised: some margins look at the norm.
+            embeddings: Shape (N, D), not normalized: some margins use the norm.
             labels: Shape (N,), integers from 0 to C - 1.
 
         Returns:
             A scalar.
 
         Raises:
-            BatchError: No sample on any rank; or on the CPU, labels that are no class or embeddings
-                that are not finite. (On CUDA looking would wait for the device.)
-            ValueError: Shapes that do not fit.
+            BatchError: No rank has a sample; or, on the CPU, a label is not a class or an embedding
+                is not finite. (On CUDA, the check would wait for the device.)
+            ValueError: The shapes do not match.
         """
         self._check(embeddings, labels)
         with torch.autocast(embeddings.device.type, enabled=False):
@@ -127,17 +126,17 @@ class UNPGLoss(ClassCentres):
         embeddings = scale_gradient(embeddings, world_size)
         norms = torch.linalg.vector_norm(embeddings, dim=1)
         units = gather(embeddings / norms.clamp(min=1e-12)[:, None])
-        # Each rank computes all margins, and gradients of what was gathered are summed.
+        # Each rank computes all margins, and the gradients of gathered values are summed.
         norms, labels = scale_gradient(gather(norms), 1 / world_size), gather(labels)
         if len(labels) == 0:
             raise BatchError("the loss needs at least one sample; the (global) batch is empty")
 
-        centres, first = self.own_centres()
-        centres, class_ids = self.sampled(centres, labels - first)
-        cosine = self._target_cosines(units, centres, class_ids, labels - first)
+        centers, first = self.own_centers()
+        centers, class_ids = self.sampled(centers, labels - first)
+        cosine = self._target_cosines(units, centers, class_ids, labels - first)
         others = logsumexp_over_ranks(
             class_logsumexp(
-                units, centres, labels - first, self.scale, class_ids, products=self.products
+                units, centers, labels - first, self.scale, class_ids, products=self.products
             )
         )
         positive = self.scale * self.margin(cosine, norms)
@@ -145,25 +144,25 @@ class UNPGLoss(ClassCentres):
         if self.metric_pairs:
             pairs = pair_logsumexp(
                 units, labels, self.scale, self.whisker, (rank, world_size),
-                all_reduce_in_place if world_size > 1 else None,
+                torch.distributed.all_reduce if world_size > 1 else None,
             )  # fmt: skip
             logsumexp = torch.logaddexp(logsumexp, logsumexp_over_ranks(pairs.value))
         loss = (logsumexp - positive).mean()
-        if hasattr(self.margin, "regulariser"):
-            loss = loss + self.margin.regulariser(norms)
+        if hasattr(self.margin, "regularizer"):
+            loss = loss + self.margin.regularizer(norms)
         return loss
 
     def _target_cosines(
-        self, units: Tensor, centres: Tensor, class_ids: Tensor | None, own_labels: Tensor
+        self, units: Tensor, centers: Tensor, class_ids: Tensor | None, own_labels: Tensor
     ) -> Tensor:
-        """Cosine of each sample with its own centre, from the rank that has it."""
-        if len(centres) == 0:
+        """Cosine of each sample with its own center, from the rank that holds it."""
+        if len(centers) == 0:
             return sum_over_ranks(units.sum(1) * 0)
-        place = own_labels.clamp(0, len(centres) - 1)
+        place = own_labels.clamp(0, len(centers) - 1)
         if class_ids is not None:
-            place = torch.searchsorted(class_ids, own_labels).clamp(max=len(centres) - 1)
+            place = torch.searchsorted(class_ids, own_labels).clamp(max=len(centers) - 1)
         here = (place if class_ids is None else class_ids[place]) == own_labels
-        own = functional.normalize(centres[place], dim=1)
+        own = functional.normalize(centers[place], dim=1)
         return sum_over_ranks(torch.where(here, (units * own).sum(1), 0.0))
 
     def _check(self, embeddings: Tensor, labels: Tensor) -> None:
@@ -181,16 +180,16 @@ class UNPGLoss(ClassCentres):
         wrong = (labels < 0) | (labels >= self.num_classes)
         if wrong.any():
             raise BatchError(
-                f"label {labels[wrong][0].item()} of sample {wrong.nonzero()[0].item()} is none of "
-                f"the {self.num_classes} classes (0 to {self.num_classes - 1}); set the head's "
-                "num_classes to that of the data set"
+                f"label {labels[wrong][0].item()} of sample {wrong.nonzero()[0].item()} is not one "
+                f"of the {self.num_classes} classes (0 to {self.num_classes - 1}); set the head's "
+                "num_classes to that of the dataset"
             )
-        spoilt = ~embeddings.isfinite().all(1)
-        if spoilt.any():
+        invalid = ~embeddings.isfinite().all(1)
+        if invalid.any():
             raise BatchError(
-                f"{spoilt.sum().item()} of {len(embeddings)} embeddings are not finite, the first "
-                f"that of sample {spoilt.nonzero()[0].item()}: the training has diverged. Lower "
-                "the learning rate, clip gradients, or go on from an earlier checkpoint"
+                f"{invalid.sum().item()} of {len(embeddings)} embeddings are not finite "
+                f"(the first: sample {invalid.nonzero()[0].item()}): the training has diverged. "
+                "Lower the learning rate, clip gradients, or continue from an earlier checkpoint"
             )
 
 

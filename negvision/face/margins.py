@@ -1,9 +1,9 @@
-"""Margins: what is taken from a sample's cosine with its own class centre while training.
+"""Margins, which lower a sample's cosine with its own class center in training.
 
 A margin is a module whose ``forward(cosine, norms)`` takes the cosines of N samples with their own
-centres and the norms of their embeddings, both (N,), and returns the cosines to train with, (N,).
-One that also has ``regulariser(norms)`` adds that scalar to the loss. Only N numbers are touched,
-whatever the number of classes, and gradients are finite at cosines of 1 and -1.
+centers and the norms of their embeddings, both (N,), and returns the cosines to train with, (N,).
+If it has ``regularizer(norms)``, that scalar is added to the loss. The cost does not depend on the
+number of classes, and gradients are finite at cosines of 1 and -1.
 """
 
 import math
@@ -16,7 +16,7 @@ from negvision.registry import MODELS
 
 @MODELS.register_module()
 class NoMargin(nn.Module):
-    """The cosine itself: normalised softmax.
+    """The cosine itself: normalized softmax.
 
     Source:
         Wang et al., ACM MM 2017, "NormFace".
@@ -35,7 +35,7 @@ class CosFaceMargin(nn.Module):
     """``cos(theta) - m``.
 
     Args:
-        m: The margin, at least 0; the paper's is 0.35.
+        m: The margin, at least 0; 0.35 in the paper.
 
     Source:
         Wang et al., CVPR 2018, "CosFace", eq. 4.
@@ -59,10 +59,10 @@ class ArcFaceMargin(nn.Module):
 
     Args:
         m: The margin in radians, from 0 to pi / 2.
-        easy_margin: Take the margin from samples closer than a right angle alone.
+        easy_margin: Apply the margin only to samples closer than a right angle.
 
     Source:
-        Deng et al., CVPR 2019, "ArcFace", eq. 3; what happens past pi is that of the authors' code.
+        Deng et al., CVPR 2019, "ArcFace", eq. 3; beyond pi as in the authors' code.
 
     Example:
         >>> ArcFaceMargin(m=0.5)(torch.tensor([1.0, 0.0]), torch.ones(2))
@@ -80,15 +80,15 @@ class ArcFaceMargin(nn.Module):
 
 @MODELS.register_module()
 class MagFaceMargin(nn.Module):
-    """ArcFace whose margin grows with the norm of the embedding, and a regulariser of the norms.
+    """ArcFace whose margin grows with the norm of the embedding, and a regularizer of the norms.
 
     Args:
         l_margin: Margin at the norm ``l_a``, radians.
         u_margin: Margin at the norm ``u_a``, radians.
-        l_a: Norms below it count as it.
-        u_a: Norms above it count as it.
-        lambda_g: Weight of the regulariser ``mean(a / u_a^2 + 1 / a)``, which draws norms up.
-        easy_margin: See :class:`ArcFaceMargin`.
+        l_a: Lower bound to which norms are clamped.
+        u_a: Upper bound to which norms are clamped.
+        lambda_g: Weight of the regularizer ``mean(a / u_a^2 + 1 / a)``, which increases norms.
+        easy_margin: As in :class:`ArcFaceMargin`.
 
     Source:
         Meng et al., CVPR 2021, "MagFace", eq. 4 and section 3.2.
@@ -97,7 +97,7 @@ class MagFaceMargin(nn.Module):
         >>> margin = MagFaceMargin()
         >>> margin(torch.tensor([0.5, 0.5]), torch.tensor([10.0, 110.0]))
         tensor([ 0.0735, -0.2729])
-        >>> round(margin.regulariser(torch.tensor([10.0])).item(), 4)  # 35 * (10 / 110^2 + 1 / 10)
+        >>> round(margin.regularizer(torch.tensor([10.0])).item(), 4)  # 35 * (10 / 110^2 + 1 / 10)
         3.5289
     """
 
@@ -122,21 +122,21 @@ class MagFaceMargin(nn.Module):
         margin = self.l_margin + slope * (norms.clamp(self.l_a, self.u_a) - self.l_a)
         return _add_angle(cosine, margin, self.easy_margin)
 
-    def regulariser(self, norms: Tensor) -> Tensor:
-        """Scalar, to be added to the loss."""
+    def regularizer(self, norms: Tensor) -> Tensor:
+        """A scalar to add to the loss."""
         a = norms.clamp(self.l_a, self.u_a)
         return self.lambda_g * (a / self.u_a**2 + 1 / a).mean()
 
 
 @MODELS.register_module()
 class AdaFaceMargin(nn.Module):
-    """An angle and a cosine margin that shift with the norm, as a sign of the image's quality.
+    """An angular and a cosine margin that depend on the norm as a measure of image quality.
 
-    Norms are compared with running statistics of the (global) batch; no gradient reaches them.
+    Norms are compared with running statistics of the (global) batch; they get no gradient.
 
     Args:
         m: The margin.
-        h: How strongly norms count: they are scaled so that h standard deviations reach the limit.
+        h: Scale of the norms: 1 / h standard deviations reach the limit.
         momentum: Share of the batch in the running mean and deviation of the norms.
 
     Source:
@@ -144,7 +144,7 @@ class AdaFaceMargin(nn.Module):
 
     Example:
         >>> margin = AdaFaceMargin().eval()  # running mean 20, deviation 100
-        >>> margin(torch.tensor([0.5]), torch.tensor([20.0]))  # of average norm: cos(theta) - m
+        >>> margin(torch.tensor([0.5]), torch.tensor([20.0]))  # average norm: cos(theta) - m
         tensor([0.1000])
     """
 
@@ -153,7 +153,7 @@ class AdaFaceMargin(nn.Module):
         if not 0 < momentum <= 1:
             raise ValueError(f"momentum must lie in (0, 1], got {momentum}")
         self.m, self.h, self.momentum = _checked_margin(m), h, momentum
-        # Where the authors' code starts.
+        # Initial values of the authors' code.
         self.register_buffer("mean", torch.tensor(20.0))
         self.register_buffer("std", torch.tensor(100.0))
 
@@ -170,8 +170,8 @@ class AdaFaceMargin(nn.Module):
 
 
 def _add_angle(cosine: Tensor, margin: Tensor, easy_margin: bool) -> Tensor:
-    """``cos(arccos(cosine) + margin)`` with its guard, for a margin a sample."""
-    # The derivative of the sine is infinite at 0, hence its floor, past which it is constant.
+    """``cos(arccos(cosine) + margin)`` with its guard, for one margin per sample."""
+    # The derivative of the square root is infinite at 0, hence the lower bound.
     sine = (1 - cosine * cosine).clamp(min=_edge(cosine)).sqrt()
     turned = cosine * margin.cos() - sine * margin.sin()
     if easy_margin:

@@ -1,4 +1,4 @@
-"""How similar the positive and the negative pairs of a batch are."""
+"""Similarities of the positive and negative pairs of a batch."""
 
 from __future__ import annotations
 
@@ -15,57 +15,56 @@ BINS = 100
 
 @dataclass
 class PairScores:
-    """Cosine similarities of a batch, by the kind of pair; each ascending.
+    """Cosine similarities of a batch by kind of pair, each ascending.
 
     Attributes:
-        own_centre: Shape (N,): samples with the centre of their own class.
+        own_center: Shape (N,): samples with the center of their own class.
         positive: Shape (P,): pairs of samples of the same class, each once.
-        centre_negative: Samples with the centres of other classes.
+        center_negative: Samples with the centers of other classes.
         metric_negative: Shape (K,): pairs of samples of different classes, each once.
         bounds: Lower and upper end of the whiskers of ``metric_negative``; None without a pair.
         filtered_share: Share of ``metric_negative`` beyond them, in [0, 1]; None without a pair.
     """
 
-    own_centre: Tensor
+    own_center: Tensor
     positive: Tensor
-    centre_negative: Tensor
+    center_negative: Tensor
     metric_negative: Tensor
-    bounds: tuple[float, float] | None
+    bounds: tuple[float, ...] | None
     filtered_share: float | None
 
-    KINDS = ("own_centre", "positive", "centre_negative", "metric_negative")
+    KINDS = ("own_center", "positive", "center_negative", "metric_negative")
 
     def scalars(self) -> dict[str, float]:
-        """Figures by name; what the batch has no pairs for is left out.
+        """Metrics by name; those that need a kind of pair that the batch lacks are left out.
 
-        ``gap`` is the 5th percentile of the cosines with the own centre less the higher of the 95th
-        percentiles of both kinds of negatives: what the loss acts on. ``metric_gap`` is the 5th
-        percentile of the positive pairs less the 95th of the metric negatives: what verification
-        will see. A percentile p is the smallest value that p in a hundred do not exceed.
+        ``gap`` is the 5th percentile of the cosines with the own center minus the higher of the
+        95th percentiles of both kinds of negatives: what the loss acts on. ``metric_gap`` is the
+        5th percentile of the positive pairs minus the 95th of the metric negatives: what
+        verification will see. A percentile p is the smallest value that at least p percent do not
+        exceed.
         """
         found: dict[str, float] = {}
         for kind in self.KINDS:
             values = getattr(self, kind)
             if len(values):
                 found[f"{kind}_mean"] = values.mean(dtype=torch.float64).item()
-        for kind in ("centre_negative", "metric_negative"):
-            if len(getattr(self, kind)):
-                found[f"{kind}_max"] = getattr(self, kind)[-1].item()
-        if self.bounds is not None:
+                if kind.endswith("negative"):
+                    found[f"{kind}_max"] = values[-1].item()
+        if self.bounds is not None and self.filtered_share is not None:
             found["whisker_low"], found["whisker_high"] = self.bounds
             found["filtered_share"] = self.filtered_share
-        negatives = [kind for kind in (self.centre_negative, self.metric_negative) if len(kind)]
-        if len(self.own_centre) and negatives:
+        negatives = [kind for kind in (self.center_negative, self.metric_negative) if len(kind)]
+        if len(self.own_center) and negatives:
             highest = max(_percentile(values, 95) for values in negatives)
-            found["gap"] = _percentile(self.own_centre, 5) - highest
+            found["gap"] = _percentile(self.own_center, 5) - highest
         if len(self.positive) and len(self.metric_negative):
-            found["metric_gap"] = _percentile(self.positive, 5) - _percentile(
-                self.metric_negative, 95
-            )
+            highest = _percentile(self.metric_negative, 95)
+            found["metric_gap"] = _percentile(self.positive, 5) - highest
         return found
 
     def histograms(self) -> dict[str, list[int]]:
-        """Counts of each kind in :data:`BINS` bins of one width from -1 to 1."""
+        """Counts of each kind in :data:`BINS` bins of equal width from -1 to 1."""
         return {kind: _histogram(getattr(self, kind)) for kind in self.KINDS}
 
 
@@ -73,26 +72,26 @@ class PairScores:
 def pair_scores(
     embeddings: Tensor,
     labels: Tensor,
-    centres: Tensor,
+    centers: Tensor,
     first_class: int = 0,
     whisker: float = 1.5,
     max_samples: int = 2048,
-    max_centres: int = 2048,
+    max_centers: int = 2048,
 ) -> PairScores:
     """Measure a batch. No random number is drawn, no gradient kept.
 
     Args:
-        embeddings: Shape (N, D), of any norm and floating dtype. Those that are not finite are
+        embeddings: Shape (N, D), of any norm and floating dtype. Rows that are not finite are
             left out.
         labels: Shape (N,), integer.
-        centres: Shape (C, D), of any norm.
-        first_class: The class of the first centre, where they are a share of all.
+        centers: Shape (C, D), of any norm.
+        first_class: The class of the first center, if they are a shard.
         whisker: Length of the whiskers in interquartile ranges.
-        max_samples: Of a larger batch the first ones are taken.
-        max_centres: Of more classes, as many are taken as negatives, spread evenly over all.
+        max_samples: The first samples of a larger batch are used.
+        max_centers: Of more classes, this many are used as negatives, spread evenly over all.
 
     Returns:
-        The similarities, float32, or float64 where the embeddings are.
+        The similarities, float32, or float64 if the embeddings are.
 
     Example:
         >>> embeddings = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
@@ -104,8 +103,8 @@ def pair_scores(
         embeddings = embeddings[:max_samples].detach()
         labels = labels[:max_samples].to(embeddings.device).long()
         finite = embeddings.isfinite().all(1)
-        units, labels = _normalised(embeddings[finite]), labels[finite]
-        own, negative = _with_centres(units, labels, centres.detach(), first_class, max_centres)
+        units, labels = _normalized(embeddings[finite]), labels[finite]
+        own, negative = _with_centers(units, labels, centers.detach(), first_class, max_centers)
         similarity = units @ units.T
         same = labels[:, None] == labels
         once = torch.ones_like(same).triu(1)
@@ -115,32 +114,31 @@ def pair_scores(
             bounds = tuple(pairs.bounds.tolist())
             share = 1 - int(pairs.kept) / total
         return PairScores(
-            own_centre=_ascending(own),
+            own_center=_ascending(own),
             positive=_ascending(similarity[same & once]),
-            centre_negative=_ascending(negative),
+            center_negative=_ascending(negative),
             metric_negative=_ascending(similarity[~same & once]),
             bounds=bounds,
             filtered_share=share,
         )
 
 
-def _with_centres(
-    units: Tensor, labels: Tensor, centres: Tensor, first_class: int, max_centres: int
+def _with_centers(
+    units: Tensor, labels: Tensor, centers: Tensor, first_class: int, max_centers: int
 ) -> tuple[Tensor, Tensor]:
     rows = labels - first_class
-    here = (rows >= 0) & (rows < len(centres))
-    own = torch.linalg.vecdot(units[here], _normalised(centres[rows[here]]).to(units.dtype))
-    count = min(len(centres), max_centres)
-    # Evenly over all, without a random number: the training's own must stay as they are.
-    chosen = torch.arange(count, device=units.device) * len(centres) // max(1, count)
-    cosines = units @ _normalised(centres[chosen]).to(units.dtype).T
+    here = (rows >= 0) & (rows < len(centers))
+    own = torch.linalg.vecdot(units[here], _normalized(centers[rows[here]]).to(units.dtype))
+    count = min(len(centers), max_centers)
+    # Evenly spread, not drawn at random, which would change the training's random numbers.
+    chosen = torch.arange(count, device=units.device) * len(centers) // max(1, count)
+    cosines = units @ _normalized(centers[chosen]).to(units.dtype).T
     return own, cosines[rows[:, None] != chosen]
 
 
-def _normalised(values: Tensor) -> Tensor:
-    if values.dtype != torch.float64:
-        values = values.float()
-    return values / torch.linalg.vector_norm(values, dim=1, keepdim=True).clamp(min=1e-12)
+def _normalized(values: Tensor) -> Tensor:
+    values = values if values.dtype == torch.float64 else values.float()
+    return torch.nn.functional.normalize(values, dim=1)
 
 
 def _ascending(values: Tensor) -> Tensor:
@@ -148,7 +146,7 @@ def _ascending(values: Tensor) -> Tensor:
 
 
 def _percentile(ascending: Tensor, percent: int) -> float:
-    # In integers, so that no rounding moves the rank.
+    # In integers, so that rounding cannot move the rank.
     return ascending[max(0, -(-len(ascending) * percent // 100) - 1)].item()
 
 

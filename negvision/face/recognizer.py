@@ -7,7 +7,6 @@ from torch import Tensor
 from negvision.face.structures import FaceDataSample
 from negvision.registry import MODELS
 
-# MMEngine's own: no component of negvision is needed to scale pixels to [-1, 1].
 _PREPROCESSOR = {
     "type": "mmengine.ImgDataPreprocessor",
     "mean": [127.5] * 3,
@@ -18,18 +17,18 @@ _PREPROCESSOR = {
 
 @MODELS.register_module()
 class FaceRecognizer(BaseModel):
-    """Backbone, neck and loss of a face recogniser.
+    """Backbone, neck and loss of a face recognizer.
 
-    Images come in as BGR, 0 to 255, as OpenCV reads them, and are trained on as RGB in [-1, 1].
+    Images are given as BGR in 0 to 255, as OpenCV reads them, and preprocessed to RGB in [-1, 1].
 
     Args:
         backbone: Any backbone of MMEngine's registries, e.g. ``negvision.IResNet``.
-        neck: Makes an embedding (N, D) of its output, e.g. ``negvision.FaceEmbeddingNeck``; None
-            where the backbone itself ends in one.
+        neck: Turns its output into embeddings (N, D), e.g. ``negvision.FaceEmbeddingNeck``; None if
+            the backbone already outputs them.
         head: The loss, e.g. ``negvision.UNPGLoss``; None for a model that only embeds.
-        flip_test: Add the embedding of the mirrored image to that of the image when predicting.
-        data_preprocessor: Default: MMEngine's ``ImgDataPreprocessor`` with mean and deviation 127.5
-            and BGR to RGB.
+        flip_test: In prediction, add the embedding of the mirrored image.
+        data_preprocessor: By default MMEngine's ``ImgDataPreprocessor`` with mean and standard
+            deviation 127.5 and BGR to RGB.
         init_cfg: As in MMEngine.
 
     Example:
@@ -57,7 +56,7 @@ class FaceRecognizer(BaseModel):
         self.flip_test = flip_test
 
     def embed(self, inputs: Tensor) -> Tensor:
-        """Embeddings, (N, D) and not normalised, of preprocessed images (N, 3, H, W)."""
+        """Embeddings, (N, D) and not normalized, of preprocessed images (N, 3, H, W)."""
         features = self.backbone(inputs)
         if self.neck is not None:
             return self.neck(features)
@@ -73,13 +72,13 @@ class FaceRecognizer(BaseModel):
 
         Args:
             inputs: Shape (N, 3, H, W), preprocessed.
-            data_samples: One an image; needed but for ``mode="tensor"``.
-            mode: ``"loss"``: ``{"loss": scalar}``. ``"predict"``: the samples, each with its
-                ``embedding``, (D,) float32 on the CPU, the image and its mirror image summed where
-                ``flip_test``. ``"tensor"``: embeddings (N, D).
+            data_samples: One per image; optional for ``mode="tensor"``.
+            mode: ``"loss"`` returns ``{"loss": scalar}``. ``"predict"`` returns the samples, each
+                with its ``embedding``, (D,) float32 on the CPU. ``"tensor"`` returns embeddings
+                (N, D).
 
         Raises:
-            ValueError: Another mode, ``"loss"`` without a head, or no samples where needed.
+            ValueError: Unknown mode, ``"loss"`` without a head, or missing samples.
         """
         if mode == "tensor":
             return self.embed(inputs)

@@ -1,4 +1,4 @@
-"""What the parts of face recognition hand to one another."""
+"""The data sample of a face image."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from mmengine.structures import BaseDataElement
 
 
 class FaceDataSample(BaseDataElement):
-    """One face image: whose it is, and after prediction its embedding.
+    """One face image: its identity and, after prediction, its embedding.
 
-    Pickled, the label is a number: worker processes send each tensor through a file descriptor of
-    its own, which takes longer than to load a face.
+    The label is pickled as a number: worker processes send each tensor through its own file
+    descriptor, which takes longer than loading a face.
 
     Attributes:
-        label: int64 tensor without dimensions, the identity; -1 where it is not known.
-        embedding: Shape (D,), float32, on the CPU and not normalised: its norm tells about the
+        label: int64 tensor without dimensions, the identity; -1 if unknown.
+        embedding: Shape (D,), float32, on the CPU and not normalized: its norm reflects the
             quality of the image, and templates are means of embeddings.
-        sample_idx: Metainfo; the index of the image in its dataset, by which metrics find it.
+        sample_idx: Metainfo; the index of the image in its dataset.
 
     Example:
         >>> sample = FaceDataSample(label=torch.tensor(3), metainfo={"sample_idx": 0})
@@ -26,10 +26,10 @@ class FaceDataSample(BaseDataElement):
 
     @classmethod
     def of(cls, label: torch.Tensor, metainfo: dict) -> FaceDataSample:
-        """A sample that takes its metainfo over as it is.
+        """A sample that uses ``metainfo`` as it is.
 
-        MMEngine's own constructor copies metainfo deeply and sets field by field, in a fifth of
-        the time that the decoding of a face takes.
+        MMEngine's constructor makes a deep copy and sets field by field, which takes a fifth of the
+        time of decoding a face.
         """
         sample = cls.__new__(cls)
         sample.__dict__.update(

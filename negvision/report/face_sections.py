@@ -1,4 +1,4 @@
-"""What the page of a run tells of a face recogniser: verification of pairs."""
+"""Sections of a run report about a face recognizer: verification of pairs."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import nn
 
-from negvision.face.metrics.base import checked_pairs
+from negvision.face.metrics.embedding_metric import checked_pairs
 from negvision.face.metrics.embeddings import EmbeddingTable, cosine_similarities
-from negvision.face.metrics.report import PairReport, accuracy_figures, power
-from negvision.face.metrics.verification import FoldAccuracy, cross_validated_accuracy
-from negvision.face.metrics.verification_metric import VerificationMetric
+from negvision.face.metrics.pair_report import PairReport
+from negvision.face.metrics.roc import power
+from negvision.face.metrics.verification_metric import FoldAccuracy, VerificationMetric
 from negvision.report.run_parts import FigureRow, FigureTable, Plots, Section
 from negvision.report.run_plots import roc_of_pairs, two_histograms
 
 _MEANINGS = {
-    "accuracy": ("mean over the folds, each at the threshold that the others chose", "higher"),
+    "accuracy": ("mean over the folds, each at the best threshold of the others", "higher"),
     "auc": ("area under the ROC", "higher"),
     "eer": ("error rate where FAR = 1 - TAR", "lower"),
-    "overlap": ("least sum of the two error rates that a threshold can have", "lower"),
+    "overlap": ("smallest sum of the two error rates at any threshold", "lower"),
     "positive_mean": ("mean cosine of genuine pairs", ""),
     "negative_mean": ("mean cosine of impostor pairs", ""),
     "positive_pairs": ("genuine pairs", ""),
@@ -28,12 +28,12 @@ _MEANINGS = {
 
 
 class PairCollector:
-    """Keeps the embeddings that a recogniser predicts in a test.
+    """Collects the embeddings that a recognizer predicts in a test.
 
     Args:
         model: Not used; the embeddings come with the samples.
-        meta: ``metainfo`` of the test set, with ``pairs`` and ``same`` where it is of pairs.
-        evaluator: Arguments of the test evaluator: its ``fars`` and ``num_folds`` are taken.
+        meta: ``metainfo`` of the test set, with ``pairs`` and ``same`` if it consists of pairs.
+        evaluator: Arguments of the test evaluator, of which ``fars`` and ``num_folds`` are used.
     """
 
     def __init__(self, model: nn.Module, meta: Mapping, evaluator: Mapping) -> None:
@@ -42,11 +42,11 @@ class PairCollector:
         self._metric = VerificationMetric(**options)
 
     def add(self, inputs: Sequence, samples: Sequence) -> None:
-        """Keep a batch of predicted data samples."""
+        """Add a batch of predicted data samples."""
         self._metric.process(None, [sample.to_dict() for sample in samples])
 
     def sections(self) -> list[Section]:
-        """Figures, TAR at FAR, ROC, and the scores of both kinds of pairs."""
+        """Metrics, TAR at FAR, ROC, and the scores of both kinds of pairs."""
         name, title = "verification", "Verification of pairs"
         if "pairs" not in self.meta:
             missing = "The test set has no pairs of images, so there is no ROC."
@@ -55,8 +55,7 @@ class PairCollector:
         table = EmbeddingTable(self._metric.results)
         scores = cosine_similarities(table.embeddings, table.rows_of(pairs), table.norms)
         self._metric.dataset_meta = self.meta
-        folds, obstacle = self._metric.folds_of(same)
-        accuracy = None if obstacle else cross_validated_accuracy(scores, same, folds)
+        accuracy, _ = self._metric.fold_accuracy(scores, same)
         report = PairReport(scores, same, self._metric.fars)
         return [Section(name, title, pair_parts(scores, same, report, accuracy))]
 
@@ -69,14 +68,14 @@ def pair_parts(
     Args:
         scores: (P,) cosines.
         same: (P,) bool, which pairs are genuine.
-        report: Of these.
-        accuracy: Of the folds; None without folds.
+        report: Metrics of these pairs.
+        accuracy: Cross-validated accuracy; None without folds.
     """
-    figures = {**accuracy_figures(accuracy), **report.figures()}
+    values = {**(accuracy.values() if accuracy else {}), **report.values()}
     rows = [
-        FigureRow(key, [figures[key]], meaning, better)
+        FigureRow(key, [values[key]], meaning, better)
         for key, (meaning, better) in _MEANINGS.items()
-        if key in figures
+        if key in values
     ]
     points = [
         FigureRow(f"FAR {power(p.limit)}", [p.rate, p.threshold, f"{p.accepted:,}"])
@@ -84,7 +83,7 @@ def pair_parts(
         if p.rate is not None
     ]
     corners = report.curve.corners()
-    roc = roc_of_pairs(corners.far, corners.tar, report.curve.negatives, "ROC")
+    roc = roc_of_pairs(corners.far, corners.tar, int(report.curve.total_negatives), "ROC")
     scores_of = two_histograms(
         scores[same],
         scores[~same],
@@ -94,8 +93,8 @@ def pair_parts(
     )
     columns = ("TAR", "threshold", "impostors accepted")
     caption = (
-        "The largest share of genuine pairs accepted at a threshold that accepts at most this "
-        "share of the impostor pairs. Limits that the number of pairs cannot support are left out."
+        "The largest share of genuine pairs accepted at any threshold that accepts at most this "
+        "share of the impostor pairs. Limits with too few impostor pairs are left out."
     )
     return [
         FigureTable("Verification", "figure", ["value"], rows),

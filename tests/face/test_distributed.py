@@ -39,7 +39,7 @@ def trained(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("optimizer", OF_CHECKPOINT)
-def test_checkpoint_holds_all_centres(trained, optimizer):
+def test_checkpoint_holds_all_centers(trained, optimizer):
     folder = trained / f"trained_{optimizer}"
     held = whole(folder, 3, "end")
     saved = load_checkpoint_file(folder / "iter_3.pth")
@@ -93,7 +93,7 @@ def test_another_number_of_classes(trained, tmp_path, caplog):
     folder = trained / "trained_sgd"
     with pytest.raises(CheckpointError, match=r"momentum_buffer.*\(11, 6\).*\(12, 6\)"):
         resume(folder, tmp_path / "resumed", classes=12, custom_hooks=[])
-    # From its weights a training may begin all the same; that centres are left out is said.
+    # From its weights a training may begin all the same; that centers are left out is said.
     runner = build_runner(tmp_path / "other", classes=12, custom_hooks=[])
     before = runner.model.head.weight.clone()
     runner.load_checkpoint(str(folder / "iter_3.pth"))

@@ -105,7 +105,7 @@ def test_no_negative_at_all_costs_nothing():
     assert build(1, 8)(embeddings, labels) == 0
 
 
-def test_embedding_and_centre_of_length_zero():
+def test_embedding_and_center_of_length_zero():
     embeddings, labels = batch(4, 3, 8)
     embeddings.data[0], loss = 0, build(3, 8)
     loss.weight.data[labels[1]] = 0
@@ -138,7 +138,7 @@ def test_integer_labels_of_any_kind():
 def test_label_out_of_range(wrong):
     embeddings, labels = batch(6, 5, 8)
     labels[2] = wrong
-    message = rf"label {wrong} of sample 2 is none of the 5 classes \(0 to 4\).*num_classes"
+    message = rf"label {wrong} of sample 2 is not one of the 5 classes \(0 to 4\).*num_classes"
     with pytest.raises(BatchError, match=message) as caught:
         build(5, 8)(embeddings, labels)
     assert isinstance(caught.value, UserError)
@@ -207,12 +207,12 @@ def sampling(classes, rate):
     return loss
 
 
-def test_sample_of_centres():
+def test_sample_of_centers():
     loss, (_, labels) = sampling(100, 0.3), batch(12, 100, 8)
-    centres, places = loss.sampled(loss.weight, labels)
+    centers, places = loss.sampled(loss.weight, labels)
     assert len(places) == 30 and set(labels.tolist()) <= set(places.tolist())
     assert (places.diff() > 0).all()
-    assert torch.equal(centres, loss.weight[places])
+    assert torch.equal(centers, loss.weight[places])
     assert not torch.equal(loss.sampled(loss.weight, labels)[1], places)  # drawn anew each time
 
 
@@ -221,7 +221,7 @@ def test_sample_has_more_than_its_share_where_the_batch_has():
     assert loss.sampled(loss.weight, labels)[1].tolist() == [0, 3, 5, 7]
 
 
-def test_centres_outside_of_the_sample_have_no_gradient():
+def test_centers_outside_of_the_sample_have_no_gradient():
     loss, (embeddings, labels) = sampling(100, 0.3), batch(12, 100, 8, torch.float32)
     loss(embeddings, labels).backward()
     moved = loss.weight.grad.abs().sum(1) > 0
@@ -240,7 +240,7 @@ def test_loss_of_a_sample_is_that_of_its_classes():
     assert abs(value - written_out(few, embeddings, few_labels)) < 1e-10
 
 
-def test_all_centres_count_when_not_training():
+def test_all_centers_count_when_not_training():
     loss, (embeddings, labels) = sampling(50, 0.4).double().eval(), batch(12, 50, 8)
     assert abs(loss(embeddings, labels) - written_out(loss, embeddings, labels)) < 1e-10
 
@@ -261,9 +261,9 @@ def test_state_of_another_number_of_classes(sharded):
 @pytest.mark.parametrize("sharded", [False, True])
 def test_state_of_one_rank_is_no_whole_one(sharded):
     state = {"weight[0:5]": torch.zeros(5, 8)}
-    with pytest.raises(CheckpointError, match=r"'weight\[0:5\]', the centres of one rank"):
+    with pytest.raises(CheckpointError, match=r"'weight\[0:5\]', the centers of one rank"):
         UNPGLoss(15, 8, sharded=sharded).load_state_dict(state)
-    with pytest.raises(CheckpointError, match="the centres of one rank"):
+    with pytest.raises(CheckpointError, match="the centers of one rank"):
         UNPGLoss(5, 8, sharded=sharded).load_state_dict({"weight[5:10]": torch.zeros(5, 8)})
 
 

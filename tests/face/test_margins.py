@@ -72,11 +72,11 @@ def test_magface_past_pi():
     close(MagFaceMargin()(cosines([2.0, 2.5]), norms), [math.cos(2.0), math.cos(2.5)])
 
 
-def test_magface_regulariser():
+def test_magface_regularizer():
     g = {10: 10 / 12100 + 1 / 10, 110: 110 / 12100 + 1 / 110, 55: 55 / 12100 + 1 / 55}
     for norm, value in g.items():
-        assert MagFaceMargin().regulariser(norms_of(norm)).item() == pytest.approx(35 * value)
-    together = MagFaceMargin(lambda_g=2.0).regulariser(norms_of(3, 55, 110, 999))
+        assert MagFaceMargin().regularizer(norms_of(norm)).item() == pytest.approx(35 * value)
+    together = MagFaceMargin(lambda_g=2.0).regularizer(norms_of(3, 55, 110, 999))
     assert together.item() == pytest.approx(2 * (g[10] + g[55] + 2 * g[110]) / 4)
 
 
@@ -84,7 +84,7 @@ def test_magface_reaches_the_norm():
     norms = norms_of(60).requires_grad_()
     (slope,) = torch.autograd.grad(MagFaceMargin()(cosines([1.0]), norms).sum(), norms)
     assert slope.item() == pytest.approx(-math.sin(1.0 + 0.625) * 0.0035)
-    (slope,) = torch.autograd.grad(MagFaceMargin().regulariser(norms), norms)
+    (slope,) = torch.autograd.grad(MagFaceMargin().regularizer(norms), norms)
     assert slope.item() == pytest.approx(35 * (1 / 12100 - 1 / 3600))
 
 

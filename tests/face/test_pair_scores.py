@@ -13,13 +13,13 @@ def cosine(a, b) -> float:
     return float(a.double() @ b.double() / a.double().norm() / b.double().norm())
 
 
-def pairs_one_by_one(embeddings, labels, centres, first_class=0):
+def pairs_one_by_one(embeddings, labels, centers, first_class=0):
     """Similarities by kind, sorted."""
-    found = {kind: [] for kind in ("own_centre", "positive", "centre_negative", "metric_negative")}
+    found = {kind: [] for kind in ("own_center", "positive", "center_negative", "metric_negative")}
     for i, label in enumerate(labels.tolist()):
-        for row, centre in enumerate(centres):
-            kind = "own_centre" if row + first_class == label else "centre_negative"
-            found[kind].append(cosine(embeddings[i], centre))
+        for row, center in enumerate(centers):
+            kind = "own_center" if row + first_class == label else "center_negative"
+            found[kind].append(cosine(embeddings[i], center))
         for j in range(i):
             kind = "positive" if labels[j] == label else "metric_negative"
             found[kind].append(cosine(embeddings[i], embeddings[j]))
@@ -46,22 +46,22 @@ def a_batch(count=24, classes=9, size=6, seed=0):
 
 @pytest.mark.parametrize("whisker", [0.0, 0.4, 1.5])
 def test_scalars_equal_those_of_a_loop_over_the_pairs(whisker):
-    embeddings, labels, centres = a_batch()
-    found = pair_scores(embeddings, labels, centres, whisker=whisker)
-    expected = pairs_one_by_one(embeddings, labels, centres)
+    embeddings, labels, centers = a_batch()
+    found = pair_scores(embeddings, labels, centers, whisker=whisker)
+    expected = pairs_one_by_one(embeddings, labels, centers)
     for kind, values in expected.items():
         assert np.allclose(getattr(found, kind), values, atol=1e-6), kind
     negatives = expected["metric_negative"]
     low, high = whiskers(negatives, whisker)
-    p95 = max(percentile(negatives, 95), percentile(expected["centre_negative"], 95))
+    p95 = max(percentile(negatives, 95), percentile(expected["center_negative"], 95))
     scalars = {f"{kind}_mean": np.mean(values) for kind, values in expected.items()} | {
-        "centre_negative_max": expected["centre_negative"][-1],
+        "center_negative_max": expected["center_negative"][-1],
         "metric_negative_max": negatives[-1],
         "whisker_low": low,
         "whisker_high": high,
         # The quartiles themselves lie on the bounds of whisker 0.
         "filtered_share": np.mean([not low - 1e-7 <= v <= high + 1e-7 for v in negatives]),
-        "gap": percentile(expected["own_centre"], 5) - p95,
+        "gap": percentile(expected["own_center"], 5) - p95,
         "metric_gap": percentile(expected["positive"], 5) - percentile(negatives, 95),
     }
     assert found.scalars() == pytest.approx(scalars, abs=1e-6)
@@ -69,40 +69,40 @@ def test_scalars_equal_those_of_a_loop_over_the_pairs(whisker):
 
 
 def test_histograms_count_every_pair_once_in_its_bin():
-    embeddings, labels, centres = a_batch()
+    embeddings, labels, centers = a_batch()
     embeddings[1] = embeddings[0]  # a cosine of 1, which rounding may carry beyond
     labels[1] = labels[0]
-    histograms = pair_scores(embeddings, labels, centres).histograms()
-    for kind, values in pairs_one_by_one(embeddings, labels, centres).items():
+    histograms = pair_scores(embeddings, labels, centers).histograms()
+    for kind, values in pairs_one_by_one(embeddings, labels, centers).items():
         expected, _ = np.histogram(np.clip(values, -1, 1), BINS, (-1, 1))
         assert histograms[kind] == expected.tolist(), kind
     assert histograms["positive"][-1] >= 1
 
 
-def test_share_of_the_centres_gives_the_pairs_of_its_classes():
-    embeddings, labels, centres = a_batch()
-    found = pair_scores(embeddings, labels, centres[3:6], first_class=3)
-    expected = pairs_one_by_one(embeddings, labels, centres[3:6], first_class=3)
-    assert len(found.own_centre) == ((labels >= 3) & (labels < 6)).sum()
+def test_share_of_the_centers_gives_the_pairs_of_its_classes():
+    embeddings, labels, centers = a_batch()
+    found = pair_scores(embeddings, labels, centers[3:6], first_class=3)
+    expected = pairs_one_by_one(embeddings, labels, centers[3:6], first_class=3)
+    assert len(found.own_center) == ((labels >= 3) & (labels < 6)).sum()
     for kind, values in expected.items():
         assert np.allclose(getattr(found, kind), values, atol=1e-6), kind
 
 
 def test_many_classes_and_samples_are_sampled_without_a_random_number():
-    embeddings, labels, centres = a_batch(count=40, classes=30)
+    embeddings, labels, centers = a_batch(count=40, classes=30)
     state = torch.random.get_rng_state()
-    found = pair_scores(embeddings, labels, centres, max_samples=10, max_centres=4)
+    found = pair_scores(embeddings, labels, centers, max_samples=10, max_centers=4)
     assert torch.equal(state, torch.random.get_rng_state())
     assert len(found.positive) + len(found.metric_negative) == 45
     others = [
-        cosine(embeddings[i], centres[c])
+        cosine(embeddings[i], centers[c])
         for i in range(10)
         for c in (0, 7, 15, 22)
         if labels[i] != c
     ]
-    assert np.allclose(found.centre_negative, sorted(others), atol=1e-6)
-    # The own centre is compared with whether or not it is among those.
-    assert len(found.own_centre) == 10
+    assert np.allclose(found.center_negative, sorted(others), atol=1e-6)
+    # The own center is compared with whether or not it is among those.
+    assert len(found.own_center) == 10
 
 
 @pytest.mark.parametrize(
@@ -111,41 +111,41 @@ def test_many_classes_and_samples_are_sampled_without_a_random_number():
         ([0, 1, 2], {"positive_mean", "metric_gap"}),
         ([1, 1, 1], {"metric_negative_mean", "metric_negative_max", "metric_gap"}),
         ([2], {"positive_mean", "metric_negative_mean", "metric_negative_max", "metric_gap"}),
-        # Labels that are no class have no centre; the loss reports them.
-        ([7, 7, 7], {"own_centre_mean", "metric_negative_mean", "metric_negative_max"}),
+        # Labels that are no class have no center; the loss reports them.
+        ([7, 7, 7], {"own_center_mean", "metric_negative_mean", "metric_negative_max"}),
     ],
 )
 def test_what_a_batch_has_no_pairs_for_is_left_out(labels, left_out):
-    embeddings, _, centres = a_batch(count=len(labels), classes=4)
-    scalars = pair_scores(embeddings, torch.tensor(labels), centres).scalars()
+    embeddings, _, centers = a_batch(count=len(labels), classes=4)
+    scalars = pair_scores(embeddings, torch.tensor(labels), centers).scalars()
     assert not left_out & set(scalars)
     assert all(math.isfinite(value) for value in scalars.values())
-    assert "centre_negative_max" in scalars
+    assert "center_negative_max" in scalars
     assert ("whisker_low" in scalars) == (len(set(labels)) > 1)
     assert ("gap" in scalars) == (labels[0] < 4)
 
 
 def test_one_class_one_sample_and_no_sample_leave_no_negative():
     one = pair_scores(torch.ones(1, 3), torch.tensor([0]), torch.ones(1, 3))
-    assert one.scalars() == {"own_centre_mean": pytest.approx(1)}
+    assert one.scalars() == {"own_center_mean": pytest.approx(1)}
     none = pair_scores(torch.ones(0, 3), torch.tensor([], dtype=torch.int64), torch.ones(2, 3))
     assert none.scalars() == {}
     assert sum(map(sum, none.histograms().values())) == 0
 
 
 def test_embeddings_that_are_not_finite_are_left_out():
-    embeddings, labels, centres = a_batch(count=6)
+    embeddings, labels, centers = a_batch(count=6)
     spoilt = embeddings.clone()
     spoilt[2, 1], spoilt[4, 0] = float("nan"), float("inf")
     kept = [0, 1, 3, 5]
-    expected = pair_scores(embeddings[kept], labels[kept], centres)
-    assert pair_scores(spoilt, labels, centres).scalars() == expected.scalars()
+    expected = pair_scores(embeddings[kept], labels[kept], centers)
+    assert pair_scores(spoilt, labels, centers).scalars() == expected.scalars()
 
 
 def test_half_precision_under_autocast_is_measured_in_float32():
-    embeddings, labels, centres = a_batch(count=64)
-    expected = pair_scores(embeddings.half().float(), labels, centres).scalars()
+    embeddings, labels, centers = a_batch(count=64)
+    expected = pair_scores(embeddings.half().float(), labels, centers).scalars()
     with torch.autocast("cpu", torch.bfloat16):
-        found = pair_scores(embeddings.half(), labels, centres)
+        found = pair_scores(embeddings.half(), labels, centers)
     assert found.positive.dtype == torch.float32
     assert found.scalars() == pytest.approx(expected, abs=1e-6)

@@ -1,4 +1,4 @@
-"""The recogniser: its three modes, the mirrored image, and backbones of other registries."""
+"""The recognizer: its three modes, the mirrored image, and backbones of other registries."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def test_images_become_rgb_between_minus_one_and_one():
     assert (inputs[0, 0] == -1).all() and (inputs[0, 2] == 1).all()
 
 
-def test_training_reaches_backbone_neck_and_centres():
+def test_training_reaches_backbone_neck_and_centers():
     model = recognizer()
     losses = model(**model.data_preprocessor(batch(), True), mode="loss")
     assert set(losses) == {"loss"}

@@ -10,8 +10,8 @@ def random_case(seed: int, identities: int = 12, images: int = 4, length: int = 
     """Metainfo of all three protocols, embeddings (N, D) and labels (N,) of noisy identities."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(identities), images)
-    centres = rng.normal(size=(identities, length))
-    embeddings = (centres[labels] + 1.5 * rng.normal(size=(len(labels), length))).astype("f4")
+    centers = rng.normal(size=(identities, length))
+    embeddings = (centers[labels] + 1.5 * rng.normal(size=(len(labels), length))).astype("f4")
 
     pairs = np.array([(i, j) for i in range(len(labels)) for j in range(i)])
     pairs = pairs[rng.permutation(len(pairs))[:700]]

@@ -46,8 +46,8 @@ def build(whole, **kwargs):
     with single_process() if whole else without_change():
         model = Model(UNPGLoss(embedding_size=SIZE, **arguments)).double()
     generator = torch.Generator().manual_seed(2)
-    centres = torch.randn(arguments["num_classes"], SIZE, generator=generator).double()
-    model.head.load_state_dict({"weight": centres}, strict=False)
+    centers = torch.randn(arguments["num_classes"], SIZE, generator=generator).double()
+    model.head.load_state_dict({"weight": centers}, strict=False)
     for parameter in model.linear.parameters():
         parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 3)
     return model

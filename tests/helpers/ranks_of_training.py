@@ -1,4 +1,4 @@
-"""Training with sharded centres through negvision's runner, on one rank or several."""
+"""Training with sharded centers through negvision's runner, on one rank or several."""
 
 from pathlib import Path
 

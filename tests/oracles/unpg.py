@@ -25,7 +25,7 @@ def kept_negatives(units, labels, whisker):
 
 
 def written_out(loss: UNPGLoss, embeddings, labels):
-    """What ``loss`` should return, from its margin and all of its centres."""
+    """What ``loss`` should return, from its margin and all of its centers."""
     units = functional.normalize(embeddings)
     norms = embeddings.norm(dim=1)
     logits = units @ functional.normalize(loss.weight).T
@@ -35,6 +35,6 @@ def written_out(loss: UNPGLoss, embeddings, labels):
         negatives = kept_negatives(units, labels, loss.whisker)
         logits = torch.cat([logits, negatives.expand(len(labels), -1)], dim=1)
     value = functional.cross_entropy(logits * loss.scale, labels)
-    if hasattr(loss.margin, "regulariser"):
-        value = value + loss.margin.regulariser(norms)
+    if hasattr(loss.margin, "regularizer"):
+        value = value + loss.margin.regularizer(norms)
     return value

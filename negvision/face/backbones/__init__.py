@@ -1,7 +1,7 @@
-"""Backbones of face recognition, and the neck that makes an embedding of their feature map.
+"""Backbones of face recognition, and the neck that turns their feature map into an embedding.
 
 Importing this package registers ``negvision.IResNet``, ``negvision.MobileFaceNet`` and
-``negvision.FaceEmbeddingNeck``. The neck also stands behind any other backbone of MMEngine's
+``negvision.FaceEmbeddingNeck``. The neck also works with any other backbone of MMEngine's
 registries::
 
     model = dict(

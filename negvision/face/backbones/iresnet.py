@@ -21,8 +21,7 @@ BLOCKS = {
 class IResNetBlock(nn.Module):
     """BN - conv 3x3 - BN - PReLU - conv 3x3 (strided) - BN, added to the input.
 
-    Nothing follows the addition, so the identity path runs through a stage untouched. Where the
-    shape changes, that path is a 1x1 convolution with BN.
+    If the shape changes, the shortcut is a 1x1 convolution with BN.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int, norm_cfg: dict) -> None:
@@ -53,26 +52,24 @@ class IResNet(BaseModule):
 
     112 x 112 images become a (N, 512, 7, 7) feature map; in general the side is that of the image
     divided by 16 and rounded up. Parameters have InsightFace's names, so its published PyTorch
-    weights load as they are, the backbone's part here and ``fc`` and ``features`` in
+    weights load as they are, the backbone here and ``fc`` and ``features`` in
     :class:`negvision.face.backbones.neck.FaceEmbeddingNeck`: give both the same
     ``init_cfg=dict(type="Pretrained", checkpoint=...)``.
 
-    Convolutions begin with N(0, 0.1), as in that line of work; each is followed by BN, so this
-    decides how fast their directions change under a given learning rate, not what they output.
-    BN begins with weight 1 and bias 0, PReLU with slope 0.25.
+    Convolutions are initialized from N(0, 0.1), as in ArcFace's code, BN with weight 1 and bias 0,
+    PReLU with slope 0.25.
 
     Args:
         depth: 18, 34, 50, 100 or 200.
         in_channels: Channels of the images.
-        widths: Channels of the four stages; the stem has those of the first. Smaller ones, say
-            (16, 32, 64, 128), serve small machines and small images.
-        norm_cfg: Normalisation layers, ``dict(type="BN")`` or ``dict(type="SyncBN")``.
-        with_cp: Compute activations inside of blocks again in the backward instead of keeping
-            them: less memory for about a third more time, with the same result.
+        widths: Channels of the four stages; the stem has as many as the first.
+        norm_cfg: Normalization layers, ``dict(type="BN")`` or ``dict(type="SyncBN")``.
+        with_cp: Recompute the activations inside blocks in the backward pass: less memory for
+            about a third more time, with the same result.
         init_cfg: Of ``mmengine.model.BaseModule``, for pretrained weights.
 
     Raises:
-        ValueError: ``depth`` is not in the list, or there are not four widths.
+        ValueError: ``depth`` is not one of these, or there are not four widths.
 
     Source: Deng et al., ArcFace (CVPR 2019), section 3.1; the unit is that of Han et al., Deep
     Pyramidal Residual Networks (CVPR 2017), figure 6d.

@@ -11,7 +11,7 @@ STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution without bias, normalisation, and PReLU unless ``linear``."""
+    """Convolution without bias, normalization, and PReLU unless ``linear``."""
 
     def __init__(
         self,
@@ -19,20 +19,11 @@ class ConvNorm(nn.Sequential):
         channels: int,
         kernel: int,
         norm_cfg: dict,
-        stride: int = 1,
-        groups: int = 1,
         linear: bool = False,
+        **options,
     ) -> None:
         layers = [
-            nn.Conv2d(
-                in_channels,
-                channels,
-                kernel,
-                stride=stride,
-                padding=kernel // 2,
-                groups=groups,
-                bias=False,
-            ),
+            nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2, bias=False, **options),
             build_norm_layer(norm_cfg, channels)[1],
         ]
         if not linear:
@@ -68,13 +59,13 @@ class MobileFaceNet(BaseModule):
     are ``FaceEmbeddingNeck(kind="gdc", embedding_size=128)``; with it the model has one million
     parameters.
 
-    Convolutions begin with Kaiming's normal distribution (fan out), BN with weight 1 and bias 0,
-    PReLU with slope 0.25.
+    Convolutions are initialized from Kaiming's normal distribution (fan out), BN with weight 1 and
+    bias 0, PReLU with slope 0.25.
 
     Args:
         in_channels: Channels of the images.
         widen_factor: Factor of all channel counts, rounded to multiples of 8.
-        norm_cfg: Normalisation layers, ``dict(type="BN")`` or ``dict(type="SyncBN")``.
+        norm_cfg: Normalization layers, ``dict(type="BN")`` or ``dict(type="SyncBN")``.
         init_cfg: Of ``mmengine.model.BaseModule``, for pretrained weights.
 
     Raises:

@@ -1,4 +1,4 @@
-"""From the feature map of a backbone to the embedding of a face."""
+"""The neck that turns a feature map into the embedding of a face."""
 
 from collections.abc import Sequence
 
@@ -16,35 +16,34 @@ KINDS = ("fc", "gdc", "gap")
 class FaceEmbeddingNeck(BaseModule):
     """Feature map to embedding, in one of three ways.
 
-    * ``"fc"``: dropout and a linear layer on all positions: the head of IResNet, whose feature map
-      has passed BN. The linear layer has a weight for each position, so the size of the images
+    * ``"fc"``: dropout and a linear layer on all positions, as in IResNet; the size of the images
       is fixed.
-    * ``"gdc"``: a depthwise convolution as large as the map, a learned weight for each position
-      and channel, then dropout and a linear layer: the head of MobileFaceNet.
-    * ``"gap"``: the mean over positions, dropout and a linear layer: for any backbone, and for
-      images of any size.
+    * ``"gdc"``: a depthwise convolution as large as the map, dropout and a linear layer, as in
+      MobileFaceNet; the size of the images is fixed.
+    * ``"gap"``: the mean over positions, dropout and a linear layer, for any backbone and images of
+      any size.
 
-    Each ends in BN without a scale (its weight stays 1), so all dimensions of the embedding vary
-    alike over the training images. From the linear layer on, it runs in float32 under autocast:
-    the cosines made of the embeddings need it. Parameters ``fc`` and ``features`` have
-    InsightFace's names and take its published weights.
+    Each ends in BN without a scale (its weight stays 1), so that all dimensions of the embedding
+    have the same variance over the training images. From the linear layer on, everything runs in
+    float32 under autocast, which the cosines of the embeddings need. Parameters ``fc`` and
+    ``features`` have InsightFace's names and load its published weights.
 
-    The linear layer begins with U(-1 / sqrt(fan in), 1 / sqrt(fan in)), PyTorch's own, and the
-    depthwise convolution with the mean over positions.
+    The linear layer has PyTorch's initialization; the depthwise convolution starts as the mean over
+    positions.
 
     Args:
         in_channels: Channels of the feature map.
-        spatial_size: Height and width of the feature map, or both by one number: for IResNet and
-            MobileFaceNet the side of the images divided by 16 and rounded up. ``"gap"`` has no
-            use for it.
+        spatial_size: Height and width of the feature map, or one number for both: for IResNet and
+            MobileFaceNet, the side of the images divided by 16 and rounded up. Not used by
+            ``"gap"``.
         embedding_size: Dimensions of the embedding.
         dropout: Share of the inputs of the linear layer that are zeroed in training, 0 <= p < 1.
         kind: ``"fc"``, ``"gdc"`` or ``"gap"``.
         init_cfg: Of ``mmengine.model.BaseModule``, for pretrained weights.
 
     Raises:
-        ValueError: an argument is out of its range.
-        ConfigError: at the first batch, where the feature map has another size or other channels.
+        ValueError: An argument is out of range.
+        ConfigError: At the first batch, if the feature map has another size or other channels.
 
     Source: Deng et al., ArcFace (CVPR 2019), section 3.1, setting E; Chen et al., MobileFaceNets
     (CCBR 2018), section 3.
@@ -102,10 +101,10 @@ class FaceEmbeddingNeck(BaseModule):
         """Embeddings of a batch.
 
         Args:
-            x: Shape (N, in_channels, H, W), or several maps of which the last is taken.
+            x: Shape (N, in_channels, H, W), or several maps, of which the last is used.
 
         Returns:
-            Shape (N, embedding_size), not normalised; float32 under autocast.
+            Shape (N, embedding_size), not normalized; float32 under autocast.
         """
         if not isinstance(x, Tensor):
             x = x[-1]
@@ -122,13 +121,13 @@ class FaceEmbeddingNeck(BaseModule):
         channels, *size = x.shape[1:]
         if channels != self.in_channels:
             raise ConfigError(
-                f"The feature map has {channels} channels and the neck in_channels = "
+                f"The feature map has {channels} channels, but in_channels of the neck is "
                 f"{self.in_channels}; set in_channels={channels}."
             )
         if self.kind != "gap" and tuple(size) != self.spatial_size:
             found, wanted = (f"{h} x {w}" for h, w in (size, self.spatial_size))
             raise ConfigError(
-                f"The feature map is {found} and the neck was built for {wanted}. Set "
+                f"The feature map is {found}, but the neck was built for {wanted}. Set "
                 f"spatial_size={size[0] if size[0] == size[1] else tuple(size)} for images of this "
-                "size, resize the images, or take kind='gap', which fits any size."
+                "size, resize the images, or use kind='gap', which fits any size."
             )

@@ -1,36 +1,39 @@
 """InsightFace's verification files: ``lfw.bin``, ``cfp_fp.bin``, ``agedb_30.bin``."""
 
-from collections.abc import Sequence
+import io
+import math
+import pickle
+import re
+from typing import Any
 
 import numpy as np
 
 from negvision.data.images.loading import decode_image
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.base import FaceProtocolDataset
-from negvision.face.datasets.bin_pickle import read_bin
 from negvision.face.datasets.packed import PackedBytes
 from negvision.registry import DATASETS
 
 
 @DATASETS.register_module()
 class FaceBinDataset(FaceProtocolDataset):
-    """Every distinct image of a ``.bin`` file, once; no code in the file is run.
+    """Every distinct image of a ``.bin`` file, once; no code in the file runs.
 
-    The file is a pickle of encoded images, two for each pair, and of flags whether the two show
-    one person. Images that are equal byte by byte become one sample. ``metainfo`` has ``pairs``
-    and ``same`` as of :class:`negvision.face.datasets.pairs.FacePairDataset`; labels are -1, and
+    The file is a pickle of encoded images, two per pair, and of flags that say whether the two
+    show one person. Images with equal bytes become one sample. ``metainfo`` has ``pairs`` and
+    ``same`` as in :class:`negvision.face.datasets.pairs.FacePairDataset`; labels are -1, and
     ``img_path`` is ``file[i]`` for image i of the file.
 
     Args:
         ann_file: The ``.bin`` file.
-        on_bad_sample: "error" raises where the numbers of images and flags do not fit; damaged
-            images are met when they are loaded. "skip" decodes every image once at the start and
-            leaves out pairs that cannot be compared, counted and logged.
+        on_bad_sample: "error" raises if there are not two images per flag; damaged images are
+            found when they are loaded. "skip" decodes every image once at the start, drops the
+            pairs that cannot be compared and logs their number.
         **kwargs: Of :class:`negvision.face.datasets.base.FaceProtocolDataset`.
 
     Raises:
-        DatasetError: see above; also where the file is truncated or asks for anything but plain
-            data, and where no pair is left.
+        DatasetError: See above; also if the file is truncated or asks for anything but plain
+            data, and if no pair is left.
 
     Example:
         >>> import pathlib, pickle, tempfile
@@ -42,7 +45,7 @@ class FaceBinDataset(FaceProtocolDataset):
         (3, [[0, 1], [0, 2]])
     """
 
-    def load_columns(self) -> dict[str, Sequence]:
+    def load_columns(self) -> dict[str, Any]:
         """Read and check the file; see the base class."""
         self._require_files()
         images, same = read_bin(self.ann_file)
@@ -50,58 +53,163 @@ class FaceBinDataset(FaceProtocolDataset):
         if len(images) != 2 * len(same):
             problems.add(
                 f"file with {len(images):,} images and {len(same):,} flags, which needs two "
-                "images a flag",
+                "images per flag",
                 self.ann_file,
             )
-        elif not len(same):
-            raise DatasetError(f"{self.ann_file}: holds no pair.")
-        faults: dict[bytes, str | None] = {}
-        usable = [
-            pair
-            for pair in range(min(len(same), len(images) // 2))
-            if self._can_be_compared(pair, images, faults, problems)
-        ]
-        self._settle(
-            self.ann_file,
-            problems,
-            f"{len(same):,} pairs",
-            len(usable),
-            nothing_left="No pair is left; fetch the file anew.",
+        pairs = range(min(len(same), len(images) // 2))
+        if self.on_bad_sample == "skip":
+            pairs = [pair for pair in pairs if self._is_readable(pair, images, problems)]
+        self._settle_samples(
+            self.ann_file, problems, f"{len(same):,} pairs", len(pairs), listed="pair"
         )
         index: dict[bytes, int] = {}
         places: list[int] = []
-        for i in (2 * pair + side for pair in usable for side in (0, 1)):
+        for i in (2 * pair + side for pair in pairs for side in (0, 1)):
             if index.setdefault(images[i], len(index)) == len(places):
                 places.append(i)
-        self._set_protocol(
-            pairs=np.array(
-                [(index[images[2 * pair]], index[images[2 * pair + 1]]) for pair in usable],
-                dtype=np.int64,
-            ),
-            same=same[usable],
-        )
+        numbers = [(index[images[2 * pair]], index[images[2 * pair + 1]]) for pair in pairs]
+        self._set_protocol(pairs=np.array(numbers, dtype=np.int64), same=same[list(pairs)])
         return {
             "bin_index": np.array(places, dtype=np.int64),
             "img_bytes": PackedBytes(index),
             "label": np.full(len(index), -1, dtype=np.int64),
         }
 
-    def _can_be_compared(
-        self, pair: int, images: list[bytes], faults: dict, problems: Problems
-    ) -> bool:
-        if self.on_bad_sample == "error":
-            return True
-        for i in (2 * pair, 2 * pair + 1):
-            if images[i] not in faults:
-                try:
-                    decode_image(images[i], f"{self.ann_file}[{i}]")
-                    faults[images[i]] = None
-                except DatasetError as error:
-                    faults[images[i]] = str(error)
-            if faults[images[i]]:
-                problems.add("pair with an unreadable image", f"pair {pair}", faults[images[i]])
-                return False
+    def _is_readable(self, pair: int, images: list[bytes], problems: Problems) -> bool:
+        try:
+            for i in (2 * pair, 2 * pair + 1):
+                decode_image(images[i], f"{self.ann_file}[{i}]")
+        except DatasetError as error:
+            problems.add("unreadable image", f"pair {pair}", str(error))
+            return False
         return True
 
     def _describe(self, row: int) -> str:
         return f"{self.ann_file}[{self._columns['bin_index'][row]}]"
+
+
+# What pickles of bytes and numeric arrays name, of Python 2 and 3 and of NumPy 1 and 2.
+_ALLOWED = {
+    ("_codecs", "encode"),
+    *((module, name) for module in ("builtins", "__builtin__") for name in ("bytes", "bytearray")),
+    *(("numpy", name) for name in ("dtype", "ndarray")),
+    *(
+        (f"{package}.{name}", function)
+        for package in ("numpy.core", "numpy._core")
+        for name, function in (
+            ("multiarray", "_reconstruct"),
+            ("multiarray", "scalar"),
+            ("numeric", "_frombuffer"),
+        )
+    ),
+}
+
+
+class _Call:
+    """A call that a pickle describes, kept as data: nothing is imported or run."""
+
+    __slots__ = ("args", "name", "state")
+
+    def __init__(self, name: str, args: tuple | None = None) -> None:
+        self.name, self.args, self.state = name, args, ()
+
+    def __call__(self, *args: object) -> "_Call":
+        return _Call(self.name, args)
+
+    def __setstate__(self, state: tuple) -> None:
+        self.state = state
+
+
+class _BinUnpickler(pickle.Unpickler):
+    """Builds plain lists, tuples, numbers, strings and bytes, and a :class:`_Call` for the rest."""
+
+    def __init__(self, data: bytes) -> None:
+        # Strings of Python 2 become bytes.
+        super().__init__(io.BytesIO(data), encoding="bytes")
+
+    def find_class(self, module: str, name: str) -> _Call:
+        if (module, name) not in _ALLOWED:
+            raise DatasetError(
+                f"the pickle asks for {module}.{name}, which no file of images and flags needs, "
+                "so it was not loaded. Do not open this file with pickle.load: it may run code."
+            )
+        return _Call(name)
+
+
+def read_bin(path: str) -> tuple[list[bytes], np.ndarray]:
+    """The content of a verification file ``.bin``.
+
+    Returns:
+        The encoded images, two per pair, and shape (P,), bool: whether a pair shows one person.
+        The numbers of images and pairs are as found.
+
+    Raises:
+        DatasetError: The file is not such a pickle.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        images, same = _BinUnpickler(data).load()
+        # A pickle may refer to one object many times, so each is converted once.
+        converted = {id(item): item for item in images}
+        converted = {key: _image(item) for key, item in converted.items()}
+        flags = _array(same) if isinstance(same, _Call) else [_flag(item) for item in same]
+        return [converted[id(item)] for item in images], np.array(flags, dtype=bool).reshape(-1)
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from None
+    except Exception as error:  # a damaged pickle raises nearly every kind
+        cut = "truncated" in str(error) or isinstance(error, EOFError)
+        raise DatasetError(
+            f"{path}: not a verification file: expected a pickle of (images, flags) "
+            f"({type(error).__name__}: {error})."
+            + (" The file ends too early; download it again." if cut else "")
+        ) from None
+
+
+def _image(item: object) -> bytes:
+    if isinstance(item, _Call) and item.name in ("_reconstruct", "_frombuffer"):
+        return _array(item).tobytes()
+    return _bytes(item)
+
+
+def _flag(item: object) -> bool:
+    return bool(_array(item) if isinstance(item, _Call) else item)
+
+
+def _bytes(item: object) -> bytes:
+    """Bytes, or a call that makes them of bytes or, before protocol 3, of Latin-1 text."""
+    makes_bytes = isinstance(item, _Call) and item.name in ("bytes", "bytearray", "encode")
+    if makes_bytes and item.args is not None:
+        item, *encoding = item.args or (b"",)
+        if encoding not in ([], ["latin1"], ["latin-1"], [b"latin1"], [b"latin-1"]):
+            raise DatasetError(f"bytes encoded as {encoding[0]!r}; Python writes latin1.")
+        item = item.encode("latin-1") if isinstance(item, str) else _bytes(item)
+    if not isinstance(item, bytes | bytearray):
+        raise DatasetError(f"images are bytes; found {type(item).__name__}.")
+    return bytes(item)
+
+
+def _array(call: _Call) -> np.ndarray:
+    """The array or scalar that a pickle of NumPy describes."""
+    shape, order = (), "C"
+    if call.name == "scalar":
+        dtype, data = call.args
+    elif call.name == "_frombuffer":  # protocol 5
+        data, dtype, shape, order = call.args
+    else:
+        _, shape, dtype, fortran, data = call.state
+        order = "F" if fortran else "C"
+    kind = _text(dtype.args[0])
+    if not re.fullmatch(r"[<>|=]?[biuf]\d{1,2}", kind):
+        raise DatasetError(f"array of type {kind!r}; images and flags are plain numbers.")
+    plain = np.dtype(kind)
+    if dtype.state and _text(dtype.state[1]) in ("<", ">"):
+        plain = plain.newbyteorder(_text(dtype.state[1]))
+    content = _bytes(data)
+    if math.prod(shape) * plain.itemsize != len(content):
+        raise DatasetError(f"array of shape {shape} and type {plain} with {len(content)} bytes.")
+    return np.frombuffer(content, dtype=plain).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value

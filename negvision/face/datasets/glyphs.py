@@ -1,4 +1,4 @@
-"""The embedded verification set as datasets of a config."""
+"""The embedded verification set as datasets."""
 
 from negvision.face.datasets.list_file import FaceListDataset
 from negvision.face.datasets.pairs import FacePairDataset
@@ -10,14 +10,14 @@ from negvision.toy.face_glyphs import default_root, ensure_face_glyphs
 class GlyphListDataset(FaceListDataset):
     """:class:`FaceListDataset` on the embedded glyphs, which are generated at first use.
 
-    Characters have a left and a right, so no ``RandomFlip`` stands in the pipeline and the model
-    is tested without its flipped images: mirrored, some characters are others.
+    Mirrored, some characters are others. So the pipeline must not contain ``RandomFlip``, and the
+    model is tested without flipped images.
 
     Args:
         ann_file: "train.txt", "val.txt" or "test.txt".
         data_root: Folder of the set; :func:`negvision.toy.face_glyphs.default_root` by default.
-        glyphs: Parameters of :func:`negvision.toy.face_glyphs.ensure_face_glyphs`; the same in
-            all datasets on one root, since another choice generates the set anew.
+        glyphs: Parameters of :func:`negvision.toy.face_glyphs.ensure_face_glyphs`; use the same in
+            all datasets on one root, since other values generate the set again.
         **kwargs: Of :class:`FaceListDataset`.
 
     Example:
@@ -39,13 +39,11 @@ class GlyphListDataset(FaceListDataset):
 
 @DATASETS.register_module()
 class GlyphPairDataset(FacePairDataset):
-    """:class:`FacePairDataset` on the embedded glyphs, which are generated at first use.
-
-    The identities of its pairs are in no training list.
+    """:class:`FacePairDataset` on the embedded glyphs; no training list has their identities.
 
     Args:
         ann_file: "val_pairs.txt" or "test_pairs.txt".
-        data_root, glyphs: As of :class:`GlyphListDataset`.
+        data_root, glyphs: As in :class:`GlyphListDataset`.
         **kwargs: Of :class:`FacePairDataset`.
 
     Example:

@@ -1,36 +1,31 @@
 """A gallery of known people, and probes to be found in it."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from negvision.data.formats.paths import LEAVES_ROOT
-from negvision.data.formats.text_files import numbered_lines, parse_labeled
-from negvision.data.images.files import FileListing
 from negvision.errors import Problems
-from negvision.face.datasets.base import FaceProtocolDataset
-from negvision.face.datasets.packed import PackedStrings
-from negvision.face.datasets.text_files import read_landmarks
+from negvision.face.datasets.base import FaceProtocolDataset, ListedImages
 from negvision.registry import DATASETS
 
 
 @DATASETS.register_module()
 class FaceIdentificationDataset(FaceProtocolDataset):
-    """The images of a gallery and of probes, two lists with labels in common.
+    """The images of a gallery and of probes, two lists that share their labels.
 
     ``metainfo`` has ``gallery`` and ``probes``, int64 arrays of sample indices. A probe whose
-    label no gallery image has is an impostor (open set).
+    label is not in the gallery is an impostor (open set).
 
     Args:
         ann_file: The gallery, lines ``path label``.
-        probe_file: The probes, likewise.
-        landmarks_file: As of :class:`negvision.face.datasets.list_file.FaceListDataset`.
-        on_bad_sample: "error" raises for malformed lines, missing images and a probe that is a
-            gallery image too. "skip" leaves them out, counted and logged.
+        probe_file: The probes, in the same format.
+        landmarks_file: As in :class:`negvision.face.datasets.list_file.FaceListDataset`.
+        on_bad_sample: "error" raises for malformed lines, missing images and a probe that is also
+            a gallery image. "skip" drops them and logs their number.
         **kwargs: Of :class:`negvision.face.datasets.base.FaceProtocolDataset`.
 
     Raises:
-        DatasetError: see above; also where the gallery or the probes are empty.
+        DatasetError: See above; also if the gallery or the probes are empty.
 
     Example:
         >>> import pathlib, tempfile
@@ -52,50 +47,24 @@ class FaceIdentificationDataset(FaceProtocolDataset):
         self.landmarks_file = landmarks_file
         super().__init__(*args, **kwargs)
 
-    def load_columns(self) -> dict[str, Sequence]:
+    def load_columns(self) -> dict[str, Any]:
         """Read and check both lists; see the base class."""
         self._require_files()
         problems = Problems()
-        landmarks = read_landmarks(self.landmarks_file, problems) if self.landmarks_file else None
-        files = FileListing()
-        found: dict[str, int] = {}
-        sizes = []
-        for path in (self.ann_file, self.probe_file):
-            for place, line in numbered_lines(path):
-                parsed = parse_labeled(place, line, problems)
-                if parsed is None:
-                    continue
-                name, label = parsed
-                if label < 0:
-                    problems.add("negative label", place, line)
-                elif name in found:
-                    problems.add("image that is listed before", place, line)
-                elif self._leaves_root(name):
-                    problems.add(LEAVES_ROOT, place, name)
-                elif self._image_path(name) not in files:
-                    problems.add("missing image file", place, self._image_path(name))
-                elif landmarks is not None and name not in landmarks:
-                    problems.add("image without landmarks", place, name)
-                else:
-                    found[name] = label
-            sizes.append(len(found) - sum(sizes))
-        for path, size in zip((self.ann_file, self.probe_file), sizes, strict=True):
-            if not size and not problems:
-                problems.add("list without an image", path)
-        self._settle(
+        images = ListedImages(self, problems, unique=True)
+        gallery, labels, _ = self._read_labeled(self.ann_file, images, problems)
+        probes, probe_labels, _ = self._read_labeled(self.probe_file, images, problems)
+        self._settle_samples(
             f"{self.ann_file} and {self.probe_file}",
             problems,
             "the gallery and the probes",
-            min(sizes),
-            nothing_left="The gallery or the probes are empty. Do data_root and "
-            "data_prefix['img'] point to the images? They are looked for in "
-            f"{self.data_prefix.get('img', '')!r}.",
+            min(len(gallery), len(probes)),
+            listed="gallery image or no probe",
         )
-        self._set_protocol(gallery=np.arange(sizes[0]), probes=sizes[0] + np.arange(sizes[1]))
-        columns: dict[str, Sequence] = {
-            "img_path": PackedStrings(found),
-            "label": np.array(list(found.values()), dtype=np.int64),
+        self._set_protocol(
+            gallery=np.arange(len(gallery)), probes=len(gallery) + np.arange(len(probes))
+        )
+        return {
+            "label": np.array(labels + probe_labels, dtype=np.int64),
+            **images.columns(gallery + probes),
         }
-        if landmarks is not None:
-            columns["landmarks"] = np.stack([landmarks[name] for name in found])
-        return columns

@@ -1,17 +1,11 @@
-"""Faces named by a text file, or sorted into one folder an identity."""
+"""Faces listed in a text file, or sorted into one folder per identity."""
 
 import os
-from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-
-from negvision.data.formats.paths import LEAVES_ROOT
-from negvision.data.formats.text_files import numbered_lines, parse_labeled
-from negvision.data.images.files import FileListing
 from negvision.errors import DatasetError, Problems
-from negvision.face.datasets.identities import FaceIdentityDataset
+from negvision.face.datasets.base import FaceIdentityDataset, ListedImages
 from negvision.face.datasets.packed import PackedStrings
-from negvision.face.datasets.text_files import read_landmarks
 from negvision.registry import DATASETS
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -19,20 +13,19 @@ _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 @DATASETS.register_module()
 class FaceListDataset(FaceIdentityDataset):
-    """Images that a text file lists with their labels, one ``path label`` a line.
+    """Images that a text file lists with their labels, one ``path label`` per line.
 
-    All lines are checked when the file is loaded, and image folders are listed once for missing
-    files. Unreadable images are met when they are loaded, given ``negvision.LoadImageFromFile``
-    in the pipeline.
+    All lines are checked on loading, and image folders are listed once to find missing files.
+    Unreadable images are found when they are loaded, by ``negvision.LoadImageFromFile``.
 
     Args:
-        ann_file: The list. Paths are relative to ``data_prefix["img"]`` and may hold blanks.
+        ann_file: The list. Paths are relative to ``data_prefix["img"]`` and may contain spaces.
         landmarks_file: Lines ``path x1 y1 ... x5 y5`` in pixels, for
-            :class:`negvision.face.datasets.alignment.AlignFace`; paths as in the list.
-        **kwargs: Of :class:`negvision.face.datasets.identities.FaceIdentityDataset`.
+            :class:`negvision.face.datasets.transforms.AlignFace`; paths as in the list.
+        **kwargs: Of :class:`negvision.face.datasets.base.FaceIdentityDataset`.
 
     Raises:
-        DatasetError: a line, label or image is at fault and ``on_bad_sample`` is "error", or
+        DatasetError: A line, label or image is unusable and ``on_bad_sample`` is "error", or
             nothing is left.
 
     Example:
@@ -52,52 +45,30 @@ class FaceListDataset(FaceIdentityDataset):
         self.landmarks_file = landmarks_file
         super().__init__(*args, **kwargs)
 
-    def load_columns(self) -> dict[str, Sequence]:
+    def load_columns(self) -> dict[str, Any]:
         """Read and check the list; see the base class."""
         self._require_files()
         problems = Problems()
-        landmarks = read_landmarks(self.landmarks_file, problems) if self.landmarks_file else None
-        files = FileListing()
-        names, labels, total = [], [], 0
-        for place, line in numbered_lines(self.ann_file):
-            total += 1
-            parsed = parse_labeled(place, line, problems)
-            if parsed is None:
-                continue
-            name, label = parsed
-            fault = self._label_fault(label)
-            if fault:
-                problems.add(fault, place, line)
-            elif self._leaves_root(name):
-                problems.add(LEAVES_ROOT, place, name)
-            elif self._image_path(name) not in files:
-                problems.add("missing image file", place, self._image_path(name))
-            elif landmarks is not None and name not in landmarks:
-                problems.add("image without landmarks", place, name)
-            else:
-                names.append(name)
-                labels.append(label)
-        self._settle_samples(self.ann_file, problems, total, len(names))
-        kept, labels = self._number_identities(labels, self.ann_file)
-        columns = {"img_path": PackedStrings(names[i] for i in kept), "label": labels}
-        if landmarks is not None:
-            columns["landmarks"] = np.stack([landmarks[names[i]] for i in kept])
-        return columns
+        images = ListedImages(self, problems)
+        names, labels, total = self._read_labeled(self.ann_file, images, problems)
+        self._settle_samples(self.ann_file, problems, f"{total:,} images", len(names))
+        kept, numbers = self._number_identities(labels, self.ann_file)
+        return {"label": numbers, **images.columns(names[i] for i in kept)}
 
 
 @DATASETS.register_module()
 class FaceFolderDataset(FaceIdentityDataset):
-    """Images in one folder an identity: ``data_prefix["img"]/identity/*.jpg``.
+    """Images in one folder per identity: ``data_prefix["img"]/identity/*.jpg``.
 
-    Labels follow the sorted names of the folders, which ``identities`` lists. Files that are no
-    JPEG, PNG, BMP or WebP by their names are left alone; folders inside are not looked into.
+    Labels follow the sorted names of the folders, which ``identities`` lists. Only files named as
+    JPEG, PNG, BMP or WebP are used; subfolders are ignored.
 
     Args:
-        **kwargs: Of :class:`negvision.face.datasets.identities.FaceIdentityDataset`; ``ann_file``
-            has no use here.
+        **kwargs: Of :class:`negvision.face.datasets.base.FaceIdentityDataset`, without
+            ``ann_file``.
 
     Raises:
-        DatasetError: there is no identity folder, or one holds no image and ``on_bad_sample`` is
+        DatasetError: There is no identity folder, or one holds no image and ``on_bad_sample`` is
             "error".
 
     Example:
@@ -112,7 +83,7 @@ class FaceFolderDataset(FaceIdentityDataset):
         (['ann', 'bob'], [0, 0, 1, 1])
     """
 
-    def load_columns(self) -> dict[str, Sequence]:
+    def load_columns(self) -> dict[str, Any]:
         """List the folders; see the base class."""
         root = self.data_prefix.get("img", "") or "."
         if not os.path.isdir(root):
@@ -125,21 +96,21 @@ class FaceFolderDataset(FaceIdentityDataset):
         with os.scandir(root) as entries:
             folders = sorted(entry.name for entry in entries if entry.is_dir())
         for folder in folders:
-            inside = sorted(os.listdir(os.path.join(root, folder)))
+            path = os.path.join(root, folder)
+            inside = sorted(os.listdir(path))
             images = [name for name in inside if name.lower().endswith(_IMAGE_SUFFIXES)]
             others += len(inside) - len(images)
             label = labels[-1] + 1 if labels else 0
-            fault = self._label_fault(label)
             if not images:
-                problems.add("identity folder without an image", os.path.join(root, folder))
-            elif fault:
-                problems.add(fault, os.path.join(root, folder), label)
+                problems.add("identity folder without an image", path)
+            elif kind := self._label_problem(label):
+                problems.add(kind, path, label)
             else:
                 names += [os.path.join(folder, name) for name in images]
                 labels += [label] * len(images)
         if others:
-            self._log(f"{root}: {others:,} files left alone that are no images by their names.")
-        self._settle_samples(root, problems, len(names), len(names))
+            self._log(f"{root}: ignored {others:,} files that are not named as images.")
+        self._settle_samples(root, problems, f"{len(names):,} images", len(names))
         kept, numbers = self._number_identities(labels, root)
         self.identities = sorted({names[i].split(os.sep)[0] for i in kept})
         return {"img_path": PackedStrings(names[i] for i in kept), "label": numbers}

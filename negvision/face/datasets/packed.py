@@ -1,15 +1,15 @@
-"""Many short byte strings or texts in one array, so that workers share them without copies."""
+"""Many short byte strings in one array, which worker processes share without copies."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 
-class PackedBytes(Sequence):
+class PackedBytes:
     """A sequence of byte strings in one buffer.
 
-    A list of millions of Python objects is copied into each worker process bit by bit, since
-    reading an object writes to its reference count; one array is not.
+    A list of millions of Python objects is gradually copied into each worker process, since
+    reading an object changes its reference count. One array is not.
 
     Example:
         >>> packed = PackedBytes([b"ab", b"", b"c"])
@@ -26,7 +26,7 @@ class PackedBytes(Sequence):
         return len(self._ends) - 1
 
     def __getitem__(self, index: int) -> bytes:
-        count = len(self._ends) - 1
+        count = len(self)
         if not -count <= index < count:
             raise IndexError(f"index {index} of {count} items")
         index %= count
@@ -34,11 +34,14 @@ class PackedBytes(Sequence):
         return self._buffer[start:end].tobytes()
 
 
-class PackedStrings(PackedBytes):
-    """:class:`PackedBytes` of texts, such as the paths of all images."""
+class PackedStrings:
+    """:class:`PackedBytes` for strings, such as the paths of all images."""
 
     def __init__(self, items: Iterable[str]) -> None:
-        super().__init__(item.encode("utf-8", "surrogateescape") for item in items)
+        self._bytes = PackedBytes(item.encode("utf-8", "surrogateescape") for item in items)
+
+    def __len__(self) -> int:
+        return len(self._bytes)
 
     def __getitem__(self, index: int) -> str:
-        return super().__getitem__(index).decode("utf-8", "surrogateescape")
+        return self._bytes[index].decode("utf-8", "surrogateescape")

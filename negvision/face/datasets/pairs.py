@@ -1,17 +1,13 @@
 """Verification pairs of image files."""
 
-from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from negvision.data.formats.paths import LEAVES_ROOT
-from negvision.data.images.files import FileListing
+from negvision.data.formats.text_files import numbered_lines, parse_whole
 from negvision.data.images.loading import decode_image
 from negvision.errors import DatasetError, Problems
-from negvision.face.datasets.base import FaceProtocolDataset
-from negvision.face.datasets.packed import PackedStrings
-from negvision.face.datasets.pairs_file import Pair, read_pairs
-from negvision.face.datasets.text_files import read_landmarks
+from negvision.face.datasets.base import FaceProtocolDataset, ListedImages
 from negvision.registry import DATASETS
 
 
@@ -23,17 +19,20 @@ class FacePairDataset(FaceProtocolDataset):
     (P,); with LFW's own ``pairs.txt`` also ``folds``, int64 (P,). Labels are -1.
 
     Args:
-        ann_file: Lines ``path path same`` with 1 or 0, or LFW's ``pairs.txt`` (see
-            :func:`negvision.face.datasets.pairs_file.read_pairs`).
-        landmarks_file: As of :class:`negvision.face.datasets.list_file.FaceListDataset`.
-        suffix: Of the image files in LFW's format.
+        ann_file: In one of two formats. Lines ``path path same`` with 1 or 0; or LFW's
+            ``pairs.txt``, whose first line has the number of folds and of matched pairs per fold
+            (or only the latter, for one fold), followed by lines ``name i j`` for images i and j
+            of one person and ``name1 i name2 j`` for two people. A fold has as many mismatched
+            pairs as matched ones.
+        landmarks_file: As in :class:`negvision.face.datasets.list_file.FaceListDataset`.
+        suffix: Of image files in LFW's format, where image 1 of Ann is ``Ann/Ann_0001`` + suffix.
         on_bad_sample: "error" raises for a malformed line or a missing image; damaged images are
-            met when they are loaded. "skip" reads every image once at the start, and leaves out
-            the pairs that cannot be compared, counted and logged.
+            found when they are loaded. "skip" reads every image once at the start, drops the pairs
+            that cannot be compared and logs their number.
         **kwargs: Of :class:`negvision.face.datasets.base.FaceProtocolDataset`.
 
     Raises:
-        DatasetError: see above; also where no pair is left.
+        DatasetError: See above; also if no pair is left.
 
     Example:
         >>> import pathlib, tempfile
@@ -53,73 +52,98 @@ class FacePairDataset(FaceProtocolDataset):
         self.suffix = suffix
         super().__init__(*args, **kwargs)
 
-    def load_columns(self) -> dict[str, Sequence]:
+    def load_columns(self) -> dict[str, Any]:
         """Read and check the pairs; see the base class."""
         self._require_files()
         problems = Problems()
-        pairs, has_folds = read_pairs(self.ann_file, self.suffix, problems)
-        if not pairs and not problems:
-            raise DatasetError(f"{self.ann_file}: holds no pair.")
-        landmarks = read_landmarks(self.landmarks_file, problems) if self.landmarks_file else None
-        usable = self._usable_pairs(pairs, landmarks, problems)
-        self._settle(
-            self.ann_file,
-            problems,
-            f"{len(pairs):,} pairs",
-            len(usable),
-            nothing_left="No pair is left. Do data_root and data_prefix['img'] point to the "
-            f"images? They are looked for in {self.data_prefix.get('img', '')!r}.",
+        pairs, has_folds = _read_pairs(self.ann_file, self.suffix, problems)
+        images = ListedImages(self, problems)
+        names = dict.fromkeys(name for pair in pairs for name in (pair.first, pair.second))
+        found = {name: images.problem(name) or self._unreadable(name) for name in names}
+        usable = []
+        for pair in pairs:
+            problem = found[pair.first] or found[pair.second]
+            if problem:
+                problems.add(problem[0], pair.place, problem[1])
+            else:
+                usable.append(pair)
+        self._settle_samples(
+            self.ann_file, problems, f"{len(pairs):,} pairs", len(usable), listed="pair"
         )
-        index: dict[str, int] = {}
-        for pair in usable:
-            index.setdefault(pair.first, len(index))
-            index.setdefault(pair.second, len(index))
+        names = dict.fromkeys(name for pair in usable for name in (pair.first, pair.second))
+        index = {name: number for number, name in enumerate(names)}
         self._set_protocol(
             pairs=np.array([(index[p.first], index[p.second]) for p in usable], dtype=np.int64),
             same=np.array([pair.same for pair in usable], dtype=bool),
         )
         if has_folds:
             self._set_protocol(folds=np.array([pair.fold for pair in usable], dtype=np.int64))
-        columns: dict[str, Sequence] = {
-            "img_path": PackedStrings(index),
-            "label": np.full(len(index), -1, dtype=np.int64),
-        }
-        if landmarks is not None:
-            columns["landmarks"] = np.stack([landmarks[name] for name in index])
-        return columns
+        return {"label": np.full(len(index), -1, dtype=np.int64), **images.columns(index)}
 
-    def _usable_pairs(
-        self, pairs: list[Pair], landmarks: dict | None, problems: Problems
-    ) -> list[Pair]:
-        files = FileListing()
-        faults: dict[str, tuple[str, str] | None] = {}
-        usable = []
-        for pair in pairs:
-            for name in (pair.first, pair.second):
-                if name not in faults:
-                    faults[name] = self._image_fault(name, files, landmarks)
-            found = [fault for fault in (faults[pair.first], faults[pair.second]) if fault]
-            if found:
-                kind, value = found[0]
-                problems.add(kind, pair.place, value)
-            else:
-                usable.append(pair)
-        return usable
-
-    def _image_fault(
-        self, name: str, files: FileListing, landmarks: dict | None
-    ) -> tuple[str, str] | None:
-        path = self._image_path(name)
-        if self._leaves_root(name):
-            return LEAVES_ROOT, name
-        if path not in files:
-            return "pair with a missing image file", path
-        if landmarks is not None and name not in landmarks:
-            return "pair with an image that has no landmarks", name
+    def _unreadable(self, name: str) -> tuple[str, str] | None:
         if self.on_bad_sample == "skip":
+            path = self._image_path(name)
             try:
                 with open(path, "rb") as file:
                     decode_image(file.read(), path)
             except (DatasetError, OSError) as error:
-                return "pair with an unreadable image", str(error)
+                return "unreadable image", str(error)
         return None
+
+
+class _Pair(NamedTuple):
+    """Two images by path, and whether they show one person; ``place`` is the line of the file."""
+
+    place: str
+    first: str
+    second: str
+    same: bool
+    fold: int
+
+
+def _read_pairs(path: str, suffix: str, problems: Problems) -> tuple[list[_Pair], bool]:
+    """The pairs in file order, and whether the file is in LFW's format, which has folds."""
+    lines = list(numbered_lines(path))
+    header = [parse_whole(number) for number in lines[0][1].split()] if lines else [None]
+    is_lfw = len(header) <= 2 and None not in header
+    folds, count = ([1] + header)[-2:] if is_lfw else (1, 0)
+    if is_lfw:
+        del lines[0]
+        if len(lines) != 2 * count * folds:
+            problems.add(
+                f"file with {len(lines):,} pairs whose first line announces {2 * count * folds:,}",
+                path,
+            )
+    pairs = []
+    for number, (place, line) in enumerate(lines):
+        parts = line.split("\t") if "\t" in line else line.split()
+        parsed = _parse_lfw(parts, suffix) if is_lfw else _parse_paths(parts)
+        if parsed is None:
+            problems.add("line that is not a pair", place, line)
+            continue
+        # Malformed lines are counted, so that the others stay in their folds.
+        fold = min(number // max(2 * count, 1), max(folds - 1, 0)) if is_lfw else 0
+        pairs.append(_Pair(place, *parsed, fold))
+    return pairs, is_lfw
+
+
+def _parse_paths(parts: list[str]) -> tuple[str, str, bool] | None:
+    if len(parts) != 3 or parts[2] not in ("0", "1"):
+        return None
+    return parts[0], parts[1], parts[2] == "1"
+
+
+def _parse_lfw(parts: list[str], suffix: str) -> tuple[str, str, bool] | None:
+    same = len(parts) == 3
+    if same:
+        parts = [parts[0], parts[1], parts[0], parts[2]]
+    if len(parts) != 4:
+        return None
+    numbers = parse_whole(parts[1]), parse_whole(parts[3])
+    if None in numbers:
+        return None
+    first, second = (
+        f"{name}/{name}_{number:04d}{suffix}"
+        for name, number in zip(parts[::2], numbers, strict=True)
+    )
+    return first, second, same

@@ -1,36 +1,54 @@
-"""InsightFace's training sets, ``train.rec`` with ``train.idx``."""
+"""InsightFace's training sets, ``train.rec`` with ``train.idx``, read without MXNet.
+
+A RecordIO file is a sequence of records: the magic number, a word with the kind of the part in its
+upper 3 bits and the length in its lower 29, the content, and zeros up to the next multiple of 4.
+Where the content itself holds the magic number at a multiple of 4, the writer splits it there and
+leaves those four bytes out. An image record begins with a header: the number of labels, one label,
+two ids; labels follow if there are several.
+
+Source: the RecordIO and IRHeader formats in Apache MXNet's documentation.
+"""
 
 import os
-from collections.abc import Sequence
+import struct
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from mmengine.dataset import force_full_init
 
 from negvision.errors import DatasetError, Problems
-from negvision.face.datasets.identities import FaceIdentityDataset
-from negvision.face.datasets.record_io import RecordFile, read_index
-from negvision.face.datasets.record_labels import find_images, label_of
+from negvision.face.datasets.base import FaceIdentityDataset
+from negvision.face.datasets.tables import read_integers
 from negvision.registry import DATASETS
+
+MAGIC = 0xCED7230A
+_PART = struct.Struct("<II")
+_HEADER = struct.Struct("<IfQQ")
+_WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
+# No image needs more; a damaged count would otherwise ask for gigabytes.
+_MOST_LABELS = 1 << 16
+# Missing records beyond this number are counted without naming each.
+_MANY = 1000
 
 
 @DATASETS.register_module()
 class FaceRecordDataset(FaceIdentityDataset):
     """Images in an MXNet record file; MXNet is not needed.
 
-    At the start the index is read, and of the records only those that say which images are of
-    which identity. An image's own record is read, and its label compared, when it is asked for.
+    At the start, the index is read and only the records that say which images belong to which
+    identity. An image's own record is read, and its label compared, when it is requested.
     ``img_path`` is ``file[key]``.
 
     Args:
         ann_file: The ``.rec`` file.
         idx_file: Its index; by default the file beside it with the suffix ``.idx``.
-        on_bad_sample: "error" raises for records that are missing or cannot be read. "skip" leaves
-            them out at the start, counted and logged, and replaces damaged images by random
-            others, counted in ``skipped_images``.
-        **kwargs: Of :class:`negvision.face.datasets.identities.FaceIdentityDataset`.
+        on_bad_sample: "error" raises for records that are missing or cannot be read. "skip" drops
+            them at the start and logs their number, and replaces damaged images by random others,
+            counted in ``skipped_images``.
+        **kwargs: Of :class:`negvision.face.datasets.base.FaceIdentityDataset`.
 
     Raises:
-        DatasetError: see above; also where record 0 is damaged or no image is left.
+        DatasetError: See above; also if record 0 is damaged or no image is left.
 
     Example::
 
@@ -44,24 +62,26 @@ class FaceRecordDataset(FaceIdentityDataset):
         self.idx_file = idx_file or os.path.splitext(ann_file)[0] + ".idx"
         super().__init__(ann_file, *args, **kwargs)
 
-    def load_columns(self) -> dict[str, Sequence]:
+    def load_columns(self) -> dict[str, Any]:
         """Read the index and the labels; see the base class."""
         self._require_files()
         self._records = RecordFile(self.ann_file)
         problems = Problems()
-        keys, offsets = read_index(self.idx_file, problems)
-        keys, offsets, labels = find_images(self._records, keys, offsets, problems)
+        keys, offsets = _read_index(self.idx_file, problems)
+        keys, offsets, labels = _find_images(self._records, keys, offsets, problems)
         usable = labels >= 0
         for row in np.flatnonzero(usable & (offsets + 8 > self._records.size)):
             problems.add("record beyond the end of the file", f"record {keys[row]}")
             usable[row] = False
-        faults = {int(label): self._label_fault(int(label)) for label in np.unique(labels)}
-        wrong = usable & np.isin(labels, [label for label, fault in faults.items() if fault])
-        for row in np.flatnonzero(wrong):
-            problems.add(faults[int(labels[row])], f"record {keys[row]}", int(labels[row]))
-        total, usable = len(keys), usable & ~wrong
+        for label in np.unique(labels[usable]):
+            if kind := self._label_problem(int(label)):
+                rows = np.flatnonzero(usable & (labels == label))
+                usable[rows] = False
+                for row in rows:
+                    problems.add(kind, f"record {keys[row]}", int(label))
+        counted = f"{len(keys):,} images"
         keys, offsets, labels = keys[usable], offsets[usable], labels[usable]
-        self._settle_samples(self.ann_file, problems, total, len(keys))
+        self._settle_samples(self.ann_file, problems, counted, len(keys))
         kept, numbers = self._number_identities(labels, self.ann_file)
         return {
             "label": numbers,
@@ -74,16 +94,227 @@ class FaceRecordDataset(FaceIdentityDataset):
     def get_data_info(self, idx: int) -> dict:
         """One image with its bytes, ``img_bytes``; raises ``DatasetError`` if damaged."""
         info = super().get_data_info(idx)
-        record = self._records.read_image(int(info.pop("record_offset")))
-        expected, found = int(info.pop("record_label")), label_of(record)
+        record = self._records.read(int(info.pop("record_offset")))
+        expected = int(info.pop("record_label"))
         del info["record_key"]
-        if found != expected:
+        if record.label != expected:
             raise DatasetError(
-                f"{info['img_path']}: has the label {record.labels[0]}, though its neighbours say "
+                f"{info['img_path']}: has the label {record.labels[0]}, but its neighbors say "
                 f"{expected}; the record or the index is damaged.",
-                kind="record with another label than its neighbours",
+                kind="record with another label than its neighbors",
             )
         return {**info, "img_bytes": record.image}
 
     def _describe(self, row: int) -> str:
         return f"{self.ann_file}[{self._columns['record_key'][row]}]"
+
+
+class ImageRecord(NamedTuple):
+    """A record's labels, float32 of shape (L,) with L at least 1, and the encoded image."""
+
+    labels: np.ndarray
+    image: bytes
+    has_label_list: bool
+
+    @property
+    def label(self) -> int:
+        """The identity; -1 if the label is not a non-negative integer."""
+        return _integer(self.labels[0])
+
+
+class RecordFile:
+    """Random access to the records of one ``.rec`` file.
+
+    Reads give their own position, so that processes which share the open file do not disturb each
+    other. A pickled copy reopens the file.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size = os.path.getsize(path)
+        self._file: BinaryIO | None = None
+
+    def __getstate__(self) -> dict:
+        return {"path": self.path, "size": self.size, "_file": None}
+
+    def read_content(self, offset: int) -> bytes:
+        """The content of the record at byte ``offset``; raises ``DatasetError`` if damaged."""
+        kind, length = self._part(offset)
+        if kind == _WHOLE:
+            return self._bytes(offset + _PART.size, length)
+        parts, expected = [], (_FIRST,)
+        while True:
+            if kind not in expected:
+                raise self._damaged(offset, f"has parts out of order (a part of kind {kind})")
+            parts.append(self._bytes(offset + _PART.size, length))
+            if kind == _LAST:
+                return struct.pack("<I", MAGIC).join(parts)
+            expected = (_MIDDLE, _LAST)
+            offset += _PART.size + (length + 3) // 4 * 4
+            kind, length = self._part(offset)
+
+    def read(self, offset: int) -> ImageRecord:
+        """The labels and the image of the record at byte ``offset``."""
+        return self._unpack(self.read_content(offset), offset)
+
+    def read_labels(self, offset: int) -> ImageRecord:
+        """Like :meth:`read`, with at most the first bytes of the image."""
+        kind, length = self._part(offset)
+        if offset + _PART.size + length > self.size:
+            raise self._damaged(offset, f"ends beyond the end of the file of {self.size:,} bytes")
+        if kind == _WHOLE:
+            start = self._bytes(offset + _PART.size, min(length, _HEADER.size + 16))
+            count = int.from_bytes(start[:4], "little")
+            if len(start) == length or _HEADER.size + 4 * count < len(start):
+                return self._unpack(start, offset)
+        return self.read(offset)
+
+    def _unpack(self, data: bytes, offset: int) -> ImageRecord:
+        if len(data) < _HEADER.size:
+            raise self._damaged(offset, f"is too short for a header: {len(data)} bytes")
+        count, label, _, _ = _HEADER.unpack_from(data)
+        end = _HEADER.size + 4 * count
+        if count > _MOST_LABELS or end > len(data):
+            raise self._damaged(offset, f"announces {count:,} labels in {len(data):,} bytes")
+        labels = np.frombuffer(data, "<f4", count, _HEADER.size) if count else np.float32([label])
+        return ImageRecord(labels, data[end:], count > 0)
+
+    def _part(self, offset: int) -> tuple[int, int]:
+        magic, word = _PART.unpack(self._bytes(offset, _PART.size))
+        if magic != MAGIC:
+            raise self._damaged(offset, f"begins with {magic:#x} instead of {MAGIC:#x}")
+        return word >> 29, word & ((1 << 29) - 1)
+
+    def _bytes(self, offset: int, count: int) -> bytes:
+        if self._file is None:
+            self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 (open as long as self)
+        data = os.pread(self._file.fileno(), count, offset) if offset >= 0 else b""
+        if len(data) < count:
+            raise self._damaged(offset, f"ends beyond the end of the file of {self.size:,} bytes")
+        return data
+
+    def _damaged(self, offset: int, reason: str) -> DatasetError:
+        return DatasetError(
+            f"{self.path}: the record at byte {offset:,} {reason}.", kind="damaged record"
+        )
+
+
+def _read_index(path: str, problems: Problems) -> tuple[np.ndarray, np.ndarray]:
+    """Keys in ascending order and the byte offset of each record, from lines ``key offset``."""
+    table, lines = read_integers(path, 2, problems)
+    keys, first = np.unique(table[:, 0], return_index=True)
+    for row in np.setdiff1d(np.arange(len(table)), first):
+        problems.add("key used twice in the index", f"{path}:{lines[row]}", int(table[row, 0]))
+    return keys, table[first, 1]
+
+
+def _find_images(
+    records: RecordFile, keys: np.ndarray, offsets: np.ndarray, problems: Problems
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find which records are images, and their labels.
+
+    If record 0 has a list of labels, it holds two numbers a and b: images have the keys below a,
+    and records a ... b - 1 describe one identity each by two labels, its first key and the key
+    after its last. Then three images per identity are read instead of all. If record 0 has a
+    single label, it is an image like all others, and every record is read.
+
+    Args:
+        records: The record file.
+        keys: Ascending, int64 of shape (N,).
+        offsets: The byte offset of each record, int64 of shape (N,).
+        problems: Collects the records that cannot be used.
+
+    Returns:
+        Keys, offsets and labels of the images, each int64 of shape (M,); the label is -1 if it
+        cannot be used.
+
+    Raises:
+        DatasetError: Record 0 is damaged.
+    """
+
+    def read(key: int) -> ImageRecord | None:
+        row = int(np.searchsorted(keys, key))
+        if row == len(keys) or keys[row] != key:
+            return None
+        try:
+            return records.read_labels(int(offsets[row]))
+        except DatasetError:
+            return None
+
+    wanted, ranges = keys, {}
+    first = records.read_labels(int(offsets[0])) if len(keys) and keys[0] == 0 else None
+    if first is not None and first.has_label_list:
+        if len(first.labels) < 2 or not 1 <= first.labels[0] <= first.labels[1]:
+            raise DatasetError(
+                f"{records.path}: record 0 must hold two ascending numbers, the end of the images "
+                f"and of the identities; it holds {first.labels[:4].tolist()}."
+            )
+        images_end, identities_end = (_integer(value) for value in first.labels[:2])
+        wanted = keys[(keys >= 1) & (keys < images_end)]
+        _report_missing(wanted, images_end, problems)
+        identities = keys[(keys >= images_end) & (keys < identities_end)]
+        ranges = _labels_of_ranges(read, identities.tolist(), images_end)
+    labels = np.full(len(wanted), -1, dtype=np.int64)
+    for (start, end), label in ranges.items():
+        labels[np.searchsorted(wanted, start) : np.searchsorted(wanted, end)] = label
+    offsets = offsets[np.searchsorted(keys, wanted)]
+    for row in np.flatnonzero(labels < 0):
+        labels[row] = _checked_label(records, f"record {wanted[row]}", int(offsets[row]), problems)
+    return wanted, offsets, labels
+
+
+def _report_missing(wanted: np.ndarray, images_end: int, problems: Problems) -> None:
+    missing = images_end - 1 - len(wanted)
+    if missing > len(wanted) + _MANY:  # a damaged record 0 may announce any number
+        problems.add(
+            "index that lists few of the image records", f"{len(wanted):,} of {images_end - 1:,}"
+        )
+    elif missing:
+        for key in np.setdiff1d(np.arange(1, images_end), wanted):
+            problems.add("image record that the index does not list", f"record {key}")
+
+
+def _labels_of_ranges(read, identities: list[int], images_end: int) -> dict[tuple[int, int], int]:
+    """Ranges of image keys whose first, middle and last image agree on their label.
+
+    Empty if most ranges disagree: the file was shuffled after the ranges were written, and some
+    would agree by chance.
+    """
+    found, disagree = {}, 0
+    for key in identities:
+        record = read(key)
+        if record is None or len(record.labels) < 2:
+            continue
+        start, end = (_integer(value) for value in record.labels[:2])
+        if not 1 <= start < end <= images_end:
+            continue
+        three = [read(image) for image in (start, (start + end) // 2, end - 1)]
+        labels = {image.label if image else -1 for image in three}
+        if len(labels) == 1 and min(labels) >= 0:
+            (found[start, end],) = labels
+        else:
+            disagree += 1
+    return found if disagree <= len(found) else {}
+
+
+def _checked_label(records: RecordFile, name: str, offset: int, problems: Problems) -> int:
+    """The label of an image record; -1, and a problem, if it has none that can be used."""
+    try:
+        record = records.read_labels(offset)
+    except DatasetError as error:
+        problems.add("record that cannot be read", name, str(error))
+        return -1
+    if not record.image:
+        problems.add("record without an image", name)
+        return -1
+    if record.label < 0:
+        problems.add("label that is not a whole number", name, float(record.labels[0]))
+    return record.label
+
+
+def _integer(value: float) -> int:
+    value = float(value)
+    return int(value) if value >= 0 and value.is_integer() else -1

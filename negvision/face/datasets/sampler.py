@@ -12,29 +12,28 @@ from negvision.registry import DATA_SAMPLERS
 
 @DATA_SAMPLERS.register_module()
 class IdentityBalancedSampler(Sampler):
-    """Identities in random order, K images of each in a row.
+    """Draws identities in random order, K images of each in a row.
 
-    P identities form the batch of one rank, so the dataloader's ``batch_size`` has to be P x K.
-    In an epoch every identity comes once; so that all ranks have as many whole batches, the last
-    ones are filled up with identities from the start of the order, which then come twice. Ranks
-    take turns batch by batch in one order that is the same everywhere, so those that train on one
-    global batch have different identities.
+    The batch of one rank holds P identities, so the dataloader's ``batch_size`` must be P x K.
+    Every identity comes once per epoch. So that all ranks have the same number of full batches,
+    the last ones are filled with identities from the start of the order. All ranks use one order
+    and take its batches in turn, so the ranks of one global batch have different identities.
 
-    The K images are drawn anew each epoch without repetition; an identity of fewer images repeats
+    The K images are drawn in each epoch without repetition; an identity with fewer images repeats
     each of them about equally often. An epoch is thus C x K images long, whatever the number of
-    images. The draw depends on the seed, the epoch and the place in the order: with the same
+    images. The draw depends on the seed, the epoch and the position in the order: with the same
     global batch, one rank and many see the same images.
 
     Args:
-        dataset: Has ``labels``, int64 of shape (N,), or gives ``label`` in ``get_data_info``; may
-            be wrapped by MMEngine's ``ConcatDataset``.
+        dataset: Has ``labels``, int64 of shape (N,), or returns ``label`` in ``get_data_info``;
+            may be wrapped in MMEngine's ``ConcatDataset``.
         identities_per_batch: P, on one rank.
-        images_per_identity: K, 2 or more for positive pairs.
+        images_per_identity: K, at least 2 for positive pairs.
         seed: The same on all ranks; None agrees on a random one.
 
     Raises:
-        DatasetError: a label is negative, or there are fewer identities than one global batch
-            takes.
+        DatasetError: A label is negative, or there are fewer identities than one global batch
+            needs.
 
     Example::
 
@@ -56,17 +55,17 @@ class IdentityBalancedSampler(Sampler):
             ("images_per_identity", images_per_identity),
         ):
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number from 1 up")
+                raise ValueError(f"{name} is {value!r}; it must be an integer of at least 1")
         self.rank, self.world_size = get_dist_info()
         self.identities_per_batch = identities_per_batch
         self.images_per_identity = images_per_identity
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
-        labels = labels_of(dataset)
+        labels = _labels_of(dataset)
         if (labels < 0).any():
             raise DatasetError(
                 f"{(labels < 0).sum():,} of {len(labels):,} samples have no identity (label -1), "
-                "so they cannot be sampled by it."
+                "so they cannot be sampled by identity."
             )
         # The images of identity i are order[starts[i] : starts[i + 1]].
         self._order = np.argsort(labels, kind="stable")
@@ -76,7 +75,7 @@ class IdentityBalancedSampler(Sampler):
         if len(counts) < together:
             raise DatasetError(
                 f"The dataset has {len(counts)} identities, and one batch on each of "
-                f"{self.world_size} ranks takes {together}. Lower identities_per_batch "
+                f"{self.world_size} ranks needs {together}. Lower identities_per_batch "
                 f"({identities_per_batch})."
             )
         self.num_batches = -(-len(counts) // together)
@@ -96,7 +95,7 @@ class IdentityBalancedSampler(Sampler):
                 yield from self._draw(order[place % identities], place)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order and the draws of ``epoch``."""
+        """Set the epoch, which determines the order and the draws."""
         self.epoch = epoch
 
     def _draw(self, identity: int, place: int) -> list[int]:
@@ -107,12 +106,12 @@ class IdentityBalancedSampler(Sampler):
         return drawn[: self.images_per_identity].tolist()
 
 
-def labels_of(dataset: Dataset) -> np.ndarray:
-    """Shape (N,), int64: the label of each sample of a dataset or of a chain of them."""
+def _labels_of(dataset: Dataset) -> np.ndarray:
+    """Shape (N,), int64: the label of each sample of a dataset or of concatenated ones."""
     if hasattr(dataset, "labels"):
         return np.asarray(dataset.labels, dtype=np.int64)
     if hasattr(dataset, "datasets"):
-        return np.concatenate([labels_of(part) for part in dataset.datasets])
+        return np.concatenate([_labels_of(part) for part in dataset.datasets])
     return np.array(
         [dataset.get_data_info(i)["label"] for i in range(len(dataset))], dtype=np.int64
     )

@@ -1,41 +1,37 @@
 """The template protocol of IJB-B and IJB-C."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from negvision.data.formats.paths import LEAVES_ROOT
 from negvision.data.formats.text_files import numbered_lines, parse_whole
-from negvision.data.images.files import FileListing
 from negvision.errors import DatasetError, Problems
-from negvision.face.datasets.base import FaceProtocolDataset
-from negvision.face.datasets.packed import PackedStrings
-from negvision.face.datasets.text_files import parse_landmarks, read_integers
+from negvision.face.datasets.base import FaceProtocolDataset, ListedImages
+from negvision.face.datasets.tables import parse_landmarks, read_integers
 from negvision.registry import DATASETS
 
 
 @DATASETS.register_module()
 class FaceTemplateDataset(FaceProtocolDataset):
-    """All images of a template protocol; ``metainfo`` says which form a template.
+    """All images of a template protocol; ``metainfo`` says which ones form a template.
 
-    ``metainfo`` has ``template_ids`` and ``media_ids``, int64 (N,), one entry a sample;
-    ``template_pairs``, int64 (P, 2), of template ids, and ``template_same``, bool (P,); where the
-    list has them also ``detection_scores``, float32 (N,). Samples have ``landmarks`` for
-    :class:`negvision.face.datasets.alignment.AlignFace`.
+    ``metainfo`` has ``template_ids`` and ``media_ids``, int64 (N,), one entry per sample;
+    ``template_pairs``, int64 (P, 2), of template ids, and ``template_same``, bool (P,); if the
+    list has them, also ``detection_scores``, float32 (N,). Samples have ``landmarks`` for
+    :class:`negvision.face.datasets.transforms.AlignFace`.
 
     Args:
-        ann_file: The images with their landmarks: ``name x1 y1 ... x5 y5`` and, if it is there,
-            the score of the face detector (``ijbc_name_5pts_score.txt``).
+        ann_file: The images with their landmarks: ``name x1 y1 ... x5 y5`` and optionally the
+            score of the face detector (``ijbc_name_5pts_score.txt``).
         template_file: ``name template medium`` for the same images in the same order
             (``ijbc_face_tid_mid.txt``).
         pairs_file: ``template template same`` with 1 or 0 (``ijbc_template_pair_label.txt``).
         on_bad_sample: "error" raises for malformed lines, missing images and pairs of templates
-            without images. "skip" leaves them out, counted and logged.
+            without images. "skip" drops them and logs their number.
         **kwargs: Of :class:`negvision.face.datasets.base.FaceProtocolDataset`.
 
     Raises:
-        DatasetError: see above; also where the two lists name different images, or no pair is
-            left.
+        DatasetError: See above; also if the two lists name different images, or no pair is left.
 
     Example::
 
@@ -54,48 +50,41 @@ class FaceTemplateDataset(FaceProtocolDataset):
         self.pairs_file = pairs_file
         super().__init__(*args, **kwargs)
 
-    def load_columns(self) -> dict[str, Sequence]:
+    def load_columns(self) -> dict[str, Any]:
         """Read and check the three files; see the base class."""
         self._require_files()
         problems = Problems()
-        images = self._read_images(problems)
-        templates = np.array([image[1] for image in images], dtype=np.int64)
+        images = ListedImages(self, problems)
+        found = self._read_images(images, problems)
+        templates = np.array([image[1] for image in found], dtype=np.int64)
         pairs = self._read_pairs(templates, problems)
-        self._settle(
-            self.ann_file,
-            problems,
-            "the images and pairs",
-            len(pairs),
-            nothing_left="No pair is left. Do data_root and data_prefix['img'] point to the "
-            f"images? They are looked for in {self.data_prefix.get('img', '')!r}.",
+        self._settle_samples(
+            self.ann_file, problems, "the images and pairs", len(pairs), listed="pair"
         )
-        if not len(pairs):
-            raise DatasetError(f"{self.pairs_file}: holds no pair.")
         self._set_protocol(
             template_ids=templates,
-            media_ids=np.array([image[2] for image in images], dtype=np.int64),
+            media_ids=np.array([image[2] for image in found], dtype=np.int64),
             template_pairs=pairs[:, :2],
             template_same=pairs[:, 2] == 1,
         )
-        scores = np.array([image[4] for image in images], dtype=np.float32)
+        scores = np.array([image[4] for image in found], dtype=np.float32)
         if not np.isnan(scores).any():
             self._set_protocol(detection_scores=scores)
         return {
-            "img_path": PackedStrings(image[0] for image in images),
-            "label": np.full(len(images), -1, dtype=np.int64),
-            "landmarks": np.stack([image[3] for image in images]),
+            "label": np.full(len(found), -1, dtype=np.int64),
+            "landmarks": np.stack([image[3] for image in found]),
+            **images.columns(image[0] for image in found),
         }
 
-    def _read_images(self, problems: Problems) -> list[tuple]:
+    def _read_images(self, images: ListedImages, problems: Problems) -> list[tuple]:
         """(name, template, medium, landmarks, score or NaN) of each usable image."""
         lists = [list(numbered_lines(path)) for path in (self.ann_file, self.template_file)]
         if len(lists[0]) != len(lists[1]):
             raise DatasetError(
                 f"{self.ann_file} lists {len(lists[0]):,} images and {self.template_file} "
-                f"{len(lists[1]):,}; they describe the same images in the same order."
+                f"{len(lists[1]):,}; both must list the same images in the same order."
             )
-        files = FileListing()
-        images = []
+        found = []
         for (place, line), (template_place, template_line) in zip(*lists, strict=True):
             name, *numbers = line.split()
             ids = template_line.split()
@@ -103,35 +92,33 @@ class FaceTemplateDataset(FaceProtocolDataset):
             points = parse_landmarks(numbers[:10])
             score = _finite(numbers[10]) if len(numbers) == 11 else float("nan")
             if points is None or len(numbers) > 11 or score is None:
-                kind = "line that is not a name, ten numbers and perhaps a score"
+                kind = "line that is not a name, ten numbers and an optional score"
                 problems.add(kind, place, line)
             elif len(ids) != 3 or None in parsed:
                 problems.add("line that is not 'name template medium'", template_place, ids)
             elif ids[0] != name:
                 raise DatasetError(
-                    f"{place} names {name!r} and {template_place} {ids[0]!r}; the two files "
-                    "describe the same images in the same order."
+                    f"{place} names {name!r} and {template_place} {ids[0]!r}; both files must "
+                    "list the same images in the same order."
                 )
-            elif self._leaves_root(name):
-                problems.add(LEAVES_ROOT, place, name)
-            elif self._image_path(name) not in files:
-                problems.add("missing image file", place, self._image_path(name))
+            elif problem := images.problem(name):
+                problems.add(problem[0], place, problem[1])
             else:
-                images.append((name, *parsed, points, score))
-        return images
+                found.append((name, *parsed, points, score))
+        return found
 
     def _read_pairs(self, templates: np.ndarray, problems: Problems) -> np.ndarray:
         """Shape (P, 3), int64: the usable lines of the pairs file."""
         pairs, lines = read_integers(self.pairs_file, 3, problems)
         known = np.isin(pairs[:, :2], templates).all(axis=1)
-        flagged = pairs[:, 2] <= 1
-        for row in np.flatnonzero(~flagged):
-            place = f"{self.pairs_file}:{lines[row]}"
-            problems.add("pair whose third number is not 0 or 1", place, pairs[row].tolist())
-        for row in np.flatnonzero(flagged & ~known):
-            place = f"{self.pairs_file}:{lines[row]}"
-            problems.add("pair of a template without images", place, pairs[row, :2].tolist())
-        return pairs[known & flagged]
+        valid = pairs[:, 2] <= 1
+        for kind, rows in (
+            ("pair whose third number is not 0 or 1", ~valid),
+            ("pair of a template without images", valid & ~known),
+        ):
+            for row in np.flatnonzero(rows):
+                problems.add(kind, f"{self.pairs_file}:{lines[row]}", pairs[row].tolist())
+        return pairs[known & valid]
 
 
 def _finite(text: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Embeddings found by the index of their sample, checked, and their cosine similarities."""
+"""Embeddings by sample index, and their cosine similarities."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ _CHUNK_VALUES = 1 << 22
 
 
 class EmbeddingError(UserError, ValueError):
-    """Embeddings are missing or cannot be compared; the message counts them and names the first."""
+    """Embeddings are missing or cannot be compared."""
 
 
 class EmbeddingBatch(NamedTuple):
-    """What a metric keeps of one batch of predictions.
+    """The embeddings of one batch of predictions.
 
     Attributes:
         sample_idx: Shape (B,), int64.
         labels: Shape (B,), int64.
         embeddings: Shape (B, D), float32.
-        faulty: Sample index to image path, of the embeddings that cannot be compared.
+        invalid: Sample index to image path, of the embeddings that cannot be compared.
     """
 
     sample_idx: np.ndarray
     labels: np.ndarray
     embeddings: np.ndarray
-    faulty: dict[int, str]
+    invalid: dict[int, str]
 
 
 class EmbeddingTable:
-    """The embeddings of a data set, each sample once, in the order of their indices.
+    """The embeddings of a data set, one per sample, in the order of the sample indices.
 
-    A sample that comes again, as samplers pad the last batch of distributed runs, counts once: of
-    the first batch that has it. The order of the batches has no other effect.
+    A duplicate, with which samplers pad the last batch of distributed runs, is dropped: the first
+    batch that has a sample counts.
 
     Args:
-        batches: What all ranks kept. Not changed.
+        batches: Of all ranks. Not modified.
 
     Raises:
         EmbeddingError: There is none, their lengths differ, or one is NaN, infinite or zero.
@@ -56,29 +56,27 @@ class EmbeddingTable:
     def __init__(self, batches: Iterable[EmbeddingBatch]) -> None:
         batches = [batch for batch in batches if len(batch.sample_idx)]
         if not batches:
-            raise EmbeddingError(
-                "no embedding was predicted: the evaluation saw no image. Is the dataset empty?"
-            )
+            raise EmbeddingError("no embedding was predicted. Is the dataset empty?")
         lengths = sorted({batch.embeddings.shape[1] for batch in batches})
         if len(lengths) > 1:
             raise EmbeddingError(f"embeddings of one model differ in length: {lengths}")
         self.sample_idx = np.unique(np.concatenate([batch.sample_idx for batch in batches]))
         self.labels = np.empty(len(self.sample_idx), dtype=np.int64)
         self.embeddings = np.empty((len(self.sample_idx), lengths[0]), dtype=np.float32)
-        faulty: dict[int, str] = {}
+        invalid: dict[int, str] = {}
         for batch in reversed(batches):
             rows = np.searchsorted(self.sample_idx, batch.sample_idx)
             self.labels[rows] = batch.labels
             self.embeddings[rows] = batch.embeddings
-            faulty.update(batch.faulty)
+            invalid.update(batch.invalid)
         self.norms = row_norms(self.embeddings)
-        self._require_comparable(faulty)
+        self._require_comparable(invalid)
 
     def rows_of(self, sample_idx: np.ndarray) -> np.ndarray:
-        """The rows of samples, of the shape of ``sample_idx``.
+        """The rows of samples, in the shape of ``sample_idx``.
 
         Raises:
-            EmbeddingError: Samples of ``sample_idx`` have no embedding.
+            EmbeddingError: A sample has no embedding.
         """
         sample_idx = np.asarray(sample_idx)
         rows = np.searchsorted(self.sample_idx, sample_idx)
@@ -92,23 +90,16 @@ class EmbeddingTable:
             )
         return rows
 
-    def _require_comparable(self, faulty: dict[int, str]) -> None:
-        infinite = ~np.isfinite(self.norms)
+    def _require_comparable(self, invalid: dict[int, str]) -> None:
+        diverged = "Did the training diverge, or does the checkpoint not fit the model?"
+        zeros = "Do the model's last layers output zeros, or were its weights not loaded?"
         for wrong, what, remedy in (
-            (
-                infinite,
-                "are NaN or infinite",
-                "Did the training diverge, or does the checkpoint not fit the model?",
-            ),
-            (
-                self.norms == 0,
-                "are zero and have no direction",
-                "Do the model's last layers output zeros, or were its weights not loaded?",
-            ),
+            (~np.isfinite(self.norms), "are NaN or infinite", diverged),
+            (self.norms == 0, "are zero and have no direction", zeros),
         ):
             if wrong.any():
                 first = int(self.sample_idx[np.argmax(wrong)])
-                path = f", {faulty[first]}" if faulty.get(first) else ""
+                path = f", {invalid[first]}" if invalid.get(first) else ""
                 raise EmbeddingError(
                     f"{int(wrong.sum()):,} of {len(wrong):,} embeddings {what} (the first: sample "
                     f"{first}{path}). {remedy}"
@@ -116,7 +107,7 @@ class EmbeddingTable:
 
 
 def row_norms(embeddings: np.ndarray) -> np.ndarray:
-    """Euclidean length of each row, (N,) float64; NaN or infinite where the row is."""
+    """Euclidean length of each row, (N,) float64; NaN or infinite if the row is."""
     norms = np.empty(len(embeddings))
     for part in chunks(len(embeddings), embeddings.shape[1]):
         norms[part] = np.sqrt(np.square(embeddings[part], dtype=np.float64).sum(axis=1))
@@ -128,9 +119,9 @@ def cosine_similarities(
 ) -> np.ndarray:
     """Cosine similarity of pairs of rows, computed in float64 and rounded to float32.
 
-    Rounding makes ties of what differs by the order of the arithmetic alone, such as pairs of
-    equal directions and unequal lengths. A pair's score depends on its two rows only: not on the
-    other pairs, and not on which row comes first.
+    Rounding ties scores that differ only by the order of the arithmetic, such as those of pairs
+    with equal directions and unequal lengths. A pair's score depends only on its two rows, not on
+    the other pairs or on which row comes first.
 
     Args:
         embeddings: Shape (N, D), finite, without zero rows.
@@ -155,7 +146,7 @@ def cosine_similarities(
 
 
 def chunks(rows: int, columns: int) -> Iterator[slice]:
-    """Slices of ``rows`` rows so that a float64 array of one has at most some 32 MiB."""
+    """Slices of ``rows`` rows that take at most about 32 MiB each as float64."""
     step = max(1, _CHUNK_VALUES // max(columns, 1))
     for start in range(0, rows, step):
         yield slice(start, start + step)

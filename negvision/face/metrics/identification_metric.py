@@ -1,24 +1,28 @@
-"""Identification in a gallery for MMEngine's evaluation loops."""
+"""Identification in a gallery: ranks of probes, closed-set and open-set."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.logging import print_log
 
 from negvision.errors import DatasetError
-from negvision.face.metrics.base import EmbeddingMetric
-from negvision.face.metrics.embeddings import EmbeddingTable
-from negvision.face.metrics.identification import (
-    Identification,
-    detection_rate,
-    identify,
-    rank_rate,
+from negvision.face.metrics.embedding_metric import EmbeddingMetric
+from negvision.face.metrics.embeddings import EmbeddingTable, row_norms
+from negvision.face.metrics.roc import (
+    OperatingPoint,
+    checked_limits,
+    point_lines,
+    point_values,
+    roc_curve,
 )
-from negvision.face.metrics.report import point_figures, point_lines
-from negvision.face.metrics.roc import OperatingPoint, checked_limits
 from negvision.registry import METRICS
+
+# Scores of one block of probes against the full gallery: 128 MiB in float64.
+_BLOCK_SCORES = 1 << 24
+_MOST_PROBES = 1024
 
 
 @METRICS.register_module()
@@ -26,18 +30,18 @@ class IdentificationMetric(EmbeddingMetric):
     """Who is it: closed-set ranks (CMC) and open-set DIR at FPIR.
 
     The dataset's ``metainfo`` has ``gallery`` and ``probes``, sample indices; labels come with the
-    samples. An identity scores as its best gallery image, the cosine of the embeddings; equal
-    scores count against the probe. Probes whose label is not in the gallery (or is -1) are
-    impostors: the closed-set figures leave them out, the open-set figures need them.
+    samples. The score of an identity is that of its best gallery image, the cosine of the
+    embeddings; ties count against the probe. Probes whose label is not in the gallery (or is -1)
+    are impostors: only the open-set metrics use them.
 
-    There is no figure, and no key, for rank k in a gallery of k people or fewer, nor for an FPIR
-    with fewer than 1 / FPIR impostors.
+    The key of rank k is missing for a gallery of k people or fewer, and that of an FPIR with fewer
+    than 1 / FPIR impostors.
 
     Args:
-        ranks: Ranks of the CMC to give.
+        ranks: Ranks of the CMC to report.
         fpirs: Limits of the false positive identification rate.
-        **kwargs: Of :class:`negvision.face.metrics.base.EmbeddingMetric`; ``prefix`` is
-            ``identification`` by default.
+        **kwargs: Of :class:`negvision.face.metrics.embedding_metric.EmbeddingMetric`; ``prefix``
+            is ``identification`` by default.
 
     Returned keys: ``rank1``, ``rank5``, ``rank10``, ``dir@fpir=1e-1`` ..., ``mated_probes``,
     ``impostor_probes``, ``identities``.
@@ -74,15 +78,15 @@ class IdentificationMetric(EmbeddingMetric):
         for name in self.protocol:
             if np.ndim(meta[name]) != 1 or not len(meta[name]):
                 raise DatasetError(
-                    f"metainfo[{name!r}] must be indices of samples, shape (N,), at least one; "
-                    f"got shape {np.shape(meta[name])}."
+                    f"metainfo[{name!r}] must be at least one sample index, shape (N,); got shape "
+                    f"{np.shape(meta[name])}."
                 )
             if len(np.unique(meta[name])) < len(meta[name]):
                 raise DatasetError(f"metainfo[{name!r}] names a sample twice.")
         both = np.intersect1d(meta["gallery"], meta["probes"])
         if len(both):
             raise DatasetError(
-                f"{len(both):,} probes are gallery images too and would find themselves (the "
+                f"{len(both):,} probes are also gallery images and would find themselves (the "
                 f"first: sample {both[0]})."
             )
 
@@ -107,8 +111,8 @@ class IdentificationMetric(EmbeddingMetric):
                 f"none of the {len(probes):,} probes has a label that is in the gallery. Do the "
                 "labels of the two lists name the same people?"
             )
-        rates = {rank: rank_rate(result, rank) for rank in self.ranks}
-        points = [detection_rate(result, fpir) for fpir in self.fpirs]
+        rates = {rank: result.rank_rate(rank) for rank in self.ranks}
+        points = [result.detection_rate(fpir) for fpir in self.fpirs]
         print_log(
             f"{self.prefix}: {len(gallery):,} gallery images of {result.identities:,} people, "
             f"{len(result.ranks):,} probes of them, {len(result.impostor_scores):,} of others\n"
@@ -117,11 +121,108 @@ class IdentificationMetric(EmbeddingMetric):
         )
         return {
             **{f"rank{rank}": rate for rank, rate in rates.items() if rate is not None},
-            **point_figures("dir@fpir", points),
+            **point_values("dir@fpir", points),
             "mated_probes": len(result.ranks),
             "impostor_probes": len(result.impostor_scores),
             "identities": result.identities,
         }
+
+
+class Identification(NamedTuple):
+    """How probes score against the people of a gallery.
+
+    Attributes:
+        ranks: Shape (M,), int64, at least 1, of each probe whose identity is in the gallery: how
+            many identities score as high as its own or higher, itself included.
+        mate_scores: Shape (M,), float32, the score of its own identity.
+        impostor_scores: Shape (Q,), float32, the highest score of each other probe.
+        identities: Number of people in the gallery.
+    """
+
+    ranks: np.ndarray
+    mate_scores: np.ndarray
+    impostor_scores: np.ndarray
+    identities: int
+
+    def rank_rate(self, rank: int) -> float | None:
+        """The share of probes with a mate whose rank is at most ``rank`` (a point of the CMC).
+
+        Returns:
+            In [0, 1]; None if there is no such probe, or at most ``rank`` people in the gallery,
+            where every probe would be within the rank.
+        """
+        if not len(self.ranks) or self.identities <= rank:
+            return None
+        return float(np.mean(self.ranks <= rank))
+
+    def detection_rate(self, fpir: float) -> OperatingPoint:
+        """Detection and identification rate (DIR, 1 - FNIR) at rank 1, at a limit of false alarms.
+
+        The largest share of probes with a mate that have rank 1 and score at least a threshold,
+        over all thresholds that the best scores of at most the share ``fpir`` of the impostors
+        reach. With fewer than 1 / ``fpir`` impostors, or without a probe that has a mate, ``rate``
+        is None.
+
+        Source: Phillips, Grother and Micheals, "Evaluation methods in face recognition", Handbook
+        of Face Recognition, 2nd edition, 2011, chapter 21.
+
+        Args:
+            fpir: False positive identification rate, in (0, 1).
+        """
+        mates, impostors = self.mate_scores, self.impostor_scores
+        if not len(mates) or not len(impostors):
+            return OperatingPoint(fpir, None, None, None, len(impostors))
+        # A probe that is not of rank 1 is not identified at any threshold.
+        found = np.where(self.ranks == 1, mates, -np.inf)
+        same = np.arange(len(found) + len(impostors)) < len(found)
+        return roc_curve(np.concatenate([found, impostors]), same).at_far(fpir)
+
+
+def identify(
+    gallery: np.ndarray, gallery_labels: np.ndarray, probes: np.ndarray, probe_labels: np.ndarray
+) -> Identification:
+    """Compare every probe to every gallery image.
+
+    The score of an identity is that of its best image. Ties count against the probe: each of k
+    identities that share the highest score gets rank k. Scores are cosines in float64 rounded to
+    float32, see :func:`negvision.face.metrics.embeddings.cosine_similarities`.
+
+    Args:
+        gallery: Shape (G, D), finite, without zero rows. It is copied to float64.
+        gallery_labels: Shape (G,), the identity of each image.
+        probes: Shape (N, D), finite, without zero rows.
+        probe_labels: Shape (N,). A probe whose label no gallery image has is an impostor.
+
+    Returns:
+        Probes with and without a mate in the gallery, each in the order of ``probes``.
+
+    Example:
+        >>> gallery = np.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> probes = np.array([[2.0, 1.0], [2.0, 1.0], [1.0, 1.0]])
+        >>> result = identify(gallery, np.array([5, 6]), probes, np.array([5, 6, 9]))
+        >>> result.ranks.tolist(), round(float(result.impostor_scores[0]), 4)
+        ([1, 2], 0.7071)
+    """
+    order = np.argsort(gallery_labels, kind="stable")
+    identities, starts = np.unique(np.asarray(gallery_labels)[order], return_index=True)
+    unit_gallery = gallery[order] / row_norms(gallery)[order, None]
+    own = np.minimum(np.searchsorted(identities, probe_labels), len(identities) - 1)
+    has_mate = identities[own] == probe_labels
+
+    ranks = np.zeros(len(probes), dtype=np.int64)
+    scores = np.empty(len(probes), dtype=np.float32)
+    step = int(np.clip(_BLOCK_SCORES // len(gallery), 1, _MOST_PROBES))
+    for start in range(0, len(probes), step):
+        block = probes[start : start + step]
+        cosines = (block / row_norms(block)[:, None]) @ unit_gallery.T
+        best = np.maximum.reduceat(cosines.astype(np.float32), starts, axis=1)
+        rows = np.arange(len(block))
+        mates = best[rows, own[start : start + step]]
+        ranks[start : start + step] = (best >= mates[:, None]).sum(axis=1)
+        scores[start : start + step] = np.where(
+            has_mate[start : start + step], mates, best.max(axis=1)
+        )
+    return Identification(ranks[has_mate], scores[has_mate], scores[~has_mate], len(identities))
 
 
 def _table(
@@ -130,8 +231,7 @@ def _table(
     lines = [f"{'rank':<8}{'rate':>8}"]
     for rank, rate in rates.items():
         if rate is None:
-            reason = f"needs more than {rank} people in the gallery"
-            lines.append(f"{rank:<8}{'-':>8}  {reason}")
+            lines.append(f"{rank:<8}{'-':>8}  needs more than {rank} people in the gallery")
         else:
             found = int((result.ranks <= rank).sum())
             lines.append(f"{rank:<8}{rate:>8.4f}  {found:,} of {len(result.ranks):,} probes")

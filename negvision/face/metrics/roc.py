@@ -1,23 +1,29 @@
-"""The receiver operating characteristic of similarity scores, exact also where scores tie."""
+"""The receiver operating characteristic of similarity scores, exact even if scores tie."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from mmengine.logging import print_log
+
+from negvision.engine.metrics import log_folder
+from negvision.ood.curve import ScoreCurve, cumulative_weights
+
+_PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 class OperatingPoint(NamedTuple):
-    """The best that a verifier does while it accepts few negatives.
+    """The best that a verifier achieves while it accepts few negatives.
 
     Attributes:
         limit: The share of negatives that may be accepted: FAR of pairs, FPIR of probes.
-        rate: The share of positives accepted then (TAR, DIR), in [0, 1]; None where the negatives
-            are too few for the limit.
-        threshold: Scores of at least this are accepted; infinite where nothing is. None with
-            ``rate``.
+        rate: The share of positives accepted then (TAR, DIR), in [0, 1]; None if there are too few
+            negatives for the limit.
+        threshold: Scores of at least this are accepted; infinite if nothing is. None with ``rate``.
         accepted: Negatives accepted at the threshold. None with ``rate``.
         negatives: All negatives.
     """
@@ -29,105 +35,74 @@ class OperatingPoint(NamedTuple):
     negatives: int
 
 
-@dataclass(frozen=True)
-class RocCurve:
+class RocCurve(ScoreCurve):
     """How many pairs of each kind are accepted at every threshold that makes a difference.
 
-    Attributes:
-        thresholds: Shape (V,), float64: infinity, then the distinct scores, descending. A pair is
-            accepted if its score is at least the threshold, so that pairs of equal score enter
-            together.
-        true_accepts: Shape (V,), int64, positive pairs accepted, from 0 to all.
-        false_accepts: Shape (V,), int64, negative pairs accepted, from 0 to all.
+    Positives are genuine pairs. A pair is accepted if its score is at least the threshold, so that
+    pairs of equal score enter together.
     """
-
-    thresholds: np.ndarray
-    true_accepts: np.ndarray
-    false_accepts: np.ndarray
-
-    @property
-    def positives(self) -> int:
-        """Positive pairs in all."""
-        return int(self.true_accepts[-1])
-
-    @property
-    def negatives(self) -> int:
-        """Negative pairs in all."""
-        return int(self.false_accepts[-1])
 
     @property
     def tar(self) -> np.ndarray:
-        """Shape (V,): true accept rate (TPR) at each threshold."""
-        return self.true_accepts / self.positives
+        """Shape (1 + V,): true accept rate (TPR), first of no pair, then at each threshold."""
+        return np.append(0, (self.positives / self.positives[-1]).numpy())
 
     @property
     def far(self) -> np.ndarray:
-        """Shape (V,): false accept rate (FPR) at each threshold."""
-        return self.false_accepts / self.negatives
-
-    def auc(self) -> float:
-        """Area under the curve: P(positive > negative) + P(equal) / 2."""
-        steps = np.diff(self.false_accepts)
-        # In integers: exact up to 9e18 / 2 pairs of pairs.
-        doubled = int(np.dot(steps, self.true_accepts[1:] + self.true_accepts[:-1]))
-        return doubled / 2 / (self.positives * self.negatives)
+        """Shape (1 + V,): false accept rate (FPR), first of no pair, then at each threshold."""
+        return np.append(0, (self.negatives / self.negatives[-1]).numpy())
 
     def equal_error_rate(self) -> float:
-        """The error rate where FAR = 1 - TAR, on the straight line between neighbouring points.
+        """The error rate where FAR = 1 - TAR, on the straight line between neighboring points.
 
         A line between points stands for a random choice among pairs of equal score.
         """
-        gap = 1 - self.tar - self.far
-        # From 1 down to -1, strictly: each step accepts at least one more pair.
+        far = self.far
+        gap = 1 - self.tar - far
+        # Strictly decreasing from 1 to -1: each step accepts at least one more pair.
         after = int(np.argmax(gap <= 0))
         before = after - 1
         share = gap[before] / (gap[before] - gap[after])
-        far = self.far
         return float(far[before] + share * (far[after] - far[before]))
 
     def overlap(self) -> float:
         """Overlap of the scores of positive and negative pairs, in [0, 1], without bins.
 
-        One minus Youden's J, 1 - max over thresholds of (TAR - FAR): the least sum of the two
-        error rates that a threshold can have. 0 where a threshold tells all pairs apart, 1 where
-        none is better than chance. TAR - FAR at its maximum is the (one-sided)
-        Kolmogorov-Smirnov distance of the two empirical distributions.
+        One minus Youden's J, 1 - max over thresholds of (TAR - FAR): the smallest sum of the two
+        error rates at any threshold. 0 if a threshold separates all pairs, 1 if none is better
+        than chance. The maximum of TAR - FAR is the (one-sided) Kolmogorov-Smirnov distance of the
+        two empirical distributions.
 
         Source: Youden, "Index for rating diagnostic tests", Cancer 3, 1950.
         """
-        # Of integers, so that equal distributions overlap by exactly 1.
-        ahead = self.true_accepts * self.negatives - self.false_accepts * self.positives
-        return 1 - int(ahead.max()) / (self.positives * self.negatives)
+        # In whole numbers, so that equal distributions overlap by exactly 1.
+        ahead = self.positives * self.total_negatives - self.negatives * self.total_positives
+        return 1 - max(float(ahead.max()), 0) / (self.total_positives * self.total_negatives)
 
     def at_far(self, far: float) -> OperatingPoint:
         """The largest TAR of a threshold whose FAR is at most ``far``.
 
-        Negative pairs must be 1 / ``far`` at least, so that one false accept is allowed; with
-        fewer there is no figure (``rate`` is None): FAR would be 0 or above the limit, and the
-        figure that of another limit.
+        At least 1 / ``far`` negative pairs are needed, so that one false accept is allowed; with
+        fewer, ``rate`` is None, since the FAR would be 0 or above the limit.
 
         Args:
             far: In (0, 1).
         """
         if not 0 < far < 1:
             raise ValueError(f"far must be between 0 and 1, got {far!r}")
-        if 1 / self.negatives > far:
-            return OperatingPoint(far, None, None, None, self.negatives)
-        at = int(np.searchsorted(self.far, far, side="right")) - 1
+        negatives = int(self.total_negatives)
+        if 1 / negatives > far:
+            return OperatingPoint(far, None, None, None, negatives)
+        at = int(np.searchsorted(self.far, far, side="right")) - 2
+        if at < 0:
+            return OperatingPoint(far, 0.0, np.inf, 0, negatives)
         return OperatingPoint(
             far,
-            int(self.true_accepts[at]) / self.positives,
+            float(self.positives[at]) / self.total_positives,
             float(self.thresholds[at]),
-            int(self.false_accepts[at]),
-            self.negatives,
+            int(self.negatives[at]),
+            negatives,
         )
-
-    def corners(self) -> RocCurve:
-        """The same curve without the points that lie on a straight line between others."""
-        right, up = np.diff(self.false_accepts), np.diff(self.true_accepts)
-        bends = right[1:] * up[:-1] != right[:-1] * up[1:]
-        keep = np.concatenate([[True], bends, [True]])
-        return RocCurve(self.thresholds[keep], self.true_accepts[keep], self.false_accepts[keep])
 
 
 def roc_curve(scores: np.ndarray, same: np.ndarray) -> RocCurve:
@@ -138,18 +113,18 @@ def roc_curve(scores: np.ndarray, same: np.ndarray) -> RocCurve:
         same: Shape (P,), bool: which pairs are positive.
 
     Raises:
-        ValueError: Shapes differ, a score is NaN, or there is no pair of one of the two kinds.
+        ValueError: Shapes differ, a score is NaN, or one of the two kinds has no pair.
 
     Example:
         >>> curve = roc_curve(np.array([0.9, 0.4, 0.4, 0.1]), np.array([True, True, False, False]))
-        >>> curve.thresholds.tolist(), curve.true_accepts.tolist(), curve.false_accepts.tolist()
-        ([inf, 0.9, 0.4, 0.1], [0, 1, 2, 2], [0, 0, 1, 2])
-        >>> curve.auc(), curve.equal_error_rate(), curve.overlap(), curve.at_far(0.5).rate
+        >>> curve.thresholds.tolist(), curve.positives.tolist(), curve.negatives.tolist()
+        ([0.9, 0.4, 0.1], [1.0, 2.0, 2.0], [0.0, 1.0, 2.0])
+        >>> curve.auroc(), curve.equal_error_rate(), curve.overlap(), curve.at_far(0.5).rate
         (0.875, 0.25, 0.5, 1.0)
     """
-    scores, same = np.asarray(scores), np.asarray(same, dtype=bool)
+    scores, same = np.ascontiguousarray(scores), np.ascontiguousarray(same, dtype=bool)
     if scores.ndim != 1 or scores.shape != same.shape:
-        raise ValueError(f"scores {scores.shape} and same {same.shape} must be (P,) both")
+        raise ValueError(f"scores {scores.shape} and same {same.shape} must both be (P,)")
     if np.isnan(scores).any():
         raise ValueError(f"{int(np.isnan(scores).sum()):,} of {len(scores):,} scores are NaN")
     if same.all() or not same.any():
@@ -157,20 +132,113 @@ def roc_curve(scores: np.ndarray, same: np.ndarray) -> RocCurve:
             f"needs pairs of both kinds, got {int(same.sum()):,} positive and "
             f"{int((~same).sum()):,} negative"
         )
-    order = np.argsort(scores)[::-1]
-    ordered = scores[order]
-    ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
-    true_accepts = np.cumsum(same[order], dtype=np.int64)[ends]
-    return RocCurve(
-        thresholds=np.concatenate([[np.inf], ordered[ends].astype(np.float64)]),
-        true_accepts=np.concatenate([[0], true_accepts]),
-        false_accepts=np.concatenate([[0], ends + 1 - true_accepts]),
-    )
+    return RocCurve(*cumulative_weights(torch.from_numpy(scores), torch.from_numpy(same)))
 
 
 def checked_limits(name: str, limits: float | Iterable[float]) -> tuple[float, ...]:
-    """The limits of an argument, each in (0, 1), from the largest to the smallest, once each."""
-    values = [limits] if isinstance(limits, (int, float)) else list(limits)
-    if not all(isinstance(value, (int, float)) and 0 < value < 1 for value in values):
+    """The limits of an argument, each in (0, 1), in descending order without duplicates."""
+    values = [limits] if isinstance(limits, int | float) else list(limits)
+    if not all(isinstance(value, int | float) and 0 < value < 1 for value in values):
         raise ValueError(f"{name} must be numbers between 0 and 1, got {limits!r}")
     return tuple(sorted(set(map(float, values)), reverse=True))
+
+
+def power(limit: float) -> str:
+    """A limit as it is written in keys.
+
+    Example:
+        >>> power(0.01), power(2.5e-4)
+        ('1e-2', '2.5e-4')
+    """
+    digits, exponent = f"{limit:e}".split("e")
+    return f"{float(digits):g}e{int(exponent)}"
+
+
+def point_values(name: str, points: Sequence[OperatingPoint]) -> dict[str, float]:
+    """The rates of the points that have one, by ``name=1e-2`` and so on."""
+    return {
+        f"{name}={power(point.limit)}": point.rate for point in points if point.rate is not None
+    }
+
+
+def point_lines(
+    limit: str, rate: str, negatives: str, points: Sequence[OperatingPoint]
+) -> list[str]:
+    """A header and one line per point; a dash and the reason if it has no rate."""
+    lines = [f"{limit:<8}{rate:>8}{'threshold':>12}  accepted {negatives}"]
+    for point in points:
+        head = f"{power(point.limit):<8}"
+        if point.rate is None:
+            # The smallest integer n with 1 / n <= limit.
+            needed = round(1 / point.limit)
+            needed += 1 / needed > point.limit
+            lines.append(f"{head}{'-':>8}{'-':>12}  - of {point.negatives:,}; needs {needed:,}")
+        else:
+            lines.append(
+                f"{head}{point.rate:>8.4f}{point.threshold:>12.4f}  "
+                f"{point.accepted:,} of {point.negatives:,}"
+            )
+    return lines
+
+
+def checked_roc_file(roc_file: str | None) -> str | None:
+    """``roc_file`` or None; raises ``ValueError`` for a suffix that cannot be written."""
+    suffixes = (".npz", *_PLOT_SUFFIXES)
+    if roc_file is not None and Path(roc_file).suffix not in suffixes:
+        raise ValueError(f"roc_file must end with one of {suffixes}, got {roc_file!r}")
+    return roc_file
+
+
+def write_roc(curve: RocCurve, roc_file: str, title: str) -> Path:
+    """Write the corners of a curve: arrays ``far``, ``tar`` and ``thresholds``, or a plot.
+
+    The curve is straight between its corners, so they describe all of it.
+
+    Args:
+        curve: The curve.
+        roc_file: Ends with .npz, .png, .pdf or .svg; an existing file is replaced. A relative path
+            is below the folder of the run's log file, or the current folder without a log file.
+        title: Of the plot.
+
+    Returns:
+        The path, which is also logged.
+    """
+    path = log_folder() / roc_file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    corners = curve.corners()
+    if path.suffix == ".npz":
+        np.savez_compressed(
+            path,
+            far=corners.far,
+            tar=corners.tar,
+            thresholds=np.append(np.inf, corners.thresholds.numpy()),
+            positives=curve.total_positives,
+            negatives=curve.total_negatives,
+        )
+    else:
+        _plot(corners, path, title)
+    print_log(f"ROC: {path}", logger="current")
+    return path
+
+
+def _plot(corners: RocCurve, path: Path, title: str) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 5))
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    # A FAR of 0 cannot be shown on a logarithmic axis.
+    left = 0.5 / corners.total_negatives
+    axes.plot(np.maximum(corners.far, left), corners.tar)
+    axes.set(
+        xscale="log",
+        xlim=(left, 1),
+        ylim=(0, 1.02),
+        xlabel=f"FAR ({corners.total_negatives:,.0f} negative pairs)",
+        ylabel=f"TAR ({corners.total_positives:,.0f} positive pairs)",
+        title=f"{title}: AUC {corners.auroc():.4f}",
+    )
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)

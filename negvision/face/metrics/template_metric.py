@@ -1,4 +1,4 @@
-"""Verification of templates, as on IJB-B and IJB-C, for MMEngine's evaluation loops."""
+"""Verification of templates, as on IJB-B and IJB-C."""
 
 from __future__ import annotations
 
@@ -8,47 +8,50 @@ import numpy as np
 from mmengine.logging import print_log
 
 from negvision.errors import ConfigError, DatasetError
-from negvision.face.metrics.base import EmbeddingMetric, checked_pairs
-from negvision.face.metrics.embeddings import EmbeddingTable, cosine_similarities
-from negvision.face.metrics.report import PairReport
-from negvision.face.metrics.roc import checked_limits
-from negvision.face.metrics.roc_file import checked_roc_file, write_roc
-from negvision.face.metrics.templates import template_embeddings
+from negvision.face.metrics.embedding_metric import EmbeddingMetric, checked_pairs
+from negvision.face.metrics.embeddings import (
+    EmbeddingError,
+    EmbeddingTable,
+    cosine_similarities,
+    row_norms,
+)
+from negvision.face.metrics.pair_report import PairReport
+from negvision.face.metrics.roc import checked_limits, checked_roc_file, write_roc
 from negvision.registry import METRICS
+
+# Columns that are summed at a time, so that only they are in memory as float64.
+_COLUMNS = 64
 
 
 @METRICS.register_module()
 class TemplateVerificationMetric(EmbeddingMetric):
     """Are two templates of one person: the 1:1 protocol of IJB-B and IJB-C.
 
-    The embeddings of a template's images are averaged within each medium, the media's means are
-    summed, and the sum is made of length one; the score of two templates is its cosine. The
-    dataset's ``metainfo`` has ``template_ids`` and ``media_ids`` (N,), one entry a sample,
+    The score of two templates is the cosine of their embeddings, see :func:`template_embeddings`.
+    The dataset's ``metainfo`` has ``template_ids`` and ``media_ids`` (N,), one entry per sample,
     ``template_pairs`` (P, 2), template ids, and ``template_same`` (P,).
 
     Args:
         use_norm: Average the embeddings as they are, so that images with longer ones weigh more,
-            as InsightFace's scripts for ArcFace do (their test mode N1). False makes each of
-            length one first, so that all images of a medium weigh the same.
+            as InsightFace's scripts for ArcFace do (their test mode N1). False normalizes each
+            first, so that all images of a medium weigh the same.
         use_detector_score: Also weigh each image by ``detection_scores`` (N,) of the metainfo
-            (InsightFace's test mode D1, on which its published figures stand).
-        fars: Limits of FAR. TAR at a FAR is the largest of a threshold that at most that share of
-            the negative pairs reaches; InsightFace's scripts take the nearest FAR, above or below.
-            With fewer than 1 / FAR negative pairs there is no figure and no key.
-        roc_file: As of :class:`negvision.face.metrics.verification_metric.VerificationMetric`.
-        **kwargs: Of :class:`negvision.face.metrics.base.EmbeddingMetric`; ``prefix`` is
-            ``template`` by default.
+            (InsightFace's test mode D1, used for its published results).
+        fars: Limits of FAR. TAR at a FAR is the largest of any threshold that at most that share
+            of the negative pairs reaches; InsightFace's scripts take the nearest FAR, above or
+            below. With fewer than 1 / FAR negative pairs, the key is missing.
+        roc_file: As in :class:`negvision.face.metrics.verification_metric.VerificationMetric`.
+        **kwargs: Of :class:`negvision.face.metrics.embedding_metric.EmbeddingMetric`; ``prefix``
+            is ``template`` by default.
 
-    Returned keys: ``tar@far=1e-1`` ..., ``auc``, ``eer``, ``overlap``, ``positive_mean``,
-    ``positive_std``, ``negative_mean``, ``negative_std``, ``positive_pairs``,
+    Returned keys: ``auc``, ``eer``, ``overlap``, ``positive_mean``, ``positive_std``,
+    ``negative_mean``, ``negative_std``, ``tar@far=1e-1`` ..., ``positive_pairs``,
     ``negative_pairs``.
 
     Raises:
         ConfigError: The dataset has no templates, or no detection scores to use.
-        DatasetError: The templates and pairs do not fit one another.
+        DatasetError: The templates and pairs do not fit each other.
         EmbeddingError: An embedding is missing, NaN, infinite or zero.
-
-    Source: see :func:`negvision.face.metrics.templates.template_embeddings`.
 
     Example, in a config::
 
@@ -79,14 +82,14 @@ class TemplateVerificationMetric(EmbeddingMetric):
         pairs, _ = checked_pairs(meta, "template_pairs", "template_same")
         if self.use_detector_score and "detection_scores" not in meta:
             raise ConfigError(
-                "use_detector_score needs 'detection_scores' in the dataset's metainfo, which its "
-                "list of images does not give. Leave out use_detector_score."
+                "use_detector_score needs 'detection_scores' in the dataset's metainfo, but its "
+                "list of images has none. Remove use_detector_score."
             )
         per_sample = ["template_ids", "media_ids"]
         per_sample += ["detection_scores"] if self.use_detector_score else []
         shapes = {name: np.shape(meta[name]) for name in per_sample}
         if len(set(shapes.values())) > 1 or np.ndim(meta["template_ids"]) != 1:
-            raise DatasetError(f"metainfo must have one entry a sample in each of {shapes}.")
+            raise DatasetError(f"metainfo must have one entry per sample in each of {shapes}.")
         unknown = np.setdiff1d(pairs, meta["template_ids"])
         if len(unknown):
             raise DatasetError(
@@ -100,7 +103,7 @@ class TemplateVerificationMetric(EmbeddingMetric):
         pairs, same = checked_pairs(meta, "template_pairs", "template_same")
         images = len(meta["template_ids"])
         rows = table.rows_of(np.arange(images))
-        # Without a copy where the samples are those of the templates, as they mostly are.
+        # Avoids a copy if the samples are exactly those of the templates, as they mostly are.
         embeddings = table.embeddings if len(table.embeddings) == images else table.embeddings[rows]
         ids, templates = template_embeddings(
             embeddings,
@@ -118,4 +121,71 @@ class TemplateVerificationMetric(EmbeddingMetric):
         )
         if self.roc_file:
             write_roc(report.curve, self.roc_file, self.prefix)
-        return report.figures()
+        return report.values()
+
+
+def template_embeddings(
+    embeddings: np.ndarray,
+    template_ids: np.ndarray,
+    media_ids: np.ndarray,
+    use_norm: bool = True,
+    weights: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """One unit vector per template: average each medium, sum the means, normalize the sum.
+
+    The frames of a video are one medium, so that a long video weighs as much as a photograph. A
+    medium that belongs to two templates is averaged separately in each.
+
+    Args:
+        embeddings: Shape (N, D).
+        template_ids: Shape (N,), the template of each image, any integers.
+        media_ids: Shape (N,), its medium within the template, any integers.
+        use_norm: Average the embeddings as they are. False normalizes each first.
+        weights: Shape (N,), additional factors, such as the scores of a face detector.
+
+    Returns:
+        Template ids, shape (T,), ascending, and their vectors, shape (T, D), float64, of length 1.
+
+    Raises:
+        EmbeddingError: The media of a template cancel out.
+
+    Source: Crosswhite et al., "Template adaptation for face verification and identification",
+    FG 2017 (media pooling); Whitelam et al., "IARPA Janus Benchmark-B Face Dataset", CVPRW 2017;
+    Maze et al., "IARPA Janus Benchmark - C", ICB 2018.
+
+    Example:
+        >>> vectors = np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 2.0], [0.0, -9.0]])
+        >>> ids, templates = template_embeddings(
+        ...     vectors, np.array([4, 4, 4, 2]), np.array([0, 0, 1, 0]))
+        >>> ids.tolist(), templates.round(4).tolist()
+        ([2, 4], [[0.0, -1.0], [0.7071, 0.7071]])
+    """
+    if not len(template_ids):
+        return np.empty(0, dtype=np.int64), np.empty((0, embeddings.shape[1]))
+    order = np.lexsort((media_ids, template_ids))
+    templates, media = np.asarray(template_ids)[order], np.asarray(media_ids)[order]
+    new_template = np.append(True, templates[1:] != templates[:-1])
+    new_medium = np.append(True, media[1:] != media[:-1]) | new_template
+    media_starts = np.flatnonzero(new_medium)
+    images = np.diff(np.append(media_starts, len(order)))
+    # The first medium of each template.
+    template_starts = np.flatnonzero(new_template[media_starts])
+
+    factors = np.ones(len(order)) if weights is None else np.asarray(weights, np.float64)[order]
+    if not use_norm:
+        factors = factors / row_norms(embeddings)[order]
+    sums = np.empty((len(template_starts), embeddings.shape[1]))
+    for start in range(0, embeddings.shape[1], _COLUMNS):
+        part = slice(start, start + _COLUMNS)
+        weighted = embeddings[order, part] * factors[:, None]
+        means = np.add.reduceat(weighted, media_starts, axis=0) / images[:, None]
+        sums[:, part] = np.add.reduceat(means, template_starts, axis=0)
+
+    ids, norms = templates[new_template], row_norms(sums)
+    if (norms == 0).any():
+        raise EmbeddingError(
+            f"{int((norms == 0).sum()):,} of {len(ids):,} templates have a zero embedding (the "
+            f"first: template {ids[np.argmax(norms == 0)]}): the embeddings of their media cancel "
+            "out, or all their weights are zero"
+        )
+    return ids, sums / norms[:, None]

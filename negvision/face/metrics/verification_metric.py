@@ -1,52 +1,46 @@
-"""Verification of pairs of images for MMEngine's evaluation loops."""
+"""Verification of pairs of images: cross-validated accuracy as on LFW, and TAR at FAR."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.logging import print_log
 
 from negvision.errors import DatasetError
-from negvision.face.metrics.base import EmbeddingMetric, checked_pairs
+from negvision.face.metrics.embedding_metric import EmbeddingMetric, checked_pairs
 from negvision.face.metrics.embeddings import EmbeddingTable, cosine_similarities
-from negvision.face.metrics.report import PairReport, accuracy_figures, accuracy_line
-from negvision.face.metrics.roc import checked_limits
-from negvision.face.metrics.roc_file import checked_roc_file, write_roc
-from negvision.face.metrics.verification import (
-    cross_validated_accuracy,
-    obstacle_to_folds,
-    tenths,
-)
+from negvision.face.metrics.pair_report import PairReport
+from negvision.face.metrics.roc import checked_limits, checked_roc_file, roc_curve, write_roc
 from negvision.registry import METRICS
 
 
 @METRICS.register_module()
 class VerificationMetric(EmbeddingMetric):
-    """Are two images of one person: accuracy as on LFW, TAR at FAR, AUC, EER, overlap.
+    """Do two images show one person: accuracy as on LFW, TAR at FAR, AUC, EER, overlap.
 
     The score of a pair is the cosine of its embeddings. The dataset's ``metainfo`` has ``pairs``
     (P, 2), sample indices, and ``same`` (P,); ``folds`` (P,) if the file of pairs gives them.
 
-    Accuracy is that on each fold at the threshold which is best on the other folds, of all that
-    lie midway between neighbouring scores (the highest of equally good ones). Without folds in
-    the file, or if it has one alone, fold i is the i-th tenth of the positive and of the negative
-    pairs. TAR at a FAR is the largest of a threshold that at most that share of the negative pairs
-    reaches; with fewer than 1 / FAR negative pairs there is no figure and no key.
+    The accuracy of each fold uses the threshold that is best on the other folds, among all
+    midpoints of neighboring scores (the highest of equally good ones). If the file has no folds or
+    only one, fold i is the i-th tenth of the positive and of the negative pairs. TAR at a FAR is
+    the largest of any threshold that at most that share of the negative pairs reaches; with fewer
+    than 1 / FAR negative pairs, its key is missing.
 
     Args:
         fars: Limits of FAR.
-        num_folds: Parts to make where the file has no folds.
-        roc_file: Where to write the ROC, see
-            :func:`negvision.face.metrics.roc_file.write_roc`. Each evaluation replaces the file.
-        **kwargs: Of :class:`negvision.face.metrics.base.EmbeddingMetric`; ``prefix`` tells
-            several sets apart and is ``verification`` by default.
+        num_folds: Number of folds to make if the file has none.
+        roc_file: Where to write the ROC, see :func:`negvision.face.metrics.roc.write_roc`. Each
+            evaluation replaces the file.
+        **kwargs: Of :class:`negvision.face.metrics.embedding_metric.EmbeddingMetric`; ``prefix``
+            tells several sets apart and is ``verification`` by default.
 
     Returned keys: ``accuracy``, ``accuracy_std``, ``accuracy_stderr``, ``threshold`` (the mean of
-    the folds), ``auc``, ``eer``, ``overlap`` (see
-    :class:`negvision.face.metrics.roc.RocCurve`), ``positive_mean``, ``positive_std``,
-    ``negative_mean``, ``negative_std``, ``tar@far=1e-1`` ..., ``positive_pairs``,
-    ``negative_pairs``.
+    the folds), ``auc``, ``eer``, ``overlap`` (see :class:`negvision.face.metrics.roc.RocCurve`),
+    ``positive_mean``, ``positive_std``, ``negative_mean``, ``negative_std``, ``tar@far=1e-1`` ...,
+    ``positive_pairs``, ``negative_pairs``.
 
     Raises:
         ConfigError: The dataset has no pairs.
@@ -82,7 +76,7 @@ class VerificationMetric(EmbeddingMetric):
         folds = meta.get("folds")
         if folds is not None and np.shape(folds) != (len(pairs),):
             raise DatasetError(
-                f"metainfo['folds'] must have one entry a pair, shape ({len(pairs)},), got "
+                f"metainfo['folds'] must have one entry per pair, shape ({len(pairs)},), got "
                 f"{np.shape(folds)}."
             )
 
@@ -91,26 +85,163 @@ class VerificationMetric(EmbeddingMetric):
         pairs, same = checked_pairs(self.dataset_meta, "pairs", "same")
         scores = cosine_similarities(table.embeddings, table.rows_of(pairs), table.norms)
         report = PairReport(scores, same, self.fars)
-        folds, obstacle = self.folds_of(same)
-        accuracy = None if obstacle else cross_validated_accuracy(scores, same, folds)
+        accuracy, obstacle = self.fold_accuracy(scores, same)
+        line = accuracy.line() if accuracy else f"accuracy -  ({obstacle})"
         print_log(
             f"{self.prefix}: {len(pairs):,} pairs of {len(np.unique(pairs)):,} images\n"
-            f"{accuracy_line(accuracy, obstacle)}\n{report.table()}",
+            f"{line}\n{report.table()}",
             logger="current",
         )
         if self.roc_file:
             write_roc(report.curve, self.roc_file, self.prefix)
-        return {**accuracy_figures(accuracy), **report.figures()}
+        return {**(accuracy.values() if accuracy else {}), **report.values()}
 
-    def folds_of(self, same: np.ndarray) -> tuple[np.ndarray, str]:
-        """The fold of each pair, and what is wrong with them, "" if nothing."""
+    def fold_accuracy(
+        self, scores: np.ndarray, same: np.ndarray
+    ) -> tuple[FoldAccuracy | None, str]:
+        """The accuracy, or None and the reason why the pairs allow no cross-validation."""
         folds = self.dataset_meta.get("folds")
-        if folds is not None and len(np.unique(folds)) > 1:
-            return np.asarray(folds), obstacle_to_folds(same, np.asarray(folds)) or ""
-        fewest = int(min(same.sum(), (~same).sum()))
-        if fewest < self.num_folds:
-            return np.zeros(0), (
-                f"{self.num_folds} folds need {self.num_folds} pairs of each kind; there are "
-                f"{int(same.sum()):,} positive and {int((~same).sum()):,} negative"
-            )
-        return tenths(same, self.num_folds), ""
+        if folds is None or len(np.unique(folds)) < 2:
+            positives, negatives = int(same.sum()), int((~same).sum())
+            if min(positives, negatives) < self.num_folds:
+                return None, (
+                    f"{self.num_folds} folds need {self.num_folds} pairs of each kind; there are "
+                    f"{positives:,} positive and {negatives:,} negative"
+                )
+            folds = tenths(same, self.num_folds)
+        try:
+            return cross_validated_accuracy(scores, same, np.asarray(folds)), ""
+        except ValueError as error:
+            return None, str(error)
+
+
+class FoldAccuracy(NamedTuple):
+    """Accuracy on each fold at the threshold chosen on the other folds.
+
+    Attributes:
+        accuracies: Shape (F,), in [0, 1].
+        thresholds: Shape (F,); infinite if it is best to accept no pair, or all.
+    """
+
+    accuracies: np.ndarray
+    thresholds: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """Mean over the folds, each with the same weight."""
+        return float(self.accuracies.mean())
+
+    @property
+    def std(self) -> float:
+        """Standard deviation over the folds, with F - 1 in the denominator."""
+        return float(self.accuracies.std(ddof=1))
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean, std / sqrt(F)."""
+        return self.std / len(self.accuracies) ** 0.5
+
+    def values(self) -> dict[str, float]:
+        """Scalars by name; no threshold if that of a fold is infinite."""
+        values = {
+            "accuracy": self.mean,
+            "accuracy_std": self.std,
+            "accuracy_stderr": self.standard_error,
+        }
+        if np.isfinite(self.thresholds).all():
+            values["threshold"] = float(self.thresholds.mean())
+        return values
+
+    def line(self) -> str:
+        """One line for the log."""
+        return (
+            f"accuracy {self.mean:.4f}   std {self.std:.4f}   standard error "
+            f"{self.standard_error:.4f}   ({len(self.accuracies)} folds, thresholds "
+            f"{self.thresholds.min():.4f} to {self.thresholds.max():.4f})"
+        )
+
+
+def tenths(same: np.ndarray, num_folds: int = 10) -> np.ndarray:
+    """Equal folds: fold i has the i-th tenth of the positive and of the negative pairs.
+
+    Args:
+        same: Shape (P,), bool, in the order of the file.
+        num_folds: The number of folds.
+
+    Returns:
+        Shape (P,), int64, in [0, num_folds).
+
+    Example:
+        >>> tenths(np.array([True, True, True, True, False, False]), num_folds=2).tolist()
+        [0, 0, 1, 1, 0, 1]
+    """
+    folds = np.empty(len(same), dtype=np.int64)
+    for kind in (True, False):
+        where = np.flatnonzero(same == kind)
+        folds[where] = np.arange(len(where)) * num_folds // max(len(where), 1)
+    return folds
+
+
+def best_threshold(scores: np.ndarray, same: np.ndarray) -> float:
+    """The threshold of the highest accuracy.
+
+    Thresholds lie midway between neighboring distinct scores, and beyond both ends (infinity: no
+    pair is accepted, -infinity: all are). Of equally good ones the highest is taken, which accepts
+    the fewest pairs.
+
+    Args:
+        scores: Shape (P,), float64.
+        same: Shape (P,), bool, with pairs of both kinds.
+
+    Returns:
+        A pair is accepted if its score is at least this.
+
+    Example:
+        >>> best_threshold(np.array([0.875, 0.5, 0.25]), np.array([True, True, False]))
+        0.375
+    """
+    curve = roc_curve(scores, same)
+    gain = curve.positives - curve.negatives
+    best = int(gain.argmax())
+    if gain[best] <= 0:
+        return np.inf
+    if best == len(gain) - 1:
+        return -np.inf
+    accepted, rejected = curve.thresholds[best : best + 2].tolist()
+    middle = rejected + (accepted - rejected) / 2
+    # There is no float between neighboring floats.
+    return middle if middle > rejected else accepted
+
+
+def cross_validated_accuracy(
+    scores: np.ndarray, same: np.ndarray, folds: np.ndarray
+) -> FoldAccuracy:
+    """Accuracy on each fold at the best threshold of all pairs outside it.
+
+    Scripts that print the deviation with F in the denominator show sqrt((F - 1) / F) of this.
+
+    Args:
+        scores: Shape (P,).
+        same: Shape (P,), bool.
+        folds: Shape (P,), the fold of each pair, any integers.
+
+    Raises:
+        ValueError: Positive or negative pairs are in fewer than two folds, so that the pairs
+            outside some fold are of one kind.
+
+    Source: Huang, Ramesh, Berg and Learned-Miller, "Labeled Faces in the Wild", technical report
+    07-49, University of Massachusetts, 2007: the protocol of View 2.
+    """
+    for kind, name in ((True, "positive"), (False, "negative")):
+        number = len(np.unique(folds[same == kind]))
+        if number < 2:
+            raise ValueError(f"needs {name} pairs in at least 2 folds, they are in {number}")
+    # In float32, the midpoint of neighboring scores would be rounded to one of them.
+    scores = np.asarray(scores, dtype=np.float64)
+    accuracies, thresholds = [], []
+    for fold in np.unique(folds):
+        held_out = folds == fold
+        threshold = best_threshold(scores[~held_out], same[~held_out])
+        accuracies.append(np.mean((scores[held_out] >= threshold) == same[held_out]))
+        thresholds.append(threshold)
+    return FoldAccuracy(np.array(accuracies), np.array(thresholds))

@@ -101,7 +101,7 @@ def test_one_checkpoint_fills_backbone_and_neck(tmp_path):
             assert torch.equal(value, other.state_dict()[name]), name
 
 
-def test_initialisation():
+def test_initialization():
     torch.manual_seed(0)
     backbone = IResNet(18, widths=(16, 32, 64, 64))
     assert backbone.layer3[0].conv2.weight.std().item() == pytest.approx(0.1, rel=0.02)

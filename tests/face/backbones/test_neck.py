@@ -87,12 +87,12 @@ def test_dropout_in_training_only(kind):
 @pytest.mark.parametrize("size", [(2, 3), (4, 4)])
 def test_map_of_another_size_says_what_to_set(kind, size):
     wanted = 4 if size == (4, 4) else r"\(2, 3\)"
-    with pytest.raises(ConfigError, match=f"is {size[0]} x {size[1]} and .*3 x 3.*={wanted} for"):
+    with pytest.raises(ConfigError, match=f"is {size[0]} x {size[1]}, .*3 x 3.*={wanted} for"):
         neck(kind)(torch.zeros(2, 6, *size))
 
 
 def test_other_channels_say_what_to_set():
-    with pytest.raises(ConfigError, match=r"has 7 channels .* set in_channels=7"):
+    with pytest.raises(ConfigError, match=r"has 7 channels, .* set in_channels=7"):
         neck("gap")(torch.zeros(2, 7, 3, 3))
 
 

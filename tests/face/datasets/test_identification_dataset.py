@@ -41,7 +41,7 @@ def test_labels_are_shared_and_stay(lists, log):
         ("3.jpg four", "label that is not a whole number"),
         ("3.jpg -4", "negative label"),
         ("9.jpg 4", "missing image file"),
-        ("0.jpg 4", "image that is listed before"),
+        ("0.jpg 4", "image listed twice"),
     ],
 )
 def test_probe_at_fault(lists, log, line, kind):
@@ -60,7 +60,7 @@ def test_probe_at_fault(lists, log, line, kind):
 @pytest.mark.parametrize("lines", [[], ["9.jpg 1"]])
 def test_nothing_left(lists, which, mode, lines):
     setattr(lists, which, lines)
-    with pytest.raises(DatasetError, match="The gallery or the probes are empty"):
+    with pytest.raises(DatasetError, match="gallery image or no probe"):
         build(lists, on_bad_sample=mode)
 
 

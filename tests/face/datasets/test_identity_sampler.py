@@ -125,7 +125,7 @@ def test_one_image(monkeypatch):
 def test_too_few_identities(monkeypatch, labels):
     has = len(set(labels))
     with pytest.raises(
-        DatasetError, match=rf"has {has} identities, .* 2 ranks takes 12. Lower .*\(6\)"
+        DatasetError, match=rf"has {has} identities, .* 2 ranks needs 12. Lower .*\(6\)"
     ):
         samplers(monkeypatch, 2, labels, identities_per_batch=6, images_per_identity=2)
 

@@ -46,8 +46,8 @@ FAULTS = [
     ("b.jpg c.jpg", "line that is not a pair"),
     ("b.jpg c.jpg 2", "line that is not a pair"),
     ("b.jpg c.jpg x 0", "line that is not a pair"),
-    ("b.jpg none.jpg 0", "pair with a missing image file"),
-    ("none.jpg b.jpg 0", "pair with a missing image file"),
+    ("b.jpg none.jpg 0", "missing image file"),
+    ("none.jpg b.jpg 0", "missing image file"),
 ]
 
 
@@ -78,13 +78,13 @@ def test_truncated_image(paired, log):
     dataset = build(paired, on_bad_sample="skip")
     assert dataset.metainfo["pairs"].tolist() == [[0, 1], [0, 1]]
     (entry,) = log
-    assert "left out of 4 pairs: 2 x pair with an unreadable image" in entry
+    assert "left out of 4 pairs: 2 x unreadable image" in entry
 
 
 @pytest.mark.parametrize("mode", ["error", "skip"])
 def test_nothing_to_compare(paired, mode):
     paired.text("pairs.txt")
-    with pytest.raises(DatasetError, match="holds no pair"):
+    with pytest.raises(DatasetError, match="lists no pair"):
         build(paired, on_bad_sample=mode)
     paired.text("pairs.txt", "x.jpg y.jpg 1")
     with pytest.raises(DatasetError, match="No pair is left"):
@@ -164,7 +164,7 @@ def test_truncated_lfw_file(lfw, log):
 def test_landmarks(paired):
     points = " ".join(str(i) for i in range(10))
     paired.text("points.txt", f"a.jpg {points}", f"b.jpg {points}")
-    with pytest.raises(DatasetError, match="2 x pair with an image that has no landmarks"):
+    with pytest.raises(DatasetError, match="2 x image without landmarks"):
         build(paired, landmarks_file="points.txt")
     dataset = build(paired, landmarks_file="points.txt", on_bad_sample="skip")
     assert dataset.get_data_info(1)["landmarks"].shape == (5, 2)

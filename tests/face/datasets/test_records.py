@@ -10,7 +10,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from negvision.errors import DatasetError, Problems
-from negvision.face.datasets.record_io import RecordFile, read_index
+from negvision.face.datasets.records import RecordFile, _read_index
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 
@@ -185,7 +185,7 @@ def test_label_lists_of_any_length(rec):
 def test_content_with_the_magic_number_comes_back_whole(tmp_path, content):
     path = tmp_path / "a.rec"
     path.write_bytes(record(b"before") + record(content) + record(b"after"))
-    assert RecordFile(str(path)).read(len(record(b"before"))) == content
+    assert RecordFile(str(path)).read_content(len(record(b"before"))) == content
 
 
 def test_images_that_hold_the_magic_number(rec):
@@ -281,7 +281,7 @@ def test_record_without_an_image(rec, log):
 def test_first_record_that_says_nothing(good, mode, labels):
     good.records[0] = image_record(0, b"", labels)
     good.write()
-    with pytest.raises(DatasetError, match="record 0 says where images and identities are"):
+    with pytest.raises(DatasetError, match="record 0 must hold two ascending numbers"):
         good.build(on_bad_sample=mode)
     good.damage(0, 0, b"junk")
     with pytest.raises(DatasetError, match=r"the record at byte .* begins with"):
@@ -291,13 +291,13 @@ def test_first_record_that_says_nothing(good, mode, labels):
 @pytest.mark.parametrize(
     ("at", "data", "says"),
     [
-        (0, b"junk", "begins with 0x6b6e756a in place of 0xced7230a"),
+        (0, b"junk", "begins with 0x6b6e756a instead of 0xced7230a"),
         (4, struct.pack("<I", 1 << 28), "ends beyond the end of the file"),
         (4, struct.pack("<I", 4), "is too short for a header: 4 bytes"),
-        (4, struct.pack("<I", 2 << 29 | 8), "its parts are out of order"),
+        (4, struct.pack("<I", 2 << 29 | 8), "has parts out of order"),
         (4, struct.pack("<I", 1 << 29 | 8), "begins with"),
         (8, struct.pack("<I", 1 << 31), "announces 2,147,483,648 labels"),
-        (12, struct.pack("<f", 1.0), "has the label 1.0, though its neighbours say 0"),
+        (12, struct.pack("<f", 1.0), "has the label 1.0, but its neighbors say 0"),
         (32, b"\0" * 400, "train.rec[2]: not an image"),
     ],
 )
@@ -323,7 +323,7 @@ def test_corrupt_record_met_in_training(rec, log, at, data, says):
 @pytest.mark.parametrize("mode", ["error", "skip"])
 def test_empty_files(good, mode):
     (good.faces.root / "train.idx").write_text("")
-    with pytest.raises(DatasetError, match="no image is listed"):
+    with pytest.raises(DatasetError, match="lists no image"):
         good.build(on_bad_sample=mode)
     (good.faces.root / "train.idx").unlink()
     with pytest.raises(DatasetError, match=r"Missing: idx_file .*/train.idx"):
@@ -337,7 +337,7 @@ def test_index_elsewhere(good):
 
 def test_index_is_sorted_by_key(tmp_path):
     (tmp_path / "a.idx").write_text("7\t0\n\n2\t40\n5\t16\n")
-    keys, offsets = read_index(str(tmp_path / "a.idx"), problems := Problems())
+    keys, offsets = _read_index(str(tmp_path / "a.idx"), problems := Problems())
     assert (keys.tolist(), offsets.tolist()) == ([2, 5, 7], [40, 16, 0])
     assert not problems
 

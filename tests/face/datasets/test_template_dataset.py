@@ -115,17 +115,17 @@ def test_lists_that_do_not_belong_together(ijb, mode):
     ):
         build(ijb, on_bad_sample=mode)
     del ijb.files["tid_mid.txt"][1]
-    with pytest.raises(DatasetError, match=r"lists 5 images and .* 4; they describe the same"):
+    with pytest.raises(DatasetError, match=r"lists 5 images and .* 4; both must list the same"):
         build(ijb, on_bad_sample=mode)
 
 
 @pytest.mark.parametrize("mode", ["error", "skip"])
 def test_empty_files(ijb, mode):
     ijb.files["pairs.txt"] = []
-    with pytest.raises(DatasetError, match=r"pairs.txt: holds no pair"):
+    with pytest.raises(DatasetError, match=r"names.txt: lists no pair"):
         build(ijb, on_bad_sample=mode)
     ijb.files = {name: [] for name in FILES}
-    with pytest.raises(DatasetError, match=r"holds no pair"):
+    with pytest.raises(DatasetError, match=r"lists no pair"):
         build(ijb, on_bad_sample=mode)
 
 

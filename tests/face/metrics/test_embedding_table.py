@@ -12,9 +12,9 @@ from negvision.face.metrics.embeddings import (
 )
 
 
-def batch(indices, vectors, faulty=()):
+def batch(indices, vectors, invalid=()):
     indices = np.array(indices)
-    return EmbeddingBatch(indices, 10 * indices, np.array(vectors, "f4"), dict(faulty))
+    return EmbeddingBatch(indices, 10 * indices, np.array(vectors, "f4"), dict(invalid))
 
 
 def test_samples_in_order_each_once():

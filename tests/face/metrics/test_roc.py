@@ -20,8 +20,8 @@ def test_curve_and_area_equal_scikit_learn(scores, same):
     far, tar, thresholds = sklearn_metrics.roc_curve(same, scores, drop_intermediate=False)
     np.testing.assert_allclose(curve.far, far, atol=1e-12)
     np.testing.assert_allclose(curve.tar, tar, atol=1e-12)
-    np.testing.assert_array_equal(curve.thresholds, thresholds)
-    assert curve.auc() == pytest.approx(sklearn_metrics.roc_auc_score(same, scores), abs=1e-12)
+    np.testing.assert_array_equal(curve.thresholds, thresholds[1:])
+    assert curve.auroc() == pytest.approx(sklearn_metrics.roc_auc_score(same, scores), abs=1e-12)
 
 
 @pytest.mark.parametrize(("scores", "same"), CASES)
@@ -63,14 +63,14 @@ def test_negatives_of_equal_score_enter_together():
 
 def test_all_scores_equal():
     curve = roc_curve(np.full(30, 0.25), np.arange(30) % 3 == 0)
-    assert (curve.auc(), curve.equal_error_rate(), curve.overlap()) == (0.5, 0.5, 1.0)
+    assert (curve.auroc(), curve.equal_error_rate(), curve.overlap()) == (0.5, 0.5, 1.0)
     assert curve.at_far(0.1)[1:4] == (0.0, np.inf, 0)
 
 
 @pytest.mark.parametrize(("sign", "auc", "eer", "overlap"), [(1, 1, 0, 0), (-1, 0, 1, 1)])
 def test_scores_in_order_and_in_reverse(sign, auc, eer, overlap):
     curve = roc_curve(sign * np.arange(10.0), np.arange(10) >= 5)
-    assert (curve.auc(), curve.equal_error_rate(), curve.overlap()) == (auc, eer, overlap)
+    assert (curve.auroc(), curve.equal_error_rate(), curve.overlap()) == (auc, eer, overlap)
 
 
 def test_equal_error_rate_by_hand():
@@ -106,15 +106,16 @@ def test_overlap_is_one_minus_the_kolmogorov_smirnov_distance(scores, same):
 def test_corners_are_the_same_curve(scores, same):
     curve = roc_curve(scores, same)
     corners = curve.corners()
-    assert (corners.auc(), corners.overlap()) == (curve.auc(), curve.overlap())
-    assert (corners.positives, corners.negatives) == (curve.positives, curve.negatives)
+    assert (corners.auroc(), corners.overlap()) == (curve.auroc(), curve.overlap())
+    assert corners.total_positives == curve.total_positives == same.sum()
+    assert corners.total_negatives == curve.total_negatives == (~same).sum()
     assert corners.equal_error_rate() == pytest.approx(curve.equal_error_rate(), abs=1e-12)
     assert len(corners.corners().far) == len(corners.far) <= len(curve.far)
 
 
 def test_one_pair_of_each_kind():
     curve = roc_curve(np.array([0.5, 0.4]), np.array([True, False]))
-    assert curve.auc() == 1 and curve.at_far(0.5).rate is None
+    assert curve.auroc() == 1 and curve.at_far(0.5).rate is None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from oracles.faces import slow_templates
 
 from negvision.face.metrics.embeddings import EmbeddingError
-from negvision.face.metrics.templates import template_embeddings
+from negvision.face.metrics.template_metric import template_embeddings
 
 
 @pytest.mark.parametrize("use_norm", [True, False])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from negvision.errors import DatasetError
-from negvision.face.datasets.alignment import REFERENCE_POINTS, AlignFace, similarity_transform
+from negvision.face.datasets.transforms import REFERENCE_POINTS, AlignFace, similarity_transform
 
 
 def similarity(scale: float, degrees: float, shift: tuple[float, float]) -> np.ndarray:
@@ -60,12 +60,12 @@ def test_landmarks_and_pixels_go_to_the_reference(degrees):
     assert results["img"].shape == (112, 112, 3) and results["img"].dtype == np.uint8
     assert results["img_shape"] == (112, 112)
     np.testing.assert_allclose(results["landmarks"], REFERENCE_POINTS, atol=1e-4)
-    count, _, _, centres = cv2.connectedComponentsWithStats(
+    count, _, _, centers = cv2.connectedComponentsWithStats(
         (results["img"][..., 0] > 100).astype(np.uint8)
     )
     assert count == 6  # the background is one
     for point in REFERENCE_POINTS:
-        assert np.linalg.norm(centres[1:] - point, axis=1).min() < 0.5
+        assert np.linalg.norm(centers[1:] - point, axis=1).min() < 0.5
 
 
 def test_aligned_image_stays_as_it_is():
@@ -109,7 +109,7 @@ def test_infinite_landmark():
 def test_points_that_fit_in_no_position():
     # The mirror image of the target: no turn brings it closer than a single point would.
     square = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0.5, 0.5]]) * 50
-    with pytest.raises(DatasetError, match="do not look like a face"):
+    with pytest.raises(DatasetError, match="do not fit a face"):
         similarity_transform(square * [-1, 1], square)
 
 

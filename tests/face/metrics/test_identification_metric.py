@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from oracles.faces import slow_identify
 
-from negvision.face.metrics import identification
-from negvision.face.metrics.identification import detection_rate, identify, rank_rate
+from negvision.face.metrics import identification_metric
+from negvision.face.metrics.identification_metric import identify
 
 
 def directions(degrees):
@@ -31,7 +31,7 @@ def random_case(seed, gallery=30, probes=70, integers=False):
 @pytest.mark.parametrize("block", [1 << 24, 90])
 def test_equals_the_loop(monkeypatch, integers, block):
     # 90 scores a block: three probes at a time.
-    monkeypatch.setattr(identification, "_BLOCK_SCORES", block)
+    monkeypatch.setattr(identification_metric, "_BLOCK_SCORES", block)
     case = random_case(3, integers=integers)
     result = identify(*case)
     ranks, mates, impostors = slow_identify(*case)
@@ -47,7 +47,7 @@ def test_cmc_by_hand():
     probes, labels = directions([10, 50, 110]), np.array([0, 2, 0])
     result = identify(gallery, people, probes, labels)
     assert result.ranks.tolist() == [1, 2, 4]
-    rates = [rank_rate(result, rank) for rank in (1, 2, 3, 4, 5)]
+    rates = [result.rank_rate(rank) for rank in (1, 2, 3, 4, 5)]
     assert rates == [pytest.approx(1 / 3), pytest.approx(2 / 3), pytest.approx(2 / 3), None, None]
 
 
@@ -74,10 +74,10 @@ def test_detection_rate_by_hand():
     result = identify(gallery, people, probes, labels)
     assert result.ranks.tolist() == [1, 1, 1, 2]
     # One impostor of ten may pass, that at 15 degrees: mates nearer than the next, at 25, count.
-    point = detection_rate(result, 0.1)
+    point = result.detection_rate(0.1)
     assert (point.rate, point.accepted, point.negatives) == (0.5, 1, 10)
-    assert detection_rate(result, 0.2).rate == 0.75
-    assert detection_rate(result, 0.05).rate is None
+    assert result.detection_rate(0.2).rate == 0.75
+    assert result.detection_rate(0.05).rate is None
 
 
 def test_a_probe_that_is_nearer_to_another_person_is_never_identified():
@@ -85,8 +85,8 @@ def test_a_probe_that_is_nearer_to_another_person_is_never_identified():
     probes = directions([3, 0, *[60] * 10])
     result = identify(directions([0, 4]), np.array([0, 1]), probes, np.array([0, 0, *[9] * 10]))
     assert result.mate_scores.min() > result.impostor_scores.max()
-    assert detection_rate(result, 0.1).rate == 0.5
-    assert detection_rate(result, 0.99).rate == 0.5
+    assert result.detection_rate(0.1).rate == 0.5
+    assert result.detection_rate(0.99).rate == 0.5
 
 
 @pytest.mark.parametrize("integers", [False, True])
@@ -99,7 +99,7 @@ def test_detection_rate_is_the_best_of_all_thresholds(integers, fpir):
     for threshold in [np.inf, *mates, *impostors]:
         if np.mean(impostors >= threshold) <= fpir:
             best = max(best, np.mean((ranks == 1) & (mates >= threshold)))
-    point = detection_rate(result, fpir)
+    point = result.detection_rate(fpir)
     assert point.rate == pytest.approx(best, abs=1e-12)
     assert np.sum(impostors >= point.threshold) == point.accepted
 
@@ -107,7 +107,7 @@ def test_detection_rate_is_the_best_of_all_thresholds(integers, fpir):
 def test_without_impostors_or_mates_there_is_no_figure():
     gallery, people = directions([0, 90]), np.array([0, 1])
     closed = identify(gallery, people, directions([5]), np.array([0]))
-    assert detection_rate(closed, 0.1) == (0.1, None, None, None, 0)
+    assert closed.detection_rate(0.1) == (0.1, None, None, None, 0)
     others = identify(gallery, people, directions(np.arange(20)), np.full(20, -1))
-    assert detection_rate(others, 0.1) == (0.1, None, None, None, 20)
-    assert rank_rate(others, 1) is None
+    assert others.detection_rate(0.1) == (0.1, None, None, None, 20)
+    assert others.rank_rate(1) is None

@@ -1,4 +1,4 @@
-"""Class centres, whole on every rank or shared out over the ranks (Partial FC)."""
+"""Class centers, held in full by every rank or sharded over the ranks (Partial FC)."""
 
 import torch
 from mmengine.model import BaseModule
@@ -7,27 +7,27 @@ from torch import Tensor, nn
 from negvision.errors import CheckpointError
 from negvision.face.distributed import rank_and_world_size, scale_gradient
 
-# Centres are drawn in blocks with a seed each, so that shards of any size begin alike.
+# Centers are drawn in blocks, each with its own seed, so that shards of any size start the same.
 _INIT_BLOCK = 1024
 
 
-class ClassCentres(BaseModule):
-    """One centre a class, as a parameter ``weight``; a base for losses that compare with them.
+class ClassCenters(BaseModule):
+    """One center per class as a parameter ``weight``; the base of losses that compare with them.
 
-    With ``sharded``, rank r of W holds the r-th of W consecutive shares of the classes. Such a
-    share is named as one in the state dict, e.g. ``weight[4:7]``; negvision's runner joins the
-    shares when it saves. A whole ``weight`` loads at any world size, each rank taking its rows.
+    With ``sharded``, rank r of W holds the r-th of W consecutive shards of the classes. The state
+    dict names the rows of a shard, e.g. ``weight[4:7]``; negvision's runner joins the shards when
+    it saves. A full ``weight`` loads at any world size, each rank taking its rows.
 
     Args:
         num_classes: C.
         embedding_size: D.
-        sharded: Each rank holds a share.
-        sample_rate: With ``sharded``: share of a rank's centres that :meth:`sampled` leaves.
+        sharded: Each rank holds a shard.
+        sample_rate: With ``sharded``: share of a rank's centers that :meth:`sampled` keeps.
         init_cfg: As in MMEngine.
 
     Attributes:
         weight: Shape (C, D), or this rank's rows of it.
-        shard: The classes that are this rank's.
+        shard: The classes of this rank.
     """
 
     def __init__(
@@ -53,20 +53,20 @@ class ClassCentres(BaseModule):
         self.shard = self.shard_of(*rank_and_world_size())
         rows = len(self.shard) if sharded else num_classes
         self.weight = nn.Parameter(torch.empty(rows, embedding_size))
-        self.reset_centres()
+        self.reset_centers()
 
     def shard_of(self, rank: int, world_size: int) -> range:
-        """The classes that are ``rank``'s; the first ranks hold one more if they do not divide."""
+        """The classes of ``rank``; the first ranks hold one more if C is not divisible."""
         base, more = divmod(self.num_classes, world_size)
         begin = rank * base + min(rank, more)
         return range(begin, begin + base + (rank < more))
 
     def sharded_rows(self) -> dict[str, tuple[range, int]]:
-        """Parameters of which this rank holds a share: their rows here, and the number of all."""
+        """Sharded parameters: the rows that this rank holds, and the number of all rows."""
         return {"weight": (self.shard, self.num_classes)} if self.sharded else {}
 
-    def reset_centres(self) -> None:
-        """Draw the centres anew from N(0, 0.01), alike whatever the world size."""
+    def reset_centers(self) -> None:
+        """Draw new centers from N(0, 0.01), the same ones for any world size."""
         if self.weight.is_meta:
             return
         seed = torch.initial_seed() if not self.sharded else _common_seed()
@@ -79,11 +79,11 @@ class ClassCentres(BaseModule):
                 low, high = max(begin, first), min(begin + _INIT_BLOCK, first + len(self.weight))
                 self.weight[low - first : high - first] = drawn[low - begin : high - begin]
 
-    def own_centres(self) -> tuple[Tensor, int]:
-        """The centres whose part of the work is this rank's, and the class of the first.
+    def own_centers(self) -> tuple[Tensor, int]:
+        """The centers that this rank computes with, and the class of the first.
 
         Raises:
-            RuntimeError: Sharded for another number of ranks.
+            RuntimeError: The centers were sharded for another number of ranks.
         """
         rank, world_size = rank_and_world_size()
         own = self.shard_of(rank, world_size)
@@ -94,69 +94,68 @@ class ClassCentres(BaseModule):
             return (weight if world_size == 1 else weight[own.start : own.stop]), own.start
         if own != self.shard:
             raise RuntimeError(
-                f"this rank's share is that of classes {own.start} to {own.stop}, but the loss was "
-                f"built with {self.shard.start} to {self.shard.stop}: start the process group "
-                "before the model is built"
+                f"this rank's shard is classes {own.start} to {own.stop}, but the loss was built "
+                f"with {self.shard.start} to {self.shard.stop}: start the process group before the "
+                "model is built"
             )
         return self.weight, own.start
 
-    def sampled(self, centres: Tensor, own_labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """A sample of a rank's centres, the classes of the batch among them, while training.
+    def sampled(self, centers: Tensor, own_labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """In training, a random sample of a rank's centers that includes the batch's classes.
 
         Args:
-            centres: Shape (c, D), the rank's own.
-            own_labels: Shape (N,), labels of the global batch less the class of the first.
+            centers: Shape (c, D), of this rank.
+            own_labels: Shape (N,), labels of the global batch minus the class of the first center.
 
         Returns:
-            Centres (k, D) and their places in the share, (k,), ascending; all, and None, where
-            nothing is left out.
+            Centers (k, D) and their rows in the shard, (k,), ascending; or all centers and None.
         """
         if self.sample_rate == 1 or not self.training:
-            return centres, None
-        order = torch.rand(len(centres), device=centres.device)
-        inside = own_labels[(own_labels >= 0) & (own_labels < len(centres))]
+            return centers, None
+        order = torch.rand(len(centers), device=centers.device)
+        inside = own_labels[(own_labels >= 0) & (own_labels < len(centers))]
         order[inside] = 2.0  # the batch's own classes come first
-        count = max(int(self.sample_rate * len(centres)), len(inside.unique()))
-        chosen = order.topk(min(count, len(centres)), sorted=False).indices.sort().values
-        return centres[chosen], chosen
+        count = max(int(self.sample_rate * len(centers)), len(inside.unique()))
+        chosen = order.topk(min(count, len(centers)), sorted=False).indices.sort().values
+        return centers[chosen], chosen
 
-    def _share_key(self) -> str:
-        whole = not self.sharded or len(self.shard) == self.num_classes
-        return "weight" if whole else f"weight[{self.shard.start}:{self.shard.stop}]"
+    def _shard_key(self) -> str:
+        full = not self.sharded or len(self.shard) == self.num_classes
+        return "weight" if full else f"weight[{self.shard.start}:{self.shard.stop}]"
 
     def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + self._share_key()] = destination.pop(prefix + "weight")
+        destination[prefix + self._shard_key()] = destination.pop(prefix + "weight")
 
     def _load_from_state_dict(
         self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
     ) -> None:
-        share, whole = prefix + self._share_key(), prefix + "weight"
-        shares = [key for key in state_dict if key.startswith(f"{whole}[")]
-        if shares and shares != [share]:
+        own, full = prefix + self._shard_key(), prefix + "weight"
+        shards = [key for key in state_dict if key.startswith(f"{full}[")]
+        if shards and shards != [own]:
             raise CheckpointError(
-                f"the state holds {shares[0]!r}, the centres of one rank, where "
-                f"{share!r} of {self.num_classes} are needed. Save on all ranks with negvision's "
-                "runner, which joins them"
+                f"the state holds {shards[0]!r}, the centers of one rank, but {own!r} of "
+                f"{self.num_classes} classes is needed. Save on all ranks with negvision's runner, "
+                "which joins the shards"
             )
-        if shares:
-            state_dict[whole] = state_dict.pop(share)
-        elif whole in state_dict and len(state_dict[whole]) != self.num_classes:
-            # Not raised here: mmengine warns, and trains a backbone on with other identities.
+        if shards:
+            state_dict[full] = state_dict.pop(own)
+        elif full in state_dict and len(state_dict[full]) != self.num_classes:
+            # MMEngine only warns of these, so that a backbone can train on other identities.
             error_msgs.append(
-                f"{whole} has the centres of {len(state_dict.pop(whole))} classes in the "
-                f"checkpoint and of {self.num_classes} here; they were not loaded"
+                f"{full} has the centers of {len(state_dict.pop(full))} classes in the checkpoint "
+                f"and of {self.num_classes} here; they were not loaded"
             )
             return
-        elif whole in state_dict and self.sharded:
-            state_dict[whole] = state_dict[whole][self.shard.start : self.shard.stop]
+        elif full in state_dict and self.sharded:
+            state_dict[full] = state_dict[full][self.shard.start : self.shard.stop]
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
 
 
 def _common_seed() -> int:
-    """A seed that the ranks share, even where each was seeded for itself."""
+    """The seed of rank 0, for ranks that were seeded differently."""
     seed = torch.tensor([torch.initial_seed() % 2**62], dtype=torch.int64)
     if rank_and_world_size()[1] > 1:
         device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.engine.runner import Runner
 from negvision.errors import ConfigError
-from negvision.face import hooks
-from negvision.face.hooks import PairScoreHook
+from negvision.face import pair_score_hook as hooks
+from negvision.face.pair_score_hook import PairScoreHook
 from negvision.face.pair_scores import pair_scores
 from negvision.face.recognizer import FaceRecognizer
 from negvision.face.structures import FaceDataSample
@@ -114,8 +114,8 @@ def test_figures_stand_in_the_records_of_the_loss_and_not_in_the_line(train, tmp
     )
     train({"interval": 1}, model=model)
     log = read_train_log(tmp_path / "work")
-    for step, (embeddings, labels, centres) in enumerate(given):
-        expected = pair_scores(embeddings, labels, centres).scalars()
+    for step, (embeddings, labels, centers) in enumerate(given):
+        expected = pair_scores(embeddings, labels, centers).scalars()
         logged = {
             key.removeprefix("pairs/"): values[steps.index(step + 1)]
             for key, (steps, values) in log.train.items()
@@ -143,7 +143,7 @@ def test_figures_of_an_earlier_batch_are_not_repeated_for_one_without(train, tmp
 def test_measures_the_first_every_nth_and_the_last_of_an_epoch_alone(train, monkeypatch):
     measured = []
     monkeypatch.setattr(
-        "negvision.face.hooks.pair_scores",
+        "negvision.face.pair_score_hook.pair_scores",
         lambda *args, **kw: measured.append(True) or pair_scores(*args, **kw),
     )
     runner = train({"interval": 50}, epochs=4)
@@ -225,7 +225,7 @@ def test_head_is_found_in_wrappers_and_autocast_is_no_matter(tmp_path):
 @pytest.mark.parametrize(
     ("head", "message"), [(None, "has no head"), (nn.Identity(), "the head Identity without them")]
 )
-def test_model_without_centres_is_a_config_error(train, head, message):
+def test_model_without_centers_is_a_config_error(train, head, message):
     model = a_model()
     model.head = head
     with pytest.raises(ConfigError, match=message):
@@ -234,7 +234,7 @@ def test_model_without_centres_is_a_config_error(train, head, message):
 
 @pytest.mark.parametrize(
     "argument",
-    [{"interval": 0}, {"plot_interval": 0}, {"moments": 1}, {"max_samples": 1}, {"max_centres": 0}],
+    [{"interval": 0}, {"plot_interval": 0}, {"moments": 1}, {"max_samples": 1}, {"max_centers": 0}],
 )
 def test_arguments_that_are_too_small(argument):
     name, value = next(iter(argument.items()))

@@ -10,50 +10,48 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from negvision.errors import ConfigError
-from negvision.face.pair_picture import draw_pair_scores
+from negvision.face.pair_plot import draw_pair_scores
 from negvision.face.pair_scores import PairScores, pair_scores
 from negvision.registry import HOOKS
 from negvision.visualization import shown_path
 
-# Whiskers are shown also where the loss has none.
+# Whiskers to show if the loss has none.
 _SHOWN_WHISKER = 1.5
 _PREFIX = "train/pairs/"
 
 
 @HOOKS.register_module()
 class PairScoreHook(Hook):
-    """Log and draw the similarities of positive and negative pairs while a recogniser trains.
+    """Log and plot the similarities of positive and negative pairs while a recognizer trains.
 
-    Of some batches, the cosines are measured that the loss is made of: samples with their own class
-    centre and with those of others, pairs of samples of one identity and of two. The figures stand
-    with the loss in each record of the log (``scalars.json``, TensorBoard), as last measured and
-    named ``pairs/...`` as in :meth:`negvision.face.pair_scores.PairScores.scalars`; those that a
-    batch has no pairs for are left out. ``pair_scores.png`` in the work dir shows the distributions
-    at some moments from the beginning of the training to its end, also after it was resumed.
+    In some batches, the hook measures the cosines that the loss uses: those of samples with their
+    own and with other class centers, and of pairs of samples of one identity and of two. They are
+    logged as ``pairs/...`` with the loss (``scalars.json``, TensorBoard), under the names of
+    :meth:`negvision.face.pair_scores.PairScores.scalars`. ``pair_scores.png`` in the work dir shows
+    the distributions at several moments of the training, including those before a resume.
 
-    The training is not touched: the embeddings are those that the head was given, nothing runs
-    twice and no random number is drawn. At other iterations nothing is computed. In a distributed
-    run all is of rank 0: its batch, and with sharded centres its classes; so the whiskers are not
-    quite those of the loss, which are of the global batch.
+    The training is not affected: the hook reads the embeddings passed to the head, runs no
+    additional forward pass and draws no random number. In a distributed run it measures only rank
+    0: its batch and, with sharded centers, its classes. So its whiskers differ slightly from those
+    of the loss, which cover the global batch.
 
     Args:
-        interval: Iterations from one measurement to the next, counted in each epoch as the logger
-            does. The first iteration and the last of each epoch are measured too.
-        plot_interval: Iterations from one picture to the next, which replaces it; None: at the end
-            of training alone.
-        moments: Rows of the picture, at least 2.
-        max_samples: Of a larger batch the first ones are measured.
-        max_centres: Of more classes, as many serve as negatives, spread evenly over all.
+        interval: Iterations between measurements, counted per epoch like the logger does. The
+            first iteration and the last of each epoch are measured too.
+        plot_interval: Iterations between updates of the plot; None plots only at the end.
+        moments: Rows of the plot, at least 2.
+        max_samples: Of a larger batch, only the first ones are measured.
+        max_centers: Of more classes, this many serve as negatives, spread evenly over all.
 
     Raises:
-        ValueError: An argument that is too small.
-        ConfigError: When training begins: the model has no head with class centres in ``weight``.
+        ValueError: An argument is too small.
+        ConfigError: When training begins, if the model has no head with class centers ``weight``.
 
     Example:
         >>> custom_hooks = [dict(type="negvision.PairScoreHook", interval=50)]
     """
 
-    # Before the logger, so that the figures stand in the record of the same iteration.
+    # Before the logger, so that the metrics are in the record of the same iteration.
     priority = "NORMAL"
     name = "pair_scores.png"
 
@@ -63,20 +61,19 @@ class PairScoreHook(Hook):
         plot_interval: int | None = 1000,
         moments: int = 5,
         max_samples: int = 2048,
-        max_centres: int = 2048,
+        max_centers: int = 2048,
     ) -> None:
-        least = {
-            "interval": (interval, 1),
-            "plot_interval": (1 if plot_interval is None else plot_interval, 1),
-            "moments": (moments, 2),
-            "max_samples": (max_samples, 2),
-            "max_centres": (max_centres, 2),
-        }
-        for argument, (value, minimum) in least.items():
+        for argument, value, minimum in (
+            ("interval", interval, 1),
+            ("plot_interval", 1 if plot_interval is None else plot_interval, 1),
+            ("moments", moments, 2),
+            ("max_samples", max_samples, 2),
+            ("max_centers", max_centers, 2),
+        ):
             if value < minimum:
                 raise ValueError(f"{argument} must be at least {minimum}, got {value}")
         self.interval, self.plot_interval, self.moments = interval, plot_interval, moments
-        self.max_samples, self.max_centres = max_samples, max_centres
+        self.max_samples, self.max_centers = max_samples, max_centers
         self._handle = None
         self._due = False
         self._scores: PairScores | None = None
@@ -84,11 +81,11 @@ class PairScoreHook(Hook):
         self._kept: list[dict] = []
 
     def before_train(self, runner) -> None:
-        head = _head_with_centres(runner.model)
+        head = _head_with_centers(runner.model)
         if not is_main_process():
             return
         self._due, self._scores, self._latest = False, None, None
-        # What a checkpoint brought along; a run that starts anew in this process brings nothing.
+        # From the checkpoint of a resumed run; a new run in the same process starts without any.
         saved = runner.message_hub.get_info("pair_scores", [])
         self._kept = [moment for moment in saved if moment["iteration"] <= runner.iter]
         self._handle = head.register_forward_pre_hook(self._measure, with_kwargs=True)
@@ -112,7 +109,7 @@ class PairScoreHook(Hook):
             head.shard.start if getattr(head, "sharded", False) else 0,
             self._whisker(head)[0],
             self.max_samples,
-            self.max_centres,
+            self.max_centers,
         )
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
@@ -120,16 +117,12 @@ class PairScoreHook(Hook):
         if self._scores is not None:
             self._publish(runner, self._scores)
             self._scores = None
-        if (
-            self._latest is not None
-            and self.plot_interval is not None
-            and self.every_n_train_iters(runner, self.plot_interval)
-        ):
+        if self.plot_interval and self.every_n_train_iters(runner, self.plot_interval):
             self._draw(runner)
 
     def _publish(self, runner, scores: PairScores) -> None:
         hub, scalars = runner.message_hub, scores.scalars()
-        # A figure of an earlier batch would be repeated in the log as if it were of this one.
+        # Otherwise a metric of an earlier batch would be logged as one of this batch.
         for key in [key for key in hub.log_scalars if key.startswith(_PREFIX)]:
             del hub.log_scalars[key]
         for key, value in scalars.items():
@@ -142,11 +135,11 @@ class PairScoreHook(Hook):
         }
         if not self._kept or self._slot(runner, self._latest) > self._slot(runner, self._kept[-1]):
             self._kept.append(self._latest)
-        # Plain numbers in lists, which checkpoints may hold.
+        # Lists of plain numbers, which checkpoints may hold.
         hub.update_info("pair_scores", self._kept)
 
     def _slot(self, runner, moment: dict) -> int:
-        """Which row of the picture a moment may stand in: rows share the training evenly."""
+        """The row of the plot for a moment; rows share the training evenly."""
         return (self.moments - 1) * moment["iteration"] // runner.max_iters
 
     def after_train(self, runner) -> None:
@@ -158,9 +151,11 @@ class PairScoreHook(Hook):
             runner.logger.info(f"pair scores  {shown_path(Path(runner.work_dir) / self.name)}")
 
     def _draw(self, runner) -> None:
-        whisker, applied = self._whisker(_head_with_centres(runner.model))
+        if self._latest is None:
+            return
+        whisker, applied = self._whisker(_head_with_centers(runner.model))
         earlier = [one for one in self._kept if one["iteration"] < self._latest["iteration"]]
-        # A run resumed for longer than it was meant may have kept more.
+        # A run that was resumed with more iterations may have kept more moments than rows.
         count = min(len(earlier), self.moments - 1)
         rows = [earlier[index * len(earlier) // count] for index in range(count)]
         path = Path(runner.work_dir) / self.name
@@ -168,13 +163,14 @@ class PairScoreHook(Hook):
 
     @staticmethod
     def _whisker(head: nn.Module) -> tuple[float, bool]:
-        """Length of the whiskers to show, and whether the loss leaves out what is beyond."""
+        """Length of the whiskers to show, and whether the loss leaves out the pairs beyond."""
         whisker = getattr(head, "whisker", None)
-        applied = whisker is not None and getattr(head, "metric_pairs", True)
-        return (whisker if applied else _SHOWN_WHISKER), applied
+        if whisker is None or not getattr(head, "metric_pairs", True):
+            return _SHOWN_WHISKER, False
+        return whisker, True
 
 
-def _head_with_centres(model: nn.Module) -> nn.Module:
+def _head_with_centers(model: nn.Module) -> nn.Module:
     while is_model_wrapper(model):
         model = model.module
     head = getattr(model, "head", None)
@@ -182,8 +178,8 @@ def _head_with_centres(model: nn.Module) -> nn.Module:
     if not isinstance(weight, Tensor) or weight.dim() != 2:
         found = "no head" if head is None else f"the head {type(head).__name__} without them"
         raise ConfigError(
-            "PairScoreHook needs a model whose head has class centres, `weight` of shape "
+            "PairScoreHook needs a model whose head has class centers, `weight` of shape "
             f"(classes, embedding size); {type(model).__name__} has {found}. Use "
-            "head=dict(type='negvision.UNPGLoss', ...), or take PairScoreHook out of custom_hooks"
+            "head=dict(type='negvision.UNPGLoss', ...), or remove PairScoreHook from custom_hooks"
         )
     return head

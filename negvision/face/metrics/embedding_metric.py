@@ -1,4 +1,4 @@
-"""What the metrics of embeddings have in common."""
+"""The base class of the face metrics."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from negvision.face.metrics.embeddings import EmbeddingBatch, EmbeddingError, Em
 
 
 class EmbeddingMetric(CollectedMetric):
-    """Keeps the embeddings of all samples and compares them once all are there.
+    """Collects the embeddings of all samples, then compares them.
 
-    What is compared stands in the dataset's ``metainfo``. Samples are found by ``sample_idx``, so
-    the order in which they come, the number of processes and samples that come twice (padding of
-    the sampler) change nothing. An error of the user's is raised on every rank.
+    The dataset's ``metainfo`` says what to compare. Samples are identified by ``sample_idx``, so
+    their order, the number of processes and duplicates (padding of the sampler) make no
+    difference. A user error is raised on every rank.
 
-    Subclasses implement :meth:`check_protocol` and :meth:`compare`, and name in ``protocol`` the
-    entries of ``metainfo`` that they need.
+    Subclasses implement :meth:`check_protocol` and :meth:`compare`, and list the entries of
+    ``metainfo`` that they need in ``protocol``.
 
     Args:
         **kwargs: Of :class:`negvision.engine.metrics.CollectedMetric`.
     """
 
     protocol: tuple[str, ...] = ()
-    # Named where the dataset of the config has no protocol.
+    # Suggested if the dataset of the config has no protocol.
     datasets = ""
 
     @property
     def dataset_meta(self) -> dict | None:
-        """Meta information of the dataset; setting it checks what is to be compared."""
+        """Metainfo of the dataset; setting it checks the protocol."""
         return self._dataset_meta
 
     @dataset_meta.setter
@@ -48,11 +48,11 @@ class EmbeddingMetric(CollectedMetric):
         self._dataset_meta = dataset_meta
 
     def check_protocol(self, meta: Mapping) -> None:
-        """Raise DatasetError where the entries of ``metainfo`` do not fit one another."""
+        """Raise DatasetError if the entries of ``metainfo`` do not fit each other."""
         raise NotImplementedError
 
     def compare(self, table: EmbeddingTable) -> dict[str, float]:
-        """Compare as ``self.dataset_meta`` says; log a table, return figures without prefix."""
+        """Compare as ``self.dataset_meta`` says; log a table, return metrics without prefix."""
         raise NotImplementedError
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -60,8 +60,8 @@ class EmbeddingMetric(CollectedMetric):
 
         Args:
             data_batch: Not used.
-            data_samples: ``embedding`` (D,), ``sample_idx`` and, if known, ``label`` and
-                ``img_path`` each.
+            data_samples: Each has ``embedding`` (D,), ``sample_idx`` and, if known, ``label`` and
+                ``img_path``.
         """
         if not data_samples:
             return
@@ -69,7 +69,7 @@ class EmbeddingMetric(CollectedMetric):
         if absent:
             raise EmbeddingError(
                 f"{type(self).__name__}: the predictions have no {' and no '.join(sorted(absent))}"
-                f", only {sorted(data_samples[0])}. Use a model such as negvision.FaceRecognizer "
+                f", only {sorted(data_samples[0])}. Use a model such as negvision.FaceRecognizer, "
                 "and negvision.PackFaceInputs at the end of the pipeline."
             )
         vectors = [torch.as_tensor(sample["embedding"]).detach() for sample in data_samples]
@@ -77,27 +77,27 @@ class EmbeddingMetric(CollectedMetric):
         sample_idx = np.array([int(sample["sample_idx"]) for sample in data_samples])
         labels = np.array([int(sample.get("label", -1)) for sample in data_samples])
         comparable = np.isfinite(embeddings).all(axis=1) & embeddings.any(axis=1)
-        faulty = {
+        invalid = {
             int(sample_idx[row]): str(data_samples[row].get("img_path", ""))
             for row in np.flatnonzero(~comparable)
         }
-        self.results.append(EmbeddingBatch(sample_idx, labels, embeddings, faulty))
+        self.results.append(EmbeddingBatch(sample_idx, labels, embeddings, invalid))
 
     def compute_metrics(self, results: list[EmbeddingBatch]) -> dict[str, float]:
-        """Evaluate what all ranks collected; see the class for the keys."""
+        """Evaluate the results of all ranks; see the class for the keys."""
         if self.dataset_meta is None:
             raise ValueError("dataset_meta is not set: assign the dataset's metainfo first")
         return self.compare(EmbeddingTable(results))
 
 
 def checked_pairs(meta: Mapping, pairs_name: str, same_name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs and their kinds, where they fit one another and both kinds are there.
+    """The pairs and their kinds, after checking that both kinds are present.
 
     Returns:
         Shape (P, 2), integers, and shape (P,), bool.
 
     Raises:
-        DatasetError: They do not.
+        DatasetError: They are malformed, or all of one kind.
     """
     pairs, same = np.asarray(meta[pairs_name]), np.asarray(meta[same_name])
     if not len(pairs):
@@ -109,13 +109,13 @@ def checked_pairs(meta: Mapping, pairs_name: str, same_name: str) -> tuple[np.nd
         )
     if same.shape != pairs.shape[:1]:
         raise DatasetError(
-            f"metainfo[{same_name!r}] must have one entry a pair, shape ({len(pairs)},), got "
+            f"metainfo[{same_name!r}] must have one entry per pair, shape ({len(pairs)},), got "
             f"{same.shape}."
         )
     same = same.astype(bool)
     if same.all() or not same.any():
         raise DatasetError(
-            f"verification needs pairs of one person and pairs of two; the data has "
+            f"verification needs pairs of one person and pairs of two people; the data has "
             f"{int(same.sum()):,} and {int((~same).sum()):,}."
         )
     return pairs, same

@@ -1,4 +1,4 @@
-"""Read the text files that describe sets of faces, line by line."""
+"""Read tables of integers and landmarks from text files."""
 
 import warnings
 from collections.abc import Sequence
@@ -10,22 +10,22 @@ from negvision.errors import Problems
 
 
 def read_integers(path: str, width: int, problems: Problems) -> tuple[np.ndarray, np.ndarray]:
-    """A table of integers.
+    """Read a table of non-negative integers.
 
     Args:
-        path: A text file with ``width`` integers a line.
+        path: A text file with ``width`` integers per line.
         width: Number of columns.
-        problems: Takes the lines that are something else.
+        problems: Collects all other lines.
 
     Returns:
-        Shape (N, width), int64, and the number of the line of each row, shape (N,).
+        Shape (N, width), int64, and the line number of each row, shape (N,).
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an empty file
             table = np.loadtxt(path, dtype=np.int64, ndmin=2, comments=None)
         if table.size and table.shape[1] == width and (table >= 0).all():
-            # NumPy leaves blank lines out, which hardly any such file has.
+            # NumPy skips blank lines, which are rare in such files.
             return table, np.arange(1, len(table) + 1)
     except (ValueError, OverflowError):
         pass
@@ -41,11 +41,7 @@ def read_integers(path: str, width: int, problems: Problems) -> tuple[np.ndarray
 
 
 def parse_landmarks(numbers: Sequence[str]) -> np.ndarray | None:
-    """Five points from ten texts ``x1 y1 ... x5 y5``.
-
-    Returns:
-        Shape (5, 2), float32; None where they are not ten finite numbers.
-    """
+    """Shape (5, 2), float32, from ``x1 y1 ... x5 y5``; None if not ten finite numbers."""
     try:
         points = np.array(numbers, dtype=np.float32)
     except ValueError:
@@ -56,11 +52,7 @@ def parse_landmarks(numbers: Sequence[str]) -> np.ndarray | None:
 
 
 def read_landmarks(path: str, problems: Problems) -> dict[str, np.ndarray]:
-    """The landmarks file ``path x1 y1 ... x5 y5``.
-
-    Returns:
-        Image path as written there -> shape (5, 2), float32, in pixels.
-    """
+    """Read lines ``path x1 y1 ... x5 y5``: image path -> shape (5, 2), float32, in pixels."""
     found: dict[str, np.ndarray] = {}
     for place, line in numbered_lines(path):
         name, *numbers = line.rsplit(None, 10)

@@ -1,0 +1,172 @@
+"""Transforms of face images: alignment by landmarks, and the end of every pipeline."""
+
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+
+from negvision.data.images.planes import to_planes
+from negvision.errors import DatasetError
+from negvision.face.structures import FaceDataSample
+from negvision.registry import TRANSFORMS
+
+# In ArcFace's 112 x 112 crops: left eye, right eye, tip of the nose and corners of the mouth (left
+# and right as seen in the image).
+REFERENCE_POINTS = np.array(
+    [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ]
+)
+
+
+def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The rotation, uniform scale and shift that bring ``source`` closest to ``target``.
+
+    It minimizes the sum of squared distances among all similarities that do not mirror. With
+    points as complex numbers, such a similarity is z -> a z + b, so this is a linear regression;
+    its solution is Umeyama's with the determinant kept positive.
+
+    Args:
+        source: Shape (N, 2), pixels.
+        target: Shape (N, 2), pixels.
+
+    Returns:
+        Shape (2, 3), float64: the matrix that maps (x, y, 1) of the source to the target.
+
+    Raises:
+        DatasetError: A point of the source is not finite, or all lie in one place.
+
+    Source: Umeyama, Least-squares estimation of transformation parameters between two point
+    patterns, TPAMI 13 (1991).
+
+    Example:
+        >>> (similarity_transform(2 * REFERENCE_POINTS, REFERENCE_POINTS).round(6) + 0.0).tolist()
+        [[0.5, 0.0, 0.0], [0.0, 0.5, 0.0]]
+    """
+    source = np.asarray(source, dtype=np.float64)
+    target = np.asarray(target, dtype=np.float64)
+    if source.shape != target.shape or source.ndim != 2 or source.shape[1] != 2:
+        raise DatasetError(
+            f"landmarks have the shape {source.shape}; alignment needs {target.shape}."
+        )
+    if not np.isfinite(source).all():
+        raise DatasetError(f"landmarks are not finite: {source.tolist()}.")
+    z, w = source @ [1, 1j], target @ [1, 1j]
+    centered = z - z.mean()
+    spread = np.vdot(centered, centered).real
+    # A face whose points lie within half a pixel of each other cannot be scaled up.
+    if spread < 0.25 * len(source):
+        raise DatasetError(f"landmarks lie in one place: {source.tolist()}.")
+    a = np.vdot(centered, w - w.mean()) / spread
+    if abs(a) < 1e-6:
+        raise DatasetError(f"landmarks do not fit a face in any position: {source.tolist()}.")
+    b = w.mean() - a * z.mean()
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
+@TRANSFORMS.register_module()
+class AlignFace(BaseTransform):
+    """Turn, scale and shift an image so that its landmarks lie where ArcFace has them.
+
+    Put it before any other transform that moves pixels: only this one also moves ``landmarks``.
+
+    Required keys: ``img``; ``landmarks`` (5, 2) in pixels: left eye, right eye, tip of the nose,
+    left and right corner of the mouth, as seen in the image.
+    Changed keys: ``img``, ``img_shape``, ``landmarks``.
+
+    Args:
+        size: Side of the result, pixels; the reference points scale with it.
+        border: Value of pixels beyond the image.
+
+    Example:
+        >>> results = {"img": np.zeros((250, 250, 3), np.uint8), "landmarks": 2 * REFERENCE_POINTS}
+        >>> AlignFace()(results)["img"].shape
+        (112, 112, 3)
+    """
+
+    def __init__(self, size: int = 112, border: int = 0) -> None:
+        if size < 1:
+            raise ValueError(f"size is {size}; it must be 1 or more")
+        self.size = size
+        self.border = border
+
+    def transform(self, results: dict) -> dict:
+        """Align one image; raises ``DatasetError`` if its landmarks cannot be used."""
+        name = results.get("img_path", "image")
+        if "landmarks" not in results:
+            raise DatasetError(
+                f"{name}: has no landmarks to align it by. Give the dataset a landmarks_file, or "
+                "remove negvision.AlignFace if the images are already aligned.",
+                kind="image without landmarks",
+            )
+        landmarks = np.asarray(results["landmarks"], dtype=np.float64)
+        # Pixel centers have integer coordinates, hence the half pixel.
+        target = (REFERENCE_POINTS + 0.5) * (self.size / 112) - 0.5
+        try:
+            matrix = similarity_transform(landmarks, target)
+        except DatasetError as error:
+            raise DatasetError(f"{name}: {error}", kind="landmarks that cannot be used") from None
+        results["img"] = cv2.warpAffine(
+            results["img"],
+            matrix,
+            (self.size, self.size),
+            flags=cv2.INTER_LINEAR,
+            borderValue=(self.border,) * 3,
+        )
+        results["img_shape"] = (self.size, self.size)
+        moved = landmarks @ matrix[:, :2].T + matrix[:, 2]
+        results["landmarks"] = moved.astype(np.float32)
+        return results
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(size={self.size}, border={self.border})"
+
+
+@TRANSFORMS.register_module()
+class PackFaceInputs(BaseTransform):
+    """Turn ``results`` into what a model takes; the last transform of a pipeline.
+
+    Required keys: ``img`` (H, W, 3), uint8, BGR. ``label`` is -1 if missing.
+
+    Args:
+        meta_keys: Keys of ``results`` that become metainfo of the data sample, if present.
+
+    Example:
+        >>> packed = PackFaceInputs()(
+        ...     {"img": np.zeros((112, 112, 3), np.uint8), "label": 3, "sample_idx": 0})
+        >>> packed["inputs"].shape, packed["data_samples"].label
+        (torch.Size([3, 112, 112]), tensor(3))
+    """
+
+    def __init__(self, meta_keys: tuple[str, ...] = ("sample_idx", "img_path", "img_shape")):
+        self.meta_keys = meta_keys
+
+    def transform(self, results: dict) -> dict:
+        """Pack one sample.
+
+        Returns:
+            ``inputs``, a uint8 tensor of shape (3, H, W), and ``data_samples``, a
+            :class:`negvision.face.structures.FaceDataSample`.
+
+        Raises:
+            ValueError: The image is not uint8 with three channels.
+        """
+        image = results["img"]
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(
+                f"the image has shape {image.shape} and type {image.dtype}; face pipelines keep "
+                "(H, W, 3) and uint8, and the model's data_preprocessor normalizes"
+            )
+        label = torch.scalar_tensor(int(results.get("label", -1)), dtype=torch.int64)
+        metainfo = {key: results[key] for key in self.meta_keys if key in results}
+        return {
+            "inputs": to_planes(image),
+            "data_samples": FaceDataSample.of(label, metainfo),
+        }
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(meta_keys={self.meta_keys})"
