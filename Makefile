@@ -59,7 +59,7 @@ lint: $(VENV)/dependencies
 
 docs: env
 	@$(PYTHON) docs/write_reference.py
-	@$(PYTHON) -m mkdocs build --quiet --strict && echo "docs: site/index.html"
+	@$(PYTHON) docs/build_site.py && echo "docs: site/index.html"
 
 bench: env
 	@$(PYTHON) benchmarks/kernels.py

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+import negvision
 from negvision.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
-TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
 PAGES = [*TOP, *sorted((ROOT / "docs").glob("*.md"))]
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -55,10 +56,31 @@ def test_links_lead_to_files_and_headings(page):
         assert not anchor or anchor in _anchors(linked), f"{page.name}: no heading for {target}"
 
 
-@by_page
-def test_every_page_is_linked_from_the_readme(page):
-    if page.parent.name == "docs":
-        assert f"(docs/{page.name}" in (ROOT / "README.md").read_text()
+def test_every_page_is_reached_from_the_readme_and_the_index():
+    readme, index = ROOT / "README.md", ROOT / "docs" / "index.md"
+    assert index in _linked(readme)
+    assert {page for page in PAGES if page not in (readme, index)} <= _linked(index)
+
+
+def _linked(page: Path) -> set[Path]:
+    targets = re.findall(r"\]\(([^)#]+)", page.read_text())
+    return {(page.parent / target).resolve() for target in targets if "://" not in target}
+
+
+def _public_names() -> list[str]:
+    """Names that the pages import from negvision or write as ``negvision.Name``."""
+    texts = [re.sub(r"\s*\\\n\s*", " ", page.read_text()) for page in PAGES]
+    found = {name for text in texts for name in re.findall(r"negvision\.([A-Z]\w+)", text)}
+    for text in texts:
+        for line in re.findall(r"from negvision import ([\w, ]+)", text):
+            found |= {name.strip() for name in line.split(",")}
+    own = {name for text in texts for name in re.findall(r"^class (\w+)", text, re.MULTILINE)}
+    return sorted(found - own - {"NAME", ""})
+
+
+@pytest.mark.parametrize("name", _public_names())
+def test_public_names_of_the_pages_can_be_imported(name):
+    assert hasattr(negvision, name), f"from negvision import {name}"
 
 
 @by_page
@@ -78,21 +100,9 @@ def test_named_commands_and_options_exist(page):
     for line in _code(page):
         for target in re.findall(r"(?:^|\s)make (\w+)(?=\s|$)", line):
             assert target in targets, f"{page.name}: make {target}"
-        for command in re.findall(r"^negvision ([a-z][\w-]*)", line):
+        for command in re.findall(r"^negvision ([a-z][\w-]+)", line):
             assert command in COMMANDS, f"{page.name}: negvision {command}"
-        if re.match(r"(python )?(tools|benchmarks)/|--", line):
+        if re.match(r"(python )?(tools|benchmarks)/|negvision |--", line):
             for option in re.findall(r"(?:^|\s)(--[a-z-]+)", line):
                 known = _options() | {"--help", "--no-build-isolation"}  # argparse's and pip's
                 assert option in known, f"{page.name}: {option}, in: {line}"
-
-
-@by_page
-def test_named_components_are_registered(page):
-    text = page.read_text()
-    names = set(re.findall(r"negvision\.([A-Z]\w+)", text))
-    # Those of an example, and the word that stands for any name.
-    names -= {*re.findall(r"^class (\w+)", text, re.MULTILINE), "NAME"}
-    defined = "".join(path.read_text() for path in (ROOT / "negvision").rglob("*.py"))
-    for name in names:
-        pattern = rf"register_module\([^)]*\)\nclass {name}\b"
-        assert re.search(pattern, defined), f"{page.name}: negvision.{name}"

@@ -114,7 +114,8 @@ def test_source_distribution_holds_all_that_is_needed_to_build_and_test(built):
         "README.md",
         "LICENSE",
         "CHANGELOG.md",
-        "mkdocs.yml",
+        "SECURITY.md",
+        "zensical.toml",
     } <= names
     assert not [name for name in names if name.endswith((".pyc", ".so"))]
 
