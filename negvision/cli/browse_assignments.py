@@ -28,13 +28,13 @@ def run(args: argparse.Namespace) -> int:
     from mmengine.registry import MODELS
 
     from negvision.cli.browsing import chosen_indices, image_path, read_config, train_dataset
+    from negvision.compat.patches import captured_pycocotools
     from negvision.detection.assignment_view import assignment_views, find_head
     from negvision.detection.visualization.assignments import (
         assignment_legend,
         draw_assignment,
         picture_size,
     )
-    from negvision.engine.quiet import captured_pycocotools
     from negvision.visualization import save_picture, with_legend
     from negvision.visualization.looking import seeded
 

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from negvision.cli.browsing import chosen_indices, image_path, read_config, train_dataset
-    from negvision.engine.quiet import captured_pycocotools
+    from negvision.compat.patches import captured_pycocotools
     from negvision.visualization import save_picture
     from negvision.visualization.looking import seeded
 

@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
     source = Path(args.checkpoint)
     if not source.is_file():
         raise CheckpointError(f"checkpoint {args.checkpoint!r} does not exist")
+    from negvision.compat.patches import captured_pycocotools
     from negvision.engine.calibration import calibrate, check_writable, save_with_threshold
     from negvision.engine.prepare import build_runner, prepare_config
-    from negvision.engine.quiet import captured_pycocotools
 
     target = Path(args.out) if args.out else source.with_name(f"{source.stem}_ood.pth")
     check_writable(target)

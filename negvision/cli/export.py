@@ -98,8 +98,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _evaluator(cfg: Config):
     """A function that returns the metrics of an ONNX file on the test set of ``cfg``."""
+    from negvision.compat.patches import captured_pycocotools
     from negvision.engine.prepare import build_runner
-    from negvision.engine.quiet import captured_pycocotools
     from negvision.inference.exported_network import put_in_place
 
     def evaluate(file: Path) -> dict[str, float]:

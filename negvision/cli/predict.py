@@ -103,11 +103,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _split_checkpoint(model: str, sources: list[str]) -> tuple[str | None, list[str]]:
     """The checkpoint, which follows a config, and the other sources."""
-    from negvision.inference.inferencer import CONFIG_SUFFIXES
     from negvision.inference.sources import IMAGE_SUFFIXES
     from negvision.inference.videos import VIDEO_SUFFIXES
 
-    if Path(model).suffix.lower() not in CONFIG_SUFFIXES:
+    if Path(model).suffix.lower() != ".py":
         return None, sources
     first, *rest = sources
     suffix = Path(first).suffix.lower()

@@ -46,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
     if "://" not in args.checkpoint and not Path(args.checkpoint).is_file():
         raise CheckpointError(f"checkpoint {args.checkpoint!r} does not exist")
     announce(args.config)
+    from negvision.compat.patches import captured_pycocotools
     from negvision.detection.detections_hook import DetectionsWriter
     from negvision.engine.parallel.launch import leave_processes
     from negvision.engine.prepare import build_runner, prepare_config
-    from negvision.engine.quiet import captured_pycocotools
 
     cfg = prepare_config(args)
     if args.checkpoint.endswith(".onnx"):

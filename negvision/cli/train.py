@@ -90,12 +90,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    from negvision.compat.patches import captured_pycocotools
     from negvision.engine.config.options import apply_training_arguments
     from negvision.engine.faults import faults_explained
     from negvision.engine.interruption import EXIT_INTERRUPTED, TrainingInterrupted
     from negvision.engine.parallel.launch import leave_processes
     from negvision.engine.prepare import build_runner, prepare_config
-    from negvision.engine.quiet import captured_pycocotools
 
     cfg = prepare_config(args)
     apply_training_arguments(cfg, args)

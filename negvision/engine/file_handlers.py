@@ -1,8 +1,9 @@
 """Make MMEngine read data files without running what may be hidden in them."""
 
 import yaml
-from mmengine.fileio.handlers import PickleHandler, YamlHandler, file_handlers
+from mmengine.fileio.handlers import PickleHandler, YamlHandler
 
+from negvision.compat.patches import replace_file_handlers
 from negvision.errors import DatasetError
 
 
@@ -37,7 +38,7 @@ def install_file_handlers(trust: bool = False) -> None:
     Args:
         trust: Unpickle whatever a file holds, which can run any code.
     """
-    for suffix in ("pkl", "pickle"):
-        file_handlers[suffix] = PickleHandler() if trust else _NoPickles()
-    for suffix in ("yaml", "yml"):
-        file_handlers[suffix] = _PlainYaml()
+    pickles = PickleHandler() if trust else _NoPickles()
+    replace_file_handlers(
+        {"pkl": pickles, "pickle": pickles, "yaml": _PlainYaml(), "yml": _PlainYaml()}
+    )

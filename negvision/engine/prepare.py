@@ -4,10 +4,8 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 
 from negvision.engine.checkpoints.loading import install_loaders
-from negvision.engine.config.batches import check_batches
-from negvision.engine.config.check import check_config
-from negvision.engine.config.data_files import check_data
-from negvision.engine.config.data_root import replace_data_root
+from negvision.engine.config.check import check_batches, check_config
+from negvision.engine.config.data_files import check_data, replace_data_root
 from negvision.engine.config.options import check_training_options
 from negvision.engine.config.reading import load_config, parse_options, set_work_dir
 from negvision.engine.faults import require_writable

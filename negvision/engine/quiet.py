@@ -1,4 +1,8 @@
-"""Keep the console for what a person reads; everything goes to the log file all the same."""
+"""Keep the console for what a person reads; the log file gets everything.
+
+MMEngine sends all records through one logger, so the console's filter tells them apart by the file
+that logged them (``LogRecord.pathname``).
+"""
 
 import contextlib
 import logging
@@ -12,59 +16,51 @@ from tqdm import tqdm
 
 import negvision
 
-# With the separator behind it: a clone may have the package's name, and others below it in .venv.
+# INFO records of these files reach the console. With the separator: dependencies may be installed
+# below a clone of this name. The last file is print_log's, which the evaluations of mmdet and mmseg
+# use for their tables.
 _OURS = os.path.join(Path(negvision.__file__).parent, "")
-# Where an INFO record must come from to reach the console. All of mmengine's start-up (the
-# environment, the config, hooks, initialisation) comes from elsewhere.
-_SHOWN_ORIGINS = tuple(
+_SHOWN_FILES = tuple(
     part.replace("/", os.sep)
     for part in (
         "/mmengine/hooks/logger_hook.py",
         "/mmdet/evaluation/",
         "/mmengine/evaluator/",
+        "/mmengine/logging/logger.py",
     )
 )
 _HIDDEN_STARTS = (
-    "Exp name:",  # the work dir in the header says the same
-    "Evaluating bbox...",  # the table that follows says so
+    "Exp name:",  # as in the work dir of the header
+    "Evaluating bbox...",  # the table that follows shows it
+    "paramwise_options",  # a line for every parameter
+    "load model from:",
+    "Loads checkpoint by",
+    "Advance dataloader",
 )
-
-# Warnings of the packages below that a user can do nothing about, (message pattern, category).
+_IDLE_LOG_STARTS = (
+    # mmengine's own checkpoint hook asks for classes that mmengine has deprecated.
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+    # Resuming compares pickles byte by byte: equal metainfo loaded from a file often differs.
+    "The dataset metainfo from the resumed checkpoint is different",
+)
+# Warnings of other packages that a user can do nothing about: (message pattern, category).
 _IDLE_WARNINGS = [
     # mmdet's samplers and torch's own schedulers still use the old calls.
     (r".*torch\.meshgrid.*", UserWarning),
     (r".*lr_scheduler\.step\(\).*", UserWarning),
     # mmdet's own ATSS head uses a property that mmdet has deprecated.
     (r".*`num_anchors` is deprecated.*", UserWarning),
-    # mmseg's losses say what their default is whenever it is used.
+    # mmseg's losses warn about their default whenever it is used.
     (r".*avg_non_ignore.*", UserWarning),
     # mmengine calls the old names of torch.cuda.amp and autocast.
     (r".*torch\.(cuda|cpu)\.amp\..* is deprecated.*", FutureWarning),
-    # A machine without a GPU is told so by the header.
+    # The header of a run shows that there is no GPU.
     (r".*pin_memory.*no accelerator.*", UserWarning),
     (r".*CUDA initialization.*", UserWarning),
     # mmengine reads versions with pkg_resources.
     (r".*pkg_resources.*", UserWarning),
 ]
-_IDLE_LOG_STARTS = (
-    # mmengine's own checkpoint hook asks for classes that mmengine has deprecated.
-    '"FileClient" will be deprecated',
-    '"HardDiskBackend" is the alias',
-    # Resuming compares pickles byte by byte: equal metainfo loaded from a file differs often.
-    "The dataset metainfo from the resumed checkpoint is different",
-)
-
-_PYCOCOTOOLS_STEPS = (
-    "loading annotations into memory",
-    "creating index",
-    "index created",
-    "Loading and preparing results",
-    "DONE",
-    "Done",
-    "Running per image evaluation",
-    "Evaluate annotation type",
-    "Accumulating evaluation results",
-)
 
 
 class ConsoleHandler(logging.Handler):
@@ -86,30 +82,18 @@ class ConsoleHandler(logging.Handler):
 
 
 def is_for_console(record: logging.LogRecord) -> bool:
-    """Warnings always; INFO from the progress hook, from negvision and from the evaluation."""
+    """Warnings, and INFO of negvision, of the progress hook and of evaluations."""
     message = record.getMessage()
     if record.levelno >= logging.WARNING:
         return not message.startswith(_IDLE_LOG_STARTS)
     if message.startswith(_HIDDEN_STARTS):
         return False
-    origin = _origin(record)
-    return origin.startswith(_OURS) or any(part in origin for part in _SHOWN_ORIGINS)
-
-
-def _origin(record: logging.LogRecord) -> str:
-    """The file whose code logged ``record``, also where it did so through ``print_log``."""
-    if not record.pathname.endswith(os.path.join("mmengine", "logging", "logger.py")):
-        return record.pathname
-    frame = sys._getframe()
-    while frame is not None and frame.f_code.co_filename != record.pathname:
-        frame = frame.f_back
-    while frame is not None and frame.f_code.co_filename in (record.pathname, logging.__file__):
-        frame = frame.f_back
-    return frame.f_code.co_filename if frame is not None else record.pathname
+    path = record.pathname
+    return path.startswith(_OURS) or any(part in path for part in _SHOWN_FILES)
 
 
 def replace_console_handler(logger: logging.Logger) -> None:
-    """Put a :class:`ConsoleHandler` in the place of the stream handler; file handlers stay."""
+    """Replace the stream handler by a :class:`ConsoleHandler`; file handlers stay."""
     for handler in list(logger.handlers):
         if type(handler) is logging.StreamHandler:
             logger.handlers.remove(handler)
@@ -118,7 +102,7 @@ def replace_console_handler(logger: logging.Logger) -> None:
 
 @contextlib.contextmanager
 def muted_console(logger: logging.Logger) -> Iterator[None]:
-    """What is logged inside of the block goes to the log file alone."""
+    """Inside the block, records go to the log file only."""
     handlers = [handler for handler in logger.handlers if isinstance(handler, ConsoleHandler)]
     levels = [handler.level for handler in handlers]
     for handler in handlers:
@@ -148,25 +132,8 @@ def log_of_reading_hidden() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def captured_pycocotools() -> Iterator[None]:
-    """Hide what pycocotools prints about its own steps inside of the block; results stay."""
-    from pycocotools import coco, cocoeval
-
-    def print_results(*args, **kwargs):
-        if not str(args[0] if args else "").startswith(_PYCOCOTOOLS_STEPS):
-            print(*args, **kwargs)
-
-    # A module's own `print` comes before the built-in one.
-    coco.print = cocoeval.print = print_results
-    try:
-        yield
-    finally:
-        del coco.print, cocoeval.print
-
-
-@contextlib.contextmanager
 def muted(*names: str) -> Iterator[None]:
-    """Inside, the loggers of these names tell of errors alone, and nothing warns."""
+    """Inside the block, the loggers of these names report errors only, and nothing warns."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     try:

@@ -5,11 +5,11 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import mmengine.runner.runner
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
+from negvision.compat.patches import replace_activation_checkpointing
 from negvision.engine.config.model_parts import model_parts
 
 
@@ -59,19 +59,9 @@ def checkpoint_activations(modules: Iterable[nn.Module]) -> None:
         module.forward = functools.partial(recomputed, module, forward=module.forward)
 
 
-@contextlib.contextmanager
-def activations_recomputed_our_way() -> Iterator[None]:
-    """While it lasts, mmengine's runner reads its key ``activation_checkpointing`` as we do.
-
-    mmengine uses the reentrant form of torch, which loses gradients where the input wants none,
-    as that of a first block does, and updates running statistics twice.
-    """
-    theirs = mmengine.runner.runner.turn_on_activation_checkpointing
-    mmengine.runner.runner.turn_on_activation_checkpointing = _turn_on
-    try:
-        yield
-    finally:
-        mmengine.runner.runner.turn_on_activation_checkpointing = theirs
+def activations_recomputed_our_way() -> contextlib.AbstractContextManager[None]:
+    """Inside the block, mmengine's runner applies ``activation_checkpointing`` as we do."""
+    return replace_activation_checkpointing(_turn_on)
 
 
 def _turn_on(model: nn.Module, modules: str | Iterable[str]) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from negvision.compat.patches import replace_pool_size_rule
 from negvision.errors import ExportError
 from negvision.export.graphs.choice import Exportable
-from negvision.export.onnx_file import exporter_message, sizes_of_any_parity
+from negvision.export.onnx_file import exporter_message
 from negvision.inference.runtime.metadata import KEY, Metadata
 from negvision.inference.runtime.model import Graph
 
@@ -45,7 +46,7 @@ def write_torchexport(graph: Exportable, metadata: Metadata, path: Path) -> Grap
         dict.fromkeys(graph.dynamic.get(name, ()), dynamic) or None for name in graph.inputs
     )
     try:
-        with torch.no_grad(), sizes_of_any_parity():
+        with torch.no_grad(), replace_pool_size_rule():
             program = torch.export.export(
                 graph.module, tuple(graph.inputs.values()), dynamic_shapes=shapes, strict=False
             )

@@ -1,15 +1,13 @@
 """Write a graph as an ONNX file, with either of torch's exporters."""
 
-import contextlib
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 import torch
-import torch._meta_registrations as shape_rules
 from torch import Tensor
 
+from negvision.compat.patches import replace_pool_size_rule
 from negvision.engine.quiet import muted
 from negvision.errors import ExportError
 from negvision.export.graphs import translation
@@ -71,7 +69,7 @@ def save(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _write(graph: Exportable, opset: int) -> onnx.ModelProto:
-    with sizes_of_any_parity():
+    with replace_pool_size_rule():
         program = torch.onnx.export(
             graph.module,
             tuple(graph.inputs.values()),
@@ -123,24 +121,6 @@ def _give_defaults(model: onnx.ModelProto, defaults: dict[str, Tensor]) -> None:
     """Make inputs optional: one that is also an initializer has its value where none is given."""
     for name, value in defaults.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(value.numpy(), name))
-
-
-@contextlib.contextmanager
-def sizes_of_any_parity() -> Iterator[None]:
-    """Inside, the output size of a pool is a formula that holds for even and odd inputs.
-
-    torch computes it with a case for negative remainders, which cannot be: asking for the case ties
-    the graph to sizes of the example's remainder. Python's // has that case built in.
-    """
-    own = getattr(shape_rules, "div_rtn", None)
-    if own is None:
-        yield
-        return
-    shape_rules.div_rtn = lambda number, divisor: number // divisor
-    try:
-        yield
-    finally:
-        shape_rules.div_rtn = own
 
 
 def exporter_message(error: Exception, legacy: bool = False) -> str:

@@ -16,8 +16,6 @@ from negvision.inference.runtime import Detections, Embedding, ExportedModel
 from negvision.inference.runtime.images import Source, decode
 from negvision.inference.runtime.results import Result
 
-CONFIG_SUFFIXES = (".py", ".json", ".yaml", ".yml")
-
 
 class Inferencer:
     """A model, ready to predict.
@@ -73,7 +71,7 @@ class Inferencer:
                     f"{model} has its weights inside; leave the checkpoint {str(checkpoint)!r} out"
                 )
             self._open_exported(model, device)
-        elif suffix in CONFIG_SUFFIXES:
+        elif suffix == ".py":
             if checkpoint is None:
                 raise CheckpointError(
                     f"{model} is a config, and its weights are missing. Name a checkpoint "
@@ -82,8 +80,8 @@ class Inferencer:
             self._open_config(model, checkpoint, device, trust_checkpoint)
         else:
             raise ConfigError(
-                f"{model} is neither an exported model (.onnx) nor a config "
-                f"({', '.join(CONFIG_SUFFIXES)}). A checkpoint comes behind its config"
+                f"{model} is neither an exported model (.onnx) nor a config (.py). "
+                "A checkpoint follows its config"
             )
         self.score_threshold = score_threshold
         if ood_threshold is not None:

@@ -11,9 +11,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import DATASETS
 from torch import nn
 
+from negvision.compat.patches import captured_pycocotools
 from negvision.engine.config.data_files import check_data
 from negvision.engine.prepare import build_runner
-from negvision.engine.quiet import captured_pycocotools
 from negvision.errors import ConfigError, MissingDataError, OODDataError
 from negvision.ood.records import OODRecords
 from negvision.report.assignment_section import assignment_section

@@ -130,6 +130,8 @@ class GeneratesDigits:
             another choice generates the set anew.
     """
 
+    generates_data = True
+
     def __init__(
         self, *args, data_root: str | None = None, digits: dict | None = None, **kwargs
     ) -> None:

@@ -1,12 +1,10 @@
-"""From a checkpoint to a published file that tests the same; and a config in JSON on the way."""
+"""From a checkpoint to a published file that tests the same."""
 
 import json
 
 import pytest
 import torch
 from helpers.commands import command
-
-from negvision.engine.config.reading import load_config
 
 publish = command("publish-model")
 evaluate = command("test")
@@ -50,16 +48,3 @@ def test_refusals(trained, tmp_path, capsys):
     torch.save(content, tmp_path / "plain.pth")
     assert publish(tmp_path / "plain.pth", tmp_path / "a.safetensors", "--without-ema") == 2
     assert "no averaged weights" in capsys.readouterr().err
-
-
-def test_a_run_of_a_config_in_json(tiny_config, tmp_path, monkeypatch):
-    import mmengine.registry.registry as registry
-
-    for name in ("get_object_from_string", "import_module"):
-        monkeypatch.setattr(registry, name, getattr(registry, name))
-    path = tmp_path / "tiny.json"
-    path.write_text(json.dumps(load_config(tiny_config)._cfg_dict.to_dict()))
-    assert train(path, "--work-dir", tmp_path / "run") == 0
-    assert evaluate(path, tmp_path / "run/epoch_1.pth", "--work-dir", tmp_path / "w") == 0
-    # The stored config is one of plain values too.
-    load_config(tmp_path / "run/tiny.json")

@@ -10,10 +10,9 @@ import mmseg
 import pytest
 from mmengine.registry import MODELS, init_default_scope
 
-from negvision.engine.config.check import check_config
+from negvision.engine.config.check import accepted_keywords, check_config
 from negvision.engine.config.components import find_components
 from negvision.engine.config.reading import load_config
-from negvision.engine.config.signatures import accepted_keywords
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import gradio as gr
-from gradio import component_meta
 
-# For each new class of component Gradio writes a file of type hints beside its source.
-component_meta.create_or_modify_pyi = lambda *_: None
+from negvision.compat.patches import write_no_gradio_stubs
+
+write_no_gradio_stubs()
 
 
 class Upload(gr.Image):

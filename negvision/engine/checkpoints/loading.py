@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-import mmengine.runner.checkpoint as mmengine_checkpoint
 import numpy as np
 import torch
 from mmengine.dist import barrier, get_local_rank, is_distributed
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OneCycleParamScheduler
-from mmengine.runner.checkpoint import CheckpointLoader, get_torchvision_models
+from mmengine.runner.checkpoint import get_torchvision_models
 
+from negvision.compat.patches import replace_checkpoint_loaders
 from negvision.engine.checkpoints.weights_file import SUFFIX, read_weights
 from negvision.errors import CheckpointError, UserError, did_you_mean
 
@@ -114,9 +114,8 @@ def _beside(path: Path) -> str:
 def install_loaders(trust: bool = False) -> None:
     """Make mmengine load every local file and download through :func:`load_checkpoint_file`.
 
-    mmengine's own loaders try ``weights_only=True`` and, where that is refused, unpickle the file
-    after all with a mere warning. ``CheckpointLoader.register_scheme`` is its documented way to
-    replace a loader, and reaches all that loads: ``load_from``, ``resume``, ``init_cfg``.
+    This covers ``load_from``, ``resume`` and ``init_cfg``;
+    :func:`negvision.compat.patches.replace_checkpoint_loaders` says why.
     """
 
     def load_from_local(filename, map_location=None):
@@ -135,15 +134,9 @@ def install_loaders(trust: bool = False) -> None:
     def load_from_backend(file, map_location=None, weights_only=None):
         return _unpickle(file, "the checkpoint of a file backend", map_location, trust)
 
-    # mmengine names a loader in its log by the end of the function's name.
-    CheckpointLoader.register_scheme("", load_from_local, force=True)
-    CheckpointLoader.register_scheme(["http://", "https://"], load_from_url, force=True)
-    CheckpointLoader.register_scheme(
-        ["torchvision://", "modelzoo://"], load_from_torchvision, force=True
+    replace_checkpoint_loaders(
+        load_from_local, load_from_url, load_from_torchvision, load_from_backend
     )
-    # By these two mmengine's loaders for openmmlab://, mmcls://, s3:// and others end in pickle.
-    mmengine_checkpoint.load_from_http = load_from_url
-    mmengine_checkpoint._safe_torch_load = load_from_backend
 
 
 def _download(url: str, asked_for: str) -> Path:

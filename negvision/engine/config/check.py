@@ -1,7 +1,10 @@
 """Find typos in a config before any data is loaded or any component is built."""
 
+import ast
 import inspect
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from mmengine.config import Config
@@ -14,10 +17,9 @@ from negvision.engine.config.components import (
     import_scope,
     split_scope,
 )
-from negvision.engine.config.signatures import accepted_keywords
 from negvision.errors import ConfigError, did_you_mean, nearest
 
-# Keys that the builder takes out of a dict before it calls the constructor, by registry.
+# By registry: keys that the builder removes from a dict before it calls the constructor.
 _BUILDER_KEYS = {
     "hook": {"priority"},
     "weight initializer": {"override", "name", "layer"},
@@ -39,7 +41,7 @@ _DEFAULT_HOOKS = {
     "visualization", "loss_guard", "interruption",
 }  # fmt: skip
 
-# Keys that mmengine and mmdet read from the top level, and those that bases share by convention.
+# Top-level keys that mmengine and mmdet read, and those that base configs share by convention.
 RUNNER_KEYS = set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} | {
     "activation_checkpointing", "compile", "custom_imports", "efficient_conv_bn_eval",
     "find_unused_parameters", "model_wrapper_cfg", "runner_type", "sync_bn", "tta_model",
@@ -52,7 +54,7 @@ _SHARED_VARIABLES = {
 # Components whose nested dicts are looked up in another library.
 _FOREIGN_FIELDS = {"Albu": {"transforms", "bbox_params"}}
 # Fields whose dicts are read by the component that holds them: `type` is a mode or a function
-# there, or further keys are taken out before the constructor is called.
+# there, or the component removes keys before it calls the constructor.
 MODE_FIELDS = {"adapt_cfg", "output_trans", "shaping"} | {
     f"{where}_trans"
     for where in (
@@ -65,20 +67,20 @@ MODE_FIELDS = {"adapt_cfg", "output_trans", "shaping"} | {
     )
 }
 _MIXED_FIELDS = {"nms", "dqs_cfg", "upsample_cfg"}
-# DETR's heads take the weight of the background class out of their loss.
+# DETR's heads remove the weight of the background class from their loss.
 _FIELD_KEYS = {"loss_cls": {"bg_cls_weight"}}
 
 
 def check_config(cfg: Config) -> None:
     """Check every name and key of ``cfg`` that can be checked without building anything.
 
-    * A top-level key that is nearly, but not quite, one that the runner reads.
-    * A ``type`` that no registry knows, in the scope that holds there.
-    * A key that the constructor of that type does not take (parents are followed while
-      ``**kwargs`` pass on; where they go elsewhere the dict is left alone).
+    * A top-level key that is similar, but not equal, to one that the runner reads.
+    * A ``type`` that no registry knows, in the scope that applies there.
+    * A key that the constructor of that type does not accept. Parents are followed while
+      ``**kwargs`` are passed on; if these go elsewhere the dict is not checked.
 
     Raises:
-        ConfigError: names the first wrong entry by its path, and the nearest right names.
+        ConfigError: Names the path of the first wrong entry, and the nearest valid names.
     """
     _check_top_level(cfg)
     scope = cfg.get("default_scope") or "mmengine"
@@ -93,18 +95,18 @@ def check_config(cfg: Config) -> None:
 
 def _check_top_level(cfg: Config) -> None:
     for key in cfg:
-        # A cutoff this high lets through helper variables such as `train_pipeline_stage2`.
+        # The high cutoff accepts helper variables such as `train_pipeline_stage2`.
         known = key in RUNNER_KEYS | _SHARED_VARIABLES
         close = [] if known else nearest(key, RUNNER_KEYS, 1, cutoff=0.9)
         if close:
             raise ConfigError(
                 f"{key!r} is not read by anything; nearest: {close[0]!r}. "
-                "Rename a helper variable that is meant to be there"
+                "If it is a helper variable, rename it"
             )
 
 
 def _walk(node: Any, path: str, field: str, scope: str) -> Iterator[str]:
-    """Yield what is wrong in ``node``, which stands at ``path`` under the key ``field``."""
+    """Yield the problems of ``node``, which is at ``path`` under the key ``field``."""
     if isinstance(node, list | tuple):
         for index, item in enumerate(node):
             yield from _walk(item, f"{path}.{index}", field, scope)
@@ -134,7 +136,7 @@ def _check_component(node: Mapping, path: str, field: str, scope: str) -> Iterat
     if not isinstance(kind, str):
         found = [("", kind)] if callable(kind) else []
         if inspect.isclass(kind) or not found:
-            # Written as a class: any builder may be the one that reads its extra keys.
+            # Given as a class, so any builder may read its extra keys.
             found = [(registry, kind) for registry in _BUILDER_KEYS] if found else []
     else:
         found = find_components(kind, scope, field)
@@ -186,3 +188,98 @@ def _check_known_dict(node: Mapping, path: str) -> Iterator[str]:
             close = [] if key in _DEFAULT_HOOKS else nearest(key, _DEFAULT_HOOKS, 1, cutoff=0.8)
             if close:
                 yield f"{path}.{key}: no default hook has this name; nearest: {close[0]!r}"
+
+
+def check_batches(cfg: Config) -> None:
+    """Compare ``batch_size`` with P x K of a sampler of P identities with K images each.
+
+    MMEngine does not pass the batch size to a sampler, and with a different one batches would
+    contain incomplete identities.
+
+    Raises:
+        ConfigError: They differ; the message says what to set.
+    """
+    for split in ("train", "val", "test"):
+        loader = cfg.get(f"{split}_dataloader") or {}
+        sampler = loader.get("sampler")
+        if not isinstance(sampler, Mapping):
+            continue
+        identities = sampler.get("identities_per_batch")
+        images = sampler.get("images_per_identity")
+        size = loader.get("batch_size", 1)
+        if isinstance(identities, int) and isinstance(images, int) and size != identities * images:
+            raise ConfigError(
+                f"{split}_dataloader.batch_size is {size}, but its sampler fills batches with "
+                f"identities_per_batch x images_per_identity = {identities} x {images}; set "
+                f"batch_size to {identities * images}."
+            )
+
+
+@cache
+def accepted_keywords(component: Callable) -> tuple[frozenset[str], bool]:
+    """The keyword arguments of a constructor, including those that ``**kwargs`` pass to parents.
+
+    Returns:
+        The names, and whether the list is complete. It is incomplete if ``**kwargs`` are used
+        for anything but a parent's constructor, or if no parent ends the chain.
+
+    Example:
+        >>> class Base:
+        ...     def __init__(self, depth): ...
+        >>> class Child(Base):
+        ...     def __init__(self, width, **kwargs):
+        ...         super().__init__(**kwargs)
+        >>> names, complete = accepted_keywords(Child)
+        >>> sorted(names), complete
+        (['depth', 'width'], True)
+    """
+    if not inspect.isclass(component):
+        names, closed = _keywords(component)
+        return frozenset(names), closed
+    names: set[str] = set()
+    complete = False
+    # With several bases `super(Other, self)` may skip a class, so all of them count.
+    one_line = all(len(cls.__bases__) <= 1 for cls in component.__mro__)
+    for cls in component.__mro__:
+        if cls is object or "__init__" not in vars(cls):
+            continue
+        own, closed = _keywords(cls.__init__)
+        names |= own
+        complete = complete or closed
+        if closed and one_line:
+            break
+        if not closed and not _passes_kwargs_on(cls.__init__):
+            return frozenset(names), False
+    return frozenset(names), complete
+
+
+def _keywords(function: Callable) -> tuple[set[str], bool]:
+    if hasattr(function, "__wrapped__"):
+        # A decorator may accept more, as mmcv's does for the old names of arguments.
+        return set(), False
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return set(), False
+    names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return names - {"self"}, not any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _passes_kwargs_on(function: Callable) -> bool:
+    """Whether every use of ``**kwargs`` in ``function`` is in a call of ``X.__init__``."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        return False
+    kwarg = tree.body[0].args.kwarg and tree.body[0].args.kwarg.arg
+    uses = sum(isinstance(node, ast.Name) and node.id == kwarg for node in ast.walk(tree))
+    passed_on = sum(
+        isinstance(keyword.value, ast.Name) and keyword.value.id == kwarg
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "__init__"
+        for keyword in node.keywords
+        if keyword.arg is None
+    )
+    return 0 < uses == passed_on

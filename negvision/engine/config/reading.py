@@ -7,7 +7,6 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 from negvision.engine.config.check import RUNNER_KEYS
-from negvision.engine.config.plain import SUFFIXES, is_plain, load_plain
 from negvision.engine.quiet import log_of_reading_hidden
 from negvision.errors import ConfigError, did_you_mean, nearest
 
@@ -15,29 +14,33 @@ from negvision.errors import ConfigError, did_you_mean, nearest
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config file and apply ``--cfg-options``.
 
-    A config in Python is run. One in JSON or YAML is not, see
-    :func:`negvision.engine.config.plain.load_plain`.
+    The file is Python and is run.
 
     Args:
-        path: A config of mmengine.
+        path: A config of MMEngine, ``.py``.
         options: Dotted path -> value. Each must name a place that exists, or a new key that is
             not nearly the name of one that does.
 
     Raises:
-        ConfigError: No such file, a file that is no config, or an option that leads nowhere.
+        ConfigError: The file does not exist or is no config, or an option leads nowhere.
     """
     path = Path(path)
+    if path.suffix != ".py":
+        raise ConfigError(
+            f"config {str(path)!r}: configs are Python files (.py). Write its values as "
+            "assignments, `model = dict(...)`"
+        )
     if not path.is_file():
         folder = path.parent
         if not folder.is_dir():
             raise ConfigError(f"config {str(path)!r}: there is no folder {str(folder)!r}")
-        names = [p.name for p in sorted(folder.iterdir()) if p.suffix in (".py", *SUFFIXES)]
+        names = [p.name for p in sorted(folder.iterdir()) if p.suffix == ".py"]
         close = did_you_mean(path.name, names)
         close = close or f"; {str(folder)!r} has {', '.join(names) or 'no config'}"
         raise ConfigError(f"config {str(path)!r} does not exist{close}")
     try:
         with log_of_reading_hidden():
-            cfg = load_plain(path) if is_plain(path) else Config.fromfile(path)
+            cfg = Config.fromfile(path)
     except (SyntaxError, NameError, ImportError, KeyError, OSError, TypeError) as error:
         raise ConfigError(f"config {str(path)!r}: {type(error).__name__}: {error}") from error
     if options:

@@ -26,6 +26,8 @@ class GlyphListDataset(FaceListDataset):
         (11200, 280)
     """
 
+    generates_data = True
+
     def __init__(
         self,
         ann_file: str = "train.txt",
@@ -51,6 +53,8 @@ class GlyphPairDataset(FacePairDataset):
         >>> len(dataset), dataset.metainfo["pairs"].shape
         (1050, (6000, 2))
     """
+
+    generates_data = True
 
     def __init__(
         self,

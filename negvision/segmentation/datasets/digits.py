@@ -36,6 +36,7 @@ class DigitsSegDataset(SegDataset):
         (200, ('background', 'zero', 'one'))
     """
 
+    generates_data = True
     METAINFO = {"classes": ("background", *CLASS_NAMES)}
 
     def __init__(

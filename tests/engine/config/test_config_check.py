@@ -5,8 +5,7 @@ import mmdet
 import pytest
 from mmengine.config import Config
 
-from negvision.engine.config.check import check_config
-from negvision.engine.config.signatures import accepted_keywords
+from negvision.engine.config.check import accepted_keywords, check_batches, check_config
 from negvision.errors import ConfigError, nearest
 
 STOCK = Path(mmdet.__file__).parent / ".mim" / "configs"
@@ -169,3 +168,26 @@ def test_accepted_keywords_follow_kwargs_only_where_they_are_passed_on():
     assert accepted_keywords(PassesOn) == ({"width", "depth"}, True)
     assert not accepted_keywords(Keeps)[1]
     assert not accepted_keywords(Takes)[1]
+
+
+def sampled(batch_size, sampler):
+    return Config({"train_dataloader": {"batch_size": batch_size, "sampler": sampler}})
+
+
+BALANCED = {
+    "type": "negvision.IdentityBalancedSampler",
+    "identities_per_batch": 8,
+    "images_per_identity": 4,
+}
+
+
+@pytest.mark.parametrize("size", [1, 31, 64])
+def test_batch_size_has_to_be_p_times_k(size):
+    with pytest.raises(ConfigError, match=rf"batch_size is {size}, .* 8 x 4; set batch_size to 32"):
+        check_batches(sampled(size, BALANCED))
+
+
+def test_right_size_and_other_samplers_pass():
+    check_batches(sampled(32, BALANCED))
+    check_batches(sampled(7, {"type": "DefaultSampler", "shuffle": True}))
+    check_batches(Config({"train_dataloader": None, "val_dataloader": {"batch_size": 3}}))

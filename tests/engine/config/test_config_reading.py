@@ -24,6 +24,13 @@ def test_missing_config_names_the_nearest(path):
         load_config(path.parent / "none" / "a.py")
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.yaml", "a.pth"])
+def test_configs_are_python_files(path, name):
+    path.with_name(name).write_text("{}")
+    with pytest.raises(ConfigError, match=r"configs are Python files \(\.py\)"):
+        load_config(path.with_name(name))
+
+
 def test_broken_config(path):
     path.write_text("model = dict(")
     with pytest.raises(ConfigError, match="SyntaxError"):

@@ -1,8 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from negvision.engine.config.data_files import check_data
-from negvision.engine.config.data_root import replace_data_root
+from negvision.engine.config.data_files import check_data, replace_data_root
 from negvision.errors import MissingDataError
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from negvision.cli import train
 from negvision.engine.config.options import (
-    add_training_arguments,
     apply_training_arguments,
     check_training_options,
     enable_amp,
@@ -24,9 +24,9 @@ def config(**top_level):
 
 def applied(argv, cfg=None):
     parser = argparse.ArgumentParser()
-    add_training_arguments(parser)
+    train.add_arguments(parser)
     cfg = cfg or config()
-    apply_training_arguments(cfg, parser.parse_args(argv))
+    apply_training_arguments(cfg, parser.parse_args(["a.py", *argv]))
     return cfg
 
 
@@ -96,11 +96,11 @@ def test_options_become_keys():
     ("argv", "expected"),
     [
         (["--amp", "float16"], "'float16' is not auto, bf16 or fp16"),
-        (["--amp", "a.py"], "'a.py' is not auto, bf16 or fp16, and the config comes before"),
-        (["--ema", "a.py"], "is not a number between 0 and 1, and the config comes before"),
+        (["--amp", "a.py"], "'a.py' is not auto, bf16 or fp16; the config comes before"),
+        (["--ema", "a.py"], "is not a number between 0 and 1; the config comes before"),
         (["--ema", "1"], "'1' is not a number between 0 and 1"),
-        (["--accumulate", "0"], "'0' is not a whole number from 1"),
-        (["--accumulate", "2.5"], "'2.5' is not a whole number from 1"),
+        (["--accumulate", "0"], "'0' is not an integer above 0"),
+        (["--accumulate", "2.5"], "'2.5' is not an integer above 0"),
     ],
 )
 def test_values_that_are_none(argv, expected, capsys):

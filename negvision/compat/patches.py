@@ -1,0 +1,128 @@
+"""Every place where the behavior of another package is changed, with the reason.
+
+Each function imports the package that it patches, so this module itself is cheap. Patches without
+an issue number have no upstream report that we know of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """``owner.name`` is ``value`` inside the block."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def replace_checkpoint_loaders(
+    local: Callable, url: Callable, torchvision: Callable, backend: Callable
+) -> None:
+    """MMEngine: load every checkpoint through these functions.
+
+    MMEngine's loaders try ``weights_only=True`` and, if that is refused, unpickle the file after
+    all, with a warning only (compare open-mmlab/mmengine#1655).
+    ``CheckpointLoader.register_scheme`` is the documented way to replace a loader. The loaders of
+    ``openmmlab://``, ``mmcls://``, ``s3://`` and others call two module functions in the end,
+    which have to be replaced by name.
+
+    Args:
+        local, url, torchvision: Called with ``(filename, map_location)``. MMEngine names a loader
+            in its log by the end of the function's name.
+        backend: Called with ``(file, map_location, weights_only)`` for an open file.
+    """
+    from mmengine.runner import checkpoint
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    CheckpointLoader.register_scheme("", local, force=True)
+    CheckpointLoader.register_scheme(["http://", "https://"], url, force=True)
+    CheckpointLoader.register_scheme(["torchvision://", "modelzoo://"], torchvision, force=True)
+    checkpoint.load_from_http = url
+    checkpoint._safe_torch_load = backend
+
+
+def replace_file_handlers(handlers: Mapping[str, Any]) -> None:
+    """MMEngine: ``mmengine.fileio.load`` reads files of these suffixes through these handlers.
+
+    Its own handlers unpickle ``.pkl`` and build any Python object that a YAML file names.
+    """
+    from mmengine.fileio.handlers import file_handlers
+
+    file_handlers.update(handlers)
+
+
+def replace_activation_checkpointing(
+    turn_on: Callable,
+) -> contextlib.AbstractContextManager[None]:
+    """MMEngine: the runner applies ``activation_checkpointing`` with ``turn_on(model, names)``.
+
+    MMEngine uses torch's reentrant form, which loses gradients if the input needs none, as that of
+    a first block does, and updates running statistics twice (compare open-mmlab/mmengine#1539).
+    """
+    import mmengine.runner.runner
+
+    return _replaced(mmengine.runner.runner, "turn_on_activation_checkpointing", turn_on)
+
+
+_PYCOCOTOOLS_STEPS = (
+    "loading annotations into memory",
+    "creating index",
+    "index created",
+    "Loading and preparing results",
+    "DONE",
+    "Done",
+    "Running per image evaluation",
+    "Evaluate annotation type",
+    "Accumulating evaluation results",
+)
+
+
+@contextlib.contextmanager
+def captured_pycocotools() -> Iterator[None]:
+    """pycocotools: hide the lines that it prints about its own steps; results are printed.
+
+    It has no logger and no switch for them (cocodataset/cocoapi#456). A module's own ``print``
+    precedes the built-in one.
+    """
+    from pycocotools import coco, cocoeval
+
+    def print_results(*args, **kwargs):
+        if not str(args[0] if args else "").startswith(_PYCOCOTOOLS_STEPS):
+            print(*args, **kwargs)
+
+    coco.print = cocoeval.print = print_results
+    try:
+        yield
+    finally:
+        del coco.print, cocoeval.print
+
+
+def replace_pool_size_rule() -> contextlib.AbstractContextManager[None]:
+    """torch.onnx: the output size of a pool is a formula that holds for even and odd inputs.
+
+    torch distinguishes a case for negative remainders, which cannot occur. Testing for it ties the
+    graph to sizes with the remainder of the example. Python's ``//`` needs no such case.
+    """
+    import torch._meta_registrations as shape_rules
+
+    if not hasattr(shape_rules, "div_rtn"):
+        return contextlib.nullcontext()
+    return _replaced(shape_rules, "div_rtn", lambda number, divisor: number // divisor)
+
+
+def write_no_gradio_stubs() -> None:
+    """Gradio: do not write a ``.pyi`` file beside the source of each new component class.
+
+    Call it before the class is defined. The source may be in a folder that is shared or read-only
+    (gradio-app/gradio#10121).
+    """
+    from gradio import component_meta
+
+    component_meta.create_or_modify_pyi = lambda *_: None

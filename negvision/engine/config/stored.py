@@ -1,0 +1,160 @@
+"""Read the config stored in a checkpoint without running it.
+
+A config file in Python is a program. The text that a training run stores in its checkpoints is
+not: it assigns literals, and its ``type`` entries name registered components. Only such a text is
+accepted here, and it is checked in full before anything is built, since MMEngine would import
+whatever else a ``type`` spells, such as ``os.system``, and call it with the rest of the dict.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from mmengine.config import Config
+
+from negvision.engine.config.check import MODE_FIELDS
+from negvision.engine.config.components import (
+    NAMESPACES,
+    component_names,
+    find_components,
+    is_registered,
+    split_scope,
+)
+from negvision.errors import ConfigError, did_you_mean
+
+# The largest config in configs/ has some 10 kB.
+_MAX_BYTES = 1 << 18
+_SCOPES = ("mmengine", "mmcv", "mmdet", "mmseg", "negvision")
+# Keys whose text becomes the `type` of a component.
+_TYPE_KEYS = ("type", "constructor", "ema_type", "runner_type")
+# Registered components that evaluate text of their config or unpickle files that it names.
+_RUN_CODE = {
+    "RFSearchHook": "evaluates text of the config",
+    "CameraMotionCompensation": "evaluates text of the config",
+    "OpenImagesDataset": "unpickles its hierarchy file",
+    "OpenImagesChallengeDataset": "unpickles its hierarchy file",
+    "LoadBiomedicalImageFromFile": "may unpickle images",
+    "LoadBiomedicalAnnotation": "may unpickle annotations",
+    "LoadBiomedicalData": "may unpickle data",
+}
+
+
+def config_from_text(text: str, source: str) -> Config:
+    """The config that ``text`` assigns, which is ``Config.pretty_text`` of another one.
+
+    Args:
+        text: Assignments of literals and ``dict(...)``.
+        source: The file that holds the text, for error messages.
+
+    Raises:
+        ConfigError: The text is no such config, imports modules, or has a ``type`` that is not
+            registered or that runs code of the config's choosing. Nothing has been imported then
+            but the packages of MMEngine's scopes.
+
+    Example:
+        >>> cfg = config_from_text("model = dict(type='mmdet.ResNet', depth=18)", "a.pth")
+        >>> cfg.model.depth
+        18
+    """
+    where = f"config stored in {source!r}"
+    if len(text) > _MAX_BYTES:
+        raise ConfigError(f"{where} has {len(text):,} characters; at most {_MAX_BYTES:,} are read")
+    try:
+        content = dict(_assignments(ast.parse(text)))
+        problem = next(_problems(content, "", "", content.get("default_scope") or "mmengine"), None)
+        if problem is None:
+            return Config(content, cfg_text=text)
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, KeyError) as error:
+        problem = str(error) or type(error).__name__
+    raise ConfigError(f"{where}: {problem}")
+
+
+def _assignments(tree: ast.Module) -> Iterator[tuple[str, Any]]:
+    for statement in tree.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                yield name, _literal(value)
+            case _:
+                raise ValueError(f"line {statement.lineno} is not an assignment of a literal")
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value of a literal whose dicts may be written ``dict(key=value)``."""
+    match node:
+        case ast.Call(func=ast.Name(id="dict"), args=[], keywords=pairs) if all(
+            pair.arg for pair in pairs
+        ):
+            return {pair.arg: _literal(pair.value) for pair in pairs}
+        case ast.Dict(keys=keys, values=values) if None not in keys:
+            return {
+                _literal(key): _literal(value)
+                for key, value in zip(keys, values, strict=True)
+                if key is not None
+            }
+        case ast.List(elts=items):
+            return [_literal(item) for item in items]
+        case ast.Tuple(elts=items):
+            return tuple(map(_literal, items))
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ValueError(f"line {node.lineno}: {ast.unparse(node)[:60]!r} is no literal") from None
+
+
+def _problems(node: Any, path: str, field: str, scope: str) -> Iterator[str]:
+    """What keeps ``node``, which stands at ``path`` under the key ``field``, from being built."""
+    if isinstance(node, list | tuple | set):
+        for index, item in enumerate(node):
+            yield from _problems(item, f"{path}.{index}", field, scope)
+    elif isinstance(node, str) and _is_importable(node):
+        yield f"{path} = {node!r} names an object that Python can import"
+    if not isinstance(node, Mapping):
+        return
+    if "custom_imports" in node:
+        yield "custom_imports would import Python modules"
+    for key in ("default_scope", "_scope_"):
+        if node.get(key) is not None:
+            if node[key] not in _SCOPES:
+                yield f"{_join(path, key)} is {node[key]!r}; it is one of {', '.join(_SCOPES)}"
+                return
+            scope = node[key]
+    for key, value in node.items():
+        if key in _TYPE_KEYS and not (key == "constructor" and isinstance(value, bool)):
+            yield from _type_problems(value, _join(path, key), field, scope)
+        else:
+            yield from _problems(value, _join(path, key), key, scope)
+
+
+def _type_problems(kind: Any, path: str, field: str, scope: str) -> Iterator[str]:
+    if not isinstance(kind, str):
+        yield f"{path} is {kind!r}; it must be the name of a registered component"
+        return
+    target, name = split_scope(kind, scope)
+    if name in _RUN_CODE:
+        yield f"{path}: {name} {_RUN_CODE[name]}"
+    elif field in MODE_FIELDS:
+        # A word that the component compares with its own.
+        if not kind.isidentifier():
+            yield f"{path} is {kind!r}, which is no word"
+    elif field in NAMESPACES and kind.isidentifier() and find_components(kind, scope, field):
+        return
+    elif target not in _SCOPES or not is_registered(kind, scope):
+        close = did_you_mean(name, component_names(target)) if target in _SCOPES else ""
+        yield (
+            f"{path} = {kind!r} is not registered{close}. A stored config names registered "
+            "components only; for others use a config file"
+        )
+
+
+def _is_importable(text: str) -> bool:
+    """Whether ``text`` is a dotted name below a module; components may build what it names."""
+    first, *rest = text.split(".")
+    if not rest or not all(part.isidentifier() for part in (first, *rest)) or first in _SCOPES:
+        return False
+    spec = find_spec(first)
+    return spec is not None and spec.loader is not None
+
+
+def _join(path: str, key: object) -> str:
+    return f"{path}.{key}" if path else str(key)
