@@ -1,4 +1,4 @@
-"""What README and docs name exists: files, headings, commands, options, config components."""
+"""What README and docs name exists: files, headings, commands, options, public names, tests."""
 
 import re
 from functools import cache
@@ -39,10 +39,6 @@ def _options() -> set[str]:
     folders = ("negvision/cli", "negvision/engine", "benchmarks")
     files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
     return set(re.findall(r'"(--[a-z-]+)"', "".join(file.read_text() for file in files)))
-
-
-def test_there_are_pages():
-    assert len(PAGES) > 5
 
 
 @by_page
@@ -106,3 +102,10 @@ def test_named_commands_and_options_exist(page):
             for option in re.findall(r"(?:^|\s)(--[a-z-]+)", line):
                 known = _options() | {"--help", "--no-build-isolation"}  # argparse's and pip's
                 assert option in known, f"{page.name}: {option}, in: {line}"
+
+
+def test_tests_of_the_reliability_page_exist():
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    named = re.findall(r"`(test_\w+\.py)`", (ROOT / "docs" / "reliability.md").read_text())
+    assert len(named) > 50
+    assert [name for name in named if names.count(name) != 1] == []
