@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out or source.with_name("ood_report.html"))
     require_html(out)
     from negvision.ood.records import OODRecords
-    from negvision.report import ood_page
+    from negvision.report.ood_page import ood_page
     from negvision.visualization import shown_path
 
     records = OODRecords.load(source)

@@ -58,10 +58,9 @@ def run(args: argparse.Namespace) -> int:
     require_html(out)
     from negvision.engine.calibration import check_writable
     from negvision.engine.prepare import prepare_config
-    from negvision.report.config_diff import between
-    from negvision.report.gathering import gather
+    from negvision.report.config_diff import config_change, config_lines
     from negvision.report.run_page import run_page
-    from negvision.report.work_dir import find_run
+    from negvision.report.run_report import find_run, gather
     from negvision.visualization import shown_path
 
     runs = [find_run(path, args.checkpoint) for path in args.work_dirs]
@@ -72,11 +71,11 @@ def run(args: argparse.Namespace) -> int:
             args.config = str(found.config)
             folder = Path(scratch) / f"{os.getpid()}_{number}"
             cfg = prepare_config(args)
-            configs.append(cfg.copy())
+            configs.append(config_lines(cfg))
             reports.append(gather(found, name, cfg, folder, _bar, args.trust_checkpoint))
         changes = [
-            between(configs[0], cfg, (names[0], name))
-            for cfg, name in zip(configs[1:], names[1:], strict=True)
+            config_change(f"{name} against {names[0]}", configs[0], lines, (names[0], name))
+            for lines, name in zip(configs[1:], names[1:], strict=True)
         ]
         write_page(out, run_page(reports, changes))
     print(f"report  {shown_path(out)} ({out.stat().st_size / 1e6:.1f} MB)")

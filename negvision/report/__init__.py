@@ -1,8 +1,1 @@
-"""Pages that a person can read and send on: one file each, with all that is shown inside it.
-
-A page asks the network for nothing and runs no script.
-"""
-
-from negvision.report.ood_page import ood_page
-
-__all__ = ["ood_page"]
+"""Self-contained HTML pages: one file each, without scripts or network access."""

@@ -1,4 +1,4 @@
-"""What a config changes, as lines that a person can read."""
+"""Readable differences between configs."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
 from negvision.engine.config.reading import load_config
 from negvision.engine.config.shipped import shipped_configs
 from negvision.errors import ConfigError
-from negvision.report.run_parts import ConfigChange
+from negvision.report.page_parts import ConfigChange
 from negvision.visualization import shown_path
 
-# Of where and how a run was started, not of what it is.
+# Keys about how a run was started.
 _STARTED = ("launcher", "work_dir", "resume", "load_from", "experiment_name")
 
 
 def config_lines(cfg: Mapping[str, Any]) -> list[str]:
-    """A config as sorted lines ``path = value``; those of a list keep their order.
+    """A config as sorted lines ``path = value``; list items keep their order.
 
     Example:
         >>> config_lines({"model": {"depth": 18, "type": "R"}, "steps": [{"type": "A"}, 2]})
@@ -40,7 +38,7 @@ def _lines(path: str, value: Any) -> list[str]:
 
 def _written(value: Any) -> str:
     if isinstance(value, Mapping):
-        # In an order of its own: the copy that a run writes has its keys sorted.
+        # Sorted, because the copy that a run writes has sorted keys.
         keys = sorted(value, key=lambda key: (key != "type", key))
         return f"dict({', '.join(f'{key}={_written(value[key])}' for key in keys)})"
     if isinstance(value, list | tuple):
@@ -49,12 +47,14 @@ def _written(value: Any) -> str:
     return repr(value)
 
 
-def config_change(title: str, before: Sequence[str], after: Sequence[str], names) -> ConfigChange:
-    """A unified diff of two configs' lines, without the numbers of lines, which mean nothing.
+def config_change(
+    title: str, before: Sequence[str], after: Sequence[str], names: Sequence[str]
+) -> ConfigChange:
+    """A unified diff without line numbers.
 
     Args:
         title: Of the change.
-        before, after: Of :func:`config_lines`.
+        before, after: Lines of :func:`config_lines`.
         names: Of the two.
     """
     lines = difflib.unified_diff(before, after, *names, n=0, lineterm="")
@@ -62,39 +62,36 @@ def config_change(title: str, before: Sequence[str], after: Sequence[str], names
 
 
 def changes_of(config: Path, cfg: Mapping[str, Any]) -> list[ConfigChange]:
-    """What a run's config changes of its base, and what was changed when it was started.
+    """What a run's config changes of its base, and what was changed when the run was started.
 
-    The copy that a run writes is one file without a base, so the config of its name is looked for:
-    below ``configs`` of the current folder, and among those of the suite.
+    The copy that a run writes has no base, so the original is searched by name: below ``configs``
+    in the current folder, then among the configs of the package.
 
     Args:
         config: The copy.
-        cfg: What was read from it.
+        cfg: Its content.
     """
-    own, title = config_lines(cfg), "Against its base"
-    found = _origin(config.name)
-    if found is None:
-        missing = f"There is no config {config.name} below configs to compare with."
+    title = "Against its base"
+    origin = _origin(config.name)
+    if origin is None:
+        missing = f"No config {config.name} below configs to compare with."
         return [ConfigChange(title, missing=missing)]
     try:
-        origin = load_config(found)
-        bases = _bases(found)
+        original = config_lines(load_config(origin))
+        bases = _bases(origin)
         base = {key: value for path in bases for key, value in load_config(path).items()}
     except ConfigError as error:
-        return [ConfigChange(title, missing=f"It cannot be compared: {error}")]
-    named = " + ".join(path.stem for path in bases)
-    written = config_lines(origin)
+        return [ConfigChange(title, missing=f"The config cannot be compared: {error}")]
     started = config_change(
-        "Options of the command line, or changes of the config since",
-        written,
-        own,
-        (shown_path(found), shown_path(config)),
+        "Options of the command line, or later changes of the config",
+        original,
+        config_lines(cfg),
+        (shown_path(origin), shown_path(config)),
     )
     if not bases:
-        missing = f"{shown_path(found)} has no _base_."
-        return [ConfigChange(title, missing=missing), started]
-    change = config_change(title, config_lines(base), written, (named, shown_path(found)))
-    return [change, started]
+        return [ConfigChange(title, missing=f"{shown_path(origin)} has no _base_."), started]
+    names = (" + ".join(path.stem for path in bases), shown_path(origin))
+    return [config_change(title, config_lines(base), original, names), started]
 
 
 def _origin(name: str) -> Path | None:
@@ -106,7 +103,7 @@ def _origin(name: str) -> Path | None:
 
 
 def _bases(path: Path) -> list[Path]:
-    """The files that ``_base_`` of a config names; they are read, the config is not run."""
+    """The files in ``_base_`` of a config, found without running it."""
     for statement in ast.parse(path.read_text()).body:
         if isinstance(statement, ast.Assign) and any(
             isinstance(target, ast.Name) and target.id == "_base_" for target in statement.targets
@@ -115,9 +112,3 @@ def _bases(path: Path) -> list[Path]:
             named = [named] if isinstance(named, str) else named
             return [(path.parent / one).resolve() for one in named]
     return []
-
-
-def between(first: Config, second: Config, names: tuple[str, str]) -> ConfigChange:
-    """What the config of a run changes of another run's."""
-    title = f"{names[1]} against {names[0]}"
-    return config_change(title, config_lines(first), config_lines(second), names)

@@ -1,4 +1,4 @@
-"""What the page of a run tells of a detector: COCO figures, errors between classes, bad images."""
+"""Sections for detectors: COCO metrics, confusions between classes, and the worst images."""
 
 from __future__ import annotations
 
@@ -7,31 +7,50 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from mmengine.structures import InstanceData
 from torch import nn
 
 from negvision.detection.metrics.box_confusion import box_confusion
 from negvision.detection.metrics.coco_annotations import category_ids_of, load_coco_annotations
-from negvision.detection.metrics.coco_evaluation import evaluate_coco
+from negvision.detection.metrics.coco_evaluation import CocoResult, evaluate_coco
+from negvision.detection.metrics.coco_table import class_figures
 from negvision.detection.visualization.predictions import draw_predictions
-from negvision.errors import DatasetError
-from negvision.report.detection_metrics import (
-    IOU,
-    SCORE,
-    coco_parts,
-    confusion_matrix,
-    count_objects,
-    precision_parts,
+from negvision.report.image_samples import embedded, read_rgb
+from negvision.report.page_parts import (
+    Gallery,
+    ImageSample,
+    Matrix,
+    MetricRow,
+    MetricTable,
+    Part,
+    Plots,
+    Section,
 )
-from negvision.report.image_losses import loss_of_image, why_no_loss
-from negvision.report.pictures import WrongSample, embedded, read_picture
-from negvision.report.run_parts import Gallery, Section
+from negvision.report.plots import line_styles, precision_plot
+from negvision.visualization.looking import seeded
 
 _WORST, _SIDE = 12, 480
+# Detections with lower scores are neither drawn nor in the confusion matrix.
+_SCORE, _IOU = 0.3, 0.5
+# Plots of single classes.
+_MOST_CLASSES = 24
+_MEANINGS = {
+    "mAP": "AP over IoU 0.50 to 0.95, all sizes: the main COCO metric",
+    "mAP_50": "AP at IoU 0.5",
+    "mAP_75": "AP at IoU 0.75",
+    "mAP_s": "AP of small objects",
+    "mAP_m": "AP of medium objects",
+    "mAP_l": "AP of large objects",
+    "AR": "recall, mean over IoU, with at most this many detections per image",
+    "AR_s": "recall of small objects",
+    "AR_m": "recall of medium objects",
+    "AR_l": "recall of large objects",
+}
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What is kept of one image: its detections, the truth, and its losses (or why none)."""
+    """One image: its detections, its ground truth, and its losses or why there are none."""
 
     image_id: int
     path: str
@@ -52,7 +71,7 @@ class DetectionCollector:
     Args:
         model: The detector.
         classes: Names, by label.
-        evaluator: Arguments of the test evaluator that names an ``ann_file``; {} without one.
+        evaluator: Arguments of the test evaluator; metrics need its ``ann_file``.
     """
 
     def __init__(self, model: nn.Module, classes: Sequence[str], evaluator: Mapping) -> None:
@@ -84,86 +103,139 @@ class DetectionCollector:
             )
 
     def sections(self) -> list[Section]:
-        """Figures, curves, confusions and worst images."""
+        """Metrics, curves, confusions, and worst images."""
         known = [image for image in self._images if not image.is_ood]
-        titles = {
-            "figures": "Average precision",
-            "precision": "Precision and recall",
-            "confusion": "Confused classes",
-        }
-        if "ann_file" not in self.evaluator:
-            missing = "The config's test evaluator names no COCO annotations (ann_file)."
-            found = [Section(name, title, missing=missing) for name, title in titles.items()]
-            return [*found, _worst(known, self.classes)]
+        parts: list[Sequence[Part]] = [(), (), ()]
+        missing = "The config's test evaluator has no COCO annotations (ann_file)."
+        if "ann_file" in self.evaluator:
+            parts, missing = self._coco_parts(known), ""
+        return [
+            Section("metrics", "Average precision", parts[0], missing),
+            Section("precision", "Precision and recall", parts[1], missing),
+            Section("confusion", "Confused classes", parts[2], missing),
+            _worst(known, self.classes),
+        ]
+
+    def _coco_parts(self, images: Sequence[_Seen]) -> list[Sequence[Part]]:
         path = self.evaluator["ann_file"]
         truth = load_coco_annotations(path)
         ids = category_ids_of(self.classes, truth["categories"], path)
-        detections = [found for image in known for found in _detections(image, ids)]
-        options = {
-            name: self.evaluator[name]
-            for name in ("max_dets", "area_limits")
-            if name in self.evaluator
-        }
+        detections = [found for image in images for found in _detections(image, ids)]
+        given = ("max_dets", "area_limits")
+        options = {name: self.evaluator[name] for name in given if name in self.evaluator}
         result = evaluate_coco(truth, detections, ids, **options)
-        counts = box_confusion(truth, detections, ids, SCORE, IOU)
-        parts = (
-            coco_parts(result, self.classes, ids, count_objects(truth, ids)),
-            precision_parts(result, self.classes, ids, count_objects(truth, ids)),
-            [confusion_matrix(counts, self.classes)],
+        objects = dict.fromkeys(ids, 0)
+        for annotation in truth["annotations"]:
+            if annotation["category_id"] in objects:
+                objects[annotation["category_id"]] += not annotation["iscrowd"]
+        confusion = Matrix(
+            f"Boxes with scores from {_SCORE:g}, matched at IoU from {_IOU:g}",
+            [*self.classes, "background"],
+            [*self.classes, "missed"],
+            box_confusion(truth, detections, ids, _SCORE, _IOU).tolist(),
+            "In each image, in the order of their scores, detections take the free object with the "
+            "largest overlap, of any class. Objects that remain are missed; detections without an "
+            "object count as background.",
+            "boxes",
         )
-        found = [
-            Section(name, title, of_section)
-            for (name, title), of_section in zip(titles.items(), parts, strict=True)
+        return [
+            _coco_tables(result, self.classes, ids, objects),
+            _precision_plots(result, self.classes, ids, objects),
+            [confusion],
         ]
-        return [*found, _worst(known, self.classes)]
+
+
+def _coco_tables(
+    result: CocoResult, classes: Sequence[str], ids: Sequence[int], objects: Mapping[int, int]
+) -> list[MetricTable]:
+    overall = [
+        MetricRow(key, [value], _MEANINGS[key.partition("@")[0]])
+        for key, value in result.figures().items()
+    ]
+    by_class = [
+        MetricRow(name, [*class_figures(result, category_id), objects[category_id]])
+        for name, category_id in zip(classes, ids, strict=True)
+    ]
+    columns = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large", "objects")
+    caption = "A dash means that there is no object of this class and size."
+    return [
+        MetricTable("COCO metrics", "metric", ["value"], overall),
+        MetricTable("AP by class and size", "class", columns, by_class, caption),
+    ]
+
+
+def _precision_plots(
+    result: CocoResult, classes: Sequence[str], ids: Sequence[int], objects: Mapping[int, int]
+) -> list[Plots]:
+    """Precision against recall over all classes, and of the classes with the most objects."""
+    recall = np.linspace(0, 1, result.precision.shape[1])
+    present = [(name, one) for name, one in zip(classes, ids, strict=True) if objects[one]]
+    if not present:
+        return []
+    overall = _precision_curves(result, None)
+    ranked = sorted(present, key=lambda pair: -objects[pair[1]])[:_MOST_CLASSES]
+    shown = [pair for pair in present if pair in ranked]
+    plots = [precision_plot("mean of all classes", overall, recall)]
+    plots += [precision_plot(name, _precision_curves(result, one), recall) for name, one in shown]
+    caption = "The area below a line is the AP at that IoU (mean IoU: 0.50 to 0.95)."
+    if len(shown) < len(present):
+        caption += f" Shows the {len(shown)} of {len(present)} classes with the most objects."
+    return [Plots("All classes, and each class", plots, line_styles(overall), caption)]
+
+
+def _precision_curves(result: CocoResult, category_id: int | None) -> dict[str, np.ndarray]:
+    chosen = slice(None) if category_id is None else [result.category_ids.index(category_id)]
+    curves = {}
+    for name, iou in (("IoU 0.5", 0.5), ("IoU 0.75", 0.75), ("mean IoU", None)):
+        at = slice(None) if iou is None else np.isclose(result.iou_thresholds, iou)
+        precision = result.precision[at][:, :, chosen, 0, -1]
+        curves[name] = np.nanmean(np.where(precision > -1, precision, np.nan), axis=(0, 2))
+    return curves
 
 
 def _worst(images: Sequence[_Seen], classes: Sequence[str]) -> Section:
-    name, title = "worst", "Images of the highest loss"
+    name, title = "worst", "Images with the highest loss"
     rated = [image for image in images if np.isfinite(image.losses.get("loss", np.nan))]
     if not rated:
-        reason = images[0].problem if images else "no image was predicted"
-        reason = reason or "no loss is a finite number"
-        return Section(name, title, missing=f"There is no loss of single images: {reason}.")
+        reason = (images[0].problem if images else "nothing was predicted") or "none is finite"
+        return Section(name, title, missing=f"There are no losses of single images: {reason}.")
     ranked = sorted(rated, key=lambda image: -image.losses["loss"])[:_WORST]
-    losses = np.array([image.losses["loss"] for image in rated])
+    median = np.median([image.losses["loss"] for image in rated])
     caption = (
-        f"The {len(ranked)} worst of {len(rated):,} images (median loss {np.median(losses):.3f}), "
-        "each run by itself. White: ground truth. Coloured: detections of score "
-        f"{SCORE:g} and more, dashed where the model calls them unknown."
+        f"The {len(ranked)} worst of {len(rated):,} images (median loss {median:.3f}), each run "
+        f"alone. White: ground truth. Colored: detections with scores from {_SCORE:g}, dashed if "
+        "the model calls them unknown."
     )
     samples = [_drawn(image, classes) for image in ranked]
     return Section(name, title, [Gallery("Ground truth and detections", samples, caption)])
 
 
-def _drawn(image: _Seen, classes: Sequence[str]) -> WrongSample:
-    kept = image.scores >= SCORE
-    parts = [f"{key} {value:.3g}" for key, value in image.losses.items() if "loss_" in key]
-    facts = [", ".join(parts), f"{len(image.truth)} objects, {int(kept.sum())} found"]
-    tag = f"loss {image.losses['loss']:.3f}"
-    try:
-        pixels = read_picture(image.path)
-    except DatasetError as error:
-        problem = str(error).removeprefix(f"{image.path}: ")
-        return WrongSample(image.path, facts, (), problem, tag)
-    picture = draw_predictions(
-        pixels,
-        image.boxes[kept],
-        image.labels[kept],
-        image.scores[kept],
+def _drawn(seen: _Seen, classes: Sequence[str]) -> ImageSample:
+    kept = seen.scores >= _SCORE
+    losses = [f"{key} {value:.3g}" for key, value in seen.losses.items() if "loss_" in key]
+    facts = [", ".join(losses), f"{len(seen.truth)} objects, {int(kept.sum())} found"]
+    tag = f"loss {seen.losses['loss']:.3f}"
+    image, problem = read_rgb(seen.path)
+    if image is None:
+        return ImageSample(seen.path, facts, (), problem, tag)
+    image = draw_predictions(
+        image,
+        seen.boxes[kept],
+        seen.labels[kept],
+        seen.scores[kept],
         classes,
-        image.truth,
-        image.ignored,
+        seen.truth,
+        seen.ignored,
         _SIDE,
-        None if image.unknown is None else image.unknown[kept],
+        None if seen.unknown is None else seen.unknown[kept],
     )
-    return WrongSample(image.path, facts, [embedded(picture, f"{image.path}: {tag}")], tag=tag)
+    return ImageSample(seen.path, facts, [embedded(image, f"{seen.path}: {tag}")], tag=tag)
 
 
 def _boxes_of(sample, name: str) -> np.ndarray:
-    # Without LoadAnnotations the instances are there, and have no boxes.
-    there = name in sample and "bboxes" in sample.get(name)
-    boxes = sample.get(name).bboxes if there else torch.zeros(0, 4)
+    # Without LoadAnnotations, the instances have no boxes.
+    present = name in sample and "bboxes" in sample.get(name)
+    boxes = sample.get(name).bboxes if present else torch.zeros(0, 4)
     return getattr(boxes, "tensor", boxes).cpu().numpy().reshape(-1, 4)
 
 
@@ -172,9 +244,61 @@ def _detections(image: _Seen, ids: Sequence[int]) -> list[dict]:
     found = []
     for row in np.flatnonzero(finite):
         left, top, right, bottom = image.boxes[row].tolist()
-        box = [left, top, right - left, bottom - top]
-        score, label = float(image.scores[row]), ids[int(image.labels[row])]
         found.append(
-            {"image_id": image.image_id, "category_id": label, "bbox": box, "score": score}
+            {
+                "image_id": image.image_id,
+                "category_id": ids[int(image.labels[row])],
+                "bbox": [left, top, right - left, bottom - top],
+                "score": float(image.scores[row]),
+            }
         )
     return found
+
+
+def loss_of_image(model: nn.Module, image: torch.Tensor, sample) -> dict[str, float]:
+    """The training loss of one image and its parts; weights and statistics stay unchanged.
+
+    The image is a batch of its own. The model stays in evaluation mode, so running statistics
+    normalize and nothing is dropped. Random sampling in heads is seeded.
+
+    Args:
+        model: A detector of mmdet.
+        image: ``(3, H, W)`` as packed by the test pipeline.
+        sample: Its data sample. ``gt_instances`` and ``ignored_instances`` are in pixels of the
+            original image, as test pipelines load them; ``scale_factor`` leads to ``image``.
+
+    Returns:
+        ``loss`` first, then its parts.
+    """
+    fresh = type(sample)(metainfo=sample.metainfo)
+    for name in ("gt_instances", "ignored_instances"):
+        if name in sample:
+            fresh.set_field(_resized(sample.get(name), sample.metainfo), name)
+    with torch.no_grad(), seeded(0):
+        data = model.data_preprocessor({"inputs": [image], "data_samples": [fresh]}, False)
+        total, parts = model.parse_losses(model(**data, mode="loss"))
+    return {"loss": float(total), **{k: float(v) for k, v in parts.items() if k != "loss"}}
+
+
+def why_no_loss(model: nn.Module, sample) -> str:
+    """Why :func:`loss_of_image` cannot handle this sample; "" if it can."""
+    if not hasattr(model, "loss"):
+        return f"{type(model).__name__} cannot be trained"
+    if "gt_instances" not in sample or "bboxes" not in sample.gt_instances:
+        return "the test pipeline loads no annotations (LoadAnnotations after Resize)"
+    absent = [name for name in ("scale_factor", "img_shape") if name not in sample.metainfo]
+    if absent:
+        return f"meta_keys of PackDetInputs in the test pipeline lack {' and '.join(absent)}"
+    if getattr(model, "with_mask", False) and "masks" not in sample.gt_instances:
+        return "the test pipeline loads no masks (LoadAnnotations with_mask=True)"
+    return ""
+
+
+def _resized(instances: InstanceData, meta: Mapping) -> InstanceData:
+    """A copy at the size of the network's image."""
+    resized = instances.clone()
+    boxes = getattr(instances.bboxes, "tensor", instances.bboxes)
+    resized.bboxes = boxes * boxes.new_tensor(meta["scale_factor"]).repeat(2)
+    if "masks" in instances:
+        resized.masks = instances.masks.resize(meta["img_shape"][:2])
+    return resized

@@ -12,8 +12,8 @@ from negvision.face.metrics.embeddings import EmbeddingTable, cosine_similaritie
 from negvision.face.metrics.pair_report import PairReport
 from negvision.face.metrics.roc import power
 from negvision.face.metrics.verification_metric import FoldAccuracy, VerificationMetric
-from negvision.report.run_parts import FigureRow, FigureTable, Plots, Section
-from negvision.report.run_plots import roc_of_pairs, two_histograms
+from negvision.report.page_parts import MetricRow, MetricTable, Plots, Section
+from negvision.report.plots import roc_of_pairs, two_histograms
 
 _MEANINGS = {
     "accuracy": ("mean over the folds, each at the best threshold of the others", "higher"),
@@ -73,12 +73,12 @@ def pair_parts(
     """
     values = {**(accuracy.values() if accuracy else {}), **report.values()}
     rows = [
-        FigureRow(key, [values[key]], meaning, better)
+        MetricRow(key, [values[key]], meaning, better)
         for key, (meaning, better) in _MEANINGS.items()
         if key in values
     ]
     points = [
-        FigureRow(f"FAR {power(p.limit)}", [p.rate, p.threshold, f"{p.accepted:,}"])
+        MetricRow(f"FAR {power(p.limit)}", [p.rate, p.threshold, f"{p.accepted:,}"])
         for p in report.points
         if p.rate is not None
     ]
@@ -97,7 +97,7 @@ def pair_parts(
         "share of the impostor pairs. Limits with too few impostor pairs are left out."
     )
     return [
-        FigureTable("Verification", "figure", ["value"], rows),
-        FigureTable("TAR at FAR", "limit", columns, points, caption),
+        MetricTable("Verification", "figure", ["value"], rows),
+        MetricTable("TAR at FAR", "limit", columns, points, caption),
         Plots("ROC and scores", [roc, scores_of]),
     ]

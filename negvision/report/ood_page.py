@@ -1,15 +1,26 @@
-"""The page of an OOD evaluation: what its scores are worth, and where they go wrong."""
+"""The page of an OOD evaluation: what the scores are worth, and where they go wrong."""
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from negvision.ood.records import OODEvaluation, OODRecords, evaluate_records
-from negvision.report.figures import NOUNS, columns, per_image, score_rows, stratum_rows
-from negvision.report.pictures import color_bar, heat_limits, heat_maps, most_wrong
+from negvision.ood.metrics import METRIC_NAMES, OODValues
+from negvision.ood.records import (
+    REFERENCE_PREVALENCE,
+    OODEvaluation,
+    OODRecords,
+    Stratum,
+    evaluate_records,
+    per_image_values,
+    stratum_gap,
+)
+from negvision.report.image_samples import color_bar, heat_limits, heat_maps, most_wrong
 from negvision.report.plots import (
     ID_COLOR,
     OOD_COLOR,
@@ -20,46 +31,50 @@ from negvision.report.plots import (
 )
 from negvision.report.rendering import rendered
 
-# Notes that hold a threshold on the own score, and what the page calls it.
+_NOUNS = {"boxes": ("box", "boxes"), "pixels": ("pixel", "pixels"), "images": ("image", "images")}
+# Notes that hold a threshold for the model's own score, and their names on the page.
 _THRESHOLDS = {
     "ood_threshold": "the model's threshold",
-    "f1_threshold": "the threshold of the best F1 of pixels",
+    "f1_threshold": "the threshold with the best F1 of pixels",
 }
+_AP_AT = "ap_at_reference"
+_WORST_IMAGES = 10
 
 
 def ood_page(records: OODRecords, title: str, source: str = "", resamples: int = 1000) -> str:
-    """One HTML page that shows ``records``, complete in itself.
+    """A self-contained HTML page about ``records``.
 
-    Every name and path in it is escaped, and the page forbids itself scripts and the network.
+    Names and paths are escaped. The page's own policy forbids scripts and network access.
 
     Args:
-        records: Scored boxes, pixels or images.
+        records: Scored boxes, pixels, or images.
         title: Of the page.
-        source: The file that the records come from, for the foot of the page.
-        resamples: Of the bootstrap of the intervals.
+        source: The file of the records, named in the footer.
+        resamples: Bootstrap resamples for the intervals.
 
     Raises:
         OODDataError: There is no OOD or no ID sample, or a score is not finite.
 
-    Example:
-        >>> records = OODRecords.load("work_dirs/abet/ood_scores.npz")  # doctest: +SKIP
-        >>> page = ood_page(records, "Cards")  # doctest: +SKIP
+    Example::
+
+        records = OODRecords.load("work_dirs/abet/ood_scores.npz")
+        Path("cards.html").write_text(ood_page(records, "Cards"))
     """
     evaluation = evaluate_records(records, resamples)
     return rendered("ood_page.html", title=title, source=source, **_context(evaluation))
 
 
 def ood_sections(records: OODRecords, prefix: str, resamples: int = 1000) -> Markup:
-    """What :func:`ood_page` shows, to stand below a heading of another page.
+    """The content of :func:`ood_page`, for a section of another page.
 
     Args:
-        records, resamples: As of :func:`ood_page`.
+        records, resamples: As in :func:`ood_page`.
         prefix: Of all ids.
 
     Raises:
-        OODDataError: As of :func:`ood_page`.
+        OODDataError: As in :func:`ood_page`.
     """
-    context = {**_context(evaluate_records(records, resamples)), "prefix": prefix, "shift": 1}
+    context = _context(evaluate_records(records, resamples)) | {"prefix": prefix, "shift": 1}
     parts = (rendered(name, **context) for name in ("ood_summary.html", "ood_sections.html"))
     return Markup("".join(parts))
 
@@ -67,10 +82,10 @@ def ood_sections(records: OODRecords, prefix: str, resamples: int = 1000) -> Mar
 def _context(evaluation: OODEvaluation) -> dict[str, Any]:
     records, by_score = evaluation.records, evaluation.by_score
     own, first = next(iter(by_score.items()))
-    threshold, threshold_words = _threshold(records)
-    drawn = histogram(records.scores[own], records.is_ood, records.weights, own, threshold)
+    scores = records.scores[own]
+    threshold, threshold_name = _threshold(records)
     table = columns(records.task, first.prevalence)
-    one, many = NOUNS[records.task]
+    one, many = _NOUNS[records.task]
     return {
         "prefix": "",
         "shift": 0,
@@ -85,33 +100,35 @@ def _context(evaluation: OODEvaluation) -> dict[str, Any]:
         "classes": records.classes,
         "notes": records.notes,
         "columns": table,
-        "rows": score_rows(evaluation, table),
+        "rows": [
+            Row(name, [Cell(c.value(values), values.intervals.get(c.key)) for c in table])
+            for name, values in by_score.items()
+        ],
         "has_intervals": bool(first.intervals),
-        "histogram": Markup(drawn.svg),
-        "outside": drawn.outside,
+        "histogram": histogram(
+            records.scores[own], records.is_ood, records.weights, own, threshold
+        ),
         "threshold": threshold,
-        "threshold_words": threshold_words,
+        "threshold_name": threshold_name,
         "colors": {"ID": ID_COLOR, "OOD": OOD_COLOR},
         "lines": line_styles(by_score),
-        "roc": Markup(roc_plot(by_score)),
-        "pr_out": Markup(pr_plot(by_score, "OOD")),
-        "pr_in": Markup(pr_plot(by_score, "ID")),
-        "strata": {kind: stratum_rows(parts) for kind, parts in evaluation.strata.items()},
-        "per_image": per_image(records) if records.task == "pixels" else None,
-        **_pictures(records, threshold),
+        "roc": roc_plot(by_score),
+        "pr_out": pr_plot(by_score, "OOD"),
+        "pr_in": pr_plot(by_score, "ID"),
+        "strata": {kind: _stratum_rows(parts) for kind, parts in evaluation.strata.items()},
+        "per_image": _per_image(records) if records.task == "pixels" else None,
+        **_images(records, threshold),
     }
 
 
-def _pictures(records: OODRecords, threshold: float | None) -> dict[str, Any]:
-    if records.task == "pixels":
-        samples = heat_maps(records)
-        wrong: dict = {}
-    else:
-        wrong = most_wrong(records, threshold=threshold)
-        samples = [sample for kind in wrong.values() for sample in kind]
+def _images(records: OODRecords, threshold: float | None) -> dict[str, Any]:
+    of_pixels = records.task == "pixels"
+    wrong = {} if of_pixels else most_wrong(records, threshold=threshold)
+    maps = heat_maps(records) if of_pixels else []
+    samples = [*maps, *(sample for kind in wrong.values() for sample in kind)]
     return {
         "wrong": wrong,
-        "heat_maps": samples if records.task == "pixels" else [],
+        "heat_maps": maps,
         "heat_limits": heat_limits(records),
         "color_bar": color_bar(),
         "num_missing": sum(bool(sample.problem) for sample in samples),
@@ -119,8 +136,141 @@ def _pictures(records: OODRecords, threshold: float | None) -> dict[str, Any]:
 
 
 def _threshold(records: OODRecords) -> tuple[float | None, str]:
-    for key, words in _THRESHOLDS.items():
+    for key, name in _THRESHOLDS.items():
         value = records.notes.get(key)
         if isinstance(value, int | float):
-            return float(value), words
+            return float(value), name
     return None, ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric in a table.
+
+    Attributes:
+        key: Of ``OODValues``, or the AP at the reference prevalence.
+        head: Header of the column.
+        better: "higher" or "lower".
+        chance: The value of uninformative scores.
+        meaning: Explanation for readers.
+    """
+
+    key: str
+    head: str
+    better: str
+    chance: float
+    meaning: str
+
+    def value(self, values: OODValues) -> float:
+        """This metric of ``values``."""
+        if self.key == _AP_AT:
+            return values.ap_at(REFERENCE_PREVALENCE)
+        return getattr(values, self.key)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value and its interval, each None if there is none."""
+
+    value: float | None
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: a score, stratum, or image, with a cell per column."""
+
+    name: str
+    cells: Sequence[Cell]
+    num_ood: int | None = None
+    num_id: int | None = None
+
+
+def _row(name: str, values: Iterable[float | None], **counts: int) -> Row:
+    return Row(name, [Cell(value) for value in values], **counts)
+
+
+def columns(task: str, prevalence: float) -> list[Column]:
+    """The columns of the table of scores.
+
+    Args:
+        task: "boxes", "pixels", or "images".
+        prevalence: Share of OOD samples, in [0, 1].
+    """
+    one, many = _NOUNS[task]
+    return [
+        Column(
+            "auroc",
+            "AUROC",
+            "higher",
+            0.5,
+            f"The probability that a random OOD {one} scores higher than a random ID {one}; ties "
+            "count one half. It is the same in both directions.",
+        ),
+        Column(
+            "ap_out",
+            "AP out",
+            "higher",
+            prevalence,
+            f"Average precision with OOD as the positive class: the precision of the {many} called "
+            "unknown, averaged over recall. Its chance level is the share of OOD, so it cannot be "
+            "compared between data sets with different shares.",
+        ),
+        Column(
+            "ap_in",
+            "AP in",
+            "higher",
+            1 - prevalence,
+            f"Average precision with ID as the positive class: the precision of the {many} called "
+            "known, averaged over recall.",
+        ),
+        Column(
+            "fpr95_ood",
+            "FPR95 ood+",
+            "lower",
+            0.95,
+            f"OOD positive: the share of ID {many} called unknown at the threshold that finds 95 % "
+            "of the OOD.",
+        ),
+        Column(
+            "fpr95_id",
+            "FPR95 id+",
+            "lower",
+            0.95,
+            f"ID positive: the share of OOD {many} that pass as known at the threshold that keeps "
+            "95 % of the ID.",
+        ),
+        Column(
+            _AP_AT,
+            f"AP@{REFERENCE_PREVALENCE:g}",
+            "higher",
+            REFERENCE_PREVALENCE,
+            f"AP out if {100 * REFERENCE_PREVALENCE:.0f} % of the {many} were OOD, which can be "
+            "compared between data sets.",
+        ),
+    ]
+
+
+def _stratum_rows(parts: Sequence[Stratum]) -> tuple[list[Row], list[Cell]]:
+    """A row for each part, in the order of ``METRIC_NAMES``, and the gaps between the parts."""
+    rows = []
+    for part in parts:
+        none = dict.fromkeys(METRIC_NAMES)
+        values = none if part.metrics is None else part.metrics.as_dict()
+        rows.append(_row(part.name, values.values(), num_ood=part.num_ood, num_id=part.num_id))
+    return rows, [Cell(stratum_gap(parts, name)) for name in METRIC_NAMES]
+
+
+def _per_image(records: OODRecords) -> dict[str, Any] | None:
+    """The spread over images and the worst images; None for fewer than two with OOD and ID."""
+    by_image = per_image_values(records)
+    if len(by_image) < 2:
+        return None
+    values = [[getattr(one, name) for one in by_image.values()] for name in METRIC_NAMES]
+    spread = {"lowest": min, "median": statistics.median, "highest": max}
+    ranked = sorted(by_image.items(), key=lambda pair: pair[1].auroc)[:_WORST_IMAGES]
+    return {
+        "count": len(by_image),
+        "spread": [_row(name, map(function, values)) for name, function in spread.items()],
+        "worst": [_row(str(records.paths[k]), one.as_dict().values()) for k, one in ranked],
+    }

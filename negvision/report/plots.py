@@ -1,22 +1,22 @@
-"""Histograms and curves of OOD scores as SVG that can stand inside a page."""
+"""Plots as SVG elements for HTML pages."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from markupsafe import Markup
 
-from negvision.ood.curve import ScoreCurve
 from negvision.ood.metrics import OODValues
+from negvision.report.page_parts import Plot
 
-# Okabe and Ito's blue and vermilion: they stay apart for colour-blind readers.
+# Blue and vermilion of Okabe and Ito: color-blind readers can tell them apart.
 ID_COLOR, OOD_COLOR = "#0072B2", "#D55E00"
-INK, FAINT = "#222222", "#767676"
-# The model's own score is black; the others differ by colour and by dashes.
+_INK, _FAINT, _GRID = "#222222", "#767676", "#e6e6e6"
+# The first line is black and solid; the others differ in color and in dashes.
 _LINES = (
     ("#111111", ()),
     ("#009E73", (5, 2)),
@@ -24,35 +24,33 @@ _LINES = (
     ("#E69F00", (6, 1.5, 1.5, 1.5)),
     ("#56B4E9", (3, 1.5)),
 )
-# Points are kept apart by this part of the axes: less than a pixel of the plots.
-_STEP = 1 / 500
-# What the histogram shows of each kind; a few far outliers would squeeze all others into a bin.
+# Share of the samples cut off at each end of a histogram, so that outliers do not squeeze it.
 _TAIL = 0.005
+_MOST_BARS = 24
 
 
 @dataclass(frozen=True)
 class LineStyle:
-    """Colour and dashes (lengths on and off, none for a full line) of a score's curves."""
+    """Color, dashes (lengths on and off; empty for a solid line), and width of a line."""
 
     color: str
     dashes: tuple[float, ...]
     width: float
 
 
-def line_styles(names: Mapping[str, object]) -> dict[str, LineStyle]:
-    """A style for each score, the first of them the model's own."""
-    styles = {}
-    for number, name in enumerate(names):
-        color, dashes = _LINES[number % len(_LINES)]
-        styles[name] = LineStyle(color, dashes, 1.5 if number else 2.2)
-    return styles
+def line_styles(names: Iterable[str]) -> dict[str, LineStyle]:
+    """A style for each name; the first line is the boldest."""
+    return {
+        name: LineStyle(*_LINES[number % len(_LINES)], 1.5 if number else 2.2)
+        for number, name in enumerate(names)
+    }
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """The plot of a score, and the share of the samples that lie outside of it."""
+    """The plot of a score, and the share of the samples outside its range."""
 
-    svg: str
+    svg: Markup
     outside: float
 
 
@@ -63,110 +61,191 @@ def histogram(
     name: str,
     threshold: float | None = None,
 ) -> Histogram:
-    """Densities of a score on ID and on OOD samples, each of area 1.
+    """Densities of a score for ID and for OOD samples, each of area 1.
 
     Args:
         scores: (N,) finite.
-        is_ood: (N,) bool, with both kinds in it.
+        is_ood: (N,) bool, with both values present.
         weights: (N,), or None.
         name: Of the score.
-        threshold: Drawn as a line where it is given.
+        threshold: Drawn as a line if given and in range.
     """
     scores = scores.astype(np.float64)
     weights = np.ones(len(scores)) if weights is None else weights
-    edges = _edges(scores, is_ood, weights)
-    figure = new_figure(4.8, 3.1)
-    axes = figure.add_subplot()
-    for kind, color in ((~is_ood, ID_COLOR), (is_ood, OOD_COLOR)):
+    kinds = (~is_ood, is_ood)
+    bulk = [weighted_quantiles(scores[k], weights[k], [_TAIL, 1 - _TAIL]) for k in kinds]
+    low, high = min(ends[0] for ends in bulk), max(ends[1] for ends in bulk)
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, _bins(*(scores[k] for k in kinds)) + 1)
+    axes = _axes(4.8, 3.1, "", "density")
+    for kind, color in zip(kinds, (ID_COLOR, OOD_COLOR), strict=True):
         counts, _ = np.histogram(scores[kind], edges, weights=weights[kind])
-        density = counts / weights[kind].sum() / np.diff(edges)
-        axes.stairs(density, edges, fill=True, color=color, alpha=0.4, linewidth=0)
-        axes.stairs(density, edges, color=color, linewidth=1.4)
-    axes.set_ylim(bottom=0)
-    low, high = edges[0], edges[-1]
+        _density(axes, counts / weights[kind].sum() / np.diff(edges), edges, color)
+    axes.set(ylim=(0, None), xlim=(low, high))
     if threshold is not None and low <= threshold <= high:
-        axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
-    axes.set_xlim(low, high)
-    axes.set_yticks([])
-    axes.set_ylabel("density")
-    # Names come from a file: what looks like a formula to matplotlib is not one.
+        axes.axvline(threshold, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    # The name comes from a file and must not be parsed as a formula.
     axes.set_xlabel(f"{name} (higher = more OOD)", parse_math=False)
     outside = weights[(scores < low) | (scores > high)].sum() / weights.sum()
-    return Histogram(as_svg(figure), float(outside))
+    return Histogram(_svg(axes), float(outside))
 
 
-def roc_plot(by_score: Mapping[str, OODValues]) -> str:
-    """ROC of every score with the diagonal of chance."""
-    figure = new_figure(3.3, 3.3)
-    axes = unit_square(figure, "FPR: share of ID called unknown", "TPR: share of OOD found")
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.1, linestyle=(0, (1, 2)))
+def two_histograms(
+    first: np.ndarray, second: np.ndarray, names: tuple[str, str], x_label: str, title: str
+) -> Plot:
+    """Densities of two sets of values, each of area 1."""
+    edges = np.histogram_bin_edges(np.concatenate([first, second]), _bins(first, second))
+    axes = _axes(4.8, 3.3, x_label, "density")
+    for values, color, name in zip((first, second), (ID_COLOR, OOD_COLOR), names, strict=True):
+        _density(axes, np.histogram(values, edges, density=True)[0], edges, color, name)
+    axes.legend(fontsize=9, frameon=False, labelcolor=_INK)
+    means = f"mean of {names[0]} {first.mean():.3f}, of {names[1]} {second.mean():.3f}"
+    return Plot(title, _svg(axes), f"{title}; {means}.")
+
+
+def _bins(*kinds: np.ndarray) -> int:
+    return int(np.clip(2 * np.sqrt(min(map(len, kinds))), 10, 80))
+
+
+def _density(axes, density: np.ndarray, edges: np.ndarray, color: str, label: str = "") -> None:
+    axes.stairs(density, edges, fill=True, color=color, alpha=0.4, linewidth=0)
+    axes.stairs(density, edges, color=color, linewidth=1.4, label=label or None)
+    axes.set_yticks([])
+
+
+def count_bars(counts: np.ndarray, x_label: str, y_label: str, title: str) -> Plot:
+    """A bar for each number from 0 on; larger numbers share the last bar."""
+    if counts.max(initial=0) > _MOST_BARS:
+        x_label += f" ({_MOST_BARS}: that or more)"
+    bars = np.bincount(np.minimum(counts, _MOST_BARS), minlength=1)
+    axes = _axes(4.8, 3.3, x_label, y_label)
+    colors = [OOD_COLOR, *[ID_COLOR] * (len(bars) - 1)]
+    axes.bar(np.arange(len(bars)), bars, color=colors, alpha=0.75, width=0.8)
+    axes.locator_params(axis="x", integer=True)
+    return Plot(title, _svg(axes), f"{title}: {int(bars[0])} with none.")
+
+
+def roc_plot(by_score: Mapping[str, OODValues]) -> Markup:
+    """ROC of every score, with the diagonal of chance."""
+    axes = _unit_square("FPR: share of ID called unknown", "TPR: share of OOD found")
+    _chance(axes, [0, 1])
     for name, style in reversed(line_styles(by_score).items()):
         corners = by_score[name].curve.corners()
-        right = _from_zero(corners.negatives / corners.total_negatives, 0.0)
-        up = _from_zero(corners.positives / corners.total_positives, 0.0)
-        _draw(axes, right, up, style)
-    return as_svg(figure)
+        right = np.append(0.0, corners.negatives / corners.total_negatives)
+        up = np.append(0.0, corners.positives / corners.total_positives)
+        _line(axes, right, up, style)
+    return _svg(axes)
 
 
-def pr_plot(by_score: Mapping[str, OODValues], positive: str) -> str:
-    """Precision against recall of every score, with the level of chance.
+def pr_plot(by_score: Mapping[str, OODValues], positive: str) -> Markup:
+    """Precision against recall of every score, with the chance level.
 
     Args:
-        by_score: Figures of each score.
+        by_score: Values of each score.
         positive: "OOD" or "ID".
     """
-    figure = new_figure(3.3, 3.3)
-    axes = unit_square(figure, f"recall: share of {positive} found", "precision")
-    first = next(iter(by_score.values()))
-    chance = first.prevalence if positive == "OOD" else 1 - first.prevalence
-    axes.axhline(chance, color=FAINT, linewidth=1.1, linestyle=(0, (1, 2)))
+    axes = _unit_square(f"recall: share of {positive} found", "precision")
+    prevalence = next(iter(by_score.values())).prevalence
+    chance = prevalence if positive == "OOD" else 1 - prevalence
+    axes.axhline(chance, color=_FAINT, linewidth=1.1, linestyle=(0, (1, 2)))
     for name, style in reversed(line_styles(by_score).items()):
         curve = by_score[name].curve
-        recall, precision = _precision(curve if positive == "OOD" else curve.reversed())
-        # Steps: the area below them is the average precision.
-        _draw(axes, recall, precision, style, drawstyle="steps-pre")
-    return as_svg(figure)
+        curve = curve if positive == "OOD" else curve.reversed()
+        precision = (curve.positives / (curve.positives + curve.negatives)).numpy()
+        recall = np.append(0.0, curve.positives / curve.total_positives)
+        # The area below the steps is the average precision.
+        precision = np.append(precision[:1], precision)
+        _line(axes, recall, precision, style, drawstyle="steps-pre")
+    return _svg(axes)
 
 
-def _precision(curve: ScoreCurve) -> tuple[np.ndarray, np.ndarray]:
-    all_called = curve.positives + curve.negatives
-    precision = (curve.positives / all_called).numpy()
-    recall = _from_zero(curve.positives / curve.total_positives, 0.0)
-    return recall, np.concatenate([precision[:1], precision])
+def precision_plot(title: str, curves: Mapping[str, np.ndarray], recall: np.ndarray) -> Plot:
+    """Precision against recall.
+
+    Args:
+        title: Of the plot.
+        curves: Precision of each line, in the shape of ``recall``.
+        recall: (R,) ascending, in [0, 1].
+    """
+    axes = _unit_square("recall", "precision")
+    for name, style in line_styles(curves).items():
+        _line(axes, recall, curves[name], style, linewidth=style.width * 0.8)
+    means = ", ".join(f"{name} {values.mean():.3f}" for name, values in curves.items())
+    return Plot(title, _svg(axes), f"Precision against recall, {title}; mean: {means}")
 
 
-def _from_zero(values: torch.Tensor, start: float) -> np.ndarray:
-    return np.concatenate([[start], values.numpy()])
-
-
-def _draw(axes, x: np.ndarray, y: np.ndarray, style: LineStyle, **kwargs) -> None:
-    x, y = thinned(x, y)
-    axes.plot(
-        x,
-        y,
-        color=style.color,
-        linewidth=style.width,
-        linestyle=(0, style.dashes) if style.dashes else "-",
-        dash_capstyle="butt",
-        **kwargs,
+def roc_of_pairs(far: np.ndarray, tar: np.ndarray, negatives: int, title: str) -> Plot:
+    """TAR against FAR on a logarithmic axis that starts below the FAR of a single pair."""
+    left = 0.5 / negatives
+    axes = _axes(
+        3.6, 3.3, "FAR: share of impostor pairs accepted", "TAR: share of genuine pairs accepted"
     )
+    axes.plot(np.maximum(far, left), tar, color=ID_COLOR, linewidth=1.8)
+    _chance(axes, np.geomspace(left, 1))
+    axes.set(xscale="log", xlim=(left, 1), ylim=(0, 1.02))
+    axes.grid(color=_GRID, linewidth=0.8)
+    return Plot(title, _svg(axes), "TAR against FAR; the dotted line is chance.")
 
 
-def thinned(x: np.ndarray, y: np.ndarray, step: float = _STEP) -> tuple[np.ndarray, np.ndarray]:
-    """Points of a line such that the next one is at least about ``step`` along it.
+def curve_panel(
+    title: str,
+    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+    styles: Mapping[str, LineStyle],
+    from_zero: bool,
+) -> Plot:
+    """Values against iterations, a line for each run.
 
-    The first and the last stay.
+    Args:
+        title: Of the plot.
+        curves: Iterations and values of each run.
+        styles: Of the runs.
+        from_zero: Whether the vertical axis starts at 0.
+    """
+    axes = _axes(3.5, 2.4, "iteration", "")
+    for name, (steps, values) in curves.items():
+        y = np.asarray(values, float)
+        finite = np.isfinite(y)
+        x = np.asarray(steps, float)[finite]
+        marker = "o" if len(steps) < 12 else None
+        width = styles[name].width * 0.8
+        _line(axes, x, y[finite], styles[name], linewidth=width, marker=marker, markersize=3.5)
+    axes.set_xlim(left=0)
+    if from_zero:
+        axes.set_ylim(bottom=0)
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.locator_params(axis="x", nbins=5)
+    ends = [f"{name}: {v[0]:.4g} to {v[-1]:.4g}" for name, (_, v) in curves.items()]
+    return Plot(title, _svg(axes), f"{title} against iterations; {'; '.join(ends)}")
+
+
+def _chance(axes, line) -> None:
+    axes.plot(line, line, color=_FAINT, linewidth=1.1, linestyle=(0, (1, 2)))
+
+
+def _line(axes, x: np.ndarray, y: np.ndarray, style: LineStyle, **kwargs) -> None:
+    options = {"linewidth": style.width, "dash_capstyle": "butt", **kwargs}
+    dashes = (0, style.dashes) if style.dashes else "-"
+    axes.plot(*thinned(x, y), color=style.color, linestyle=dashes, **options)
+
+
+def thinned(x: np.ndarray, y: np.ndarray, step: float = 1 / 500) -> tuple[np.ndarray, np.ndarray]:
+    """The points of a line that are about ``step`` of the axes apart, and its two ends.
+
+    The default is less than a pixel of the plots.
 
     Example:
         >>> line = np.linspace(0, 1, 100_001)
         >>> len(thinned(line, line, 0.01)[0])
         201
     """
-    along = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
-    # Rounded: sums of many small steps may end just below a whole one.
+    if len(x) < 3:
+        return x, y
+    moves = [np.abs(np.diff(values)) / max(np.ptp(values), 1e-12) for values in (x, y)]
+    along = np.append(0.0, np.cumsum(moves[0] + moves[1]))
+    # Rounded, since a sum of many small steps may fall just short of an integer.
     place = np.floor(np.round(along / step, 6)).astype(np.int64)
-    keep = np.ones(len(x), dtype=bool)
-    keep[1:] = place[1:] != place[:-1]
+    keep = np.append(True, place[1:] != place[:-1])
     keep[-1] = True
     return x[keep], y[keep]
 
@@ -174,70 +253,52 @@ def thinned(x: np.ndarray, y: np.ndarray, step: float = _STEP) -> tuple[np.ndarr
 def weighted_quantiles(
     values: np.ndarray, weights: np.ndarray | None, shares: list[float]
 ) -> np.ndarray:
-    """The least values such that at least these shares of the weight are no higher."""
+    """The smallest values with at least these shares of the weight at or below them."""
     order = np.argsort(values)
     total = np.cumsum(np.ones(len(values)) if weights is None else weights[order])
     places = np.searchsorted(total, np.asarray(shares) * total[-1])
     return values[order][np.minimum(places, len(values) - 1)]
 
 
-def _edges(scores: np.ndarray, is_ood: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Edges of bins over the bulk of both kinds, fewer bins where there are few samples."""
-    bulk = [
-        weighted_quantiles(scores[kind], weights[kind], [_TAIL, 1 - _TAIL])
-        for kind in (is_ood, ~is_ood)
-    ]
-    low, high = min(ends[0] for ends in bulk), max(ends[1] for ends in bulk)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        low, high = low - 0.5, high + 0.5
-    fewest = min(is_ood.sum(), (~is_ood).sum())
-    bins = int(np.clip(2 * np.sqrt(fewest), 10, 80))
-    return np.linspace(low, high, bins + 1)
-
-
-def new_figure(width: float, height: float):
-    """A figure of inches without a background, for :func:`as_svg`."""
+def _axes(width: float, height: float, x_label: str, y_label: str):
+    """Axes in a figure of ``width`` x ``height`` inches without a background."""
+    # pyplot would choose a window system and keep the figure.
     from matplotlib.figure import Figure
 
-    # A figure of its own: pyplot would choose a window system, and keep the figure.
-    return Figure(figsize=(width, height), layout="constrained", facecolor="none")
-
-
-def unit_square(figure, x_label: str, y_label: str):
-    """Axes from 0 to 1 both ways, with a grid."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
     axes = figure.add_subplot()
-    axes.set_xlim(-0.01, 1.01)
-    axes.set_ylim(-0.01, 1.02)
-    axes.set_xticks(np.linspace(0, 1, 6))
-    axes.set_yticks(np.linspace(0, 1, 6))
-    axes.set_aspect("equal")
-    axes.grid(color="#e6e6e6", linewidth=0.8)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     return axes
 
 
-def as_svg(figure) -> str:
-    """``figure`` as an element that takes the width of what it stands in."""
+def _unit_square(x_label: str, y_label: str):
+    axes = _axes(3.3, 3.3, x_label, y_label)
+    ticks = np.linspace(0, 1, 6)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xticks=ticks, yticks=ticks, aspect="equal")
+    axes.grid(color=_GRID, linewidth=0.8)
+    return axes
+
+
+def _svg(axes) -> Markup:
+    """The figure of ``axes`` as an element that fills the width of its container."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    for axes in figure.axes:
-        axes.spines[["right", "top"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(FAINT)
-        axes.tick_params(colors=INK, labelsize=9)
-        axes.xaxis.label.set(size=9.5, color=INK)
-        axes.yaxis.label.set(size=9.5, color=INK)
-        axes.set_axisbelow(True)
+    axes.spines[["right", "top"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_FAINT)
+    axes.tick_params(colors=_INK, labelsize=9)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set(size=9.5, color=_INK)
+    axes.set_axisbelow(True)
     buffer = io.StringIO()
     # Text stays text, and the same plot gives the same bytes.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "negvision"}):
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+        FigureCanvasSVG(axes.figure).print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # A page has several plots, and groups of all of them have the same ids.
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    # Matplotlib uses the same group ids in every plot; a page has several.
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     opening, rest = text.split(">", 1)
     opening = re.sub(r' (width|height)="[^"]*"', "", opening)
-    return f"{opening}>{rest}"
+    return Markup(f"{opening}>{rest}")

@@ -1,4 +1,4 @@
-"""Fill in the templates of pages."""
+"""Rendering of the page templates."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ import jinja2
 
 from negvision import __version__
 
+_DASH = "\N{EN DASH}"
+
 
 def rendered(name: str, **context: Any) -> str:
-    """A template of ``negvision/report/templates``, with version and date known to it."""
-    # Names come from data sets and configs of others, so nothing of them may be markup.
+    """A template of ``negvision/report/templates``, filled in with ``context``."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("negvision.report"),
+        # Names come from files of others and must not become markup.
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "count": _count,
-        "figure": _figure,
+        "count": "{:,.0f}".format,
+        "metric": lambda value: _DASH if value is None else f"{value:.4f}",
         "range": _range,
         "note": _note,
         "cell": cell,
@@ -33,19 +35,11 @@ def rendered(name: str, **context: Any) -> str:
     return environment.get_template(name).render(version=__version__, date=date, **context)
 
 
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _figure(value: float | None) -> str:
-    return "\N{EN DASH}" if value is None else f"{value:.4f}"
-
-
 def _range(interval: tuple[float, float]) -> str:
     low, high = interval
-    # An interval of a few hundred images supports two places; a narrow one would vanish in them.
+    # A few hundred images support two decimals; a narrow interval would vanish in them.
     places = 2 if high - low >= 0.02 else 3
-    return f"{low:.{places}f}\N{EN DASH}{high:.{places}f}"
+    return f"{low:.{places}f}{_DASH}{high:.{places}f}"
 
 
 def _note(value: float | int | str) -> str:
@@ -55,7 +49,7 @@ def _note(value: float | int | str) -> str:
 
 
 def cell(value: float | int | str | None) -> str:
-    """A value of a table: counts whole, others with three places, a dash for what is not there.
+    """A table value: integers as counts, floats with three decimals, a dash if missing.
 
     Example:
         >>> cell(1234), cell(0.61235), cell("16-32"), cell(float("nan")) == cell(None)
@@ -64,12 +58,12 @@ def cell(value: float | int | str | None) -> str:
     if isinstance(value, str):
         return value
     if value is None or math.isnan(value):
-        return "\N{EN DASH}"
+        return _DASH
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
 def change(value: float | int) -> str:
-    """A difference with its sign, a minus of the width of a plus.
+    """A difference with its sign, using a minus as wide as a plus.
 
     Example:
         >>> change(1300), change(0.0125)

@@ -1,4 +1,4 @@
-"""Run the model of a work dir over its test set, and keep what its page shows."""
+"""Test the checkpoint of a work dir, and collect what the run's page shows."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from negvision.engine.prepare import build_runner
 from negvision.errors import ConfigError, MissingDataError, OODDataError
 from negvision.ood.records import OODRecords
 from negvision.report.assignment_section import assignment_section
-from negvision.report.classification_sections import LabelCollector
 from negvision.report.detection_sections import DetectionCollector
 from negvision.report.face_sections import PairCollector
-from negvision.report.run_parts import Section
-from negvision.report.segmentation_sections import LabelMapCollector
+from negvision.report.label_sections import LabelCollector, LabelMapCollector
+from negvision.report.page_parts import Section
 
 Progress = Callable[[list], object]
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What the test of a run gave.
+    """The results of a test.
 
     Attributes:
-        sections: Of its task.
-        records: Scored samples, where the evaluator is an OOD metric.
-        ood_problem: Why there are none though it is.
+        sections: Of the task.
+        records: Scored samples if the evaluator is an OOD metric, else None.
+        ood_problem: Why an OOD metric gave no records, or "".
     """
 
     sections: list[Section]
@@ -41,10 +40,10 @@ class Evaluated:
     ood_problem: str
 
 
-class _Collecting(Hook):
-    """Hands what is predicted to the collector of its task."""
+class _CollectingHook(Hook):
+    """Passes predictions to the collector of their task."""
 
-    # After the metrics: what they take is still as the model left it.
+    # After the metrics, which need the outputs as the model left them.
     priority = "LOW"
 
     def __init__(self) -> None:
@@ -59,50 +58,44 @@ class _Collecting(Hook):
 def evaluate_run(cfg: Config, checkpoint: Path, folder: Path, progress: Progress) -> Evaluated:
     """Test a checkpoint on the test set of its config.
 
-    Nothing is written but into ``folder``, and hooks that draw are left out.
+    Writes into ``folder`` only; hooks that draw are removed.
 
     Args:
-        cfg: As :func:`negvision.engine.prepare.prepare_config` returns it; is changed.
+        cfg: As returned by :func:`negvision.engine.prepare.prepare_config`; changed in place.
         checkpoint: Of the run.
-        folder: For logs and what metrics write.
-        progress: Wraps the indices of train images whose assignment is looked at.
+        folder: For logs and the files of metrics.
+        progress: Wraps the indices of the train images whose assignment is inspected.
 
     Raises:
-        ConfigError: The config has no test set, or its model is of no task with a page.
-        UserError: As of ``tools/test.py``.
+        ConfigError: The config has no test set, or its task has no page.
+        UserError: As in ``negvision test``.
     """
     if not cfg.get("test_dataloader"):
-        raise ConfigError(
-            f"the config {cfg.filename} has no test_dataloader, so it has no test set"
-        )
+        raise ConfigError(f"config {cfg.filename} has no test_dataloader, so it has no test set")
     cfg.load_from, cfg.resume, cfg.work_dir = str(checkpoint), False, str(folder)
-    # Runners of one name and second in one process would share a log file, and visualizers of one
-    # name what they write to.
+    # Runners and visualizers with the same name in one process would share their files.
     cfg.experiment_name = f"report_{folder.name}"
     if cfg.get("visualizer"):
         cfg.visualizer.update(name=cfg.experiment_name, vis_backends=None)
-    cfg.custom_hooks = [hook for hook in cfg.get("custom_hooks") or [] if not _draws(hook)]
+    hooks = cfg.get("custom_hooks") or []
+    cfg.custom_hooks = [hook for hook in hooks if not str(hook.get("type")).endswith("SheetHook")]
     (cfg.get("default_hooks") or {}).pop("visualization", None)
-    collecting, problem = _Collecting(), ""
+    hook, problem = _CollectingHook(), ""
     with captured_pycocotools():
         runner = build_runner(cfg, ("test",))
-        runner.register_hook(collecting)
+        runner.register_hook(hook)
         try:
             runner.test()
         except OODDataError as error:
             problem = str(error)
-        if collecting.collector is None:
+        if hook.collector is None:
             raise ConfigError(f"the test set of {cfg.filename} has no images")
-        sections = collecting.collector.sections()
-        if isinstance(collecting.collector, DetectionCollector):
+        sections = hook.collector.sections()
+        if isinstance(hook.collector, DetectionCollector):
             sections.append(_assignment(cfg, runner.model, progress))
     files = sorted(folder.rglob("ood_scores.npz"))
     records = OODRecords.load(files[-1]) if files else None
     return Evaluated(sections, records, problem)
-
-
-def _draws(hook: Mapping) -> bool:
-    return str(hook.get("type")).endswith("SheetHook")
 
 
 def _collector(runner, sample):
@@ -112,19 +105,19 @@ def _collector(runner, sample):
     if "pred_instances" in sample:
         return DetectionCollector(model, classes, evaluator)
     if "pred_sem_seg" in sample:
-        return LabelMapCollector(model, classes, meta.get("palette") or ())
+        return LabelMapCollector(classes, meta.get("palette") or ())
     if "embedding" in sample:
         return PairCollector(model, meta, evaluator)
     if "pred_label" in sample:
-        return LabelCollector(model, classes)
+        return LabelCollector(classes)
     raise ConfigError(
-        f"{type(model).__name__} predicts no boxes, label maps, embeddings or classes of images "
+        f"{type(model).__name__} predicts no boxes, label maps, embeddings, or classes of images "
         f"(its samples have {sorted(sample.keys())}), so there is no page for it"
     )
 
 
 def _evaluator(cfg: Config) -> Mapping:
-    """The arguments of the test evaluator; of several that which names annotations."""
+    """The arguments of the test evaluator, preferably of one with an ``ann_file``."""
     given = cfg.test_evaluator
     evaluators = list(given) if isinstance(given, list | tuple) else [given]
     return next((one for one in evaluators if "ann_file" in one), evaluators[0])
@@ -137,7 +130,6 @@ def _assignment(cfg: Config, model: nn.Module, progress: Progress) -> Section:
     try:
         check_data(cfg, ("train",))
     except MissingDataError as error:
-        return Section(name, title, missing=f"The train set is not here: {error}")
-    return assignment_section(
-        model, DATASETS.build(cfg.train_dataloader.dataset), progress=progress
-    )
+        return Section(name, title, missing=f"The train set is missing: {error}")
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    return assignment_section(model, dataset, progress=progress)

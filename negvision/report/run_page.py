@@ -1,29 +1,40 @@
-"""The page of one run, or of several that are compared."""
+"""The page of one run, or of several runs side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from negvision.report.comparison import compared_tables
+from negvision.report.page_parts import (
+    ConfigChange,
+    MetricRow,
+    MetricTable,
+    Plots,
+    RunReport,
+    Value,
+)
+from negvision.report.plots import curve_panel, line_styles
 from negvision.report.rendering import rendered
-from negvision.report.run_parts import ConfigChange, FigureRow, RunReport
-from negvision.report.run_plots import curve_parts
+from negvision.report.train_log import Curve, TrainLog
 
-# Figures at the head of the page; larger matrices are shown as a list of their errors.
-_TILES, _LARGEST_MATRIX = 5, 21
+# Larger matrices are shown as a list of their errors.
+_TILES, _LARGEST_MATRIX, _MOST_PANELS = 5, 21, 24
+_METRICS = re.compile(
+    r"(?:\w+/)?(?:\w+_)?"
+    r"(mAP(_50|_75)?|mIoU|mAcc|aAcc|accuracy|auroc|ap_out|fpr95_(ood|id)|id_ap|auc|eer|rank1)"
+)
 
 
 def run_page(reports: Sequence[RunReport], between: Sequence[ConfigChange] = ()) -> str:
-    """One HTML page, complete in itself, that shows a run, or the differences of several.
+    """A self-contained HTML page about a run, or about the differences between several.
 
-    Every name in it is escaped, and the page forbids itself scripts and the network.
+    All names are escaped. The page's own policy forbids scripts and network access.
 
     Args:
-        reports: At least one, of different names; runs are compared with the first.
-        between: What the configs of the others change of the first's.
-
-    Example:
-        >>> page = run_page([report])  # doctest: +SKIP
+        reports: At least one, with unique names; the others are compared with the first.
+        between: What the configs of the others change of the first.
     """
     logs = [report.log for report in reports if report.log is not None]
     common = {
@@ -32,8 +43,9 @@ def run_page(reports: Sequence[RunReport], between: Sequence[ConfigChange] = ())
         "largest_matrix": _LARGEST_MATRIX,
     }
     if len(reports) == 1:
-        [report] = reports
-        return rendered("run_page.html", report=report, tiles=_tiles(report), **common)
+        first = next(iter(reports[0].tables().values()), None)
+        tiles = first.rows[:_TILES] if first is not None and len(first.columns) == 1 else []
+        return rendered("run_page.html", report=reports[0], tiles=tiles, **common)
     return rendered(
         "compare_page.html",
         reports=reports,
@@ -48,8 +60,115 @@ def run_page(reports: Sequence[RunReport], between: Sequence[ConfigChange] = ())
     )
 
 
-def _tiles(report: RunReport) -> list[FigureRow]:
-    """The first figures of the run's first table."""
-    for table in report.tables().values():
-        return list(table.rows[:_TILES]) if len(table.columns) == 1 else []
-    return []
+def curve_parts(logs: Sequence[TrainLog]) -> list[Plots | MetricTable]:
+    """A panel for each loss, the learning rate, and each main metric, with a line for each run.
+
+    Args:
+        logs: At least one, with unique names.
+
+    Returns:
+        Plots of the training, and plots of the evaluations if there are any; a table instead if no
+        run was evaluated more than once.
+    """
+    styles = line_styles(log.name for log in logs)
+    legend = styles if len(logs) > 1 else {}
+    losses = _panels({log.name: log.train for log in logs}, _is_of_training)
+    metrics = _panels({log.name: log.evaluations for log in logs}, _METRICS.fullmatch)
+    parts: list[Plots | MetricTable] = []
+    if losses:
+        plots = [curve_panel(key, curves, styles, False) for key, curves in losses.items()]
+        parts.append(Plots("Training", plots, legend))
+    longest = max((len(curve[0]) for log in logs for curve in log.evaluations.values()), default=0)
+    if metrics and longest == 1:
+        rows = [
+            MetricRow(key, [curves[log.name][1][0] if log.name in curves else None for log in logs])
+            for key, curves in metrics.items()
+        ]
+        names = [log.name for log in logs]
+        parts.append(MetricTable("Evaluation during training", "metric", names, rows))
+    elif metrics:
+        plots = [curve_panel(key, curves, styles, True) for key, curves in metrics.items()]
+        parts.append(Plots("Evaluations during training", plots, legend))
+    return parts
+
+
+def _panels(runs: Mapping[str, Mapping[str, Curve]], is_shown) -> dict[str, dict[str, Curve]]:
+    """The curves of each shown key, by run."""
+    keys = dict.fromkeys(key for curves in runs.values() for key in curves if is_shown(key))
+    return {
+        key: {name: curves[key] for name, curves in runs.items() if key in curves}
+        for key in list(keys)[:_MOST_PANELS]
+    }
+
+
+def _is_of_training(key: str) -> bool:
+    return "loss" in key.rpartition(".")[2] or key == "lr" or key.endswith("/gap")
+
+
+@dataclass(frozen=True)
+class ComparedCell:
+    """A metric of one run.
+
+    Attributes:
+        value: None if the run does not have it.
+        change: From the first run; None if either value is missing, and for the first run.
+        best: Whether this value is the best, and not all are equal.
+    """
+
+    value: float | int | None
+    change: float | int | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """A metric of all runs, in their order."""
+
+    name: str
+    cells: Sequence[ComparedCell]
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class ComparedTable:
+    """A table with a column for each run; ``what`` names the compared column, or is ""."""
+
+    title: str
+    head: str
+    what: str
+    rows: Sequence[ComparedRow]
+
+
+def compared_tables(reports: Sequence[RunReport]) -> list[ComparedTable]:
+    """The tables to compare runs by, with all rows of all runs."""
+    by_run = [report.tables() for report in reports]
+    compared = []
+    for title in dict.fromkeys(title for tables in by_run for title in tables):
+        tables = [run.get(title) for run in by_run]
+        one = next(table for table in tables if table is not None)
+        if one.compared is None:
+            continue
+        rows = [{} if t is None else {row.name: row for row in t.rows} for t in tables]
+        names = dict.fromkeys(name for of_run in rows for name in of_run)
+        what = one.columns[one.compared] if len(one.columns) > 1 else ""
+        lines = [_row([of_run.get(name) for of_run in rows], one.compared) for name in names]
+        compared.append(ComparedTable(title, one.head, what, lines))
+    return compared
+
+
+def _row(rows: Sequence[MetricRow | None], column: int) -> ComparedRow:
+    one = next(row for row in rows if row is not None)
+    values = [None if row is None else _number(row.values[column]) for row in rows]
+    known = [value for value in values if value is not None]
+    best = None
+    if one.better and known and min(known) < max(known):
+        best = max(known) if one.better == "higher" else min(known)
+    first, cells = values[0], []
+    for number, value in enumerate(values):
+        change = value - first if number and value is not None and first is not None else None
+        cells.append(ComparedCell(value, change, value is not None and value == best))
+    return ComparedRow(one.name, cells, one.meaning)
+
+
+def _number(value: Value) -> float | int | None:
+    return value if isinstance(value, int | float) and not math.isnan(value) else None

@@ -1,4 +1,4 @@
-"""Read the JSON-lines log of scalars that a training run leaves."""
+"""Read the JSON-lines log of scalars that a training run writes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from negvision.errors import UserError
 
 Curve = tuple[list[int], list[float]]
 
-# A run's own bookkeeping, beside losses, learning rate and metrics.
+# Counters and timings, which are not curves.
 _COUNTERS = {"epoch", "iter", "step", "time", "data_time", "memory"}
 
 
 class LogError(UserError):
-    """A log is missing, empty, or not what a training run writes."""
+    """A log is missing, empty, or not written by a training run."""
 
 
 @dataclass
@@ -24,7 +24,7 @@ class TrainLog:
     """Curves of one run over its iterations.
 
     Attributes:
-        name: To show in a legend.
+        name: For legends.
         files: The files read, oldest first.
         train: Scalars of training by key (``loss``, ``loss_cls``, ``lr``, ...).
         evaluations: Metrics by key (``coco/bbox_mAP``, ...).
@@ -40,32 +40,33 @@ def read_train_log(path: str | Path) -> TrainLog:
     """Read a run.
 
     Args:
-        path: A ``scalars.json``, or a folder that has some below it, such as a work dir. Of a
-            folder's runs the newest is taken, together with those it was resumed from.
+        path: A ``scalars.json``, or a folder with some below it, such as a work dir. The newest
+            run in a folder is read, together with the runs it was resumed from.
 
     Raises:
-        LogError: see the class.
+        LogError: See the class.
 
-    Example:
-        >>> log = read_train_log("work_dirs/atss_digits")  # doctest: +SKIP
-        >>> steps, values = log.train["loss"]  # doctest: +SKIP
+    Example::
+
+        log = read_train_log("work_dirs/atss_digits")
+        steps, values = log.train["loss"]
     """
     path = Path(path)
     files = [path] if path.is_file() else _files_of_newest_run(path)
     entries: list[dict] = []
     for file in files:
         new = _entries(file)
-        # A resumed run starts from a checkpoint: what the one before did after it is void.
-        first = next((_iteration(entry) for entry in new if _is_training(entry)), None)
+        # A run resumes from a checkpoint: what was logged after that checkpoint is void.
+        first = next((entry["step"] for entry in new if _is_training(entry)), None)
         if first is not None:
             entries = _before(entries, first)
         entries += new
-    if not any(_is_training(entry) for entry in entries):
-        named = ", ".join(str(file) for file in files)
+    if not any(map(_is_training, entries)):
+        names = ", ".join(map(str, files))
         raise LogError(
-            f"{named}: no line has a loss; training writes one after each logging interval"
+            f"{names}: no line has a loss; training writes one after each logging interval"
         )
-    # The folder of a run is work_dir/<time>/vis_data; its work dir is what tells runs apart.
+    # The folder of a run is work_dir/<time>/vis_data.
     name = path.resolve().name if path.is_dir() else _name_of_file(path)
     log = TrainLog(name, files)
     _fill(log, entries)
@@ -79,18 +80,21 @@ def _files_of_newest_run(folder: Path) -> list[Path]:
     files = [file for file in files if file.stat().st_size]
     if not files:
         raise LogError(
-            f"no scalars.json with a line in it below {folder}: nothing was logged there yet, or "
-            "the config's visualizer has no LocalVisBackend"
+            f"no scalars.json with content below {folder}: nothing has been logged yet, or the "
+            "config's visualizer has no LocalVisBackend"
         )
     run = [files.pop()]
     while files and _was_resumed(run[0]):
-        before = [file for file in files if file.parents[2:3] == run[0].parents[2:3]]
-        # Test runs leave logs in the same work dir.
-        before = [file for file in before if any(map(_is_training, _entries(file)))]
-        if not before:
+        # Tests leave logs without training in the same work dir.
+        earlier = [
+            file
+            for file in files
+            if file.parents[2:3] == run[0].parents[2:3] and any(map(_is_training, _entries(file)))
+        ]
+        if not earlier:
             break
-        run.insert(0, before[-1])
-        files = files[: files.index(before[-1])]
+        run.insert(0, earlier[-1])
+        files = files[: files.index(earlier[-1])]
     return run
 
 
@@ -115,18 +119,18 @@ def _entries(file: Path) -> list[dict]:
         try:
             entry = json.loads(line)
         except ValueError as error:
-            # A run that is going on, or was killed, may leave half a line at the end.
+            # A running or killed run may leave an incomplete last line.
             if number == len(lines) and entries:
                 continue
             raise LogError(
-                f"{file}:{number} is not JSON ({error}); a log has one object a line, as in "
+                f"{file}:{number} is not JSON ({error}); a log has one object per line, like "
                 "vis_data/scalars.json"
             ) from error
         if not isinstance(entry, dict):
             raise LogError(f"{file}:{number} is {line.strip()[:40]!r}, not a JSON object")
         entries.append(entry)
     if not entries:
-        raise LogError(f"{file} is empty: the run has logged nothing yet")
+        raise LogError(f"{file} is empty: the run has not logged anything yet")
     return entries
 
 
@@ -134,14 +138,10 @@ def _is_training(entry: dict) -> bool:
     return "loss" in entry and "step" in entry
 
 
-def _iteration(entry: dict) -> int:
-    return int(entry["step"])
-
-
-def _before(entries: list[dict], iteration: int) -> list[dict]:
-    """Entries up to the first training line at or after ``iteration``."""
+def _before(entries: list[dict], step: int) -> list[dict]:
+    """Entries up to the first training line at or after ``step``."""
     for index, entry in enumerate(entries):
-        if _is_training(entry) and _iteration(entry) >= iteration:
+        if _is_training(entry) and entry["step"] >= step:
             return entries[:index]
     return entries
 
@@ -151,7 +151,7 @@ def _fill(log: TrainLog, entries: list[dict]) -> None:
     last = 0
     for entry in entries:
         if _is_training(entry):
-            target, step = log.train, _iteration(entry)
+            target, step = log.train, entry["step"]
             last = step
         else:
             target, step = log.evaluations, _evaluated_at(entry, last, epoch_length)
@@ -162,23 +162,19 @@ def _fill(log: TrainLog, entries: list[dict]) -> None:
                 values.append(float(value))
 
 
-def _epoch_length(entries: list[dict]) -> int | None:
-    """Iterations of an epoch: lines come at the same place of each."""
+def _epoch_length(entries: list[dict]) -> int:
+    """Iterations of an epoch, from the first line of each; 0 if unknown."""
     first: dict[int, int] = {}
     for entry in entries:
         if _is_training(entry) and "epoch" in entry:
-            first.setdefault(int(entry["epoch"]), _iteration(entry))
-    epochs = sorted(first)
-    if len(epochs) < 2 or epochs[-1] == epochs[0]:
-        return None
-    return round((first[epochs[-1]] - first[epochs[0]]) / (epochs[-1] - epochs[0]))
+            first.setdefault(entry["epoch"], entry["step"])
+    if len(first) < 2:
+        return 0
+    start, end = min(first), max(first)
+    return round((first[end] - first[start]) / (end - start))
 
 
-def _evaluated_at(entry: dict, last: int, epoch_length: int | None) -> int:
-    """The iteration of an evaluation, whose ``step`` counts epochs where the run does."""
-    step = int(entry.get("step", 0))
-    if step >= last:
-        return step
-    if epoch_length is not None and last <= step * epoch_length:
-        return step * epoch_length
-    return last
+def _evaluated_at(entry: dict, last: int, epoch_length: int) -> int:
+    """The iteration of an evaluation, whose ``step`` may count epochs."""
+    step = entry.get("step", 0)
+    return max(step if step >= last else step * epoch_length, last)

@@ -60,13 +60,13 @@ def test_page_of_a_detector_and_of_two(work_dir, tmp_path, capsys, monkeypatch):
     shown = float(re.search(r"mAP\s+([\d.]+)\s", text)[1])
     assert shown > 0.01
     assert shown == pytest.approx(evaluated["coco/bbox_mAP"], abs=6e-4)
-    assert "There is no config tiny.py below configs" in text
+    assert "No config tiny.py below configs" in text
     assert re.search(r"The 8 worst of 8 images \(median loss \d", text)
     losses = [float(found) for found in re.findall(r"loss (\d+\.\d{3})\s", text)]
     assert len(losses) == 8 and losses == sorted(losses, reverse=True)
     assert page.read_text().count("data:image/jpeg") == 8
     assert "in 8 of 8 train images" in text
-    assert "The config's test evaluator is no OOD metric." in text
+    assert "The config's test evaluator is not an OOD metric." in text
     meta = torch.load(work_dir / "epoch_16.pth", weights_only=False)["meta"]
     assert str(meta["git"]) in text or "not in the checkpoint" in text
 
@@ -95,8 +95,8 @@ def test_test_set_without_annotations_and_train_set_that_is_gone(work_dir, tmp_p
     out = tmp_path / "page.html"
     assert main([str(work_dir), "--out", str(out), *options]) == 0
     text = text_of(out)
-    assert "There is no loss of single images: the test pipeline loads no annotations" in text
-    assert "The train set is not here" in text
+    assert "There are no losses of single images: the test pipeline loads no annotations" in text
+    assert "The train set is missing" in text
     assert re.search(r"mAP\s+[\d.]+\s", text)
 
 
@@ -119,11 +119,11 @@ def test_out_is_checked_before_anything_is_evaluated(work_dir, tmp_path, capsys,
 
 def test_work_dirs_that_are_none(work_dir, tmp_path, capsys):
     for argv, message in (
-        ([str(tmp_path / "gone")], "there is no such folder"),
-        ([str(work_dir.parent)], "is no work dir"),
+        ([str(tmp_path / "gone")], "does not exist"),
+        ([str(work_dir.parent)], "is not a work dir"),
         ([str(work_dir), str(work_dir)], "given twice"),
         ([str(work_dir), str(tmp_path), "--checkpoint", "x.pth"], "needs a single work dir"),
-        ([str(work_dir), "--checkpoint", "x.pth"], "there is no such file"),
+        ([str(work_dir), "--checkpoint", "x.pth"], "the file does not exist"),
     ):
         assert main(argv) == 2
         assert message in capsys.readouterr().err
@@ -138,5 +138,5 @@ def test_work_dirs_that_are_none(work_dir, tmp_path, capsys):
         file.unlink()
     (work_dir / "last_checkpoint").unlink()
     assert main([str(work_dir)]) == 2
-    assert "there is no checkpoint" in capsys.readouterr().err
+    assert "no checkpoint" in capsys.readouterr().err
     assert not (work_dir / "report.html").exists()

@@ -3,18 +3,19 @@
 import cv2
 import numpy as np
 
-from negvision.report.pictures import WrongSample, embedded
-from negvision.report.run_parts import (
+from negvision.report.image_samples import embedded
+from negvision.report.page_parts import (
     ConfigChange,
-    FigureRow,
-    FigureTable,
     Gallery,
+    ImageSample,
     Matrix,
+    MetricRow,
+    MetricTable,
     Plots,
     RunReport,
     Section,
 )
-from negvision.report.run_plots import count_bars, precision_plot, roc_of_pairs, two_histograms
+from negvision.report.plots import count_bars, precision_plot, roc_of_pairs, two_histograms
 from negvision.report.train_log import TrainLog
 
 
@@ -46,11 +47,11 @@ def make_report(name: str = "run", ap: float = 0.5, missed: int = 3, **changes) 
     recall = np.linspace(0, 1, 101)
     rng = np.random.default_rng(1)
     rows = [
-        FigureRow("mAP", [ap], "AP of all"),
-        FigureRow("mAP_l", [float("nan")], "AP of large objects"),
-        FigureRow("eer", [0.25], "error", better="lower"),
+        MetricRow("mAP", [ap], "AP of all"),
+        MetricRow("mAP_l", [float("nan")], "AP of large objects"),
+        MetricRow("eer", [0.25], "error", better="lower"),
     ]
-    classes = [FigureRow("cat", [ap + 0.1, 1234]), FigureRow("dog", [ap - 0.1, 10])]
+    classes = [MetricRow("cat", [ap + 0.1, 1234]), MetricRow("dog", [ap - 0.1, 10])]
     counts = [[990, 10, 234], [0, 10 - missed, missed], [2, 1, 0]]
     plots = [
         precision_plot("all", {"IoU 0.5": 1 - recall, "mean IoU": 0.5 - recall / 2}, recall),
@@ -59,8 +60,8 @@ def make_report(name: str = "run", ap: float = 0.5, missed: int = 3, **changes) 
         count_bars(np.array([0, 3, 3, 40]), "positives", "boxes", "Positives"),
     ]
     samples = [
-        WrongSample("a.jpg", ["2 objects, 1 found"], [picture()], tag="loss 3.200"),
-        WrongSample("b.jpg", [], [], "No such file", "loss 3.100"),
+        ImageSample("a.jpg", ["2 objects, 1 found"], [picture()], tag="loss 3.200"),
+        ImageSample("b.jpg", [], [], "No such file", "loss 3.100"),
     ]
     report = {
         "name": name,
@@ -77,9 +78,9 @@ def make_report(name: str = "run", ap: float = 0.5, missed: int = 3, **changes) 
                 "figures",
                 "Average precision",
                 [
-                    FigureTable("COCO figures", "figure", ["value"], rows),
-                    FigureTable("AP by class", "class", ["AP", "objects"], classes),
-                    FigureTable("Hidden", "figure", ["value"], rows[:1], hidden=True),
+                    MetricTable("COCO metrics", "metric", ["value"], rows),
+                    MetricTable("AP by class", "class", ["AP", "objects"], classes),
+                    MetricTable("Hidden", "metric", ["value"], rows[:1], hidden=True),
                 ],
             ),
             Section("curves-of-test", "Curves of the test", [Plots("Plots", plots, {}, "Four.")]),

@@ -6,7 +6,7 @@ from helpers.chromium import open_page
 from selenium.webdriver.common.by import By
 
 from negvision.ood.records import evaluate_records
-from negvision.report import ood_page
+from negvision.report.ood_page import ood_page
 
 
 def test_figures_plots_and_pictures_are_shown(browser, records, tmp_path):
@@ -16,7 +16,7 @@ def test_figures_plots_and_pictures_are_shown(browser, records, tmp_path):
         (tmp_path / "page.html").as_uri()
     ]
     assert browser.title == "Cards"
-    table = browser.find_element(By.ID, "figures-table")
+    table = browser.find_element(By.ID, "metrics-table")
     assert table.is_displayed()
     for metrics in evaluate_records(records, 20).by_score.values():
         for value in (*metrics.as_dict().values(), metrics.ap_at(0.1)):
@@ -48,7 +48,7 @@ def test_phone_needs_no_sideways_scrolling(browser, records, tmp_path):
     assert browser.execute_script("return document.documentElement.scrollWidth") == 390
     # Wide tables scroll inside of their own box.
     box = browser.find_element(By.CSS_SELECTOR, ".scroll")
-    assert box.size["width"] < 390 < browser.find_element(By.ID, "figures-table").size["width"]
+    assert box.size["width"] < 390 < browser.find_element(By.ID, "metrics-table").size["width"]
 
 
 def test_placeholder_says_that_a_picture_is_missing(browser, make_records, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from negvision.engine.config.shipped import shipped_configs
-from negvision.report.config_diff import between, changes_of, config_change, config_lines
+from negvision.report.config_diff import changes_of, config_change, config_lines
 
 QUICK = shipped_configs() / "quickstart" / "atss_digits.py"
 
@@ -59,7 +59,7 @@ def test_own_config_below_the_current_folder_is_found(copy_of, tmp_path, monkeyp
 
 def test_config_without_an_origin_says_so(copy_of):
     [change] = changes_of(*copy_of(name="nobody_has_this.py"))
-    assert "no config nobody_has_this.py below configs" in change.missing
+    assert "No config nobody_has_this.py below configs" in change.missing
 
 
 def test_origin_that_cannot_be_read_is_told(copy_of, tmp_path, monkeypatch):
@@ -79,6 +79,6 @@ def test_an_inserted_step_of_a_pipeline_is_one_line():
 
 
 def test_two_runs():
-    first, second = Config({"a": 1, "b": {"c": [1]}}), Config({"a": 1, "b": {"c": []}, "d": None})
-    change = between(first, second, ("one", "two"))
+    first, second = {"a": 1, "b": {"c": [1]}}, {"a": 1, "b": {"c": []}, "d": None}
+    change = config_change("t", config_lines(first), config_lines(second), ("one", "two"))
     assert change.lines == ["--- one", "+++ two", "-b.c = [1]", "+b.c = []", "+d = None"]

@@ -81,7 +81,7 @@ def test_figures_are_those_of_the_evaluation_and_of_known_images_alone(ann_file)
                 }
             )
     result = evaluate_coco(load_coco_annotations(ann_file), detections, IDS)
-    figures, by_class = sections["figures"].parts
+    figures, by_class = sections["metrics"].parts
     assert {row.name: row.values[0] for row in figures.rows} == pytest.approx(
         result.figures(), nan_ok=True
     )
@@ -101,7 +101,7 @@ def test_figures_are_those_of_the_evaluation_and_of_known_images_alone(ann_file)
 def test_limits_of_the_evaluator_count(ann_file):
     samples = list(predictions(ann_file))
     rows = sections_of(ann_file, samples, max_dets=(1, 2), area_limits=(1.0, 2.0))
-    names = [row.name for row in rows["figures"].parts[0].rows]
+    names = [row.name for row in rows["metrics"].parts[0].rows]
     assert "AR@2" in names and "AR_l@2" in names
 
 
@@ -110,8 +110,8 @@ def test_what_is_missing_is_said(ann_file):
     samples = list(predictions(ann_file))
     collector.add([None] * 6, samples)
     sections = {section.anchor: section for section in collector.sections()}
-    for name in ("figures", "precision", "confusion"):
+    for name in ("metrics", "precision", "confusion"):
         assert "no COCO annotations" in sections[name].missing
-    assert "no loss of single images: Identity is no model to train" in sections["worst"].missing
+    assert "no losses of single images: Identity cannot be trained" in sections["worst"].missing
     empty = DetectionCollector(torch.nn.Identity(), CLASSES, {"ann_file": str(ann_file)}).sections()
     assert empty[0].parts[0].rows[0].values == [0.0]

@@ -6,7 +6,7 @@ from mmdet.structures import DetDataSample
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 
-from negvision.report.image_losses import loss_of_image, why_no_loss
+from negvision.report.detection_sections import loss_of_image, why_no_loss
 
 SIZE, SCALE = (64, 96), 2.0
 
@@ -127,9 +127,12 @@ def test_an_image_without_objects_has_a_loss(model, image):
 
 def test_what_keeps_from_a_loss_is_said(model):
     assert why_no_loss(model, sample_of(BOXES, SCALE)) == ""
-    assert "is no model to train" in why_no_loss(torch.nn.Identity(), sample_of(BOXES, SCALE))
+    assert "cannot be trained" in why_no_loss(torch.nn.Identity(), sample_of(BOXES, SCALE))
     bare = DetDataSample(metainfo={"scale_factor": (1, 1)}, gt_instances=InstanceData())
     assert "loads no annotations" in why_no_loss(model, bare)
     unscaled = sample_of(BOXES, SCALE)
     unscaled = DetDataSample(gt_instances=unscaled.gt_instances)
-    assert "no scale_factor and no img_shape in meta_keys" in why_no_loss(model, unscaled)
+    assert (
+        "meta_keys of PackDetInputs in the test pipeline lack scale_factor and img_shape"
+        in why_no_loss(model, unscaled)
+    )

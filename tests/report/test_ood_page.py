@@ -13,7 +13,7 @@ from setuptools.config.pyprojecttoml import apply_configuration
 import negvision
 from negvision.errors import OODDataError
 from negvision.ood.records import REFERENCE_PREVALENCE, evaluate_records, per_image_values
-from negvision.report import ood_page
+from negvision.report.ood_page import ood_page
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,7 +68,7 @@ def test_pixels_are_shown_image_by_image(make_records):
     assert page.row("median")[1] == f"{np.median(list(aurocs.values())):.4f}"
     assert page.row("highest")[1] == f"{max(aurocs.values()):.4f}"
     worst = min(aurocs, key=aurocs.get)
-    following = page.rows[page.rows.index(page.row("images of the lowest")) + 1]
+    following = page.rows[page.rows.index(page.row("images with the lowest")) + 1]
     assert following[:2] == [records.paths[worst], f"{aurocs[worst]:.4f}"]
     assert "1,800 pixels are in the file" in page.text
 
@@ -86,7 +86,7 @@ def test_one_score_without_notes_groups_and_pictures(make_records):
     assert page.row("abet")[1] == "0.5000"
     assert "There are no intervals" in page.text
     assert "None: no OOD image scores lower than an ID image" in page.text
-    assert "Noted by the evaluation" not in page.text and "By group" not in page.text
+    assert "Notes of the evaluation" not in page.text and "By group" not in page.text
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_threshold_of_the_notes_is_named(make_records, task, words):
     records = make_records(task)
     assert words in Page(ood_page(records, "t", resamples=2)).text
     text = Page(ood_page(replace(records, notes={}), "t", resamples=2)).text
-    assert "above it is unknown" not in text
+    assert "higher scores are called unknown" not in text
 
 
 def test_names_are_text_and_never_markup(make_records):

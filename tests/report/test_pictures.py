@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from negvision.errors import DatasetError
-from negvision.report.pictures import heat_limits, heat_maps, most_wrong, read_picture
+from negvision.report.image_samples import heat_limits, heat_maps, most_wrong, read_rgb
 from negvision.visualization import BOX_COLOR, UNKNOWN_COLOR
 
 
@@ -73,7 +72,7 @@ def test_words_name_rank_class_and_side_of_the_threshold(make_records):
     ]
     assert [sample.tag for sample in wrong["OOD"]] == ["OOD called known 0.25"]
     assert wrong["OOD"][0].facts[1] == "scores lower than 25 % of the ID images"
-    assert "OOD called known 0.25" in wrong["OOD"][0].pictures[0].alt
+    assert "OOD called known 0.25" in wrong["OOD"][0].images[0].alt
     [sample] = most_wrong(records)["ID"]
     assert sample.tag == "ID, score 3.00"
     strange = replace(records, labels=np.full(6, 9))
@@ -83,9 +82,9 @@ def test_words_name_rank_class_and_side_of_the_threshold(make_records):
 def test_boxes_are_drawn_as_the_score_sees_them(make_records):
     wrong = most_wrong(make_records("boxes"), count=3)
     for sample in wrong["ID"]:
-        assert has_color(pixels(sample.pictures[0]), UNKNOWN_COLOR)
+        assert has_color(pixels(sample.images[0]), UNKNOWN_COLOR)
     for sample in wrong["OOD"]:
-        assert has_color(pixels(sample.pictures[0]), BOX_COLOR)
+        assert has_color(pixels(sample.images[0]), BOX_COLOR)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +95,7 @@ def test_box_at_the_edge_or_outside_has_a_picture(make_records, box):
     records = make_records("boxes", num_images=10)
     boxes = np.tile(np.float32(box), (len(records.is_ood), 1))
     for samples in most_wrong(replace(records, boxes=boxes), count=1).values():
-        assert max(pixels(samples[0].pictures[0]).shape) == 320
+        assert max(pixels(samples[0].images[0]).shape) == 320
 
 
 def test_crop_is_of_the_box_and_what_is_around_it(make_records):
@@ -107,7 +106,7 @@ def test_crop_is_of_the_box_and_what_is_around_it(make_records):
         cv2.imwrite(path, image)
     boxes = np.tile(np.float32([300, 200, 340, 240]), (len(records.is_ood), 1))
     sample = most_wrong(replace(records, boxes=boxes), count=1)["OOD"][0]
-    picture = pixels(sample.pictures[0])
+    picture = pixels(sample.images[0])
     blue = np.argwhere((picture[..., 2] > 150) & (picture[..., 0] < 80))
     (top, left), (bottom, right) = blue.min(0), blue.max(0)
     # 40 of 88 pixels of the image, in the middle of 320.
@@ -123,16 +122,16 @@ def test_missing_and_damaged_files_are_told_of(make_records, tmp_path):
     assert most_wrong(missing)["ID"][0].problem == "cannot be read: No such file or directory."
     broken = replace(records, paths=[str(damaged)] * len(records.paths))
     sample = most_wrong(broken)["OOD"][0]
-    assert sample.problem.startswith("the file is empty") and not sample.pictures
+    assert sample.problem.startswith("the file is empty") and not sample.images
 
 
 def test_picture_is_read_as_rgb(tmp_path):
     path = tmp_path / "blue.png"
     cv2.imwrite(str(path), np.full((4, 5, 3), (255, 0, 0), np.uint8))
-    picture = read_picture(str(path))
-    assert picture.shape == (4, 5, 3) and picture[0, 0].tolist() == [0, 0, 255]
-    with pytest.raises(DatasetError, match=r"gone\.png: cannot be read: No such file"):
-        read_picture("gone.png")
+    picture, problem = read_rgb(str(path))
+    assert picture.shape == (4, 5, 3) and picture[0, 0].tolist() == [0, 0, 255] and not problem
+    picture, problem = read_rgb("gone.png")
+    assert picture is None and problem.startswith("cannot be read: No such file")
 
 
 def test_heat_maps_come_by_auroc_beside_their_pictures(make_records):
@@ -144,7 +143,7 @@ def test_heat_maps_come_by_auroc_beside_their_pictures(make_records):
     assert len(samples) == 3
     assert samples[0].path == records.paths[4]
     assert samples[0].facts[0].startswith("AUROC 0.") and len(samples[0].facts) == 3
-    picture, heat = map(pixels, samples[0].pictures)
+    picture, heat = map(pixels, samples[0].images)
     assert picture.shape == heat.shape
     # The blob of image 4 is at a half of the width and a third of the height.
     brightness = heat.sum(-1)
@@ -161,7 +160,7 @@ def test_heat_of_an_image_without_ood_comes_last_and_without_a_picture_alone(mak
     [fact] = samples[-1].facts
     assert fact.startswith("median score of ID ")
     assert samples[-1].problem == "cannot be read: No such file or directory."
-    assert len(samples[-1].pictures) == 1
+    assert len(samples[-1].images) == 1
 
 
 def test_range_of_equal_scores_has_a_width(make_records):

@@ -5,8 +5,8 @@ from helpers.run_reports import make_report
 from selenium.webdriver.common.by import By
 
 from negvision.report.ood_page import ood_sections
+from negvision.report.page_parts import Html, Section
 from negvision.report.run_page import run_page
-from negvision.report.run_parts import Html, Section
 
 
 def test_tables_plots_and_pictures_are_shown_without_the_network(browser, make_records, tmp_path):
@@ -25,7 +25,7 @@ def test_tables_plots_and_pictures_are_shown_without_the_network(browser, make_r
         assert svg.find_elements(By.TAG_NAME, "path")
     for image in browser.find_elements(By.TAG_NAME, "img"):
         assert int(image.get_property("naturalWidth")) > 0 and image.size["width"] > 100
-    assert browser.find_element(By.ID, "ood-figures-table").is_displayed()
+    assert browser.find_element(By.ID, "ood-metrics-table").is_displayed()
     ids = browser.execute_script(
         "return [...document.querySelectorAll('main [id]:not(svg [id])')].map(e => e.id)"
     )

@@ -6,7 +6,7 @@ import pytest
 
 from negvision.cli.report import run_names
 from negvision.errors import CheckpointError, UserError
-from negvision.report.work_dir import find_run
+from negvision.report.run_report import find_run
 
 
 @pytest.fixture
@@ -54,15 +54,15 @@ def test_config_of_the_visualizer_where_there_is_no_other(work_dir):
 
 
 def test_what_is_no_run_is_said(work_dir):
-    with pytest.raises(UserError, match="there is no such folder"):
+    with pytest.raises(UserError, match="does not exist"):
         find_run(work_dir / "gone")
-    with pytest.raises(UserError, match=r"is no work dir.*did you mean '.*runs/atss'"):
+    with pytest.raises(UserError, match=r"is not a work dir.*did you mean '.*runs/atss'"):
         find_run(work_dir.parent)
-    with pytest.raises(CheckpointError, match=r"--checkpoint .*gone.pth.*no such file"):
+    with pytest.raises(CheckpointError, match=r"--checkpoint .*gone.pth.*does not exist"):
         find_run(work_dir, "gone.pth")
     for file in work_dir.glob("*.pth"):
         file.unlink()
-    with pytest.raises(CheckpointError, match=r"no checkpoint in .*--checkpoint FILE"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint .* in .*--checkpoint FILE"):
         find_run(work_dir)
 
 

@@ -6,10 +6,8 @@ import pytest
 from helpers.pages import Page
 from helpers.run_reports import make_log, make_report
 
-from negvision.report.comparison import compared_tables
-from negvision.report.run_page import run_page
-from negvision.report.run_parts import ConfigChange, FigureRow, FigureTable, Matrix, Section
-from negvision.report.run_plots import curve_parts
+from negvision.report.page_parts import ConfigChange, Matrix, MetricRow, MetricTable, Section
+from negvision.report.run_page import compared_tables, curve_parts, run_page
 
 
 def test_all_parts_of_a_run_are_on_its_page():
@@ -93,7 +91,7 @@ def test_comparison_shows_differences_and_marks_the_best():
 def test_best_of_a_row(better, values, best):
     reports = []
     for number, value in enumerate(values):
-        table = FigureTable("t", "f", ["v"], [FigureRow("x", [value], better=better)])
+        table = MetricTable("t", "f", ["v"], [MetricRow("x", [value], better=better)])
         section = Section("s", "S", [table])
         reports.append(make_report(str(number), sections=[section]))
     [table] = compared_tables(reports)
@@ -103,7 +101,7 @@ def test_best_of_a_row(better, values, best):
 
 def test_runs_of_other_classes_are_compared_row_by_row():
     def of(name, rows):
-        table = FigureTable("t", "class", ["AP"], [FigureRow(*row) for row in rows])
+        table = MetricTable("t", "class", ["AP"], [MetricRow(*row) for row in rows])
         return make_report(name, sections=[Section("s", "S", [table])])
 
     none = make_report("c", sections=[])

@@ -9,9 +9,8 @@ from sklearn.metrics import confusion_matrix, jaccard_score, roc_curve
 
 from negvision.classification.structures import ImageDataSample
 from negvision.face.structures import FaceDataSample
-from negvision.report.classification_sections import LabelCollector
 from negvision.report.face_sections import PairCollector
-from negvision.report.segmentation_sections import LabelMapCollector
+from negvision.report.label_sections import LabelCollector, LabelMapCollector
 
 
 def rows_of(section, title):
@@ -75,7 +74,7 @@ def seg_samples():
 
 def test_label_maps():
     samples = list(seg_samples())
-    collector = LabelMapCollector(None, ("road", "car", "sky", "boat"), [[9, 9, 9]])
+    collector = LabelMapCollector(("road", "car", "sky", "boat"), [[9, 9, 9]])
     for start in (0, 8):
         collector.add([], samples[start : start + 8])
     iou, confusion, worst = collector.sections()
@@ -100,13 +99,13 @@ def test_label_maps():
         slow.append(100 * (labels != predicted)[labels != 255].mean())
     assert shares == pytest.approx(sorted(slow, reverse=True)[:12], abs=0.051)
     # The images are not there; both maps are shown all the same.
-    assert all(sample.problem and len(sample.pictures) == 2 for sample in gallery.samples)
+    assert all(sample.problem and len(sample.images) == 2 for sample in gallery.samples)
 
 
 def test_label_maps_without_truth():
     [sample] = list(seg_samples())[:1]
     del sample.gt_sem_seg
-    collector = LabelMapCollector(None, ("road", "car", "sky"))
+    collector = LabelMapCollector(("road", "car", "sky"))
     collector.add([], [sample])
     assert all("no labels" in section.missing for section in collector.sections())
 
@@ -123,12 +122,12 @@ def test_classes_of_images():
         if not is_ood:
             truth.append(label)
             found.append(predicted)
-    collector = LabelCollector(None, ("a", "b", "c"))
+    collector = LabelCollector(("a", "b", "c"))
     collector.add([], samples)
     accuracy, confusion = collector.sections()
     assert np.array_equal(confusion.parts[0].counts, confusion_matrix(truth, found))
     right = np.mean(np.array(truth) == np.array(found))
     assert rows_of(accuracy, "Classification")["accuracy"] == [pytest.approx(right)]
     assert rows_of(accuracy, "Accuracy by class")["b"][2] == truth.count(1)
-    none = LabelCollector(None, ("a", "b", "c"))
+    none = LabelCollector(("a", "b", "c"))
     assert "known class" in none.sections()[0].missing

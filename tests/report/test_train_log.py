@@ -88,7 +88,7 @@ def test_half_a_line_at_the_end_is_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is empty: the run has logged nothing yet"),
+        ("", "is empty: the run has not logged anything yet"),
         ("\n \n", "is empty"),
         ("not json\n{}\n", "scalars.json:1 is not JSON"),
         ('{"loss": 1, "step": 1}\n{oops\n{}', "scalars.json:2 is not JSON"),
@@ -106,5 +106,5 @@ def test_what_is_no_log_is_said(tmp_path, text, message):
 def test_missing_logs(tmp_path):
     with pytest.raises(LogError, match="does not exist; name a work dir"):
         read_train_log(tmp_path / "nothing")
-    with pytest.raises(LogError, match=r"no scalars\.json with a line in it below"):
+    with pytest.raises(LogError, match=r"no scalars\.json with content below"):
         read_train_log(tmp_path)

@@ -1,0 +1,224 @@
+"""The content of a run's page as plain values, filled in by each task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from negvision.report.train_log import TrainLog
+
+Value = float | int | str | None
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """A row of a table.
+
+    Attributes:
+        name: Of the metric, class, or size.
+        values: One per column. None and NaN are shown as a dash, integers as counts.
+        meaning: One sentence, or "".
+        better: "higher" or "lower", for the compared column; "" if neither is better.
+    """
+
+    name: str
+    values: Sequence[Value]
+    meaning: str = ""
+    better: str = "higher"
+
+
+@dataclass(frozen=True)
+class MetricTable:
+    """Metrics by name.
+
+    Attributes:
+        title: Tables with the same title are compared between runs.
+        head: Header of the column of names.
+        columns: Headers of the other columns.
+        rows: The rows.
+        caption: A note for readers, or "".
+        compared: The column used to compare runs; None to leave the table out of comparisons.
+        hidden: Not shown on the page of a single run.
+    """
+
+    title: str
+    head: str
+    columns: Sequence[str]
+    rows: Sequence[MetricRow]
+    caption: str = ""
+    compared: int | None = 0
+    hidden: bool = False
+    kind: str = "table"
+
+    @property
+    def has_meanings(self) -> bool:
+        """Whether a column for the meanings is needed."""
+        return any(row.meaning for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot: its title, its SVG, and a text alternative."""
+
+    title: str
+    svg: Markup
+    alt: str
+
+
+@dataclass(frozen=True)
+class Plots:
+    """Plots side by side under one title, with a legend of line styles that they share."""
+
+    title: str
+    plots: Sequence[Plot]
+    legend: Mapping[str, object] = field(default_factory=dict)
+    caption: str = ""
+    kind: str = "plots"
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Counts by ground truth (rows) and prediction (columns), with a ``caption`` on how they were
+    counted and a ``noun`` for what was counted, such as "boxes"."""
+
+    title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    counts: Sequence[Sequence[int]]
+    caption: str
+    noun: str
+    kind: str = "matrix"
+
+    @property
+    def shares(self) -> list[list[float | None]]:
+        """Each count divided by the sum of its row; None in an empty row."""
+        return [
+            [count / total if total else None for count in row]
+            for row, total in ((row, sum(row)) for row in self.counts)
+        ]
+
+    def confusions(self, count: int = 20) -> list[tuple[str, str, int, float]]:
+        """The most frequent errors: truth, prediction, count, share of the row.
+
+        Example:
+            >>> Matrix("", ["a", "b"], ["a", "b"], [[5, 1], [3, 0]], "", "boxes").confusions()
+            [('b', 'a', 3, 1.0), ('a', 'b', 1, 0.16666666666666666)]
+        """
+        errors = [
+            (truth, predicted, number, number / sum(row))
+            for truth, row in zip(self.rows, self.counts, strict=True)
+            for predicted, number in zip(self.columns, row, strict=True)
+            if truth != predicted and number
+        ]
+        return sorted(errors, key=lambda error: -error[2])[:count]
+
+
+@dataclass(frozen=True)
+class EmbeddedImage:
+    """An image as a data URI, its size in pixels, and a text alternative."""
+
+    uri: str
+    width: int
+    height: int
+    alt: str
+
+
+@dataclass(frozen=True)
+class ImageSample:
+    """A sample with its images.
+
+    Attributes:
+        path: Of the image file.
+        facts: Short phrases for the caption.
+        images: The image and what belongs beside it, such as a heat map.
+        problem: Why the image itself is missing; "" if it is not.
+        tag: Headline of the caption, or "".
+    """
+
+    path: str
+    facts: Sequence[str]
+    images: Sequence[EmbeddedImage]
+    problem: str = ""
+    tag: str = ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images with captions under one title."""
+
+    title: str
+    samples: Sequence[ImageSample]
+    caption: str = ""
+    kind: str = "gallery"
+
+
+@dataclass(frozen=True)
+class Html:
+    """Trusted markup, such as the sections of an OOD page."""
+
+    text: Markup
+    kind: str = "html"
+
+
+Part = MetricTable | Plots | Matrix | Gallery | Html
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with a heading; ``missing`` explains why it is empty."""
+
+    anchor: str
+    title: str
+    parts: Sequence[Part] = ()
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class ConfigChange:
+    """The difference between two configs.
+
+    Attributes:
+        title: What is compared with what.
+        lines: Of a unified diff, starting with the two names; empty if nothing differs.
+        missing: Why there is no diff, or "".
+    """
+
+    title: str
+    lines: Sequence[str] = ()
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """Everything the page shows about one run.
+
+    Attributes:
+        name: Unique on the page.
+        facts: Name to value: checkpoint, versions, commit.
+        changes: Differences between the run's config and its base.
+        config: The run's config as lines ``path = value``.
+        log: Curves of its training, or None.
+        log_problem: Why there is no log, or "".
+        sections: Results of its task.
+    """
+
+    name: str
+    facts: Mapping[str, str]
+    changes: Sequence[ConfigChange]
+    config: Sequence[str]
+    log: TrainLog | None
+    log_problem: str
+    sections: Sequence[Section]
+
+    def tables(self) -> dict[str, MetricTable]:
+        """The tables of all sections by title."""
+        return {
+            part.title: part
+            for section in self.sections
+            for part in section.parts
+            if isinstance(part, MetricTable)
+        }

@@ -1,0 +1,166 @@
+"""Find the files of a run in its work dir, and gather what its page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from negvision.engine.checkpoints.loading import load_checkpoint_file
+from negvision.errors import CheckpointError, UserError
+from negvision.ood import ood_metrics
+from negvision.ood.records import OODRecords
+from negvision.report.config_diff import changes_of, config_lines
+from negvision.report.ood_page import columns, ood_sections
+from negvision.report.page_parts import Html, MetricRow, MetricTable, RunReport, Section
+from negvision.report.run_evaluation import Evaluated, Progress, evaluate_run
+from negvision.report.train_log import LogError, read_train_log
+from negvision.visualization import shown_path
+
+_CHECKPOINTS = (".pth", ".safetensors")
+
+
+@dataclass(frozen=True)
+class WorkDir:
+    """The files of a run: its folder, its copy of the config, and a checkpoint."""
+
+    path: Path
+    config: Path
+    checkpoint: Path
+
+
+def find_run(path: str | Path, checkpoint: str | Path | None = None) -> WorkDir:
+    """The files of the run in ``path``.
+
+    Args:
+        path: A work dir; if it has several configs, the newest is used.
+        checkpoint: Use this one instead of the last.
+
+    Raises:
+        UserError: The folder does not exist or has no config.
+        CheckpointError: There is no checkpoint.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(
+            f"work dir {str(path)!r} does not exist; name the folder with the checkpoints of a "
+            "training run, e.g. work_dirs/atss_digits"
+        )
+    configs = list(path.glob("*.py")) or list(path.glob("*/vis_data/config.py"))
+    if not configs:
+        inside = sorted({file.parent for file in path.glob("*/*.py")})
+        hint = f"; did you mean {str(inside[0])!r}?" if inside else ""
+        raise UserError(
+            f"{str(path)!r} is not a work dir: it has no config (*.py), which every training run "
+            f"copies there{hint}"
+        )
+    config = max(configs, key=_age)
+    if checkpoint is None:
+        return WorkDir(path, config, _last_checkpoint(path))
+    if not Path(checkpoint).is_file():
+        raise CheckpointError(f"--checkpoint {str(checkpoint)!r}: the file does not exist")
+    return WorkDir(path, config, Path(checkpoint))
+
+
+def _last_checkpoint(path: Path) -> Path:
+    marker = path / "last_checkpoint"
+    if marker.is_file():
+        named = Path(marker.read_text(errors="replace").strip())
+        # If the folder was moved or copied, the file is next to the marker.
+        for candidate in (path / named.name, named):
+            if candidate.is_file() and candidate.suffix in _CHECKPOINTS:
+                return candidate
+    files = [file for file in path.iterdir() if file.suffix in _CHECKPOINTS]
+    if not files:
+        raise CheckpointError(
+            f"no checkpoint (.pth or .safetensors) in {str(path)!r}; train longer, or name one "
+            "with --checkpoint FILE"
+        )
+    return max(files, key=_age)
+
+
+def _age(file: Path) -> tuple[float, Path]:
+    return file.stat().st_mtime, file
+
+
+def gather(
+    run: WorkDir,
+    name: str,
+    cfg: Config,
+    folder: Path,
+    progress: Progress = iter,
+    trust: bool = False,
+) -> RunReport:
+    """Read the log, compare the config, and test the checkpoint.
+
+    Args:
+        run: The files.
+        name: Of the run on the page.
+        cfg: Its config, with the options of the command line.
+        folder: For what the test writes.
+        progress: As in :func:`negvision.report.run_evaluation.evaluate_run`.
+        trust: As in :func:`negvision.engine.checkpoints.loading.load_checkpoint_file`.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read.
+        UserError: As in :func:`negvision.report.run_evaluation.evaluate_run`.
+    """
+    meta = load_checkpoint_file(run.checkpoint, "cpu", trust, mapped=True).get("meta") or {}
+    lines, changes = config_lines(cfg), changes_of(run.config, cfg)
+    log, problem = None, ""
+    try:
+        log = read_train_log(run.path)
+        log.name = name
+    except LogError as error:
+        problem = str(error)
+    evaluated = evaluate_run(cfg, run.checkpoint, folder, progress)
+    sections = [*evaluated.sections, _ood_section(evaluated)]
+    return RunReport(name, _facts(run, meta), changes, lines, log, problem, sections)
+
+
+def _ood_section(evaluated: Evaluated) -> Section:
+    name, title = "ood", "Out of distribution"
+    if evaluated.records is None:
+        missing = "The config's test evaluator is not an OOD metric."
+        if evaluated.ood_problem:
+            missing = f"OOD scores cannot be evaluated: {evaluated.ood_problem}"
+        return Section(name, title, missing=missing)
+    page = Html(ood_sections(evaluated.records, prefix="ood-"))
+    return Section(name, title, [_own_score(evaluated.records), page])
+
+
+def _own_score(records: OODRecords) -> MetricTable:
+    """Metrics of the model's own score, used to compare runs."""
+    own = torch.from_numpy(next(iter(records.scores.values())))
+    weights = None if records.weights is None else torch.from_numpy(records.weights)
+    values = ood_metrics(own, torch.from_numpy(records.is_ood), weights=weights)
+    rows = [
+        MetricRow(column.head, [column.value(values)], column.meaning, column.better)
+        for column in columns(records.task, values.prevalence)
+    ]
+    return MetricTable(f"OOD of {records.task}", "metric", ["value"], rows, hidden=True)
+
+
+def _facts(run: WorkDir, meta: Mapping[str, Any]) -> dict[str, str]:
+    facts = {
+        "work dir": shown_path(run.path),
+        "config": run.config.name,
+        "checkpoint": shown_path(run.checkpoint),
+    }
+    for key, words in (("iter", "iterations"), ("epoch", "epochs")):
+        if meta.get(key):
+            facts[words] = f"{meta[key]:,}"
+    if meta.get("seed") is not None:
+        facts["seed"] = str(meta["seed"])
+    if meta.get("time"):
+        facts["written"] = str(meta["time"])
+    versions = meta.get("versions") or {}
+    if versions:
+        facts["versions"] = ", ".join(f"{one} {version}" for one, version in versions.items())
+    # Published checkpoints do not contain the commit.
+    facts["commit of negvision"] = str(meta.get("git") or "not in the checkpoint")
+    return facts
