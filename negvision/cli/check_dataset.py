@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         Path(args.json).write_text(text + "\n")
     if check.interrupted:
         return _INTERRUPTED
-    return 1 if check.number_of_faults else 0
+    return 1 if check.number_of_problems else 0
 
 
 def _datasets(cfg: Config, args: argparse.Namespace) -> list[tuple[str, dict]]:

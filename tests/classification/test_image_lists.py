@@ -24,10 +24,10 @@ def test_faults_of_a_list(images, log):
     with pytest.raises(DatasetError) as caught:
         images.dataset("ImageListDataset", **options)
     text = str(caught.value)
-    assert text.startswith(f"{images.root}/set.txt: 5 faults in 7 images:")
+    assert text.startswith(f"{images.root}/set.txt: 5 problems in 7 images:")
     for kind, place in {
         "line that is not 'path label'": "set.txt:2: '1.png'",
-        "label that is not a whole number": "set.txt:3: '1.png one'",
+        "label that is not an integer": "set.txt:3: '1.png one'",
         "missing image file": f"set.txt:4: '{images.root}/none.png'",
         "label out of range: there are 3 classes": "set.txt:5: '1.png 3'",
         "negative label": "set.txt:6: '2.png -1'",

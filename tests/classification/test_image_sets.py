@@ -151,7 +151,7 @@ def test_labels_of_a_pack_out_of_range(images, log):
     with pytest.raises(DatasetError) as caught:
         images.dataset("PackedImageDataset", ann_file="set.npz")
     text = str(caught.value)
-    assert text.startswith(f"{images.root}/set.npz: 3 faults in 6 images:")
+    assert text.startswith(f"{images.root}/set.npz: 3 problems in 6 images:")
     assert "2 x label out of range: there are 3 classes" in text and "set.npz:1: 3" in text
     assert "1 x negative label" in text and "set.npz:3: -1" in text
     assert 'on_bad_sample="skip"' in text
@@ -172,7 +172,7 @@ def test_labels_of_a_pack_out_of_range(images, log):
 
 def test_a_pack_without_any_image_that_can_be_used(images):
     images.pack("set.npz", labels=(3, 4))
-    with pytest.raises(DatasetError, match=r"2 faults in 2 images(.|\n)*No image is left"):
+    with pytest.raises(DatasetError, match=r"2 problems in 2 images(.|\n)*No image is left"):
         images.dataset("PackedImageDataset", ann_file="set.npz", on_bad_sample="skip")
     images.pack("set.npz", labels=())
     with pytest.raises(DatasetError, match=r"set.npz: no image is in it; it is empty"):
@@ -193,7 +193,7 @@ def test_damaged_images_of_a_pack(images, log):
         assert dataset[0]["data_samples"].sample_idx == 0
     assert dataset.skipped_images[f"{images.root}/set.npz:1"] >= 3
     assert sum("set.npz:1: truncated PNG" in message for message in log) == 1
-    assert log[0].startswith("image left out (1 in this process so far): ")
+    assert log[0].startswith("image skipped (1 in this process so far): ")
     # Figures over fewer images would mislead.
     dataset = images.dataset("PackedImageDataset", **options, test_mode=True)
     with pytest.raises(DatasetError, match=r"set\.npz:3: truncated PNG"):

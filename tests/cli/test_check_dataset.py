@@ -26,22 +26,22 @@ def test_clean_split_is_status_0(tiny_config, capsys):
     printed = capsys.readouterr()
     assert "train: CocoDataset" in printed.out and "annotations/all.json" in printed.out
     assert "8 of 8 read, 0 of them unusable" in printed.out
-    assert "no fault in 8 images" in printed.out
+    assert "no problem in 8 images" in printed.out
     # No bar where the output is no terminal.
     assert "it/s" not in printed.err and "img/s" not in printed.err
 
 
-def test_faults_are_status_1_and_all_splits_are_read(tiny_config, tmp_path, capsys):
-    """The set is trained and evaluated on at once, which is the fault; val and test are one."""
+def test_problems_are_status_1_and_all_splits_are_read(tiny_config, tmp_path, capsys):
+    """The set is trained and evaluated on at once, which is the problem; val and test are one."""
     out = tmp_path / "found.json"
     assert run(tiny_config, "--workers", 0, "--json", out) == 1
     printed = capsys.readouterr().out
     assert "val, test: CocoDataset" in printed
     assert "8 x image of train that is in test and val too" in printed
-    assert "8 faults in 16 images" in printed
+    assert "8 problems in 16 images" in printed
     data = json.loads(out.read_text())
     assert data["config"] == str(tiny_config) and data["complete"] is True
-    assert data["number_of_faults"] == data["across"]["faults"][0]["count"] == 8
+    assert data["number_of_problems"] == data["across"]["problems"][0]["count"] == 8
     assert [scan["splits"] for scan in data["datasets"]] == [["train"], ["val", "test"]]
 
 
@@ -110,7 +110,7 @@ def test_ctrl_c_of_a_terminal_is_status_130(tiny_config):
     )
     out, error = process.communicate(timeout=120)
     assert process.returncode == 130, error
-    assert "interrupted: no fault in" in out and "of 8 images" in out
+    assert "interrupted: no problem in" in out and "of 8 images" in out
     assert "Traceback" not in error
     assert time.monotonic() - started < 55
     # No worker is left in the group.

@@ -10,8 +10,7 @@ from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 from mmengine.model import BaseModel
 from torch.utils.data import DataLoader
 
-from negvision.data.images.bad_samples import BadSampleMixin
-from negvision.data.images.skip_counts import SkipCounts
+from negvision.data.images.bad_samples import BadSampleMixin, SkipCounts
 from negvision.engine.bad_sample_hook import skipping_datasets
 from negvision.engine.runner import Runner
 from negvision.errors import DatasetError
@@ -174,7 +173,7 @@ def test_every_worker_counts_in_a_place_of_its_own():
 
 def test_a_set_of_which_nothing_is_left_ends_with_the_name_of_an_image():
     dataset = Numbers(bad=range(12), on_bad_sample="skip", max_refetch=20)
-    with pytest.raises(DatasetError, match=r"21 images one after the other .*\d+\.png: truncated"):
+    with pytest.raises(DatasetError, match=r"21 images in a row .*\d+\.png: truncated"):
         dataset[0]
 
 

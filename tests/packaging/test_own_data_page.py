@@ -102,7 +102,7 @@ def test_boxes_of_coco(clone, capsys):
         content = {"images": images, "annotations": annotations, "categories": categories}
         (data / "annotations" / f"{split}.json").write_text(json.dumps(content))
     follow("Boxes: COCO")
-    assert "no fault in 12 images" in capsys.readouterr().out
+    assert "no problem in 12 images" in capsys.readouterr().out
     assert len(list((clone / "work_dirs/cells/drawn").iterdir())) == 2
     for made in ("curves.png", "predicted/predictions.json", "../../cells.onnx"):
         assert (clone / "work_dirs/cells" / made).is_file()
@@ -124,7 +124,7 @@ def test_boxes_of_voc(clone, capsys):
         path = data / "Annotations" / f"BloodImage_{number:05d}.xml"
         path.write_text(f"<annotation>{size}{objects}</annotation>")
     follow("Boxes: Pascal VOC")
-    assert "no fault in 12 images" in capsys.readouterr().out
+    assert "no problem in 12 images" in capsys.readouterr().out
     listed = " ".join(path.read_text() for path in (data / "ImageSets/Main").glob("*.txt"))
     assert sorted(listed.split()) == [f"BloodImage_{number:05d}" for number in range(12)]
 
@@ -140,7 +140,7 @@ def test_faces(clone, capsys):
     pairs = [(a, b, int(a[4:6] == b[4:6])) for a, b in itertools.combinations(names, 2)]
     (data / "pairs.txt").write_text("".join(f"{a} {b} {same}\n" for a, b, same in pairs))
     follow("Faces")
-    assert "no fault in 46 images" in capsys.readouterr().out
+    assert "no problem in 46 images" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_masks(clone, capsys):
     (data / "classes.txt").write_text(listed[0])
     follow("Masks")
     shown = capsys.readouterr().out
-    assert "no fault in 10 images" in shown and "mIoU" in shown
+    assert "no problem in 10 images" in shown and "mIoU" in shown
     assert len(list((clone / "work_dirs/streets/drawn").iterdir())) == 2
 
 

@@ -84,8 +84,8 @@ def test_unknown_class(seg_folder):
     ("text", "message"),
     [
         ("0 sky\nroad\n", 'line that is not "id name"'),
-        ("0 sky\n0 road\n", "id that was there before"),
-        ("0 sky\n1 sky\n", "name that was there before"),
+        ("0 sky\n0 road\n", "id that occurs twice"),
+        ("0 sky\n1 sky\n", "name that occurs twice"),
         ("300 sky\n", "id that is not in 0 ... 254"),
         ("\n# nothing\n", "there is no class in it"),
     ],
@@ -110,7 +110,7 @@ def test_missing_folders_and_files(seg_folder):
 def test_missing_labels_are_counted_or_left_out(seg_folder, capsys):
     for name in "bd":
         (seg_folder.root / "ann" / f"{name}.png").unlink()
-    with pytest.raises(DatasetError, match="2 faults in 4 images:\n  2 x missing label\n"):
+    with pytest.raises(DatasetError, match="2 problems in 4 images:\n  2 x missing label\n"):
         build(seg_folder.config())
     dataset = build(seg_folder.config(on_bad_sample="skip"))
     assert [info["img_path"][-5:] for info in dataset] == ["a.jpg", "c.jpg"]
@@ -198,7 +198,7 @@ def test_map_of_a_dataset_that_names_no_ids(seg_folder):
     assert np.array_equal(sample.gt_ood_map.data[0], expected)
     assert "gt_sem_seg" not in sample
     config["pipeline"][0]["ood_classes"] = ["cow"]
-    with pytest.raises(DatasetError, match="'cow', and this data set does not tell the ids"):
+    with pytest.raises(DatasetError, match="'cow', but this dataset does not name the ids"):
         build(config)[0]
     config["reduce_zero_label"] = True
     with pytest.raises(ConfigError, match="reduce_zero_label shifts"):

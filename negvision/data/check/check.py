@@ -1,35 +1,33 @@
-"""Check all data sets of a config, one after the other, and then against one another."""
+"""Check all datasets of a config, one after another, then against each other."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from negvision.data.check.repeats import find_repeats
+import numpy as np
+
 from negvision.data.check.scan import DatasetScan
-from negvision.data.check.sizes import count_odd_sizes
 from negvision.errors import Problems
+
+# One image of each of this many sizes goes through the full pipeline.
+_MOST_SIZES = 64
 
 
 class DataCheck:
-    """The check of a config's data sets.
+    """The check of a config's datasets.
 
     Args:
-        configs: (split, config) of the datasets that read files, those that wrap others taken
-            apart. One that several splits share is read once.
+        configs: (split, config) of the datasets that read files; wrappers are taken apart by the
+            caller. A dataset that several splits share is read once.
 
     Attributes:
-        scans: One for each dataset.
-        faults: Those that no dataset has by itself: leaks, contradictions, missing classes.
-        notes: Likewise.
-        interrupted: Whether Ctrl-C ended it.
-
-    Example::
-
-        check = DataCheck([("val", cfg.val_dataloader.dataset)])
-        check.run(workers=2)
-        print(as_text(check))
+        scans: One per dataset.
+        problems: Those across datasets: leaks, contradictions, missing classes.
+        notes: Likewise, but harmless to a run.
+        interrupted: Whether Ctrl-C ended the check.
     """
 
     def __init__(self, configs: Iterable[tuple[str, Mapping]]) -> None:
@@ -41,7 +39,7 @@ class DataCheck:
             elif split not in splits:
                 splits.append(split)
         self.scans = [DatasetScan(config, tuple(splits)) for config, splits in distinct]
-        self.faults, self.notes = Problems(), Problems()
+        self.problems, self.notes = Problems(), Problems()
         self.interrupted = False
 
     def run(
@@ -49,12 +47,11 @@ class DataCheck:
         workers: int,
         progress: Callable[[Iterable, DatasetScan], Iterable] = lambda steps, scan: steps,
     ) -> None:
-        """Read everything; Ctrl-C ends it early, with what was found until then.
+        """Read everything. Ctrl-C ends it early and keeps what was found.
 
         Args:
-            workers: Processes that load samples; 0 to do so in this one.
-            progress: Given the samples of a scan as they are read, and the scan; iterates over
-                them and shows how far it is.
+            workers: Processes that load samples; 0 loads them in this one.
+            progress: Wraps the samples of a scan, to show a progress bar.
         """
         try:
             for scan in self.scans:
@@ -62,10 +59,10 @@ class DataCheck:
                     with contextlib.closing(scan.samples(workers)) as samples:
                         for _ in progress(samples, scan):
                             pass
-                    count_odd_sizes(scan)
+                    _count_odd_sizes(scan)
         except KeyboardInterrupt:
             self.interrupted = True
-        self.faults, self.notes = find_repeats(self.scans)
+        self.problems, self.notes = _find_repeats(self.scans)
         for split in dict.fromkeys(split for scan in self.scans for split in scan.splits):
             scans = [scan for scan in self.scans if split in scan.splits]
             if all(scan.complete for scan in scans):
@@ -73,13 +70,13 @@ class DataCheck:
 
     @property
     def images(self) -> int:
-        """How many samples were read."""
+        """The number of samples that were read."""
         return sum(scan.read for scan in self.scans)
 
     @property
-    def number_of_faults(self) -> int:
-        """Of all kinds in all data sets."""
-        found = [self.faults, *(scan.faults for scan in self.scans)]
+    def number_of_problems(self) -> int:
+        """The number of problems of all kinds in all datasets."""
+        found = [self.problems, *(scan.problems for scan in self.scans)]
         return sum(problems.counts.total() for problems in found)
 
     def _count_missing_classes(self, split: str, scans: Sequence[DatasetScan]) -> None:
@@ -89,11 +86,111 @@ class DataCheck:
             amounts.update({scan.class_name(k): n for k, n in scan.amounts.items()})
             classes = range(scan.number_of_classes())
             expected.update(dict.fromkeys(scan.class_name(label) for label in classes))
-        missing = [name for name in expected if not amounts[name]]
-        # A set to evaluate on need not have labels at all: pairs of faces, unknown objects.
+        # An evaluation set need not have labels: face pairs, unknown objects.
         if split != "train" and not amounts:
             return
-        # What is never trained is a fault; what is never evaluated has no figure.
-        problems = self.faults if split == "train" else self.notes
-        for name in missing:
-            problems.add(f"class without a sample in {split}", name)
+        # A class that is never trained is a problem; one that is never evaluated lacks a metric.
+        found = self.problems if split == "train" else self.notes
+        for name in expected:
+            if not amounts[name]:
+                found.add(f"class without a sample in {split}", name)
+
+
+class _Copy(NamedTuple):
+    """One of several samples with the same image."""
+
+    scan: DatasetScan
+    index: int
+    annotation: int
+
+
+def _find_repeats(scans: Sequence[DatasetScan]) -> tuple[Problems, Problems]:
+    """Find images that occur more than once, byte by byte, within datasets and across splits.
+
+    Returns:
+        Problems: training images that are in another split too, and images with different
+        annotations in one split. Notes: other repeats. An image counts once per kind.
+    """
+    problems, notes = Problems(), Problems()
+    for copies in _copies(scans):
+        splits = {split for copy in copies for split in copy.scan.splits}
+        others = sorted(splits - {"train"})
+        if "train" in splits and others:
+            problems.add(f"image of train that is in {' and '.join(others)} too", _names(copies))
+        elif len(others) > 1 and len({id(copy.scan) for copy in copies}) > 1:
+            notes.add(f"image that is in {' and '.join(others)}", _names(copies))
+        for split in sorted(splits):
+            within = [copy for copy in copies if split in copy.scan.splits]
+            kind = f"image that {split} has more than once, with"
+            if len({copy.annotation for copy in within}) > 1:
+                problems.add(f"{kind} different annotations", _names(within))
+            elif len(within) > 1:
+                notes.add(f"{kind} the same annotations", _names(within))
+    return problems, notes
+
+
+def _copies(scans: Sequence[DatasetScan]) -> Iterator[list[_Copy]]:
+    """The samples of each image that belongs to more than one sample or split."""
+    tables = [scan.fingerprints() for scan in scans]
+    if not tables:
+        return
+    index, digest, annotation = (np.concatenate(column) for column in zip(*tables, strict=True))
+    owner = np.repeat(np.arange(len(scans)), [len(table[0]) for table in tables])
+    # Stable: copies keep the order of the datasets.
+    order = np.lexsort((digest[:, 1], digest[:, 0]))
+    ranked = digest[order]
+    starts = np.flatnonzero(np.r_[True, (ranked[1:] != ranked[:-1]).any(axis=1)][: len(order)])
+    ends = np.r_[starts[1:], len(order)]
+    in_several = np.array([len(scan.splits) > 1 for scan in scans])
+    wanted = (ends - starts > 1) | in_several[owner[order[starts]]]
+    # In the order of the datasets rather than of the digests.
+    for group in sorted(np.flatnonzero(wanted), key=lambda group: order[starts[group]]):
+        rows = order[starts[group] : ends[group]]
+        yield [_Copy(scans[owner[row]], int(index[row]), int(annotation[row])) for row in rows]
+
+
+def _names(copies: Sequence[_Copy]) -> str:
+    names = list(dict.fromkeys(copy.scan.sample_name(copy.index) for copy in copies))
+    if len(names) == 1 and len(copies) > 1:
+        return f"{names[0]} ({len(copies)} times)"
+    shown = " = ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} = ... ({len(names)} files)"
+
+
+def _count_odd_sizes(scan: DatasetScan) -> None:
+    """Count images with one class that the pipeline gives another size than most.
+
+    Recognition and classification models take one size and fail late on others. One image of each
+    size goes through the full pipeline.
+    """
+    if (scan.counted != "images" and not scan.compares_images()) or len(scan.sizes) < 2:
+        return
+    common = sorted(scan.sizes.items(), key=lambda item: -item[1][0])[:_MOST_SIZES]
+    shapes = {size: _shape_of(scan, first) for size, (_, first) in common}
+    counts: Counter[tuple] = Counter()
+    for size, (count, _) in common:
+        if (shape := shapes[size]) is not None:
+            counts[shape] += count
+    if len(counts) < 2:
+        return
+    usual = counts.most_common(1)[0][0]
+    for size, (count, first) in common:
+        if (shape := shapes[size]) not in (None, usual):
+            scan.problems.add(
+                "image that the pipeline gives another size than most",
+                f"{scan.sample_name(first)}: {_text(size)} becomes {_text(shape)}, most become "
+                f"{_text(usual)}",
+                count=count,
+            )
+
+
+def _shape_of(scan: DatasetScan, index: int) -> tuple[int, int] | None:
+    """(H, W) of a sample after the pipeline; None if the pipeline fails."""
+    try:
+        return tuple(scan.dataset[index]["inputs"].shape[-2:])
+    except Exception:  # loading was checked, the rest of a pipeline is not
+        return None
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[1]} x {size[0]}"

@@ -1,4 +1,4 @@
-"""What a check found, as text and as plain data."""
+"""The findings of a check, as text and as plain data."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from negvision.data.check.check import DataCheck
 from negvision.data.check.scan import DatasetScan
 from negvision.errors import Problems
 
-# Of more classes the text has a line on how many images they have.
+# With more classes, the text summarizes them in a line.
 _MOST_ROWS = 100
 
 
 def as_data(check: DataCheck) -> dict:
-    """The findings as lists, dicts, numbers and texts, for JSON."""
+    """The findings for JSON."""
     return {
         "complete": not check.interrupted and all(scan.complete for scan in check.scans),
         "images": check.images,
-        "number_of_faults": check.number_of_faults,
+        "number_of_problems": check.number_of_problems,
         "datasets": [_scan_data(scan) for scan in check.scans],
-        "across": {"faults": _problems_data(check.faults), "notes": _problems_data(check.notes)},
+        "across": {
+            "problems": _problems_data(check.problems),
+            "notes": _problems_data(check.notes),
+        },
     }
 
 
@@ -33,7 +36,7 @@ def _scan_data(scan: DatasetScan) -> dict:
         "samples": scan.total,
         "read": scan.read,
         "unusable": scan.unusable,
-        "faults": _problems_data(scan.faults),
+        "problems": _problems_data(scan.problems),
         "notes": _problems_data(scan.notes),
         "sizes": [
             {"width": width, "height": height, "images": count}
@@ -61,10 +64,10 @@ def _problems_data(problems: Problems) -> list[dict]:
 
 
 def as_text(check: DataCheck) -> str:
-    """The findings to be read: each data set, then all against one another, then the verdict."""
+    """The findings as text: each dataset, then across datasets, then the verdict."""
     blocks = [_scan_text(scan) for scan in check.scans]
-    if check.faults or check.notes:
-        blocks.append("across data sets" + _findings_text(check.faults, check.notes))
+    if check.problems or check.notes:
+        blocks.append("across datasets" + _findings_text(check.problems, check.notes))
     return "\n\n".join([*blocks, _verdict(check)])
 
 
@@ -96,7 +99,7 @@ def _scan_text(scan: DatasetScan) -> str:
         rows["classes"] = _class_line(scan.images_with)
     lines = [f"  {name:<8} {text}" for name, text in rows.items()]
     header = f"{', '.join(scan.splits)}: {scan.name}"
-    return "\n".join([header, *lines]) + table + _findings_text(scan.faults, scan.notes)
+    return "\n".join([header, *lines]) + table + _findings_text(scan.problems, scan.notes)
 
 
 def _class_table(scan: DatasetScan) -> str:
@@ -123,10 +126,10 @@ def _class_line(images_with: Counter[int]) -> str:
     )
 
 
-def _findings_text(faults: Problems, notes: Problems) -> str:
+def _findings_text(found: Problems, notes: Problems) -> str:
     parts = [
         f"\n  {name}:\n" + "\n".join(f"  {line}" for line in problems.report().splitlines())
-        for name, problems in (("faults", faults), ("to look at", notes))
+        for name, problems in (("problems", found), ("notes", notes))
         if problems
     ]
     return "".join(parts)
@@ -137,8 +140,8 @@ def _by_count(scan: DatasetScan) -> list[tuple[tuple[int, int], list[int]]]:
 
 
 def _verdict(check: DataCheck) -> str:
-    count = check.number_of_faults
-    found = f"{count:,} fault{'s' * (count != 1)}" if count else "no fault"
+    count = check.number_of_problems
+    found = f"{count:,} problem{'s' * (count != 1)}" if count else "no problem"
     ended = "interrupted: " if check.interrupted else ""
     total = sum(scan.total for scan in check.scans)
     of_all = f" of {total:,}" if check.interrupted else ""

@@ -1,45 +1,48 @@
-"""Load one sample as training would, and tell what is at fault in it and what is in it."""
+"""Load one sample as training would, and record its problems and its content."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from negvision.data.check.messages import DecoderMessages
 from negvision.data.images.integrity import find_damage
 from negvision.data.images.loading import LoadImageFromFile
 from negvision.errors import DatasetError
 
 _VOID = 255
 _LONGEST = 400
+# Messages about color profiles, which nothing here uses.
+_HARMLESS = ("libpng warning: iCCP",)
 
 
 class Remark(NamedTuple):
-    """A fault of a sample, or what is worth a look: its kind, and where and what it is."""
+    """A problem or an oddity of a sample: its kind, and where and what it is."""
 
     kind: str
     where: str
 
 
 class SampleFacts(NamedTuple):
-    """What one sample turned out to be.
+    """What is known about one sample.
 
     Attributes:
-        fault: None where it can be used.
-        note: What is odd and does no harm to the run.
-        size: (H, W) of the image as it was loaded.
-        digest: 16 bytes that tell the encoded image from others; empty where it was not read.
-        annotation: A number that tells its annotations from others.
-        amounts: Objects of each label; pixels for label images; one for an image with one class.
-        counted: What is in ``amounts``: "objects", "pixels" or "images"; "" where nothing is.
+        problem: None if the sample can be used.
+        note: An oddity that does no harm to a run.
+        size: (H, W) of the loaded image.
+        digest: 16 bytes that identify the encoded image; empty if it was not read.
+        annotation: A number that identifies the annotations.
+        amounts: Objects per label; pixels for label images; 1 for an image with one class.
+        counted: What ``amounts`` counts: "objects", "pixels" or "images"; "" for nothing.
     """
 
-    fault: Remark | None = None
+    problem: Remark | None = None
     note: Remark | None = None
     size: tuple[int, int] | None = None
     digest: bytes = b""
@@ -49,27 +52,27 @@ class SampleFacts(NamedTuple):
 
 
 class SampleCheck:
-    """``SampleCheck(dataset)(index)`` are the :class:`SampleFacts` of a sample; it never raises.
+    """``SampleCheck(dataset)(index)`` returns the :class:`SampleFacts` of a sample.
 
-    The sample's record and the transforms that load are asked, wherever these stand in the
-    pipeline (those whose names begin with "Load", and ``AlignFace``, which reads landmarks), so
-    nothing random is. A dataset without a record to ask for gives whole samples.
+    It never raises. Only the transforms that load run, wherever they stand in the pipeline: those
+    whose names begin with "Load", and ``AlignFace``, which reads landmarks. So nothing is random.
+    A dataset without ``get_data_info`` is asked for full samples.
 
     Args:
-        dataset: Any dataset, ready to be read.
-        own_process: Whether nobody sees what this process prints, so that messages of decoders
-            can be caught; they then become notes.
+        dataset: Any dataset, fully initialized.
+        own_process: Whether nobody sees what this process prints. Messages of decoders are then
+            caught and become notes.
     """
 
     def __init__(self, dataset, own_process: bool = False) -> None:
         self._dataset = dataset
-        self.steps = loading_transforms(dataset)
+        self.steps = _loading_transforms(dataset)
         self._own_process = own_process
-        self._messages: DecoderMessages | None = None
+        self._messages: _DecoderMessages | None = None
 
     def __call__(self, index: int) -> SampleFacts:
         if self._own_process and self._messages is None:
-            self._messages = DecoderMessages()
+            self._messages = _DecoderMessages()
         name = f"sample {index}"
         try:
             if not hasattr(self._dataset, "get_data_info"):
@@ -77,20 +80,23 @@ class SampleCheck:
                 return SampleFacts()
             info = self._dataset.get_data_info(index)
         except Exception as error:
-            return SampleFacts(fault=_of_sample(error, name, self._dataset))
+            return SampleFacts(problem=_of_sample(error, name, self._dataset))
         name, encoded = str(info.get("img_path", name)), info.get("img_bytes")
-        fault, loaded = self._load(dict(info), name)
-        said = self._messages.take() if self._messages and not fault else ""
-        if encoded is None and not fault:
+        problem, loaded = self._load(dict(info), name)
+        message = self._messages.take() if self._messages and not problem else ""
+        if encoded is None and not problem:
             encoded = _read_local(name)
-        if not fault and encoded and not any(isinstance(s, LoadImageFromFile) for s in self.steps):
-            fault = _what_others_pass_over(info, loaded, encoded, name)
+        own_loading = any(isinstance(step, LoadImageFromFile) for step in self.steps)
+        if not problem and encoded and not own_loading:
+            problem = _unnoticed_problem(info, loaded, encoded, name)
         amounts, counted = _amounts(info, loaded)
         return SampleFacts(
-            fault=fault,
-            note=Remark("image that the decoder complains of", f"{name}: {said}") if said else None,
-            size=None if fault or "img" not in loaded else tuple(loaded["img"].shape[:2]),
-            digest=b"" if fault or not encoded else _digest(encoded, 16),
+            problem=problem,
+            note=Remark("image that the decoder complains of", f"{name}: {message}")
+            if message
+            else None,
+            size=None if problem or "img" not in loaded else tuple(loaded["img"].shape[:2]),
+            digest=b"" if problem or not encoded else _digest(encoded, 16),
             annotation=_annotation(info, loaded),
             amounts=amounts,
             counted=counted,
@@ -108,7 +114,32 @@ class SampleCheck:
         return None, results
 
 
-def loading_transforms(dataset) -> list[Callable]:
+class _DecoderMessages:
+    """Catches what libjpeg, libpng and others write to the standard error of this process.
+
+    libjpeg complains about a JPEG with garbled data, which OpenCV returns as if it were complete.
+    """
+
+    def __init__(self) -> None:
+        self._opened = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as self)
+        self._file = self._opened.fileno()
+        os.dup2(self._file, 2)
+        # Python's warnings are not about the image.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+    def take(self) -> str:
+        """The first message about damage since the last call; "" if there is none."""
+        size = os.lseek(self._file, 0, os.SEEK_END)
+        if not size:
+            return ""
+        text = os.pread(self._file, min(size, 4096), 0).decode(errors="replace")
+        os.ftruncate(self._file, 0)
+        os.lseek(self._file, 0, os.SEEK_SET)
+        lines = (line.strip() for line in text.splitlines())
+        return next((line for line in lines if line and not line.startswith(_HARMLESS)), "")
+
+
+def _loading_transforms(dataset) -> list[Callable]:
     """The transforms of a dataset's pipeline that read files or annotations."""
     steps = getattr(getattr(dataset, "pipeline", None), "transforms", None) or []
     names = [(step, type(step).__name__) for step in steps]
@@ -116,17 +147,17 @@ def loading_transforms(dataset) -> list[Callable]:
 
 
 def _of_sample(error: Exception, name: str, source: object) -> Remark:
-    """The first sentence alone: the remedies that follow are the same for all of a kind."""
+    """Keep the first sentence; the remedies that follow are the same for all of a kind."""
     kind, where = remark_of(error, name, type(source).__name__)
     return Remark(kind, where.split(". ")[0].rstrip("."))
 
 
 def remark_of(error: Exception, name: str, step: str) -> Remark:
-    """What an exception says, by kind.
+    """Turn an exception into a :class:`Remark`.
 
     Args:
         error: Caught.
-        name: Of the sample, put in front where the message does not have it.
+        name: The sample, prepended to messages that do not name it.
         step: What raised.
     """
     kind = getattr(error, "kind", "")
@@ -140,7 +171,7 @@ def remark_of(error: Exception, name: str, step: str) -> Remark:
 
 
 def _read_local(path: str) -> bytes:
-    """An image that was read a moment ago, so from the cache; empty where it is not a file."""
+    """An image that was just read, so it is cached; empty if it is not a local file."""
     try:
         if not os.path.isfile(path):
             return b""
@@ -150,8 +181,8 @@ def _read_local(path: str) -> bytes:
         return b""
 
 
-def _what_others_pass_over(info: dict, loaded: dict, encoded: bytes, name: str) -> Remark | None:
-    """Faults that the loading transforms of other packages let pass."""
+def _unnoticed_problem(info: dict, loaded: dict, encoded: bytes, name: str) -> Remark | None:
+    """Problems that loading transforms of other packages do not notice."""
     damage = find_damage(encoded)
     if damage:
         return Remark("truncated image, which this pipeline does not notice", f"{name}: {damage}")

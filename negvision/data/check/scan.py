@@ -1,4 +1,4 @@
-"""Read a data set from end to end, and add up what its samples turn out to be."""
+"""Read a dataset from end to end and add up the facts about its samples."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from negvision.registry import DATASETS
 
 
 class DatasetScan:
-    """What is known of one data set of a config, more with each sample that is read.
+    """What is known about one dataset of a config; grows with each sample.
 
-    Memory grows by 40 bytes a sample, apart from what the dataset itself takes.
+    Takes 40 bytes per sample on top of the dataset itself.
 
     Args:
-        config: Of a dataset that reads files, not of one that wraps others.
-        splits: Of "train", "val" and "test", those that it is part of.
+        config: A dataset that reads files, not a wrapper.
+        splits: Those of "train", "val" and "test" that it belongs to.
 
     Attributes:
-        dataset: None where it could not be built.
-        faults: By kind.
-        notes: By kind; oddities that neither stop nor mislead a run.
-        total: Samples there are.
-        read: Samples that were read so far.
-        unusable: Those of them with a fault.
-        sizes: (H, W) -> number of images, and the first of them.
-        amounts: Label -> objects, pixels or images (``counted`` says which).
+        dataset: None if it could not be built.
+        problems: By kind.
+        notes: Oddities that neither stop nor mislead a run, by kind.
+        total: The number of samples.
+        read: Samples read so far.
+        unusable: Samples with a problem.
+        sizes: (H, W) -> number of images, index of the first.
+        amounts: Label -> objects, pixels or images, as ``counted`` says.
         images_with: Label -> images that show it.
-        per_image: Objects an image -> number of images.
+        per_image: Objects per image -> number of images.
     """
 
     def __init__(self, config: Mapping, splits: tuple[str, ...]) -> None:
         self.config = config
         self.splits = splits
         self.dataset = None
-        self.faults, self.notes = Problems(), Problems()
+        self.problems, self.notes = Problems(), Problems()
         self.total = self.read = self.unusable = 0
         self.sizes: dict[tuple[int, int], list[int]] = {}
         self.amounts: Counter[int] = Counter()
@@ -54,13 +54,13 @@ class DatasetScan:
 
     @property
     def name(self) -> str:
-        """Type and file of the data set."""
+        """Type and source."""
         kind = str(self.config["type"]).rpartition(".")[2]
         return f"{kind} {self.source}".strip()
 
     @property
     def source(self) -> str:
-        """Its annotation file, or else its folder of images, or else its data root."""
+        """The annotation file, or else the image folder, or else the data root."""
         known = (self.config if self.dataset is None else vars(self.dataset)).get
         prefix = known("data_prefix") or {}
         folders = list(prefix.values()) if isinstance(prefix, Mapping) else [prefix]
@@ -73,27 +73,27 @@ class DatasetScan:
         return self.dataset is not None and self.read == self.total
 
     def load(self) -> bool:
-        """Build the dataset with all faults counted; whether there is anything to read."""
+        """Build the dataset and count its problems; returns whether there is anything to read."""
         with collected_findings() as found:
             try:
                 self.dataset = _build(self.config)
                 self.total = len(self.dataset)
             except Exception as error:
                 self.dataset = None
-                fault = remark_of(error, self.source, "loading")
-                kind = fault.kind.replace("unusable sample", "data set that cannot be loaded")
-                self.faults.add(kind, fault.where)
-        self.faults.merge(found.faults)
+                found_error = remark_of(error, self.source, "loading")
+                kind = found_error.kind.replace("unusable sample", "data set that cannot be loaded")
+                self.problems.add(kind, found_error.where)
+        self.problems.merge(found.problems)
         self.notes.merge(found.notes)
         if self.dataset is not None and not self.total:
-            self.faults.add("data set without a sample", self.source)
+            self.problems.add("data set without a sample", self.source)
         has_records = self.total and hasattr(self.dataset, "get_data_info")
         if has_records and not SampleCheck(self.dataset).steps:
             self.notes.add("pipeline without a transform that loads: no image read", self.name)
         return bool(self.total)
 
     def samples(self, workers: int) -> Iterator[None]:
-        """Read all samples, one at each step, in ``workers`` processes."""
+        """Read all samples, one per step, in ``workers`` processes."""
         check = SampleCheck(self.dataset, own_process=workers > 0)
         died = functools.partial(_died, self.sample_name)
         for index, facts in enumerate(call_in_processes(check, self.total, workers, died)):
@@ -101,30 +101,30 @@ class DatasetScan:
             yield
 
     def sample_name(self, index: int) -> str:
-        """What a sample is called, such as the path of its image."""
+        """The name of a sample, such as the path of its image."""
         try:
             if isinstance(self.dataset, BadSampleMixin):
                 return self.dataset._sample_name(index)
             return str(self.dataset.get_data_info(index)["img_path"])
-        except Exception:  # of any kind, from a dataset of any origin
+        except Exception:  # a dataset of any origin may raise anything
             return f"sample {index}"
 
     def class_name(self, label: int) -> str:
-        """The name of a label, or its number."""
+        """The class name of a label, or its number."""
         classes = self._metainfo().get("classes") or ()
         return str(classes[label]) if 0 <= label < len(classes) else str(label)
 
     def number_of_classes(self) -> int:
-        """Of those that the dataset says it has; 0 where it does not."""
+        """The number of classes the dataset declares; 0 if it declares none."""
         metainfo = self._metainfo()
         return len(metainfo.get("classes") or ()) or int(metainfo.get("num_classes") or 0)
 
     def compares_images(self) -> bool:
-        """Whether it is a protocol whose images have no class and are compared in pairs."""
+        """Whether images are compared with each other, as in face verification."""
         return bool({"pairs", "gallery", "template_pairs"} & set(self._metainfo()))
 
     def fingerprints(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of the images that were read, N of them.
+        """Identify the N images that were read.
 
         Returns:
             Indices (N,), int64; digests (N, 2), uint64; annotations (N,), uint64.
@@ -140,9 +140,9 @@ class DatasetScan:
         self.read += 1
         if facts.note:
             self.notes.add(*facts.note)
-        if facts.fault:
+        if facts.problem:
             self.unusable += 1
-            self.faults.add(*facts.fault)
+            self.problems.add(*facts.problem)
             return
         if facts.size:
             self.sizes.setdefault(facts.size, [0, index])[0] += 1
@@ -159,7 +159,7 @@ class DatasetScan:
 
 def _build(config: Mapping):
     config = dict(config)
-    # Skipping face protocols decode all images when they are loaded, in one process.
+    # With "skip", face protocols decode all images while loading, in one process.
     config.pop("on_bad_sample", None)
     dataset = DATASETS.build(config)
     if hasattr(dataset, "full_init"):
@@ -168,4 +168,4 @@ def _build(config: Mapping):
 
 
 def _died(name: Callable[[int], str], index: int, how: str) -> SampleFacts:
-    return SampleFacts(fault=Remark("sample that the process died of", f"{name(index)}: {how}"))
+    return SampleFacts(problem=Remark("sample that the process died of", f"{name(index)}: {how}"))

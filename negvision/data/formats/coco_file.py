@@ -1,13 +1,12 @@
-"""Read a COCO annotation file and find the classes in it."""
+"""Read COCO annotation files and check their structure."""
 
-import difflib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Container, Sequence
 
 from mmengine.fileio import get_local_path
 
-from negvision.errors import DatasetError
+from negvision.errors import DatasetError, Problems, did_you_mean
 
 _ENTRIES = ("images", "annotations", "categories")
 
@@ -16,15 +15,15 @@ def read_coco_file(path: str, backend_args: dict | None = None) -> dict:
     """The content of a COCO annotation file.
 
     Args:
-        path: the JSON file.
-        backend_args: file backend of MMEngine; a local file by default.
+        path: The JSON file.
+        backend_args: File backend of MMEngine; a local file by default.
 
     Returns:
         A dict in which ``images``, ``annotations`` and ``categories`` are lists.
 
     Raises:
-        FileNotFoundError: no such file.
-        DatasetError: not JSON, or not COCO's structure.
+        FileNotFoundError: No such file.
+        DatasetError: The file is not JSON, or lacks one of these lists.
     """
     with get_local_path(path, backend_args=backend_args) as local, open(local, "rb") as file:
         data = file.read()
@@ -34,8 +33,8 @@ def read_coco_file(path: str, backend_args: dict | None = None) -> dict:
         content = json.loads(data)
     except UnicodeDecodeError as error:
         raise DatasetError(
-            f"{path}: the annotation file is not JSON: it is not text in UTF-8 ({error}); it "
-            f"begins with {data[:40]!r}."
+            f"{path}: the annotation file is not JSON: it is not UTF-8 text ({error}); it begins "
+            f"with {data[:40]!r}."
         ) from None
     except json.JSONDecodeError as error:
         near = error.doc[max(0, error.pos - 20) : error.pos + 20]
@@ -46,7 +45,7 @@ def read_coco_file(path: str, backend_args: dict | None = None) -> dict:
             f"{error.colno}, near {near!r}."
             + (" The file ends there, so it may be truncated." if cut_off else "")
         ) from None
-    except (RecursionError, ValueError) as error:  # nested without end, or a number of 5000 digits
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of 5000 digits
         raise DatasetError(
             f"{path}: the annotation file is not JSON that can be read: {error}."
         ) from None
@@ -71,16 +70,16 @@ def find_classes(
     """The class of each label and its category id.
 
     Args:
-        path: named in errors.
-        categories: those of the file.
-        wanted: class names in the order of the labels; None takes all, in the order of their ids.
+        path: Named in errors.
+        categories: Those of the file.
+        wanted: Class names in the order of the labels; None takes all, in the order of their ids.
 
     Returns:
         Names and category ids, both in the order of the labels.
 
     Raises:
-        DatasetError: there is no category, one lacks its id or name, two share one, or a wanted
-            class is not there.
+        DatasetError: There is no category, one lacks its id or name, two share one, or a wanted
+            class is missing.
     """
     if not categories:
         raise DatasetError(f"{path}: the list 'categories' is empty.")
@@ -104,16 +103,45 @@ def find_classes(
         wanted = sorted(ids, key=ids.__getitem__)
     unknown = [name for name in wanted if name not in ids]
     if unknown:
-        lines = []
-        for name in unknown:
-            near = difflib.get_close_matches(str(name), ids, n=3, cutoff=0.5)
-            lines.append(
-                f"  {name!r}" + (f"; nearest: {', '.join(map(repr, near))}" if near else "")
-            )
+        lines = [f"  {name!r}{did_you_mean(str(name), ids)}" for name in unknown[:10]]
         raise DatasetError(
             f"{path}: {len(unknown)} of the {len(wanted)} classes in metainfo['classes'] are no "
             "category of this file:\n"
-            + "\n".join(lines[:10])
+            + "\n".join(lines)
             + f"\nIts {len(ids)} categories: {', '.join(map(repr, list(ids)[:100]))}."
         )
     return tuple(wanted), [ids[name] for name in wanted]
+
+
+def index_images(images: Sequence, problems: Problems) -> dict:
+    """Image id -> record. Records without an id, or with one used before, are counted."""
+    by_id: dict = {}
+    for index, image in enumerate(images):
+        image_id = image.get("id") if isinstance(image, dict) else None
+        if not isinstance(image_id, int | str):
+            problems.add("image record without an id", f"images[{index}]", image)
+        elif image_id in by_id:
+            problems.add("image id that was used before", f"images[{index}]", image_id)
+        else:
+            by_id[image_id] = image
+    return by_id
+
+
+def find_reference_problem(
+    annotation: object, image_ids: Container, category_ids: Collection[int]
+) -> tuple[str, object] | None:
+    """Check that an annotation belongs to an image and a category of its file.
+
+    Returns:
+        The kind of problem and the value found; None if there is no problem.
+    """
+    if not isinstance(annotation, dict):
+        return "annotation that is no object", annotation
+    image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
+    if not isinstance(image_id, int | str) or not isinstance(category_id, int):
+        return "annotation without image_id or category_id", annotation
+    if image_id not in image_ids:
+        return "annotation of an image that the file does not list", image_id
+    if category_id not in category_ids:
+        return "unknown category id", category_id
+    return None

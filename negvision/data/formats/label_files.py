@@ -1,4 +1,4 @@
-"""Read what names the ids of a label image, and the label images themselves."""
+"""Read label images and the files that name their ids."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from mmengine import fileio
 from PIL import Image
 
-from negvision.data.formats.text_files import parse_whole
+from negvision.data.formats.text_files import parse_count
 from negvision.data.images.files import read_bytes
 from negvision.data.images.header import MAX_PIXELS
 from negvision.data.images.integrity import require_size
 from negvision.errors import DatasetError, Problems, did_you_mean
 
-# What has no class in a label image, by mmseg's convention.
+# The id of pixels without a class, by mmseg's convention.
 VOID = 255
 
 
@@ -25,26 +25,26 @@ def read_text(path: str, backend_args: dict | None = None) -> str:
 
     Raises:
         FileNotFoundError: There is no such file.
-        DatasetError: It is not text in UTF-8.
+        DatasetError: It is not UTF-8 text.
     """
     try:
         return fileio.get_text(path, backend_args=backend_args)
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: not text in UTF-8 ({error.reason}).") from None
+        raise DatasetError(f"{path}: not UTF-8 text ({error.reason}).") from None
 
 
 def read_classes_file(path: str, backend_args: dict | None = None) -> dict[str, int]:
-    """The classes of a list with one ``id name`` a line.
+    """The classes of a list with one ``id name`` per line.
 
     Args:
-        path: The list. Empty lines, and those that begin with ``#``, are passed over.
+        path: The list. Blank lines and lines that begin with ``#`` are skipped.
         backend_args: File backend of MMEngine; a local file by default.
 
     Returns:
-        Name to id, in the order of the ids. A name may have spaces in it.
+        Name to id, in the order of the ids. Names may contain spaces.
 
     Raises:
-        DatasetError: A line is of another form, an id is not in 0 ... 254, an id or a name comes
+        DatasetError: A line has another form, an id is not in 0 ... 254, an id or a name occurs
             twice, or there is no class.
 
     Example:
@@ -61,23 +61,23 @@ def read_classes_file(path: str, backend_args: dict | None = None) -> dict[str, 
         where = f"line {number}"
         first, _, name = line.strip().partition(" ")
         name = name.strip()
-        class_id = parse_whole(first)
+        class_id = parse_count(first)
         if class_id is None or not name:
             problems.add('line that is not "id name"', where, line)
         elif class_id >= VOID:
             problems.add("id that is not in 0 ... 254", where, line)
         elif class_id in ids.values():
-            problems.add("id that was there before", where, line)
+            problems.add("id that occurs twice", where, line)
         elif name in ids:
-            problems.add("name that was there before", where, line)
+            problems.add("name that occurs twice", where, line)
         else:
             ids[name] = class_id
     if problems:
         raise DatasetError(
-            f"{path}: a list of classes has one 'id name' a line, each once:\n{problems.report()}"
+            f"{path}: a list of classes has one 'id name' per line, each once:\n{problems.report()}"
         )
     if not ids:
-        raise DatasetError(f"{path}: there is no class in it; write one 'id name' a line.")
+        raise DatasetError(f"{path}: there is no class in it; write one 'id name' per line.")
     return dict(sorted(ids.items(), key=lambda item: item[1]))
 
 
@@ -90,9 +90,9 @@ def read_label_image(
     """The ids of a label image.
 
     Args:
-        path: A PNG, or another format without loss, of one channel: gray values or indices of a
-            palette are the ids.
-        size: (H, W) that it must have, that of the image.
+        path: A PNG, or another lossless format, with one channel: gray values or palette indices
+            are the ids.
+        size: (H, W) of its image, which it must have.
         backend_args: File backend of MMEngine; a local file by default.
         max_pixels: Height x width above which it is refused before it is decoded.
 
@@ -100,8 +100,8 @@ def read_label_image(
         (H, W), uint8.
 
     Raises:
-        DatasetError: There is no such file, it cannot be decoded, is too large, has several
-            channels, ids beyond 255, or another size.
+        DatasetError: The file is missing, cannot be decoded, is too large, has several channels,
+            ids beyond 255, or another size.
     """
     try:
         data = read_bytes(path, backend_args)
@@ -113,18 +113,18 @@ def read_label_image(
         ) from None
     header = require_size(data, path, max_pixels)
     try:
-        # Pillow leaves the indices of a palette as they are; OpenCV would give their colors. No
-        # other decoder of Pillow is tried than the one for what the header is.
+        # Pillow keeps palette indices; OpenCV would return their colors. Only the decoder for the
+        # format in the header is tried.
         with Image.open(io.BytesIO(data), formats=(header.kind,)) as image:
             ids = np.array(image)
-    except Exception as error:  # Pillow raises nearly every kind at damaged files
+    except Exception as error:  # Pillow raises nearly anything for damaged files
         raise DatasetError(
             f"{path}: not a complete label image ({error}).", kind="damaged label image"
         ) from None
     if ids.ndim != 2:
         raise DatasetError(
-            f"{path}: a label image has one channel of ids, this one has {ids.shape[2]}: is it a "
-            "picture in the colors of the classes?",
+            f"{path}: a label image has one channel of ids, this one has {ids.shape[2]}: does "
+            "it show the classes in color?",
             kind="label image of several channels",
         )
     if size is not None and ids.shape != tuple(size):
@@ -144,10 +144,10 @@ def read_label_image(
 
 
 def unknown_ids(ids: np.ndarray, known: Iterable[int]) -> dict[int, int]:
-    """Ids of a label image that are not ``known`` and not 255, each with its number of pixels."""
+    """The number of pixels of each id in a label image that is neither ``known`` nor 255."""
     unknown = np.ones(256, np.uint8)
     unknown[[*known, VOID]] = 0
-    if not cv2.LUT(ids, unknown).any():  # several times faster than to count
+    if not cv2.LUT(ids, unknown).any():  # several times faster than counting
         return {}
     counts = np.bincount(ids.ravel(), minlength=256) * unknown
     return {int(value): int(counts[value]) for value in counts.nonzero()[0]}
@@ -156,21 +156,21 @@ def unknown_ids(ids: np.ndarray, known: Iterable[int]) -> dict[int, int]:
 def resolve_classes(
     wanted: Sequence[str | int], ids: Mapping[str, int] | None, what: str
 ) -> list[int]:
-    """Ids of classes that are given by name or by id.
+    """The ids of classes given by name or id.
 
     Args:
         wanted: Names, or ids.
-        ids: Name to id of all classes; None where names are not known.
-        what: Named in errors, such as "LoadOODMap: ood_classes".
+        ids: Name to id of all classes; None if the dataset has no names.
+        what: The option, for errors, such as "LoadOODMap: ood_classes".
 
     Raises:
-        DatasetError: A name is no class; the nearest are shown.
+        DatasetError: A name is no class; the nearest names are shown.
     """
     names = [name for name in wanted if not isinstance(name, int)]
     if names and ids is None:
         raise DatasetError(
-            f"{what} has the name {names[0]!r}, and this data set does not tell the ids of its "
-            "classes. Give ids of the label images, or use negvision.SegDataset"
+            f"{what} has the name {names[0]!r}, but this dataset does not name the ids of its "
+            "classes. Give ids instead, or use negvision.SegDataset"
         )
     unknown = [name for name in names if name not in ids]
     if unknown:

@@ -1,30 +1,29 @@
-"""Keep the paths that annotation files name inside of the data root."""
+"""Keep the paths in annotation files inside the data root."""
 
 import os
 import posixpath
 import re
 
-# The kind of fault that datasets count.
+# The kind of problem that datasets count.
 LEAVES_ROOT = "path that leaves the data root"
 
-# All that can lead elsewhere; nearly every path is told to be harmless by this alone.
+# Anything that can lead elsewhere; nearly every path passes this first check.
 _SUSPECT = re.compile(r"^/|\.\.|[\0\\]|^[A-Za-z]:")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def leaves_root(name: str, folder: str, root: str | None = None) -> bool:
-    """Whether a path that an annotation file names leads out of the data.
+    """Whether a path in an annotation file leads out of the data.
 
-    Paths are compared as texts: a symbolic link inside of the data is the user's own and may lead
-    anywhere. ``..`` and absolute paths are allowed where they stay inside. Backslashes count as
-    separators and drive letters as absolute, as on Windows. A path with a NUL byte leaves, since
-    the operating system would see its beginning only.
+    Paths are compared as text: a symbolic link inside the data is the user's own and may lead
+    anywhere. ``..`` and absolute paths are allowed if they stay inside. As on Windows, backslashes
+    are separators and drive letters absolute. A path with a NUL byte leaves: the operating system
+    would see only its beginning.
 
     Args:
         name: The path as written in the file, relative to ``folder``.
-        folder: Where images are looked for, named by the config; "" is the current folder.
-        root: The data root that the config names; by default ``folder``. What lies in ``folder``
-            is inside, even where that is elsewhere.
+        folder: The image folder of the config; "" is the current folder. Always inside.
+        root: The data root of the config; by default ``folder``.
 
     Example:
         >>> leaves_root("a/../b.jpg", "data/img"), leaves_root("../../etc/passwd", "data/img")

@@ -8,11 +8,11 @@ from negvision.errors import DatasetError, Problems
 _MOST = (1 << 63) - 1
 
 
-def parse_whole(text: str) -> int | None:
-    """A whole number from 0 up that fits in 64 bits; None for any other text.
+def parse_count(text: str) -> int | None:
+    """A non-negative integer that fits in 64 bits; None for any other text.
 
     Example:
-        >>> parse_whole("0042"), parse_whole("-1"), parse_whole("9" * 20), parse_whole("²")
+        >>> parse_count("0042"), parse_count("-1"), parse_count("9" * 20), parse_count("²")
         (42, None, None, None)
     """
     if not (text.isascii() and text.isdigit() and len(text) < 20):
@@ -22,10 +22,10 @@ def parse_whole(text: str) -> int | None:
 
 
 def numbered_lines(path: str) -> Iterator[tuple[str, str]]:
-    """The lines of a text file that are not blank, each after its place (``path:number``).
+    """The lines of a text file that are not blank, as (``path:number``, line).
 
     Raises:
-        DatasetError: the file is not text in UTF-8.
+        DatasetError: The file is not UTF-8 text.
     """
     number = 0
     try:
@@ -36,18 +36,18 @@ def numbered_lines(path: str) -> Iterator[tuple[str, str]]:
                     yield f"{path}:{number}", line
     except UnicodeDecodeError as error:
         raise DatasetError(
-            f"{path}: not text in UTF-8, after line {number} ({error.reason})."
+            f"{path}: not UTF-8 text, after line {number} ({error.reason})."
         ) from None
 
 
 def parse_labeled(place: str, line: str, problems: Problems) -> tuple[str, int] | None:
-    """Path and label from a line ``path label``; None, and counted, for any other line."""
+    """Path and label from a line ``path label``; any other line is counted and gives None."""
     parts = line.rsplit(None, 1)
     if len(parts) != 2:
         problems.add("line that is not 'path label'", place, line)
         return None
-    label = parse_whole(parts[1].removeprefix("-"))
+    label = parse_count(parts[1].removeprefix("-"))
     if label is None:
-        problems.add("label that is not a whole number", place, line)
+        problems.add("label that is not an integer", place, line)
         return None
     return parts[0], -label if parts[1].startswith("-") else label

@@ -1,16 +1,17 @@
-"""Read annotations in the format of Pascal VOC: one XML file an image, and lists of their names."""
+"""Read annotations in the Pascal VOC format: one XML file per image."""
 
 from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers import expat
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
 
 from negvision.errors import DatasetError, Problems
 
-# The largest of VOC 2012 has 20 kB and is four deep.
+# The largest file of VOC 2012 has 20 kB.
 _MOST_BYTES = 1 << 22
-_DEEPEST = 32
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -19,8 +20,8 @@ class VOCObject(NamedTuple):
 
     Attributes:
         name: Its class.
-        box: x, y, width and height in pixels; the left upper corner of the image is (0, 0).
-        difficult: Whether it is marked so, and left out of account in an evaluation.
+        box: x, y, width and height in pixels; the upper left corner of the image is (0, 0).
+        difficult: Whether it is marked difficult, and therefore ignored in an evaluation.
     """
 
     name: str
@@ -29,12 +30,12 @@ class VOCObject(NamedTuple):
 
 
 class VOCImage(NamedTuple):
-    """What an annotation file says.
+    """The content of an annotation file.
 
     Attributes:
-        file_name: Of the image, as the file has it; "" where it has none.
-        width: Of the image, in pixels; 0 where the file does not say.
-        height: The same.
+        file_name: Of the image, as written; "" if the file has none.
+        width: Of the image, in pixels; 0 if the file has none.
+        height: Likewise.
         objects: In the order of the file.
     """
 
@@ -45,13 +46,13 @@ class VOCImage(NamedTuple):
 
 
 def read_voc_file(path: Path, problems: Problems, zero_based: bool = False) -> VOCImage:
-    """Read an annotation; objects without a class or four numbers are counted and left out.
+    """Read an annotation. Objects without a class or four numbers are counted and left out.
 
     Args:
         path: The XML file.
-        problems: Takes what is wrong with objects.
-        zero_based: Coordinates count from 0, and ``xmax`` and ``ymax`` are the first pixel that is
-            not in the box. VOC's own count from 1, and they are the last one that is.
+        problems: Collects the problems of objects.
+        zero_based: Coordinates count from 0, and ``xmax`` and ``ymax`` are the first pixel outside
+            the box. In VOC they count from 1, and are the last pixel inside.
 
     Raises:
         DatasetError: The file cannot be read, or is no annotation.
@@ -73,45 +74,26 @@ def read_voc_file(path: Path, problems: Problems, zero_based: bool = False) -> V
 
 
 def parse_xml(data: bytes, name: str) -> Element:
-    """The root element of an XML file that declares nothing.
+    """The root element of an XML file without a document type.
 
-    A document type, with which entities are declared, is refused: a few lines of them can stand
-    for gigabytes, or for other files of this machine. Annotations have none.
+    Document types are refused because they declare entities: a few lines of them can stand for
+    gigabytes, or for other files of this machine. Annotations have none.
 
     Raises:
-        DatasetError: No XML, too large, nested too deeply, or with a document type.
+        DatasetError: The data is no XML, too large, or has a document type.
     """
     if len(data) > _MOST_BYTES:
         raise DatasetError(
-            f"{name}: {len(data):,} bytes; an annotation has {_MOST_BYTES:,} at most"
+            f"{name}: {len(data):,} bytes; an annotation has at most {_MOST_BYTES:,}"
         )
-    builder, parser, depth = TreeBuilder(), expat.ParserCreate(), 0
-
-    def start(tag: str, attributes: dict) -> None:
-        nonlocal depth
-        depth += 1
-        if depth > _DEEPEST:
-            raise DatasetError(f"{name}: elements are nested more than {_DEEPEST} deep")
-        builder.start(tag, attributes)
-
-    def end(tag: str) -> None:
-        nonlocal depth
-        depth -= 1
-        builder.end(tag)
-
-    def refuse(*_: object) -> None:
-        raise DatasetError(f"{name}: declares a document type, which is not read; remove <!DOCTYPE")
-
-    parser.StartElementHandler, parser.EndElementHandler = start, end
-    parser.CharacterDataHandler = builder.data
-    parser.StartDoctypeDeclHandler = refuse
     try:
-        parser.Parse(data, True)
-    except expat.ExpatError as error:
+        return fromstring(data, forbid_dtd=True)
+    except DefusedXmlException:
+        raise DatasetError(
+            f"{name}: declares a document type, which is not read; remove <!DOCTYPE"
+        ) from None
+    except (ParseError, ValueError, LookupError) as error:  # the last two for unknown encodings
         raise DatasetError(f"{name}: not XML: {error}") from None
-    except (ValueError, LookupError) as error:  # an encoding that there is not
-        raise DatasetError(f"{name}: not XML that can be read: {error}") from None
-    return builder.close()
 
 
 def _read_object(

@@ -1,4 +1,4 @@
-"""Turn a data set in Pascal VOC's layout into COCO annotation files."""
+"""Convert a dataset in the Pascal VOC layout to COCO annotation files."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -6,33 +6,33 @@ from pathlib import Path, PurePosixPath
 from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
 from negvision.data.formats.text_files import numbered_lines
 from negvision.data.formats.voc import VOCImage, VOCObject, read_voc_file
+from negvision.data.images import IMAGE_SUFFIXES
 from negvision.data.images.header import read_header
 from negvision.errors import DatasetError, MissingDataError, Problems
 
 ANNOTATIONS, IMAGES, LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-# A header with a thumbnail and a color profile in front of the size.
+# Room for a thumbnail and a color profile in front of the size.
 _HEADER_BYTES = 1 << 20
 
 
 def voc_to_coco(root: Path, splits: Sequence[str], zero_based: bool = False) -> dict[str, dict]:
-    """The COCO content of each split of a VOC set.
+    """The COCO content of each split of a VOC dataset.
 
-    Categories are the classes of all splits in alphabetical order, with ids from 1: the same in all
-    files. Objects that are marked difficult become crowds to be ignored: neither objects nor
-    background. An image is that of the annotation's own name, or else of its ``filename``.
+    Categories are the classes of all splits in alphabetical order, with ids from 1, the same in all
+    files. Difficult objects become crowds to ignore: neither objects nor background. An image has
+    the name of its annotation file, or else the annotation's ``filename``.
 
     Args:
         root: Folder with ``Annotations``, ``JPEGImages`` and ``ImageSets/Main``.
         splits: Names of lists in ``ImageSets/Main``.
-        zero_based: As of :func:`negvision.data.formats.voc.read_voc_file`.
+        zero_based: As in :func:`negvision.data.formats.voc.read_voc_file`.
 
     Returns:
         Split -> COCO content; ``file_name`` is relative to ``JPEGImages``.
 
     Raises:
         MissingDataError: A folder or list is missing.
-        DatasetError: All faults, counted by kind; or there is no object.
+        DatasetError: There are problems (all are counted by kind), or no object.
     """
     for name in (ANNOTATIONS, IMAGES, *(f"{LISTS}/{split}.txt" for split in splits)):
         if not (root / name).exists():
@@ -43,10 +43,10 @@ def voc_to_coco(root: Path, splits: Sequence[str], zero_based: bool = False) -> 
     if problems:
         hint = ""
         if problems.counts["box that begins before pixel 1"]:
-            hint = " VOC counts pixels from 1; for files of tools that count from 0: --zero-based."
+            hint = " VOC counts pixels from 1; if a tool counted from 0, add --zero-based."
         raise DatasetError(
-            f"{root}: {sum(problems.counts.values()):,} faults, so nothing was written:\n"
-            f"{problems.report()}\nCorrect the files, or take their names out of the lists.{hint}"
+            f"{root}: {sum(problems.counts.values()):,} problems, so nothing was written:\n"
+            f"{problems.report()}\nCorrect the files, or remove their names from the lists.{hint}"
         )
     names = {
         item.name for entries in read.values() for _, image in entries for item in image.objects
@@ -58,16 +58,16 @@ def voc_to_coco(root: Path, splits: Sequence[str], zero_based: bool = False) -> 
 
 
 def find_splits(root: Path) -> list[str]:
-    """Those of train, val and test that have a list.
+    """The splits among train, val and test that have a list.
 
     Raises:
-        MissingDataError: None has.
+        MissingDataError: There is none.
     """
     found = [s for s in ("train", "val", "test") if (root / LISTS / f"{s}.txt").is_file()]
     if not found:
         raise MissingDataError(
-            f"{root / LISTS} has no train.txt, val.txt or test.txt, which name the annotations of "
-            "each split, one a line without .xml; write them, or name other lists with --splits"
+            f"{root / LISTS} has no train.txt, val.txt or test.txt, which list the annotations of "
+            "each split, one per line without .xml; write them, or name other lists with --splits"
         )
     return found
 
@@ -75,7 +75,7 @@ def find_splits(root: Path) -> list[str]:
 def _read(
     root: Path, split: str, images: dict[str, Path], zero_based: bool, problems: Problems
 ) -> Iterator[tuple[str, VOCImage]]:
-    """File name and annotation of each line of a list."""
+    """The image file name and annotation for each line of a list."""
     seen = set()
     for place, line in numbered_lines(str(root / LISTS / f"{split}.txt")):
         if leaves_root(line, str(root / ANNOTATIONS), str(root)):
@@ -83,7 +83,7 @@ def _read(
             continue
         path = root / ANNOTATIONS / f"{line}.xml"
         if line in seen:
-            problems.add("name that stands in its list before", place, line)
+            problems.add("name that is in its list twice", place, line)
         elif not path.is_file():
             problems.add("missing annotation file", place, str(path))
         else:
@@ -101,14 +101,14 @@ def _read(
 def _find_image(
     path: Path, image: VOCImage, images: dict[str, Path], problems: Problems
 ) -> tuple[str, VOCImage] | None:
-    # `filename` may have a folder of the machine it was written on in front.
+    # `filename` may include a folder of another machine.
     named = PurePosixPath(image.file_name.replace("\\", "/")).name
-    own = [path.stem + suffix for suffix in (*_SUFFIXES, *map(str.upper, _SUFFIXES))]
+    own = [path.stem + suffix for suffix in (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))]
     candidates = [name for name in own if name in images]
     if named in images and (named in candidates or not candidates):
         candidates = [named]
     if len(candidates) != 1:
-        kind = "several images of one annotation" if candidates else "missing image file"
+        kind = "annotation with several images" if candidates else "missing image file"
         problems.add(kind, str(path), candidates or [path.stem, image.file_name])
         return None
     file_name = candidates[0]
@@ -116,7 +116,7 @@ def _find_image(
         with open(images[file_name], "rb") as file:
             header = read_header(file.read(_HEADER_BYTES))
         if header is None or not header.pixels:
-            problems.add("size that neither annotation nor image tells", str(path))
+            problems.add("size that neither annotation nor image has", str(path))
             return None
         image = image._replace(width=header.width, height=header.height)
     return file_name, image
@@ -141,6 +141,6 @@ def _annotation(item: VOCObject, number: int, image_id: int, ids: dict[str, int]
         "category_id": ids[item.name],
         "bbox": list(item.box),
         "area": width * height,
-        "iscrowd": int(item.difficult),  # COCO's evaluation knows no other way to ignore an object
+        "iscrowd": int(item.difficult),  # COCO's only way to ignore an object
         **({"ignore": 1} if item.difficult else {}),
     }

@@ -1,21 +1,25 @@
-"""What a dataset does about samples that cannot be used: one error, or a counted, logged skip."""
+"""What a dataset does with unusable samples: raise one error, or skip, count and log them."""
 
 import contextlib
 import logging
 from collections import Counter
 from collections.abc import Iterator
 
+import torch
 from mmengine.logging import print_log
+from torch.utils.data import get_worker_info
 
-from negvision.data.images.skip_counts import SkipCounts
 from negvision.errors import DatasetError, Problems
+
+_WORKERS = 1024
+_SAMPLES = 2**20
 
 
 class Findings:
-    """What datasets found at fault when they were loaded, and what they put right themselves."""
+    """What datasets found while loading: problems, and notes on what they corrected."""
 
     def __init__(self) -> None:
-        self.faults = Problems()
+        self.problems = Problems()
         self.notes = Problems()
 
 
@@ -24,9 +28,9 @@ _collectors: list[Findings] = []
 
 @contextlib.contextmanager
 def collected_findings() -> Iterator[Findings]:
-    """Datasets that are loaded inside of the block hand their faults over and go on without.
+    """Collect the problems of datasets that load inside the block, instead of raising them.
 
-    For commands that are after the faults; whatever ``on_bad_sample`` says, nothing is logged.
+    For commands that report problems. Nothing is logged, whatever ``on_bad_sample`` is.
     """
     _collectors.append(Findings())
     try:
@@ -35,22 +39,59 @@ def collected_findings() -> Iterator[Findings]:
         _collectors.pop()
 
 
+class SkipCounts:
+    """How often which samples were skipped, counted over all workers of a data loader.
+
+    The counts lie in shared memory; create them before the workers start. Each worker writes to a
+    place of its own, so no lock is needed. A deep copy starts from zero.
+
+    Example:
+        >>> counts = SkipCounts()
+        >>> for index in (7, 3, 7):
+        ...     counts.add(index)
+        >>> counts.times, counts.samples()
+        (3, [3, 7])
+    """
+
+    def __init__(self) -> None:
+        self._times = torch.zeros(_WORKERS, dtype=torch.int64).share_memory_()
+        self._seen = torch.zeros(_SAMPLES, dtype=torch.uint8).share_memory_()
+
+    def add(self, index: int) -> None:
+        """Count sample ``index`` (from 0) once more."""
+        worker = get_worker_info()
+        self._times[0 if worker is None else 1 + worker.id % (_WORKERS - 1)] += 1
+        self._seen[index % _SAMPLES] = 1
+
+    @property
+    def times(self) -> int:
+        """How often a sample was skipped, in all processes so far."""
+        return int(self._times.sum())
+
+    def samples(self) -> list[int]:
+        """The skipped indices in rising order; modulo 1,048,576 in larger datasets."""
+        return self._seen.nonzero().flatten().tolist()
+
+    def __deepcopy__(self, memo: dict) -> "SkipCounts":
+        return SkipCounts()
+
+
 class BadSampleMixin:
     """Adds ``on_bad_sample`` to a dataset derived from MMEngine's ``BaseDataset``.
 
-    Stands before the dataset class among the bases.
+    Put it before the dataset class in the list of bases.
 
     Args:
-        on_bad_sample: "error" raises one ``DatasetError`` that counts all faults by kind with
-            examples. "skip" leaves out what is at fault and logs the counts; a training image
-            that turns out unreadable is replaced by a random other one, counted in
-            ``skipped_images`` and named in the log once per worker. In ``test_mode`` an
-            unreadable image is an error all the same: metrics over fewer images would mislead.
+        on_bad_sample: "error" raises one ``DatasetError`` that counts all problems by kind, with
+            examples. "skip" leaves out bad samples and logs the counts; a training image that
+            cannot be read is replaced by a random other one, counted in ``skipped_images`` and
+            logged once per worker. In ``test_mode`` an unreadable image is always an error:
+            metrics over fewer images would mislead.
 
     Attributes:
-        skipped_images: How often each image was left out in this process.
-        skip_counts: The same over all workers, by sample; None where none is left out.
-            :class:`negvision.BadSampleHook` brings it to the log.
+        skipped_images: How often each image was skipped in this process.
+        skip_counts: The same over all workers, by sample; None unless samples are skipped.
+            :class:`negvision.BadSampleHook` logs it.
     """
 
     def __init__(self, *args, on_bad_sample: str = "error", **kwargs) -> None:
@@ -65,40 +106,39 @@ class BadSampleMixin:
             self.skip_counts = SkipCounts()
 
     def prepare_data(self, idx: int) -> dict | None:
-        """Run the pipeline; None for an unreadable training image that is to be skipped.
+        """Run the pipeline; None for an unreadable training image that is skipped.
 
         Raises:
-            DatasetError: An image is unreadable and not to be skipped, or so many are one after
-                the other that nothing can be expected of more.
+            DatasetError: An image is unreadable and may not be skipped, or too many are in a row.
         """
         try:
             prepared = super().prepare_data(idx)
         except DatasetError as error:
             if self.skip_counts is None:
                 raise
-            self._skip(idx, error)
+            self._skip(self.skip_counts, idx, error)
             return None
         self._skipped_in_a_row = 0
         return prepared
 
-    def _skip(self, idx: int, error: DatasetError) -> None:
-        self.skip_counts.add(idx % len(self))
+    def _skip(self, counts: SkipCounts, idx: int, error: DatasetError) -> None:
+        counts.add(idx % len(self))
         name = self._sample_name(idx)
         self.skipped_images[name] += 1
         if self.skipped_images[name] == 1:
             count = len(self.skipped_images)
-            self._log(f"image left out ({count} in this process so far): {error}", logging.WARNING)
+            self._log(f"image skipped ({count} in this process so far): {error}", logging.WARNING)
         self._skipped_in_a_row += 1
-        # After as many MMEngine would give up, without naming an image.
+        # MMEngine would give up after as many, without naming an image.
         if self._skipped_in_a_row > self.max_refetch:
             raise DatasetError(
-                f"{self._skipped_in_a_row:,} images one after the other cannot be used, though "
-                'on_bad_sample="skip" leaves single ones out. Is the disk that holds them still '
-                f"there? The last: {error}"
+                f"{self._skipped_in_a_row:,} images in a row cannot be used, although "
+                'on_bad_sample="skip" skips single ones. Is the disk that holds them still '
+                f"mounted? The last error: {error}"
             ) from None
 
     def _sample_name(self, idx: int) -> str:
-        """What an image is counted under."""
+        """The name under which an image is counted."""
         return self.get_data_info(idx)["img_path"]
 
     def _settle(
@@ -110,37 +150,38 @@ class BadSampleMixin:
         nothing_left: str,
         hint: str = "",
     ) -> None:
-        """Raise or log ``problems``, as the user chose, or hand them to who collects them.
+        """Raise, log or collect ``problems``.
 
         Args:
-            source: the file or folder that was checked.
-            problems: what was found there.
-            counted: of what the faults are, such as "12 images".
-            left: how many samples can be used.
-            nothing_left: the remedy shown where that is none, which is always an error.
-            hint: is added to the logged line.
+            source: The file or folder that was checked.
+            problems: What was found there.
+            counted: What was checked, such as "12 images".
+            left: How many samples are usable. None left is always an error.
+            nothing_left: The remedy shown in that case.
+            hint: Appended to the logged line.
         """
         if not problems:
             return
         if _collectors:
-            _collectors[-1].faults.merge(problems, source)
+            _collectors[-1].problems.merge(problems, source)
             if left:
                 return
             raise DatasetError(f"{source}: {nothing_left}", kind="data set without a usable sample")
         if self.on_bad_sample == "error" or not left:
+            count = problems.counts.total()
             remedy = (
-                'Correct the data, or leave out what is at fault with on_bad_sample="skip".'
+                'Correct the data, or leave out the bad samples with on_bad_sample="skip".'
                 if left
                 else nothing_left
             )
             raise DatasetError(
-                f"{source}: {sum(problems.counts.values()):,} faults in {counted}:\n"
+                f"{source}: {count:,} problem{'s' * (count != 1)} in {counted}:\n"
                 f"{problems.report()}\n{remedy}"
             )
         self._log(f"{source}: left out of {counted}: {problems.summary()}.{hint}", logging.WARNING)
 
     def _mention(self, source: str, notes: Problems) -> None:
-        """Log in one line what was put right, or hand it to who collects it."""
+        """Log or collect what was corrected."""
         if not notes:
             return
         if _collectors:

@@ -1,4 +1,4 @@
-"""Read files, and tell which of many exist without asking for each one."""
+"""Read files, and check which of many exist without asking for each one."""
 
 import os
 
@@ -10,23 +10,23 @@ def read_bytes(path: str | os.PathLike, backend_args: dict | None = None) -> byt
 
     Args:
         path: A file, or an address that a file backend of MMEngine knows.
-        backend_args: Of ``mmengine.fileio``; a local file by default.
+        backend_args: For ``mmengine.fileio``; default: a local file.
 
     Raises:
-        OSError: It is missing or cannot be read.
+        OSError: The file is missing or unreadable.
     """
     if backend_args is None and "://" not in os.fspath(path):
-        # MMEngine takes as long to see that a file is local as this takes to read it.
+        # MMEngine takes as long to recognize a local file as this takes to read it.
         with open(path, "rb", buffering=0) as file:
             return file.readall()
     return fileio.get(path, backend_args=backend_args)
 
 
 class FileListing:
-    """``path in listing``: whether a file or folder exists; each folder is listed once.
+    """``path in listing`` is whether a file or folder exists; each folder is listed once.
 
-    Listing is quick even for the 118,287 images of COCO, where one question a file takes minutes
-    on a network drive.
+    That is fast even for the 118,287 images of COCO, where one query per file takes minutes on a
+    network drive.
 
     Example:
         >>> import negvision.data.images.files as module
@@ -39,15 +39,9 @@ class FileListing:
 
     def __contains__(self, path: str) -> bool:
         folder, name = os.path.split(path)
-        names = self._names.get(folder)
-        if names is None:
-            names = self._names[folder] = _list_folder(folder)
-        return name in names
-
-
-def _list_folder(folder: str) -> set[str]:
-    try:
-        with os.scandir(folder or ".") as entries:
-            return {entry.name for entry in entries}
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
+        if folder not in self._names:
+            try:
+                self._names[folder] = set(os.listdir(folder or "."))
+            except (FileNotFoundError, NotADirectoryError):
+                self._names[folder] = set()
+        return name in self._names[folder]

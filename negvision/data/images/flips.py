@@ -1,4 +1,4 @@
-"""Mirror images that carry no boxes."""
+"""Mirror images without boxes."""
 
 import bisect
 import functools
@@ -22,9 +22,8 @@ _MIRRORED = {
 def held_on_demand(draw: Callable) -> Callable:
     """Decorate a method that draws: within mmcv's ``cache_random_params`` it draws once.
 
-    mmcv's ``cache_randomness`` copies an object at each call for that, which for small images takes
-    longer than the draw and the flip that follows. The class lists the method's name in
-    ``_methods_with_randomness``.
+    mmcv's ``cache_randomness`` copies an object per call, which for small images takes longer than
+    the draw and the flip together. The class lists the method in ``_methods_with_randomness``.
 
     Example:
         >>> import itertools
@@ -49,7 +48,7 @@ def held_on_demand(draw: Callable) -> Callable:
 
     @functools.wraps(draw)
     def drawn_or_held(self, *args):
-        # Both attributes are mmcv's, which sets and deletes them.
+        # mmcv sets and deletes both attributes.
         if not getattr(self, "_cache_enabled", False):
             return draw(self, *args)
         held = self.__dict__.setdefault("_cache", {})
@@ -62,14 +61,14 @@ def held_on_demand(draw: Callable) -> Callable:
 
 @TRANSFORMS.register_module()
 class RandomFlip(MMCVRandomFlip):
-    """mmcv's ``RandomFlip`` with a quicker draw, for faces, label images and whole images.
+    """mmcv's ``RandomFlip`` with a faster draw, for faces, label images and classification.
 
-    Arguments and output are those of mmcv's, and so are the numbers that it draws from NumPy's
-    global generator: one uniform number an image. For small images ``numpy.random.choice``, which
-    mmcv asks, takes a tenth of the time of the whole pipeline.
+    Arguments, output and random numbers are mmcv's: one uniform number per image from NumPy's
+    global generator. For small images ``numpy.random.choice``, which mmcv calls, takes a tenth of
+    the pipeline's time.
 
     Raises:
-        ConfigError: ``results`` has boxes: in detection mmdet's ``RandomFlip`` is to be used.
+        ConfigError: ``results`` has boxes; detection uses mmdet's ``RandomFlip``.
 
     Example:
         >>> image = np.arange(2, dtype=np.uint8).reshape(1, 2)
@@ -86,7 +85,7 @@ class RandomFlip(MMCVRandomFlip):
             chances = [*self.prob, 1 - sum(self.prob)]
         else:
             chances = [self.prob / len(directions)] * len(directions) + [1.0 - self.prob]
-        # As numpy.random.choice sums and scales them, so that the same number means the same.
+        # Summed and scaled like numpy.random.choice, so that a number means the same direction.
         limits = np.cumsum(chances)
         self._limits = (limits / limits[-1]).tolist()
         self._choices = [*directions, None]
@@ -100,8 +99,8 @@ class RandomFlip(MMCVRandomFlip):
     def _flip(self, results: dict) -> None:
         if results.get("gt_bboxes") is not None:
             raise ConfigError(
-                'negvision.RandomFlip moves no boxes; in a pipeline of detection use "RandomFlip", '
-                "mmdet's"
+                "negvision.RandomFlip does not flip boxes; in a detection pipeline use mmdet's "
+                '"RandomFlip"'
             )
         if self.swap_seg_labels is not None or results.get("gt_keypoints") is not None:
             super()._flip(results)

@@ -1,7 +1,7 @@
-"""Tell whether an image file can be decoded at all, and whether its bytes are complete.
+"""Check that an image file can be decoded and is complete.
 
 OpenCV decodes a truncated JPEG or PNG without an error and fills the missing part with gray, so a
-half-downloaded data set would train in silence.
+half-downloaded dataset would train silently.
 """
 
 import io
@@ -16,17 +16,17 @@ _CHUNK = struct.Struct(">I4s")
 
 
 def find_damage(data: bytes, header: Header | None = None) -> str | None:
-    """Say in a few words what is wrong with an image file, or return None.
+    """Describe in a few words what is wrong with an image file; None if nothing is.
 
-    Only the end markers of JPEG and PNG are looked for, which costs microseconds. A file without
-    its end marker is then decoded by Pillow, since some cameras and editors leave the marker out
-    of pictures that are complete. A PNG whose chunks reach beyond its end is not: OpenCV fetches
-    memory for as much as a chunk announces, 4 GB if need be. Other formats are left to their
-    decoder.
+    Only the end markers of JPEG and PNG are checked, which takes a microsecond (Pillow's ``verify``
+    takes 27 for a small PNG and does nothing for a JPEG). A file without its end marker is decoded
+    by Pillow, since some cameras and editors omit the marker of complete images. A PNG chunk that
+    reaches past the end is damage at once: OpenCV allocates what a chunk announces, up to 4 GB.
+    Other formats are left to their decoder.
 
     Args:
         data: The encoded image.
-        header: Of :func:`negvision.data.images.header.read_header`, where it was read already.
+        header: The result of :func:`negvision.data.images.header.read_header`, if known.
     """
     if not data:
         return "the file is empty"
@@ -34,7 +34,7 @@ def find_damage(data: bytes, header: Header | None = None) -> str | None:
     if header is None or header.kind not in ("JPEG", "PNG"):
         return None
     if header.kind == "JPEG":
-        # After the first scan, because the thumbnail in the header has an end marker of its own.
+        # After the first scan, because a thumbnail in the header has an end marker of its own.
         complete = header.scan > 0 and data.rfind(b"\xff\xd9") > header.scan
     else:
         end = _last_chunk_of_png(data)
@@ -46,13 +46,13 @@ def find_damage(data: bytes, header: Header | None = None) -> str | None:
     try:
         with Image.open(io.BytesIO(data), formats=(header.kind,)) as image:
             image.load()
-    except Exception as error:  # Pillow raises nearly every kind at damaged files
+    except Exception as error:  # Pillow raises nearly anything for damaged files
         return f"truncated {header.kind} ({error})"
     return None
 
 
 def _last_chunk_of_png(data: bytes) -> int:
-    """Where IEND ends, or the first chunk that is not whole; 0 where all are and none is IEND."""
+    """The end of IEND, or of the first chunk that is cut off; 0 if there is neither."""
     position = len(PNG)
     while position + 12 <= len(data):
         length, kind = _CHUNK.unpack_from(data, position)
@@ -63,22 +63,22 @@ def _last_chunk_of_png(data: bytes) -> int:
 
 
 def require_size(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Header:
-    """Make sure that an image may be decoded: its format is known and its size is in bounds.
+    """Check that an image may be decoded: its format is known and its size within the limit.
 
     Args:
         data: The encoded image.
         name: Named in errors.
-        max_pixels: Height x width that it may have.
+        max_pixels: The largest allowed height x width.
 
     Returns:
         Its header.
 
     Raises:
-        DatasetError: It is empty, of no known format, or too large.
+        DatasetError: The image is empty, too large, or of no known format.
     """
     if not data:
         raise DatasetError(
-            f"{name}: the file is empty, 0 bytes. Fetch it anew.", kind="empty image file"
+            f"{name}: the file is empty, 0 bytes. Download it again.", kind="empty image file"
         )
     header = read_header(data)
     if header is None:
@@ -99,20 +99,20 @@ def require_size(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Header
     return header
 
 
-def require_whole(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> None:
-    """:func:`require_size`, and nothing of the image may be missing.
+def require_complete(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> None:
+    """:func:`require_size`, and the image must be complete.
 
     Raises:
-        DatasetError: See there; or the image is truncated.
+        DatasetError: As there, or the image is truncated.
     """
     header = require_size(data, name, max_pixels)
-    # After the look at the size, since the search for damage may decode.
+    # After the size, since the search for damage may decode.
     damage = find_damage(data, header)
     if damage is None and not header.pixels:
         damage = f"{header.kind} whose header has no size"
     if damage:
         raise DatasetError(
-            f"{name}: {damage}, {len(data):,} bytes. Fetch the file anew, or leave such files "
+            f"{name}: {damage}, {len(data):,} bytes. Download the file again, or leave such files "
             'out of training with on_bad_sample="skip" of the dataset.',
             kind="truncated image",
         )

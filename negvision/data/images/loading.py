@@ -1,4 +1,4 @@
-"""Load images, and say clearly when one cannot be used."""
+"""Load images, and raise a clear error if one is unusable."""
 
 import mmcv
 import numpy as np
@@ -6,7 +6,7 @@ from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
 
 from negvision.data.images.files import read_bytes
 from negvision.data.images.header import MAX_PIXELS
-from negvision.data.images.integrity import require_whole
+from negvision.data.images.integrity import require_complete
 from negvision.errors import DatasetError
 from negvision.registry import TRANSFORMS
 
@@ -18,16 +18,14 @@ def decode_image(
     backend: str = "cv2",
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """Decode an image and make sure that nothing of it is missing.
-
-    What its header announces is looked at first: nothing larger than ``max_pixels`` is decoded.
+    """Decode a complete image of at most ``max_pixels``, which its header is checked for first.
 
     Args:
         data: The encoded image.
         name: Named in errors.
-        color_type: flag of :func:`mmcv.imfrombytes`.
-        backend: decoder of :func:`mmcv.imfrombytes`.
-        max_pixels: Height x width that it may have.
+        color_type: ``flag`` of :func:`mmcv.imfrombytes`.
+        backend: Decoder of :func:`mmcv.imfrombytes`.
+        max_pixels: The largest allowed height x width.
 
     Returns:
         H x W x C, BGR, uint8.
@@ -35,11 +33,11 @@ def decode_image(
     Raises:
         DatasetError: ``data`` is empty, truncated, too large or no image.
     """
-    require_whole(data, name, max_pixels)
+    require_complete(data, name, max_pixels)
     reason = "no decoder knows the format"
     try:
         image = mmcv.imfrombytes(data, flag=color_type, backend=backend)
-    except Exception as error:  # each decoding backend raises its own kinds
+    except Exception as error:  # each decoder raises its own kinds
         image, reason = None, str(error) or type(error).__name__
     if image is None:
         raise DatasetError(
@@ -52,29 +50,26 @@ def decode_image(
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile(MMCVLoadImageFromFile):
-    """Load an image and make sure that it is the one that the annotations describe.
+    """Load an image and check that it is the one the annotations describe.
 
-    Takes the place of mmcv's transform of the same name. A missing, empty, truncated, undecodable
-    or enormous file, and one whose size is not the annotated size, raise
-    :class:`negvision.errors.DatasetError`. Whether that ends the run or leaves the sample out is
-    for the dataset to decide (:class:`negvision.data.images.bad_samples.BadSampleMixin`,
-    ``on_bad_sample``).
+    Replaces mmcv's transform of the same name. A missing, empty, truncated, undecodable or
+    enormous file, and one whose size differs from the annotated size, raise
+    :class:`negvision.errors.DatasetError`: with a wrong size every box would be misplaced. The
+    dataset's ``on_bad_sample`` decides whether that ends the run or skips the sample.
 
-    A wrong size is an error, since every box of the image would lie in the wrong place.
-
-    Required keys: ``img_path``; ``height`` and ``width`` are compared where present. A dataset
-    that keeps many images in one file gives their encoded bytes as ``img_bytes``; nothing is then
-    read, and ``img_path`` is the name that errors use.
+    Required keys: ``img_path``; ``height`` and ``width`` are compared if present. A dataset that
+    keeps many images in one file gives their encoded bytes as ``img_bytes``; nothing is then read,
+    and ``img_path`` is the name in errors.
     Added keys: ``img`` (H x W x C, BGR, uint8), ``img_shape``, ``ori_shape`` (both (H, W)).
     Removed keys: ``img_bytes``.
 
     Args:
-        to_float32: convert the image to float32.
-        color_type: flag of :func:`mmcv.imfrombytes`.
-        imdecode_backend: decoder of :func:`mmcv.imfrombytes`.
-        backend_args: file backend of MMEngine; a local file by default.
+        to_float32: Convert the image to float32.
+        color_type: ``flag`` of :func:`mmcv.imfrombytes`.
+        imdecode_backend: Decoder of :func:`mmcv.imfrombytes`.
+        backend_args: File backend of MMEngine; a local file by default.
         max_pixels: Height x width above which an image is refused before it is decoded; a small
-            file may announce one that fills the memory.
+            file can announce one that fills the memory.
     """
 
     def __init__(
@@ -96,7 +91,7 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
         self.max_pixels = max_pixels
 
     def transform(self, results: dict) -> dict:
-        """Add the image to ``results``; raises ``DatasetError`` where it is unusable."""
+        """Add the image to ``results``; raises ``DatasetError`` if it is unusable."""
         path = results["img_path"]
         data = results.pop("img_bytes", None)
         if data is None:
@@ -117,7 +112,7 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
             return read_bytes(path, self.backend_args)
         except FileNotFoundError:
             raise DatasetError(
-                f"{path}: no such file, though it stood there or was not looked for when the "
+                f"{path}: no such file, although it was there, or was not looked for, when the "
                 "annotations were loaded.",
                 kind="missing image",
             ) from None
@@ -130,11 +125,11 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
 def _size_message(path: str, found: tuple[int, int], annotated: tuple[int, int]) -> str:
     message = (
         f"{path}: the image is {found[1]} x {found[0]} pixels (width x height), the annotations "
-        f"say {annotated[1]} x {annotated[0]}: its boxes would lie in the wrong place. "
+        f"say {annotated[1]} x {annotated[0]}: its boxes would be misplaced. "
     )
     if found == annotated[::-1]:
         return message + (
-            "The sides are swapped, so the file is probably turned by its EXIF orientation; "
+            "The sides are swapped, so EXIF orientation probably rotates the file; "
             'color_type="color_ignore_orientation" reads it as stored.'
         )
-    return message + "Use the images that the annotations were made on, or correct the file."
+    return message + "Use the images that were annotated, or correct the file."

@@ -1,9 +1,10 @@
-"""Many encoded images in one ``.npz``, and one way to name and read any image."""
+"""Many encoded images in one ``.npz`` file."""
 
 from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,17 +13,17 @@ from negvision.data.images.loading import decode_image
 from negvision.errors import DatasetError
 
 _ARRAYS = ("data", "offsets", "labels", "classes")
-# Labels of one class shrink to a thousandth; encoded images, which are nearly all, do not.
+# Labels of one class compress a thousandfold; encoded images, which are nearly everything, do not.
 _MOST_EXPANSION = 64
 _FREE_EXPANSION = 1 << 26
 
 
 @dataclass(frozen=True)
 class ImagePack:
-    """The images of one file, N of them, encoded as JPEG, PNG and so on.
+    """The N images of one file, encoded as JPEG, PNG and so on.
 
     Attributes:
-        data: uint8, the encoded images one after the other.
+        data: uint8, the encoded images in a row.
         offsets: (N + 1,) int64; image i is ``data[offsets[i] : offsets[i + 1]]``.
         labels: (N,) int64.
         classes: Names, by label.
@@ -41,10 +42,34 @@ class ImagePack:
         return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()
 
 
+def write_pack(
+    path: str | os.PathLike,
+    images: Sequence[bytes],
+    labels: Sequence[int],
+    classes: Sequence[str],
+) -> None:
+    """Write encoded images as a pack; the same images give the same bytes.
+
+    Example:
+        >>> import tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "set.npz")
+        >>> write_pack(path, [b"first", b"second"], [0, 1], ["cat", "dog"])
+        >>> read_pack(path).encoded(1)
+        b'second'
+    """
+    np.savez(
+        path,
+        data=np.frombuffer(b"".join(images), np.uint8),
+        offsets=np.cumsum([0, *map(len, images)], dtype=np.int64),
+        labels=np.array(labels, dtype=np.int64),
+        classes=np.array(classes),
+    )
+
+
 def read_pack(path: str) -> ImagePack:
     """Read and check a pack; nothing in the file is executed.
 
-    Labels are not compared with the classes: that is for the dataset, which may leave some out.
+    Labels are not compared with the classes: a dataset may leave some out.
 
     Raises:
         DatasetError: The file is missing, damaged, or not a pack.
@@ -60,7 +85,7 @@ def read_pack(path: str) -> ImagePack:
             if expanded > _MOST_EXPANSION * os.path.getsize(path) + _FREE_EXPANSION:
                 raise DatasetError(
                     f"{path}: its arrays would expand from {os.path.getsize(path):,} to "
-                    f"{expanded:,} bytes; encoded images cannot be compressed so far."
+                    f"{expanded:,} bytes; encoded images cannot be compressed that much."
                 )
             absent = [name for name in _ARRAYS if name not in stored.files]
             if absent:
@@ -71,25 +96,25 @@ def read_pack(path: str) -> ImagePack:
             data, offsets, labels, classes = (stored[name] for name in _ARRAYS)
     except DatasetError:
         raise
-    except Exception as error:  # zipfile and NumPy raise nearly every kind at damaged files
+    except Exception as error:  # zipfile and NumPy raise nearly anything for damaged files
         raise DatasetError(
-            f"{path}: not a pack of images, or a damaged one ({error}). Fetch the file anew."
+            f"{path}: not a pack of images, or a damaged one ({error}). Download it again."
         ) from None
-    fault = _fault(data, offsets, labels, classes)
-    if fault:
-        raise DatasetError(f"{path}: {fault}. The pack is damaged, or was written wrongly.")
+    problem = _find_problem(data, offsets, labels, classes)
+    if problem:
+        raise DatasetError(f"{path}: {problem}. The pack is damaged, or was written wrongly.")
     return ImagePack(data, offsets, labels, tuple(map(str, classes)))
 
 
-def _fault(data, offsets, labels, classes) -> str | None:
+def _find_problem(data, offsets, labels, classes) -> str | None:
     kinds = {"data": "u1", "offsets": "iu", "labels": "iu", "classes": "U"}
     for name, array in zip(kinds, (data, offsets, labels, classes), strict=True):
         kind = array.dtype.str[1:] if name == "data" else array.dtype.kind
         if array.ndim != 1 or kind not in kinds[name]:
             return f"{name} is {array.dtype} of shape {array.shape}"
     if len(offsets) != len(labels) + 1:
-        return f"{len(offsets)} offsets for {len(labels)} labels, and there must be one more"
-    # Compared, not subtracted: the difference of unsigned numbers is never negative.
+        return f"{len(offsets)} offsets for {len(labels)} labels; there must be one more"
+    # Compared, not subtracted: differences of unsigned numbers wrap around.
     backwards = int((offsets[1:] < offsets[:-1]).sum())
     if backwards:
         return f"{backwards:,} of {len(labels):,} offsets are less than the one before"
@@ -104,12 +129,11 @@ def _fault(data, offsets, labels, classes) -> str | None:
 _last_packs = functools.lru_cache(maxsize=4)(read_pack)
 
 
-def read_image(path: str) -> np.ndarray:
-    """Read an image that an evaluation names.
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Read an image by the name it has in an evaluation.
 
     Args:
-        path: Of a file, or ``pack.npz:index``, as :class:`negvision.PackedImageDataset` names its
-            images.
+        path: A file, or ``pack.npz:index``, as :class:`negvision.PackedImageDataset` names images.
 
     Returns:
         H x W x 3, BGR, uint8.
@@ -129,7 +153,7 @@ def read_image(path: str) -> np.ndarray:
     if file.endswith(".npz") and index.isdigit():
         pack = _last_packs(file)
         if int(index) >= len(pack):
-            raise DatasetError(f"{path}: the pack has {len(pack):,} images, from 0 up.")
+            raise DatasetError(f"{path}: the pack has {len(pack):,} images, counted from 0.")
         return decode_image(pack.encoded(int(index)), path)
     try:
         with open(path, "rb") as opened:

@@ -1,23 +1,26 @@
 """Split COCO annotation files by the classes that their images show."""
 
-import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from negvision.data.formats.coco_file import find_classes
+from negvision.data.formats.coco_file import (
+    find_classes,
+    find_reference_problem,
+    index_images,
+)
+from negvision.data.splits.images import require_two_names
 from negvision.errors import DatasetError, Problems
 
 
 @dataclass(frozen=True)
 class CocoParts:
-    """The content of a COCO file by what its images show; each image is in one part.
+    """The content of a COCO file by the classes its images show; each image is in one part.
 
     Attributes:
-        known: Images without a held-out object, also those without any object, and the categories
-            that are not held out.
-        held_out: Images that show held-out objects alone, and the held-out categories.
+        known: Images without held-out objects (or without any), and the remaining categories.
+        held_out: Images that show only held-out objects, and the held-out categories.
         mixed: Images that show both, and all categories.
     """
 
@@ -29,21 +32,20 @@ class CocoParts:
 def split_coco(content: dict, held_out: Collection[str], where: str) -> CocoParts:
     """Split a COCO file by its images.
 
-    Crowds and objects to be ignored count as objects: where they are held out, a detector would
-    be trained on pixels of that class, too.
+    Crowds and ignored objects count as objects: a detector would be trained on their pixels, too.
 
     Args:
         content: What :func:`~negvision.data.formats.coco_file.read_coco_file` returns; not changed.
-        held_out: Names of categories; those that the file does not have are passed over.
+        held_out: Names of categories; names that the file lacks are skipped.
         where: Its path, for errors.
 
     Returns:
-        Three COCO contents. Images, annotations and categories are those of ``content``, in its
-        order and with their ids; its other entries (info, licenses) are in each.
+        Three COCO contents. Images, annotations and categories keep their order and ids; other
+        entries (info, licenses) are in each.
 
     Raises:
-        DatasetError: A category, image or annotation lacks an id, has one that was used before,
-            or refers to one that is not there.
+        DatasetError: A category, image or annotation lacks an id, repeats one, or refers to a
+            missing one.
 
     Example:
         >>> content = dict(
@@ -56,13 +58,23 @@ def split_coco(content: dict, held_out: Collection[str], where: str) -> CocoPart
     """
     categories = content["categories"]
     names, ids = find_classes(where, categories, None)
-    _check(content, set(ids), where)
+    problems = Problems()
+    images = index_images(content["images"], problems)
+    for index, annotation in enumerate(content["annotations"]):
+        problem = find_reference_problem(annotation, images, ids)
+        if problem:
+            problems.add(problem[0], f"annotations[{index}]", problem[1])
+    if problems:
+        raise DatasetError(
+            f"{where}: it is unclear which images show which classes:\n{problems.report()}\n"
+            "Correct the file."
+        )
     held_out_ids = {i for name, i in zip(names, ids, strict=True) if name in held_out}
     shows_known, shows_held_out = set(), set()
     for annotation in content["annotations"]:
         is_held_out = annotation["category_id"] in held_out_ids
         (shows_held_out if is_held_out else shows_known).add(annotation["image_id"])
-    everything = {image["id"] for image in content["images"]}
+    everything = set(images)
     return CocoParts(
         known=_part(content, everything - shows_held_out, set(ids) - held_out_ids),
         held_out=_part(content, shows_held_out - shows_known, held_out_ids),
@@ -73,25 +85,22 @@ def split_coco(content: dict, held_out: Collection[str], where: str) -> CocoPart
 def join_coco_parts(
     train: tuple[Path, CocoParts], evaluation: tuple[Path, CocoParts]
 ) -> dict[str, dict]:
-    """The files to train and evaluate with.
+    """The files for training and evaluation.
 
     Args:
         train: Path of the file to train on, and its parts.
-        evaluation: The same of the file to evaluate on; it may be the same file.
+        evaluation: Likewise for the file to evaluate on; it may be the same file.
 
     Returns:
         File name -> content: ``TRAIN_id.json``, ``EVALUATION_id.json``, ``EVALUATION_ood.json`` and
-        ``EVALUATION_mixed.json``, with the names of the given files for the words in capitals.
+        ``EVALUATION_mixed.json``, with the names of the files for the words in capitals.
 
     Raises:
-        DatasetError: Nothing is left to train on, or there is no ID or no OOD image to evaluate
-            on; two files have one name.
+        DatasetError: There is nothing left to train on, no ID or no OOD image to evaluate on, or
+            two files have one name.
     """
     (train_path, train_parts), (path, parts) = train, evaluation
-    if train_path.stem == path.stem and not os.path.samefile(train_path, path):
-        raise DatasetError(
-            f"{train_path} and {path} have one name, and so would their parts: rename one of them"
-        )
+    require_two_names(train_path, path)
     if not train_parts.known["annotations"]:
         count = len(train_parts.held_out["images"]) + len(train_parts.mixed["images"])
         raise DatasetError(
@@ -120,10 +129,10 @@ def join_coco_parts(
 
 
 def lost_boxes(content: dict, kept: dict) -> list[tuple[str, int, int]]:
-    """Classes of ``kept`` that lost more than half of the boxes they have in ``content``.
+    """Classes that lost more than half of their boxes from ``content`` to ``kept``.
 
     Returns:
-        Name, boxes before, boxes after; crowds do not count.
+        (name, boxes before, boxes after); crowds do not count.
     """
     before, after = _boxes(content["annotations"]), _boxes(kept["annotations"])
     return [
@@ -144,34 +153,3 @@ def _part(content: dict, image_ids: set, category_ids: set) -> dict:
         "annotations": [a for a in content["annotations"] if a["image_id"] in image_ids],
         "categories": [c for c in content["categories"] if c["id"] in category_ids],
     }
-
-
-def _check(content: dict, category_ids: set, where: str) -> None:
-    """What a split needs; boxes are checked by the data set that loads its files."""
-    problems = Problems()
-    image_ids = set()
-    for index, image in enumerate(content["images"]):
-        image_id = image.get("id") if isinstance(image, dict) else None
-        if not isinstance(image_id, int | str):
-            problems.add("image record without an id", f"images[{index}]", image)
-        elif image_id in image_ids:
-            problems.add("image id that was used before", f"images[{index}]", image_id)
-        else:
-            image_ids.add(image_id)
-    for index, annotation in enumerate(content["annotations"]):
-        at = f"annotations[{index}]"
-        if not isinstance(annotation, dict):
-            problems.add("annotation that is no object", at, annotation)
-            continue
-        image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
-        if not isinstance(image_id, int | str) or not isinstance(category_id, int):
-            problems.add("annotation without image_id or category_id", at, annotation)
-        elif image_id not in image_ids:
-            problems.add("annotation of an image that the file does not list", at, image_id)
-        elif category_id not in category_ids:
-            problems.add("unknown category id", at, category_id)
-    if problems:
-        raise DatasetError(
-            f"{where}: which images show which classes is not clear:\n{problems.report()}\n"
-            "Correct the file."
-        )

@@ -1,4 +1,4 @@
-"""Split lists of images with one class each."""
+"""Split lists of images with one class per image."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -6,27 +6,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from negvision.data.formats.text_files import numbered_lines, parse_labeled
+from negvision.data.images import IMAGE_SUFFIXES
 from negvision.errors import DatasetError, Problems
-
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 class LabeledImage(NamedTuple):
-    """An image file, as its set names it, and the name of its class."""
+    """An image file, as its dataset names it, and the name of its class."""
 
     path: str
     name: str
 
 
 def read_image_list(path: Path, class_names: Sequence[str]) -> list[LabeledImage]:
-    """The images of a text file with one ``path label`` a line.
+    """The images of a text file with one ``path label`` per line.
 
     Args:
-        path: The file. Paths in it may hold blanks.
+        path: The file. Paths in it may contain spaces.
         class_names: The name of each label.
 
     Raises:
-        DatasetError: A line is of another form, a label has no name, or there is no line.
+        DatasetError: A line has another form, a label has no name, or there is no line.
     """
     images, problems = [], Problems()
     for place, line in numbered_lines(str(path)):
@@ -40,17 +39,17 @@ def read_image_list(path: Path, class_names: Sequence[str]) -> list[LabeledImage
             problems.add(f"label that is not in 0 ... {len(class_names) - 1}", place, line)
     if problems:
         raise DatasetError(
-            f"{path}: a list of images has one 'path label' a line:\n{problems.report()}"
+            f"{path}: a list of images has one 'path label' per line:\n{problems.report()}"
         )
     if not images:
-        raise DatasetError(f"{path}: the list is empty; write one 'path label' a line")
+        raise DatasetError(f"{path}: the list is empty; write one 'path label' per line")
     return images
 
 
 def read_image_folder(folder: Path) -> list[LabeledImage]:
-    """The images of a folder that has a folder for each class, named by it.
+    """The images of a folder with one folder per class.
 
-    Files that are no JPEG, PNG, BMP or WebP by their names are left alone.
+    Files without an image suffix are skipped.
 
     Returns:
         In the order of classes and paths, which are relative to ``folder``.
@@ -63,12 +62,12 @@ def read_image_folder(folder: Path) -> list[LabeledImage]:
         for child in sorted(folder.iterdir())
         if child.is_dir()
         for path in sorted(child.rglob("*"))
-        if path.suffix.lower() in _IMAGE_SUFFIXES
+        if path.suffix.lower() in IMAGE_SUFFIXES
     ]
     if not images:
         raise DatasetError(
-            f"{folder}: no folder in it has an image ({', '.join(_IMAGE_SUFFIXES)}); a set has one "
-            "folder a class, such as train/cat/1.jpg"
+            f"{folder}: no folder in it has an image ({', '.join(IMAGE_SUFFIXES)}); a dataset has "
+            "one folder per class, such as train/cat/1.jpg"
         )
     return images
 
@@ -79,8 +78,8 @@ def split_images(
     """The lines of an ID and an OOD list.
 
     Args:
-        images: Those of a set.
-        remaining: Classes that are not held out; the place of each is its new label.
+        images: All images.
+        remaining: Classes that are not held out; the index of each is its new label.
 
     Returns:
         ``path label`` of the images of ``remaining`` classes, and ``path -1`` of the others.
@@ -100,26 +99,23 @@ def join_image_parts(
     evaluation: tuple[Path, Sequence[LabeledImage]],
     remaining: Collection[str],
 ) -> dict[str, list[str]]:
-    """The lists to train and evaluate with.
+    """The lists for training and evaluation.
 
     Args:
-        train: Path of the set to train on, and its images.
-        evaluation: The same of the set to evaluate on; it may be the same set.
+        train: Path of the dataset to train on, and its images.
+        evaluation: Likewise for the dataset to evaluate on; it may be the same.
         remaining: Classes that are not held out.
 
     Returns:
         File name -> lines: ``TRAIN_id.txt``, ``EVALUATION_id.txt`` and ``EVALUATION_ood.txt``, with
-        the names of the given sets for the words in capitals.
+        the names of the datasets for the words in capitals.
 
     Raises:
-        DatasetError: Nothing is left to train on, or there is no ID or no OOD image to evaluate
-            on; two sets have one name.
+        DatasetError: There is nothing left to train on, no ID or no OOD image to evaluate on, or
+            two datasets have one name.
     """
     (train_path, train_images), (path, images) = train, evaluation
-    if train_path.stem == path.stem and not os.path.samefile(train_path, path):
-        raise DatasetError(
-            f"{train_path} and {path} have one name, and so would their parts: rename one of them"
-        )
+    require_two_names(train_path, path)
     train_known, _ = split_images(train_images, list(remaining))
     known, held_out = split_images(images, list(remaining))
     for where, lines, what in (
@@ -133,7 +129,7 @@ def join_image_parts(
     if not held_out:
         raise DatasetError(
             f"{path}: there is no OOD image to evaluate on: none of its {len(images):,} images is "
-            "of a held-out class. Hold out other classes, or name a set with such images with "
+            "of a held-out class. Hold out other classes, or name a dataset with such images with "
             "--test"
         )
     return {
@@ -141,3 +137,11 @@ def join_image_parts(
         f"{path.stem}_id.txt": known,
         f"{path.stem}_ood.txt": held_out,
     }
+
+
+def require_two_names(train: Path, evaluation: Path) -> None:
+    """Raise DatasetError if two different datasets would write parts of the same name."""
+    if train.stem == evaluation.stem and not os.path.samefile(train, evaluation):
+        raise DatasetError(
+            f"{train} and {evaluation} have one name, and so would their parts: rename one of them"
+        )

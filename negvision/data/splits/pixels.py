@@ -1,4 +1,4 @@
-"""Relabel label images: held-out classes become void in one copy and positives in another."""
+"""Relabel label images: held-out classes become void in one copy, positives in another."""
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +15,11 @@ from negvision.errors import DatasetError
 
 
 class LabelTables(NamedTuple):
-    """What each id of a label image becomes; both are (256,) uint8.
+    """New values for each id of a label image; both (256,) uint8.
 
     Attributes:
-        classes: The label of a remaining class, 255 for held-out and void.
-        ood: 0 for a remaining class, 1 for a held-out one, 255 for void.
+        classes: The label of a remaining class; 255 for held-out and void.
+        ood: 0 for a remaining class, 1 for a held-out one; 255 for void.
     """
 
     classes: np.ndarray
@@ -27,7 +27,7 @@ class LabelTables(NamedTuple):
 
 
 class PixelCounts(NamedTuple):
-    """Pixels of each kind in one label image, or in several."""
+    """Number of pixels of each kind."""
 
     known: int
     held_out: int
@@ -37,12 +37,12 @@ class PixelCounts(NamedTuple):
 def label_tables(
     ids: Mapping[str, int], remaining: Sequence[str], void: Collection[str]
 ) -> LabelTables:
-    """The tables that relabel a set.
+    """The tables that relabel a dataset.
 
     Args:
         ids: Name -> id of all classes.
-        remaining: Classes that stay; the place of each is its new label.
-        void: Classes that mean nothing. All that are in neither are held out.
+        remaining: Classes that stay; the index of each is its new label.
+        void: Classes to ignore. Classes in neither are held out.
 
     Example:
         >>> tables = label_tables({"road": 0, "bicyclist": 1, "car": 2}, ["road", "car"], [])
@@ -61,23 +61,23 @@ def label_tables(
 def write_label_images(
     labels: Path, out: Path, ids: Mapping[str, int], tables: LabelTables, drop_images: bool
 ) -> dict[str, PixelCounts]:
-    """Relabel all ``*.png`` below a folder, several at once.
+    """Relabel all ``*.png`` below a folder, in parallel.
 
     Writes ``out/masks`` (classes), ``out/ood`` (OOD maps) and ``out/images.txt``: the names of the
     images without their suffixes, one a line, which mmseg's ``ann_file`` takes.
 
     Args:
-        labels: Folder of PNG files whose gray values or indices of a palette are ids.
+        labels: Folder of PNG files whose gray values or palette indices are ids.
         out: An existing folder.
         ids: Name -> id of all classes.
-        tables: Of :func:`label_tables`.
-        drop_images: Leave images with any held-out pixel out.
+        tables: The result of :func:`label_tables`.
+        drop_images: Leave out images with any held-out pixel.
 
     Returns:
-        Name -> counts of all images, also of those left out.
+        Name -> counts of every image, including those left out.
 
     Raises:
-        DatasetError: There is no label image, one is damaged, has colors or ids without a class;
+        DatasetError: There is no label image; one is damaged, has colors or ids without a class;
             no pixel is held out, or nothing is left to train on.
     """
     files = labels.rglob("*.png")
@@ -90,9 +90,9 @@ def write_label_images(
     relabel = partial(
         _relabel, labels=labels, out=out, ids=ids.values(), tables=tables, drop_images=drop_images
     )
-    # Threads: Pillow decodes and compresses outside of Python's lock.
+    # Threads: Pillow decodes and compresses without the GIL.
     with ThreadPoolExecutor() as pool:
-        # disable=None: the bar shows on a terminal only.
+        # disable=None: show the bar only on a terminal.
         counted = tqdm(pool.map(relabel, names), "label images", len(names), disable=None)
         counts = dict(zip(names, counted, strict=True))
     kept = [name for name in names if not (drop_images and counts[name].held_out)]

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from negvision.data.formats.text_files import numbered_lines, parse_whole
+from negvision.data.formats.text_files import numbered_lines, parse_count
 from negvision.data.images.loading import decode_image
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.base import FaceProtocolDataset, ListedImages
@@ -104,7 +104,7 @@ class _Pair(NamedTuple):
 def _read_pairs(path: str, suffix: str, problems: Problems) -> tuple[list[_Pair], bool]:
     """The pairs in file order, and whether the file is in LFW's format, which has folds."""
     lines = list(numbered_lines(path))
-    header = [parse_whole(number) for number in lines[0][1].split()] if lines else [None]
+    header = [parse_count(number) for number in lines[0][1].split()] if lines else [None]
     is_lfw = len(header) <= 2 and None not in header
     folds, count = ([1] + header)[-2:] if is_lfw else (1, 0)
     if is_lfw:
@@ -139,7 +139,7 @@ def _parse_lfw(parts: list[str], suffix: str) -> tuple[str, str, bool] | None:
         parts = [parts[0], parts[1], parts[0], parts[2]]
     if len(parts) != 4:
         return None
-    numbers = parse_whole(parts[1]), parse_whole(parts[3])
+    numbers = parse_count(parts[1]), parse_count(parts[3])
     if None in numbers:
         return None
     first, second = (

@@ -311,7 +311,7 @@ def _checked_label(records: RecordFile, name: str, offset: int, problems: Proble
         problems.add("record without an image", name)
         return -1
     if record.label < 0:
-        problems.add("label that is not a whole number", name, float(record.labels[0]))
+        problems.add("label that is not an integer", name, float(record.labels[0]))
     return record.label
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from negvision.data.formats.text_files import numbered_lines, parse_whole
+from negvision.data.formats.text_files import numbered_lines, parse_count
 from negvision.errors import Problems
 
 
@@ -31,7 +31,7 @@ def read_integers(path: str, width: int, problems: Problems) -> tuple[np.ndarray
         pass
     rows, numbers = [], []
     for place, line in numbered_lines(path):
-        row = [parse_whole(item) for item in line.split()]
+        row = [parse_count(item) for item in line.split()]
         if len(row) != width or None in row:
             problems.add(f"line that is not {width} whole numbers", place, line)
             continue

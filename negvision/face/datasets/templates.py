@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from negvision.data.formats.text_files import numbered_lines, parse_whole
+from negvision.data.formats.text_files import numbered_lines, parse_count
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.base import FaceProtocolDataset, ListedImages
 from negvision.face.datasets.tables import parse_landmarks, read_integers
@@ -88,7 +88,7 @@ class FaceTemplateDataset(FaceProtocolDataset):
         for (place, line), (template_place, template_line) in zip(*lists, strict=True):
             name, *numbers = line.split()
             ids = template_line.split()
-            parsed = [parse_whole(text) for text in ids[1:]]
+            parsed = [parse_count(text) for text in ids[1:]]
             points = parse_landmarks(numbers[:10])
             score = _finite(numbers[10]) if len(numbers) == 11 else float("nan")
             if points is None or len(numbers) > 11 or score is None:

@@ -17,7 +17,7 @@ except ImportError:
 try:
     from PIL import Image, ImageOps
 
-    from negvision.data.images.integrity import require_whole
+    from negvision.data.images.integrity import require_complete
 except ImportError:
     Image = None
 
@@ -44,7 +44,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 def decode(data: bytes, name: str) -> np.ndarray:
     """:func:`read_image` of what stands in a file; ``name`` is named in errors."""
     if Image is not None:
-        require_whole(data, name)
+        require_complete(data, name)
     if cv2 is not None:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
         if image is None:

@@ -1,4 +1,4 @@
-"""Processes that die, are slow or fail, against the plain loop."""
+"""Processes that die, are slow or fail, compared with a plain loop."""
 
 import multiprocessing
 import os
@@ -20,8 +20,8 @@ def nobody(number, how):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-@pytest.mark.parametrize("count", [0, 1, 16, 17, 200])
-def test_order_and_results_are_those_of_a_loop(count, workers):
+@pytest.mark.parametrize("count", [0, 17, 200])
+def test_results_equal_those_of_a_loop(count, workers):
     assert list(call_in_processes(square, count, workers, nobody)) == [n * n for n in range(count)]
     assert not multiprocessing.active_children()
 
@@ -35,7 +35,7 @@ def dying(number):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_a_process_dies_of_is_found_and_the_rest_is_done(workers):
+def test_the_number_at_which_a_process_dies_is_found(workers):
     found = list(call_in_processes(dying, 100, workers, lambda number, how: f"{number}: {how}"))
     killed = f"killed by signal {int(signal.SIGKILL)} (SIGKILL)"
     expected = [n * n for n in range(100)]
@@ -45,20 +45,20 @@ def test_what_a_process_dies_of_is_found_and_the_rest_is_done(workers):
     assert found == expected
 
 
-def test_an_error_of_the_function_is_shown():
-    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+def test_an_error_of_the_function_is_raised():
+    with pytest.raises(ZeroDivisionError):
         list(call_in_processes(lambda number: 1 // (number - 20), 40, 2, nobody))
     assert not multiprocessing.active_children()
 
 
-def test_what_is_left_early_leaves_no_process():
+def test_stopping_early_leaves_no_process():
     calls = call_in_processes(square, 10_000, 2, nobody)
     assert [next(calls) for _ in range(3)] == [0, 1, 4]
     calls.close()
     assert not multiprocessing.active_children()
 
 
-def test_a_slow_one_bounds_what_is_done_ahead_of_it():
+def test_a_slow_call_bounds_the_work_ahead_of_it():
     seen = torch.zeros(2000, dtype=torch.uint8).share_memory_()
 
     def slow_at_first(number):

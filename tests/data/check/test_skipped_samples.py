@@ -6,7 +6,6 @@ import pytest
 from helpers.dirty_sets import Boxes, Lists, Pixels, truncate
 from torch.utils.data import DataLoader
 
-from negvision.data.check.repeats import find_repeats
 from negvision.errors import DatasetError
 from negvision.registry import DATASETS
 
@@ -56,8 +55,3 @@ def test_a_deep_copy_counts_anew_and_a_shallow_one_together(tmp_path):
     deep, shallow = copy.deepcopy(dataset), copy.copy(dataset)
     dataset[1]
     assert deep.skip_counts.times == 0 < dataset.skip_counts.times == shallow.skip_counts.times
-
-
-def test_no_data_set_has_no_repeats():
-    faults, notes = find_repeats([])
-    assert not faults and not notes

@@ -49,7 +49,7 @@ def test_the_same_as_mmcv_under_the_same_seed(options):
 
 
 def test_boxes_are_refused():
-    with pytest.raises(ConfigError, match='use "RandomFlip"'):
+    with pytest.raises(ConfigError, match="does not flip boxes"):
         RandomFlip(prob=1.0)({"img": np.zeros((2, 2, 3)), "gt_bboxes": np.zeros((1, 4))})
 
 

@@ -1,4 +1,4 @@
-"""Packs of images: whole ones are read, damaged ones are named, and nothing in them runs."""
+"""Packs of images: good ones are read, damaged ones are named, and nothing in them runs."""
 
 import os
 import struct
@@ -64,7 +64,7 @@ def test_other_integers_and_an_empty_pack(write):
     assert len(empty) == 0
 
 
-FAULTS = {
+PROBLEMS = {
     "float labels": ({"labels": np.zeros(4)}, r"labels is float64 of shape \(4,\)"),
     "labels of two axes": (
         {"labels": np.zeros((4, 1), np.int64)},
@@ -98,9 +98,9 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", PROBLEMS)
 def test_arrays_that_do_not_fit_are_named(write, name):
-    changes, message = FAULTS[name]
+    changes, message = PROBLEMS[name]
     path = write(**changes)
     with pytest.raises(DatasetError, match=message) as caught:
         read_pack(path)
@@ -126,7 +126,7 @@ class Payload:
 @pytest.mark.parametrize("array", ["data", "offsets", "labels", "classes"])
 def test_a_payload_does_not_run(write, tmp_path, array):
     path = write(**{array: np.array([Payload(tmp_path / "made")], dtype=object)})
-    with pytest.raises(DatasetError, match=r"not a pack of images, or a damaged one .*Fetch"):
+    with pytest.raises(DatasetError, match=r"not a pack of images, or a damaged one .*Download"):
         read_pack(path)
     assert not (tmp_path / "made").exists()
 
@@ -192,7 +192,7 @@ def test_read_image_of_a_file_and_of_a_pack(write, tmp_path):
 
 def test_read_image_errors(write, tmp_path):
     path = write()
-    with pytest.raises(DatasetError, match=r"pack.npz:4: the pack has 4 images, from 0 up"):
+    with pytest.raises(DatasetError, match=r"pack.npz:4: the pack has 4 images, counted from 0"):
         read_image(f"{path}:4")
     with pytest.raises(DatasetError, match=r"none.npz: there is no such file of packed images"):
         read_image(f"{tmp_path}/none.npz:0")

@@ -16,7 +16,7 @@ def test_order_of_what_remains():
     [
         (["quen", "ten"], r"--held-out: 1 of 2 are no class of a\.json:\n  'quen'; nearest: 'quee"),
         (["zebra"], r"  'zebra'\nIts 3 classes: 'ace', 'queen', 'ten'\."),
-        (CLASSES, r"--held-out names all 3 classes of a\.json, so that none is left to train on"),
+        (CLASSES, r"--held-out names all 3 classes of a\.json, so none is left to train on"),
         ([], r"no class of a\.json is held out"),
     ],
 )
@@ -27,4 +27,4 @@ def test_choices_that_cannot_be(held_out, says):
 
 def test_the_option_is_named():
     with pytest.raises(DatasetError, match=r"--void: 1 of 1 are no class of classes\.txt"):
-        check_names(["unlabeled"], ["unlabeled"], "--void", "classes.txt")
+        check_names(["unlabled"], ["unlabeled"], "--void", "classes.txt")

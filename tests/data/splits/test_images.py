@@ -43,7 +43,7 @@ def test_a_list_is_read(tmp_path):
             "a.png 1\nb.png 4\nc.png -1\n",
             r"2 x label that is not in 0 \.\.\. 3\n.*txt:2: 'b.png 4'",
         ),
-        ("a.png cat\n", "1 x label that is not a whole number"),
+        ("a.png cat\n", "1 x label that is not an integer"),
         ("a.png\n", "1 x line that is not 'path label'"),
         ("\n", "the list is empty"),
     ],

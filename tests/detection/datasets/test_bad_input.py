@@ -144,7 +144,7 @@ def test_many_faults_are_counted_by_kind_in_one_error(coco):
     with pytest.raises(DatasetError) as caught:
         coco.dataset()
     message = str(caught.value)
-    assert "7 faults in 4 images and 8 annotations" in message
+    assert "7 problems in 4 images and 8 annotations" in message
     assert "6 x box of zero area" in message
     assert "... and 1 more" in message
     assert "1 x unknown category id" in message

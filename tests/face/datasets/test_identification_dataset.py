@@ -38,7 +38,7 @@ def test_labels_are_shared_and_stay(lists, log):
     ("line", "kind"),
     [
         ("3.jpg", "line that is not 'path label'"),
-        ("3.jpg four", "label that is not a whole number"),
+        ("3.jpg four", "label that is not an integer"),
         ("3.jpg -4", "negative label"),
         ("9.jpg 4", "missing image file"),
         ("0.jpg 4", "image listed twice"),

@@ -90,9 +90,9 @@ def test_left_out_in_the_middle_closes_the_gap(listed):
 
 FAULTS = [
     ("bob/1.jpg", "line that is not 'path label'"),
-    ("bob/1.jpg one", "label that is not a whole number"),
-    ("bob/1.jpg 1.5", "label that is not a whole number"),
-    ("bob/1.jpg nan", "label that is not a whole number"),
+    ("bob/1.jpg one", "label that is not an integer"),
+    ("bob/1.jpg 1.5", "label that is not an integer"),
+    ("bob/1.jpg nan", "label that is not an integer"),
     ("bob/1.jpg -1", "negative label"),
     ("bob/1.jpg 3", "label out of range: num_classes is 3"),
     ("bob/9.jpg 1", "missing image file"),

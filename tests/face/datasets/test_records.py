@@ -260,7 +260,7 @@ def test_label_that_is_no_identity(rec, log, label):
     for key, value in enumerate([0, label, 1], 1):
         rec.records[key] = image_record(value, rec.jpeg(key))
     rec.write()
-    check_both_modes(rec, log, "label that is not a whole number", [0, 1], "record 2")
+    check_both_modes(rec, log, "label that is not an integer", [0, 1], "record 2")
 
 
 def test_label_out_of_range(rec, log):

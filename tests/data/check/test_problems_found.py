@@ -1,4 +1,4 @@
-"""Each kind of fault, put into a set of each task, is found, counted and named."""
+"""Each kind of problem, put into a dataset of each task, is found, counted and named."""
 
 import json
 import os
@@ -23,18 +23,18 @@ def checked(*configs, workers=0) -> DataCheck:
     return check
 
 
-def faults(check) -> dict[str, int]:
-    found = check.faults.counts.copy()
+def found_in(check) -> dict[str, int]:
+    found = check.problems.counts.copy()
     for scan in check.scans:
-        found.update(scan.faults.counts)
+        found.update(scan.problems.counts)
     return dict(found)
 
 
 def the_example(check, kind) -> str:
-    for problems in (check.faults, *(scan.faults for scan in check.scans)):
+    for problems in (check.problems, *(scan.problems for scan in check.scans)):
         if kind in problems.counts:
             return problems.examples(kind)[0]
-    raise AssertionError(faults(check))
+    raise AssertionError(found_in(check))
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def lists(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_clean_sets_have_no_fault(boxes, tmp_path, workers):
+def test_clean_sets_have_no_problem(boxes, tmp_path, workers):
     (tmp_path / "seg").mkdir()
     pixels = Pixels(tmp_path / "seg")
     lists = Lists(tmp_path / "list")
@@ -65,10 +65,10 @@ def test_clean_sets_have_no_fault(boxes, tmp_path, workers):
         [lists.record_config()],
     ):
         check = checked(*configs, workers=workers)
-        assert faults(check) == {} and check.number_of_faults == 0
+        assert found_in(check) == {} and check.number_of_problems == 0
         assert check.images == sum(len(scan.dataset) for scan in check.scans) > 0
         assert all(scan.complete and not scan.notes for scan in check.scans)
-        assert "no fault in" in as_text(check)
+        assert "no problem in" in as_text(check)
 
 
 def test_statistics_of_boxes(boxes):
@@ -94,25 +94,23 @@ IMAGES = {
 }
 
 
-# That processes find what a loop does needs to be seen for one kind.
-@pytest.mark.parametrize(
-    ("fault", "workers"), [*((fault, 0) for fault in IMAGES), ("truncated", 2)]
-)
+# One kind shows that processes find what a loop finds.
+@pytest.mark.parametrize(("damage", "workers"), [*((name, 0) for name in IMAGES), ("truncated", 2)])
 @pytest.mark.parametrize("task", ["boxes", "pixels", "faces", "images"])
-def test_damaged_image(tmp_path, task, fault, workers):
+def test_damaged_image(tmp_path, task, damage, workers):
     made = {"boxes": Boxes, "pixels": Pixels}.get(task, Lists)(tmp_path)
-    if task == "pixels" and fault in ("missing", "folder"):
+    if task == "pixels" and damage in ("missing", "folder"):
         return  # the set is what its folder holds
-    damage, kind, says = IMAGES[fault]
-    damage(made.files[1])
+    change, kind, says = IMAGES[damage]
+    change(made.files[1])
     if task in ("faces", "images"):
         config = made.config({"faces": "FaceListDataset", "images": "ImageListDataset"}[task])
     else:
         config = made.config()
     check = checked(config, workers=workers)
-    (found,) = faults(check)
+    (found,) = found_in(check)
     assert found == kind or (kind is None and "missing image" in found)
-    assert check.number_of_faults == 1
+    assert check.number_of_problems == 1
     example = the_example(check, found)
     assert str(made.files[1]) in example and says in (example if kind else found)
 
@@ -120,7 +118,7 @@ def test_damaged_image(tmp_path, task, fault, workers):
 def test_wrong_size(boxes):
     write(boxes.files[0], picture(0, 32, 40))
     check = checked(boxes.config())
-    assert faults(check) == {"image of another size than annotated": 1}
+    assert found_in(check) == {"image of another size than annotated": 1}
     assert "32 x 40" in the_example(check, "image of another size than annotated")
 
 
@@ -128,18 +126,18 @@ def test_too_many_pixels(boxes):
     config = boxes.config()
     config["pipeline"][0] = {**config["pipeline"][0], "max_pixels": 1000}
     check = checked(config)
-    assert faults(check)["image of too many pixels"] == 3
+    assert found_in(check)["image of too many pixels"] == 3
     assert check.scans[0].unusable == 3
 
 
-def test_annotation_faults_are_counted_and_the_images_read_all_the_same(boxes):
+def test_annotation_problems_are_counted_and_images_still_read(boxes):
     annotations = boxes.content["train"]["annotations"]
     annotations[0]["bbox"] = [1, 2, float("nan"), 4]
     annotations[1]["category_id"] = 8
     annotations[3]["bbox"] = [-5, 5, 15, 11]
     truncate(boxes.files[2])
     check = checked(boxes.config())
-    assert faults(check) == {
+    assert found_in(check) == {
         "box with NaN or infinite coordinates": 1,
         "unknown category id": 1,
         "truncated image": 1,
@@ -161,7 +159,7 @@ def test_annotation_faults_are_counted_and_the_images_read_all_the_same(boxes):
 def test_label_images(pixels, ids, kind):
     write(pixels.labels[1], ids)
     check = checked(pixels.config())
-    assert faults(check) == {kind: 1}
+    assert found_in(check) == {kind: 1}
     assert str(pixels.labels[1]) in the_example(check, kind)
 
 
@@ -169,23 +167,23 @@ def test_damaged_and_missing_label_images(pixels):
     truncate(pixels.labels[0])
     pixels.labels[1].unlink()
     check = checked(pixels.config())
-    assert faults(check) == {"damaged label image": 1, "missing label": 1}
+    assert found_in(check) == {"damaged label image": 1, "missing label": 1}
 
 
 def test_lines_of_lists(lists):
     lines = ["0.jpg 0", "1.jpg", "2.jpg -3", "3.jpg 1"]
     check = checked(lists.config("FaceListDataset", lines))
-    assert sum(faults(check).values()) == 2
+    assert sum(found_in(check).values()) == 2
     assert check.scans[0].total == 2
 
 
 def test_record_file(lists):
     truncate(lists.files[3])
     check = checked(lists.record_config())
-    assert faults(check) == {"truncated image": 1}
+    assert found_in(check) == {"truncated image": 1}
     assert f"{lists.root}/list.rec[3]" in the_example(check, "truncated image")
     check = checked(lists.record_config(damaged=1))
-    assert faults(check) == {"record that cannot be read": 1, "truncated image": 1}
+    assert found_in(check) == {"record that cannot be read": 1, "truncated image": 1}
 
 
 def test_faces_of_another_size(lists):
@@ -193,33 +191,33 @@ def test_faces_of_another_size(lists):
     kind = "image that the pipeline gives another size than most"
     for name in ("FaceListDataset", "ImageListDataset"):
         check = checked(lists.config(name))
-        assert faults(check) == {kind: 1}
+        assert found_in(check) == {kind: 1}
         assert f"{lists.files[3]}: 30 x 20 becomes 30 x 20" in the_example(check, kind)
     config = lists.config("FaceListDataset")
     config["pipeline"].insert(1, {"type": "Resize", "scale": (24, 24)})
-    assert faults(checked(config)) == {}
+    assert found_in(checked(config)) == {}
 
 
 def test_classes_without_a_sample(boxes, lists):
     for annotation in boxes.content["train"]["annotations"]:
         annotation["category_id"] = 3
     check = checked(boxes.config(), ("val", boxes.config("val")))
-    assert faults(check) == {"class without a sample in train": 1}
+    assert found_in(check) == {"class without a sample in train": 1}
     assert the_example(check, "class without a sample in train") == "dog"
-    # A set to evaluate on may lack a class; its figure is missing then.
+    # An evaluation set may lack a class; its metric is then missing.
     check = checked(("val", boxes.config()))
-    assert faults(check) == {} and check.notes.counts == {"class without a sample in val": 1}
+    assert found_in(check) == {} and check.notes.counts == {"class without a sample in val": 1}
     # What two sets of train have together counts.
-    assert faults(checked(boxes.config(), boxes.config("val"))) == {}
+    assert found_in(checked(boxes.config(), boxes.config("val"))) == {}
     check = checked(lists.config("FaceListDataset", num_classes=5))
-    assert faults(check) == {"class without a sample in train": 3}
+    assert found_in(check) == {"class without a sample in train": 3}
 
 
 def test_images_of_train_in_val(boxes):
     shutil.copy(boxes.files[1], boxes.files[4])
     check = checked(boxes.config(), ("val", boxes.config("val")))
     kind = "image of train that is in val too"
-    assert faults(check) == {kind: 1}
+    assert found_in(check) == {kind: 1}
     assert the_example(check, kind) == f"{boxes.files[1]} = {boxes.files[4]}"
 
 
@@ -228,7 +226,7 @@ def test_one_config_for_two_splits_is_read_once(boxes):
     check = checked(("val", config), ("test", config))
     assert check.images == 3 and check.scans[0].splits == ("val", "test") and not check.notes
     check = checked(("train", config), ("val", config))
-    assert check.images == 3 and faults(check) == {"image of train that is in val too": 3}
+    assert check.images == 3 and found_in(check) == {"image of train that is in val too": 3}
 
 
 def test_equal_images_within_a_split(lists):
@@ -236,22 +234,22 @@ def test_equal_images_within_a_split(lists):
         shutil.copy(lists.files[0], path)
     check = checked(lists.config("ImageListDataset", metainfo={"classes": ("a", "b")}))
     kind = "image that train has more than once, with different annotations"
-    assert faults(check) == {kind: 1}
+    assert found_in(check) == {kind: 1}
     assert the_example(check, kind) == " = ".join(map(str, lists.files[:3]))
     shutil.copy(lists.files[3], lists.files[2])
     check = checked(lists.config("ImageListDataset", metainfo={"classes": ("a", "b")}))
     kind = "image that train has more than once, with the same annotations"
-    assert faults(check) == {} and check.notes.counts == {kind: 2}
+    assert found_in(check) == {} and check.notes.counts == {kind: 2}
 
 
 def test_equal_pictures_with_other_boxes_or_labels(boxes, pixels):
     shutil.copy(boxes.files[0], boxes.files[1])
     kind = "image that train has more than once, with different annotations"
-    assert not faults(checked(boxes.config()))
+    assert not found_in(checked(boxes.config()))
     boxes.content["train"]["annotations"][0]["bbox"][0] += 1
-    assert faults(checked(boxes.config())) == {kind: 1}
+    assert found_in(checked(boxes.config())) == {kind: 1}
     shutil.copy(pixels.files[0], pixels.files[1])
-    assert faults(checked(pixels.config())) == {kind: 1}
+    assert found_in(checked(pixels.config())) == {kind: 1}
 
 
 def test_a_set_that_cannot_be_loaded_does_not_keep_the_others_from_it(boxes):
@@ -259,7 +257,7 @@ def test_a_set_that_cannot_be_loaded_does_not_keep_the_others_from_it(boxes):
     (boxes.root / "train.json").write_text('{"images": [')
     check = checked(config, ("val", boxes.config("val")))
     assert check.images == 3
-    assert list(faults(check)) == ["data set that cannot be loaded"]
+    assert list(found_in(check)) == ["data set that cannot be loaded"]
     assert "train.json" in the_example(check, "data set that cannot be loaded")
     assert "none could be loaded" in as_text(check) and not as_data(check)["complete"]
 
@@ -267,7 +265,7 @@ def test_a_set_that_cannot_be_loaded_does_not_keep_the_others_from_it(boxes):
 def test_a_set_of_which_nothing_is_left(boxes):
     for path in boxes.files[:3]:
         path.unlink()
-    found = faults(checked(boxes.config()))
+    found = found_in(checked(boxes.config()))
     assert found == {"missing image file": 3, "data set without a usable sample": 1}
 
 
@@ -275,7 +273,7 @@ def test_skipping_sets_are_checked_as_all_others(lists):
     truncate(lists.files[0])
     pairs = ["0.jpg 1.jpg 1", "2.jpg 3.jpg 0"]
     check = checked(lists.config("FacePairDataset", pairs, on_bad_sample="skip"))
-    assert faults(check) == {"truncated image": 1} and check.images == 4
+    assert found_in(check) == {"truncated image": 1} and check.images == 4
 
 
 def test_garbled_jpeg_is_worth_a_look(boxes):
@@ -283,7 +281,7 @@ def test_garbled_jpeg_is_worth_a_look(boxes):
     data[-300:-200] = b"\xff\xd0" * 50
     boxes.files[0].write_bytes(data)
     check = checked(boxes.config(), workers=1)
-    assert not faults(check)
+    assert not found_in(check)
     (note,) = check.scans[0].notes.examples("image that the decoder complains of")
     assert str(boxes.files[0]) in note and "Corrupt JPEG" in note
 
@@ -317,7 +315,7 @@ class LoadLeniently:
 
 @pytest.fixture
 def foreign(tmp_path, monkeypatch):
-    """The config of a set of five pictures, of which three are at fault."""
+    """The config of a set of five pictures, three of which are bad."""
     monkeypatch.setitem(TRANSFORMS.module_dict, "LoadLeniently", LoadLeniently)
     monkeypatch.setitem(DATASETS.module_dict, "Foreign", Foreign)
     init_default_scope("mmengine")
@@ -336,7 +334,7 @@ def foreign(tmp_path, monkeypatch):
 def test_sets_of_other_packages(foreign):
     check = checked(foreign)
     assert check.images == 5
-    assert faults(check) == {
+    assert found_in(check) == {
         "truncated image, which this pipeline does not notice": 1,
         "image of another size than annotated, which this pipeline does not notice": 1,
         "ValueError in LoadLeniently": 1,
@@ -349,7 +347,7 @@ def test_a_sample_that_kills_the_process_is_named(foreign, tmp_path):
     write(tmp_path / "kill.jpg", picture(9))
     check = checked(foreign, workers=2)
     kind = "sample that the process died of"
-    assert check.images == 6 and faults(check)[kind] == 1
+    assert check.images == 6 and found_in(check)[kind] == 1
     assert "SIGKILL" in the_example(check, kind)
 
 
@@ -373,8 +371,8 @@ def test_ctrl_c_reports_what_was_found_so_far(boxes):
     check.run(1, interrupted)
     assert check.interrupted and check.images == 2
     # Classes of a set that was read in part are not missed.
-    assert faults(check) == {"truncated image": 1}
-    assert "interrupted: 1 fault in 2 of 3 images" in as_text(check)
+    assert found_in(check) == {"truncated image": 1}
+    assert "interrupted: 1 problem in 2 of 3 images" in as_text(check)
     assert as_data(check)["complete"] is False
 
 
@@ -384,7 +382,7 @@ def test_data_is_the_text(boxes):
     data = json.loads(json.dumps(as_data(check)))
     (scan,) = data["datasets"]
     assert scan["samples"] == scan["read"] == 3 and scan["unusable"] == 1
-    assert scan["faults"][0]["kind"] == "truncated image" and scan["faults"][0]["count"] == 1
+    assert scan["problems"][0]["kind"] == "truncated image" and scan["problems"][0]["count"] == 1
     assert scan["sizes"] == [{"width": 40, "height": 32, "images": 2}]
     assert [(c["name"], c["amount"], c["images"]) for c in scan["classes"]] == [
         ("cat", 2, 2),
@@ -393,3 +391,7 @@ def test_data_is_the_text(boxes):
     text = as_text(check)
     assert "3 of 3 read, 1 of them unusable" in text and "1 x truncated image" in text
     assert str(boxes.files[0]) in text
+
+
+def test_a_config_without_datasets_has_no_problem():
+    assert not checked().number_of_problems
