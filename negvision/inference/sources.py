@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from negvision.data.images import IMAGE_SUFFIXES
 from negvision.errors import DatasetError, UserError
 from negvision.inference.fetching import fetch
 from negvision.inference.videos import VIDEO_SUFFIXES, Footage, find_video, find_webcam
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _PATTERN = "*?["
 Decode = Callable[[bytes, str], np.ndarray]
 

@@ -54,7 +54,7 @@ def test_a_file_that_is_gone_after_the_list_was_read(images):
     images.image("0.png")
     dataset = images.dataset("ImageListDataset", ann_file=images.text("set.txt", "0.png 0"))
     (images.root / "0.png").unlink()
-    with pytest.raises(DatasetError, match=r"0.png: no such file, though it stood there"):
+    with pytest.raises(DatasetError, match=r"0.png: no such file, although it was there"):
         dataset[0]
 
 

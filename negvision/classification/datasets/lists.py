@@ -5,11 +5,10 @@ import os
 from negvision.classification.datasets.base import ImageDataset
 from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
 from negvision.data.formats.text_files import numbered_lines, parse_labeled
+from negvision.data.images import IMAGE_SUFFIXES
 from negvision.data.images.files import FileListing
 from negvision.errors import DatasetError, Problems
 from negvision.registry import DATASETS
-
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 @DATASETS.register_module()
@@ -104,7 +103,7 @@ class ImageFolderDataset(ImageDataset):
             problems.add("class without a folder", root, name)
         for folder in folders:
             place = os.path.join(root, folder)
-            names = [n for n in os.listdir(place) if n.lower().endswith(_IMAGE_SUFFIXES)]
+            names = [n for n in os.listdir(place) if n.lower().endswith(IMAGE_SUFFIXES)]
             if not names:
                 problems.add("class folder without an image", place)
             elif folder not in classes and not self.is_ood:

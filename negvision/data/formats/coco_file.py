@@ -121,7 +121,7 @@ def index_images(images: Sequence, problems: Problems) -> dict:
         if not isinstance(image_id, int | str):
             problems.add("image record without an id", f"images[{index}]", image)
         elif image_id in by_id:
-            problems.add("image id that was used before", f"images[{index}]", image_id)
+            problems.add("image id that was used before", f"images[{index}]", image)
         else:
             by_id[image_id] = image
     return by_id

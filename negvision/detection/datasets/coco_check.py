@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from math import isfinite
 
+from negvision.data.formats.coco_file import find_reference_problem, index_images
 from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
 from negvision.data.images.files import FileListing
 from negvision.errors import Problems
@@ -19,15 +20,9 @@ def check_images(images: Sequence[dict], problems: Problems) -> dict:
         Image id -> record; None for the id of a record that cannot be used.
     """
     usable: dict = {}
-    for index, image in enumerate(images):
-        if not isinstance(image, dict) or not isinstance(image.get("id"), int | str):
-            problems.add("image record without an id", f"images[{index}]", image)
-            continue
-        image_id, name = image["id"], image.get("file_name")
+    for image_id, image in index_images(images, problems).items():
+        name = image.get("file_name")
         where = f"image {name!r} (id {image_id!r})"
-        if image_id in usable:
-            problems.add("image id that was used before", where)
-            continue
         usable[image_id] = None
         size = (image.get("width"), image.get("height"))
         if not isinstance(name, str) or not name:
@@ -131,21 +126,14 @@ def _find_fault(
     annotation: dict, images: dict, category_ids: set, seen: set
 ) -> tuple[str, object] | None:
     """What makes an annotation unusable, as (kind, value found); None where nothing does."""
-    try:
-        image_id, category_id = annotation["image_id"], annotation["category_id"]
-        box = annotation["bbox"]
-    except (KeyError, TypeError):
-        return "annotation without image_id, category_id or bbox", annotation
-    try:
-        if image_id not in images:
-            return "annotation of an image that the file does not list", image_id
-        if category_id not in category_ids:
-            return "unknown category id", category_id
-        annotation_id = annotation.get("id")
-        if annotation_id in seen:
-            return "annotation id that was used before", annotation_id
-    except TypeError:  # a list or dict in place of a number
+    problem = find_reference_problem(annotation, images, category_ids)
+    if problem:
+        return problem
+    image_id, annotation_id, box = (annotation.get(key) for key in ("image_id", "id", "bbox"))
+    if not isinstance(annotation_id, int | str | None):
         return "id that is no number", annotation
+    if annotation_id in seen:
+        return "annotation id that was used before", annotation_id
     if annotation_id is not None:
         seen.add(annotation_id)
     try:

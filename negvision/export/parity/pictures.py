@@ -7,13 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from negvision.data.images import IMAGE_SUFFIXES
 from negvision.errors import ExportError
 from negvision.toy.character_scene import compose_character
 from negvision.toy.photos import random_crop
 from negvision.toy.scene import compose_scene
 
 FEWEST = 8
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 def scenes(count: int) -> dict[str, np.ndarray]:
@@ -58,10 +58,10 @@ def pictures_in(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ExportError(f"--images {folder}: no such folder")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if len(files) < FEWEST:
         raise ExportError(
-            f"--images {folder}: {len(files)} images ({', '.join(_SUFFIXES)}); a comparison takes "
+            f"--images {folder}: {len(files)} images; a comparison takes "
             f"{FEWEST} at least"
         )
     return files

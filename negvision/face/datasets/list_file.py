@@ -3,12 +3,11 @@
 import os
 from typing import Any
 
+from negvision.data.images import IMAGE_SUFFIXES
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.base import FaceIdentityDataset, ListedImages
 from negvision.face.datasets.packed import PackedStrings
 from negvision.registry import DATASETS
-
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 @DATASETS.register_module()
@@ -98,7 +97,7 @@ class FaceFolderDataset(FaceIdentityDataset):
         for folder in folders:
             path = os.path.join(root, folder)
             inside = sorted(os.listdir(path))
-            images = [name for name in inside if name.lower().endswith(_IMAGE_SUFFIXES)]
+            images = [name for name in inside if name.lower().endswith(IMAGE_SUFFIXES)]
             others += len(inside) - len(images)
             label = labels[-1] + 1 if labels else 0
             if not images:

@@ -109,7 +109,7 @@ def test_annotation_id_used_twice(coco, log):
 
 def test_annotation_without_a_box(coco, log):
     del coco.first["bbox"]
-    check_fault(coco, log, "annotation without image_id, category_id or bbox", "annotation id 10")
+    check_fault(coco, log, "box that is not four numbers", "annotation id 10")
 
 
 def test_image_without_a_size(coco, log):
@@ -155,7 +155,7 @@ def test_many_faults_are_counted_by_kind_in_one_error(coco):
     ("text", "says"),
     [
         (b"", "is empty"),
-        (b"\xff\xd8\xff\xe0JFIF", "not JSON: it is not text in UTF-8"),
+        (b"\xff\xd8\xff\xe0JFIF", "not JSON: it is not UTF-8 text"),
         (b"<html>404</html>", "not JSON: Expecting value in line 1, column 1"),
         (b'{"images": [], "annot', "The file ends there, so it may be truncated"),
         (b"[1, 2]", "this one holds a list"),

@@ -325,7 +325,7 @@ class TestErrors:
 
     def test_a_class_that_is_no_category_names_the_nearest(self, case):
         metric = OODBoxMetric(case.path, **FEW)
-        with pytest.raises(ConfigError, match=r"'clas 90'.*did you mean 'class 90'"):
+        with pytest.raises(ConfigError, match=r"(?s)'clas 90'.*nearest: 'class 90'"):
             metric.dataset_meta = {"classes": ("class 1", "clas 90")}
 
     def test_data_sets_of_different_classes(self, case):

@@ -129,7 +129,7 @@ def test_empty_list(listed, text, mode):
 @pytest.mark.parametrize("mode", ["error", "skip"])
 def test_list_that_is_no_text(listed, mode):
     (listed.root / "train.txt").write_bytes(b"a.jpg 0\n\xff\xd8\xff")
-    with pytest.raises(DatasetError, match=r"train.txt: not text in UTF-8"):
+    with pytest.raises(DatasetError, match=r"train.txt: not UTF-8 text"):
         build(listed, on_bad_sample=mode)
 
 
