@@ -23,6 +23,9 @@ vis_backends = [dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")
 visualizer = dict(type="Visualizer", vis_backends=vis_backends, name="visualizer")
 log_processor = dict(type="LogProcessor", window_size=50, by_epoch=True)
 
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
+
 log_level = "INFO"
 load_from = None
 resume = False

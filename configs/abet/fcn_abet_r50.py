@@ -1,9 +1,20 @@
 # AbeT on FCN R50, trained on Cityscapes, tested on Lost and Found.
-_base_ = [
-    "../_base_/models/fcn_r50.py",
-    "../_base_/datasets/cityscapes_segmentation.py",
-    "../_base_/schedules/schedule_80k.py",
-    "../_base_/segmentation_runtime.py",
-]
+# FCN of Long et al., CVPR 2015, on ResNet-50 with an output stride of 8, as in mmseg.
+_base_ = "../abet_deeplabv3plus_r50.py"
 
-model = dict(type="negvision.AbeTEncoderDecoder")
+model = dict(
+    decode_head=dict(
+        _delete_=True,
+        type="FCNHead",
+        in_channels=2048,
+        in_index=3,
+        channels=512,
+        num_convs=2,
+        concat_input=True,
+        dropout_ratio=0.1,
+        num_classes=19,
+        norm_cfg=dict(type="SyncBN", requires_grad=True),
+        align_corners=False,
+        loss_decode=dict(type="CrossEntropyLoss", avg_non_ignore=True, loss_weight=1.0),
+    )
+)

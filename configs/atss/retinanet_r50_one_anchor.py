@@ -1,6 +1,6 @@
 # "RetinaNet (#A=1)" of the paper's table 3, AP 37.0: the network of ATSS (GroupNorm, GIoU,
 # centerness, a scale a level) with anchors assigned by max-IoU and positive only where their
-# centre lies inside the box. retinanet_r50_atss.py differs in the assigner alone.
+# center lies inside the box. retinanet_r50_atss.py differs in the assigner alone.
 _base_ = "../atss_r50.py"
 
 model = dict(
@@ -12,7 +12,7 @@ model = dict(
             neg_iou_thr=0.4,
             min_pos_iou=0,
             ignore_iof_thr=-1,
-            centre_in_box=True,
+            center_in_box=True,
         )
     )
 )

@@ -10,8 +10,6 @@ model = dict(num_classes=8)
 
 max_epochs = 6
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=max_epochs)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
 
 param_scheduler = [
     dict(type="OneCycleLR", eta_max=0.1, total_steps=max_epochs * 121, by_epoch=False)

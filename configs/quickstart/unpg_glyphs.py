@@ -21,15 +21,8 @@ model = dict(
 max_epochs = 16
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, end=2, by_epoch=True, convert_to_iter_based=True),
-    dict(
-        type="CosineAnnealingLR",
-        eta_min=0,
-        begin=2,
-        end=max_epochs,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
+    dict(type="LinearLR", start_factor=0.01, end=2, **_base_.epochs),
+    dict(type="CosineAnnealingLR", eta_min=0, begin=2, end=max_epochs, **_base_.epochs),
 ]
 
 randomness = dict(seed=0)

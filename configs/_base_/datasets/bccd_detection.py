@@ -1,68 +1,29 @@
 # Blood cells under a microscope: 205 training images of 640 x 480, here at half the size.
-# Many red cells carry no box in the source, so figures of RBC are bounded by the labels.
-dataset_type = "negvision.CocoDataset"
-data_root = "{{$NEGVISION_DATA:data}}/bccd/"
-scale = (320, 240)
+# Many red cells have no box in the source, so metrics of RBC are bounded by the labels.
+_base_ = "./small_detection.py"
 
+data_root = "{{$NEGVISION_DATA:data}}/bccd/"
+resize = dict(type="Resize", scale=(320, 240), keep_ratio=True)
+directions = ["horizontal", "vertical", "diagonal"]
 train_pipeline = [
-    dict(type="negvision.LoadImageFromFile"),
-    dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="Resize", scale=scale, keep_ratio=True),
+    *_base_.load,
+    resize,
     # Cells have no upright position.
-    dict(
-        type="RandomFlip", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]
-    ),
+    dict(type="RandomFlip", prob=[0.25, 0.25, 0.25], direction=directions),
     dict(type="negvision.PackDetInputs"),
 ]
-test_pipeline = [
-    dict(type="negvision.LoadImageFromFile"),
-    dict(type="Resize", scale=scale, keep_ratio=True),
-    # After Resize: figures are computed on the original image.
-    dict(type="LoadAnnotations", with_bbox=True),
-    dict(
-        type="negvision.PackDetInputs",
-        meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
-    ),
-]
+test_pipeline = [_base_.load[0], resize, _base_.load[1], _base_.pack]
 
+images = dict(data_root=data_root, data_prefix=dict(img="images/"))
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file="annotations/train.json",
-        data_prefix=dict(img="images/"),
-        pipeline=train_pipeline,
-    ),
+    dataset=dict(ann_file="annotations/train.json", pipeline=train_pipeline, **images)
 )
 val_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file="annotations/val.json",
-        data_prefix=dict(img="images/"),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
+    dataset=dict(ann_file="annotations/val.json", pipeline=test_pipeline, **images)
 )
 test_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file="annotations/test.json",
-        data_prefix=dict(img="images/"),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
+    dataset=dict(ann_file="annotations/test.json", pipeline=test_pipeline, **images)
 )
 
-val_evaluator = dict(type="negvision.CocoMetric", ann_file=data_root + "annotations/val.json")
-test_evaluator = dict(type="negvision.CocoMetric", ann_file=data_root + "annotations/test.json")
+val_evaluator = dict(ann_file=data_root + "annotations/val.json")
+test_evaluator = dict(ann_file=data_root + "annotations/test.json")

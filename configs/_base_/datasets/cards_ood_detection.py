@@ -1,13 +1,11 @@
 # Playing cards on a table: 167 photos of ace, jack, king and nine to train on; 38 of them and 75 of
 # the held-out queen and ten to test on. 378 x 504 pixels for the most part, here 240 x 320.
-dataset_type = "negvision.CocoDataset"
-data_root = "{{$NEGVISION_DATA:data}}/cards/"
-metainfo = dict(classes=("ace", "jack", "king", "nine"))
-scale = (320, 240)
+_base_ = "./small_detection.py"
 
+data_root = "{{$NEGVISION_DATA:data}}/cards/"
+scale = (320, 240)
 train_pipeline = [
-    dict(type="negvision.LoadImageFromFile"),
-    dict(type="LoadAnnotations", with_bbox=True),
+    *_base_.load,
     dict(type="RandomResize", scale=scale, ratio_range=(0.8, 1.2), keep_ratio=True),
     # A card has no upright position, but a mirrored one is another.
     dict(type="RandomFlip", prob=0.5, direction="diagonal"),
@@ -15,63 +13,30 @@ train_pipeline = [
     dict(type="negvision.PackDetInputs"),
 ]
 test_pipeline = [
-    dict(type="negvision.LoadImageFromFile"),
+    _base_.load[0],
     dict(type="Resize", scale=scale, keep_ratio=True),
-    # After Resize: figures are computed on the original image.
-    dict(type="LoadAnnotations", with_bbox=True),
-    dict(
-        type="negvision.PackDetInputs",
-        meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "is_ood"),
-    ),
+    _base_.load[1],
+    dict(type="negvision.PackDetInputs", meta_keys=(*_base_.pack.meta_keys, "is_ood")),
 ]
 
+files = dict(
+    data_root=data_root,
+    metainfo=dict(classes=("ace", "jack", "king", "nine")),
+    data_prefix=dict(img="images/"),
+)
+test_files = dict(test_mode=True, pipeline=test_pipeline, **files)
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file="annotations/train_id.json",
-        data_prefix=dict(img="images/"),
-        pipeline=train_pipeline,
-    ),
+    dataset=dict(ann_file="annotations/train_id.json", pipeline=train_pipeline, **files)
 )
-val_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="ConcatDataset",
-        datasets=[
-            dict(
-                type=dataset_type,
-                data_root=data_root,
-                metainfo=metainfo,
-                ann_file="annotations/test_id.json",
-                data_prefix=dict(img="images/"),
-                test_mode=True,
-                pipeline=test_pipeline,
-            ),
-            dict(
-                type="negvision.OODCocoDataset",
-                data_root=data_root,
-                metainfo=metainfo,
-                ann_file="annotations/test_ood.json",
-                data_prefix=dict(img="images/"),
-                test_mode=True,
-                pipeline=test_pipeline,
-            ),
-        ],
-    ),
-)
+known = dict(type="negvision.CocoDataset", ann_file="annotations/test_id.json", **test_files)
+unknown = dict(type="negvision.OODCocoDataset", ann_file="annotations/test_ood.json", **test_files)
+val_dataloader = dict(dataset=dict(_delete_=True, type="ConcatDataset", datasets=[known, unknown]))
 test_dataloader = val_dataloader
 
 val_evaluator = dict(
     type="negvision.OODBoxMetric",
     ann_file=data_root + "annotations/test_id.json",
-    # All cards are large by COCO's limits; these part them into thirds.
+    # All cards are large by COCO's limits; these divide them into thirds.
     area_limits=(132.0**2, 160.0**2),
 )
 test_evaluator = val_evaluator

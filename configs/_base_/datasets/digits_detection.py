@@ -1,7 +1,6 @@
 # The embedded digits, generated at first use: 3,200 + 200 + 200 pictures of 192 x 192.
 # With 800 to train on, a small network finds 0.90 of the digits that it has seen (AP50) and 0.76 of
 # the others.
-dataset_type = "negvision.DigitsDataset"
 data_root = "{{$NEGVISION_DATA:data}}/digits/"
 size = (192, 192)
 # Training on smaller pictures costs a third less a step; the scale jitter covers the difference.
@@ -26,44 +25,30 @@ test_pipeline = [
     dict(type="negvision.PackDetInputs", meta_keys=image_meta),
 ]
 
+common = dict(type="negvision.DigitsDataset", data_root=data_root)
+val_loader = dict(batch_size=20, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=False))
 train_dataloader = dict(
     batch_size=8,
-    # Reading these small pictures takes some 1 ms each: a process for it costs more than it saves.
+    # Reading these small images takes about 1 ms each: a process for it costs more than it saves.
     num_workers=0,
     sampler=dict(type="InfiniteSampler", shuffle=True),
     dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
         ann_file="annotations/instances_train.json",
         data_prefix=dict(img="train/"),
         pipeline=train_pipeline,
+        **common,
     ),
 )
+common.update(test_mode=True, pipeline=test_pipeline)
 val_dataloader = dict(
-    batch_size=20,
-    num_workers=0,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file="annotations/instances_val.json",
-        data_prefix=dict(img="val/"),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
+    dataset=dict(ann_file="annotations/instances_val.json", data_prefix=dict(img="val/"), **common),
+    **val_loader,
 )
 test_dataloader = dict(
-    batch_size=20,
-    num_workers=0,
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file="annotations/instances_test.json",
-        data_prefix=dict(img="test/"),
-        test_mode=True,
-        pipeline=test_pipeline,
+        ann_file="annotations/instances_test.json", data_prefix=dict(img="test/"), **common
     ),
+    **val_loader,
 )
 
 val_evaluator = dict(

@@ -1,49 +1,8 @@
-# MS1MV2 ("faces_emore"): 5.8 million images of 85,742 identities, 112 x 112 and aligned, in the
-# .rec of InsightFace; LFW as .bin beside it.
+# MS1MV2 ("faces_emore"): 5.8 million images of 85,742 identities.
+_base_ = "./face_records.py"
+
 num_classes = 85742
 data_root = "{{$NEGVISION_DATA:data}}/faces_emore/"
-
-train_pipeline = [
-    dict(type="negvision.LoadImageFromFile"),
-    dict(type="negvision.RandomFlip", prob=0.5),
-    dict(type="negvision.PackFaceInputs"),
-]
-test_pipeline = [
-    dict(type="negvision.LoadImageFromFile"),
-    dict(type="negvision.PackFaceInputs"),
-]
-
-train_dataloader = dict(
-    batch_size=64,
-    num_workers=4,
-    persistent_workers=True,
-    # Workers send a batch as one tensor: one a face takes longer than to load it.
-    collate_fn=dict(type="default_collate"),
-    drop_last=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    dataset=dict(
-        type="negvision.FaceRecordDataset",
-        data_root=data_root,
-        ann_file="train.rec",
-        num_classes=num_classes,
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader = dict(
-    batch_size=64,
-    num_workers=2,
-    collate_fn=dict(type="default_collate"),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="negvision.FaceBinDataset",
-        data_root=data_root,
-        ann_file="lfw.bin",
-        pipeline=test_pipeline,
-    ),
-)
-# The harder sets beside it are evaluated with
-# `--cfg-options test_dataloader.dataset.ann_file=cfp_fp.bin` (or agedb_30.bin).
+train_dataloader = dict(dataset=dict(data_root=data_root, num_classes=num_classes))
+val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
-
-val_evaluator = dict(type="negvision.VerificationMetric")
-test_evaluator = val_evaluator

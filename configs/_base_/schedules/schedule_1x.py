@@ -1,7 +1,5 @@
 # 12 epochs ("1x" on COCO) for a total batch of 16 images.
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=12, val_interval=1)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
 
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),

@@ -2,8 +2,6 @@
 max_iters = 80000
 
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=8000)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
 
 param_scheduler = [
     dict(type="PolyLR", eta_min=1e-4, power=0.9, by_epoch=False, begin=0, end=max_iters)

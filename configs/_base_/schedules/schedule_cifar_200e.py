@@ -2,8 +2,6 @@
 max_epochs = 200
 
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=1)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
 
 param_scheduler = [
     dict(type="MultiStepLR", by_epoch=True, milestones=[100, 150, 180], gamma=0.1),

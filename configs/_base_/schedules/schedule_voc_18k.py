@@ -1,7 +1,5 @@
 # 18,000 batches of 4 images: the recipe of AbeT (and, but for its batch, of VOS) on Pascal VOC.
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=18000, val_interval=18000)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
 
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=100),
