@@ -193,7 +193,7 @@ class MaxIoUAssigner(MMDetMaxIoUAssigner):
     (table 3 of the ATSS paper).
 
     Args:
-        centre_in_box: Whether a prior is positive only if its centre lies inside its box, the "In
+        center_in_box: Whether a prior is positive only if its centre lies inside its box, the "In
             GT Box" of the paper's table 2; others become negative.
         **kwargs: As of mmdet's ``MaxIoUAssigner``.
 
@@ -207,9 +207,9 @@ class MaxIoUAssigner(MMDetMaxIoUAssigner):
         [1, 0]
     """
 
-    def __init__(self, *args, centre_in_box: bool = False, **kwargs) -> None:
+    def __init__(self, *args, center_in_box: bool = False, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self.centre_in_box = centre_in_box
+        self.center_in_box = center_in_box
 
     def assign(
         self,
@@ -220,7 +220,7 @@ class MaxIoUAssigner(MMDetMaxIoUAssigner):
     ) -> AssignResult:
         """As :meth:`ATSSAssigner.assign`; ``num_level_priors`` plays no part."""
         result = super().assign(pred_instances, gt_instances, gt_instances_ignore)
-        if self.centre_in_box and len(gt_instances):
+        if self.center_in_box and len(gt_instances):
             boxes = get_box_tensor(gt_instances.bboxes)[result.gt_inds.clamp(min=1) - 1]
             priors = get_box_tensor(pred_instances.priors)
             centres = (priors[:, :2] + priors[:, 2:4]) / 2

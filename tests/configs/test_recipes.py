@@ -121,7 +121,7 @@ def test_sides_of_a_comparison_differ_in_the_positives_alone(plain, changed, whe
 
 def test_table_3_has_the_rows_of_the_paper():
     baseline = load("atss/retinanet_r50_one_anchor.py").model.train_cfg.assigner
-    assert baseline.type == "negvision.MaxIoUAssigner" and baseline.centre_in_box
+    assert baseline.type == "negvision.MaxIoUAssigner" and baseline.center_in_box
     assert (baseline.pos_iou_thr, baseline.neg_iou_thr) == (0.5, 0.4)
     assert load("atss/retinanet_r50_atss.py").model == load("atss_r50.py").model
     fcos = load("atss/fcos_r50.py").model

@@ -129,10 +129,10 @@ def test_max_iou_with_centres_in_boxes():
     priors = InstanceData(priors=torch.tensor([[0.0, 0, 16, 16], [40, 0, 56, 16]]))
     gt = truth([1, 1, 15, 15], [49, 0, 56, 16], labels=[4, 6])
     anywhere = MaxIoUAssigner(**kwargs).assign(priors, [2], gt)
-    inside = MaxIoUAssigner(centre_in_box=True, **kwargs).assign(priors, [2], gt)
+    inside = MaxIoUAssigner(center_in_box=True, **kwargs).assign(priors, [2], gt)
     assert anywhere.gt_inds.tolist() == [1, 2] and anywhere.labels.tolist() == [4, 6]
     assert inside.gt_inds.tolist() == [1, 0] and inside.labels.tolist() == [4, -1]
-    nothing = MaxIoUAssigner(centre_in_box=True, **kwargs).assign(priors, [2], truth())
+    nothing = MaxIoUAssigner(center_in_box=True, **kwargs).assign(priors, [2], truth())
     assert not nothing.gt_inds.any()
 
 

@@ -117,7 +117,7 @@ def test_max_iou_assigner_in_the_same_head():
         "neg_iou_thr": 0.4,
         "min_pos_iou": 0,
         "ignore_iof_thr": -1,
-        "centre_in_box": True,
+        "center_in_box": True,
     }
     stock, own = pair({"assigner": assigner}, {"assigner": assigner})
     assert_same(stock, own, *batch(7))
