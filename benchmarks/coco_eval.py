@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         warmup=0,
     )
     ratio = times["pycocotools"]["median_s"] / times["faster"]["median_s"]
-    figures = {name: np.array(list(result.figures().values())) for name, result in results.items()}
+    figures = {name: np.array(list(result.metrics().values())) for name, result in results.items()}
     difference = float(np.abs(figures["faster"] - figures["pycocotools"]).max())
     fast, slow = results["faster"], results["pycocotools"]
     entries = fast.precision.size + fast.recall.size

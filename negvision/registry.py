@@ -33,7 +33,7 @@ TRANSFORMS = _child(
     "negvision.data.images.flips",
     "negvision.detection.datasets",
     "negvision.face.datasets",
-    "negvision.classification.datasets",
+    "negvision.classification.transforms",
     *_with_mmseg("negvision.segmentation.datasets"),
 )
 MODELS = _child(
@@ -44,7 +44,7 @@ MODELS = _child(
     "negvision.face.margins",
     "negvision.face.losses",
     "negvision.face.recognizer",
-    "negvision.classification.backbones",
+    "negvision.classification.resnet_cifar",
     "negvision.classification.classifier",
     "negvision.inference.exported_network",
     *_with_mmseg("negvision.segmentation.segmentors"),
@@ -54,7 +54,7 @@ METRICS = _child(
     mmengine_registry.METRICS,
     "negvision.detection.metrics",
     "negvision.face.metrics",
-    "negvision.classification.metrics",
+    "negvision.classification.ood_image_metric",
     *_with_mmseg("negvision.segmentation.metrics"),
 )
 MODEL_WRAPPERS = _child(mmengine_registry.MODEL_WRAPPERS, "negvision.engine.parallel.fsdp")
@@ -69,8 +69,8 @@ HOOKS = _child(
     "negvision.engine.checkpoints.saving",
     "negvision.engine.interruption",
     "negvision.engine.loss_guard",
-    "negvision.detection.hooks",
-    "negvision.detection.draw_hook",
+    "negvision.detection.prediction_hooks",
+    "negvision.detection.assignment_view",
     "negvision.face.pair_score_hook",
-    *_with_mmseg("negvision.segmentation.hooks"),
+    *_with_mmseg("negvision.segmentation.ood_map_hook"),
 )

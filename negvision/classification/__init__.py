@@ -1,1 +1,1 @@
-"""Image classification with scores of the unknown: AbeT on any backbone, data, metric."""
+"""Image classification with OOD scores: AbeT on any backbone, data sets, and a metric."""

@@ -1,4 +1,4 @@
-"""Classifiers of images that say how far out of distribution each is."""
+"""Image classifiers with an OOD score for each image."""
 
 import torch
 from mmengine.model import BaseModel
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from negvision.classification.structures import ImageDataSample
 from negvision.errors import DatasetError
 from negvision.ood import AbeTLogits, AbeTOutput, ood_score
-from negvision.ood.scores import check_score_name
+from negvision.ood.scores import check_score_name, wide
 from negvision.registry import MODELS
 
-# Mean and deviation of ImageNet's pixels, which pretrained backbones expect.
+# Mean and standard deviation of ImageNet, which pretrained backbones expect.
 _PREPROCESSOR = {
     "type": "mmengine.ImgDataPreprocessor",
     "mean": [123.675, 116.28, 103.53],
@@ -20,7 +20,7 @@ _PREPROCESSOR = {
 
 
 class ScoredClassifier(BaseModel):
-    """Backbone, mean over the last feature map, logits, and a score of every image.
+    """Backbone, mean over the last feature map, logits, and an OOD score for every image.
 
     Subclasses implement :meth:`classify`. Arguments are those of :class:`OODClassifier`.
     """
@@ -53,15 +53,15 @@ class ScoredClassifier(BaseModel):
 
         Args:
             inputs: Shape (N, 3, H, W), preprocessed.
-            data_samples: One an image; needed but for ``mode="tensor"``.
-            mode: ``"loss"``: ``{"loss": scalar, "accuracy": scalar}``, the second in percent.
+            data_samples: One per image; not needed for ``mode="tensor"``.
+            mode: ``"loss"``: ``{"loss": scalar, "accuracy": scalar}``, accuracy in percent.
                 ``"predict"``: the samples with the fields of
                 :class:`negvision.classification.structures.ImageDataSample`. ``"tensor"``: logits
                 (N, C) and temperatures (N,) or None.
 
         Raises:
-            ValueError: Another mode, or no samples where needed.
-            DatasetError: A label to train on is not one of the classes.
+            ValueError: An unknown mode, or missing samples.
+            DatasetError: A training label is not one of the classes.
         """
         if mode not in ("loss", "predict", "tensor"):
             raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
@@ -83,10 +83,10 @@ class ScoredClassifier(BaseModel):
         wrong = (labels < 0) | (labels >= self.num_classes)
         if wrong.any():
             raise DatasetError(
-                f"{int(wrong.sum())} of {len(labels)} images of a training batch have no label of "
-                f"the {self.num_classes} classes (0 to {self.num_classes - 1}): "
-                f"{sorted(set(labels[wrong].tolist()))}. num_classes of the model must be that of "
-                "the data, and OOD images (label -1) are for evaluation only"
+                f"{int(wrong.sum())} of {len(labels)} images of a training batch have a label "
+                f"outside the {self.num_classes} classes (0 to {self.num_classes - 1}): "
+                f"{sorted(set(labels[wrong].tolist()))}. num_classes of the model must match the "
+                "data, and OOD images (label -1) are for evaluation only"
             )
 
     def _predict(
@@ -117,27 +117,26 @@ class ScoredClassifier(BaseModel):
 class AbeTClassifier(ScoredClassifier):
     """A classifier with AbeT's head: cosine logits over a learned temperature.
 
-    Trained with plain cross-entropy on in-distribution images alone. On an easy task the method
-    is known to fail: once hardly a training image is misclassified, nothing teaches the
-    temperature, and OOD AUROC may fall from 95 % to 8 % within epochs (MNIST against Textures).
-    Look at the AUROC of every epoch (:class:`negvision.OODImageMetric
-    <negvision.classification.metrics.OODImageMetric>`); it need not rise with the accuracy.
+    Trained with plain cross-entropy on in-distribution images only. The method is known to fail
+    on easy tasks: once hardly any training image is misclassified, nothing trains the temperature,
+    and the OOD AUROC may drop from 95 % to 8 % within epochs (MNIST against Textures). Watch the
+    AUROC of every epoch (:class:`negvision.OODImageMetric`); it need not rise with the accuracy.
 
     Source: LeVine et al., arXiv 2401.12129, section 3.
 
     Args:
         backbone: Any backbone of MMEngine's registries, e.g. ``negvision.ResNetCIFAR`` or
-            ``mmdet.ResNet``. Of several feature maps the last is used, averaged over its pixels;
-            a vector (N, D) is taken as it is.
-        num_classes: C, of in-distribution classes.
-        in_features: D, channels of that feature.
+            ``mmdet.ResNet``. The last of several feature maps is averaged over its pixels; a
+            vector (N, D) is used directly.
+        num_classes: C, the in-distribution classes.
+        in_features: D, channels of the feature.
         logits: "cosine", or "inner" for inner products, an ablation.
-        temperature: False for T = 1 throughout, another ablation.
+        temperature: False for T = 1 everywhere, another ablation.
         shaping: ``dict(type="react" | "ash" | "dice", ...)``; see :mod:`negvision.ood.shaping`.
-        score: Of ``ood_score``, one of :data:`negvision.ood.SCORE_NAMES`. "energy" puts the
-            leading T back that AbeT leaves out, on the same trained network.
-        data_preprocessor: Default: MMEngine's ``ImgDataPreprocessor`` with ImageNet's mean and
-            deviation and BGR to RGB.
+        score: One of :data:`negvision.ood.SCORE_NAMES`. "energy" restores the leading T that
+            AbeT drops, on the same trained network.
+        data_preprocessor: By default MMEngine's ``ImgDataPreprocessor`` with ImageNet's mean and
+            standard deviation, and BGR to RGB.
         init_cfg: As in MMEngine.
 
     Example:
@@ -172,14 +171,14 @@ class AbeTClassifier(ScoredClassifier):
 
 @MODELS.register_module()
 class OODClassifier(ScoredClassifier):
-    """A plain classifier, one linear layer with bias on the feature, scored by a baseline.
+    """A plain classifier (a linear layer with bias on the feature), scored by a baseline.
 
     Args:
-        backbone: As of :class:`AbeTClassifier`.
-        num_classes: C, of in-distribution classes.
+        backbone: As in :class:`AbeTClassifier`.
+        num_classes: C, the in-distribution classes.
         in_features: D, channels of the feature.
         score: One of :data:`negvision.ood.SCORE_NAMES`.
-        data_preprocessor, init_cfg: As of :class:`AbeTClassifier`.
+        data_preprocessor, init_cfg: As in :class:`AbeTClassifier`.
 
     Example:
         >>> model = OODClassifier(
@@ -206,9 +205,9 @@ class OODClassifier(ScoredClassifier):
 
 
 def _pooled(features: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Tensor:
-    """The last of some feature maps, averaged over its pixels: (N, D)."""
+    """The last feature map averaged over its pixels: (N, D)."""
     feature = features[-1] if isinstance(features, tuple | list) else features
     if feature.dim() == 2:
         return feature
-    # In float32 also under autocast: the mean of 64 values of bfloat16 would keep three digits.
-    return (feature if feature.dtype == torch.float64 else feature.float()).mean((2, 3))
+    # In float32 also under autocast: bfloat16 keeps only three digits.
+    return wide(feature).mean((2, 3))

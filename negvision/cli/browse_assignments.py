@@ -29,10 +29,11 @@ def run(args: argparse.Namespace) -> int:
 
     from negvision.cli.browsing import chosen_indices, image_path, read_config, train_dataset
     from negvision.compat.patches import captured_pycocotools
-    from negvision.detection.assignment_view import assignment_views, find_head
-    from negvision.detection.visualization.assignments import (
+    from negvision.detection.assignment_view import (
         assignment_legend,
+        assignment_views,
         draw_assignment,
+        find_head,
         picture_size,
     )
     from negvision.visualization import save_picture, with_legend
@@ -64,7 +65,7 @@ def summary(views: Sequence[AssignmentView]) -> str:
     """
     import torch
 
-    from negvision.detection.visualization.assignments import anchor_sizes
+    from negvision.detection.assignment_view import anchor_sizes
 
     levels = torch.stack([view.positives_per_level for view in views]).sum(0).tolist()
     anchors = [sum(len(view.priors[level]) for view in views) for level in range(len(levels))]

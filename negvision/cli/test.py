@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         raise CheckpointError(f"checkpoint {args.checkpoint!r} does not exist")
     announce(args.config)
     from negvision.compat.patches import captured_pycocotools
-    from negvision.detection.detections_hook import DetectionsWriter
+    from negvision.detection.prediction_hooks import DetectionsWriter
     from negvision.engine.parallel.launch import leave_processes
     from negvision.engine.prepare import build_runner, prepare_config
 

@@ -1,4 +1,4 @@
-"""Assigners: which priors are positive, which negative, which take no part."""
+"""Assigners: which priors are positive, which are negative, and which take no part."""
 
 from collections.abc import Sequence
 
@@ -18,38 +18,37 @@ Instances = Sequence[InstanceData]
 class ATSSAssigner(BaseAssigner):
     """Adaptive training sample selection, with the call signature of mmdet's ``ATSSAssigner``.
 
-    Put ``type="negvision.ATSSAssigner"`` where a config has ``type="ATSSAssigner"``. On boxes
-    without ties ``gt_inds`` are those of mmdet's. What differs:
+    Use ``type="negvision.ATSSAssigner"`` in place of ``type="ATSSAssigner"`` in a config. On boxes
+    without ties, ``gt_inds`` equal mmdet's. Differences:
 
-    - Priors at equal distance are taken in the order of their indices, on every device; mmdet
-      leaves the order to ``torch.topk``. Boxes with integer coordinates meet such ties often.
-    - A prior covered by an ignored box (``ignore_iof_thr``) takes no part at all. In mmdet it can
-      still fill the candidates of a level with few priors and become positive.
-    - An image with ignored boxes and no other has its covered priors take no part; mmdet makes
-      all its priors negative.
-    - Candidates whose overlaps are all bit-equal pass their own threshold; in mmdet the rounding
-      of mean plus deviation can reject every one.
-    - ``max_overlaps`` is 0 where a prior is not positive; mmdet leaves -1e8 there.
-    - A box that is not finite or not of positive size claims nothing.
+    - Priors at equal distance are taken in index order on every device; mmdet leaves the order to
+      ``torch.topk``. Boxes with integer coordinates often cause such ties.
+    - A prior covered by an ignored box (``ignore_iof_thr``) takes no part. In mmdet it can still
+      fill the candidates of a level with few priors and become positive.
+    - If an image has ignored boxes only, the covered priors take no part; in mmdet all its priors
+      become negative.
+    - Candidates with bit-equal overlaps pass their own threshold; in mmdet the rounding of mean
+      plus deviation can reject them all.
+    - ``max_overlaps`` is 0 for priors that are not positive; in mmdet it is -1e8.
+    - Boxes that are not finite or not of positive size get no priors.
     - Half-precision input is computed in float32.
 
     Args:
         topk: Candidates of a box on each level, the paper's k. At least 1.
-        alpha: Exponent of the prediction-aware overlap of DDOD, in [0, 1]; None: the IoU of the
-            priors. Needs ``pred_instances.bboxes`` and ``.scores``.
-        ignore_iof_thr: A prior takes no part where its intersection with an ignored box (crowds
-            are ignored boxes) is more than this share of its own area; -1: it is never so.
-        anchors_per_location: Multiplies ``topk``, as the authors' code does with several anchors
-            at a location. mmdet does not, hence the default of 1.
-        iou_calculator: Only mmdet's default, which a config may spell out; this assigner has its
-            own kernels.
+        alpha: Exponent of DDOD's prediction-aware overlap, in [0, 1]; None: the IoU of the priors.
+            Needs ``pred_instances.bboxes`` and ``.scores``.
+        ignore_iof_thr: A prior takes no part if its intersection with an ignored box (crowds are
+            ignored boxes) exceeds this share of its own area; -1: never.
+        anchors_per_location: Multiplies ``topk``, as in the authors' code with several anchors per
+            location. mmdet does not, hence the default of 1.
+        iou_calculator: Accepted for mmdet's default only; this assigner has its own kernels.
 
-    Source:
-        Zhang et al., CVPR 2020, "Bridging the Gap Between Anchor-based and Anchor-free Detection
-        via Adaptive Training Sample Selection"; ``alpha``: Chen et al., ACM MM 2021, "Disentangle
-        Your Dense Object Detector".
+    Source: Zhang et al., CVPR 2020, "Bridging the Gap Between Anchor-based and Anchor-free
+    Detection via Adaptive Training Sample Selection"; ``alpha``: Chen et al., ACM MM 2021,
+    "Disentangle Your Dense Object Detector".
 
     Example:
+        >>> import torch
         >>> assigner = ATSSAssigner(topk=9)
         >>> priors = InstanceData(priors=torch.tensor([[0.0, 0.0, 8.0, 8.0], [8.0, 8.0, 16.0, 16.0],
         ...                                            [0.0, 8.0, 8.0, 16.0]]))
@@ -97,17 +96,17 @@ class ATSSAssigner(BaseAssigner):
 
         Args:
             pred_instances: ``priors`` (A, 4 or more; the first four are x1, y1, x2, y2 in pixels);
-                with ``alpha`` also ``bboxes`` (A, 4), decoded, and ``scores`` (A, C), logits.
-            num_level_priors: Priors on each level; they add up to A.
+                ``alpha`` also needs ``bboxes`` (A, 4), decoded, and ``scores`` (A, C), logits.
+            num_level_priors: Number of priors on each level; the sum is A.
             gt_instances: ``bboxes`` (G, 4) and ``labels`` (G,).
             gt_instances_ignore: ``bboxes`` (I, 4), or None.
 
         Returns:
-            ``gt_inds`` (A,): 0 negative, i + 1 positive of box i, -1 took no part. ``max_overlaps``
-            (A,) float32. ``labels`` (A,): -1 where not positive.
+            ``gt_inds`` (A,): 0 negative, i + 1 positive of box i, -1 takes no part;
+            ``max_overlaps`` (A,) float32; ``labels`` (A,): -1 for priors that are not positive.
 
         Raises:
-            ValueError: Shapes that do not fit, or ``alpha`` without predictions.
+            ValueError: Shapes do not fit, or ``alpha`` without predictions.
         """
         predictions = {}
         if self.alpha is not None:
@@ -136,30 +135,29 @@ class ATSSAssigner(BaseAssigner):
         pred_boxes: Tensor | None = None,
         pred_scores: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Assign the priors of all images of a batch in one operator call.
+        """Assign the priors of a batch in one operator call.
 
         Args:
-            priors: Shape (A, 4) where the images share them, else (B, A, 4).
-            num_level_priors: Priors on each level.
-            batch_gt_instances: For each image ``bboxes`` (G_i, 4) and ``labels`` (G_i,).
-            batch_gt_instances_ignore: For each image ``bboxes`` (I_i, 4) or None; or None for all.
-            valid: Shape (B, A), bool: False for a prior that takes no part.
+            priors: Shape (A, 4) if the images share them, else (B, A, 4).
+            num_level_priors: Number of priors on each level.
+            batch_gt_instances: ``bboxes`` (G_i, 4) and ``labels`` (G_i,) of each image.
+            batch_gt_instances_ignore: ``bboxes`` (I_i, 4) or None of each image; or None.
+            valid: Shape (B, A), bool: False for priors that take no part.
             pred_boxes: Shape (B, A, 4), with ``alpha``.
             pred_scores: Shape (B, A, C), with ``alpha``.
 
         Returns:
-            ``gt_inds``, ``max_overlaps`` and ``labels``, (B, A); see
-            :func:`negvision.ops.atss_assign`.
+            ``gt_inds``, ``max_overlaps`` and ``labels``, (B, A), as in :meth:`assign`.
 
         Raises:
-            ValueError: As :meth:`assign`.
+            ValueError: As in :meth:`assign`.
         """
         dynamic = {}
         if self.alpha is not None:
             if pred_boxes is None or pred_scores is None:
                 raise ValueError(
-                    f"alpha is {self.alpha}, so the assigner needs the predictions: bboxes and "
-                    "scores of pred_instances. For the plain ATSS set alpha=None."
+                    f"alpha is {self.alpha}, so the assigner needs predictions: bboxes and scores "
+                    "of pred_instances. For plain ATSS set alpha=None."
                 )
             dynamic = {
                 "pred_boxes": get_box_tensor(pred_boxes),
@@ -189,15 +187,16 @@ class ATSSAssigner(BaseAssigner):
 class MaxIoUAssigner(MMDetMaxIoUAssigner):
     """mmdet's ``MaxIoUAssigner`` with the call signature of an ATSS assigner.
 
-    For comparisons in which nothing but the definition of positives differs: one head takes either
+    For comparisons in which only the definition of positives differs: the same head accepts both
     (table 3 of the ATSS paper).
 
     Args:
-        center_in_box: Whether a prior is positive only if its centre lies inside its box, the "In
-            GT Box" of the paper's table 2; others become negative.
-        **kwargs: As of mmdet's ``MaxIoUAssigner``.
+        center_in_box: Whether a prior is positive only if its center lies inside its box ("In GT
+            Box" in table 2 of the paper); other priors become negative.
+        **kwargs: As in mmdet's ``MaxIoUAssigner``.
 
     Example:
+        >>> import torch
         >>> assigner = MaxIoUAssigner(pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0)
         >>> corners = torch.tensor([[0.0, 0.0], [8.0, 8.0]])
         >>> priors = InstanceData(priors=torch.cat([corners, corners + 8], 1))
@@ -218,13 +217,13 @@ class MaxIoUAssigner(MMDetMaxIoUAssigner):
         gt_instances: InstanceData,
         gt_instances_ignore: InstanceData | None = None,
     ) -> AssignResult:
-        """As :meth:`ATSSAssigner.assign`; ``num_level_priors`` plays no part."""
+        """As :meth:`ATSSAssigner.assign`; ``num_level_priors`` has no effect."""
         result = super().assign(pred_instances, gt_instances, gt_instances_ignore)
         if self.center_in_box and len(gt_instances):
             boxes = get_box_tensor(gt_instances.bboxes)[result.gt_inds.clamp(min=1) - 1]
             priors = get_box_tensor(pred_instances.priors)
-            centres = (priors[:, :2] + priors[:, 2:4]) / 2
-            inside = ((centres > boxes[:, :2]) & (centres < boxes[:, 2:])).all(1)
+            centers = (priors[:, :2] + priors[:, 2:4]) / 2
+            inside = ((centers > boxes[:, :2]) & (centers < boxes[:, 2:])).all(1)
             outside = (result.gt_inds > 0) & ~inside
             result.gt_inds[outside] = 0
             result.labels[outside] = -1

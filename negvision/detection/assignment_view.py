@@ -1,10 +1,11 @@
-"""Which anchors of an image become positive, worked out as training would do it."""
+"""Which anchors of an image are positive in training: computed, drawn, and as a hook."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,11 +13,27 @@ from mmdet.models.dense_heads import AnchorHead
 from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 from mmdet.models.utils import unpack_gt_instances
 from mmengine.dataset import pseudo_collate
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
+from mmengine.model import is_model_wrapper
 from mmengine.structures import InstanceData
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+from negvision.engine.sheet_hook import check_at_least_one
 from negvision.errors import ConfigError
+from negvision.registry import HOOKS
+from negvision.visualization import contact_sheet, save_picture, shown_path
+from negvision.visualization.canvas import Canvas
+from negvision.visualization.colors import (
+    BOX_COLOR,
+    IGNORED_COLOR,
+    UNMATCHED_COLOR,
+    level_color,
+)
+from negvision.visualization.looking import copy_for_looking, evenly_spaced, seeded
+from negvision.visualization.sheet import LegendEntry
 
 
 @dataclass(frozen=True)
@@ -26,15 +43,15 @@ class AssignmentView:
     Attributes:
         index: Of the image in the dataset.
         name: File name of the image.
-        image: ``(H, W, 3)`` uint8, RGB: after the pipeline, padded as a batch of this image alone.
-        image_shape: Height and width without the padding.
+        image: ``(H, W, 3)`` uint8, RGB: after the pipeline, padded as a batch of one image.
+        image_shape: Height and width without padding.
         boxes: ``(G, 4)`` float, x1 y1 x2 y2 in pixels of ``image``.
         labels: ``(G,)`` int.
         ignored: ``(M, 4)`` float, ignore and crowd boxes.
         classes: Names of the classes.
-        priors: An ``(n_l, 4)`` float tensor of anchors for each level, finest first.
+        priors: Anchors of each level, ``(n_l, 4)`` float, finest first.
         gt_inds: ``(A,)`` int over the anchors of all levels: 0 negative, i + 1 of box i, -1
-            ignored. 0 where not ``valid``.
+            ignored; 0 for anchors that are not ``valid``.
         valid: ``(A,)`` bool: anchors that take part (``allowed_border``, padding).
     """
 
@@ -72,7 +89,7 @@ class AssignmentView:
         return torch.nonzero(self.positives_per_box == 0).flatten().tolist()
 
     def class_name(self, box: int) -> str:
-        """The class of a box; its number where the dataset names none."""
+        """The class of a box, or its number if the dataset has no name for it."""
         label = int(self.labels[box])
         return self.classes[label] if label < len(self.classes) else str(label)
 
@@ -80,24 +97,25 @@ class AssignmentView:
 def assignment_views(model: nn.Module, dataset, indices: Iterable[int]) -> Iterator[AssignmentView]:
     """Run images through pipeline, preprocessor and assigner as a training step does.
 
-    Differs from a step in one thing: each image is a batch of its own, so it is padded for itself.
-    The sizes of the feature maps come from a forward pass of backbone and neck over zeros, in
-    evaluation mode; neither weights nor statistics of the model change.
+    Unlike in a step, each image is a batch of its own, padded separately. The sizes of the feature
+    maps come from a forward pass of backbone and neck over zeros in evaluation mode, which changes
+    neither weights nor statistics of the model.
 
     Args:
         model: A detector of mmdet whose ``bbox_head`` (or ``rpn_head``) has an assigner that
-            works on anchors alone.
+            needs only anchors.
         dataset: A dataset with its pipeline, ending in ``PackDetInputs``.
-        indices: Images of it.
+        indices: Of the images.
 
     Raises:
-        ConfigError: the head has no assigner, its priors are not boxes, or its assigner needs
+        ConfigError: The head has no assigner, its priors are not boxes, or its assigner needs
             predictions.
-        IndexError: an index out of range.
+        IndexError: An index is out of range.
 
-    Example:
-        >>> for view in assignment_views(model, dataset, range(8)):  # doctest: +SKIP
-        ...     print(view.name, view.positives_per_box.tolist(), view.unmatched)
+    Example::
+
+        for view in assignment_views(model, dataset, range(8)):
+            print(view.name, view.positives_per_box.tolist(), view.unmatched)
     """
     head = find_head(model)
     classes = tuple(dataset.metainfo.get("classes", ()))
@@ -135,7 +153,7 @@ def find_head(model: nn.Module) -> nn.Module:
     """The head of ``model`` that assigns anchors.
 
     Raises:
-        ConfigError: there is none, or its assigner cannot be run without predictions.
+        ConfigError: There is none, or its assigner needs predictions.
     """
     for name in ("bbox_head", "rpn_head"):
         head = getattr(model, name, None)
@@ -143,8 +161,8 @@ def find_head(model: nn.Module) -> nn.Module:
             break
     else:
         raise ConfigError(
-            f"model {type(model).__name__} has no head with an assigner: its positives follow from "
-            "the head's own rule. Heads with one are e.g. ATSSHead, RetinaHead, "
+            f"model {type(model).__name__} has no head with an assigner: the head has its own rule "
+            "for positives. Heads with an assigner include ATSSHead, RetinaHead and "
             "negvision.ATSSFCOSHead"
         )
     if not hasattr(head, "assignment_priors") and not hasattr(head, "prior_generator"):
@@ -156,14 +174,13 @@ def find_head(model: nn.Module) -> nn.Module:
 
 def _needs_predictions(assigner) -> ConfigError:
     return ConfigError(
-        f"{type(assigner).__name__} chooses positives by the predictions of a trained network; "
-        "only assigners that go by anchors alone can be shown (ATSSAssigner without alpha, "
-        "MaxIoUAssigner)"
+        f"{type(assigner).__name__} needs the predictions of a trained network; only assigners "
+        "that need nothing but anchors can be shown (ATSSAssigner without alpha, MaxIoUAssigner)"
     )
 
 
 def _preprocess(model: nn.Module, packed: dict) -> dict:
-    # Some batch augmentations ask for the iteration, which only a running loop sets.
+    # Some batch augmentations read the iteration, which only a running loop sets.
     hub = MessageHub.get_current_instance()
     if hub.get_info("iter") is None:
         hub.update_info("iter", 0)
@@ -180,7 +197,7 @@ def _feature_sizes(
         with torch.no_grad():
             features = model.extract_feat(torch.zeros(1, 3, *shape, device=device))
     finally:
-        # One by one: frozen stages of a backbone keep their mode.
+        # Module by module: frozen stages of a backbone keep their mode.
         for module, mode in modes.items():
             module.training = mode
     return [tuple(feature.shape[-2:]) for feature in features]
@@ -194,7 +211,7 @@ def _priors(head: nn.Module, sizes: list, device: torch.device) -> list[torch.Te
     priors = [getattr(level, "tensor", level) for level in priors]
     if any(level.shape[-1] != 4 for level in priors):
         raise ConfigError(
-            f"the priors of {type(head).__name__} are points and its assigner needs boxes; with "
+            f"the priors of {type(head).__name__} are points, but its assigner needs boxes; for "
             "points use negvision.ATSSFCOSHead"
         )
     return priors
@@ -205,7 +222,7 @@ def _valid_flags(
 ) -> torch.Tensor:
     flat = torch.cat(priors)
     if not isinstance(head, AnchorHead):
-        # The points of FCOS all take part, those on the padding too.
+        # All points of FCOS take part, including those on the padding.
         return flat.new_ones(len(flat), dtype=torch.bool)
     border = head.train_cfg.get("allowed_border", -1)
     flags = head.prior_generator.valid_flags(sizes, meta["pad_shape"], device)
@@ -239,14 +256,154 @@ def _assign(
 
 
 def _displayable(preprocessor: nn.Module, image: torch.Tensor, shape: tuple) -> np.ndarray:
-    """Undo the normalisation; the padding becomes dark grey."""
+    """Undo the normalization and color the padding dark gray."""
     image = image.float()
     if getattr(preprocessor, "_enable_normalize", False):
         image = image * preprocessor.std + preprocessor.mean
-    # Pictures are loaded in BGR unless the preprocessor turns them, as configs of mmdet have it.
+    # Images are loaded as BGR; most preprocessors convert them to RGB.
     if not getattr(preprocessor, "_channel_conversion", False):
         image = image.flip(0)
-    picture = image.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy().copy()
-    picture[shape[0] :] = 40
-    picture[:, shape[1] :] = 40
-    return picture
+    pixels = image.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy().copy()
+    pixels[shape[0] :] = 40
+    pixels[:, shape[1] :] = 40
+    return pixels
+
+
+def draw_assignment(view: AssignmentView, longest: int | None = None) -> np.ndarray:
+    """The image of ``view`` with its boxes and their positive anchors.
+
+    Boxes are white and tagged with their class and number of positives. An anchor is a mark at its
+    center and a faint outline in the color of its level. Boxes without positives are red, and
+    ignore boxes are dashed.
+
+    Args:
+        view: From :func:`assignment_views`.
+        longest: As in :class:`negvision.visualization.Canvas`.
+
+    Returns:
+        ``(H, W, 3)`` uint8, RGB.
+    """
+    canvas = Canvas(view.image, longest)
+    for box in view.ignored.tolist():
+        canvas.box(box, IGNORED_COLOR, dashed=True, hatched=True)
+    counts = view.positives_per_box.tolist()
+    for index, box in enumerate(view.boxes.tolist()):
+        name = view.class_name(index)
+        if counts[index]:
+            canvas.box(box, BOX_COLOR, tag=f"{name}: {counts[index]}")
+        else:
+            canvas.box(box, UNMATCHED_COLOR, width=3, hatched=True, tag=f"{name}: no positive")
+    start = 0
+    for level, priors in enumerate(view.priors):
+        positive = view.gt_inds[start : start + len(priors)] > 0
+        spacing = _spacing(priors)
+        for anchor in priors[positive].tolist():
+            canvas.anchor(anchor, level_color(level), level, spacing)
+        start += len(priors)
+    return canvas.picture()
+
+
+def picture_size(view: AssignmentView) -> int:
+    """Longer side of a drawing of ``view`` on which neighboring anchors can be told apart.
+
+    A multiple of the image's longer side, at least 900 pixels.
+    """
+    side = max(view.image.shape[:2])
+    return side * -(-900 // side)
+
+
+def _spacing(priors: torch.Tensor) -> float | None:
+    """The smallest distance between columns or rows of centers; None for a single anchor."""
+    gaps = []
+    for low, high in ((0, 2), (1, 3)):
+        centers = ((priors[:, low] + priors[:, high]) / 2).unique()
+        gaps += centers.diff().tolist()
+    return min(gaps, default=None)
+
+
+def assignment_legend(views: Sequence[AssignmentView]) -> list[LegendEntry]:
+    """The legend of drawings of ``views``: boxes, and each level with its anchor size."""
+    entries = [LegendEntry("box: number of its positives", BOX_COLOR)]
+    entries.append(LegendEntry("box without a positive", UNMATCHED_COLOR))
+    if any(len(view.ignored) for view in views):
+        entries.append(LegendEntry("ignore box", IGNORED_COLOR, dashed=True))
+    for level, size in enumerate(anchor_sizes(views)):
+        text = f"level {level}: anchors {size} px" if size else f"level {level}"
+        entries.append(LegendEntry(text, level_color(level), level))
+    return entries
+
+
+def anchor_sizes(views: Sequence[AssignmentView]) -> list[str]:
+    """Square root of the anchors' area in pixels for each level; ``""`` without anchors."""
+    sizes: list[str] = []
+    for level in range(max((len(view.priors) for view in views), default=0)):
+        sides: set[int] = set()
+        for view in views:
+            priors = view.priors[level].double()
+            area = (priors[:, 2] - priors[:, 0]) * (priors[:, 3] - priors[:, 1])
+            sides.update(area.clamp(min=0).sqrt().round().int().unique().tolist())
+        ends = sorted({min(sides), max(sides)}) if sides else []
+        sizes.append("-".join(str(side) for side in ends))
+    return sizes
+
+
+@HOOKS.register_module()
+class AssignmentSheetHook(Hook):
+    """Write ``assignments.png`` before training: boxes and their positive anchors by level.
+
+    Shows train images after the pipeline. The hook leaves random states, model and dataset
+    unchanged. If the model has no assigner that needs only anchors, it logs a warning instead.
+
+    Args:
+        num_images: Images on the sheet, spread evenly over the dataset.
+        columns: Images side by side.
+        tile_size: Longer side of each image on the sheet, in pixels.
+
+    Raises:
+        ValueError: An argument is below 1.
+
+    Example:
+        >>> custom_hooks = [dict(type="negvision.AssignmentSheetHook", num_images=8)]
+    """
+
+    # After the log lines of the same moment.
+    priority = "VERY_LOW"
+    file_name = "assignments.png"
+
+    def __init__(self, num_images: int = 8, columns: int = 4, tile_size: int = 448) -> None:
+        check_at_least_one(num_images=num_images, columns=columns, tile_size=tile_size)
+        self.num_images = num_images
+        self.columns = columns
+        self.tile_size = tile_size
+
+    def before_train(self, runner) -> None:
+        if not is_main_process():
+            return
+        model = runner.model
+        if isinstance(model, DistributedDataParallel):
+            model = model.module
+        dataset = copy_for_looking(runner.train_dataloader.dataset)
+        indices = evenly_spaced(len(dataset), self.num_images)
+        try:
+            if is_model_wrapper(model):
+                # One rank alone cannot run a model whose weights are sharded over all.
+                raise ConfigError(f"{type(model).__name__} shards the model")
+            with seeded(0):
+                views = list(assignment_views(model, dataset, indices))
+        except ConfigError as error:
+            runner.logger.warning(f"{self.file_name} is not drawn: {error}")
+            return
+        sheet = contact_sheet(
+            [draw_assignment(view, self.tile_size) for view in views],
+            [_caption(view) for view in views],
+            self.columns,
+            "Positive anchors of training images",
+            assignment_legend(views),
+        )
+        path = save_picture(Path(runner.work_dir) / self.file_name, sheet)
+        runner.logger.info(f"assignments  {shown_path(path)}")
+
+
+def _caption(view: AssignmentView) -> str:
+    text = f"{view.name}: {len(view.boxes)} boxes, {int(view.positives_per_box.sum())} positives"
+    return text + (f", {len(view.unmatched)} without" if view.unmatched else "")

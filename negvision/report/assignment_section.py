@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from negvision.detection.assignment_view import AssignmentView, assignment_views
-from negvision.detection.visualization.assignments import anchor_sizes
+from negvision.detection.assignment_view import AssignmentView, anchor_sizes, assignment_views
 from negvision.errors import ConfigError
 from negvision.report.page_parts import MetricRow, MetricTable, Part, Plots, Section
 from negvision.report.plots import count_bars

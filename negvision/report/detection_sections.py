@@ -10,10 +10,9 @@ import torch
 from mmengine.structures import InstanceData
 from torch import nn
 
-from negvision.detection.metrics.box_confusion import box_confusion
+from negvision.detection.metrics.box_matching import box_confusion
 from negvision.detection.metrics.coco_annotations import category_ids_of, load_coco_annotations
 from negvision.detection.metrics.coco_evaluation import CocoResult, evaluate_coco
-from negvision.detection.metrics.coco_table import class_figures
 from negvision.detection.visualization.predictions import draw_predictions
 from negvision.report.image_samples import embedded, read_rgb
 from negvision.report.page_parts import (
@@ -150,10 +149,10 @@ def _coco_tables(
 ) -> list[MetricTable]:
     overall = [
         MetricRow(key, [value], _MEANINGS[key.partition("@")[0]])
-        for key, value in result.figures().items()
+        for key, value in result.metrics().items()
     ]
     by_class = [
-        MetricRow(name, [*class_figures(result, category_id), objects[category_id]])
+        MetricRow(name, [*result.precisions(category_id), objects[category_id]])
         for name, category_id in zip(classes, ids, strict=True)
     ]
     columns = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large", "objects")

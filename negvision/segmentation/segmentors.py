@@ -1,39 +1,42 @@
-"""Segmentors whose predictions say, for every pixel, how far out of distribution it is."""
+"""Segmentors that predict an OOD score for every pixel, plain and with AbeT."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
+import torch
 from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from negvision.errors import ConfigError
-from negvision.ood import ood_score
+from negvision.ood import AbeTLogits, ood_score
 from negvision.ood.scores import check_score_name
 from negvision.registry import MODELS
-from negvision.segmentation.conv_seg import check_conv_seg, replace_conv_seg
 
 
 @MODELS.register_module()
 class OODEncoderDecoder(EncoderDecoder):
-    """mmseg's ``EncoderDecoder`` with an OOD map beside each prediction; the network is the same.
+    """mmseg's ``EncoderDecoder`` that also predicts an OOD map; the network is the same.
 
-    Give this as the ``type`` of the model in the place of ``EncoderDecoder``; checkpoints fit
-    both. Decode heads that end in ``conv_seg`` are served, which is most of mmseg's.
+    Use this as the ``type`` of the model instead of ``EncoderDecoder``; checkpoints fit both. The
+    decode head must end in ``conv_seg``, as most of mmseg's do.
 
-    Each predicted sample has, beside mmseg's ``seg_logits`` and ``pred_sem_seg``,
+    In addition to mmseg's ``seg_logits`` and ``pred_sem_seg``, each predicted sample has
 
-    - ``ood_map``, PixelData of ``data`` (1, H, W), float32, at ``ori_shape``: the score of the
-      enlarged logits, higher is more OOD; its ``score`` is the score's name;
-    - ``ood_mask``, PixelData of (1, H, W), bool, ``ood_map > ood_threshold``; only where
+    - ``ood_map``, PixelData with ``data`` (1, H, W), float32, at ``ori_shape``: the score of the
+      upsampled logits, higher is more OOD; its ``score`` is the name of the score;
+    - ``ood_mask``, PixelData of (1, H, W), bool, ``ood_map > ood_threshold``, if
       ``ood_threshold`` is not None.
 
     Args:
         *args, **kwargs: Of ``EncoderDecoder``.
-        score: Of :data:`negvision.ood.scores.SCORE_NAMES`.
+        score: One of :data:`negvision.ood.SCORE_NAMES`.
 
     Attributes:
-        ood_threshold: None, or what :func:`negvision.ood.set_threshold` has set.
+        ood_threshold: None, or set by :func:`negvision.ood.set_threshold`.
 
     Raises:
         ConfigError: The decode head is a cascade, does not end in ``conv_seg``, or has one output.
@@ -51,7 +54,7 @@ class OODEncoderDecoder(EncoderDecoder):
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: list[SegDataSample] | None = None
     ) -> list[SegDataSample]:
-        """mmseg's, with the OOD map added to each sample."""
+        """mmseg's result, with the OOD map added to each sample."""
         samples = super().postprocess_result(seg_logits, data_samples)
         for sample in samples:
             self._add_ood_map(sample)
@@ -61,10 +64,10 @@ class OODEncoderDecoder(EncoderDecoder):
         if isinstance(decode_head, list):
             raise ConfigError(
                 f"decode_head is a cascade of {len(decode_head)} heads, which only "
-                f"CascadeEncoderDecoder takes; {type(self).__name__} takes one head"
+                f"CascadeEncoderDecoder supports; {type(self).__name__} needs a single head"
             )
         super()._init_decode_head(decode_head)
-        check_conv_seg(self.decode_head)
+        _check_conv_seg(self.decode_head)
 
     def _add_ood_map(self, sample: SegDataSample, temperature: Tensor | None = None) -> None:
         logits = sample.seg_logits.data
@@ -78,26 +81,26 @@ class OODEncoderDecoder(EncoderDecoder):
 class AbeTEncoderDecoder(OODEncoderDecoder):
     """AbeT for any segmentor of mmseg whose decode head ends in ``conv_seg``.
 
-    Give this as the ``type`` of the model in the place of ``EncoderDecoder``: nothing else of the
-    config changes. It puts :class:`negvision.ood.AbeTLogits` in the place of
-    ``decode_head.conv_seg``, on the feature that the head classifies; the head's own
-    cross-entropy then trains ``z = g / T``, with T a temperature of each pixel. Auxiliary heads
-    stay as they are. Logits and T are enlarged (and averaged over windows) alike, and the score is
-    that of the enlarged logits. Classifier, T and score are computed in float32 under autocast.
+    Use this as the ``type`` of the model instead of ``EncoderDecoder``; nothing else of the config
+    changes. :class:`negvision.ood.AbeTLogits` replaces ``decode_head.conv_seg``, so the head's own
+    cross-entropy trains ``z = g / T`` with one temperature T per pixel. Auxiliary heads do not
+    change. Logits and T are upsampled (and averaged over windows) alike, and the score is that of
+    the upsampled logits. Classifier, T and score are computed in float32 under autocast.
 
-    Each predicted sample has ``temperature``, PixelData of (1, H, W), float32, in (0, 1], beside
-    what :class:`OODEncoderDecoder` adds; without a learned temperature it is left out.
+    In addition to the fields of :class:`OODEncoderDecoder`, each predicted sample has
+    ``temperature``, PixelData of (1, H, W), float32, in (0, 1], unless there is no learned
+    temperature.
 
     Checkpoints hold ``decode_head.conv_seg.classifier.weight`` (K, D),
     ``decode_head.conv_seg.temperature.linear.weight`` (1, D, 1, 1) and
-    ``decode_head.conv_seg.temperature.norm.*``, and all else under mmseg's names: weights of
-    the plain model can be loaded, and the classifier is then learned anew.
+    ``decode_head.conv_seg.temperature.norm.*``, and everything else under mmseg's names: weights
+    of the plain model can be loaded, and only the classifier is trained from scratch.
 
     Source: LeVine et al., arXiv 2401.12129, section 3 (method) and 5 (segmentation).
 
     Args:
         *args, **kwargs: Of ``EncoderDecoder``.
-        score: Of :data:`negvision.ood.scores.SCORE_NAMES`; ``"energy"`` has T in front.
+        score: One of :data:`negvision.ood.SCORE_NAMES`; ``"energy"`` has the leading T.
         abet: ``dict(logits="cosine" | "inner", temperature=bool, shaping=dict | None)``, the
             options of ``AbeTLogits``.
 
@@ -111,29 +114,29 @@ class AbeTEncoderDecoder(OODEncoderDecoder):
 
     def __init__(self, *args, score: str = "abet", abet: dict | None = None, **kwargs) -> None:
         super().__init__(*args, score=score, **kwargs)
-        conv_seg = replace_conv_seg(self.decode_head, **(abet or {}))
+        conv_seg = _replace_conv_seg(self.decode_head, **(abet or {}))
         self._has_temperature = conv_seg.temperature is not None
         if self._has_temperature:
-            # What windows are added up in.
+            # mmseg accumulates windows in this many channels.
             self.out_channels = self.decode_head.out_channels + 1
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Logits at the size of the input, (N, K + 1, H, W): T is the last channel."""
+        """Logits at the size of the input, (N, K + 1, H, W); T is the last channel."""
         with self.decode_head.conv_seg.temperature_appended():
             return super().encode_decode(inputs, batch_img_metas)
 
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: list[SegDataSample] | None = None
     ) -> list[SegDataSample]:
-        """mmseg's of the logits, with the OOD map and the temperature added to each sample."""
+        """mmseg's result, with the OOD map and the temperature added to each sample."""
         if not self._has_temperature:
             return super().postprocess_result(seg_logits, data_samples)
-        # mmseg's own, which knows no OOD map.
+        # mmseg's own, without the OOD map.
         postprocess = super(OODEncoderDecoder, self).postprocess_result
         carriers = None
         if data_samples is not None:
             carriers = [SegDataSample(metainfo=sample.metainfo) for sample in data_samples]
-        # T twice, since mmseg takes one channel for a logit and squeezes it through a sigmoid.
+        # T twice, since mmseg applies a sigmoid to a single channel.
         carriers = postprocess(seg_logits[:, -1:].expand(-1, 2, -1, -1), carriers)
         samples = postprocess(seg_logits[:, :-1], data_samples)
         for sample, carrier in zip(samples, carriers, strict=True):
@@ -141,3 +144,103 @@ class AbeTEncoderDecoder(OODEncoderDecoder):
             sample.temperature = PixelData(data=own.unsqueeze(0))
             self._add_ood_map(sample, own)
         return samples
+
+
+class AbeTConvSeg(AbeTLogits):
+    """:class:`negvision.ood.AbeTLogits` on maps that returns one tensor, like ``conv_seg``.
+
+    Args:
+        in_features: Channels of the feature, D.
+        num_classes: K.
+        **kwargs: ``logits``, ``temperature`` and ``shaping`` of ``AbeTLogits``.
+
+    Example:
+        >>> conv_seg = AbeTConvSeg(16, 5)
+        >>> conv_seg(torch.randn(2, 16, 4, 4)).shape
+        torch.Size([2, 5, 4, 4])
+        >>> with conv_seg.temperature_appended():
+        ...     conv_seg(torch.randn(2, 16, 4, 4)).shape
+        torch.Size([2, 6, 4, 4])
+    """
+
+    def __init__(self, in_features: int, num_classes: int, **kwargs) -> None:
+        super().__init__(in_features, num_classes, conv=True, **kwargs)
+        self.appends_temperature = False
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``g / T``, (N, K, H, W) float32, of features (N, D, H, W).
+
+        Inside :meth:`temperature_appended` (N, K + 1, H, W) with T as the last channel, unless
+        there is no learned temperature.
+        """
+        logits, temperature = super().forward(features)
+        if temperature is None or not self.appends_temperature:
+            return logits
+        return torch.cat([logits, temperature.unsqueeze(1)], dim=1)
+
+    @contextlib.contextmanager
+    def temperature_appended(self) -> Iterator[None]:
+        """Append T to the logits as one more channel.
+
+        T then gets the same processing as the logits in the decode head and the segmentor:
+        upsampling, windows, removal of the padding, flips.
+        """
+        self.appends_temperature = True
+        try:
+            yield
+        finally:
+            self.appends_temperature = False
+
+
+def _check_conv_seg(head: nn.Module) -> nn.Conv2d:
+    """``head.conv_seg``, the layer that turns a feature into class logits.
+
+    Raises:
+        ConfigError: The head has no such layer, or one output for two classes.
+    """
+    name = type(head).__name__
+    conv_seg = getattr(head, "conv_seg", None)
+    if not isinstance(conv_seg, nn.Conv2d) or conv_seg.kernel_size != (1, 1):
+        found = "none" if conv_seg is None else type(conv_seg).__name__
+        raise ConfigError(
+            f"decode_head {name} does not end in a 1x1 convolution conv_seg (found: {found}), so "
+            "its pixels have no logits to score. Use a head that does, such as FCNHead, PSPHead, "
+            "DepthwiseSeparableASPPHead or UPerHead"
+        )
+    if head.out_channels == 1:
+        raise ConfigError(
+            f"decode_head {name} has out_channels=1, a sigmoid of one logit, but OOD scores need a "
+            "softmax. Remove out_channels, so that it is num_classes"
+        )
+    return conv_seg
+
+
+def _replace_conv_seg(head: nn.Module, **options) -> AbeTConvSeg:
+    """Replace ``head.conv_seg`` by :class:`AbeTConvSeg` with its own initialization.
+
+    mmseg's heads reinitialize ``conv_seg`` from a normal distribution of 0.01 by an ``override``
+    of ``init_cfg`` that reaches every layer below that name. It would also set the scale of the
+    temperature's normalization to 0.01, and T to 0.5, so it is removed.
+    """
+    conv_seg = _check_conv_seg(head)
+    head.conv_seg = AbeTConvSeg(conv_seg.in_channels, conv_seg.out_channels, **options)
+    head.init_cfg = _without_override(head.init_cfg, "conv_seg")
+    return head.conv_seg
+
+
+def _without_override(init_cfg, name: str) -> list[dict]:
+    """``init_cfg`` (a dict, a list of dicts or None) without the overrides of ``name``."""
+    kept = []
+    for entry in [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []:
+        entry = dict(entry)
+        override = entry.pop("override", None)
+        if override is None:
+            kept.append(entry)
+            continue
+        others = [override] if isinstance(override, dict) else override
+        others = [other for other in others if other["name"] != name]
+        if others:
+            kept.append({**entry, "override": others})
+        elif "layer" in entry:
+            kept.append(entry)
+    return kept

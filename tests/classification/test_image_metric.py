@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from negvision.classification.metrics import OODImageMetric
+from negvision.classification.ood_image_metric import OODImageMetric
 from negvision.classification.structures import ImageDataSample
 from negvision.errors import ConfigError, OODDataError
 from negvision.ood import SCORE_NAMES, ood_score

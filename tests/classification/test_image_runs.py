@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers.commands import command
 
-from negvision.classification.metrics import OODImageMetric
+from negvision.classification.ood_image_metric import OODImageMetric
 from negvision.ood import OODThreshold
 from negvision.ood.records import OODRecords
 

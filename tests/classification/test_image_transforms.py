@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from negvision.classification.datasets import PackImageInputs, RandomPadCrop, TrivialAugment
+from negvision.classification.transforms import PackImageInputs, RandomPadCrop, TrivialAugment
 
 
 def noise(height=9, width=12, seed=0):

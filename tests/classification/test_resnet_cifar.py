@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from negvision.classification.backbones import ResNetCIFAR
-from negvision.classification.backbones.resnet_cifar import CIFARBlock
+from negvision.classification.resnet_cifar import CIFARBlock, ResNetCIFAR
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ from mmseg.structures import SegDataSample
 
 from negvision.engine.config.reading import load_config
 from negvision.engine.quiet import silence_idle_warnings
-from negvision.segmentation.conv_seg import AbeTConvSeg
-from negvision.segmentation.segmentors import AbeTEncoderDecoder, OODEncoderDecoder
+from negvision.segmentation.segmentors import AbeTConvSeg, AbeTEncoderDecoder, OODEncoderDecoder
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = [

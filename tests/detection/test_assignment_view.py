@@ -8,8 +8,12 @@ import torch
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.structures import InstanceData
 
-from negvision.detection.assignment_view import assignment_views, find_head
-from negvision.detection.visualization.assignments import assignment_legend, draw_assignment
+from negvision.detection.assignment_view import (
+    assignment_legend,
+    assignment_views,
+    draw_assignment,
+    find_head,
+)
 from negvision.errors import ConfigError
 from negvision.visualization import UNMATCHED_COLOR, level_color
 from negvision.visualization.looking import seeded
@@ -129,11 +133,11 @@ def test_heads_that_cannot_be_shown_say_why(tiny_detector):
     with pytest.raises(ConfigError, match="FCOS has no head with an assigner"):
         find_head(fcos)
     ddod = MODELS.build(tiny_detector("ATSSHead", {**ATSS, "alpha": 0.8}).model)
-    with pytest.raises(ConfigError, match="by the predictions of a trained network"):
+    with pytest.raises(ConfigError, match="needs the predictions of a trained network"):
         find_head(ddod)
     tal = {"type": "TaskAlignedAssigner", "topk": 13}
     model, dataset = built(tiny_detector("RetinaHead", tal))
-    with pytest.raises(ConfigError, match="TaskAlignedAssigner chooses positives by the pred"):
+    with pytest.raises(ConfigError, match="TaskAlignedAssigner needs the predictions"):
         list(assignment_views(model, dataset, [1]))
 
 

@@ -9,7 +9,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from negvision.detection.draw_hook import DrawDetectionsHook
+from negvision.detection.prediction_hooks import DrawDetectionsHook
 from negvision.detection.visualization.predictions import draw_predictions
 from negvision.errors import UserError
 

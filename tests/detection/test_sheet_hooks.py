@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from negvision.detection.hooks import AssignmentSheetHook, PredictionSheetHook
+from negvision.detection.assignment_view import AssignmentSheetHook
+from negvision.detection.prediction_hooks import PredictionSheetHook
 from negvision.engine.runner import Runner
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +84,7 @@ def test_truth_is_drawn_where_it_is_on_the_original_image(tiny_detector, monkeyp
     """The pipeline of the test set resizes boxes to 160 pixels; the picture has 192."""
     drawn = []
     monkeypatch.setattr(
-        "negvision.detection.hooks.draw_predictions",
+        "negvision.detection.prediction_hooks.draw_predictions",
         lambda image, *args: drawn.append((image.shape, args)) or image,
     )
     cfg = tiny_detector(hooks=HOOKS[1:])
@@ -105,7 +106,7 @@ def test_truth_is_drawn_where_it_is_on_the_original_image(tiny_detector, monkeyp
 def test_score_threshold(tiny_detector, monkeypatch):
     kept = []
     monkeypatch.setattr(
-        "negvision.detection.hooks.draw_predictions",
+        "negvision.detection.prediction_hooks.draw_predictions",
         lambda image, boxes, labels, scores, *args: kept.append(scores) or image,
     )
     cfg = tiny_detector(hooks=[{"type": "negvision.PredictionSheetHook", "score_thr": 1.0}])
@@ -116,7 +117,7 @@ def test_score_threshold(tiny_detector, monkeypatch):
 def test_model_without_an_assigner_is_trained_all_the_same(tiny_detector, tmp_path, capsys):
     trained(tiny_detector("FCOSHead", hooks=HOOKS))
     printed = capsys.readouterr().out
-    assert "warning: no assignments.png is drawn: model FCOS has no head with an assi" in printed
+    assert "warning: assignments.png is not drawn: model FCOS has no head with an assi" in printed
     assert "iter 2/2" in printed and (tmp_path / "work" / "predictions.png").is_file()
     assert not (tmp_path / "work" / "assignments.png").exists()
 
@@ -139,7 +140,7 @@ import sys
 from types import SimpleNamespace as Namespace
 import cv2, numpy as np, torch, torch.distributed as dist
 from mmengine.structures import InstanceData
-from negvision.detection.hooks import PredictionSheetHook
+from negvision.detection.prediction_hooks import PredictionSheetHook
 
 dist.init_process_group("gloo")
 rank, folder = dist.get_rank(), sys.argv[1]

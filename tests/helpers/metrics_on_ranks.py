@@ -17,7 +17,7 @@ import test_ood_box_metric as boxes  # noqa: E402
 import test_pixel_metric as pixels  # noqa: E402
 
 from helpers import face_cases  # noqa: E402
-from negvision.classification.metrics import OODImageMetric  # noqa: E402
+from negvision.classification.ood_image_metric import OODImageMetric  # noqa: E402
 from negvision.detection.metrics import CocoMetric  # noqa: E402
 from negvision.segmentation.metrics import OODPixelMetric  # noqa: E402
 

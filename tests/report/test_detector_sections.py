@@ -83,7 +83,7 @@ def test_figures_are_those_of_the_evaluation_and_of_known_images_alone(ann_file)
     result = evaluate_coco(load_coco_annotations(ann_file), detections, IDS)
     figures, by_class = sections["metrics"].parts
     assert {row.name: row.values[0] for row in figures.rows} == pytest.approx(
-        result.figures(), nan_ok=True
+        result.metrics(), nan_ok=True
     )
     rows = {row.name: row.values for row in by_class.rows}
     assert list(rows) == list(CLASSES)

@@ -1,4 +1,4 @@
-"""Component-level figures against the definitions, pixel set by pixel set."""
+"""Component-level metrics against the definitions, pixel set by pixel set."""
 
 import numpy as np
 import pytest
@@ -69,12 +69,12 @@ def test_random_maps_equal_the_oracle(seed, min_size):
     siou, ppv = oracle(unknown, ood_map, min_size)
     assert sorted(overlaps.siou) == pytest.approx(siou)
     assert sorted(overlaps.ppv) == pytest.approx(ppv)
-    figures = overlaps.figures()
-    assert figures["component_f1"] == pytest.approx(f1_oracle(siou, ppv))
+    metrics = overlaps.metrics()
+    assert metrics["component_f1"] == pytest.approx(f1_oracle(siou, ppv))
     if siou:
-        assert figures["component_siou"] == pytest.approx(np.mean(siou))
+        assert metrics["component_siou"] == pytest.approx(np.mean(siou))
     if ppv:
-        assert figures["component_ppv"] == pytest.approx(np.mean(ppv))
+        assert metrics["component_ppv"] == pytest.approx(np.mean(ppv))
 
 
 def test_one_prediction_over_two_objects_is_not_held_against_it():
@@ -86,12 +86,12 @@ def test_one_prediction_over_two_objects_is_not_held_against_it():
     assert overlaps.ppv == pytest.approx([32 / 36])
 
 
-def test_figures_on_the_thresholds():
+def test_metrics_on_the_thresholds():
     """0.5 is one of them: an object at it is found, a prediction at it is no false positive."""
     assert len(THRESHOLDS) == 11 and THRESHOLDS[5] == 0.5
-    figures = Overlaps(np.array([0.5]), np.array([0.5])).figures()
+    metrics = Overlaps(np.array([0.5]), np.array([0.5])).metrics()
     # Found at six thresholds without a false positive, missed at five with one.
-    assert figures["component_f1"] == pytest.approx(6 / 11)
+    assert metrics["component_f1"] == pytest.approx(6 / 11)
 
 
 @pytest.mark.parametrize("unknown", [False, True])
@@ -101,13 +101,13 @@ def test_no_object(unknown, value):
         np.full((4, 4), unknown), np.full((4, 4), value, np.uint8), min_size=1
     )
     assert len(overlaps.siou) == 0 and len(overlaps.ppv) == (unknown and value == 0)
-    assert overlaps.figures() == {"component_f1": 0, "component_siou": 0, "component_ppv": 0}
+    assert overlaps.metrics() == {"component_f1": 0, "component_siou": 0, "component_ppv": 0}
 
 
 def test_nothing_predicted():
     overlaps = component_overlaps(np.zeros((4, 4), bool), np.ones((4, 4), np.uint8), min_size=1)
     assert overlaps.siou.tolist() == [0.0]
-    assert overlaps.figures()["component_f1"] == 0
+    assert overlaps.metrics()["component_f1"] == 0
 
 
 def test_best_threshold_equals_trying_all():

@@ -1,4 +1,4 @@
-"""The pictures of OOD maps that a run leaves."""
+"""The drawings of OOD maps of a validation and a test."""
 
 from types import SimpleNamespace
 
@@ -10,11 +10,11 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from negvision.errors import ConfigError
-from negvision.segmentation.hooks import OODMapHook
+from negvision.segmentation.ood_map_hook import OODMapHook
 
 
 class Data(list):
-    """Five pictures of 60 x 40."""
+    """Five images of 60 x 40 pixels."""
 
     get_data_info = list.__getitem__
 
@@ -68,12 +68,12 @@ def test_sheet_after_validation(tmp_path, dataset, monkeypatch):
     sheet = cv2.imread(str(tmp_path / "ood_maps.png"))
     # Two columns of an image, its map and a bar; two rows.
     assert 4 * 120 < sheet.shape[1] < 5 * 130 + 60
-    # The first, the third and the last image, which is grey 180; the second is not there.
-    for grey, there in ((20, True), (60, False), (100, True), (180, True)):
-        assert ((sheet == grey).all(-1).sum() > 80 * 100) == there
+    # The first, third and last image, which is gray 180; the second is missing.
+    for gray, there in ((20, True), (60, False), (100, True), (180, True)):
+        assert ((sheet == gray).all(-1).sum() > 80 * 100) == there
 
 
-def test_pictures_of_a_test(tmp_path, dataset):
+def test_drawings_of_a_test(tmp_path, dataset):
     hook = OODMapHook(draw=True, test_out_dir=str(tmp_path / "show"))
     runner = runner_of(tmp_path, dataset, threshold=-1.0)
     twin = tmp_path / "other" / "0.png"
@@ -88,17 +88,17 @@ def test_pictures_of_a_test(tmp_path, dataset):
     assert names == ["0.png", "1.png", "2.png", "3.png", "4.png", "other_0.png"]
     assert (tmp_path / "ood_maps.png").is_file()
     drawn = cv2.imread(str(tmp_path / "show" / "1.png"))
-    # Enlarged to be read, beside its map.
+    # Enlarged, beside its map.
     assert drawn.shape[1] > 2 * 640
-    # Outlines of the truth and, dashed, of what is predicted unknown.
+    # Outlines of the truth and, dashed, of predicted unknown regions.
     for color in ((90, 220, 255), (60, 255, 120)):
         assert (drawn == color[::-1]).all(-1).sum() > 200
 
 
-def test_no_truth_and_no_mask(tmp_path, dataset, monkeypatch):
+def test_without_truth_and_mask(tmp_path, dataset, monkeypatch):
     captions = []
     monkeypatch.setattr(
-        "negvision.segmentation.hooks.contact_sheet",
+        "negvision.segmentation.ood_map_hook.contact_sheet",
         lambda pictures, texts, columns, title, legend: (
             captions.append((texts, legend)) or pictures[0]
         ),
@@ -111,10 +111,10 @@ def test_no_truth_and_no_mask(tmp_path, dataset, monkeypatch):
     assert captions == [([f"{index}.png" for index in range(5)], [])]
 
 
-def test_caption_says_how_much_is_ood_and_how_well_it_is_found(tmp_path, dataset, monkeypatch):
+def test_caption_has_share_of_ood_and_auroc(tmp_path, dataset, monkeypatch):
     texts = []
     monkeypatch.setattr(
-        "negvision.segmentation.hooks.contact_sheet",
+        "negvision.segmentation.ood_map_hook.contact_sheet",
         lambda pictures, captions, *rest: texts.extend(captions) or pictures[0],
     )
     hook = OODMapHook(num_images=1, tile_size=60)

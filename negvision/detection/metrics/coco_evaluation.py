@@ -1,26 +1,29 @@
-"""COCO average precision and recall by either of two evaluators, in full precision."""
+"""COCO average precision and recall by either of two evaluators, unrounded, and their table."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 BACKENDS = ("faster", "pycocotools")
 AREAS = ("all", "small", "medium", "large")
+_PRECISIONS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 @dataclass(frozen=True)
 class CocoResult:
-    """Precision and recall of one evaluation, -1 where there is no ground truth.
+    """Precision and recall of one evaluation, -1 without ground truth.
 
     Attributes:
         precision: ``(T, R, K, A, M)`` over IoU thresholds, recall points, categories, area
-            ranges (:data:`AREAS`) and limits of detections an image.
+            ranges (:data:`AREAS`) and limits of detections per image.
         recall: ``(T, K, A, M)``, the highest recall reached.
         iou_thresholds: ``(T,)``.
         category_ids: ``(K,)``, ascending.
@@ -39,11 +42,12 @@ class CocoResult:
         """Mean precision at the largest detection limit; NaN without ground truth.
 
         Args:
-            iou: One threshold; by default the mean over all of them.
+            iou: One threshold; by default the mean over all.
             area: One of :data:`AREAS`, by the area of the ground truth.
-            category_id: One category; by default the mean over all that have ground truth.
+            category_id: One category; by default the mean over all with ground truth.
         """
-        precision = self.precision[self._thresholds(iou), :, :, AREAS.index(area), -1]
+        thresholds = slice(None) if iou is None else np.isclose(self.iou_thresholds, iou)
+        precision = self.precision[thresholds, :, :, AREAS.index(area), -1]
         return _mean_of_valid(precision[:, :, self._categories(category_id)])
 
     def average_recall(
@@ -52,34 +56,64 @@ class CocoResult:
         """Mean recall over the IoU thresholds; NaN without ground truth.
 
         Args:
-            max_dets: One of the limits evaluated; by default the largest.
-            area: As in :meth:`average_precision`.
-            category_id: As in :meth:`average_precision`.
+            max_dets: One of the evaluated limits; by default the largest.
+            area, category_id: As in :meth:`average_precision`.
         """
         limit = -1 if max_dets is None else self.max_dets.index(max_dets)
         recall = self.recall[:, :, AREAS.index(area), limit]
         return _mean_of_valid(recall[:, self._categories(category_id)])
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """COCO's summary: six APs, the AR at each detection limit, three ARs by size."""
         top = self.max_dets[-1]
+        names = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
         return {
-            "mAP": self.average_precision(),
-            "mAP_50": self.average_precision(iou=0.5),
-            "mAP_75": self.average_precision(iou=0.75),
-            "mAP_s": self.average_precision(area="small"),
-            "mAP_m": self.average_precision(area="medium"),
-            "mAP_l": self.average_precision(area="large"),
+            **dict(zip(names, self.precisions(), strict=True)),
             **{f"AR@{limit}": self.average_recall(limit) for limit in self.max_dets},
             f"AR_s@{top}": self.average_recall(area="small"),
             f"AR_m@{top}": self.average_recall(area="medium"),
             f"AR_l@{top}": self.average_recall(area="large"),
         }
 
-    def _thresholds(self, iou: float | None) -> np.ndarray:
-        if iou is None:
-            return np.arange(len(self.iou_thresholds))
-        return np.flatnonzero(np.isclose(self.iou_thresholds, iou))
+    def precisions(self, category_id: int | None = None) -> list[float]:
+        """AP, AP50, AP75, APs, APm and APl of one category or the mean over all."""
+        return [
+            *(self.average_precision(iou, category_id=category_id) for iou in (None, 0.5, 0.75)),
+            *(self.average_precision(None, area, category_id) for area in AREAS[1:]),
+        ]
+
+    def table(
+        self,
+        classes: Sequence[str],
+        category_ids: Sequence[int],
+        instances: Mapping[int, int],
+        classwise: bool = True,
+    ) -> str:
+        """The metrics, then one line per class; "-" without ground truth.
+
+        Args:
+            classes: Names, in the order to show.
+            category_ids: The category of each class.
+            instances: Number of objects of each category without crowds; 0 if missing.
+            classwise: Whether to add the lines of the classes.
+
+        Returns:
+            Lines of equal columns, without a trailing newline.
+        """
+        recalls = [f"AR@{limit}" for limit in self.max_dets] + ["ARs", "ARm", "ARl"]
+        lines = [
+            "".join(f"{name:>8}" for name in (*_PRECISIONS, *recalls)),
+            _cells(self.metrics().values()),
+        ]
+        if not classwise:
+            return "\n".join(lines)
+        width = max(map(len, ("class", *classes)))
+        heads = "".join(f"{name:>8}" for name in _PRECISIONS)
+        lines += ["", f"{'class':<{width}} {'objects':>8}{heads}"]
+        for name, category_id in zip(classes, category_ids, strict=True):
+            cells = _cells(self.precisions(category_id))
+            lines.append(f"{name:<{width}} {instances.get(category_id, 0):>8}{cells}")
+        return "\n".join(lines)
 
     def _categories(self, category_id: int | None) -> slice | list[int]:
         return slice(None) if category_id is None else [self.category_ids.index(category_id)]
@@ -96,21 +130,22 @@ def evaluate_coco(
 ) -> CocoResult:
     """Match detections with ground truth as COCO does.
 
-    Both evaluators implement the same matching and give the same figures. As in COCO, an
-    annotation is set aside (neither a hit nor a miss) where ``iscrowd`` is 1 or its area is out of
-    range; a key ``ignore`` has no effect.
+    Both evaluators implement the same matching and give the same values. As in COCO, annotations
+    with ``iscrowd`` 1 or an area out of range are ignored (neither hit nor miss); a key ``ignore``
+    has no effect.
 
     Args:
-        ground_truth: As :func:`load_coco_annotations` returns it. For ``segm``, each annotation
-            has polygons or RLE and each image ``width`` and ``height``.
+        ground_truth: From :func:`.coco_annotations.load_coco_annotations`.
+            ``segm`` needs polygons or RLE in each annotation, and ``width`` and ``height`` in each
+            image.
         detections: ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in pixels) and
-            ``score`` each; for ``segm`` also ``segmentation`` as compressed RLE. None at all is
-            fine, and gives 0 where there is ground truth.
+            ``score`` each; for ``segm`` also ``segmentation`` as compressed RLE. An empty list is
+            valid and gives 0 if there is ground truth.
         category_ids: Categories to evaluate.
         iou_type: ``bbox`` or ``segm``.
         backend: ``faster`` (faster-coco-eval, C++) or ``pycocotools`` (the reference).
-        max_dets: Limits of detections an image and category; precision is taken at the largest.
-        area_limits: Pixels² that part small from medium and medium from large.
+        max_dets: Limits of detections per image and category; precision uses the largest.
+        area_limits: Pixels² that separate small from medium and medium from large.
 
     Raises:
         ValueError: Unknown backend or IoU type.
@@ -126,10 +161,11 @@ def evaluate_coco(
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
 
-    # pycocotools prints its progress; a table of ours follows instead.
+    # The evaluators print their progress.
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(
-            _indexed(COCO, ground_truth, _copies(ground_truth["annotations"])),
+            # Copies, since the evaluators write into the annotations.
+            _indexed(COCO, ground_truth, [dict(one) for one in ground_truth["annotations"]]),
             _indexed(COCO, ground_truth, _numbered(detections, iou_type)),
             iou_type,
         )
@@ -154,8 +190,46 @@ def evaluate_coco(
     )
 
 
+def coco_detections(
+    image_id: int,
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    category_ids: Sequence[int],
+    masks: Sequence[dict] | None = None,
+) -> list[dict[str, Any]]:
+    """Detections of an image in COCO's format, without those with a NaN or infinite box or score.
+
+    Args:
+        image_id: Of the annotation file.
+        boxes: (N, 4), x1 y1 x2 y2 in pixels.
+        scores: (N,).
+        labels: (N,), indices into ``category_ids``.
+        category_ids: Category id of each label.
+        masks: RLE of each detection.
+    """
+    found = []
+    for row in np.flatnonzero(np.isfinite(boxes).all(1) & np.isfinite(scores)):
+        left, top, right, bottom = boxes[row].tolist()
+        detection = {
+            "image_id": image_id,
+            "category_id": category_ids[int(labels[row])],
+            "bbox": [left, top, right - left, bottom - top],
+            "score": float(scores[row]),
+        }
+        if masks is not None:
+            detection["segmentation"] = masks[row]
+        found.append(detection)
+    return found
+
+
+def to_numpy(values: torch.Tensor | np.ndarray) -> np.ndarray:
+    """``values`` on the CPU as an array."""
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+
+
 def _indexed(api: type, ground_truth: dict[str, Any], annotations: list[dict[str, Any]]) -> Any:
-    # Not `loadRes`: it fails on an empty list, and builds a polygon for every box.
+    # Not `loadRes`, which fails on an empty list and builds a polygon for every box.
     coco = api()
     coco.dataset = {
         "info": {},
@@ -165,11 +239,6 @@ def _indexed(api: type, ground_truth: dict[str, Any], annotations: list[dict[str
     }
     coco.createIndex()
     return coco
-
-
-def _copies(annotations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    # The evaluators write their marks into the annotations.
-    return [dict(annotation) for annotation in annotations]
 
 
 def _numbered(detections: Sequence[dict[str, Any]], iou_type: str) -> list[dict[str, Any]]:
@@ -188,3 +257,7 @@ def _numbered(detections: Sequence[dict[str, Any]], iou_type: str) -> list[dict[
 def _mean_of_valid(values: np.ndarray) -> float:
     valid = values[values > -1]
     return float(valid.mean()) if valid.size else float("nan")
+
+
+def _cells(values) -> str:
+    return "".join(f"{'-' if math.isnan(value) else format(value, '.3f'):>8}" for value in values)

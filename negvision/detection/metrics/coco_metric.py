@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,31 +13,82 @@ import torch
 from mmengine.logging import print_log
 
 from negvision.detection.metrics.coco_annotations import category_ids_of, load_coco_annotations
-from negvision.detection.metrics.coco_evaluation import BACKENDS, evaluate_coco
-from negvision.detection.metrics.coco_table import class_figures, coco_table
+from negvision.detection.metrics.coco_evaluation import (
+    BACKENDS,
+    coco_detections,
+    evaluate_coco,
+    to_numpy,
+)
 from negvision.engine.metrics import CollectedMetric
 from negvision.registry import METRICS
 
 
+class CocoTruthMetric(CollectedMetric):
+    """A metric with COCO ground truth, whose categories are matched with the classes by name.
+
+    Args:
+        ann_file: COCO ground truth. Read at construction.
+        area_limits: Pixels² up to which an object is small, and up to which medium.
+        **kwargs: Of :class:`negvision.engine.metrics.CollectedMetric`.
+    """
+
+    def __init__(self, ann_file: str, area_limits: tuple[float, float], **kwargs) -> None:
+        super().__init__(**kwargs)
+        if not 0 < area_limits[0] < area_limits[1]:
+            raise ValueError(f"area_limits must be 0 < small < medium, got {area_limits!r}")
+        self.ann_file = str(ann_file)
+        self.area_limits = (area_limits[0], area_limits[1])
+        self.ground_truth = load_coco_annotations(ann_file)
+        self._image_ids = {image["id"] for image in self.ground_truth["images"]}
+        self._category_ids: list[int] = []
+
+    @property
+    def dataset_meta(self) -> dict | None:
+        """Meta information of the dataset; setting it looks up each class in ``ann_file``."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict) -> None:
+        self._category_ids = self._find_categories(dataset_meta)
+        self._dataset_meta = dataset_meta
+
+    def _find_categories(self, dataset_meta: dict) -> list[int]:
+        if "classes" not in dataset_meta:
+            raise ValueError(f"the dataset's metainfo has no 'classes', only {list(dataset_meta)}")
+        return category_ids_of(
+            dataset_meta["classes"], self.ground_truth["categories"], self.ann_file
+        )
+
+    def _warn_of_missing(self, visited: set[int]) -> None:
+        missing = len(self._image_ids - visited)
+        if missing:
+            print_log(
+                f"{missing:,} of {len(self._image_ids):,} images of {self.ann_file!r} were not "
+                "predicted; their objects count as missed in the AP",
+                logger="current",
+                level=30,
+            )
+
+
 @METRICS.register_module()
-class CocoMetric(CollectedMetric):
+class CocoMetric(CocoTruthMetric):
     """COCO AP and AR of boxes or masks: overall, by object size and by class.
 
-    Differs from mmdet's metric of the same name: figures are not rounded, detections are limited
-    to 100 an image as in COCO (mmdet: 1000), a class's figures are right also where the model's
-    classes stand in another order than the file's category ids, and a model without a single
-    detection gets zeros.
+    Differs from mmdet's metric of the same name: values are not rounded, detections are limited
+    to 100 per image as in COCO (mmdet: 1000), the values of a class are right even if the model's
+    classes and the file's category ids are in different orders, and a model without any detection
+    gets zeros.
 
-    Every image of ``ann_file`` counts; those the loop did not visit are reported and count as
-    missed. An image that comes twice counts once: samplers repeat some to fill up the last batch
-    over all ranks. The table goes to the current MMEngine logger.
+    Every image of ``ann_file`` counts; images that were not predicted are reported and their
+    objects count as missed. Images that samplers repeat to fill the last batch count once. The
+    table goes to the current MMEngine logger.
 
     Args:
         ann_file: COCO ground truth. Read at construction.
         metric: ``"bbox"``, ``"segm"`` or both. Masks need ``masks`` in the predictions.
-        backend: ``"faster"`` (faster-coco-eval) or ``"pycocotools"``: the same figures.
-        classwise: Add each class to the table and to the returned figures.
-        max_dets: Limits of detections an image and class; AP is taken at the largest.
+        backend: ``"faster"`` (faster-coco-eval) or ``"pycocotools"``: the same values.
+        classwise: Add each class to the table and to the returned values.
+        max_dets: Limits of detections per image and class; AP uses the largest.
         area_limits: Area in pixels² up to which an object is small, and up to which medium. In
             COCO 32² and 96² on images of about 640 pixels; areas are those of ``ann_file``,
             not of the resized image.
@@ -47,13 +97,13 @@ class CocoMetric(CollectedMetric):
 
     Returned keys: ``bbox_mAP``, ``bbox_mAP_50``, ``bbox_mAP_75``, ``bbox_mAP_s``, ``bbox_mAP_m``,
     ``bbox_mAP_l``, ``bbox_AR@1``, ``bbox_AR@10``, ``bbox_AR@100``, ``bbox_AR_s@100``,
-    ``bbox_AR_m@100``, ``bbox_AR_l@100`` and ``bbox_mAP/<class>``, in [0, 1], NaN where there is
-    nothing to find; the same with ``segm``.
+    ``bbox_AR_m@100``, ``bbox_AR_l@100`` and ``bbox_mAP/<class>``, in [0, 1], NaN without ground
+    truth; the same with ``segm``.
 
     Raises:
         FileNotFoundError: ``ann_file`` does not exist.
-        ValueError: An argument out of its choices, a file that is no COCO file, or a class of
-            the dataset that is no category of the file.
+        ValueError: An invalid argument, a file that is not a COCO file, or a class of the dataset
+            that is not a category of the file.
 
     Example, in a config::
 
@@ -73,7 +123,7 @@ class CocoMetric(CollectedMetric):
         collect_device: str = "cpu",
         prefix: str | None = None,
     ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
+        super().__init__(ann_file, area_limits, collect_device=collect_device, prefix=prefix)
         self.iou_types = [metric] if isinstance(metric, str) else list(metric)
         unknown = [name for name in self.iou_types if name not in ("bbox", "segm")]
         if unknown or not self.iou_types:
@@ -82,35 +132,14 @@ class CocoMetric(CollectedMetric):
             raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
         if not max_dets or min(max_dets) < 1:
             raise ValueError(f"max_dets must be positive numbers, got {max_dets!r}")
-        if not 0 < area_limits[0] < area_limits[1]:
-            raise ValueError(f"area_limits must be 0 < small < medium, got {area_limits!r}")
-        self.ann_file = str(ann_file)
         self.backend = backend
         self.classwise = classwise
         self.max_dets = tuple(sorted(max_dets))
-        self.area_limits = tuple(area_limits)
-        self.ground_truth = load_coco_annotations(ann_file)
-        self._image_ids = {image["id"] for image in self.ground_truth["images"]}
-        self._category_ids: list[int] = []
         if "segm" in self.iou_types:
             self._require_masks()
 
-    @property
-    def dataset_meta(self) -> dict | None:
-        """Meta information of the dataset; setting it looks each class up in ``ann_file``."""
-        return self._dataset_meta
-
-    @dataset_meta.setter
-    def dataset_meta(self, dataset_meta: dict) -> None:
-        if "classes" not in dataset_meta:
-            raise ValueError(f"the dataset's metainfo has no 'classes', only {list(dataset_meta)}")
-        self._category_ids = category_ids_of(
-            dataset_meta["classes"], self.ground_truth["categories"], self.ann_file
-        )
-        self._dataset_meta = dataset_meta
-
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep the predictions of a batch.
+        """Store the predictions of a batch.
 
         Args:
             data_batch: Not used.
@@ -120,31 +149,33 @@ class CocoMetric(CollectedMetric):
         """
         for sample in data_samples:
             predicted = sample["pred_instances"]
-            if "segm" in self.iou_types and "masks" not in predicted:
-                raise ValueError("metric 'segm' needs masks, and the predictions have none")
             kept = {
                 "image_id": sample["img_id"],
-                "bboxes": _array(predicted["bboxes"]).astype(np.float64).reshape(-1, 4),
-                "scores": _array(predicted["scores"]).astype(np.float64).reshape(-1),
-                "labels": _array(predicted["labels"]).reshape(-1),
+                "bboxes": to_numpy(predicted["bboxes"]).astype(np.float64).reshape(-1, 4),
+                "scores": to_numpy(predicted["scores"]).astype(np.float64).reshape(-1),
+                "labels": to_numpy(predicted["labels"]).reshape(-1),
             }
             if "segm" in self.iou_types:
+                if "masks" not in predicted:
+                    raise ValueError("metric 'segm' needs masks, and the predictions have none")
                 kept["masks"] = _run_lengths(predicted["masks"])
             self.results.append(kept)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """Evaluate what all ranks collected; see the class for the keys."""
+        """Evaluate the predictions of all ranks; see the class for the keys."""
         if self.dataset_meta is None:
             raise ValueError("dataset_meta is not set: assign the dataset's metainfo first")
         results = list({result["image_id"]: result for result in results}.values())
         detections = self._detections(results)
-        self._report_unvisited(results)
-        figures: dict[str, float] = {}
+        self._warn_of_missing({result["image_id"] for result in results})
+        metrics: dict[str, float] = {}
         for iou_type in self.iou_types:
-            figures.update(self._evaluate(detections, iou_type))
-        return figures
+            metrics |= self._evaluate(detections, iou_type, self.dataset_meta["classes"])
+        return metrics
 
-    def _evaluate(self, detections: list[dict], iou_type: str) -> dict[str, float]:
+    def _evaluate(
+        self, detections: list[dict], iou_type: str, classes: Sequence[str]
+    ) -> dict[str, float]:
         start = time.perf_counter()
         result = evaluate_coco(
             self.ground_truth,
@@ -156,30 +187,28 @@ class CocoMetric(CollectedMetric):
             area_limits=self.area_limits,
         )
         elapsed = time.perf_counter() - start
-        classes = self.dataset_meta["classes"]
         instances = Counter(
             annotation["category_id"]
             for annotation in self.ground_truth["annotations"]
             if not annotation["iscrowd"]
         )
         objects = sum(instances[category_id] for category_id in self._category_ids)
-        table = coco_table(result, classes, self._category_ids, instances, self.classwise)
         evaluator = "faster-coco-eval" if self.backend == "faster" else "pycocotools"
         print_log(
             f"COCO {iou_type}, {Path(self.ann_file).name}: {len(self._image_ids):,} images, "
-            f"{objects:,} objects, {len(detections):,} detections "
-            f"({evaluator}, {elapsed:.1f} s)\n{table}",
+            f"{objects:,} objects, {len(detections):,} detections ({evaluator}, {elapsed:.1f} s)\n"
+            + result.table(classes, self._category_ids, instances, self.classwise),
             logger="current",
         )
-        figures = {f"{iou_type}_{name}": value for name, value in result.figures().items()}
+        metrics = {f"{iou_type}_{name}": value for name, value in result.metrics().items()}
         if self.classwise:
             for name, category_id in zip(classes, self._category_ids, strict=True):
-                figures[f"{iou_type}_mAP/{name}"] = class_figures(result, category_id)[0]
-        return figures
+                value = result.average_precision(category_id=category_id)
+                metrics[f"{iou_type}_mAP/{name}"] = value
+        return metrics
 
     def _detections(self, results: list[dict]) -> list[dict]:
         detections = []
-        dropped = 0
         for result in results:
             image_id = result["image_id"]
             if image_id not in self._image_ids:
@@ -187,37 +216,23 @@ class CocoMetric(CollectedMetric):
                     f"predicted image {image_id!r} is not in {self.ann_file!r}: the metric's "
                     f"ann_file and the dataloader's must be the same"
                 )
-            # A diverged model predicts NaN, which has no rank among scores and no overlap.
-            finite = np.isfinite(result["bboxes"]).all(1) & np.isfinite(result["scores"])
-            dropped += int((~finite).sum())
-            for index in np.flatnonzero(finite):
-                left, top, right, bottom = result["bboxes"][index].tolist()
-                detection = {
-                    "image_id": image_id,
-                    "category_id": self._category_ids[int(result["labels"][index])],
-                    "bbox": [left, top, right - left, bottom - top],
-                    "score": float(result["scores"][index]),
-                }
-                if "masks" in result:
-                    detection["segmentation"] = result["masks"][index]
-                detections.append(detection)
+            detections += coco_detections(
+                image_id,
+                result["bboxes"],
+                result["scores"],
+                result["labels"],
+                self._category_ids,
+                result.get("masks"),
+            )
+        # A diverged model predicts NaN, which has no rank among scores and no overlap.
+        dropped = sum(len(result["scores"]) for result in results) - len(detections)
         if dropped:
             print_log(
                 f"{dropped:,} detections with a NaN or infinite box or score were left out",
                 logger="current",
-                level=logging.WARNING,
+                level=30,
             )
         return detections
-
-    def _report_unvisited(self, results: list[dict]) -> None:
-        unvisited = self._image_ids - {result["image_id"] for result in results}
-        if unvisited:
-            print_log(
-                f"{len(unvisited):,} of {len(self._image_ids):,} images of {self.ann_file!r} were "
-                f"not predicted; their objects count as missed",
-                logger="current",
-                level=logging.WARNING,
-            )
 
     def _require_masks(self) -> None:
         without = [a for a in self.ground_truth["annotations"] if not a.get("segmentation")]
@@ -228,16 +243,9 @@ class CocoMetric(CollectedMetric):
             )
 
 
-def _array(values: torch.Tensor | np.ndarray) -> np.ndarray:
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-
-
 def _run_lengths(masks: torch.Tensor | np.ndarray | list[dict]) -> list[dict]:
     from pycocotools import mask as mask_api
 
     if isinstance(masks, list):
         return masks
-    encoded = []
-    for mask in _array(masks):
-        encoded.append(mask_api.encode(np.asfortranarray(mask.astype(np.uint8))))
-    return encoded
+    return [mask_api.encode(np.asfortranarray(m.astype(np.uint8))) for m in to_numpy(masks)]

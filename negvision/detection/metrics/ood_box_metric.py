@@ -2,62 +2,58 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.logging import print_log
 
-from negvision.detection.metrics.coco_annotations import category_ids_of, load_coco_annotations
-from negvision.detection.metrics.coco_evaluation import evaluate_coco
-from negvision.detection.metrics.f1_threshold import f1_threshold
-from negvision.detection.metrics.image_boxes import ImageBoxes
+from negvision.detection.metrics.box_matching import f1_threshold
+from negvision.detection.metrics.coco_evaluation import coco_detections, evaluate_coco, to_numpy
+from negvision.detection.metrics.coco_metric import CocoTruthMetric
 from negvision.engine.metrics import OODMetricBase
 from negvision.errors import ConfigError, OODDataError
-from negvision.ood import ood_metrics
+from negvision.ood import ood_metrics, ood_score
 from negvision.ood.curve import check_finite
 from negvision.ood.records import OODRecords
 from negvision.registry import METRICS
 
-_SIZES = ("small", "medium", "large")
-
 
 @METRICS.register_module()
-class OODBoxMetric(OODMetricBase):
-    """How well the OOD scores of boxes tell images of unknown classes from known ones.
+class OODBoxMetric(CocoTruthMetric, OODMetricBase):
+    """How well the OOD scores of boxes separate images of unknown classes from known ones.
 
     The protocol of VOS (Du et al., "VOS: Learning What You Don't Know by Virtual Outlier
     Synthesis", ICLR 2022): every detection on an ID image counts as ID and every detection on an
-    OOD image as OOD, without any matching, and only those of a class score of at least a threshold
-    count. The threshold is by default the mean over classes of the score that is best by F1 at IoU
-    0.5 on the ID images; ``score_thr=0.0`` counts all that the detector puts out, as AbeT's paper
-    does. Figures at other thresholds are not comparable. The COCO AP of the known classes on the
-    ID images stands beside them.
+    OOD image as OOD, without any matching, and only detections with a class score of at least a
+    threshold count. By default the threshold is the mean over classes of the score with the best
+    F1 at IoU 0.5 on the ID images; ``score_thr=0.0`` counts all detections, as in AbeT's paper.
+    Values at different thresholds are not comparable. The COCO AP of the known classes on the ID
+    images is reported as well.
 
-    Images are those of the dataset, e.g. a ``ConcatDataset`` of :class:`negvision.CocoDataset` and
-    :class:`negvision.OODCocoDataset`, told apart by ``is_ood`` and identified by ``img_path``:
-    ``PackDetInputs`` needs ``meta_keys`` with both and ``img_id``. Predictions need ``ood_score``
-    and ``logits``, as the heads of this package give them.
+    The dataset is, for example, a ``ConcatDataset`` of :class:`negvision.CocoDataset` and
+    :class:`negvision.OODCocoDataset`. Images are told apart by ``is_ood`` and identified by
+    ``img_path``: ``PackDetInputs`` needs ``meta_keys`` with both and ``img_id``. Predictions need
+    ``ood_score`` and ``logits``, as the heads of this package give them.
 
-    Strata: the size of the predicted box, as COCO parts areas, and the predicted class.
+    Strata: the size of the predicted box, in COCO's ranges, and the predicted class.
 
     Args:
         ann_file: COCO ground truth of the ID images. Read at construction.
         score_thr: "f1", or the threshold itself, in [0, 1].
-        area_limits: Pixels² that part small boxes from medium and medium from large, on the
+        area_limits: Pixels² that separate small boxes from medium and medium from large, on the
             original image.
-        **kwargs: As of :class:`negvision.engine.metrics.OODMetricBase`.
+        **kwargs: As in :class:`negvision.engine.metrics.OODMetricBase`.
 
     Returned keys: those of :class:`negvision.engine.metrics.OODMetricBase`, and
     ``class_score_threshold``, ``id_ap`` and ``id_ap50`` (COCO's AP and AP50, from all detections
     on ID images), ``id_boxes_kept``, ``id_boxes_found``, ``ood_boxes_kept`` and
-    ``ood_boxes_found`` (at the threshold and in all), and ``image_auroc``: images in the place of
-    boxes, each with the score of its most OOD box that is kept; those without any are left out.
+    ``ood_boxes_found`` (at the threshold and in total), and ``image_auroc``: of images instead of
+    boxes, by the most OOD box of each at the threshold, without images that have none.
 
     Raises:
-        ConfigError: Predictions carry no OOD score, data samples lack their path, a class is no
+        ConfigError: Predictions have no OOD score, data samples have no path, a class is not a
             category of ``ann_file``, or an ID image is not in it.
         OODDataError: No image is OOD or none is ID, no box of one kind reaches the threshold, or a
             score is not finite.
@@ -74,55 +70,51 @@ class OODBoxMetric(OODMetricBase):
         area_limits: tuple[float, float] = (32.0**2, 96.0**2),
         **kwargs,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(ann_file, area_limits, **kwargs)
         numeric = isinstance(score_thr, int | float)
         if score_thr != "f1" and not (numeric and 0 <= score_thr <= 1):
             raise ValueError(f'score_thr must be "f1" or a number from 0 to 1, got {score_thr!r}')
-        if not 0 < area_limits[0] < area_limits[1]:
-            raise ValueError(f"area_limits must be 0 < small < medium, got {area_limits!r}")
-        self.ann_file = str(ann_file)
         self.score_thr = score_thr
-        self.area_limits = tuple(area_limits)
-        self.ground_truth = load_coco_annotations(ann_file)
-        self._image_ids = {image["id"] for image in self.ground_truth["images"]}
-        self._category_ids: list[int] = []
 
-    @property
-    def dataset_meta(self) -> dict | None:
-        """Meta information of the dataset; setting it looks each class up in ``ann_file``."""
-        return self._dataset_meta
-
-    @dataset_meta.setter
-    def dataset_meta(self, dataset_meta: dict) -> None:
-        # mmdet's ConcatDataset makes a list of what differs between its parts.
+    def _find_categories(self, dataset_meta: Any) -> list[int]:
+        # mmdet's ConcatDataset makes a list of metainfo that differs between its parts.
         if not isinstance(dataset_meta, dict) or "classes" not in dataset_meta:
             raise ConfigError(
-                "negvision.OODBoxMetric needs the same classes, in the same order, in all data "
-                f"sets that are concatenated; their metainfo is {dataset_meta!r}"
+                "negvision.OODBoxMetric needs the same classes, in the same order, in all "
+                f"concatenated data sets; their metainfo is {dataset_meta!r}"
             )
         try:
-            self._category_ids = category_ids_of(
-                dataset_meta["classes"], self.ground_truth["categories"], self.ann_file
-            )
+            return super()._find_categories(dataset_meta)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        self._dataset_meta = dataset_meta
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep the boxes of a batch with their scores; see :meth:`ImageBoxes.of_sample`."""
+        """Store the boxes of a batch with their scores; see :meth:`ImageBoxes.of_sample`."""
         num_classes = len(self.dataset_meta["classes"])
         for sample in data_samples:
             kept = ImageBoxes.of_sample(sample, self.scores, num_classes)
             self.results.append((kept.path, kept))
 
     def records(self, results: Sequence[ImageBoxes]) -> OODRecords:
-        """The boxes that reach the threshold, image by image in the order of their paths."""
-        # In whatever order ranks finished, a bootstrap draws the same.
+        """The boxes that reach the threshold, by path of the image."""
+        # Sorted, so that the bootstrap does not depend on the order in which ranks finish.
         images = sorted(results, key=lambda image: image.path)
-        known, unknown = ([i for i in images if i.is_ood is kind] for kind in (False, True))
-        _require_both_kinds(known, unknown)
+        known = [image for image in images if not image.is_ood]
+        if len(known) in (0, len(images)):
+            raise OODDataError(
+                f"none of the {len(images):,} images predicted is {'OOD' if known else 'ID'}. The "
+                "test set must be a ConcatDataset of negvision.CocoDataset (ID) and "
+                "negvision.OODCocoDataset (OOD), and PackDetInputs needs 'is_ood' among its "
+                "meta_keys"
+            )
         self._check_ids(known)
-        detections = [found for image in known for found in image.detections(self._category_ids)]
+        detections = [
+            found
+            for image in known
+            for found in coco_detections(
+                image.image_id, image.boxes, image.class_scores, image.labels, self._category_ids
+            )
+        ]
         average = evaluate_coco(
             self.ground_truth, detections, self._category_ids, area_limits=self.area_limits
         )
@@ -158,42 +150,108 @@ class OODBoxMetric(OODMetricBase):
             boxes=boxes.astype(np.float32),
             labels=labels,
             strata={
-                "box size": (_SIZES, np.digitize(areas, self.area_limits)),
+                "box size": (
+                    ("small", "medium", "large"),
+                    np.digitize(areas, self.area_limits),
+                ),
                 "class": (classes, labels),
             },
             notes={**notes, "image_auroc": _image_auroc(own, is_ood, index)},
         )
 
     def _check_ids(self, known: Sequence[ImageBoxes]) -> None:
-        """Every ID image is one of ``ann_file``, and those of it that are not here are counted."""
-        visited = set()
+        """Check that every ID image is in ``ann_file``, and warn of images not predicted."""
         for image in known:
             if image.image_id not in self._image_ids:
                 raise ConfigError(
                     f"predicted image {image.image_id!r} ({image.path}) is not in "
-                    f"{self.ann_file!r}: the metric's ann_file and that of the in-distribution "
-                    "data set must be the same, and OOD images need 'is_ood' in meta_keys"
+                    f"{self.ann_file!r}: the metric and the in-distribution data set must use the "
+                    "same ann_file, and OOD images need 'is_ood' in meta_keys"
                 )
-            visited.add(image.image_id)
-        unvisited = len(self._image_ids - visited)
-        if unvisited:
-            print_log(
-                f"{unvisited:,} of {len(self._image_ids):,} images of {self.ann_file!r} were not "
-                "predicted; their objects count as missed in the ID AP",
-                logger="current",
-                level=logging.WARNING,
+        self._warn_of_missing({image.image_id for image in known})
+
+
+@dataclass(frozen=True)
+class ImageBoxes:
+    """The N detections of one image.
+
+    Attributes:
+        path: Of the image; its identity.
+        image_id: In its annotation file.
+        is_ood: Whether it belongs to an OOD data set.
+        boxes: (N, 4), x1 y1 x2 y2 in pixels of the original image.
+        class_scores: (N,) float64.
+        labels: (N,) int64.
+        scores: Name of an OOD score to (N,), the model's own first; empty without detections.
+    """
+
+    path: str
+    image_id: int
+    is_ood: bool
+    boxes: np.ndarray
+    class_scores: np.ndarray
+    labels: np.ndarray
+    scores: dict[str, np.ndarray]
+
+    @classmethod
+    def of_sample(cls, sample: dict, score_names: Sequence[str], num_classes: int) -> ImageBoxes:
+        """Read the detections of a data sample.
+
+        Args:
+            sample: ``img_path``, ``img_id``, ``is_ood`` if true, and ``pred_instances``:
+                ``bboxes`` (N, 4), ``scores``, ``labels``, ``ood_score`` and, for other scores,
+                ``logits`` (N, K) or (N, K + 1) with the background last, ``temperature`` (N,).
+            score_names: Scores to compute from the logits in addition to ``ood_score``.
+            num_classes: K, the ID classes.
+
+        Raises:
+            ConfigError: A field is missing.
+        """
+        missing = [key for key in ("img_path", "img_id") if key not in sample]
+        if missing:
+            raise ConfigError(
+                f"the data samples have no {' and no '.join(missing)}; negvision.OODBoxMetric "
+                "needs PackDetInputs with meta_keys that name img_id, img_path and is_ood"
             )
+        found = sample["pred_instances"]
+        boxes = to_numpy(found["bboxes"]).reshape(-1, 4)
+        return cls(
+            path=str(sample["img_path"]),
+            image_id=sample["img_id"],
+            is_ood=bool(sample.get("is_ood", False)),
+            boxes=boxes,
+            class_scores=to_numpy(found["scores"]).astype(np.float64).reshape(-1),
+            labels=to_numpy(found["labels"]).astype(np.int64).reshape(-1),
+            # Without proposals mmdet skips its box heads, which then add no fields.
+            scores=_scores_of(found, score_names, num_classes) if len(boxes) else {},
+        )
+
+    def at_least(self, threshold: float) -> ImageBoxes:
+        """The detections with a class score of at least ``threshold``."""
+        kept = self.class_scores >= threshold
+        return replace(
+            self,
+            boxes=self.boxes[kept],
+            class_scores=self.class_scores[kept],
+            labels=self.labels[kept],
+            scores={name: values[kept] for name, values in self.scores.items()},
+        )
 
 
-def _require_both_kinds(known: Sequence[ImageBoxes], unknown: Sequence[ImageBoxes]) -> None:
-    if known and unknown:
-        return
-    raise OODDataError(
-        f"none of the {len(known) + len(unknown):,} images predicted is "
-        f"{'OOD' if known else 'ID'}. The test set is to be a ConcatDataset of "
-        "negvision.CocoDataset (ID) and negvision.OODCocoDataset (OOD), and PackDetInputs needs "
-        "'is_ood' among its meta_keys"
-    )
+def _scores_of(found: Any, names: Sequence[str], num_classes: int) -> dict[str, np.ndarray]:
+    own = found.get("ood_score_name", "ood_score")
+    others = [name for name in names if name != own]
+    if "ood_score" not in found or (others and "logits" not in found):
+        raise ConfigError(
+            "the predictions have no ood_score and logits, so the head has no OOD score. Set the "
+            "type of bbox_head to negvision.AbeTBBoxHead (Faster, Mask and Cascade R-CNN), "
+            "negvision.OODBBoxHead (the same without AbeT) or negvision.AbeTATSSHead (ATSS)"
+        )
+    scores = {own: found["ood_score"]}
+    for name in others:
+        logits = found["logits"][:, :num_classes]
+        scores[name] = ood_score(name, logits, found.get("temperature"))
+    return {name: to_numpy(values) for name, values in scores.items()}
 
 
 def _box_counts(
@@ -209,8 +267,8 @@ def _box_counts(
         raise OODDataError(
             f"{counts['id_boxes_kept']:,} of {counts['id_boxes_found']:,} detections on ID images "
             f"and {counts['ood_boxes_kept']:,} of {counts['ood_boxes_found']:,} on OOD images have "
-            f"a class score of at least {threshold:.4g}, and some of both are needed. Is the "
-            "checkpoint trained? Else lower score_thr of negvision.OODBoxMetric, or that in the "
+            f"a class score of at least {threshold:.4g}, but both kinds are needed. Is the "
+            "checkpoint trained? Otherwise lower score_thr of negvision.OODBoxMetric or of the "
             "detector's test_cfg"
         )
     return counts

@@ -6,7 +6,7 @@ from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from torch import Tensor, nn
 
 from negvision.detection.heads import AbeTATSSHead, ATSSHead
-from negvision.detection.heads.dense_loss import flatten_level
+from negvision.detection.heads.dense import flatten_level
 from negvision.export.graphs import candidates
 from negvision.export.graphs.operators import ABSENT
 from negvision.ood import ood_score

@@ -8,7 +8,7 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from torch import Tensor, nn
 
 from negvision.detection.heads import OODBBoxHead
-from negvision.detection.heads.dense_loss import flatten_level
+from negvision.detection.heads.dense import flatten_level
 from negvision.export.graphs import candidates
 from negvision.export.graphs.dense import why_not_decoded, why_not_suppressed
 from negvision.export.graphs.operators import ABSENT, pool_regions

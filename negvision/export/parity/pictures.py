@@ -61,8 +61,7 @@ def pictures_in(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if len(files) < FEWEST:
         raise ExportError(
-            f"--images {folder}: {len(files)} images; a comparison takes "
-            f"{FEWEST} at least"
+            f"--images {folder}: {len(files)} images; a comparison takes {FEWEST} at least"
         )
     return files
 

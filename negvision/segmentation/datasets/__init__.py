@@ -1,16 +1,10 @@
-"""Segmentation data sets and the transforms that read their label images.
-
-Importing this package registers ``negvision.SegDataset``, ``negvision.DigitsSegDataset``,
-``negvision.LoadSegAnnotations``, ``negvision.LoadOODMap``, ``negvision.SegRandomCrop``,
-``negvision.SegPhotoMetricDistortion`` and ``negvision.PackSegInputs``.
-"""
+"""Segmentation data sets, and transforms that read label images or augment them."""
 
 from negvision.segmentation.datasets.augmentation import (
     SegPhotoMetricDistortion,
     SegRandomCrop,
 )
-from negvision.segmentation.datasets.digits import DigitsSegDataset
-from negvision.segmentation.datasets.folder import SegDataset
+from negvision.segmentation.datasets.folder import DigitsSegDataset, SegDataset
 from negvision.segmentation.datasets.transforms import (
     LoadOODMap,
     LoadSegAnnotations,

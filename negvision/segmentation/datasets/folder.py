@@ -1,4 +1,4 @@
-"""Segmentation sets of two folders: images, and label images of the same names."""
+"""Segmentation data sets of two folders: images, and label images with the same names."""
 
 from __future__ import annotations
 
@@ -12,35 +12,33 @@ from negvision.data.formats.label_files import VOID, read_classes_file, read_tex
 from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
 from negvision.data.images.bad_samples import BadSampleMixin
 from negvision.data.images.files import FileListing
-from negvision.errors import DatasetError, Problems
+from negvision.errors import ConfigError, DatasetError, Problems, did_you_mean
 from negvision.registry import DATASETS
+from negvision.toy.digits import DigitsParameters, default_root, ensure_digits
+from negvision.toy.glyphs import CLASS_NAMES
 
 
 @DATASETS.register_module()
 class SegDataset(BadSampleMixin, BaseSegDataset):
     """mmseg's ``BaseSegDataset`` with classes from a file and checked input.
 
-    Takes the arguments of mmseg's. What differs:
+    Takes mmseg's arguments. Differences:
 
-    - The ids of the label images have names: those of ``classes_file``, or, for a subclass, those
-      of ``METAINFO["classes"]`` in the order of the ids, or else those of ``metainfo["classes"]``.
-    - ``metainfo["classes"]`` chooses which of them are trained and predicted, and in which order;
-      pixels of the others become void (255). That is how classes are held out.
-    - Missing folders and files are found at the start, unreadable images and label images when
-      they are loaded, given :class:`negvision.LoadImageFromFile` and
+    - The ids of the label images have names: from ``classes_file``, or in a subclass from
+      ``METAINFO["classes"]`` in the order of the ids, or else from ``metainfo["classes"]``.
+    - ``metainfo["classes"]`` selects the classes to train and predict and their order; pixels of
+      other classes become void (255). This is how classes are held out.
+    - Missing folders and files are found at the start. Unreadable images and label images are
+      found when they are loaded, with :class:`negvision.LoadImageFromFile` and
       :class:`negvision.LoadSegAnnotations` in the pipeline.
 
     Args:
-        classes_file: A list with one ``id name`` a line, such as ``classes.txt``; relative to
+        classes_file: A list with one ``id name`` per line, such as ``classes.txt``; relative to
             ``data_root``.
-        on_bad_sample: "error" raises one :class:`DatasetError` that counts all faults by kind with
-            examples. "skip" leaves images without a label image out and logs the counts; a
-            training image that turns out unreadable is replaced by a random other one, counted
-            in ``skipped_images`` and named in the log once per worker. In ``test_mode`` an
-            unreadable image is an error all the same.
+        on_bad_sample: See :class:`negvision.data.images.bad_samples.BadSampleMixin`.
 
     Raises:
-        DatasetError: See above; also where ``metainfo["classes"]`` names an unknown class.
+        DatasetError: See above; also if ``metainfo["classes"]`` names an unknown class.
 
     Example:
         >>> dataset = dict(
@@ -59,8 +57,8 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
     ) -> None:
         if kwargs.get("reduce_zero_label"):
             raise DatasetError(
-                "reduce_zero_label shifts the ids of the label images, which SegDataset goes by: "
-                "leave the class of id 0 out of metainfo['classes'] instead"
+                "reduce_zero_label shifts the ids of the label images, which SegDataset needs: "
+                "remove the class of id 0 from metainfo['classes'] instead"
             )
         metainfo = dict(metainfo or {})
         self.class_ids = self._find_class_ids(
@@ -70,7 +68,7 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
         super().__init__(*args, metainfo=metainfo, data_root=data_root, **kwargs)
 
     def get_label_map(self, new_classes: Sequence[str] | None = None) -> dict[int, int]:
-        """Label of each id of the label images; 255 for what is not among ``new_classes``."""
+        """Label of each id of the label images; 255 for ids not in ``new_classes``."""
         chosen = resolve_classes(new_classes, self.class_ids, "metainfo['classes']")
         label_map = dict.fromkeys(self.class_ids.values(), VOID)
         return label_map | {class_id: label for label, class_id in enumerate(chosen)}
@@ -83,7 +81,7 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
         }
 
     def load_data_list(self) -> list[dict]:
-        """One record an image: ``img_path``, ``seg_map_path`` and ``seg_fields``."""
+        """One record per image: ``img_path``, ``seg_map_path`` and ``seg_fields``."""
         self._require_folders()
         problems = Problems()
         data_list = []
@@ -105,10 +103,10 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
                 data_list.append(info)
         source = self.ann_file or self.data_prefix["img_path"]
         if not names:
-            raise DatasetError(f"{source}: there is no image {'*' + self.img_suffix} in it.")
+            raise DatasetError(f"{source}: no image {'*' + self.img_suffix} found.")
         nothing_left = (
-            f"No image is left. Label images are looked for in {self.data_prefix['seg_map_path']!r}"
-            f" under the image's name, with {self.seg_map_suffix!r} for {self.img_suffix!r} "
+            f"No image is left. Label images must be in {self.data_prefix['seg_map_path']!r} "
+            f"under the image's name, with {self.seg_map_suffix!r} for {self.img_suffix!r} "
             "(seg_map_suffix, img_suffix)."
         )
         self._settle(source, problems, f"{len(names):,} images", len(data_list), nothing_left)
@@ -128,18 +126,18 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
             except FileNotFoundError:
                 raise DatasetError(
                     f"classes_file {os.path.abspath(path)} does not exist. It names the ids of the "
-                    "label images, one 'id name' a line"
+                    "label images, one 'id name' per line"
                 ) from None
         names = self.METAINFO.get("classes") or chosen
         if not names:
             raise DatasetError(
-                "the ids of the label images have no names: give classes_file='classes.txt' (one "
-                "'id name' a line) or metainfo=dict(classes=[...]) in the order of the ids"
+                "the ids of the label images have no names: set classes_file='classes.txt' (one "
+                "'id name' per line) or metainfo=dict(classes=[...]) in the order of the ids"
             )
         return {name: number for number, name in enumerate(names)}
 
     def _image_names(self) -> Iterator[str]:
-        """Names relative to the image folder, without the suffix."""
+        """Names relative to the image folder, without suffix."""
         if self.ann_file:
             lines = read_text(self.ann_file, self.backend_args).splitlines()
             names = [line.strip() for line in lines if line.strip()]
@@ -157,7 +155,7 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
             yield name.removesuffix(self.img_suffix)
 
     def _leaves_root(self, name: str) -> bool:
-        """Whether the list names an image, or its label, outside of the data."""
+        """Whether the list names an image or label outside the data root."""
         folders = [self.data_prefix.get(key) for key in ("img_path", "seg_map_path")]
         return any(leaves_root(name, folder, self.data_root) for folder in folders if folder)
 
@@ -196,3 +194,58 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
 
     def _is_local(self) -> bool:
         return (self.backend_args or {}).get("backend", "local") in ("local", "LocalBackend")
+
+
+@DATASETS.register_module()
+class DigitsSegDataset(SegDataset):
+    """:class:`SegDataset` on the embedded digits, which are generated at first use.
+
+    Ids of the label images are 0 for the background and 1 ... 10 for the digits 0 ... 9. Held-out
+    digits (7 and 9) are not among the classes unless ``metainfo`` names them: their pixels are
+    void in training, and out of distribution for
+    ``dict(type="negvision.LoadOODMap", ood_classes=["seven", "nine"])``.
+
+    Args:
+        split: "train", "val", "test" (images of all digits), or "test_ood" (held-out digits only).
+        data_root: Folder of the set; :func:`negvision.toy.digits.default_root` by default.
+        digits: Parameters of :func:`negvision.toy.digits.ensure_digits`; must be the same in all
+            datasets on one root, since other parameters generate the set again.
+
+    Raises:
+        ConfigError: No such split.
+
+    Example:
+        >>> dataset = DigitsSegDataset(split="val")
+        >>> len(dataset), dataset.metainfo["classes"][:3]
+        (200, ('background', 'zero', 'one'))
+    """
+
+    generates_data = True
+    METAINFO = {"classes": ("background", *CLASS_NAMES)}
+
+    def __init__(
+        self,
+        *args,
+        split: str,
+        data_root: str | None = None,
+        digits: dict | None = None,
+        metainfo: dict | None = None,
+        **kwargs,
+    ) -> None:
+        splits = ("train", "val", "test", "test_ood")
+        if split not in splits:
+            raise ConfigError(
+                f"split must be one of {', '.join(splits)}, got {split!r}"
+                f"{did_you_mean(str(split), splits)}"
+            )
+        digits = digits or {}
+        root = ensure_digits(data_root or default_root(), **digits)
+        held_out = {CLASS_NAMES[digit] for digit in DigitsParameters(**digits).held_out}
+        known = tuple(name for name in self.METAINFO["classes"] if name not in held_out)
+        super().__init__(
+            *args,
+            data_root=str(root),
+            data_prefix={"img_path": split, "seg_map_path": f"masks/{split}"},
+            metainfo={"classes": known, **(metainfo or {})},
+            **kwargs,
+        )

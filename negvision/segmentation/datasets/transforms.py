@@ -1,4 +1,4 @@
-"""Transforms that read label images: classes to train on, and what is out of distribution."""
+"""Transforms that read label images: classes to train on, and out-of-distribution pixels."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from negvision.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class LoadSegAnnotations(BaseTransform):
-    """Load a label image and make sure that it fits its image and the list of classes.
+    """Load a label image and check that it fits its image and the list of classes.
 
-    Takes the place of mmseg's ``LoadAnnotations`` after :class:`negvision.LoadImageFromFile`, with
-    :class:`negvision.SegDataset`. A missing or damaged file, another size than the image's, and
-    ids that no class has raise :class:`negvision.errors.DatasetError`; whether that ends the run
-    or leaves the sample out is for the dataset to decide (``on_bad_sample``).
+    Replaces mmseg's ``LoadAnnotations`` after :class:`negvision.LoadImageFromFile`, with
+    :class:`negvision.SegDataset`. A missing or damaged file, a size other than the image's, and
+    ids without a class raise :class:`negvision.errors.DatasetError`; ``on_bad_sample`` of the
+    dataset decides whether this ends the run or skips the sample.
 
     Required keys: ``seg_map_path``, ``label_map``, ``ori_shape``, ``seg_fields``.
     Added keys: ``gt_seg_map`` ((H, W), uint8: labels, 255 for void).
 
     Args:
         backend_args: File backend of MMEngine; a local file by default.
-        max_pixels: Height x width above which a label image is refused before it is decoded.
+        max_pixels: Larger label images (height x width) are rejected before they are decoded.
     """
 
     def __init__(self, backend_args: dict | None = None, max_pixels: int = MAX_PIXELS) -> None:
@@ -45,15 +45,15 @@ class LoadSegAnnotations(BaseTransform):
         self.max_pixels = max_pixels
 
     def transform(self, results: dict) -> dict:
-        """Add the labels to ``results``; raises ``DatasetError`` where they are unusable."""
+        """Add the labels to ``results``; raises ``DatasetError`` if they are unusable."""
         path, label_map = results["seg_map_path"], results["label_map"]
         ids = read_label_image(path, results["ori_shape"], self.backend_args, self.max_pixels)
         labels = _labels_of(ids, label_map)
         if labels is None:
             unknown = unknown_ids(ids, label_map)
             raise DatasetError(
-                f"{path}: {sum(unknown.values()):,} of {ids.size:,} pixels have an id that no "
-                f"class has: {', '.join(f'{i} ({n:,} x)' for i, n in unknown.items())}. Classes "
+                f"{path}: {sum(unknown.values()):,} of {ids.size:,} pixels have an id without a "
+                f"class: {', '.join(f'{i} ({n:,} x)' for i, n in unknown.items())}. Classes "
                 f"have the ids {', '.join(map(str, label_map))}; void is {VOID}.",
                 kind="label image with ids of no class",
             )
@@ -63,34 +63,33 @@ class LoadSegAnnotations(BaseTransform):
 
 
 def _labels_of(ids: np.ndarray, label_map: Mapping[int, int]) -> np.ndarray | None:
-    """The labels of ids; None where an id is neither a class's nor void."""
+    """The labels of ids; None if an id is neither that of a class nor void."""
     count = len(label_map)
     if label_map == dict(zip(range(count), range(count), strict=True)):
-        # Ids are labels. Less their count, what is no class's comes first and void, 255, last.
+        # Ids are labels. Minus their count, invalid ids come first and void (255) last.
         if ids.max(initial=0) >= count and (ids - np.uint8(count) < VOID - count).any():
             return None
         return ids
-    # Ids of no class become a label of their own, so that one look at the outcome finds them.
+    # Ids without a class become an extra label, which is easy to find in the result.
     no_class = max((label for label in label_map.values() if label != VOID), default=-1) + 1
     table = np.full(256, no_class, np.uint8)
     table[VOID] = VOID
     table[list(label_map)] = list(label_map.values())
     labels = cv2.LUT(ids, table)
-    if no_class == VOID:  # all labels are taken
+    if no_class == VOID:  # all labels are in use
         return None if unknown_ids(ids, label_map) else labels
     return None if (labels == no_class).any() else labels
 
 
 @TRANSFORMS.register_module()
 class LoadOODMap(BaseTransform):
-    """Load which pixels are out of distribution, from the ids of the label image.
+    """Load the out-of-distribution pixels from the ids of the label image.
 
-    The map has the size of the original image wherever the transform stands in the pipeline:
-    resizing and flips pass it by, as predictions are given at that size. Void, which no figure
-    counts, is: 255, the classes of ``void``, and classes that the dataset neither trains nor are
-    listed here.
+    The map always has the size of the original image, like the predictions: resizing and flips do
+    not affect it. Void pixels, which no metric counts, are 255, the classes in ``void``, and
+    classes that are neither trained nor listed here.
 
-    Required keys: ``seg_map_path``; ``label_map`` and ``class_ids`` where present (of
+    Required keys: ``seg_map_path``; ``label_map`` and ``class_ids`` if present (from
     :class:`negvision.SegDataset`).
     Added keys: ``gt_ood_map`` ((H, W), uint8: 0 ID, 1 OOD, 255 void).
 
@@ -98,7 +97,7 @@ class LoadOODMap(BaseTransform):
         ood_classes: Names of classes, or ids of the label images.
         void: Names or ids.
         backend_args: File backend of MMEngine; a local file by default.
-        max_pixels: Height x width above which a label image is refused before it is decoded.
+        max_pixels: Larger label images (height x width) are rejected before they are decoded.
 
     Raises:
         DatasetError: A class is unknown, both OOD and void, or one that the dataset trains; or
@@ -120,7 +119,7 @@ class LoadOODMap(BaseTransform):
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         if not ood_classes:
-            raise ConfigError("LoadOODMap: ood_classes is empty; name what is out of distribution")
+            raise ConfigError("LoadOODMap: ood_classes is empty; name the OOD classes")
         self.ood_classes = list(ood_classes)
         self.void = list(void)
         self.backend_args = backend_args
@@ -130,8 +129,8 @@ class LoadOODMap(BaseTransform):
         """Add the map to ``results``."""
         if results.get("reduce_zero_label"):
             raise ConfigError(
-                "LoadOODMap goes by the ids of the label images, which reduce_zero_label shifts; "
-                "use negvision.SegDataset, which leaves them as they are"
+                "LoadOODMap needs the original ids of the label images, but reduce_zero_label "
+                "shifts them; use negvision.SegDataset without it"
             )
         table = self._table(results.get("label_map"), results.get("class_ids"))
         ids = read_label_image(
@@ -146,7 +145,7 @@ class LoadOODMap(BaseTransform):
         void = resolve_classes(self.void, class_ids, "LoadOODMap: void")
         names = {number: name for name, number in (class_ids or {}).items()}
         trained = {number for number, label in (label_map or {}).items() if label != VOID}
-        for other, what in ((void, "void too"), (trained, "a class that is trained on")):
+        for other, what in ((void, "which is void too"), (trained, "which is a trained class")):
             both = [repr(names.get(number, number)) for number in ood if number in other]
             if both:
                 raise DatasetError(f"LoadOODMap: ood_classes has {', '.join(both)}, {what}")
@@ -159,15 +158,14 @@ class LoadOODMap(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackSegInputs(MMSegPackSegInputs):
-    """mmseg's, with the OOD map of :class:`LoadOODMap` beside the labels.
+    """mmseg's ``PackSegInputs``, with the OOD map of :class:`LoadOODMap` in the data sample.
 
-    ``inputs`` is that of mmseg's, by a faster way (:func:`negvision.data.images.planes.to_planes`).
-
-    Added to the data sample: ``gt_ood_map`` (PixelData of (1, H, W), uint8) where ``results`` has
-    it, and ``is_ood`` in the meta information where the dataset gives it.
+    ``inputs`` equals mmseg's but is computed faster
+    (:func:`negvision.data.images.planes.to_planes`). ``gt_ood_map`` (PixelData of (1, H, W), uint8)
+    and the meta information ``is_ood`` are added if ``results`` has them.
 
     Args:
-        meta_keys: What of ``results`` becomes meta information.
+        meta_keys: Keys of ``results`` to store as meta information.
     """
 
     def __init__(
@@ -193,7 +191,7 @@ class PackSegInputs(MMSegPackSegInputs):
         others = {key: results[key] for key in results if key != "img" and key not in metainfo}
         packed = super().transform(others)
         for key, value in metainfo.items():
-            # mmseg's copies all of it deeply, which takes a third of the time of packing.
+            # mmseg deep-copies everything, which takes a third of the packing time.
             packed["data_samples"].set_field(value, key, field_type="metainfo")
         if "img" in results:
             packed = {"inputs": to_planes(results["img"]), **packed}

@@ -1,7 +1,4 @@
-"""Metrics of segmentation.
-
-Importing this package registers ``negvision.OODPixelMetric``.
-"""
+"""Metrics of segmentation."""
 
 from negvision.segmentation.metrics.pixel_metric import OODPixelMetric
 

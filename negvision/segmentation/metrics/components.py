@@ -1,4 +1,4 @@
-"""Component-level figures of an OOD map: is each unknown object found, and is each find real."""
+"""Component-level metrics of an OOD map: are objects found, and are predicted objects real?"""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from scipy import ndimage
 
 from negvision.ood.curve import ScoreCurve
 
-# Of the overlap that counts as found, from 0.25 to 0.75.
+# Minimum overlap of a found component, from 0.25 to 0.75.
 THRESHOLDS = np.linspace(0.25, 0.75, 11)
-# Pixels that touch at a corner are of one component.
-_NEIGHBOURS = np.ones((3, 3), int)
+# Pixels that touch at a corner belong to one component.
+_NEIGHBORS = np.ones((3, 3), int)
 _OOD, _VOID = 1, 255
 
 
 @dataclass(frozen=True)
 class Overlaps:
-    """How well the components of one or more images overlap.
+    """Overlaps of the components of one or more images.
 
     Attributes:
-        siou: (G,) float64 in [0, 1]: of each OOD component of the truth.
-        ppv: (P,) float64 in [0, 1]: of each predicted component, the share that is OOD.
+        siou: (G,) float64 in [0, 1]: sIoU of each true OOD component.
+        ppv: (P,) float64 in [0, 1]: share of each predicted component that is OOD.
     """
 
     siou: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -34,12 +34,12 @@ class Overlaps:
             np.concatenate([self.siou, other.siou]), np.concatenate([self.ppv, other.ppv])
         )
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """``component_f1`` (F1*), ``component_siou`` and ``component_ppv``; means, in [0, 1].
 
-        At each of ``THRESHOLDS`` an OOD component is found where its sIoU reaches it, and a
-        predicted one is a false positive where its PPV does not; F1* is the mean over thresholds.
-        With no component of a kind its mean is 0.
+        At each of ``THRESHOLDS`` an OOD component is found if its sIoU reaches it, and a predicted
+        one is a false positive if its PPV does not; F1* is the mean over thresholds. Without
+        components of a kind the mean is 0.
         """
         found = (self.siou[None] >= THRESHOLDS[:, None]).sum(1)
         false = (self.ppv[None] < THRESHOLDS[:, None]).sum(1)
@@ -55,22 +55,22 @@ class Overlaps:
 def component_overlaps(unknown: np.ndarray, ood_map: np.ndarray, min_size: int = 500) -> Overlaps:
     """Overlaps of the components of one image.
 
-    Components are of pixels that touch, also at a corner. Void counts for nothing: predicted
-    pixels on it are dropped before components are formed, and OOD components of the truth that
-    are too small become void.
+    Components consist of pixels that touch, also at a corner. Void is ignored: predicted pixels on
+    it are dropped before components are formed, and true OOD components that are too small become
+    void.
 
     sIoU of an OOD component k, with K the predicted components that touch it and A all other OOD
-    components, is ``|k and K| / |(k or K) without A|``: the usual IoU, except that one prediction
-    over two objects is not held against it. PPV of a predicted component is the share of its
-    pixels that are OOD.
+    components, is ``|k and K| / |(k or K) without A|``: the usual IoU without a penalty for one
+    prediction over two objects. PPV of a predicted component is the share of its pixels that are
+    OOD.
 
     Source: Chan et al., "SegmentMeIfYouCan: A Benchmark for Anomaly Segmentation", NeurIPS 2021
     Datasets and Benchmarks, section 4.2.
 
     Args:
-        unknown: (H, W) bool, what is predicted to be OOD.
+        unknown: (H, W) bool, pixels predicted as OOD.
         ood_map: (H, W), 0 ID, 1 OOD, 255 void.
-        min_size: Smaller components of either kind are left out; in pixels.
+        min_size: Smaller components of either kind are ignored; in pixels.
 
     Example:
         >>> truth = np.zeros((4, 8), np.uint8)
@@ -81,40 +81,33 @@ def component_overlaps(unknown: np.ndarray, ood_map: np.ndarray, min_size: int =
     """
     valid = ood_map != _VOID
     predicted, num_predicted = _components(unknown & valid, min_size)
-    truth, num_truth, small = _truth_components(ood_map == _OOD, min_size)
-    valid &= ~small
-    # Pixels of each pair of a true and a predicted component; the first row and column: of none.
+    is_ood = ood_map == _OOD
+    truth, num_truth = _components(is_ood, min_size)
+    valid &= ~(is_ood & (truth == 0))
+    # Pixels of each pair of true and predicted components; the first row and column are for none.
     pairs = truth[valid] * (num_predicted + 1) + predicted[valid]
     counts = np.bincount(pairs, minlength=(num_truth + 1) * (num_predicted + 1))
     counts = counts.reshape(num_truth + 1, num_predicted + 1)
     shared = counts[1:, 1:]
-    # |(k or K) without A| is k, and what of K lies on no OOD component at all.
+    # |(k or K) without A| is k and the part of K that lies on no OOD component.
     beside = (shared > 0) @ counts[0, 1:]
     siou = shared.sum(1) / (counts[1:].sum(1) + beside)
     sizes = counts[:, 1:].sum(0)
-    # A component may lie wholly on what became void.
+    # A component may lie entirely on pixels that became void.
     ppv = (shared.sum(0) / np.maximum(sizes, 1))[sizes > 0]
     return Overlaps(siou, ppv)
 
 
 def _components(mask: np.ndarray, min_size: int) -> tuple[np.ndarray, int]:
-    """Components of at least ``min_size`` pixels, numbered from 1 (int64), and their number."""
-    numbered, count = ndimage.label(mask, _NEIGHBOURS)
+    """Components of at least ``min_size`` pixels, labeled from 1 (int64), and their number."""
+    numbered, count = ndimage.label(mask, _NEIGHBORS)
     large = np.bincount(numbered.ravel(), minlength=count + 1) >= min_size
     large[0] = False
     return np.where(large, large.cumsum(), 0)[numbered], int(large.sum())
 
 
-def _truth_components(mask: np.ndarray, min_size: int) -> tuple[np.ndarray, int, np.ndarray]:
-    numbered, count = _components(mask, min_size)
-    return numbered, count, mask & (numbered == 0)
-
-
 def best_f1_threshold(curve: ScoreCurve) -> tuple[float, float]:
-    """The score from which on pixels are called OOD such that F1 over pixels is highest; the F1.
-
-    Of equally good thresholds the highest.
-    """
+    """The threshold with the highest F1 over pixels, and this F1; the highest of equal ones."""
     f1 = 2 * curve.positives / (curve.positives + curve.negatives + curve.total_positives)
     best = int(f1.argmax())
     return float(curve.thresholds[best]), float(f1[best])
@@ -123,8 +116,8 @@ def best_f1_threshold(curve: ScoreCurve) -> tuple[float, float]:
 class PackedMap:
     """An OOD map and its truth, compressed without loss until the threshold is known.
 
-    Takes some 3 bytes a pixel: the four bytes of the scores are compressed each for themselves,
-    of which sign and exponent take next to nothing.
+    Takes about 3 bytes per pixel: the four bytes of the scores are compressed separately, and sign
+    and exponent compress well.
 
     Args:
         scores: (H, W) float32.

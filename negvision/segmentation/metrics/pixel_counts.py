@@ -1,4 +1,4 @@
-"""What an evaluation of pixels keeps: every pixel in bins, a few of each image as they are."""
+"""Pixels of an evaluation: all of them in bins, and a sample of each image."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from negvision.ood import StreamingOODMetrics
 from negvision.segmentation.metrics.components import PackedMap
 
-# OOD pixels, and as many ID pixels, that are kept of an image; fewer of many images.
+# OOD pixels, and as many ID pixels, to keep of an image; fewer with many images.
 PIXELS_PER_IMAGE = 1000
-# Pixels that are kept of all images: the bootstrap's time grows with them.
+# Pixels to keep of all images; the time of the bootstrap grows with them.
 PIXELS_IN_ALL = 40_000
 NUM_HEAT_MAPS = 12
 
@@ -28,10 +28,10 @@ class ImagePixels:
         scores: Name to (N,) float32; the model's own score first.
         is_ood: (N,) bool.
         labels: (N,) predicted classes.
-        auroc: Of the own score; None where OOD or ID is missing.
+        auroc: Of the own score; None without OOD or ID pixels.
         heat: (h, w) float32, the own score's map, reduced.
         confusion: (K, K) int64, rows are true classes; None without labels.
-        packed: The own score's map as it is; None where components are not evaluated.
+        packed: The own score's full map; None if components are not evaluated.
     """
 
     path: str
@@ -46,10 +46,10 @@ class ImagePixels:
 
 @dataclass
 class ImageSample:
-    """What is kept of one image: evenly spaced pixels, of OOD and of ID alike.
+    """A sample of one image: evenly spaced OOD and ID pixels.
 
     Attributes:
-        scores, is_ood, labels: As of :class:`ImagePixels`, of the kept pixels.
+        scores, is_ood, labels: As in :class:`ImagePixels`, of the kept pixels.
         num_ood, num_id: Of all pixels.
         auroc: Of all pixels.
     """
@@ -85,14 +85,14 @@ class ImageSample:
         self.is_ood, self.labels = self.is_ood[kept], self.labels[kept]
 
     def weights(self) -> np.ndarray:
-        """(n,) float64: how many pixels of the image each kept one stands for."""
+        """(n,) float64: number of pixels of the image that each kept one represents."""
         kept_ood = int(self.is_ood.sum())
         kept_id = len(self.is_ood) - kept_ood
         return np.where(self.is_ood, self.num_ood / max(kept_ood, 1), self.num_id / max(kept_id, 1))
 
 
 def _spread(places: np.ndarray, count: int) -> np.ndarray:
-    """``count`` of ``places``, in the middles of equal parts; all where there are fewer."""
+    """``count`` of ``places``, at the centers of equal parts; all if there are fewer."""
     if len(places) <= count:
         return places
     return places[(2 * np.arange(count) + 1) * len(places) // (2 * count)]
@@ -102,20 +102,20 @@ def _spread(places: np.ndarray, count: int) -> np.ndarray:
 class PixelCounts:
     """The pixels of one process.
 
-    Memory: 64 MiB a score for the bins of :class:`negvision.ood.StreamingOODMetrics`, at most
-    ``PIXELS_IN_ALL`` sampled pixels and one image, whatever the number of images; what
-    :class:`PackedMap` takes on top, and five bytes a pixel and score with ``exact``.
+    Memory for any number of images: 64 MiB per score for the bins of
+    :class:`negvision.ood.StreamingOODMetrics`, at most ``PIXELS_IN_ALL`` sampled pixels, and one
+    image; in addition :class:`PackedMap`, and with ``exact`` five bytes per pixel and score.
 
-    Samplers fill up the last batch with images that another process has counted already. They
-    come last in their process, so the last image of each is counted only when all are combined.
+    Samplers fill the last batch with images that another process has counted. These come last in
+    their process, so the last image of each process is counted only when all are combined.
 
     Args:
         exact: Whether the streams are exact.
-        images: Path to what is kept of the image.
+        images: Path to the sample of the image.
         streams: Score to its stream.
         confusion: Sum over images; None without labels.
         packed: Path to the map, for components.
-        heat: The ``NUM_HEAT_MAPS`` images of the least AUROC: (-AUROC, path, map).
+        heat: The ``NUM_HEAT_MAPS`` images with the lowest AUROC: (-AUROC, path, map).
     """
 
     exact: bool = False
@@ -128,7 +128,7 @@ class PixelCounts:
     _last: ImagePixels | None = None
 
     def add(self, image: ImagePixels) -> None:
-        """Count an image, unless it was counted before."""
+        """Count an image unless it was counted before."""
         if image.path in self.images:
             return
         self._count_last()
@@ -141,10 +141,10 @@ class PixelCounts:
 
     @classmethod
     def combined(cls, parts: Sequence[PixelCounts]) -> tuple[PixelCounts, int]:
-        """The counts of all processes in one, and how many images it holds twice.
+        """The counts of all processes, and the number of images counted twice.
 
-        Images that two processes have counted before their last cannot be taken back; that
-        happens with none of MMEngine's samplers for evaluation.
+        Images that two processes counted before their last one cannot be removed; MMEngine's
+        samplers for evaluation do not cause this.
         """
         total = cls(parts[0].exact) if parts else cls()
         times: dict[str, int] = {}
@@ -177,7 +177,7 @@ class PixelCounts:
     def _keep(self, path: str, sample: ImageSample) -> None:
         sample.thin(self._quota)
         self.images[path] = sample
-        # An image that appears later must not be sampled more densely than those before.
+        # Later images must not be sampled more densely than earlier ones.
         while self._quota > 1 and _total(self.images.values()) > PIXELS_IN_ALL:
             self._quota //= 2
             for kept in self.images.values():
@@ -207,10 +207,10 @@ def _total(samples: Iterable[ImageSample]) -> int:
     return sum(len(sample.is_ood) for sample in samples)
 
 
-def confusion_figures(confusion: np.ndarray) -> dict[str, float]:
-    """``mIoU`` and ``pixel_accuracy`` of a confusion matrix (K, K), rows are true classes.
+def confusion_metrics(confusion: np.ndarray) -> dict[str, float]:
+    """``mIoU`` and ``pixel_accuracy`` of a confusion matrix (K, K) whose rows are true classes.
 
-    The mean is over classes that are there or were predicted; 0 where there is none.
+    The mean is over classes that occur or were predicted; 0 if there are none.
     """
     hits = np.diag(confusion)
     union = confusion.sum(0) + confusion.sum(1) - hits

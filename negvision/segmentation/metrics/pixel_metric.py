@@ -1,4 +1,4 @@
-"""OOD figures of segmentation: over pixels, over objects, and of the ID classes beside them."""
+"""OOD metrics of segmentation over pixels and objects, and metrics of the ID classes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from negvision.segmentation.metrics.components import (
 from negvision.segmentation.metrics.pixel_counts import (
     ImagePixels,
     PixelCounts,
-    confusion_figures,
+    confusion_metrics,
 )
 
 _VOID = 255
@@ -38,34 +38,33 @@ _SHARE_NAMES = ("no OOD", "up to 1 %", "up to 5 %", "more")
 
 @METRICS.register_module()
 class OODPixelMetric(OODMetricBase):
-    """Figures of OOD maps over pixels and over objects, with mIoU of the ID classes beside them.
+    """Metrics of OOD maps over pixels and over objects, and the mIoU of the ID classes.
 
-    Void (255 of ``gt_ood_map``) counts for nothing. Figures are of every pixel: exact with
-    ``exact``, else between certain bounds that the table names. Intervals (bootstrap over images)
-    and strata are of pixels sampled evenly from each image, as is what the report reads. The
-    strata are by predicted class and by the share of an image that is OOD.
+    Void pixels (255 in ``gt_ood_map``) are ignored. The metrics use every pixel: exactly with
+    ``exact``, otherwise within guaranteed bounds that the table shows. Intervals (bootstrap over
+    images), strata and the report use pixels sampled evenly from each image. Strata are the
+    predicted class and the share of OOD in an image.
 
-    Components follow SegmentMeIfYouCan: the map is binarised where F1 over pixels is best; see
-    :mod:`negvision.segmentation.metrics.components`. The threshold is known at the end only, so
-    each map is kept until then, compressed to some 3 bytes a pixel (120 MB for CamVid's test set,
-    3.1 GB for 500 images of 2048 x 1024); ``components=False`` keeps none. Apart from that
-    memory does not grow with the number of images: 64 MiB a score.
+    Components follow SegmentMeIfYouCan: the map is binarized at the best F1 over pixels; see
+    :mod:`negvision.segmentation.metrics.components`. Since the threshold is known only at the end,
+    each map is kept until then, compressed to about 3 bytes per pixel (120 MB for CamVid's test
+    set, 3.1 GB for 500 images of 2048 x 1024), unless ``components=False``. Apart from that,
+    memory does not grow with the number of images: 64 MiB per score.
 
     Args:
-        exact: Keep every score, in five bytes a pixel and score, instead of bins.
+        exact: Keep every score, in five bytes per pixel and score, instead of bins.
         components: Whether to evaluate components.
-        min_component_size: Smaller components, predicted or true, are left out; in pixels.
-        scores, scores_file: Of :class:`negvision.engine.metrics.OODMetricBase`.
+        min_component_size: Smaller components, predicted or true, are ignored; in pixels.
         resamples: Of the bootstrap; fewer than for boxes, since there are more samples.
-        **kwargs: Of the same.
+        **kwargs: Of :class:`negvision.engine.metrics.OODMetricBase`.
 
-    Returned keys, beside those of ``OODMetricBase``: ``mIoU`` and ``pixel_accuracy`` of the ID
-    classes, where the pipeline loads labels; ``image_auroc_mean``, ``_median`` and ``_worst`` over
-    images that have OOD and ID; ``pixel_f1`` and ``f1_threshold``; ``component_f1`` (F1*),
+    Returned keys in addition to those of ``OODMetricBase``: ``mIoU`` and ``pixel_accuracy`` of the
+    ID classes, if the pipeline loads labels; ``image_auroc_mean``, ``_median`` and ``_worst`` over
+    images with OOD and ID; ``pixel_f1`` and ``f1_threshold``; ``component_f1`` (F1*),
     ``component_siou``, ``component_ppv``, ``num_components`` (of the truth).
 
     Raises:
-        ConfigError: Predictions lack an OOD map, or samples the truth.
+        ConfigError: Predictions have no OOD map, or samples no truth.
         OODDataError: There is no OOD or no ID pixel, or a score is not finite.
 
     Example:
@@ -95,11 +94,11 @@ class OODPixelMetric(OODMetricBase):
             self.results[0].add(self._image(sample))
 
     def compute_metrics(self, results: list[PixelCounts]) -> dict[str, float]:
-        """Evaluate what all ranks counted; see the class for the keys."""
+        """Evaluate the pixels of all ranks; see the class for the keys."""
         counts, twice = PixelCounts.combined(results)
         if twice:
             print_log(
-                f"{twice} images came to two processes and count twice; evaluate with "
+                f"{twice} images were predicted by two processes and count twice; evaluate with "
                 "DefaultSampler(shuffle=False)",
                 logger="current",
                 level=30,
@@ -110,14 +109,14 @@ class OODPixelMetric(OODMetricBase):
             every_pixel = {name: stream.compute() for name, stream in counts.streams.items()}
         except OODDataError as error:
             raise OODDataError(
-                f"{error} OOD pixels are those of the ood_classes of negvision.LoadOODMap, ID "
-                "pixels those of the data set's own classes."
+                f"{error} OOD pixels have the ood_classes of negvision.LoadOODMap, ID pixels the "
+                "classes of the data set."
             ) from None
         evaluation = self._evaluation(counts, every_pixel)
         return self.report(evaluation)
 
     def records(self, results: Sequence[PixelCounts]) -> OODRecords:
-        """The sampled pixels of combined counts, a list of one."""
+        """The sampled pixels of ``results``, a list with the combined counts."""
         [counts] = results
         paths = list(counts.images)
         images = list(counts.images.values())
@@ -161,13 +160,13 @@ class OODPixelMetric(OODMetricBase):
         bounds = "exact"
         if own.bounds:
             widths = {name: high - low for name, (low, high) in own.bounds.items()}
-            bounds = f"within {max(widths.values()):.1e} of the exact ones for certain"
+            bounds = f"within {max(widths.values()):.1e} of the exact values"
         notes: dict[str, float | int | str] = {
-            "figures": f"of every pixel, {bounds}; intervals and strata are of {sampled:,} pixels, "
-            "spread evenly over each image"
+            "metrics": f"over every pixel, {bounds}; intervals and strata over {sampled:,} pixels, "
+            "sampled evenly from each image"
         }
         if counts.confusion is not None:
-            notes |= confusion_figures(counts.confusion)
+            notes |= confusion_metrics(counts.confusion)
         aurocs = [image.auroc for image in counts.images.values() if image.auroc is not None]
         if aurocs:
             notes |= {
@@ -182,10 +181,10 @@ class OODPixelMetric(OODMetricBase):
             for packed in counts.packed.values():
                 unknown = packed.scores() >= np.float32(threshold)
                 overlaps += component_overlaps(unknown, packed.ood_map(), self.min_component_size)
-            notes |= overlaps.figures()
+            notes |= overlaps.metrics()
             notes |= {
                 "num_components": len(overlaps.siou),
-                "components": f"OOD objects of {self.min_component_size:,} pixels or more; "
+                "components": f"OOD objects with at least {self.min_component_size:,} pixels; "
                 f"{len(overlaps.ppv):,} are predicted",
             }
         return notes
@@ -203,8 +202,8 @@ class OODPixelMetric(OODMetricBase):
                 continue
             if logits is None:
                 raise ConfigError(
-                    f"{path}: there are no seg_logits to compute {name!r} from; evaluate the own "
-                    "score alone with scores=() of OODPixelMetric"
+                    f"{path}: there are no seg_logits to compute {name!r} from; evaluate only the "
+                    "model's own score with scores=() of OODPixelMetric"
                 )
             scores[name] = ood_score(name, logits, temperature, dim=0).float()[valid]
         for name, values in scores.items():
@@ -217,7 +216,7 @@ class OODPixelMetric(OODMetricBase):
         auroc = None
         if is_ood.any() and not is_ood.all():
             auroc = score_curve(own, is_ood).auroc()
-        whole, truth = ood_map.cpu().numpy(), truth.cpu().numpy()
+        scored, truth = ood_map.cpu().numpy(), truth.cpu().numpy()
         num_classes = len((self.dataset_meta or {}).get("classes") or ()) or len(logits)
         return ImagePixels(
             path=path,
@@ -225,9 +224,9 @@ class OODPixelMetric(OODMetricBase):
             is_ood=is_ood.cpu().numpy(),
             labels=predicted[valid].cpu().numpy().astype(np.int16),
             auroc=auroc,
-            heat=_reduced(whole),
+            heat=_reduced(scored),
             confusion=label_confusion(sample, predicted, num_classes, path),
-            packed=PackedMap(whole, truth) if self.components else None,
+            packed=PackedMap(scored, truth) if self.components else None,
         )
 
     @staticmethod
@@ -235,9 +234,9 @@ class OODPixelMetric(OODMetricBase):
         """The OOD map (H, W) float32 and its truth (H, W) on the same device."""
         if "ood_map" not in sample:
             raise ConfigError(
-                f"{path}: the prediction has no ood_map. Give the model "
-                'type="negvision.AbeTEncoderDecoder" (or "negvision.OODEncoderDecoder", which '
-                "leaves the network as it is) in the place of EncoderDecoder"
+                f"{path}: the prediction has no ood_map. Set the type of the model to "
+                '"negvision.AbeTEncoderDecoder", or to "negvision.OODEncoderDecoder", which has '
+                "the same network as EncoderDecoder"
             )
         if "gt_ood_map" not in sample:
             raise ConfigError(
@@ -258,7 +257,7 @@ class OODPixelMetric(OODMetricBase):
 def label_confusion(
     sample: dict, predicted: Tensor, num_classes: int, path: str
 ) -> np.ndarray | None:
-    """(K, K) int64, rows are true classes; None where the sample has no labels."""
+    """(K, K) int64, rows are true classes; None if the sample has no labels."""
     if "gt_sem_seg" not in sample:
         return None
     labels = sample["gt_sem_seg"]["data"][0].to(predicted.device)
@@ -272,16 +271,15 @@ def label_confusion(
     for what, values in (("a label", labels), ("a predicted class", predicted)):
         if values.numel() and int(values.max()) >= num_classes:
             raise ConfigError(
-                f"{path}: {what} is {int(values.max())}, and the data set has {num_classes} "
-                "classes; num_classes of the decode head must be the number of the classes in "
-                "metainfo"
+                f"{path}: {what} is {int(values.max())}, but the data set has {num_classes} "
+                "classes; num_classes of the decode head must be the number of classes in metainfo"
             )
     pairs = torch.bincount(labels * num_classes + predicted, minlength=num_classes**2)
     return pairs.view(num_classes, num_classes).cpu().numpy()
 
 
 def _reduced(heat: np.ndarray) -> np.ndarray:
-    """``heat`` with a longer side of at most 160 pixels, each the mean of what it covers."""
+    """``heat`` with a longer side of at most 160 pixels, by area means."""
     height, width = heat.shape
     factor = min(_HEAT_SIDE / max(height, width), 1.0)
     size = (max(round(width * factor), 1), max(round(height * factor), 1))

@@ -108,10 +108,10 @@ def test_images_without_crowds_among_others_with_some():
 
 def test_alpha_needs_predictions():
     priors = InstanceData(priors=grid())
-    with pytest.raises(ValueError, match=r"alpha is 0\.8, so the assigner needs the predictions"):
+    with pytest.raises(ValueError, match=r"alpha is 0\.8, so the assigner needs predictions"):
         ATSSAssigner(alpha=0.8).assign(priors, [64], truth([10, 9, 41, 44]))
     priors.bboxes = grid()
-    with pytest.raises(ValueError, match="needs the predictions"):
+    with pytest.raises(ValueError, match="needs predictions"):
         ATSSAssigner(alpha=0.8).assign(priors, [64], truth([10, 9, 41, 44]))
 
 

@@ -264,7 +264,7 @@ def test_empty_images_train():
 
 
 def test_more_than_one_anchor_is_refused():
-    with pytest.raises(ValueError, match="has 3 anchors a location"):
+    with pytest.raises(ValueError, match="has 3 anchors per location"):
         head(anchor_generator={**ANCHORS, "ratios": [0.5, 1.0, 2.0]})
 
 

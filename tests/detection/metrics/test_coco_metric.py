@@ -1,4 +1,4 @@
-"""negvision.CocoMetric as a config uses it."""
+"""CocoMetric as used by a config."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from mmengine.structures import InstanceData
 from oracles.coco import direct_stats
 
 from negvision.detection.metrics import CocoMetric
-from negvision.registry import METRICS
 
 NAMES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 RECALLS = ("AR@1", "AR@10", "AR@100", "AR_s@100", "AR_m@100", "AR_l@100")
@@ -29,7 +28,7 @@ def write(tmp_path, ground_truth):
 
 
 def samples_of(ground_truth, detections, classes):
-    """Data samples as MMEngine hands them to a metric, from detections in COCO's format."""
+    """Data samples as MMEngine passes them to a metric, from detections in COCO's format."""
     names = {category["id"]: category["name"] for category in ground_truth["categories"]}
     samples = []
     for image in ground_truth["images"]:
@@ -54,6 +53,10 @@ def samples_of(ground_truth, detections, classes):
     return samples
 
 
+def classes_of(ground_truth):
+    return tuple(category["name"] for category in ground_truth["categories"])
+
+
 def evaluated(metric, classes, samples):
     metric.dataset_meta = {"classes": classes}
     for start in range(0, len(samples), 3):
@@ -63,7 +66,7 @@ def evaluated(metric, classes, samples):
 
 @pytest.fixture
 def log(caplog):
-    """The text that reaches the current MMEngine logger."""
+    """The text logged by the current MMEngine logger."""
     logger = MMLogger.get_current_instance()
     logger.addHandler(caplog.handler)
     caplog.handler.setLevel(logging.INFO)
@@ -72,28 +75,22 @@ def log(caplog):
 
 
 @pytest.mark.parametrize("backend", ["faster", "pycocotools"])
-def test_equals_pycocotools_whatever_the_order_of_classes(tmp_path, backend):
+def test_equals_pycocotools_for_any_order_of_classes(tmp_path, backend):
     ground_truth, detections = random_case(11, most_detections=60)
-    classes = tuple(category["name"] for category in ground_truth["categories"])
+    classes = classes_of(ground_truth)
     metric = CocoMetric(write(tmp_path, ground_truth), backend=backend)
-    figures = evaluated(metric, classes, samples_of(ground_truth, detections, classes))
+    values = evaluated(metric, classes, samples_of(ground_truth, detections, classes))
 
     ids = [category["id"] for category in ground_truth["categories"]]
     expected = direct_stats(ground_truth, detections, ids)
     for name, value in zip(NAMES + RECALLS, expected, strict=True):
-        assert figures[f"coco/bbox_{name}"] == pytest.approx(value, abs=1e-12)
+        assert values[f"coco/bbox_{name}"] == pytest.approx(value, abs=1e-12)
     for category in ground_truth["categories"]:
         alone = direct_stats(ground_truth, detections, [category["id"]])[0]
         key = f"coco/bbox_mAP/{category['name']}"
-        assert figures[key] == pytest.approx(alone, abs=1e-12), key
-    mean = np.mean([figures[f"coco/bbox_mAP/{name}"] for name in classes])
-    assert mean == pytest.approx(figures["coco/bbox_mAP"], abs=1e-12)
-
-
-def test_registered_by_name(tmp_path):
-    ground_truth, _ = random_case(0)
-    config = {"type": "negvision.CocoMetric", "ann_file": write(tmp_path, ground_truth)}
-    assert isinstance(METRICS.build(config), CocoMetric)
+        assert values[key] == pytest.approx(alone, abs=1e-12), key
+    mean = np.mean([values[f"coco/bbox_mAP/{name}"] for name in classes])
+    assert mean == pytest.approx(values["coco/bbox_mAP"], abs=1e-12)
 
 
 def test_real_annotations_with_perturbed_boxes(shared_data):
@@ -116,7 +113,7 @@ def test_real_annotations_with_perturbed_boxes(shared_data):
             )
     classes = tuple(sorted(category["name"] for category in ground_truth["categories"]))
     samples = samples_of(ground_truth, detections, classes)
-    # The boxes that the metric gets have made the way through corners and back.
+    # The metric gets boxes that were converted to corners and back.
     rounded = [
         {**found, "bbox": [*found["bbox"][:2], *_sizes_through_corners(found["bbox"])]}
         for found in detections
@@ -126,9 +123,9 @@ def test_real_annotations_with_perturbed_boxes(shared_data):
     )
     assert 0.2 < expected[0] < 0.9
     for backend in ("faster", "pycocotools"):
-        figures = evaluated(CocoMetric(str(path), backend=backend), classes, copy.deepcopy(samples))
+        values = evaluated(CocoMetric(str(path), backend=backend), classes, copy.deepcopy(samples))
         for name, value in zip(NAMES + RECALLS, expected, strict=True):
-            assert figures[f"coco/bbox_{name}"] == pytest.approx(value, abs=1e-12)
+            assert values[f"coco/bbox_{name}"] == pytest.approx(value, abs=1e-12)
 
 
 def _sizes_through_corners(box):
@@ -136,30 +133,21 @@ def _sizes_through_corners(box):
     return (x + w) - x, (y + h) - y
 
 
-def test_no_detection_at_all(tmp_path, log):
-    ground_truth, _ = random_case(5)
-    classes = tuple(category["name"] for category in ground_truth["categories"])
-    metric = CocoMetric(write(tmp_path, ground_truth))
-    figures = evaluated(metric, classes, samples_of(ground_truth, [], classes))
-    assert figures["coco/bbox_mAP"] == 0 and figures["coco/bbox_AR@100"] == 0
-    assert "0 detections" in log.text
-
-
-def test_absent_class_is_nan_and_shown_as_dash(tmp_path, log):
+def test_absent_class_is_nan_and_a_dash(tmp_path, log):
     ground_truth, detections = random_case(7)
     ground_truth["categories"].append({"id": 50, "name": "nowhere"})
     classes = ("nowhere", *(category["name"] for category in ground_truth["categories"][:-1]))
     metric = CocoMetric(write(tmp_path, ground_truth))
-    figures = evaluated(metric, classes, samples_of(ground_truth, detections, classes))
-    assert math.isnan(figures["coco/bbox_mAP/nowhere"])
-    assert not math.isnan(figures["coco/bbox_mAP"])
+    values = evaluated(metric, classes, samples_of(ground_truth, detections, classes))
+    assert math.isnan(values["coco/bbox_mAP/nowhere"])
+    assert not math.isnan(values["coco/bbox_mAP"])
     row = next(line for line in log.text.splitlines() if line.startswith("nowhere"))
     assert row.split() == ["nowhere", "0", "-", "-", "-", "-", "-", "-"]
 
 
 def test_table_counts_objects_without_crowds(tmp_path, log):
     ground_truth, detections = random_case(9, crowd=0.5)
-    classes = tuple(category["name"] for category in ground_truth["categories"])
+    classes = classes_of(ground_truth)
     evaluated(
         CocoMetric(write(tmp_path, ground_truth)),
         classes,
@@ -184,25 +172,25 @@ def test_a_subset_of_the_classes(tmp_path):
     classes = (names[90], names[1])
     kept = [found for found in detections if found["category_id"] in (90, 1)]
     metric = CocoMetric(write(tmp_path, ground_truth))
-    figures = evaluated(metric, classes, samples_of(ground_truth, kept, classes))
+    values = evaluated(metric, classes, samples_of(ground_truth, kept, classes))
     expected = direct_stats(ground_truth, detections, [1, 90])[0]
-    assert figures["coco/bbox_mAP"] == pytest.approx(expected, abs=1e-12)
-    assert sum("bbox_mAP/" in key for key in figures) == 2
+    assert values["coco/bbox_mAP"] == pytest.approx(expected, abs=1e-12)
+    assert sum("bbox_mAP/" in key for key in values) == 2
 
 
 def test_annotation_id_zero_counts(tmp_path):
-    # COCO marks "unmatched" by id 0; the objects with it would never be found.
+    # COCO marks unmatched objects with id 0, so an object with that id would never be found.
     ground_truth, _ = random_case(2, crowd=0.0)
     for number, annotation in enumerate(ground_truth["annotations"]):
         annotation["id"] = number
-    classes = tuple(category["name"] for category in ground_truth["categories"])
+    classes = classes_of(ground_truth)
     perfect = [
         {**{k: a[k] for k in ("image_id", "category_id", "bbox")}, "score": 0.9}
         for a in ground_truth["annotations"]
     ]
     metric = CocoMetric(write(tmp_path, ground_truth))
-    figures = evaluated(metric, classes, samples_of(ground_truth, perfect, classes))
-    assert figures["coco/bbox_mAP"] == pytest.approx(1.0, abs=1e-9)
+    values = evaluated(metric, classes, samples_of(ground_truth, perfect, classes))
+    assert values["coco/bbox_mAP"] == pytest.approx(1.0, abs=1e-9)
 
 
 def test_masks(tmp_path):
@@ -232,10 +220,10 @@ def test_masks(tmp_path):
     )
     for backend in ("faster", "pycocotools"):
         metric = CocoMetric(write(tmp_path, ground_truth), metric=["bbox", "segm"], backend=backend)
-        figures = evaluated(metric, ("square",), [{"img_id": 1, "pred_instances": predicted}])
-        assert figures["coco/bbox_mAP"] == pytest.approx(1.0, abs=1e-12)
-        assert figures["coco/segm_mAP"] == pytest.approx(0.6, abs=1e-12)
-        assert figures["coco/segm_mAP/square"] == pytest.approx(0.6, abs=1e-12)
+        values = evaluated(metric, ("square",), [{"img_id": 1, "pred_instances": predicted}])
+        assert values["coco/bbox_mAP"] == pytest.approx(1.0, abs=1e-12)
+        assert values["coco/segm_mAP"] == pytest.approx(0.6, abs=1e-12)
+        assert values["coco/segm_mAP/square"] == pytest.approx(0.6, abs=1e-12)
 
 
 def test_masks_missing_are_errors(tmp_path):
@@ -246,14 +234,14 @@ def test_masks_missing_are_errors(tmp_path):
     for annotation in ground_truth["annotations"]:
         annotation["segmentation"] = [[0, 0, 9, 0, 9, 9]]
     metric = CocoMetric(write(tmp_path, ground_truth), metric="segm")
-    classes = tuple(category["name"] for category in ground_truth["categories"])
+    classes = classes_of(ground_truth)
     with pytest.raises(ValueError, match="needs masks"):
         evaluated(metric, classes, samples_of(ground_truth, detections, classes))
 
 
-def test_not_finite_detections_are_left_out_with_a_warning(tmp_path, log):
+def test_non_finite_detections_are_dropped_with_a_warning(tmp_path, log):
     ground_truth, detections = random_case(6, most_detections=40)
-    classes = tuple(category["name"] for category in ground_truth["categories"])
+    classes = classes_of(ground_truth)
     path = write(tmp_path, ground_truth)
     clean = samples_of(ground_truth, detections, classes)
     expected = evaluated(CocoMetric(path), classes, copy.deepcopy(clean))
@@ -269,73 +257,73 @@ def test_not_finite_detections_are_left_out_with_a_warning(tmp_path, log):
 
 def test_images_not_predicted_are_reported(tmp_path, log):
     ground_truth, detections = random_case(8)
-    classes = tuple(category["name"] for category in ground_truth["categories"])
+    classes = classes_of(ground_truth)
     samples = samples_of(ground_truth, detections, classes)
     evaluated(CocoMetric(write(tmp_path, ground_truth)), classes, samples[:-2])
     assert "2 of 8 images" in log.text
 
 
-class TestErrors:
-    def test_missing_file(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"nowhere/x\.json"):
-            CocoMetric(str(tmp_path / "nowhere" / "x.json"))
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        ('{"images": [', "is not JSON"),
+        ('{"images": []}', "has a list 'annotations'; found nothing"),
+    ],
+)
+def test_bad_files(tmp_path, content, message):
+    path = tmp_path / "truth.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=rf"truth\.json.*{message}"):
+        CocoMetric(str(path))
 
-    def test_not_json(self, tmp_path):
-        path = tmp_path / "broken.json"
-        path.write_text('{"images": [')
-        with pytest.raises(ValueError, match=r"broken\.json.* is not JSON"):
-            CocoMetric(str(path))
 
-    def test_not_coco(self, tmp_path):
-        path = tmp_path / "other.json"
-        path.write_text('{"images": []}')
-        with pytest.raises(ValueError, match="has a list 'annotations'; found nothing"):
-            CocoMetric(str(path))
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda truth: truth["annotations"][0].update(image_id=4321), "4321"),
+        (lambda truth: truth["images"][0].update(id="seven"), "'seven'"),
+    ],
+)
+def test_bad_records(tmp_path, damage, message):
+    ground_truth, _ = random_case(0)
+    damage(ground_truth)
+    with pytest.raises(ValueError, match=message):
+        CocoMetric(write(tmp_path, ground_truth))
 
-    def test_annotation_of_an_unlisted_image(self, tmp_path):
-        ground_truth, _ = random_case(0)
-        ground_truth["annotations"][0]["image_id"] = 4321
-        with pytest.raises(ValueError, match="4321"):
-            CocoMetric(write(tmp_path, ground_truth))
 
-    def test_image_id_that_is_no_integer(self, tmp_path):
-        ground_truth, _ = random_case(0)
-        ground_truth["images"][0]["id"] = "seven"
-        with pytest.raises(ValueError, match="'seven'"):
-            CocoMetric(write(tmp_path, ground_truth))
+def test_bad_classes(tmp_path):
+    ground_truth, _ = random_case(0)
+    metric = CocoMetric(write(tmp_path, ground_truth))
+    with pytest.raises(ValueError, match=r"(?s)'clas 90'.*nearest: 'class 90'"):
+        metric.dataset_meta = {"classes": ("class 1", "clas 90")}
+    ground_truth["categories"].append({"id": 77, "name": "class 1"})
+    with pytest.raises(ValueError, match="2 categories have the name 'class 1'"):
+        CocoMetric(write(tmp_path, ground_truth))
 
-    def test_unknown_class_names_the_nearest(self, tmp_path):
-        ground_truth, _ = random_case(0)
-        metric = CocoMetric(write(tmp_path, ground_truth))
-        with pytest.raises(ValueError, match=r"(?s)'clas 90'.*nearest: 'class 90'"):
-            metric.dataset_meta = {"classes": ("class 1", "clas 90")}
 
-    def test_category_twice(self, tmp_path):
-        ground_truth, _ = random_case(0)
-        ground_truth["categories"].append({"id": 77, "name": "class 1"})
-        with pytest.raises(ValueError, match="2 categories have the name 'class 1'"):
-            CocoMetric(write(tmp_path, ground_truth))
+def test_predicted_image_not_in_file(tmp_path):
+    ground_truth, detections = random_case(0)
+    classes = classes_of(ground_truth)
+    samples = samples_of(ground_truth, detections, classes)
+    samples[0]["img_id"] = 99999
+    with pytest.raises(ValueError, match="99999"):
+        evaluated(CocoMetric(write(tmp_path, ground_truth)), classes, samples)
 
-    def test_predicted_image_not_in_file(self, tmp_path):
-        ground_truth, detections = random_case(0)
-        classes = tuple(category["name"] for category in ground_truth["categories"])
-        samples = samples_of(ground_truth, detections, classes)
-        samples[0]["img_id"] = 99999
-        with pytest.raises(ValueError, match="99999"):
-            evaluated(CocoMetric(write(tmp_path, ground_truth)), classes, samples)
 
-    @pytest.mark.parametrize(
-        "argument",
-        [
-            {"metric": "proposal"},
-            {"metric": []},
-            {"backend": "numpy"},
-            {"max_dets": (0, 10)},
-            {"max_dets": ()},
-            {"area_limits": (96, 32)},
-        ],
-    )
-    def test_arguments(self, tmp_path, argument):
-        ground_truth, _ = random_case(0)
-        with pytest.raises(ValueError, match=next(iter(argument))):
-            CocoMetric(write(tmp_path, ground_truth), **argument)
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"metric": "proposal"},
+        {"metric": []},
+        {"backend": "numpy"},
+        {"max_dets": (0, 10)},
+        {"max_dets": ()},
+        {"area_limits": (96, 32)},
+    ],
+)
+def test_bad_arguments(tmp_path, argument):
+    ground_truth, _ = random_case(0)
+    with pytest.raises(ValueError, match=next(iter(argument))):
+        CocoMetric(write(tmp_path, ground_truth), **argument)

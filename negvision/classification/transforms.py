@@ -1,4 +1,4 @@
-"""Transforms of images that have a class and nothing that lies at a place."""
+"""Transforms of classification pipelines."""
 
 import numpy as np
 import torch
@@ -13,11 +13,11 @@ from negvision.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class RandomPadCrop(BaseTransform):
-    """Shift an image by up to ``padding`` pixels each way; what is uncovered is black.
+    """Shift an image by up to ``padding`` pixels in each direction, with black borders.
 
-    The same as padding all sides and cropping the original size at random.
+    Equivalent to padding all sides and cropping the original size at random.
 
-    Required and changed key: ``img``. NumPy's global generator draws.
+    Required and changed key: ``img``. Uses NumPy's global generator, which MMEngine seeds.
 
     Args:
         padding: Pixels.
@@ -36,7 +36,6 @@ class RandomPadCrop(BaseTransform):
         height, width = image.shape[:2]
         padded = np.zeros((height + 2 * side, width + 2 * side, image.shape[2]), image.dtype)
         padded[side : side + height, side : side + width] = image
-        # MMEngine seeds NumPy's global generator.
         top, left = np.random.randint(0, 2 * side + 1, 2)  # noqa: NPY002
         results["img"] = padded[top : top + height, left : left + width]
         return results
@@ -47,9 +46,9 @@ class RandomPadCrop(BaseTransform):
 
 @TRANSFORMS.register_module()
 class TrivialAugment(BaseTransform):
-    """One random operation of random strength on each image, torchvision's TrivialAugmentWide.
+    """One random operation of random strength per image: torchvision's TrivialAugmentWide.
 
-    Required and changed key: ``img`` (H, W, 3), uint8, BGR. Torch's global generator draws.
+    Required and changed key: ``img`` (H, W, 3), uint8, BGR. Uses torch's global generator.
 
     Source: Müller and Hutter, TrivialAugment (ICCV 2021), section 3.
     """
@@ -59,7 +58,7 @@ class TrivialAugment(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Change ``results["img"]``."""
-        # Saturation and contrast weigh the channels, so their order matters.
+        # Saturation and contrast weight the channels, so their order matters.
         image = Image.fromarray(np.ascontiguousarray(results["img"][..., ::-1]))
         results["img"] = np.asarray(self._augment(image))[..., ::-1]
         return results
@@ -70,12 +69,12 @@ class TrivialAugment(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackImageInputs(BaseTransform):
-    """Make ``results`` what a classifier takes.
+    """Pack ``results`` for a classifier.
 
-    Required keys: ``img`` (H, W, 3), uint8, BGR; ``label`` is -1 where it is missing.
+    Required keys: ``img`` (H, W, 3), uint8, BGR; a missing ``label`` becomes -1.
 
     Args:
-        meta_keys: Of ``results``; those present become metainfo of the data sample.
+        meta_keys: Keys of ``results`` to store as metainfo of the data sample, if present.
 
     Example:
         >>> packed = PackImageInputs()({"img": np.zeros((32, 32, 3), np.uint8), "label": 3})
@@ -97,14 +96,14 @@ class PackImageInputs(BaseTransform):
             :class:`negvision.classification.structures.ImageDataSample`.
 
         Raises:
-            ValueError: The image is not uint8 with three channels; normalising it is for the
-                model's data preprocessor.
+            ValueError: The image is not uint8 with three channels; the model's data preprocessor
+                normalizes it.
         """
         image = results["img"]
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(
-                f"the image has shape {image.shape} and type {image.dtype}; pipelines of images "
-                "keep (H, W, 3) and uint8, and the model's data_preprocessor normalises"
+                f"the image has shape {image.shape} and type {image.dtype}, but must be (H, W, 3) "
+                "uint8; the data_preprocessor of the model normalizes it"
             )
         label = torch.tensor(int(results.get("label", -1)), dtype=torch.int64)
         metainfo = {key: results[key] for key in self.meta_keys if key in results}

@@ -1,4 +1,4 @@
-"""OOD figures of images, over all OOD sets together and of each by itself."""
+"""OOD metrics of images, over all OOD sets together and for each separately."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from mmengine.logging import print_log
 from negvision.engine.metrics import OODMetricBase
 from negvision.errors import ConfigError
 from negvision.ood import OODValues, ood_metrics, ood_score
-from negvision.ood.records import OODRecords
+from negvision.ood.records import METRIC_HEADINGS, OODRecords, metric_cells
 from negvision.registry import METRICS
 
 
 @METRICS.register_module()
 class OODImageMetric(OODMetricBase):
-    """Evaluates the OOD scores of a classifier, and its accuracy on the ID images beside them.
+    """Evaluates the OOD scores of a classifier, and its accuracy on the ID images.
 
-    Each OOD set, which the samples name by their ``source``, is evaluated against all ID images;
-    the first figures are those of all OOD sets together. Images are told by path and source, so
-    the order in which they come, the number of processes and images that come twice change
-    nothing.
+    Each OOD set, named by the ``source`` of its samples, is evaluated against all ID images, after
+    all OOD sets together. Images are identified by path and source, so their order, the number of
+    processes and repeated images change nothing.
 
     Args:
         **kwargs: Of :class:`negvision.engine.metrics.OODMetricBase`.
 
-    Returned keys: those of :class:`negvision.engine.metrics.OODMetricBase`; ``accuracy`` of
-    the ID images in [0, 1]; ``<source>/auroc`` and the other figures of the own score for each OOD
-    set, and ``<source>/<score>/auroc`` and so on of the others.
+    Returned keys: those of :class:`negvision.engine.metrics.OODMetricBase`; ``accuracy`` of the ID
+    images in [0, 1]; ``<source>/auroc`` and so on of the model's own score for each OOD set, and
+    ``<source>/<score>/auroc`` and so on of the other scores.
 
     Raises:
         OODDataError: There is no OOD or no ID image, or a score is not finite.
@@ -41,15 +40,15 @@ class OODImageMetric(OODMetricBase):
     """
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping]) -> None:
-        """Keep the scores of a batch.
+        """Store the scores of a batch.
 
         Args:
             data_batch: Not used.
             data_samples: ``logits`` (C,), ``ood_score``, ``ood_score_name``, ``pred_label``,
-                ``label`` and ``img_path`` each, perhaps ``temperature``, ``is_ood`` and ``source``.
+                ``label`` and ``img_path`` each; optionally ``temperature``, ``is_ood``, ``source``.
 
         Raises:
-            ConfigError: The predictions have no OOD score, or the pipeline leaves paths out.
+            ConfigError: The predictions have no OOD score, or the samples no path.
         """
         if not data_samples:
             return
@@ -82,7 +81,7 @@ class OODImageMetric(OODMetricBase):
 
     def records(self, results: Sequence[Mapping]) -> OODRecords:
         """See the base class; the strata are the predicted classes."""
-        # Of no image at all too there is a score, by which the evaluation finds that out.
+        # With no image at all, the evaluation reports that there are no samples.
         names = results[0]["scores"] if results else ("ood_score",)
         predicted = np.array([kept["pred_label"] for kept in results], dtype=np.int64)
         classes = self._classes(predicted)
@@ -100,15 +99,15 @@ class OODImageMetric(OODMetricBase):
         )
 
     def compute_metrics(self, results: list[tuple[Any, Any]]) -> dict[str, float]:
-        """Evaluate what all ranks collected; see the class for the keys."""
-        figures = super().compute_metrics(results)
+        """Evaluate the images of all ranks; see the class for the keys."""
+        scalars = super().compute_metrics(results)
         by_source = evaluate_sources(list(dict(results).values()))
         print_log(sources_table(by_source), logger="current")
         for source, by_score in by_source.items():
             for number, (name, metrics) in enumerate(by_score.items()):
                 prefix = f"{source}/{name}/" if number else f"{source}/"
-                figures |= {prefix + key: value for key, value in metrics.as_dict().items()}
-        return figures
+                scalars |= {prefix + key: value for key, value in metrics.as_dict().items()}
+        return scalars
 
     def _classes(self, predicted: np.ndarray) -> list[str]:
         names = (self.dataset_meta or {}).get("classes")
@@ -116,7 +115,7 @@ class OODImageMetric(OODMetricBase):
 
 
 def evaluate_sources(results: Sequence[Mapping]) -> dict[str, dict[str, OODValues]]:
-    """Each OOD set against all ID images: source to score to figures, the own score first.
+    """Each OOD set against all ID images: source to score to values, the own score first.
 
     Args:
         results: ``source``, ``is_ood`` and ``scores`` of each image.
@@ -135,20 +134,17 @@ def evaluate_sources(results: Sequence[Mapping]) -> dict[str, dict[str, OODValue
 
 
 def sources_table(by_source: Mapping[str, Mapping[str, OODValues]]) -> str:
-    """Lines for a console: a row an OOD set and score."""
+    """Lines for a console: one row per OOD set and score."""
     names = [name for by_score in by_source.values() for name in by_score]
     width, score_width = max(map(len, [*by_source, "OOD set"])), max(map(len, [*names, "score"]))
-    heads = ("AUROC", "AP out", "AP in", "FPR95 ood+", "FPR95 id+")
     lines = [
-        f"\n{'OOD set':<{width}}  {'score':<{score_width}}{'OOD':>9}{'ID':>9}"
-        + "".join(f"{head:>12}" for head in heads)
+        f"\n{'OOD set':<{width}}  {'score':<{score_width}}{'OOD':>9}{'ID':>9}{METRIC_HEADINGS}"
     ]
     for source, by_score in by_source.items():
         for name, metrics in by_score.items():
             lines.append(
                 f"{source:<{width}}  {name:<{score_width}}{metrics.num_ood:>9,.0f}"
-                f"{metrics.num_id:>9,.0f}"
-                + "".join(f"{value:>12.4f}" for value in metrics.as_dict().values())
+                f"{metrics.num_id:>9,.0f}{metric_cells(metrics)}"
             )
     return "\n".join(lines)
 

@@ -14,8 +14,8 @@ DEPTHS = (20, 32, 44, 56, 110)
 class CIFARBlock(nn.Module):
     """conv 3x3 (strided) - BN - ReLU - conv 3x3 - BN, added to the input, then ReLU.
 
-    Where the shape changes, the shortcut takes every second pixel and fills new channels with
-    zeros: it has no parameters ("option A").
+    If the shape changes, the shortcut takes every second pixel and fills new channels with zeros,
+    without parameters ("option A").
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -37,17 +37,17 @@ class CIFARBlock(nn.Module):
 
 @MODELS.register_module()
 class ResNetCIFAR(BaseModule):
-    """ResNet-20 ... 110: a 3x3 convolution and three stages of (depth - 2) / 6 blocks each.
+    """ResNet-20 ... 110: a 3x3 convolution and three stages with (depth - 2) / 6 blocks each.
 
     32 x 32 images become a (N, 64, 8, 8) feature map; the side is divided by 4 and rounded up.
-    ResNet-20 has 0.27 million parameters, the 650 of its classifier included.
+    ResNet-20 has 0.27 million parameters, including the 650 of its classifier.
 
     Args:
         depth: 20, 32, 44, 56 or 110.
         in_channels: Channels of the images.
-        widths: Channels of the three stages, none less than the one before; the first
-            convolution has those of the first.
-        init_cfg: Of ``mmengine.model.BaseModule``, for pretrained weights.
+        widths: Channels of the three stages, not decreasing; the first convolution has as many
+            as the first stage.
+        init_cfg: As in ``mmengine.model.BaseModule``, for pretrained weights.
 
     Raises:
         ValueError: ``depth`` is not in the list, or ``widths`` are not three ascending counts.

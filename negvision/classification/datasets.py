@@ -1,0 +1,293 @@
+"""Data sets of images with one class each: lists, folders, packs, and the embedded digits.
+
+A pipeline starts with ``negvision.LoadImageFromFile`` and ends with ``negvision.PackImageInputs``.
+An evaluation joins sets with MMEngine's ``ConcatDataset`` and ``ignore_keys=["classes"]``, the
+in-distribution set first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from mmengine.dataset import BaseDataset, force_full_init
+
+from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
+from negvision.data.formats.text_files import numbered_lines, parse_labeled
+from negvision.data.images import IMAGE_SUFFIXES
+from negvision.data.images.bad_samples import BadSampleMixin
+from negvision.data.images.files import FileListing
+from negvision.data.images.packs import read_pack
+from negvision.errors import ConfigError, DatasetError, Problems
+from negvision.registry import DATASETS
+from negvision.toy.digits import GeneratesDigits
+
+
+class ImageDataset(BadSampleMixin, BaseDataset):
+    """Images of one class each, or out-of-distribution images.
+
+    A sample has ``img_path``, ``label``, ``is_ood``, ``source`` and ``sample_idx``. Files are
+    local. Subclasses implement ``load_data_list``, which ends with :meth:`_finish`.
+
+    Args:
+        ann_file: The file that describes the images, relative to ``data_root``.
+        data_root: Folder that all other paths are relative to.
+        data_prefix: ``img`` is the folder of the images.
+        metainfo: ``dict(classes=...)``, names of the classes in the order of the labels.
+        is_ood: Whether all images are out-of-distribution. Their labels become -1; such a set is
+            for evaluation, with ``test_mode=True``.
+        source: Name of the set in tables; by default that of its file or folder.
+        on_bad_sample: See :class:`negvision.data.images.bad_samples.BadSampleMixin`.
+        **kwargs: ``indices`` (a number n keeps the first n), ``pipeline``, ``test_mode``,
+            ``lazy_init`` and ``max_refetch`` of ``mmengine.dataset.BaseDataset``.
+
+    Raises:
+        ConfigError: ``is_ood`` without ``test_mode``.
+        DatasetError: See the subclass.
+    """
+
+    def __init__(
+        self,
+        ann_file: str = "",
+        data_root: str = "",
+        data_prefix: Mapping | None = None,
+        metainfo: Mapping | None = None,
+        is_ood: bool = False,
+        source: str = "",
+        test_mode: bool = False,
+        **kwargs,
+    ) -> None:
+        if is_ood and not test_mode:
+            raise ConfigError(
+                f"{type(self).__name__} with is_ood=True is a set of out-of-distribution images, "
+                "which are for evaluation only: set test_mode=True as well, or remove it from "
+                "train_dataloader"
+            )
+        self.is_ood = is_ood
+        named = ann_file or os.path.join(data_root, (data_prefix or {}).get("img", ""))
+        self.source = source or os.path.splitext(os.path.basename(named.rstrip("/")))[0]
+        super().__init__(
+            ann_file=ann_file,
+            data_root=data_root,
+            data_prefix=dict(data_prefix or {"img": ""}),
+            metainfo=metainfo,
+            test_mode=test_mode,
+            **kwargs,
+        )
+
+    def _sample(self, path: str, label: int) -> dict:
+        return {
+            "img_path": path,
+            "label": -1 if self.is_ood else label,
+            "is_ood": self.is_ood,
+            "source": self.source,
+        }
+
+    def _label_fault(self, label: int) -> str | None:
+        """The problem with a label, or None; labels of OOD images are not checked."""
+        if self.is_ood:
+            return None
+        if label < 0:
+            return "negative label"
+        classes = self._metainfo.get("classes")
+        if classes is not None and label >= len(classes):
+            return f"label out of range: there are {len(classes)} classes"
+        return None
+
+    def _finish(
+        self, samples: list[dict], problems: Problems, source: str, total: int
+    ) -> list[dict]:
+        """Report ``problems`` among ``total`` images and return ``samples``."""
+        if not total and not problems:
+            raise DatasetError(f"{source}: no image is in it; it is empty.")
+        self._settle(
+            source,
+            problems,
+            f"{total:,} images",
+            len(samples),
+            nothing_left="No image is left. Do data_root and data_prefix['img'] point to the "
+            f"images? They are expected in {self.data_prefix.get('img', '')!r}.",
+        )
+        return samples
+
+    def _require_file(self) -> None:
+        if not self.ann_file:
+            raise DatasetError(
+                f"ann_file is empty; set it to the file that {type(self).__name__} reads."
+            )
+        if not os.path.isfile(self.ann_file):
+            raise DatasetError(
+                f"Missing: ann_file {os.path.abspath(self.ann_file)}.\nPut the data there, or "
+                "name the folder that holds it with --data-root DIR (data_root in the config)."
+            )
+
+
+@DATASETS.register_module()
+class ImageListDataset(ImageDataset):
+    """Images listed in a text file with their labels, one ``path label`` per line.
+
+    All lines are checked when the file is loaded, and image folders are listed once to find
+    missing files.
+
+    Args:
+        ann_file: The list. Paths are relative to ``data_prefix["img"]`` and may contain spaces.
+        **kwargs: Of :class:`ImageDataset`.
+
+    Raises:
+        DatasetError: A line, label or image is bad and ``on_bad_sample`` is "error", or nothing
+            is left.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> _ = (root / "a.jpg").write_bytes(b"")
+        >>> _ = (root / "train.txt").write_text("a.jpg 1\\n")
+        >>> dataset = ImageListDataset(data_root=str(root), ann_file="train.txt")
+        >>> dataset.get_data_info(0)["label"]
+        1
+    """
+
+    def load_data_list(self) -> list[dict]:
+        """Read and check the list; see the base class."""
+        self._require_file()
+        problems, files, samples, total = Problems(), FileListing(), [], 0
+        folder = self.data_prefix.get("img", "")
+        for place, line in numbered_lines(self.ann_file):
+            total += 1
+            parsed = parse_labeled(place, line, problems)
+            if parsed is None:
+                continue
+            name, label = parsed
+            path = os.path.join(folder, name)
+            fault = self._label_fault(label)
+            if fault:
+                problems.add(fault, place, line)
+            elif leaves_root(name, folder, self.data_root):
+                problems.add(LEAVES_ROOT, place, name)
+            elif path not in files:
+                problems.add("missing image file", place, path)
+            else:
+                samples.append(self._sample(path, label))
+        return self._finish(samples, problems, self.ann_file, total)
+
+
+@DATASETS.register_module()
+class ImageFolderDataset(ImageDataset):
+    """Images in one folder per class: ``data_prefix["img"]/class/*.jpg``.
+
+    Labels follow ``metainfo["classes"]``, by default the sorted names of the folders. Files other
+    than JPEG, PNG, BMP or WebP (by name) and nested folders are ignored.
+
+    Args:
+        **kwargs: Of :class:`ImageDataset`; ``ann_file`` has no effect.
+
+    Raises:
+        DatasetError: A class of ``metainfo`` has no folder, or a folder has no image or no class,
+            and ``on_bad_sample`` is "error"; or no image is left.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> for name in ("cat", "dog"):
+        ...     (root / name).mkdir()
+        ...     _ = (root / name / "1.jpg").write_bytes(b"")
+        >>> dataset = ImageFolderDataset(data_root=str(root))
+        >>> dataset.metainfo["classes"], [dataset.get_data_info(i)["label"] for i in range(2)]
+        (('cat', 'dog'), [0, 1])
+    """
+
+    def load_data_list(self) -> list[dict]:
+        """List the folders; see the base class."""
+        root = self.data_prefix.get("img", "") or "."
+        if not os.path.isdir(root):
+            raise DatasetError(
+                f"Missing: image folder {os.path.abspath(root)}.\nName the folder that holds the "
+                "data with --data-root DIR (data_root in the config)."
+            )
+        with os.scandir(root) as entries:
+            folders = sorted(entry.name for entry in entries if entry.is_dir())
+        classes = list(self._metainfo.setdefault("classes", tuple(folders)))
+        problems, samples = Problems(), []
+        for name in [] if self.is_ood else sorted(set(classes) - set(folders)):
+            problems.add("class without a folder", root, name)
+        for folder in folders:
+            place = os.path.join(root, folder)
+            names = [n for n in os.listdir(place) if n.lower().endswith(IMAGE_SUFFIXES)]
+            if not names:
+                problems.add("class folder without an image", place)
+            elif folder not in classes and not self.is_ood:
+                problems.add("folder of no class", place, folder)
+            else:
+                label = -1 if self.is_ood else classes.index(folder)
+                samples += [
+                    self._sample(os.path.join(place, name), label) for name in sorted(names)
+                ]
+        return self._finish(samples, problems, root, len(samples))
+
+
+@DATASETS.register_module()
+class PackedImageDataset(ImageDataset):
+    """Images of a pack: ``data``, ``offsets``, ``labels`` and ``classes`` in one ``.npz`` file.
+
+    See :class:`negvision.data.images.packs.ImagePack` for the format. The encoded images stay in
+    memory, shared by all workers, and ``negvision.LoadImageFromFile`` decodes each when needed.
+    ``img_path`` is ``file:index``, which :func:`negvision.data.images.packs.read_image` reads.
+
+    Args:
+        ann_file: The ``.npz`` file.
+        metainfo: By default the pack's own classes.
+        **kwargs: Of :class:`ImageDataset`.
+
+    Raises:
+        DatasetError: The pack is damaged, its classes differ from those of ``metainfo``, or a
+            label is out of range and ``on_bad_sample`` is "error".
+
+    Example::
+
+        dataset=dict(type="negvision.PackedImageDataset", data_root="data/cifar/",
+                     ann_file="cifar100_test.npz", is_ood=True, source="cifar100",
+                     test_mode=True, pipeline=[...])
+    """
+
+    def load_data_list(self) -> list[dict]:
+        """Read and check the pack; see the base class."""
+        self._require_file()
+        self._pack = read_pack(self.ann_file)
+        classes = self._metainfo.setdefault("classes", self._pack.classes)
+        if not self.is_ood and tuple(classes) != self._pack.classes:
+            raise DatasetError(
+                f"{self.ann_file}: its classes are {self._pack.classes}, but metainfo has "
+                f"{tuple(classes)}: labels would name other classes. Remove metainfo."
+            )
+        problems, samples = Problems(), []
+        for index, label in enumerate(self._pack.labels.tolist()):
+            path = f"{self.ann_file}:{index}"
+            fault = self._label_fault(label)
+            if fault:
+                problems.add(fault, path, label)
+            else:
+                samples.append({**self._sample(path, label), "pack_index": index})
+        return self._finish(samples, problems, self.ann_file, len(self._pack))
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict:
+        """One image with its bytes, ``img_bytes``."""
+        info = super().get_data_info(idx)
+        return {**info, "img_bytes": self._pack.encoded(info.pop("pack_index"))}
+
+
+@DATASETS.register_module()
+class DigitsCropDataset(GeneratesDigits, PackedImageDataset):
+    """:class:`PackedImageDataset` on single digits of the embedded set, 32 x 32 pixels.
+
+    Args:
+        ann_file: "crops/train_id.npz", "crops/val_id.npz" or "crops/test_id.npz" with the eight
+            known classes, or "crops/test_ood.npz" with the held-out ones.
+        data_root, digits: As in :class:`negvision.toy.digits.GeneratesDigits`.
+        **kwargs: Of :class:`PackedImageDataset`.
+
+    Example:
+        >>> dataset = DigitsCropDataset(ann_file="crops/test_id.npz")
+        >>> len(dataset.metainfo["classes"])
+        8
+    """

@@ -1,5 +1,0 @@
-"""Metrics of image classification; importing this registers ``negvision.OODImageMetric``."""
-
-from negvision.classification.metrics.ood_image_metric import OODImageMetric
-
-__all__ = ["OODImageMetric"]

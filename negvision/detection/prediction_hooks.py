@@ -1,0 +1,212 @@
+"""Hooks that draw the detections of a validation or test, and write them as COCO results."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmengine.dist import collect_results, is_main_process
+from mmengine.fileio import get
+from mmengine.hooks import Hook
+
+from negvision.detection.visualization.predictions import draw_predictions, prediction_legend
+from negvision.engine.sheet_hook import SheetHook
+from negvision.errors import UserError
+from negvision.registry import HOOKS
+from negvision.visualization import contact_sheet, save_picture
+
+
+@HOOKS.register_module()
+class PredictionSheetHook(SheetHook):
+    """Write ``predictions.png``: ground truth and detections of some images.
+
+    See :class:`negvision.engine.sheet_hook.SheetHook` for when and which. Ground truth comes from
+    the annotations, at the size of the original image. If the model has an OOD threshold,
+    detections above it are dashed and tagged as unknown.
+
+    Args:
+        num_images: Images on the sheet.
+        score_thr: Detections with a lower score are left out, in [0, 1].
+        columns: Images side by side.
+        tile_size: Longer side of each image on the sheet, in pixels.
+
+    Raises:
+        ValueError: An argument is below 1, or ``score_thr`` is outside [0, 1].
+
+    Example:
+        >>> custom_hooks = [dict(type="negvision.PredictionSheetHook", score_thr=0.4)]
+    """
+
+    file_name = "predictions.png"
+    label = "predictions"
+
+    def __init__(
+        self,
+        num_images: int = 16,
+        score_thr: float = 0.3,
+        columns: int = 4,
+        tile_size: int = 448,
+    ) -> None:
+        super().__init__(num_images, columns, tile_size)
+        self.score_thr = _checked_score(score_thr)
+
+    def keep(self, sample) -> tuple[np.ndarray | None, ...]:
+        """Boxes, labels, scores, and which are unknown."""
+        return _arrays(sample.pred_instances, self.score_thr)
+
+    def sheet(self, dataset, shown: Mapping[str, tuple[dict, Any]]) -> np.ndarray:
+        """See the base class."""
+        classes = dataset.metainfo.get("classes", ())
+        pictures, captions, has_ignored, has_unknown = [], [], False, False
+        for path, (info, (boxes, labels, scores, unknown)) in shown.items():
+            has_unknown |= unknown is not None
+            instances = info.get("instances", [])
+            truth = [item["bbox"] for item in instances if not item.get("ignore_flag")]
+            ignored = [item["bbox"] for item in instances if item.get("ignore_flag")]
+            has_ignored |= bool(ignored)
+            pictures.append(
+                draw_predictions(
+                    mmcv.imfrombytes(get(path), channel_order="rgb"),
+                    boxes,
+                    labels,
+                    scores,
+                    classes,
+                    truth,
+                    ignored,
+                    self.tile_size,
+                    unknown,
+                )
+            )
+            captions.append(f"{os.path.basename(path)}: {len(truth)} objects, {len(boxes)} found")
+        title = f"Detections with a score of at least {self.score_thr:g}"
+        return contact_sheet(
+            pictures, captions, self.columns, title, prediction_legend(has_ignored, has_unknown)
+        )
+
+
+@HOOKS.register_module()
+class DrawDetectionsHook(Hook):
+    """Draw each test image with its detections, as requested by ``negvision test --show-dir``.
+
+    If the model has an OOD threshold, detections above it are dashed and tagged as unknown.
+
+    Args:
+        draw: Whether to draw.
+        score_thr: Detections with a lower score are left out, in [0, 1].
+        test_out_dir: Folder of the drawings, which keep the names of their images; needed if
+            ``draw`` is true.
+
+    Raises:
+        ValueError: ``score_thr`` is outside [0, 1].
+
+    Example:
+        >>> default_hooks = dict(visualization=dict(type="negvision.DrawDetectionsHook"))
+    """
+
+    def __init__(
+        self, draw: bool = False, score_thr: float = 0.3, test_out_dir: str | None = None
+    ) -> None:
+        self.draw = draw
+        self.score_thr = _checked_score(score_thr)
+        self.test_out_dir = test_out_dir
+        self._taken: set[str] = set()
+
+    def before_test(self, runner) -> None:
+        if self.draw and not self.test_out_dir:
+            raise UserError("DrawDetectionsHook: draw=True needs test_out_dir, a folder")
+        self._taken = set()
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        if not self.draw:
+            return
+        classes = runner.test_dataloader.dataset.metainfo.get("classes", ())
+        for sample in outputs:
+            boxes, labels, scores, unknown = _arrays(sample.pred_instances, self.score_thr)
+            image = mmcv.imfrombytes(get(sample.img_path), channel_order="rgb")
+            picture = draw_predictions(image, boxes, labels, scores, classes, unknown=unknown)
+            save_picture(self._path(sample), picture)
+
+    def _path(self, sample) -> Path:
+        """A unique name for each image, also if two folders have one of the same name."""
+        path = Path(sample.img_path)
+        name = path.name if path.suffix in (".png", ".jpg", ".jpeg") else f"{path.stem}.jpg"
+        if name in self._taken:
+            name = f"{sample.img_id}_{name}"
+        self._taken.add(name)
+        return Path(self.test_out_dir) / name
+
+
+class DetectionsWriter(Hook):
+    """Write the detections of a test as a COCO results file.
+
+    The file is a list of ``{"image_id", "category_id", "bbox", "score"}`` with ``bbox`` as
+    ``[left, top, width, height]`` in pixels of the original image, readable by pycocotools'
+    ``loadRes``. Category ids are those of the dataset (``cat_ids``) if it has them, else the
+    labels. ``ood_score`` and, with a threshold, ``is_ood`` are added for heads with OOD scores.
+
+    Args:
+        path: The file; parent folders are created.
+    """
+
+    priority = "LOW"
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._images: list[list[dict]] = []
+
+    def before_test_epoch(self, runner) -> None:
+        self._images = []
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        dataset = runner.test_dataloader.dataset
+        # The first of several concatenated sets is the in-distribution one.
+        cat_ids = getattr(getattr(dataset, "datasets", [dataset])[0], "cat_ids", None)
+        for sample in outputs:
+            predicted = sample.pred_instances
+            extras = {
+                name: predicted[name].tolist()
+                for name in ("ood_score", "is_ood")
+                if name in predicted
+            }
+            columns = (predicted.bboxes, predicted.scores, predicted.labels)
+            rows = zip(*(column.tolist() for column in columns), strict=True)
+            self._images.append(
+                [
+                    {
+                        "image_id": sample.img_id,
+                        "category_id": cat_ids[label] if cat_ids else label,
+                        "bbox": [left, top, right - left, bottom - top],
+                        "score": score,
+                        **{name: values[row] for name, values in extras.items()},
+                    }
+                    for row, ((left, top, right, bottom), score, label) in enumerate(rows)
+                ]
+            )
+
+    def after_test_epoch(self, runner, metrics=None) -> None:
+        size = len(runner.test_dataloader.dataset)
+        images = collect_results(self._images, size, device="cpu")
+        if not is_main_process():
+            return
+        detections = [entry for image in images for entry in image]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(detections))
+        runner.logger.info(f"{len(detections)} detections of {size} images in {self.path}")
+
+
+def _checked_score(score_thr: float) -> float:
+    if not 0 <= score_thr <= 1:
+        raise ValueError(f"score_thr must be from 0 to 1, got {score_thr}")
+    return score_thr
+
+
+def _arrays(found, score_thr: float) -> tuple[np.ndarray | None, ...]:
+    """Boxes, labels and scores of at least ``score_thr``, and which are unknown, or None."""
+    found = found[found.scores >= score_thr].cpu()
+    unknown = found.is_ood.numpy() if "is_ood" in found else None
+    return found.bboxes.numpy(), found.labels.numpy(), found.scores.numpy(), unknown
