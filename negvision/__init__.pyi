@@ -20,11 +20,11 @@ from .data.images.loading import LoadImageFromFile as LoadImageFromFile
 from .detection.assigners import ATSSAssigner as ATSSAssigner
 from .detection.assigners import MaxIoUAssigner as MaxIoUAssigner
 from .detection.assignment_view import AssignmentSheetHook as AssignmentSheetHook
-from .detection.datasets.coco import CocoDataset as CocoDataset
-from .detection.datasets.digits import DigitsDataset as DigitsDataset
-from .detection.datasets.digits import OODDigitsDataset as OODDigitsDataset
-from .detection.datasets.ood import OODCocoDataset as OODCocoDataset
-from .detection.datasets.transforms import PackDetInputs as PackDetInputs
+from .detection.datasets import CocoDataset as CocoDataset
+from .detection.datasets import DigitsDataset as DigitsDataset
+from .detection.datasets import OODCocoDataset as OODCocoDataset
+from .detection.datasets import OODDigitsDataset as OODDigitsDataset
+from .detection.datasets import PackDetInputs as PackDetInputs
 from .detection.heads.atss_heads import ATSSFCOSHead as ATSSFCOSHead
 from .detection.heads.atss_heads import ATSSHead as ATSSHead
 from .detection.heads.atss_heads import ATSSRetinaHead as ATSSRetinaHead

@@ -40,9 +40,6 @@ class RandomPadCrop(BaseTransform):
         results["img"] = padded[top : top + height, left : left + width]
         return results
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(padding={self.padding})"
-
 
 @TRANSFORMS.register_module()
 class TrivialAugment(BaseTransform):
@@ -62,9 +59,6 @@ class TrivialAugment(BaseTransform):
         image = Image.fromarray(np.ascontiguousarray(results["img"][..., ::-1]))
         results["img"] = np.asarray(self._augment(image))[..., ::-1]
         return results
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
 
 
 @TRANSFORMS.register_module()
@@ -111,6 +105,3 @@ class PackImageInputs(BaseTransform):
             "inputs": to_planes(image),
             "data_samples": ImageDataSample(label=label, metainfo=metainfo),
         }
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(meta_keys={self.meta_keys})"

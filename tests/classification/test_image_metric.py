@@ -1,7 +1,5 @@
 """OODImageMetric against scikit-learn, over all sets and of each, and itself over parts."""
 
-import logging
-
 import numpy as np
 import pytest
 import torch
@@ -211,11 +209,3 @@ def test_table_and_file(tmp_path, capsys):
     names, codes = records.strata["predicted class"]
     assert names == ["a", "b", "c", "d"] and codes.tolist() == records.labels.tolist()
     assert records.notes["accuracy"] == figures["ood/accuracy"]
-
-
-def test_classes_without_names_are_numbers(tmp_path, caplog):
-    metric = metric_of(samples(), scores_file=str(tmp_path / "scores.npz"))
-    metric.dataset_meta = None
-    with caplog.at_level(logging.ERROR):
-        metric.evaluate(80)
-    assert OODRecords.load(tmp_path / "scores.npz").classes == ["0", "1", "2", "3"]

@@ -1,4 +1,4 @@
-"""Transforms of images against slow ones written out, and the randomness that seeds fix."""
+"""Classification transforms against slow definitions and torchvision, with fixed seeds."""
 
 import random
 
@@ -16,7 +16,7 @@ def noise(height=9, width=12, seed=0):
 
 
 def crops(image, side):
-    """All results that padding and cropping can have, by the top left corner."""
+    """All possible results of padding and cropping, by the top left corner."""
     padded = np.pad(image, ((side, side), (side, side), (0, 0)))
     height, width = image.shape[:2]
     return {
@@ -27,10 +27,10 @@ def crops(image, side):
 
 
 @pytest.mark.parametrize(("side", "size"), [(1, (9, 12)), (2, (3, 3)), (2, (1, 1))])
-def test_pad_and_crop_is_one_of_all_crops_and_each_comes(side, size):
+def test_pad_and_crop_gives_every_crop(side, size):
     image, seen = noise(*size), set()
     before, possible = image.copy(), crops(image, side)
-    np.random.seed(0)  # noqa: NPY002  (what MMEngine does)
+    np.random.seed(0)  # noqa: NPY002  (as MMEngine does)
     for _ in range(60 * len(possible)):
         found = RandomPadCrop(side)({"img": image})["img"]
         assert found.dtype == np.uint8 and found.shape == image.shape
@@ -39,13 +39,8 @@ def test_pad_and_crop_is_one_of_all_crops_and_each_comes(side, size):
     np.testing.assert_array_equal(image, before)
 
 
-def test_pad_and_crop_takes_other_images_than_of_bytes():
-    image = noise().astype(np.float32)[..., :1]
-    assert RandomPadCrop(3)({"img": image})["img"].shape == (9, 12, 1)
-
-
 @pytest.mark.parametrize("transform", [RandomPadCrop(4), TrivialAugment()])
-def test_seeds_fix_what_is_drawn(transform):
+def test_seeds_fix_the_results(transform):
     from mmengine.runner import set_random_seed
 
     def drawn(seed):
@@ -62,7 +57,7 @@ def test_seeds_fix_what_is_drawn(transform):
     assert len({image.tobytes() for image in first}) > 3
 
 
-def test_augmenting_equals_torchvision_on_the_image_in_rgb():
+def test_augmentation_equals_torchvision_in_rgb():
     augment, image = TrivialAugment(), noise(32, 32)
     for seed in range(40):
         torch.manual_seed(seed)
@@ -71,24 +66,6 @@ def test_augmenting_equals_torchvision_on_the_image_in_rgb():
         rgb = v2.TrivialAugmentWide()(Image.fromarray(image[..., ::-1].copy()))
         np.testing.assert_array_equal(found, np.asarray(rgb)[..., ::-1])
         assert found.dtype == np.uint8 and found.shape == image.shape
-
-
-def test_channels_keep_their_order():
-    """What is blue stays blue, whatever is done that knows no colour."""
-    image, augment = np.zeros((32, 32, 3), np.uint8), TrivialAugment()
-    image[..., 0] = 200
-    torch.manual_seed(0)
-    results = [augment({"img": image})["img"] for _ in range(60)]
-    unchanged = [r for r in results if np.array_equal(r, image)]
-    assert unchanged and all(isinstance(r, np.ndarray) for r in results)
-    # Inverting and colour apart, the first channel stays the brightest.
-    brightest = [r.reshape(-1, 3).mean(0).argmax() for r in results]
-    assert np.mean(np.equal(brightest, 0)) > 0.8
-
-
-def test_the_augmented_image_can_be_packed():
-    image = TrivialAugment()({"img": noise()})
-    assert PackImageInputs()(image)["inputs"].is_contiguous()
 
 
 def test_packing():
@@ -114,7 +91,7 @@ def test_packing():
     some = PackImageInputs(meta_keys=("secret",))({"img": image})["data_samples"]
     assert not some.metainfo_keys()
     assert some.label.item() == -1
-    # The pixels are not those of the image that the next transform may change.
+    # The pixels are a copy, so later transforms may change the image.
     image[:] = 0
     assert packed["inputs"].any()
 
@@ -128,16 +105,5 @@ def test_packing():
     ],
 )
 def test_images_that_cannot_be_packed(image, shown):
-    with pytest.raises(ValueError, match=f"the image has {shown}; pipelines of images keep"):
+    with pytest.raises(ValueError, match=f"the image has {shown}, but must be"):
         PackImageInputs()({"img": image, "label": 0})
-
-
-def test_padding_is_checked():
-    with pytest.raises(ValueError, match="padding is 0; it must be 1 or more"):
-        RandomPadCrop(0)
-
-
-def test_how_they_print():
-    assert repr(RandomPadCrop(2)) == "RandomPadCrop(padding=2)"
-    assert repr(TrivialAugment()) == "TrivialAugment()"
-    assert repr(PackImageInputs(("source",))) == "PackImageInputs(meta_keys=('source',))"

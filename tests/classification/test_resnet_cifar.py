@@ -64,13 +64,6 @@ def test_shapes(size):
     assert level.shape == (2, 64, -(-size[0] // 4), -(-size[1] // 4))
 
 
-def test_widths_and_channels():
-    backbone = ResNetCIFAR(32, in_channels=1, widths=[8, 8, 12]).eval()
-    assert backbone.out_channels == 12
-    assert backbone(torch.zeros(1, 1, 8, 8))[0].shape == (1, 12, 2, 2)
-    assert [len(getattr(backbone, f"layer{n}")) for n in (1, 2, 3)] == [5, 5, 5]
-
-
 def test_convolutions_begin_as_kaiming_normal_and_init_weights_leaves_them():
     torch.manual_seed(0)
     backbone = ResNetCIFAR(20)
@@ -79,13 +72,6 @@ def test_convolutions_begin_as_kaiming_normal_and_init_weights_leaves_them():
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
     backbone.init_weights()
     assert all(torch.equal(before[key], value) for key, value in backbone.state_dict().items())
-
-
-def test_gradients_reach_all_parameters():
-    backbone = ResNetCIFAR(20)
-    backbone(torch.randn(2, 3, 16, 16))[0].sum().backward()
-    # Of the last normalisations too: what is summed is behind their ReLU.
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in backbone.parameters())
 
 
 @pytest.mark.parametrize("depth", [18, 50, 0, 20.5, "20"])

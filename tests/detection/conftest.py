@@ -131,7 +131,7 @@ def tiny_detector(digits: Path, tmp_path: Path):
                 "randomness": {"seed": 0},
                 "work_dir": str(tmp_path / "work"),
                 "experiment_name": tmp_path.name,
-                # Found by its name ever after: each run of a process needs its own.
+                # Visualizers are global by name, so each run needs its own.
                 "visualizer": {
                     "type": "DetLocalVisualizer",
                     "name": tmp_path.name,

@@ -1,4 +1,4 @@
-"""What is drawn is what the assigner decides in training."""
+"""Drawn assignments equal those of the assigner in training."""
 
 from dataclasses import replace
 
@@ -73,20 +73,7 @@ def test_counts_equal_a_direct_call_of_the_assigner(tiny_detector, head, assigne
     assert found > 20
 
 
-def test_points_of_fcos_are_shown_by_their_assignment_priors(tiny_detector):
-    model, (view,) = views_of(tiny_detector("negvision.ATSSFCOSHead", ATSS), [3])
-    expected = model.bbox_head.assignment_priors([(20, 20), (10, 10), (5, 5)], torch.device("cpu"))
-    assert all(torch.equal(a, b) for a, b in zip(view.priors, expected, strict=True))
-    direct = model.bbox_head.assigner.assign(
-        InstanceData(priors=torch.cat(expected)),
-        [400, 100, 25],
-        InstanceData(bboxes=view.boxes, labels=view.labels),
-        InstanceData(bboxes=view.ignored),
-    )
-    assert torch.equal(view.gt_inds, direct.gt_inds)
-
-
-def test_image_is_shown_as_it_was_loaded_and_padding_is_grey(tiny_detector):
+def test_image_is_shown_as_loaded_with_gray_padding(tiny_detector):
     cfg = tiny_detector()
     pipeline = cfg.train_dataloader.dataset.pipeline
     pipeline[2] = {"type": "Resize", "scale": (150, 140), "keep_ratio": False}
@@ -109,7 +96,7 @@ def test_anchors_outside_do_not_take_part(tiny_detector):
     assert (view.gt_inds[~inside] == 0).all() and (view.gt_inds > 0).any()
 
 
-def test_model_and_its_modes_are_left_alone(tiny_detector):
+def test_model_is_unchanged(tiny_detector):
     model, dataset = built(tiny_detector())
     model.train()
     model.backbone.bn1.eval()
@@ -121,13 +108,7 @@ def test_model_and_its_modes_are_left_alone(tiny_detector):
         assert torch.equal(value, before[name]), name
 
 
-def test_indices_out_of_range(tiny_detector):
-    model, dataset = built(tiny_detector())
-    with pytest.raises(IndexError, match="image 99: the dataset has images 0 to"):
-        list(assignment_views(model, dataset, [99]))
-
-
-def test_heads_that_cannot_be_shown_say_why(tiny_detector):
+def test_heads_that_cannot_be_shown(tiny_detector):
     init_default_scope("mmdet")
     fcos = MODELS.build(tiny_detector("FCOSHead").model)
     with pytest.raises(ConfigError, match="FCOS has no head with an assigner"):
@@ -146,7 +127,7 @@ def view_with_boxes(tiny_detector):
     return max(views, key=lambda view: len(view.boxes))
 
 
-def test_picture_shows_positives_in_the_color_of_their_level(tiny_detector):
+def test_positives_have_the_color_of_their_level(tiny_detector):
     view = view_with_boxes(tiny_detector)
     picture = draw_assignment(view, longest=640)
     shown = [

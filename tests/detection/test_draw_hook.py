@@ -1,4 +1,4 @@
-"""Pictures of a test run: one an image, unknown boxes dashed and named."""
+"""Drawings of a test: one per image, with unknown boxes dashed and tagged."""
 
 from types import SimpleNamespace
 
@@ -36,7 +36,7 @@ def run(hook, samples):
     hook.after_test_iter(RUNNER, 0, outputs=samples)
 
 
-def test_unknown_boxes_are_drawn_otherwise(tmp_path):
+def test_unknown_boxes_are_drawn_differently(tmp_path):
     flags = torch.tensor([False, True, True])
     (tmp_path / "in").mkdir()
     known = sample(tmp_path / "in" / "a.png", 1)
@@ -55,7 +55,7 @@ def test_unknown_boxes_are_drawn_otherwise(tmp_path):
     assert np.abs(pictures["b.jpg"].astype(int) - pictures["a.png"]).max() > 100
 
 
-def test_two_images_of_one_name_get_two_pictures(tmp_path):
+def test_images_of_the_same_name_get_two_drawings(tmp_path):
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
     hook = DrawDetectionsHook(draw=True, test_out_dir=str(tmp_path / "out"))
@@ -65,7 +65,7 @@ def test_two_images_of_one_name_get_two_pictures(tmp_path):
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.png", "1_a.png"}
 
 
-def test_nothing_is_drawn_unless_asked_for(tmp_path):
+def test_nothing_is_drawn_by_default(tmp_path):
     run(DrawDetectionsHook(test_out_dir=str(tmp_path / "out")), [])
     assert not (tmp_path / "out").exists()
 

@@ -1,4 +1,4 @@
-"""Looking leaves no trace: random numbers, pipelines, annotations."""
+"""Looking at a dataset changes neither random numbers, pipelines nor annotations."""
 
 import random
 
@@ -14,7 +14,7 @@ def draws():
     return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
 
 
-def test_random_numbers_go_on_as_if_nothing_had_been_drawn():
+def test_random_state_is_restored():
     with seeded(3):
         first = draws()
         expected = draws()
@@ -28,7 +28,7 @@ def test_random_numbers_go_on_as_if_nothing_had_been_drawn():
         assert draws() == inside != first
 
 
-def test_random_numbers_go_on_after_an_error():
+def test_random_state_is_restored_after_an_error():
     with seeded(3):
         first = draws()
     with seeded(3):

@@ -1,4 +1,4 @@
-"""The sheets that a run leaves in its work dir."""
+"""The sheets that hooks draw in the work dir of a run."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ def trained(cfg):
     return runner
 
 
-def test_training_leaves_both_sheets_and_one_line_each(
+def test_training_draws_both_sheets_and_logs_one_line_each(
     tiny_detector, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -53,7 +53,7 @@ def test_training_leaves_both_sheets_and_one_line_each(
     assert assignments.shape[1] > 4 * 160
 
 
-def test_hooks_leave_the_training_as_it_was(tiny_detector, tmp_path):
+def test_hooks_do_not_change_the_training(tiny_detector, tmp_path):
     states = []
     for hooks in (HOOKS, []):
         cfg = tiny_detector(hooks=hooks)
@@ -67,7 +67,7 @@ def test_hooks_leave_the_training_as_it_was(tiny_detector, tmp_path):
         assert torch.equal(value, with_hooks[name]), name
 
 
-def test_test_run_writes_predictions_and_says_so(tiny_detector, tmp_path, monkeypatch, capsys):
+def test_test_draws_predictions_and_logs_the_path(tiny_detector, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     cfg = tiny_detector(hooks=HOOKS)
     for part in ("dataloader", "evaluator", "cfg"):
@@ -80,8 +80,8 @@ def test_test_run_writes_predictions_and_says_so(tiny_detector, tmp_path, monkey
     assert cv2.imdecode(np.frombuffer(first, np.uint8), cv2.IMREAD_COLOR) is not None
 
 
-def test_truth_is_drawn_where_it_is_on_the_original_image(tiny_detector, monkeypatch):
-    """The pipeline of the test set resizes boxes to 160 pixels; the picture has 192."""
+def test_truth_is_drawn_on_the_original_image(tiny_detector, monkeypatch):
+    """The test pipeline resizes boxes to 160 pixels; the original image has 192."""
     drawn = []
     monkeypatch.setattr(
         "negvision.detection.prediction_hooks.draw_predictions",
@@ -103,18 +103,7 @@ def test_truth_is_drawn_where_it_is_on_the_original_image(tiny_detector, monkeyp
         assert len(boxes) == len(labels) == len(scores) <= 10
 
 
-def test_score_threshold(tiny_detector, monkeypatch):
-    kept = []
-    monkeypatch.setattr(
-        "negvision.detection.prediction_hooks.draw_predictions",
-        lambda image, boxes, labels, scores, *args: kept.append(scores) or image,
-    )
-    cfg = tiny_detector(hooks=[{"type": "negvision.PredictionSheetHook", "score_thr": 1.0}])
-    Runner.from_cfg(cfg).val()
-    assert len(kept) == 12 and not any(len(scores) for scores in kept)
-
-
-def test_model_without_an_assigner_is_trained_all_the_same(tiny_detector, tmp_path, capsys):
+def test_model_without_an_assigner_trains_with_a_warning(tiny_detector, tmp_path, capsys):
     trained(tiny_detector("FCOSHead", hooks=HOOKS))
     printed = capsys.readouterr().out
     assert "warning: assignments.png is not drawn: model FCOS has no head with an assi" in printed
@@ -158,7 +147,7 @@ runner = Namespace(
 )
 hook = PredictionSheetHook(num_images=5, columns=5, tile_size=60)
 hook.before_val_epoch(runner)
-# As a distributed sampler deals five images out to two ranks: the first twice.
+# A distributed sampler splits five images over two ranks, with the first one twice.
 for i in ([0, 2, 4], [1, 3, 0])[rank]:
     found = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long(),
                          scores=torch.zeros(0))

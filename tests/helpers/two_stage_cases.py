@@ -1,4 +1,4 @@
-"""Detectors in two stages of a few thousand weights, and what comes out of their box heads."""
+"""Small two-stage detectors, and inputs and outputs of their box heads."""
 
 import copy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""COCO's metrics by pycocotools as its own documentation calls it."""
+"""COCO metrics by pycocotools, as in its documentation."""
 
 import contextlib
 import copy
@@ -9,7 +9,7 @@ from pycocotools.cocoeval import COCOeval
 
 
 def direct_stats(ground_truth, detections, category_ids):
-    """The 12 figures by pycocotools as its own documentation calls it."""
+    """The 12 metrics of COCO's summary."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = copy.deepcopy({"info": {}, **ground_truth})

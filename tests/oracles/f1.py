@@ -10,7 +10,7 @@ def overlap(a, b, over_first=False):
 
 
 def counts(ground_truth, detections, category, threshold):
-    """TP, FP and objects of a class with the detections of at least ``threshold`` alone."""
+    """TP, FP and number of objects of a class at a threshold."""
     hits = misses = objects = 0
     for image in ground_truth["images"]:
         here = [

@@ -177,20 +177,6 @@ def test_initial_weights_are_abets(build):
     assert conv_seg.classifier.weight.std().item() == pytest.approx((2 / 16) ** 0.5, rel=0.3)
 
 
-def test_other_initial_weights_are_left(build):
-    init_cfg = [
-        {"type": "Constant", "layer": "BatchNorm2d", "val": 0.5},
-        {
-            "type": "Constant",
-            "val": 3.0,
-            "override": [{"name": "conv_seg"}, {"type": "Constant", "val": 2.0, "name": "convs"}],
-        },
-    ]
-    head = build("fcn", {"init_cfg": init_cfg}).decode_head
-    assert torch.all(head.convs[0].conv.weight == 2.0)
-    assert head.conv_seg.classifier.weight.std() > 0.1
-
-
 def test_state_dict_keys(build):
     abet = build("fcn").state_dict()
     plain = build("fcn", type="EncoderDecoder").state_dict()
@@ -229,19 +215,6 @@ def test_threshold_gives_a_mask(build, batch):
         assert sample.ood_mask.data.dtype == torch.bool
         assert torch.equal(sample.ood_mask.data, sample.ood_map.data > threshold.value)
         assert 0 < sample.ood_mask.data.float().mean() < 1
-
-
-@pytest.mark.parametrize(
-    "abet", [{"temperature": False}, {"logits": "inner"}, {"shaping": {"type": "ash"}}]
-)
-def test_ablations(build, batch, abet):
-    model = build("fcn", abet=abet)
-    model(**model.data_preprocessor(copy.deepcopy(batch), True), mode="loss")
-    for sample in predict(model, batch):
-        assert ("temperature" in sample) == ("temperature" not in abet)
-        torch.testing.assert_close(
-            sample.ood_map.data[0], ood_score("abet", sample.seg_logits.data, dim=0)
-        )
 
 
 def test_auxiliary_heads_stay_plain(build, batch):
@@ -296,10 +269,3 @@ def test_predictions_without_samples_and_raw_outputs(build, batch):
 def test_heads_that_cannot_be_served(build, options, message, type_):
     with pytest.raises(ConfigError, match=message):
         build(type=type_, **options)
-
-
-def test_wrong_options(build):
-    with pytest.raises(ValueError, match=r"score must be one of .* nearest: 'max_logit'"):
-        build(type="negvision.OODEncoderDecoder", score="max_logits")
-    with pytest.raises(ValueError, match="logits must be one of cosine, inner, got 'cos'"):
-        build(abet={"logits": "cos"})

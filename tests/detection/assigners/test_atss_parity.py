@@ -1,8 +1,8 @@
 """``gt_inds`` against mmdet's ATSSAssigner.
 
-2,000 random images without ties: at the k-th distance, at the threshold, at the border of the box
-and between claimants all values are apart by more than rounding, which is checked in float64. On
-integer boxes, where ties are everywhere, the result is valid under some tie-break.
+2,000 random images without ties: distances, overlaps, thresholds and box borders differ by more
+than rounding, which is checked in float64. On integer boxes, which have many ties, the result is
+that of a tie-break by index.
 """
 
 import pytest
@@ -17,7 +17,7 @@ CASES, CHUNKS = 2000, 8
 
 
 def random_priors(g):
-    """Anchors of a random pyramid, as mmdet makes them."""
+    """Anchors of a random pyramid by mmdet's generator."""
     strides = [(4, 8, 16), (8, 16, 32, 64), (8, 16, 32, 64, 128)][torch.randint(3, (), generator=g)]
     height, width = (torch.randint(32, 320, (2,), generator=g)).tolist()
     generator = AnchorGenerator(
@@ -34,29 +34,29 @@ def random_priors(g):
 
 
 def random_boxes(g, count, height, width):
-    centres = torch.rand(count, 2, generator=g) * torch.tensor([width, height])
+    centers = torch.rand(count, 2, generator=g) * torch.tensor([width, height])
     half = (torch.rand(count, 2, generator=g) ** 2 * max(height, width) + 3) / 2
-    return torch.cat([centres - half, centres + half], 1)
+    return torch.cat([centers - half, centers + half], 1)
 
 
 def quantities(priors, counts, boxes):
-    """In float64, (A, G): distances of centres, IoUs, and how deep centres lie in boxes."""
+    """In float64, (A, G): distances of centers, IoUs, and depth of centers in boxes."""
     p, b = priors.double(), boxes.double()
-    centre = (p[:, :2] + p[:, 2:]) / 2
+    center = (p[:, :2] + p[:, 2:]) / 2
     distance = torch.cdist(
-        centre, (b[:, :2] + b[:, 2:]) / 2, compute_mode="donot_use_mm_for_euclid_dist"
+        center, (b[:, :2] + b[:, 2:]) / 2, compute_mode="donot_use_mm_for_euclid_dist"
     )
     low = torch.maximum(p[:, None, :2], b[None, :, :2])
     high = torch.minimum(p[:, None, 2:], b[None, :, 2:])
     inter = (high - low).clamp(min=0).prod(-1)
     area = (p[:, 2:] - p[:, :2]).prod(1)[:, None] + (b[:, 2:] - b[:, :2]).prod(1)
     iou = inter / (area - inter)
-    depth = torch.cat([centre[:, None] - b[None, :, :2], b[None, :, 2:] - centre[:, None]], -1)
+    depth = torch.cat([center[:, None] - b[None, :, :2], b[None, :, 2:] - center[:, None]], -1)
     return distance, iou, depth.amin(-1)
 
 
 def tie_free(priors, counts, boxes, topk, distances_may_tie=False, overlap=None) -> torch.Tensor:
-    """Which boxes meet no tie; those that stay must also be apart from one another."""
+    """Which boxes have no ties, also among the boxes that are kept."""
     distance, iou, depth = quantities(priors, counts, boxes)
     iou = iou if overlap is None else overlap
     free = torch.ones(len(boxes), dtype=torch.bool)
@@ -135,8 +135,8 @@ def test_prediction_aware_overlaps(alpha):
     assert positives > 1000
 
 
-def test_integer_boxes_are_valid_under_a_tie_break_and_the_same_in_every_run(monkeypatch):
-    # The tie-break is by prior index: mmdet with a stable sort in place of its topk.
+def test_ties_of_integer_boxes_are_broken_by_index(monkeypatch):
+    # The tie-break is by prior index: mmdet with a stable sort instead of topk.
     def stable_topk(values, k, dim, largest):
         assert not largest
         ordered = values.sort(dim=dim, stable=True)
@@ -161,7 +161,7 @@ def test_integer_boxes_are_valid_under_a_tie_break_and_the_same_in_every_run(mon
     assert tied > 500 and positives > 2000
 
 
-def test_crowds_without_any_box_are_ignored_where_mmdet_makes_them_negative():
+def test_images_with_only_crowds():
     priors = torch.tensor([[0.0, 0, 8, 8], [40, 40, 48, 48]])
     pred, gt = instances(priors, torch.zeros(0, 4))
     crowd = InstanceData(bboxes=torch.tensor([[0.0, 0, 16, 16]]))
@@ -170,8 +170,8 @@ def test_crowds_without_any_box_are_ignored_where_mmdet_makes_them_negative():
     assert ours.gt_inds.tolist() == [-1, 0]
 
 
-def test_ignored_anchors_are_never_positive_where_mmdet_makes_them_so():
-    # The third level has four priors. All are ignored, and mmdet takes them all the same.
+def test_ignored_anchors_are_never_positive():
+    # The third level has four priors. All are ignored, but mmdet still uses them.
     levels = AnchorGenerator([8, 16, 32], [1.0], octave_base_scale=2, scales_per_octave=1)
     levels = levels.grid_priors([(8, 8), (4, 4), (2, 2)], device="cpu")
     priors, counts = torch.cat(levels), [64, 16, 4]

@@ -1,4 +1,4 @@
-"""The quicker pipeline of detection gives the tensors of mmdet's under the same seed."""
+"""PackDetInputs gives mmdet's tensors under the same seed."""
 
 import copy
 

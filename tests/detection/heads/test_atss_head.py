@@ -1,4 +1,4 @@
-"""The head against mmdet's: same weights, same loss, same gradients."""
+"""ATSSHead against mmdet's: with the same weights, the same loss and gradients."""
 
 import pytest
 import torch
@@ -73,14 +73,18 @@ def assert_same(stock, own, *args, **kwargs):
 
 @pytest.mark.parametrize("loss", ["GIoULoss", "negvision.BoxIoULoss"])
 @pytest.mark.parametrize("seed", range(3))
-def test_losses_and_gradients_are_those_of_mmdet(seed, loss):
+def test_losses_and_gradients_equal_mmdet(seed, loss):
     stock, own = pair({"assigner": {"type": "ATSSAssigner", "topk": 9}}, {"loss": loss})
     assert_same(stock, own, *batch(seed))
 
 
-def test_batch_without_any_box():
-    stock, own = pair()
-    assert_same(stock, own, *batch(0, counts=(0, 0)))
+@pytest.mark.parametrize(
+    ("options", "counts"),
+    [({}, (0, 0)), ({"allowed_border": 0}, (4, 0, 9)), ({"pos_weight": 2.5}, (4, 0, 9))],
+)
+def test_empty_images_and_options(options, counts):
+    stock, own = pair(options, options)
+    assert_same(stock, own, *batch(4, counts))
 
 
 def test_padding_takes_no_part():
@@ -89,18 +93,6 @@ def test_padding_takes_no_part():
     metas[0] = {"img_shape": (60, 60), "pad_shape": (64, 64)}
     metas[2] = {"img_shape": (90, 128), "pad_shape": (96, 128)}
     assert_same(stock, own, gts, metas)
-
-
-def test_anchors_that_leave_the_image_take_no_part():
-    border = {"allowed_border": 0}
-    stock, own = pair(border, border)
-    assert_same(stock, own, *batch(4))
-
-
-def test_positive_weight():
-    weight = {"pos_weight": 2.5}
-    stock, own = pair(weight, weight)
-    assert_same(stock, own, *batch(5))
 
 
 def test_an_assigner_without_batches_is_called_for_each_image():
@@ -135,7 +127,7 @@ def test_ignored_anchors_weigh_nothing():
 
 
 @pytest.mark.parametrize("value", [1e4, 1e30, float("inf"), float("nan")])
-def test_what_negatives_predict_leaves_no_trace_in_the_box_loss(value):
+def test_predictions_of_negatives_do_not_affect_the_box_loss(value):
     _, own = pair(ours={"loss": "negvision.BoxIoULoss"})
     gts, metas = batch(9, counts=(2,))
     scores, deltas, centerness = own(features(1, 1))
@@ -151,7 +143,7 @@ def test_what_negatives_predict_leaves_no_trace_in_the_box_loss(value):
     torch.testing.assert_close(got_grad[~untouched], grad[~untouched])
 
 
-def test_predictions_are_those_of_mmdet():
+def test_predictions_equal_mmdet():
     test_cfg = {
         "nms_pre": 100,
         "min_bbox_size": 0,
@@ -174,7 +166,7 @@ def test_predictions_are_those_of_mmdet():
     assert torch.equal(want.bboxes, got.bboxes) and torch.equal(want.scores, got.scores)
 
 
-def test_encoded_targets_are_refused():
+def test_encoded_targets_are_an_error():
     with pytest.raises(ValueError, match="reg_decoded_bbox is False"):
         MODELS.build(
             {
@@ -188,7 +180,7 @@ def test_encoded_targets_are_refused():
 
 @pytest.mark.skipif(not extension_info()["loaded"], reason="the fallback reads no meta tensors")
 def test_loss_reads_no_value_on_the_host():
-    # Meta tensors have no values: whatever asks for one raises.
+    # Meta tensors have no values, so reading one raises.
     _, own = pair(ours={"loss": "negvision.BoxIoULoss"})
     gts, metas = batch(10)
     metas[0] = {"img_shape": (60, 60), "pad_shape": (64, 64)}

@@ -1,4 +1,4 @@
-"""mmdet's boxes, each with the logits of the RoI that it came from."""
+"""OODBBoxHead gives mmdet's boxes, each with the logits of its RoI."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def outputs(head, count, seed=1):
 
 
 def decoded_one_by_one(head, boxes, deltas):
-    """Box of RoI r and class c, as one call of the coder each."""
+    """Box of RoI r and class c, by one call of the coder each."""
     coder, width = head.bbox_coder, 4
     decoded = {}
     for r, roi in enumerate(boxes):
@@ -31,7 +31,7 @@ def decoded_one_by_one(head, boxes, deltas):
 
 @pytest.mark.parametrize("agnostic", [False, True])
 @pytest.mark.parametrize("nms", ["nms", "soft_nms"])
-def test_boxes_are_those_of_mmdet(agnostic, nms):
+def test_boxes_equal_mmdet(agnostic, nms):
     stock = box_head("mmdet.Shared2FCBBoxHead", reg_class_agnostic=agnostic)
     own = box_head("negvision.OODBBoxHead", reg_class_agnostic=agnostic)
     boxes, (scores, deltas) = rois(40), outputs(stock, 40)
@@ -45,7 +45,7 @@ def test_boxes_are_those_of_mmdet(agnostic, nms):
 
 
 @pytest.mark.parametrize("agnostic", [False, True])
-def test_logits_are_those_of_the_roi_that_the_box_came_from(agnostic):
+def test_logits_belong_to_the_roi_of_the_box(agnostic):
     head = box_head("negvision.OODBBoxHead", reg_class_agnostic=agnostic)
     boxes, (scores, deltas) = rois(20), outputs(head, 20)
     found = predict(head, boxes, scores, deltas)
@@ -62,12 +62,12 @@ def test_logits_are_those_of_the_roi_that_the_box_came_from(agnostic):
         ]
         assert len(sources) == 1
         assert torch.equal(logits, scores[sources[0]])
-    # More than one box of an RoI, and not in the order of the RoIs.
+    # Some RoIs give more than one box, and boxes are not in the order of the RoIs.
     assert len(found.logits.unique(dim=0)) < 30
 
 
 @pytest.mark.parametrize("score", ["msp", "max_logit", "entropy", "energy", "abet"])
-def test_score_is_taken_over_the_foreground_in_float64(score):
+def test_score_uses_the_foreground(score):
     head = box_head("negvision.OODBBoxHead", score=score).double()
     boxes = rois(20).double()
     scores, deltas = torch.randn(20, CLASSES + 1).double() * 3, torch.randn(20, 4 * CLASSES)
@@ -88,7 +88,7 @@ def test_score_is_taken_over_the_foreground_in_float64(score):
     assert found.ood_score_name == score and "temperature" not in found
 
 
-def test_unknown_is_marked_where_there_is_a_threshold():
+def test_unknown_is_marked_with_a_threshold():
     head = box_head("negvision.OODBBoxHead")
     boxes, (scores, deltas) = rois(20), outputs(head, 20)
     plain = predict(head, boxes, scores, deltas)
@@ -96,13 +96,13 @@ def test_unknown_is_marked_where_there_is_a_threshold():
     middle = plain.ood_score.median().item()
     assert set_threshold(head, OODThreshold(middle, "msp", 0.5, 30)) == 1
     found = predict(head, boxes, scores, deltas)
-    # What scores no more than the threshold is known.
+    # A score equal to the threshold is known.
     assert torch.equal(found.is_ood, plain.ood_score > middle)
     assert 0 < found.is_ood.sum() < 30
 
 
 @pytest.mark.parametrize("threshold", [None, -0.5])
-def test_no_roi_and_no_box_that_is_good_enough(threshold):
+def test_no_rois_and_no_boxes(threshold):
     head = box_head("negvision.OODBBoxHead")
     head.ood_threshold = threshold
     scores, deltas = outputs(head, 6)
@@ -118,14 +118,9 @@ def test_no_roi_and_no_box_that_is_good_enough(threshold):
         assert ("is_ood" in found) == (threshold is not None)
 
 
-def test_without_a_test_config_all_candidates_come_out_as_in_mmdet():
+def test_without_a_test_config_all_candidates_are_returned():
     head = box_head("negvision.OODBBoxHead")
     scores, deltas = outputs(head, 6)
     found = predict(head, rois(6), scores, deltas, config=None)
     assert set(found.keys()) == {"bboxes", "scores"}
     assert found.scores.shape == (6, CLASSES + 1)
-
-
-def test_unknown_score_is_refused():
-    with pytest.raises(ValueError, match="got 'maxlogit'; nearest: 'max_logit'"):
-        box_head("negvision.OODBBoxHead", score="maxlogit")

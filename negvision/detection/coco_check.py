@@ -1,6 +1,6 @@
 """Check every image record and every box of a COCO file when it is loaded.
 
-A NaN coordinate found here names its annotation; found in training it is a loss that turned NaN.
+A NaN coordinate found here names its annotation; in training it would only be a NaN loss.
 """
 
 import os
@@ -35,13 +35,13 @@ def check_images(images: Sequence[dict], problems: Problems) -> dict:
 
 
 def drop_outside_paths(images: dict, folder: str, root: str | None, problems: Problems) -> None:
-    """Set the records in ``images`` to None whose path leads out of the data root.
+    """Set records of ``images`` to None if their path leaves the data root.
 
     Args:
         images: Result of :func:`check_images`.
         folder: Of the images.
         root: The data root.
-        problems: Takes them.
+        problems: Collects them.
     """
     for image_id, image in images.items():
         if image is not None and leaves_root(image["file_name"], folder, root):
@@ -50,9 +50,9 @@ def drop_outside_paths(images: dict, folder: str, root: str | None, problems: Pr
 
 
 def drop_missing_files(images: dict, folder: str, problems: Problems) -> None:
-    """Set the records in ``images`` to None whose file is not below ``folder``.
+    """Set records of ``images`` to None if their file is missing in ``folder``.
 
-    Each folder is listed once, which is quick even for the 118,287 images of COCO.
+    Each folder is listed once, which is fast even for the 118,287 images of COCO.
     """
     files = FileListing()
     for image_id, image in images.items():
@@ -74,16 +74,16 @@ def check_annotations(
     """Find the usable annotations.
 
     Args:
-        annotations: those of the file.
-        images: result of :func:`check_images`.
-        category_ids: of all categories in the file.
-        problems: takes what makes an annotation unusable.
-        notes: takes what is put right here: boxes that reach beyond their image by more than a
-            pixel are clipped, boxes narrower than a pixel are left out (as mmdet does).
+        annotations: Of the file.
+        images: Result of :func:`check_images`.
+        category_ids: Of all categories in the file.
+        problems: Collects what makes annotations unusable.
+        notes: Collects corrections: boxes that reach beyond their image by more than a pixel are
+            clipped, and boxes narrower than a pixel are dropped (as in mmdet).
 
     Returns:
         Image id -> annotations, with boxes clipped to the image, an ``area``, and ``iscrowd`` set
-        where ``ignore`` is. The dicts of the input are not changed.
+        if ``ignore`` is. The input is not changed.
     """
     by_image: dict[object, list[dict]] = {}
     seen = set()
@@ -125,7 +125,7 @@ def check_annotations(
 def _find_fault(
     annotation: dict, images: dict, category_ids: set, seen: set
 ) -> tuple[str, object] | None:
-    """What makes an annotation unusable, as (kind, value found); None where nothing does."""
+    """Why an annotation is unusable, as (kind, value found); None if it is usable."""
     problem = find_reference_problem(annotation, images, category_ids)
     if problem:
         return problem

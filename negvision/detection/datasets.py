@@ -1,0 +1,288 @@
+"""COCO data sets that check their input, OOD sets, embedded digits, and the last transform."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from mmdet.datasets import CocoDataset as MMDetCocoDataset
+from mmdet.datasets.transforms import PackDetInputs as MMDetPackDetInputs
+from mmengine.fileio import LocalBackend, get_file_backend
+
+from negvision.data.formats.coco_file import find_classes, read_coco_file
+from negvision.data.images.bad_samples import BadSampleMixin
+from negvision.data.images.planes import to_planes
+from negvision.detection.coco_check import (
+    check_annotations,
+    check_images,
+    drop_missing_files,
+    drop_outside_paths,
+)
+from negvision.errors import ConfigError, DatasetError, Problems
+from negvision.registry import DATASETS, TRANSFORMS
+from negvision.toy.digits import GeneratesDigits
+
+
+@DATASETS.register_module()
+class CocoDataset(BadSampleMixin, MMDetCocoDataset):
+    """mmdet's ``CocoDataset`` with checked input.
+
+    Takes mmdet's arguments. Differences:
+
+    - All image records and annotations are checked when the file is loaded, and the image folder
+      is listed once to find missing files. Problems are NaN or infinite coordinates, boxes of
+      zero or negative size or entirely outside their image, unknown category or image ids,
+      repeated ids, paths that leave the data root, and missing image files. Unreadable and
+      truncated images are found when they are loaded, with
+      :class:`negvision.LoadImageFromFile` in the pipeline.
+    - Labels follow ``metainfo["classes"]`` by name; without it, the file's categories in the
+      order of their ids. A class that the file does not have is an error (mmdet silently leaves
+      it without objects).
+    - Annotations with ``ignore: 1`` become ignore boxes like crowds; mmdet drops them and trains
+      detections of them as background.
+    - Boxes are clipped to their image.
+
+    Args:
+        on_bad_sample: See :class:`negvision.data.images.bad_samples.BadSampleMixin`.
+
+    Raises:
+        DatasetError: See above; also if the annotation file or image folder is missing, the file
+            is not COCO JSON, or no image is left.
+
+    Example:
+        >>> from negvision.toy.digits import ensure_digits
+        >>> root = ensure_digits("data/digits")
+        >>> dataset = CocoDataset(
+        ...     data_root=str(root), ann_file="annotations/instances_val.json",
+        ...     data_prefix=dict(img="val/"), on_bad_sample="skip")
+        >>> len(dataset), dataset.metainfo["classes"][:3]
+        (200, ('zero', 'one', 'two'))
+    """
+
+    METAINFO: dict = {}
+
+    def load_data_list(self) -> list[dict]:
+        """Read, check and parse the annotation file; see mmdet for the format of the result."""
+        self._require_files()
+        content = read_coco_file(self.ann_file, self.backend_args)
+        self._set_classes(content["categories"])
+
+        problems, notes = Problems(), Problems()
+        images = check_images(content["images"], problems)
+        folder = self.data_prefix.get("img", "")
+        drop_outside_paths(images, folder, self.data_root, problems)
+        if self._is_local():
+            drop_missing_files(images, folder, problems)
+        category_ids = {category["id"] for category in content["categories"]}
+        by_image = check_annotations(content["annotations"], images, category_ids, problems, notes)
+        self._report(content, images, problems, notes)
+
+        self.cat_img_map = {category_id: [] for category_id in category_ids}
+        data_list = []
+        for image_id, image in images.items():
+            if image is None:
+                continue
+            annotations = by_image.get(image_id, [])
+            for category_id in {annotation["category_id"] for annotation in annotations}:
+                self.cat_img_map[category_id].append(image_id)
+            record = {**image, "img_id": image_id}
+            data_list.append(
+                self.parse_data_info({"raw_img_info": record, "raw_ann_info": annotations})
+            )
+        return data_list
+
+    def _set_classes(self, categories: list[dict]) -> None:
+        classes, self.cat_ids = find_classes(
+            self.ann_file, categories, self._metainfo.get("classes")
+        )
+        self._metainfo["classes"] = classes
+        self.cat2label = {category_id: label for label, category_id in enumerate(self.cat_ids)}
+        chosen = set(self.cat_ids)
+        if [c["id"] for c in categories if c["id"] in chosen] != self.cat_ids:
+            self._log(
+                f"{self.ann_file} lists its categories in another order than the classes. Labels "
+                "follow the classes; evaluate with negvision.CocoMetric, since mmdet's CocoMetric "
+                "uses the order in the file and would mix up the classes.",
+                logging.WARNING,
+            )
+
+    def _report(self, content: dict, images: dict, problems: Problems, notes: Problems) -> None:
+        """Raise or log the problems that the checks found."""
+        counted = (
+            f"{len(content['images']):,} images and {len(content['annotations']):,} annotations"
+        )
+        left = sum(image is not None for image in images.values())
+        if not content["images"] and not problems:
+            raise DatasetError(f"{self.ann_file}: the list 'images' is empty.")
+        hint = (
+            " The evaluation reads the file itself and still counts the usable ones."
+            if self.test_mode
+            else ""
+        )
+        self._settle(
+            self.ann_file,
+            problems,
+            counted,
+            left,
+            nothing_left="No image is left. Does data_prefix['img'] point to the images? It is "
+            f"{self.data_prefix.get('img', '')!r}.",
+            hint=hint,
+        )
+        self._mention(self.ann_file, notes)
+
+    def _require_files(self) -> None:
+        if not self.ann_file:
+            raise DatasetError("ann_file is empty; set it to a COCO annotation file.")
+        if not self._is_local():
+            return
+        folder = self.data_prefix.get("img", "")
+        has_file, has_folder = os.path.isfile(self.ann_file), os.path.isdir(folder or ".")
+        if has_file and has_folder:
+            return
+        missing = [
+            *([f"annotation file {os.path.abspath(self.ann_file)}"] if not has_file else []),
+            *([f"image folder {os.path.abspath(folder)}"] if not has_folder else []),
+        ]
+        rows = [
+            (self.data_root or ".", "data_root", os.path.isdir(self.data_root or ".")),
+            (self.ann_file, "ann_file", has_file),
+            (folder or ".", "data_prefix['img']", has_folder),
+        ]
+        width = max(len(path) for path, _, _ in rows)
+        layout = "\n".join(
+            f"  {path:<{width}}  {name}: {'found' if there else 'MISSING'}"
+            for path, name, there in rows
+        )
+        raise DatasetError(
+            f"Missing: {' and '.join(missing)}.\nThe config expects this layout:\n{layout}\n"
+            "Put the data there, or name the folder that holds it with --data-root DIR "
+            "(data_root in the config). To see a training run without any download: "
+            "make quickstart."
+        )
+
+    def _is_local(self) -> bool:
+        backend = get_file_backend(self.ann_file, backend_args=self.backend_args)
+        return isinstance(backend, LocalBackend)
+
+
+@DATASETS.register_module()
+class OODCocoDataset(CocoDataset):
+    """:class:`CocoDataset` of out-of-distribution images, for evaluation.
+
+    The file may have any categories. Its objects become ignore boxes with label -1: they are drawn,
+    but no loss or metric counts them as objects. Each image has ``is_ood=True``, which
+    ``PackDetInputs`` keeps if its ``meta_keys`` name it. Concatenated with the in-distribution set
+    by mmdet's ``ConcatDataset``, it is the test set of :class:`negvision.OODBoxMetric`. Images with
+    objects of ID classes do not belong here, since all their detections would count as OOD.
+
+    Args:
+        metainfo: ``dict(classes=...)``, the in-distribution classes, in the order of the labels.
+        **kwargs: As in :class:`CocoDataset`.
+
+    Raises:
+        ConfigError: ``metainfo`` does not name the classes.
+        DatasetError: An object has one of these classes, or see :class:`CocoDataset`.
+
+    Example:
+        >>> from negvision.toy.digits import ensure_digits
+        >>> root = ensure_digits("data/digits")
+        >>> classes = ("zero", "one", "two", "three", "four", "five", "six", "eight")
+        >>> dataset = OODCocoDataset(
+        ...     metainfo=dict(classes=classes),
+        ...     data_root=str(root), ann_file="annotations/instances_test_ood.json",
+        ...     data_prefix=dict(img="test_ood/"))
+        >>> info = dataset.get_data_info(0)
+        >>> info["is_ood"], {instance["ignore_flag"] for instance in info["instances"]}
+        (True, {1})
+    """
+
+    def parse_data_info(self, raw_data_info: dict) -> dict:
+        """See mmdet for the format; adds ``is_ood``."""
+        info = super().parse_data_info(raw_data_info)
+        for instance in info["instances"]:
+            instance.update(ignore_flag=1, bbox_label=-1)
+        return {**info, "is_ood": True}
+
+    def _set_classes(self, categories: list[dict]) -> None:
+        classes = self._metainfo.get("classes")
+        if classes is None:
+            raise ConfigError(
+                f"negvision.OODCocoDataset of {self.ann_file} needs metainfo=dict(classes=(...)): "
+                "the classes that the detector was trained on, as in its in-distribution data set"
+            )
+        self._metainfo["classes"] = tuple(classes)
+        names, self.cat_ids = find_classes(self.ann_file, categories, None)
+        self.cat2label = dict.fromkeys(self.cat_ids, -1)
+        self._known = {
+            category_id: name
+            for name, category_id in zip(names, self.cat_ids, strict=True)
+            if name in classes
+        }
+
+    def load_data_list(self) -> list[dict]:
+        """See :class:`CocoDataset`."""
+        data_list = super().load_data_list()
+        known = {
+            name: len(self.cat_img_map[category_id]) for category_id, name in self._known.items()
+        }
+        shown = {name: count for name, count in known.items() if count}
+        if shown:
+            counts = ", ".join(f"{name!r} on {count:,}" for name, count in shown.items())
+            raise DatasetError(
+                f"{self.ann_file} must hold out-of-distribution images, but some show objects of "
+                f"in-distribution classes: {counts} of its {len(data_list):,} images. Leave such "
+                "images out (negvision make-ood-split does), or take the classes out of metainfo"
+            )
+        return data_list
+
+
+@DATASETS.register_module()
+class DigitsDataset(GeneratesDigits, CocoDataset):
+    """:class:`CocoDataset` on the embedded digits, which are generated at first use.
+
+    Args:
+        data_root, digits: As in :class:`negvision.toy.digits.GeneratesDigits`.
+
+    Example:
+        >>> dataset = DigitsDataset(
+        ...     ann_file="annotations/instances_train.json", data_prefix=dict(img="train/"))
+        >>> len(dataset)
+        3200
+    """
+
+
+@DATASETS.register_module()
+class OODDigitsDataset(GeneratesDigits, OODCocoDataset):
+    """:class:`OODCocoDataset` on images of the embedded digits that show only held-out digits.
+
+    Args:
+        data_root, digits: As in :class:`negvision.toy.digits.GeneratesDigits`.
+
+    Example:
+        >>> dataset = OODDigitsDataset(
+        ...     ann_file="annotations/instances_test_ood.json", data_prefix=dict(img="test_ood/"),
+        ...     metainfo=dict(classes=("zero", "one")))
+        >>> len(dataset)
+        100
+    """
+
+
+@TRANSFORMS.register_module()
+class PackDetInputs(MMDetPackDetInputs):
+    """mmdet's ``PackDetInputs`` with the faster :func:`negvision.data.images.planes.to_planes`.
+
+    Arguments and output are the same, bit for bit.
+
+    Example:
+        >>> import numpy as np
+        >>> PackDetInputs()({"img": np.zeros((4, 6, 3), np.uint8)})["inputs"].shape
+        torch.Size([3, 4, 6])
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Pack ``results``, which keeps its image; see mmdet."""
+        others = {key: value for key, value in results.items() if key != "img"}
+        packed = super().transform(others)
+        if "img" not in results:
+            return packed
+        return {"inputs": to_planes(results["img"]), **packed}
