@@ -1,8 +1,8 @@
-"""Write the parts of docs/config.md and docs/commands.md that follow from the code.
+"""Write the generated parts of docs/config.md and docs/commands.md.
 
     python docs/write_reference.py
 
-A test calls :func:`pages` and compares, so that what is written cannot fall behind.
+A test calls :func:`pages` and compares, so the pages stay up to date.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ KINDS = {
 
 
 def pages() -> dict[Path, str]:
-    """Each page with its generated part anew."""
+    """Page -> its text with a fresh generated part."""
     parts = {DOCS / "config.md": _components(), DOCS / "commands.md": _commands()}
     return {path: _replaced(path.read_text(), part) for path, part in parts.items()}
 
@@ -55,7 +55,7 @@ def _components() -> str:
         for key, component in sorted(found[name].module_dict.items()):
             lines += [f"### negvision.{key}", "", _summary(component), *_table(component), ""]
             named.add(component)
-    lines += ["## Arguments that several share", ""]
+    lines += ["## Shared arguments", ""]
     parents = {parent for cls in named for parent in _parents(cls) if _is_ours(parent)} - named
     for parent in sorted(parents, key=lambda cls: cls.__name__):
         lines += [f"### {parent.__name__}", "", _summary(parent), *_table(parent), ""]
@@ -63,7 +63,7 @@ def _components() -> str:
 
 
 def _parents(component: type) -> Iterator[type]:
-    """Those to which arguments are passed on, one after the other."""
+    """The classes that receive the remaining keyword arguments, nearest first."""
     while component is not None:
         owner = next(c for c in component.__mro__ if "__init__" in vars(c))
         component = _parent_that_takes_the_rest(component, owner) if _is_ours(owner) else None
@@ -85,7 +85,7 @@ def _table(component: type) -> list[str]:
     lines = ["", "| argument | default | meaning |", "| --- | --- | --- |", *rows] if rows else []
     parent = _parent_that_takes_the_rest(component, owner)
     if parent is not None:
-        lines += ["", f"{'Further' if rows else 'Its'} arguments: those of `{_short(parent)}`."]
+        lines += ["", f"{'Also takes' if rows else 'Takes'} the arguments of `{_short(parent)}`."]
     return lines
 
 
@@ -116,13 +116,13 @@ def _summary(component: type) -> str:
 
 
 def _meaning(component: type, name: str) -> str:
-    """What the docstrings of the class and of its parents say of an argument."""
+    """The description of an argument in the docstrings of the class and its parents."""
     referred = ""
     for cls in component.__mro__:
         for names, text in _arguments(inspect.cleandoc(vars(cls).get("__doc__") or "")):
             if name not in names:
                 continue
-            # The words of another project stay there.
+            # Descriptions of other projects are not copied.
             text = _plain(text) if _is_ours(cls) else f"as of `{_short(cls)}`"
             if not text.lower().startswith("as of"):
                 return text
@@ -131,7 +131,7 @@ def _meaning(component: type, name: str) -> str:
 
 
 def _arguments(doc: str) -> Iterator[tuple[list[str], str]]:
-    """Names and text of each entry of a docstring's ``Args:``."""
+    """Names and text of each entry in a docstring's ``Args:``."""
     block = re.search(r"^Args:\n((?:[ ]{4}.*\n?|\n)+)", doc, re.MULTILINE)
     if block is None:
         return
@@ -141,7 +141,7 @@ def _arguments(doc: str) -> Iterator[tuple[list[str], str]]:
 
 
 def _plain(text: str) -> str:
-    """A docstring's text as Markdown, in one line."""
+    """The text of a docstring as Markdown in one line."""
     text = re.sub(r":(?:class|func|meth|mod|attr|data):`+(?:[^`<]*<)?([^`>]+)>?`+", r"`\1`", text)
     text = re.sub(r"``([^`]+)``", r"`\1`", text)
     text = re.sub(r"`negvision\.[a-z][\w.]*\.(\w+)`", r"`\1`", text)
@@ -150,7 +150,7 @@ def _plain(text: str) -> str:
 
 def _commands() -> str:
     lines = []
-    os.environ["COLUMNS"] = "100"  # argparse breaks lines by the width of the terminal
+    os.environ["COLUMNS"] = "100"  # argparse wraps lines at the width of the terminal
     for command in COMMANDS:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):

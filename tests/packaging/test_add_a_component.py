@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "add-a-component.md").read_text()
 DIGITS = """
 digits = dict(train=8, val=2, test=2, test_ood=2)

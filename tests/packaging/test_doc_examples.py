@@ -8,13 +8,13 @@ from pathlib import Path
 
 import mmseg
 import pytest
+from helpers import ROOT
 from mmengine.registry import MODELS, init_default_scope
 
 from negvision.engine.config.check import accepted_keywords, check_config
 from negvision.engine.config.components import find_components
 from negvision.engine.config.reading import load_config
 
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 # A page whose components are its own is run by test_add_a_component.py.
 PAGES = [p for p in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))) if p.stem != "add-a-component"]

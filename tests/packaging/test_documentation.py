@@ -1,15 +1,14 @@
-"""What README and docs name exists: files, headings, commands, options, public names, tests."""
+"""What README and docs name exists: files, headings, commands, options, tests."""
 
 import re
 from functools import cache
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
-import negvision
 from negvision.cli.main import COMMANDS
 
-ROOT = Path(__file__).parents[2]
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
 PAGES = [*TOP, *sorted((ROOT / "docs").glob("*.md"))]
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -63,30 +62,13 @@ def _linked(page: Path) -> set[Path]:
     return {(page.parent / target).resolve() for target in targets if "://" not in target}
 
 
-def _public_names() -> list[str]:
-    """Names that the pages import from negvision or write as ``negvision.Name``."""
-    texts = [re.sub(r"\s*\\\n\s*", " ", page.read_text()) for page in PAGES]
-    found = {name for text in texts for name in re.findall(r"negvision\.([A-Z]\w+)", text)}
-    for text in texts:
-        for line in re.findall(r"from negvision import ([\w, ]+)", text):
-            found |= {name.strip() for name in line.split(",")}
-    own = {name for text in texts for name in re.findall(r"^class (\w+)", text, re.MULTILINE)}
-    return sorted(found - own - {"NAME", ""})
-
-
-@pytest.mark.parametrize("name", _public_names())
-def test_public_names_of_the_pages_can_be_imported(name):
-    assert hasattr(negvision, name), f"from negvision import {name}"
-
-
 @by_page
 def test_named_files_exist(page):
     pattern = r"(?<![\w/.])(?:tools|configs|benchmarks|requirements|docs|negvision)/[\w./-]+\.\w+"
     for line in _code(page):
         for name in re.findall(pattern, line):
-            if name.startswith("negvision/configs/"):  # a clone seen from beside it
-                name = name.removeprefix("negvision/")
-            if not name.endswith(".so") and not Path(name).stem.isupper():  # tools/COMMAND.py
+            name = name.replace("negvision/configs/", "configs/")  # a clone seen from beside it
+            if not name.endswith(".so"):
                 assert (ROOT / name).exists(), f"{page.name}: {name}, in: {line}"
 
 

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT
 from helpers.small_models import spread_out
 
 from negvision.cli.main import main
@@ -19,7 +20,6 @@ from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.engine.config.check import check_config
 from negvision.engine.config.reading import load_config
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "train-your-own-data.md").read_text()
 CLASSES = ("Platelets", "RBC", "WBC")
 SHORT = "\ntrain_cfg = dict({}, val_interval={})\n"

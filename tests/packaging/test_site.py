@@ -10,11 +10,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 from helpers.chromium import start_chromium
 
 from negvision.cli.main import COMMANDS
 
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 
