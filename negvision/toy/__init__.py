@@ -1,1 +1,1 @@
-"""Generated data sets that need no download."""
+"""Generated datasets that need no download."""

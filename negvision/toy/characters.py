@@ -1,23 +1,27 @@
 # ruff: noqa: RUF001  (which Latin letters the others could be mistaken for is the point here)
-"""Characters of many scripts, drawn with the fonts that ship inside matplotlib.
+"""Images of characters of many scripts, drawn with the fonts in matplotlib.
 
-A character is an identity, and the fonts (sans, serif, monospaced; bold, oblique) are what pose
-and age are to a face.
+A character is an identity; the fonts (sans, serif, monospaced; bold, oblique) play the part that
+pose and age play for faces.
 """
 
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import ImageFont
 
-from negvision.toy.photos import SPLITS
+from negvision.toy.photos import (
+    SPLITS,
+    contrasting_color,
+    find_package_file,
+    random_crop,
+    uneven_light,
+)
 
-# No two of them look alike in any of the fonts, even blurred: O is a zero and Я a mirrored R, so
-# the zero and Я are here. Characters that are small, narrow, or told apart by an accent alone are
-# left out.
+# No two look alike in any font, even blurred: O looks like a zero and Я like a mirrored R, so only
+# the zero and Я are here. Characters that are small, narrow, or differ only by an accent are left
+# out.
 CHARACTERS = {
     "Latin": "ABCEKLMNPQTVWXZbdegkmnrÆÞǂɔɘɞɣɥɮʔʕʖʞƣƧƸǝɄʍʎʬʭƕƦȣɂƜ",
     "Digits": "013457",
@@ -35,7 +39,7 @@ CHARACTERS = {
         "☭☯☽♈♊♋♌♍♎♏♐♑♒♓♔♕♖♗♘♙♨♻♿⚑⚒⚓⚔⚖⚗⚘⚙⚛⚜⚡⚥☮⚴⚵⚶⚷✂✈✉✌✍✎✓✡✿❀❤➔"
     ),
 }
-# Of each script; the rest is for training.
+# Share of each script; the rest is for training.
 _SHARES = {"val": 0.08, "test": 0.19}
 
 _FAMILIES = {
@@ -45,13 +49,13 @@ _FAMILIES = {
     "STIXGeneral": ("", "Bol", "Italic", "BolIta"),
 }
 FONTS = tuple(family + style for family, styles in _FAMILIES.items() for style in styles)
-# Computer Modern has other characters in the places of most signs.
+# Computer Modern has other characters at the code points of most signs.
 ALPHANUMERIC_FONTS = ("cmr10", "cmb10", "cmss10", "cmti10", "cmtt10")
 
 SIDE = 96
 _INNER = 80
-# A font whose drawing resembles that of the first font less than this (a correlation) is left out:
-# cursive forms of some characters are other shapes.
+# A font is left out if its drawing correlates less than this with that of the first font: cursive
+# forms of some characters have other shapes.
 _LEAST_LIKENESS = 0.5
 
 
@@ -90,8 +94,8 @@ def drawings(character: str) -> tuple[np.ndarray, ...]:
         its longer side.
 
     Raises:
-        FileNotFoundError: a font is missing from the installed matplotlib.
-        ValueError: no font has the character.
+        FileNotFoundError: A font is missing from the installed matplotlib.
+        ValueError: No font has the character.
     """
     names = FONTS
     if character.isascii() and character.isalnum():
@@ -104,13 +108,13 @@ def drawings(character: str) -> tuple[np.ndarray, ...]:
 
 
 def appearance(ink: np.ndarray) -> np.ndarray:
-    """What is left of a drawing when it is small and blurred.
+    """A drawing made small and blurred.
 
     Args:
         ink: Shape (96, 96).
 
     Returns:
-        Shape (1024,), of mean 0 and length 1: products of two are correlations.
+        Shape (1024,), of mean 0 and length 1, so that dot products are correlations.
     """
     small = cv2.resize(ink, (32, 32), interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), 0.9).ravel()
@@ -121,7 +125,7 @@ def appearance(ink: np.ndarray) -> np.ndarray:
 def _draw(name: str, character: str) -> np.ndarray | None:
     mask = _mask(name, character)
     if mask.size == 0 or not mask.any() or np.array_equal(mask, _mask(name, "\uffff")):
-        return None  # the font draws what stands for missing characters
+        return None  # the font draws its placeholder for missing characters
     rows, columns = np.nonzero(mask > 64)
     mask = mask[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     scale = _INNER / max(mask.shape)
@@ -142,18 +146,55 @@ def _mask(name: str, character: str) -> np.ndarray:
 
 @cache
 def _load_font(name: str) -> ImageFont.FreeTypeFont:
-    spec = find_spec("matplotlib")
-    install = "pip install matplotlib"
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError(
-            "the embedded glyphs are drawn with the fonts of the package 'matplotlib', which is "
-            f"not installed; install it with: {install}"
-        )
-    path = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / f"{name}.ttf"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"the font {path} is missing from the installed 'matplotlib'; "
-            f"reinstall it with: {install} --force-reinstall --no-deps"
-        )
-    # The basic layout: with another one installed, the same text may be drawn otherwise.
+    path = find_package_file("matplotlib", f"mpl-data/fonts/ttf/{name}.ttf")
+    # The basic layout: another engine, if installed, may draw the same text differently.
     return ImageFont.truetype(str(path), 128, layout_engine=ImageFont.Layout.BASIC)
+
+
+def compose_character(
+    rng: np.random.Generator, split: str, character: str, side: int
+) -> np.ndarray:
+    """Paint one image: a character in some font, from some side, on a piece of a photograph.
+
+    Args:
+        rng: The only source of randomness.
+        split: The photographs to use.
+        character: What to draw.
+        side: Height and width in pixels.
+
+    Returns:
+        side x side x 3 uint8 BGR.
+    """
+    fonts = drawings(character)
+    alpha = _look(rng, fonts[rng.integers(len(fonts))], side)
+    image = random_crop(rng, split, side, side)
+    color = contrasting_color(rng, image)
+    image += rng.uniform(0.8, 1.0) * alpha[..., None] * (color - image)
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.8))
+    image += rng.uniform(0, 8) * rng.standard_normal(image.shape, dtype=np.float32)
+    return uneven_light(rng, image)
+
+
+def _look(rng: np.random.Generator, ink: np.ndarray, side: int) -> np.ndarray:
+    """Rotate, shear, stretch and tilt the strokes, and change their width: side x side, 0..1."""
+    # Rotated by at most 20 degrees: far beyond that, a < looks like a caret.
+    angle = np.deg2rad(np.clip(rng.normal(0, 8), -20, 20))
+    stretch, shear = np.exp(rng.normal(0, 0.1)), rng.normal(0, 0.1)
+    cos, sin = np.cos(angle), np.sin(angle)
+    linear = np.array([[cos, -sin], [sin, cos]]) @ np.array([[stretch, shear], [0, 1 / stretch]])
+    corners = np.array([[0, 0], [SIDE, 0], [SIDE, SIDE], [0, SIDE]]) - SIDE / 2
+    seen = corners @ linear.T
+    size = rng.uniform(0.8, 0.98) * side
+    seen *= size / np.ptp(seen, axis=0).max()
+    seen += rng.normal(0, 0.02 * size, size=(4, 2))  # tilted out of the plane
+    # Nearly in the middle: face recognizers get aligned faces, too.
+    seen += side / 2 + rng.uniform(-0.05, 0.05, size=2) * side
+    warp = cv2.getPerspectiveTransform(
+        (corners + SIDE / 2).astype(np.float32), seen.astype(np.float32)
+    )
+    # Cutting soft strokes at another level makes them thinner or thicker. The blur also keeps the
+    # reducing warp from skipping samples.
+    soft = cv2.GaussianBlur(ink, (0, 0), max(1.2, 0.35 * SIDE / size))
+    gray = cv2.warpPerspective(soft, warp, (side, side), flags=cv2.INTER_LINEAR)
+    edge = rng.uniform(0.2, 0.5)
+    return np.clip((gray - edge) * 3 + 0.5, 0, 1)

@@ -1,24 +1,22 @@
-"""The embedded verification set: characters in the place of faces.
+"""The generated verification dataset: characters in place of faces.
 
-An identity is a character, its images show it in several fonts, from several sides and on pieces
-of photographs. Test identities are not among the training identities, as faces met in use are not,
-so the task is open-set verification: are these two images of one identity, never seen before?
-Nothing is downloaded: the fonts and photographs lie in the wheels of matplotlib, scikit-learn and
-scikit-image. The same parameters give the same bytes under the same versions of these packages, of
-Pillow and of OpenCV. Training, validation and test share neither a character nor a piece of a
-photograph.
+An identity is a character; its images show it in several fonts, from several sides, on pieces of
+photographs. Test identities are not in training, so the task is open-set verification: do these two
+images show the same identity, never seen before? Nothing is downloaded: the fonts and photographs
+come from the wheels of matplotlib, scikit-learn and scikit-image. With the same versions of these
+packages, of Pillow and of OpenCV, the same parameters give the same bytes. Training, validation
+and test share neither a character nor a piece of a photograph.
 
 Layout below the root::
 
     train/ val/ test/               JPEG images, named by code point and number
     train.txt val.txt test.txt      lines "path label"
-    val_pairs.txt test_pairs.txt    lines "path path same", same and different in turn
+    val_pairs.txt test_pairs.txt    lines "path path same", same and different alternate
     dataset.json                    parameters, versions and hashes
 
-Write it with ``python -m negvision.toy.face_glyphs ROOT``.
+Generate it with ``python -m negvision.toy.face_glyphs ROOT``.
 """
 
-import argparse
 import hashlib
 import itertools
 import sys
@@ -30,8 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from negvision.toy import generated
-from negvision.toy.character_scene import compose_character
-from negvision.toy.characters import characters
+from negvision.toy.characters import characters, compose_character
 from negvision.toy.photos import SPLITS
 
 VERSION = 1
@@ -41,15 +38,15 @@ JPEG_QUALITY = 92
 
 @dataclass(frozen=True)
 class FaceGlyphsParameters:
-    """What decides the bytes of the set.
+    """What decides the bytes of the dataset.
 
     Attributes:
         image_size: Side of the images in pixels.
         train_identities, val_identities, test_identities: How many characters to use, at most
             280, 31 and 75.
-        train_images, val_images, test_images: Images of each identity.
-        val_pairs, test_pairs: Pairs of one identity, and as many of two.
-        seed: Of all that is random.
+        train_images, val_images, test_images: Images per identity.
+        val_pairs, test_pairs: Number of matching pairs; there are as many others.
+        seed: Of all random numbers.
     """
 
     image_size: int = 32
@@ -85,15 +82,15 @@ class FaceGlyphsParameters:
         return getattr(self, f"{split}_identities")
 
     def images(self, split: str) -> int:
-        """The number of images of each identity of ``split``."""
+        """The number of images per identity of ``split``."""
         return getattr(self, f"{split}_images")
 
     def pairs(self, split: str) -> int:
-        """The number of pairs of one identity; as many are of two."""
+        """The number of matching pairs of ``split``; there are as many others."""
         return getattr(self, f"{split}_pairs")
 
     def stamp(self) -> dict:
-        """The parameters as they stand in ``dataset.json``."""
+        """The parameters as written to ``dataset.json``."""
         return dict(asdict(self), version=VERSION)
 
 
@@ -103,24 +100,25 @@ def default_root() -> Path:
 
 
 def ensure_face_glyphs(root: str | Path | None = None, **parameters) -> Path:
-    """Generate the set at ``root`` unless it stands there already.
+    """Generate the dataset at ``root`` unless it exists.
 
-    A set with other parameters is replaced; see :func:`negvision.toy.generated.ensure_set`.
+    A dataset with other parameters is replaced; see :func:`negvision.toy.generated.ensure_set`.
 
     Args:
-        root: Folder of the set; :func:`default_root` by default.
+        root: Folder of the dataset; :func:`default_root` by default.
         **parameters: Fields of :class:`FaceGlyphsParameters`.
 
     Returns:
         ``root`` as a path.
 
     Raises:
-        FileExistsError: ``root`` holds something that is not such a set.
-        FileNotFoundError: a font or photograph is missing from the installed packages.
-        ValueError: a parameter is out of its range.
+        FileExistsError: ``root`` holds something that is not such a dataset.
+        FileNotFoundError: A font or photograph is missing from the installed packages.
+        ValueError: A parameter is out of range.
 
     Example:
-        >>> root = ensure_face_glyphs("data/few_glyphs", train_identities=4, val_identities=2,
+        >>> import tempfile
+        >>> root = ensure_face_glyphs(tempfile.mkdtemp(), train_identities=4, val_identities=2,
         ...                           test_identities=2, val_pairs=10, test_pairs=10)
         >>> (root / "train.txt").read_text().splitlines()[0]
         'train/0041_00.jpg 0'
@@ -134,7 +132,7 @@ def _write(root: Path, wanted: FaceGlyphsParameters) -> None:
     root.mkdir()
     counts = {split: wanted.identities(split) * wanted.images(split) for split in SPLITS}
     texts, hashes = [], {}
-    # disable=None: the line shows on a terminal only.
+    # disable=None: show the bar only on a terminal.
     with tqdm(
         total=sum(counts.values()), desc="Generating glyphs", unit="image", disable=None
     ) as bar:
@@ -151,13 +149,13 @@ def _write(root: Path, wanted: FaceGlyphsParameters) -> None:
 def _write_images(
     root: Path, wanted: FaceGlyphsParameters, split: str, bar: tqdm
 ) -> tuple[list[list[str]], str]:
-    """Write the images of one split; their names by identity, and the SHA-256 of their bytes."""
+    """Write one split; returns image names by identity, and the SHA-256 of the images."""
     (root / split).mkdir()
     sha, written = hashlib.sha256(), []
     for character in _spread(characters(split), wanted.identities(split)):
         names = []
         for number in range(wanted.images(split)):
-            # A stream of its own for each image: it does not change with the number of images.
+            # A random stream per image, so that it does not depend on the number of images.
             rng = np.random.default_rng([wanted.seed, ord(character), number])
             image = compose_character(rng, split, character, wanted.image_size)
             _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
@@ -171,12 +169,12 @@ def _write_images(
 
 
 def _spread(items: str, count: int) -> str:
-    """``count`` of the items, evenly from all of them, so that few are still of many scripts."""
+    """Pick ``count`` items evenly, so that even a few cover many scripts."""
     return "".join(items[i * len(items) // count] for i in range(count))
 
 
 def _draw_pairs(images: list[list[str]], count: int, seed: list[int]) -> list[str]:
-    """``count`` pairs of one identity in turn with as many of two; no pair comes twice."""
+    """Alternate ``count`` matching pairs with as many others; no pair occurs twice."""
     rng = np.random.default_rng(seed)
     same = [pair for names in images for pair in itertools.combinations(names, 2)]
     same = [same[i] for i in rng.permutation(len(same))[:count]]
@@ -196,19 +194,5 @@ def _write_lines(root: Path, name: str, lines: list[str]) -> str:
     return name
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line: write the default set at ROOT and say where it is."""
-    parser = argparse.ArgumentParser(prog="python -m negvision.toy.face_glyphs")
-    parser.description = __doc__
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument(
-        "root", nargs="?", type=Path, default=default_root(), help="default: %(default)s"
-    )
-    root = ensure_face_glyphs(parser.parse_args(argv).root)
-    pictures = generated.read_stamp(root)["pictures"]
-    print(f"{root}: " + ", ".join(f"{count} {split}" for split, count in pictures.items()))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(generated.main(ensure_face_glyphs, default_root(), __doc__))

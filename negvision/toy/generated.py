@@ -1,5 +1,6 @@
-"""Sets that are generated at first use: complete or absent, and built by one process only."""
+"""Datasets generated at first use: complete or absent, and built by one process only."""
 
+import argparse
 import hashlib
 import json
 import os
@@ -20,24 +21,24 @@ def default_root(name: str) -> Path:
 
 
 def ensure_set(root: Path, kind: str, parameters: Mapping, write: Callable[[Path], None]) -> Path:
-    """Generate a set at ``root`` unless it stands there already.
+    """Generate a dataset at ``root`` unless it exists.
 
-    A set of the same kind with other parameters, or damaged, is replaced. The set is built beside
-    ``root`` and moved there when it is complete; of several processes that ask at once, one builds
-    and the others wait.
+    A damaged dataset, or one of the same kind with other parameters, is replaced. The dataset is
+    built beside ``root`` and moved there when complete. If several processes ask at once, one
+    builds and the others wait.
 
     Args:
-        root: Folder of the set.
-        kind: Its name; a folder that holds something else is left alone.
-        parameters: What decides its bytes, as it reads in JSON.
-        write: Writes the set into the folder that it is given, which does not exist yet, and
-            ends with :func:`write_stamp`.
+        root: Folder of the dataset.
+        kind: Its name; a folder with something else is not touched.
+        parameters: What decides its bytes, as JSON values.
+        write: Creates the given folder, writes the dataset into it, and ends with
+            :func:`write_stamp`.
 
     Returns:
         ``root``.
 
     Raises:
-        FileExistsError: ``root`` holds something that is not a set of this kind.
+        FileExistsError: ``root`` holds something that is not a dataset of this kind.
     """
     if _stands(root, kind, parameters):
         return root
@@ -57,15 +58,14 @@ def write_stamp(
     pictures: Mapping[str, int],
     picture_sha256: Mapping[str, str],
 ) -> None:
-    """Write ``dataset.json``, by which a set is recognized as complete.
+    """Write ``dataset.json``, which marks a dataset as complete.
 
     Args:
-        root: Folder of the set.
-        kind, parameters: As of :func:`ensure_set`.
-        files: The single files of the set, with annotations or with many images in one; a set in
-            which one of them changed is damaged.
-        pictures: How many files there are in each folder of pictures.
-        picture_sha256: SHA-256 of the pictures of each folder in order, for the record.
+        root: Folder of the dataset.
+        kind, parameters: As in :func:`ensure_set`.
+        files: Files with annotations or with many images; the dataset is damaged if one changed.
+        pictures: The number of files in each image folder.
+        picture_sha256: SHA-256 of the images of each folder in order, for the record.
     """
     stamp = {
         "set": kind,
@@ -79,7 +79,7 @@ def write_stamp(
 
 
 def read_stamp(root: Path) -> dict:
-    """What :func:`write_stamp` wrote."""
+    """The content of ``dataset.json``."""
     return json.loads((root / STAMP).read_text())
 
 
@@ -97,12 +97,12 @@ def _stands(root: Path, kind: str, parameters: Mapping) -> bool:
 
 
 def _kind(stamp: Mapping) -> str:
-    # The first set there was has been written without its name.
+    # The first version of the digits wrote no name.
     return stamp.get("set", "digits")
 
 
 def _refuse_foreign(root: Path, kind: str) -> None:
-    """Raise rather than delete a folder that is not a set of this kind."""
+    """Raise rather than delete a folder that is not a dataset of this kind."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return
     reason = f"it has no {STAMP}"
@@ -133,3 +133,15 @@ def _build(root: Path, write: Callable[[Path], None]) -> None:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main(ensure: Callable[[Path], Path], default: Path, description: str) -> int:
+    """The command line of a generated dataset: write it and report where it is."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("root", nargs="?", type=Path, default=default, help="default: %(default)s")
+    root = ensure(parser.parse_args().root)
+    counts = ", ".join(f"{count} {name}" for name, count in read_stamp(root)["pictures"].items())
+    print(f"{root}: {counts}")
+    return 0

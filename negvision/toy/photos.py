@@ -1,8 +1,7 @@
-"""Photographs that ship inside the dependencies' wheels, cut into regions that never meet.
+"""Backgrounds and light: photographs from the wheels of dependencies, cut into disjoint regions.
 
-A picture of the validation set must not show a background that training has seen, so each
-photograph is divided once: the left part is for training, the right part is halved into
-validation (top) and test (bottom).
+A validation image must not show a background that training has seen, so each photograph is divided
+once: the left part is for training, the right part is halved into validation (top) and test.
 """
 
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 
 SPLITS = ("train", "val", "test")
 
-# package -> files below it. Only the package's folder is looked up; none of them is imported.
+# Package -> files in it.
 PHOTOS = {
     "sklearn": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),
     "matplotlib": ("mpl-data/sample_data/grace_hopper.jpg",),
@@ -33,6 +32,7 @@ PHOTOS = {
 }
 _INSTALL_NAMES = {"sklearn": "scikit-learn", "skimage": "scikit-image"}
 _TRAIN_WIDTH = 0.6
+_LUMINANCE = np.array([0.114, 0.587, 0.299], dtype=np.float32)  # of BGR
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Photo:
     pixels: np.ndarray
 
     def region(self, split: str) -> np.ndarray:
-        """The view of the photograph that belongs to ``split``; regions of splits are disjoint."""
+        """The part of the photograph for ``split``; parts of splits are disjoint."""
         height, width = self.pixels.shape[:2]
         column, row = round(width * _TRAIN_WIDTH), height // 2
         if split == "train":
@@ -59,31 +59,36 @@ def photo_paths() -> list[Path]:
     """Paths of all photographs, in a fixed order.
 
     Raises:
-        FileNotFoundError: a package, or a picture in it, is not installed.
+        FileNotFoundError: A package, or an image in it, is not installed.
     """
-    paths = []
-    for package, files in PHOTOS.items():
-        spec = find_spec(package)
-        install = f"pip install {_INSTALL_NAMES.get(package, package)}"
-        if spec is None or spec.origin is None:
-            raise FileNotFoundError(
-                f"the embedded sets take backgrounds from the package {package!r}, which is not "
-                f"installed; install it with: {install}"
-            )
-        for file in files:
-            path = Path(spec.origin).parent / file
-            if not path.is_file():
-                raise FileNotFoundError(
-                    f"the background {path} is missing from the installed {package!r}; "
-                    f"reinstall it with: {install} --force-reinstall --no-deps"
-                )
-            paths.append(path)
-    return paths
+    return [find_package_file(package, file) for package, files in PHOTOS.items() for file in files]
+
+
+def find_package_file(package: str, file: str) -> Path:
+    """The path of a file inside an installed package, which is not imported.
+
+    Raises:
+        FileNotFoundError: The package or the file is missing.
+    """
+    spec = find_spec(package)
+    install = f"pip install {_INSTALL_NAMES.get(package, package)}"
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(
+            f"the generated datasets need the package {package!r}, which is not installed; install "
+            f"it with: {install}"
+        )
+    path = Path(spec.origin).parent / file
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing from the installed {package!r}; reinstall it with: "
+            f"{install} --force-reinstall --no-deps"
+        )
+    return path
 
 
 @cache
 def load_photos() -> tuple[Photo, ...]:
-    """All photographs, decoded once a process."""
+    """All photographs, decoded once per process."""
     return tuple(
         Photo(path.stem, cv2.imread(str(path), cv2.IMREAD_COLOR)) for path in photo_paths()
     )
@@ -93,16 +98,16 @@ def random_crop(rng: np.random.Generator, split: str, height: int, width: int) -
     """A random piece of a random photograph, flipped and recolored.
 
     Args:
-        rng: the only source of randomness.
-        split: whose regions to cut from.
-        height, width: size of the result in pixels.
+        rng: The only source of randomness.
+        split: The regions to cut from.
+        height, width: Of the result, in pixels.
 
     Returns:
         height x width x 3 float32 BGR in 0..255.
     """
     photos = load_photos()
     region = photos[rng.integers(len(photos))].region(split)
-    # Up to the largest window of the wanted shape, though never the photograph in miniature.
+    # Up to the largest window of this shape, but never the photograph in miniature.
     limit = min(region.shape[0] / height, region.shape[1] / width, 2.0)
     scale = min(limit, max(0.4, limit * rng.uniform(0.55, 1.0)))
     h, w = max(2, int(height * scale)), max(2, int(width * scale))
@@ -122,7 +127,35 @@ def _recolor(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     image = gray + (image - gray) * rng.uniform(0.5, 1.2)
     mean = float(gray.mean())
     image = mean + (image - mean) * rng.uniform(0.5, 0.9)
-    # Very dark pictures are lifted and very bright ones lowered, so that strokes can stand out.
+    # Very dark images become lighter and very bright ones darker, so that strokes stand out.
     image += 0.5 * (rng.uniform(70, 185) - mean)
     image *= rng.uniform(0.9, 1.1, size=3).astype(np.float32)
     return np.clip(image, 0, 255, dtype=np.float32)
+
+
+def contrasting_color(rng: np.random.Generator, window: np.ndarray) -> np.ndarray:
+    """A BGR color that is clearly darker or lighter than the pixels below it."""
+    luminance = window @ _LUMINANCE
+    mean, spread = float(luminance.mean()), float(luminance.std())
+    gap = 75 + spread
+    lighter, darker = mean + gap <= 245, mean - gap >= 10
+    if lighter and darker:
+        lighter = rng.random() < 0.5
+    elif not lighter and not darker:
+        lighter = mean < 128
+    level = (
+        rng.uniform(min(mean + gap, 245), 252) if lighter else rng.uniform(5, max(10, mean - gap))
+    )
+    tint = rng.uniform(-1, 1, size=3).astype(np.float32)
+    tint -= tint @ _LUMINANCE
+    return np.clip(level + rng.uniform(0, 70) * tint, 0, 255).astype(np.float32)
+
+
+def uneven_light(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Add uneven light and sensor noise."""
+    side = image.shape[0]
+    slope_y, slope_x = rng.uniform(-0.12, 0.12, size=2)
+    ramp = np.linspace(-1, 1, side, dtype=np.float32)
+    image = image * (1 + slope_y * ramp[:, None, None] + slope_x * ramp[None, :, None])
+    image += rng.uniform(0, 5) * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)

@@ -1,29 +1,124 @@
-"""Compose one picture of the digits set: background, digits, crowd, occluders, light."""
+"""Compose one image of the digits dataset: background, handwriting, crowd, occluders, light."""
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import cv2
 import numpy as np
 
-from negvision.toy.glyphs import Stroke, draw_stroke
-from negvision.toy.paint import contrasting_color, uneven_light
-from negvision.toy.photos import random_crop
+from negvision.toy.photos import contrasting_color, random_crop, uneven_light
 
-# Side lengths in pixels; the largest is a share of the picture's side (110 of 192).
+CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+# The 8 x 8 samples (0..16) are enlarged to this size once, then warped into the image.
+_SIDE = 96
+_MARGIN = 12
+_SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
+# Gray level, as a share of the brightest, at which a stroke ends.
+_EDGE = 0.53
+
+# Side lengths in pixels; the largest is a share of the image's side (110 of 192).
 MIN_SIZE, USUAL_SIZE, MAX_SHARE = 14.0, 20.0, 0.575
 MAX_OVERLAP = 0.12  # IoU of two digits' boxes, before anything is hidden
-VISIBLE_SHARE = 0.5  # a digit of which less is seen is an ignore case
+VISIBLE_SHARE = 0.5  # a digit that shows less is ignored
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """The samples of one split: ``ink[d]`` is N_d x 96 x 96 float32 in 0..1 for digit ``d``."""
+
+    ink: tuple[np.ndarray, ...]
+    sample_ids: tuple[np.ndarray, ...]
+
+
+@cache
+def load_glyphs(split: str) -> Glyphs:
+    """The handwriting samples of ``split``, from scikit-learn; splits share none."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    shares = list(_SHARES)
+    start = sum(_SHARES[name] for name in shares[: shares.index(split)])
+    stop = start + _SHARES[split]
+    ink, sample_ids = [], []
+    for digit in range(10):
+        ids = np.flatnonzero(digits.target == digit)
+        # The file is sorted by writer; a shuffle gives each split all writers.
+        ids = np.random.default_rng([1797, digit]).permutation(ids)
+        ids = ids[round(start * len(ids)) : round(stop * len(ids))]
+        ink.append(np.stack([_enlarge(image) for image in digits.images[ids]]))
+        sample_ids.append(ids)
+    return Glyphs(tuple(ink), tuple(sample_ids))
+
+
+def _enlarge(sample: np.ndarray) -> np.ndarray:
+    padded = np.pad(sample.astype(np.float32), 1)
+    inner = _SIDE - 2 * _MARGIN
+    big = cv2.resize(padded, (inner, inner), interpolation=cv2.INTER_CUBIC)
+    big = cv2.GaussianBlur(np.pad(big, _MARGIN), (0, 0), 2.0)
+    return np.clip(big / big.max(), 0, 1)
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """A digit to paint.
+
+    ``alpha`` is h x w float32 in 0..1, cropped to its pixels above one half.
+    """
+
+    digit: int
+    alpha: np.ndarray
+
+
+def draw_stroke(rng: np.random.Generator, split: str, digit: int, size: float) -> Stroke:
+    """Draw a random sample of ``digit``, rotated, sheared and stretched.
+
+    Args:
+        rng: The only source of randomness.
+        split: The handwriting to use.
+        digit: 0..9.
+        size: Length of the longer side in pixels, at least 6.
+    """
+    samples = load_glyphs(split).ink[digit]
+    ink = samples[rng.integers(len(samples))]
+    # Rotated by at most 25 degrees: beyond that, a 6 looks like a 9.
+    angle = np.deg2rad(np.clip(rng.normal(0, 10), -25, 25))
+    stretch, shear = np.exp(rng.normal(0, 0.13)), rng.normal(0, 0.08)
+    edge = _EDGE + rng.uniform(-0.06, 0.04)
+    cos, sin = np.cos(angle), np.sin(angle)
+    linear = np.array([[cos, -sin], [sin, cos]]) @ np.array([[stretch, shear], [0, 1 / stretch]])
+
+    # Scale so that the longer side of the stroke, once transformed, is `size`.
+    rows, columns = np.nonzero(ink > edge)
+    extent = np.ptp(linear @ np.stack([columns, rows]), axis=1) + 1
+    scale = size / extent.max()
+    linear *= scale
+
+    center = np.array([columns.min() + columns.max(), rows.min() + rows.max()]) / 2
+    side = int(np.ceil(size * 1.5)) + 4
+    offset = np.array([side / 2, side / 2]) - linear @ center
+    warp = np.column_stack([linear, offset])
+    if scale < 0.5:
+        # Below half size the warp would skip samples of the ink.
+        ink = cv2.GaussianBlur(ink, (0, 0), 0.35 / scale)
+    gray = cv2.warpAffine(ink, warp, (side, side), flags=cv2.INTER_LINEAR)
+    # A steeper ramp for larger digits keeps the soft edge about one and a half pixels wide.
+    gain = max(3.0, 11.0 * scale)
+    alpha = np.clip((gray - edge) * gain + 0.5, 0, 1)
+    rows, columns = np.nonzero(alpha > 0.5)
+    alpha = alpha[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    return Stroke(digit, np.ascontiguousarray(alpha, dtype=np.float32))
 
 
 @dataclass
 class SceneObject:
-    """What the annotations say about one digit or crowd.
+    """One digit or crowd, as annotated.
 
     Attributes:
         digit: 0..9.
-        mask: visible pixels, H x W bool.
-        visible: visible share of the stroke's pixels, 0..1; those beyond the border are hidden.
-        crowd: several digits of one class under one mask.
+        mask: Visible pixels, H x W bool.
+        visible: Visible share of the stroke's pixels, 0..1; pixels beyond the border are hidden.
+        crowd: Several digits of one class under one mask.
     """
 
     digit: int
@@ -33,13 +128,13 @@ class SceneObject:
 
     @property
     def ignore(self) -> bool:
-        """Too little is seen of the digit to ask for a detection."""
+        """Whether too little of the digit is visible to require a detection."""
         return not self.crowd and self.visible < VISIBLE_SHARE
 
 
 @dataclass
 class _Placed:
-    """A digit or crowd on the canvas: its whole xyxy box and pixel count before any hiding."""
+    """A digit or crowd on the canvas, with its full xyxy box and pixel count before occlusion."""
 
     digit: int
     box: np.ndarray
@@ -49,9 +144,9 @@ class _Placed:
 
 @dataclass
 class _Canvas:
-    """A picture being painted.
+    """An image being painted.
 
-    ``owner`` holds for each pixel 1 + the index in ``placed`` of what is seen there, or 0.
+    ``owner`` holds 1 + the index in ``placed`` of what is visible at each pixel, or 0.
     """
 
     image: np.ndarray
@@ -62,23 +157,23 @@ class _Canvas:
 def compose_scene(
     rng: np.random.Generator, split: str, side: int, digits: list[int], crowd: int | None
 ) -> tuple[np.ndarray, list[SceneObject]]:
-    """Paint one picture.
+    """Paint one image.
 
     Args:
-        rng: the only source of randomness.
-        split: whose photographs and handwriting to use.
-        side: height and width of the picture in pixels.
-        digits: classes to place; one that finds no free place is left out.
-        crowd: class of a cluster of small digits, or None for no cluster.
+        rng: The only source of randomness.
+        split: The photographs and handwriting to use.
+        side: Height and width in pixels.
+        digits: Classes to place; a digit that finds no free place is left out.
+        crowd: Class of a cluster of small digits; None for no cluster.
 
     Returns:
-        The picture, side x side x 3 uint8 BGR, and its visible objects.
+        The image, side x side x 3 uint8 BGR, and its visible objects.
     """
     image = random_crop(rng, split, side, side)
     canvas = _Canvas(image, np.zeros((side, side), dtype=np.int32))
     if crowd is not None:
         _place_crowd(rng, canvas, split, crowd)
-    # Large ones first: a small digit still finds room beside a large one.
+    # Large digits first: a small one still finds room beside them.
     for size, digit in sorted(((_draw_size(rng, side), digit) for digit in digits), reverse=True):
         _place(rng, canvas, draw_stroke(rng, split, digit, size))
     for item in canvas.placed:
@@ -100,9 +195,9 @@ def _draw_size(rng: np.random.Generator, side: int) -> float:
 
 
 def _place(rng: np.random.Generator, canvas: _Canvas, stroke: Stroke) -> None:
-    """Paint ``stroke`` where it overlaps no other box by more than ``MAX_OVERLAP``."""
+    """Paint ``stroke`` at a place where it overlaps no box by more than ``MAX_OVERLAP``."""
     side, (h, w) = canvas.owner.shape[0], stroke.alpha.shape
-    beyond = 0.3 if rng.random() < 0.12 else 0.0  # share of a side that may leave the picture
+    beyond = 0.3 if rng.random() < 0.12 else 0.0  # share of a side that may leave the image
     for _ in range(40):
         left = int(rng.integers(round(-beyond * w), max(1, side - w + round(beyond * w) + 1)))
         top = int(rng.integers(round(-beyond * h), max(1, side - h + round(beyond * h) + 1)))
@@ -116,7 +211,7 @@ def _place(rng: np.random.Generator, canvas: _Canvas, stroke: Stroke) -> None:
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """IoU of two boxes, or half their intersection over the smaller one where that is more."""
+    """The larger of IoU and half the intersection over the smaller box."""
     inter = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
     area_a, area_b = np.prod(a[2:] - a[:2]), np.prod(b[2:] - b[:2])
     return max(inter / (area_a + area_b - inter), 0.5 * inter / min(area_a, area_b))
@@ -131,7 +226,7 @@ def _paint(
     number: int,
     color: np.ndarray | None = None,
 ) -> None:
-    """Blend a stroke into the picture and give its pixels to object ``number``."""
+    """Blend a stroke into the image and assign its pixels to object ``number``."""
     side = canvas.owner.shape[0]
     y1, y2 = max(top, 0), min(top + alpha.shape[0], side)
     x1, x2 = max(left, 0), min(left + alpha.shape[1], side)
@@ -146,10 +241,7 @@ def _paint(
 
 
 def _place_crowd(rng: np.random.Generator, canvas: _Canvas, split: str, digit: int) -> None:
-    """Paint a cluster of small digits; the region that they fill becomes one object.
-
-    Called before any digit is placed.
-    """
+    """Paint a cluster of small digits as one object, before any digit is placed."""
     side = canvas.owner.shape[0]
     columns, rows = int(rng.integers(3, 6)), int(rng.integers(2, 5))
     pitch = rng.uniform(11, 15)
@@ -173,7 +265,7 @@ def _place_crowd(rng: np.random.Generator, canvas: _Canvas, split: str, digit: i
 
 
 def _hide_part(rng: np.random.Generator, canvas: _Canvas, split: str, box: np.ndarray) -> None:
-    """Lay a bar or a disc, cut from another photograph, over a part of the digit in ``box``."""
+    """Cover a part of the digit in ``box`` with a bar or disc cut from another photograph."""
     side = canvas.owner.shape[0]
     left, top, right, bottom = (int(v) for v in box)
     w, h = right - left, bottom - top

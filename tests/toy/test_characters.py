@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from negvision.toy import characters as module
-from negvision.toy.character_scene import compose_character
 from negvision.toy.characters import (
     CHARACTERS,
     FONTS,
     SIDE,
     appearance,
     characters,
+    compose_character,
     drawings,
 )
 
@@ -103,7 +103,7 @@ def test_character_is_in_the_picture(monkeypatch):
         image = compose_character(np.random.default_rng(seed), "test", "&", 48)
         with monkeypatch.context() as patch:
             blank = (np.zeros((SIDE, SIDE), np.float32),) * len(drawings("&"))
-            patch.setattr("negvision.toy.character_scene.drawings", lambda _c, b=blank: b)
+            patch.setattr("negvision.toy.characters.drawings", lambda _c, b=blank: b)
             background = compose_character(np.random.default_rng(seed), "test", "&", 48)
         change = np.abs(image.astype(int) - background).max(axis=2)
         inside.append((change > 25).mean())

@@ -9,8 +9,7 @@ import pytest
 from pycocotools import mask as mask_api
 
 from negvision.toy import digits as module
-from negvision.toy.digit_views import ImagePack, class_mask, cut_digits
-from negvision.toy.digits import ensure_digits
+from negvision.toy.digits import class_mask, cut_digits, ensure_digits
 from negvision.toy.scene import SceneObject
 
 KNOWN = [0, 1, 2, 3, 4, 5, 6, 8]
@@ -136,8 +135,6 @@ def test_an_object_as_large_as_the_picture():
     assert crop.shape == (32, 32, 3) and (crop == 9).all()
 
 
-def test_nothing_to_show(tmp_path):
+def test_an_image_without_digits():
     assert not class_mask([], 5, 7).any()
     assert not list(cut_digits(np.zeros((64, 64, 3), np.uint8), [], held_out=(7,)))
-    ImagePack(["one"]).write(tmp_path / "empty.npz")
-    assert read_pack(tmp_path / "empty.npz") == ([], [], ["one"])

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from negvision.toy import photos
-from negvision.toy.glyphs import draw_stroke, load_glyphs
-from negvision.toy.scene import compose_scene
+from negvision.toy.scene import compose_scene, draw_stroke, load_glyphs
 
 SPLITS = photos.SPLITS
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from negvision.data.images import IMAGE_SUFFIXES
 from negvision.errors import ExportError
-from negvision.toy.character_scene import compose_character
+from negvision.toy.characters import compose_character
 from negvision.toy.photos import random_crop
 from negvision.toy.scene import compose_scene
 

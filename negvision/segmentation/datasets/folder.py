@@ -15,7 +15,7 @@ from negvision.data.images.files import FileListing
 from negvision.errors import ConfigError, DatasetError, Problems, did_you_mean
 from negvision.registry import DATASETS
 from negvision.toy.digits import DigitsParameters, default_root, ensure_digits
-from negvision.toy.glyphs import CLASS_NAMES
+from negvision.toy.scene import CLASS_NAMES
 
 
 @DATASETS.register_module()
