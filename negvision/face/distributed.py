@@ -28,28 +28,34 @@ def gather(values: Tensor) -> Tensor:
     Returns:
         Shape (sum of n, ...). The gradient of a row is the sum over ranks.
     """
-    if rank_and_world_size()[1] == 1:
-        return values
-    return _Gather.apply(values)
+    return values if rank_and_world_size()[1] == 1 else _Gather.apply(values)
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
     """The sum over the ranks of tensors of one shape."""
-    if rank_and_world_size()[1] == 1:
-        return values
-    return _Sum.apply(values)
+    return values if rank_and_world_size()[1] == 1 else _Sum.apply(values)
 
 
 def logsumexp_over_ranks(values: Tensor) -> Tensor:
     """``log(sum of exp)`` over the ranks; -inf where every rank has -inf."""
     if rank_and_world_size()[1] == 1:
         return values
-    return _LogSumExp.apply(values)
+    maximum = values.detach().clone()
+    dist.all_reduce(maximum, op=dist.ReduceOp.MAX)
+    maximum = maximum.masked_fill(maximum == -torch.inf, 0)
+    total = sum_over_ranks((values - maximum).exp())
+    # The logarithm sees no zero, whose gradient would be NaN.
+    found = total > 0
+    return torch.where(found, torch.where(found, total, 1).log() + maximum, -torch.inf)
 
 
 def scale_gradient(values: Tensor, factor: float) -> Tensor:
     """The values unchanged; their gradient is multiplied by ``factor``."""
-    return values if factor == 1 else _ScaleGradient.apply(values, factor)
+    if factor == 1 or not values.requires_grad:
+        return values
+    scaled = values.view_as(values)
+    scaled.register_hook(lambda grad: grad * factor)
+    return scaled
 
 
 class _Gather(Function):
@@ -69,8 +75,8 @@ class _Gather(Function):
         return torch.cat([row[:count] for row, count in zip(rows, counts, strict=True)])
 
     @staticmethod
-    def backward(ctx, grad):
-        grad = grad.contiguous().clone()
+    def backward(ctx, *grads):
+        grad = grads[0].contiguous().clone()
         dist.all_reduce(grad)
         return grad[ctx.begin : ctx.begin + ctx.count]
 
@@ -83,35 +89,5 @@ class _Sum(Function):
         return values
 
     @staticmethod
-    def backward(ctx, grad):
-        return grad
-
-
-class _LogSumExp(Function):
-    @staticmethod
-    def forward(ctx, values):
-        maximum = values.clone()
-        dist.all_reduce(maximum, op=dist.ReduceOp.MAX)
-        maximum = maximum.masked_fill(maximum == -torch.inf, 0)
-        total = (values - maximum).exp()
-        dist.all_reduce(total)
-        result = total.log() + maximum
-        ctx.save_for_backward(values, result)
-        return result
-
-    @staticmethod
-    def backward(ctx, grad):
-        values, result = ctx.saved_tensors
-        share = (values - result).exp()
-        return grad * share.masked_fill(values == -torch.inf, 0)
-
-
-class _ScaleGradient(Function):
-    @staticmethod
-    def forward(ctx, values, factor):
-        ctx.factor = factor
-        return values.view_as(values)
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad * ctx.factor, None
+    def backward(ctx, *grads):
+        return grads[0]

@@ -64,10 +64,9 @@ class UNPGLoss(ClassCenters):
     Attributes:
         weight: Shape (num_classes, embedding_size), or this rank's rows of it.
 
-    Source:
-        Jung et al., BMVC 2022, "Unified Negative Pair Generation toward Well-discriminative
-        Feature Space for Face Recognition", section 3; ``sharded``: An et al., CVPR 2022, "Killing
-        Two Birds with One Stone: Partial FC".
+    Source: Jung et al., BMVC 2022, "Unified Negative Pair Generation toward Well-discriminative
+    Feature Space for Face Recognition", section 3; ``sharded``: An et al., CVPR 2022, "Killing Two
+    Birds with One Stone: Partial FC".
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -113,7 +112,6 @@ class UNPGLoss(ClassCenters):
         Raises:
             BatchError: No rank has a sample; or, on the CPU, a label is not a class or an embedding
                 is not finite. (On CUDA, the check would wait for the device.)
-            ValueError: The shapes do not match.
         """
         self._check(embeddings, labels)
         with torch.autocast(embeddings.device.type, enabled=False):

@@ -18,8 +18,7 @@ from negvision.registry import MODELS
 class NoMargin(nn.Module):
     """The cosine itself: normalized softmax.
 
-    Source:
-        Wang et al., ACM MM 2017, "NormFace".
+    Source: Wang et al., ACM MM 2017, "NormFace".
 
     Example:
         >>> NoMargin()(torch.tensor([0.5]), torch.tensor([20.0]))
@@ -37,8 +36,7 @@ class CosFaceMargin(nn.Module):
     Args:
         m: The margin, at least 0; 0.35 in the paper.
 
-    Source:
-        Wang et al., CVPR 2018, "CosFace", eq. 4.
+    Source: Wang et al., CVPR 2018, "CosFace", eq. 4.
 
     Example:
         >>> CosFaceMargin(m=0.25)(torch.tensor([0.5]), torch.tensor([20.0]))
@@ -61,8 +59,7 @@ class ArcFaceMargin(nn.Module):
         m: The margin in radians, from 0 to pi / 2.
         easy_margin: Apply the margin only to samples closer than a right angle.
 
-    Source:
-        Deng et al., CVPR 2019, "ArcFace", eq. 3; beyond pi as in the authors' code.
+    Source: Deng et al., CVPR 2019, "ArcFace", eq. 3; beyond pi as in the authors' code.
 
     Example:
         >>> ArcFaceMargin(m=0.5)(torch.tensor([1.0, 0.0]), torch.ones(2))
@@ -90,8 +87,7 @@ class MagFaceMargin(nn.Module):
         lambda_g: Weight of the regularizer ``mean(a / u_a^2 + 1 / a)``, which increases norms.
         easy_margin: As in :class:`ArcFaceMargin`.
 
-    Source:
-        Meng et al., CVPR 2021, "MagFace", eq. 4 and section 3.2.
+    Source: Meng et al., CVPR 2021, "MagFace", eq. 4 and section 3.2.
 
     Example:
         >>> margin = MagFaceMargin()
@@ -139,8 +135,7 @@ class AdaFaceMargin(nn.Module):
         h: Scale of the norms: 1 / h standard deviations reach the limit.
         momentum: Share of the batch in the running mean and deviation of the norms.
 
-    Source:
-        Kim et al., CVPR 2022, "AdaFace", eq. 13 to 16.
+    Source: Kim et al., CVPR 2022, "AdaFace", eq. 13 to 16.
 
     Example:
         >>> margin = AdaFaceMargin().eval()  # running mean 20, deviation 100
@@ -154,6 +149,8 @@ class AdaFaceMargin(nn.Module):
             raise ValueError(f"momentum must lie in (0, 1], got {momentum}")
         self.m, self.h, self.momentum = _checked_margin(m), h, momentum
         # Initial values of the authors' code.
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(20.0))
         self.register_buffer("std", torch.tensor(100.0))
 

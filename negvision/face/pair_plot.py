@@ -61,7 +61,6 @@ def draw_pair_scores(
             right, 1.02, title, transform=grid[0].transAxes, ha="right", va="bottom", fontsize=9,
             color=_FAINT,
         )  # fmt: skip
-    grid[0].set_xlim(*_occupied(moments))
     grid[0].set_ylim(0, None)
     grid[-1].set_xlabel("cosine similarity", color=_INK)
     role = "the loss leaves out what is beyond" if whisker_applied else "not used by the loss"
@@ -74,6 +73,8 @@ def draw_pair_scores(
 
 def _draw_row(axes, moment: dict) -> None:
     for kind, (color, is_area, _) in _KINDS.items():
+        if not any(moment["histograms"][kind]):
+            continue
         style = {"fill": True, "alpha": 0.45, "linewidth": 0} if is_area else {"linewidth": 1.5}
         axes.stairs(*_density(moment["histograms"][kind]), color=color, **style)
     scalars = moment["scalars"]
@@ -106,22 +107,9 @@ def _density(counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
     total = sum(counts)
     merged = 1 if total >= 5000 else 2 if total >= 500 else 4
     bins = np.asarray(counts, dtype=float).reshape(-1, merged).sum(1)
-    held = np.flatnonzero(bins)
-    if len(held) == 0:
-        return np.zeros(1), np.zeros(2)
-    first, last = held[0], held[-1] + 1
+    first, last = np.flatnonzero(bins)[[0, -1]] + [0, 1]
     width = 2 * merged / BINS
     return bins[first:last] / total / width, np.arange(first, last + 1) * width - 1
-
-
-def _occupied(moments: Sequence[dict]) -> tuple[float, float]:
-    """The range of cosines with any pair, rounded outward to tenths."""
-    counts = sum(np.asarray(counts) for one in moments for counts in one["histograms"].values())
-    bins = np.flatnonzero(counts)
-    if len(bins) == 0:
-        return -1.0, 1.0
-    low, high = bins[0] * 2 / BINS - 1, (bins[-1] + 1) * 2 / BINS - 1
-    return np.floor(low * 10 - 0.1) / 10, np.ceil(high * 10 + 0.1) / 10
 
 
 def _write_header(figure, height: float, moment: dict, whiskers: str) -> None:

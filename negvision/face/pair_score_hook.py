@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from torch import Tensor, nn
+from torch import Tensor
 
 from negvision.errors import ConfigError
 from negvision.face.pair_plot import draw_pair_scores
@@ -44,7 +45,6 @@ class PairScoreHook(Hook):
         max_centers: Of more classes, this many serve as negatives, spread evenly over all.
 
     Raises:
-        ValueError: An argument is too small.
         ConfigError: When training begins, if the model has no head with class centers ``weight``.
 
     Example:
@@ -63,15 +63,15 @@ class PairScoreHook(Hook):
         max_samples: int = 2048,
         max_centers: int = 2048,
     ) -> None:
-        for argument, value, minimum in (
-            ("interval", interval, 1),
-            ("plot_interval", 1 if plot_interval is None else plot_interval, 1),
-            ("moments", moments, 2),
-            ("max_samples", max_samples, 2),
-            ("max_centers", max_centers, 2),
-        ):
-            if value < minimum:
-                raise ValueError(f"{argument} must be at least {minimum}, got {value}")
+        if min(interval, 1 if plot_interval is None else plot_interval) < 1:
+            raise ValueError(
+                f"interval and plot_interval must be at least 1, got {interval} and {plot_interval}"
+            )
+        if min(moments, max_samples, max_centers) < 2:
+            raise ValueError(
+                "moments, max_samples and max_centers must be at least 2, got "
+                f"{moments}, {max_samples} and {max_centers}"
+            )
         self.interval, self.plot_interval, self.moments = interval, plot_interval, moments
         self.max_samples, self.max_centers = max_samples, max_centers
         self._handle = None
@@ -98,7 +98,7 @@ class PairScoreHook(Hook):
             or runner.iter + 1 == runner.max_iters
         )
 
-    def _measure(self, head: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _measure(self, head: Any, args: tuple, kwargs: dict) -> None:
         if not self._due:
             return
         given = dict(zip(("embeddings", "labels"), args, strict=False)) | kwargs
@@ -162,7 +162,7 @@ class PairScoreHook(Hook):
         draw_pair_scores([*rows, self._latest], path, whisker, applied)
 
     @staticmethod
-    def _whisker(head: nn.Module) -> tuple[float, bool]:
+    def _whisker(head: Any) -> tuple[float, bool]:
         """Length of the whiskers to show, and whether the loss leaves out the pairs beyond."""
         whisker = getattr(head, "whisker", None)
         if whisker is None or not getattr(head, "metric_pairs", True):
@@ -170,7 +170,7 @@ class PairScoreHook(Hook):
         return whisker, True
 
 
-def _head_with_centers(model: nn.Module) -> nn.Module:
+def _head_with_centers(model: Any) -> Any:
     while is_model_wrapper(model):
         model = model.module
     head = getattr(model, "head", None)

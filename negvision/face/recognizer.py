@@ -63,10 +63,7 @@ class FaceRecognizer(BaseModel):
         return features[-1] if isinstance(features, tuple | list) else features
 
     def forward(
-        self,
-        inputs: Tensor,
-        data_samples: list[FaceDataSample] | None = None,
-        mode: str = "tensor",
+        self, inputs: Tensor, data_samples: list[FaceDataSample] | None = None, mode: str = "tensor"
     ) -> dict[str, Tensor] | list[FaceDataSample] | Tensor:
         """Train, predict or embed.
 

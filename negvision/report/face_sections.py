@@ -54,8 +54,7 @@ class PairCollector:
         pairs, same = checked_pairs(self.meta, "pairs", "same")
         table = EmbeddingTable(self._metric.results)
         scores = cosine_similarities(table.embeddings, table.rows_of(pairs), table.norms)
-        self._metric.dataset_meta = self.meta
-        accuracy, _ = self._metric.fold_accuracy(scores, same)
+        accuracy, _ = self._metric.fold_accuracy(scores, same, self.meta.get("folds"))
         report = PairReport(scores, same, self._metric.fars)
         return [Section(name, title, pair_parts(scores, same, report, accuracy))]
 

@@ -1,4 +1,4 @@
-"""Several gloo processes: what they compute together, and what they save."""
+"""Several gloo processes compute the same loss and save full checkpoints."""
 
 from pathlib import Path
 
@@ -20,13 +20,13 @@ def test_ranks_equal_one_process(world_size, tmp_path):
     run_on_ranks(check_all, world_size, tmp_path)
 
 
-def whole(folder: Path, world_size: int, when: str) -> dict:
-    """What the ranks held, put together."""
+def joined(folder: Path, world_size: int, when: str) -> dict:
+    """What the ranks held, joined."""
     ranks = [torch.load(folder / f"rank_{r}_of_{world_size}.pt")[when] for r in range(world_size)]
     names = set(ranks[0]) - {"linear"}
     assert all(torch.equal(rank["linear"], ranks[0]["linear"]) for rank in ranks)
-    joined = {name: torch.cat([rank[name] for rank in ranks]) for name in names}
-    return {**joined, "linear": ranks[0]["linear"]}
+    together = {name: torch.cat([rank[name] for rank in ranks]) for name in names}
+    return {**together, "linear": ranks[0]["linear"]}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def trained(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("optimizer", OF_CHECKPOINT)
 def test_checkpoint_holds_all_centers(trained, optimizer):
     folder = trained / f"trained_{optimizer}"
-    held = whole(folder, 3, "end")
+    held = joined(folder, 3, "end")
     saved = load_checkpoint_file(folder / "iter_3.pth")
     # mmengine saves the averaged weights as the model's, and the model's own as the average.
     assert torch.equal(saved["ema_state_dict"]["module.head.weight"], held["weight"])
@@ -57,8 +57,8 @@ def test_checkpoint_holds_all_centers(trained, optimizer):
 @pytest.mark.parametrize("optimizer", OF_CHECKPOINT)
 @pytest.mark.parametrize("world_size", [3, 2])
 def test_resumes_bit_for_bit(trained, optimizer, world_size):
-    before = whole(trained / f"trained_{optimizer}", 3, "end")
-    after = whole(trained / f"resumed_{optimizer}", world_size, "start")
+    before = joined(trained / f"trained_{optimizer}", 3, "end")
+    after = joined(trained / f"resumed_{optimizer}", world_size, "start")
     assert before.keys() == after.keys() == {*OF_CHECKPOINT[optimizer], *ALWAYS_HELD}
     for name in before:
         assert torch.equal(before[name], after[name]), name
@@ -69,12 +69,12 @@ def test_resumes_bit_for_bit(trained, optimizer, world_size):
 def test_resumes_in_one_process(trained, optimizer, sharded, tmp_path):
     folder = trained / f"trained_{optimizer}"
     held = resume(folder, tmp_path / "one", optimizer=optimizer, sharded=sharded)
-    before = whole(folder, 3, "end")
+    before = joined(folder, 3, "end")
     assert before.keys() == held["start"].keys()
     for name in before:
         assert torch.equal(before[name], held["start"][name]), name
     for world_size in (2, 3):
-        elsewhere = whole(trained / f"resumed_{optimizer}", world_size, "end")
+        elsewhere = joined(trained / f"resumed_{optimizer}", world_size, "end")
         for name in before:
             torch.testing.assert_close(held["end"][name], elsewhere[name], rtol=0, atol=1e-6)
             assert not torch.equal(held["end"][name], before[name])  # a step was made
@@ -93,7 +93,7 @@ def test_another_number_of_classes(trained, tmp_path, caplog):
     folder = trained / "trained_sgd"
     with pytest.raises(CheckpointError, match=r"momentum_buffer.*\(11, 6\).*\(12, 6\)"):
         resume(folder, tmp_path / "resumed", classes=12, custom_hooks=[])
-    # From its weights a training may begin all the same; that centers are left out is said.
+    # From its weights a training may begin all the same; the log says that centers are left out.
     runner = build_runner(tmp_path / "other", classes=12, custom_hooks=[])
     before = runner.model.head.weight.clone()
     runner.load_checkpoint(str(folder / "iter_3.pth"))

@@ -1,4 +1,4 @@
-"""Face samples keep their content between processes, and their labels send no tensor."""
+"""Face samples survive pickling, and their labels are not pickled as tensors."""
 
 import copy
 import pickle
@@ -22,7 +22,7 @@ SAMPLES = {
 
 @pytest.mark.parametrize("name", SAMPLES)
 @pytest.mark.parametrize("through", [lambda s: pickle.loads(pickle.dumps(s)), copy.deepcopy])
-def test_the_content_stays(name, through):
+def test_content_is_kept(name, through):
     sample = SAMPLES[name]
     got = through(sample)
     assert type(got) is FaceDataSample and got.metainfo == sample.metainfo
@@ -49,12 +49,11 @@ def faces(count):
     ]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_batches_that_are_stacked_early_are_the_same_to_the_model(workers):
+def test_default_collate_gives_the_model_the_same_batches():
     options = {"mean": [120.0] * 3, "std": [60.0] * 3, "bgr_to_rgb": True}
     prepare = ImgDataPreprocessor(**options)
     early, late = (
-        [prepare(batch) for batch in DataLoader(faces(5), 2, collate_fn=fn, num_workers=workers)]
+        [prepare(batch) for batch in DataLoader(faces(5), 2, collate_fn=fn)]
         for fn in (default_collate, pseudo_collate)
     )
     assert len(early) == len(late) == 3

@@ -27,7 +27,7 @@ from negvision.report.train_log import read_train_log
 
 @MODELS.register_module(name="TinyFaceBackbone", force=True)
 class TinyFaceBackbone(nn.Sequential):
-    """Has all that an additional forward pass would disturb."""
+    """Has layers that an additional forward pass would disturb."""
 
     def __init__(self):
         super().__init__(
@@ -38,13 +38,8 @@ class TinyFaceBackbone(nn.Sequential):
 
 def a_model(**head):
     torch.manual_seed(0)
-    head = {
-        "type": "negvision.UNPGLoss",
-        "num_classes": 6,
-        "embedding_size": 5,
-        "scale": 8.0,
-        **head,
-    }
+    sizes = {"num_classes": 6, "embedding_size": 5, "scale": 8.0}
+    head = {"type": "negvision.UNPGLoss", **sizes, **head}
     return FaceRecognizer({"type": "negvision.TinyFaceBackbone"}, head=head)
 
 
@@ -64,7 +59,7 @@ LABELS = [0, 0, 1, 1, 2, 3, 0, 1, 2, 3, 4, 5, 5, 5, 2, 2, 1, 0]
 
 @pytest.fixture
 def train(tmp_path):
-    """Trains, three iterations an epoch; each run of a process needs a name of its own."""
+    """Train with three iterations per epoch; each run of a process needs its own name."""
     runs = []
 
     def run(hook=None, labels=LABELS, model=None, epochs=2, **kwargs):
@@ -99,7 +94,7 @@ def train(tmp_path):
         DefaultScope._instance_dict.pop(name, None)
 
 
-def test_training_is_bitwise_the_same_with_and_without(train):
+def test_training_is_bitwise_the_same(train):
     with_hook = train({"interval": 1, "plot_interval": 2}).model
     without = train().model
     for name, value in without.state_dict().items():
@@ -107,7 +102,7 @@ def test_training_is_bitwise_the_same_with_and_without(train):
     assert not with_hook.head._forward_pre_hooks
 
 
-def test_figures_stand_in_the_records_of_the_loss_and_not_in_the_line(train, tmp_path, capsys):
+def test_metrics_are_logged_with_the_loss_but_not_printed(train, tmp_path, capsys):
     model, given = a_model(), []
     model.head.register_forward_pre_hook(
         lambda head, args: given.append((*(a.clone() for a in args), head.weight.clone()))
@@ -130,17 +125,16 @@ def test_figures_stand_in_the_records_of_the_loss_and_not_in_the_line(train, tmp
     assert printed.count("pair scores  ") == 1 and "work/pair_scores.png\n" in printed
 
 
-def test_figures_of_an_earlier_batch_are_not_repeated_for_one_without(train, tmp_path):
+def test_metrics_of_an_earlier_batch_are_not_repeated(train, tmp_path):
     train({"interval": 1}, labels=[0, 0, 1, 1, 2, 3, 4, 4, 4], epochs=1)
     train_log = read_train_log(tmp_path / "work").train
     assert train_log["pairs/positive_mean"][0] == [1, 3]
     assert train_log["pairs/metric_negative_max"][0] == [1, 2]
     assert train_log["pairs/gap"][0] == [1, 2, 3]
-    values = [value for _, values in train_log.values() for value in values]
-    assert np.isfinite(values).all()
+    assert all(np.isfinite(values).all() for _, values in train_log.values())
 
 
-def test_measures_the_first_every_nth_and_the_last_of_an_epoch_alone(train, monkeypatch):
+def test_measured_iterations(train, monkeypatch):
     measured = []
     monkeypatch.setattr(
         "negvision.face.pair_score_hook.pair_scores",
@@ -162,9 +156,7 @@ def test_measures_the_first_every_nth_and_the_last_of_an_epoch_alone(train, monk
         ({"sharded": True}, (1.5, True)),
     ],
 )
-def test_picture_says_whether_the_loss_has_the_whiskers(
-    train, tmp_path, monkeypatch, head, expected
-):
+def test_plot_says_whether_the_loss_has_the_whiskers(train, tmp_path, monkeypatch, head, expected):
     drawn = []
 
     def draw(moments, path, *whisker):
@@ -175,19 +167,19 @@ def test_picture_says_whether_the_loss_has_the_whiskers(
     monkeypatch.setattr(hooks, "draw_pair_scores", draw)
     train({"moments": 3, "plot_interval": None}, model=a_model(**head))
     assert drawn == [(3, expected)]
-    picture = cv2.imread(str(tmp_path / "work" / "pair_scores.png"))
-    assert picture.shape[1] == 1300 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+    plot = cv2.imread(str(tmp_path / "work" / "pair_scores.png"))
+    assert plot.shape[1] == 1300 and len(np.unique(plot.reshape(-1, 3), axis=0)) > 50
     assert not (tmp_path / "work" / ".pair_scores.png").exists()
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3, 4, 5], [0, 0, 0, 0, 0, 0], [0, 1, 2]])
-def test_degenerate_batches_are_drawn(train, tmp_path, labels):
-    # Batches of two and of one; batch normalisation needs more than one value, which it has here.
+def test_degenerate_batches_are_plotted(train, tmp_path, labels):
+    # Batches of two and of one; batch normalization needs more than one value, which it has here.
     train({"interval": 1, "plot_interval": 1}, labels=labels, epochs=1)
     assert cv2.imread(str(tmp_path / "work" / "pair_scores.png")) is not None
 
 
-def test_resumed_run_shows_the_beginning_too(train, tmp_path):
+def test_resumed_run_shows_the_beginning(train, tmp_path):
     train({"interval": 1}, epochs=2)
     checkpoint = tmp_path / "work" / "epoch_2.pth"
     saved = load_checkpoint_file(checkpoint)["message_hub"]["runtime_info"]["pair_scores"]
@@ -198,7 +190,7 @@ def test_resumed_run_shows_the_beginning_too(train, tmp_path):
     assert moments == sorted(set(moments))
 
 
-def test_head_is_found_in_wrappers_and_autocast_is_no_matter(tmp_path):
+def test_wrapped_model_under_autocast(tmp_path):
     dist.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:
         model = a_model()
@@ -225,7 +217,7 @@ def test_head_is_found_in_wrappers_and_autocast_is_no_matter(tmp_path):
 @pytest.mark.parametrize(
     ("head", "message"), [(None, "has no head"), (nn.Identity(), "the head Identity without them")]
 )
-def test_model_without_centers_is_a_config_error(train, head, message):
+def test_model_without_centers(train, head, message):
     model = a_model()
     model.head = head
     with pytest.raises(ConfigError, match=message):
@@ -237,6 +229,6 @@ def test_model_without_centers_is_a_config_error(train, head, message):
     [{"interval": 0}, {"plot_interval": 0}, {"moments": 1}, {"max_samples": 1}, {"max_centers": 0}],
 )
 def test_arguments_that_are_too_small(argument):
-    name, value = next(iter(argument.items()))
-    with pytest.raises(ValueError, match=f"{name} must be at least . got {value}|{name}.*{value}"):
+    ((name, value),) = argument.items()
+    with pytest.raises(ValueError, match=f"{name}.* must be at least . got .*{value}|{name}"):
         PairScoreHook(**argument)

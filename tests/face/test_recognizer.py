@@ -1,4 +1,4 @@
-"""The recognizer: its three modes, the mirrored image, and backbones of other registries."""
+"""The recognizer: its modes, the mirrored image, and other backbones."""
 
 import pytest
 import torch
@@ -40,15 +40,6 @@ def test_images_become_rgb_between_minus_one_and_one():
     assert (inputs[0, 0] == -1).all() and (inputs[0, 2] == 1).all()
 
 
-def test_training_reaches_backbone_neck_and_centers():
-    model = recognizer()
-    losses = model(**model.data_preprocessor(batch(), True), mode="loss")
-    assert set(losses) == {"loss"}
-    losses["loss"].backward()
-    for part in (model.backbone, model.neck, model.head):
-        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
-
-
 @pytest.mark.parametrize("flip_test", [False, True])
 def test_predictions_are_embeddings_of_the_image_and_its_mirror_image(flip_test):
     model = recognizer(flip_test=flip_test).eval()
@@ -61,20 +52,6 @@ def test_predictions_are_embeddings_of_the_image_and_its_mirror_image(flip_test)
     assert [sample.sample_idx for sample in found] == [0, 1, 2, 3]
     got = torch.stack([sample.embedding for sample in found])
     assert got.dtype == torch.float32 and torch.equal(got, want)
-
-
-def test_a_mirrored_image_has_the_same_embedding():
-    model = recognizer().eval()
-    data = batch()
-    mirrored = {**batch(), "inputs": [image.flip(-1) for image in data["inputs"]]}
-    with torch.no_grad():
-        one, other = (
-            torch.stack(
-                [s.embedding for s in model(**model.data_preprocessor(d, False), mode="predict")]
-            )
-            for d in (data, mirrored)
-        )
-    torch.testing.assert_close(one, other)
 
 
 def test_a_backbone_of_mmdet_and_none_of_ours():
@@ -95,10 +72,12 @@ def test_autocast_trains_in_bfloat16_with_a_float32_loss():
         loss = model(**data, mode="loss")["loss"]
     assert loss.dtype == torch.float32
     loss.backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    for part in (model.backbone, model.neck, model.head):
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+        assert all(p.grad is None or p.grad.isfinite().all() for p in part.parameters())
 
 
-def test_wrong_calls_are_told_what_was_expected():
+def test_wrong_calls():
     model = recognizer(head=None)
     data = model.data_preprocessor(batch(), True)
     with pytest.raises(ValueError, match="needs a head"):

@@ -1,8 +1,11 @@
 """Small evaluations of every kind, and predictions as MMEngine hands them to a metric."""
 
 import numpy as np
+import pytest
 import torch
+import torch.distributed as dist
 
+from negvision.face.metrics import EmbeddingError
 from negvision.registry import METRICS
 
 
@@ -71,3 +74,18 @@ def scored(seed, size=400, levels=None, share=0.3):
     if levels:
         scores = np.round(scores * levels) / levels
     return scores.astype(np.float32), same
+
+
+def check_on_ranks(kinds):
+    """Run by two ranks, of which one has more samples and repeats some."""
+    meta, embeddings, labels = random_case(21)
+    dealt = [np.arange(0, 48, 2), np.append(np.arange(1, 48, 2), [0, 1, 2])][dist.get_rank()]
+    for kind in kinds:
+        alone, metric = build(kind, meta), build(kind, meta)
+        alone.process({}, predictions(embeddings, labels))
+        expected = alone.compute_metrics(alone.results)
+        found = evaluated(metric, predictions(embeddings, labels, dealt), batch=4)
+        assert found == {f"{metric.prefix}/{key}": value for key, value in expected.items()}
+    embeddings[47] = np.nan  # only one rank has it
+    with pytest.raises(EmbeddingError, match=r"1 of 48 embeddings are NaN.*faces/47.jpg"):
+        evaluated(build(kinds[0], meta), predictions(embeddings, labels, dealt))

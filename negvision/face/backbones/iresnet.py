@@ -68,9 +68,6 @@ class IResNet(BaseModule):
             about a third more time, with the same result.
         init_cfg: Of ``mmengine.model.BaseModule``, for pretrained weights.
 
-    Raises:
-        ValueError: ``depth`` is not one of these, or there are not four widths.
-
     Source: Deng et al., ArcFace (CVPR 2019), section 3.1; the unit is that of Han et al., Deep
     Pyramidal Residual Networks (CVPR 2017), figure 6d.
 

@@ -68,9 +68,6 @@ class MobileFaceNet(BaseModule):
         norm_cfg: Normalization layers, ``dict(type="BN")`` or ``dict(type="SyncBN")``.
         init_cfg: Of ``mmengine.model.BaseModule``, for pretrained weights.
 
-    Raises:
-        ValueError: ``widen_factor`` is not positive.
-
     Source: Chen et al., MobileFaceNets (CCBR 2018, arXiv 1804.07573), table 1.
 
     Example:

@@ -1,5 +1,6 @@
 """The neck that turns a feature map into the embedding of a face."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -42,7 +43,6 @@ class FaceEmbeddingNeck(BaseModule):
         init_cfg: Of ``mmengine.model.BaseModule``, for pretrained weights.
 
     Raises:
-        ValueError: An argument is out of range.
         ConfigError: At the first batch, if the feature map has another size or other channels.
 
     Source: Deng et al., ArcFace (CVPR 2019), section 3.1, setting E; Chen et al., MobileFaceNets
@@ -69,30 +69,22 @@ class FaceEmbeddingNeck(BaseModule):
             raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
-        height, width = (
-            (spatial_size, spatial_size) if isinstance(spatial_size, int) else spatial_size
-        )
-        for name, value in (
-            ("in_channels", in_channels),
-            ("spatial_size", min(height, width)),
-            ("embedding_size", embedding_size),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be 1 or more")
+        size = (spatial_size, spatial_size) if isinstance(spatial_size, int) else spatial_size
+        if min(in_channels, embedding_size, *size) < 1:
+            raise ValueError(
+                "in_channels, spatial_size and embedding_size must be 1 or more, got "
+                f"{in_channels}, {size} and {embedding_size}"
+            )
         self.kind = kind
         self.in_channels = in_channels
-        self.spatial_size = (height, width)
+        self.spatial_size = size
         self.embedding_size = embedding_size
         if kind == "gdc":
-            self.gdc = nn.Sequential(
-                nn.Conv2d(
-                    in_channels, in_channels, (height, width), groups=in_channels, bias=False
-                ),
-                nn.BatchNorm2d(in_channels),
-            )
-            nn.init.constant_(self.gdc[0].weight, 1 / (height * width))
+            depthwise = nn.Conv2d(in_channels, in_channels, size, groups=in_channels, bias=False)
+            nn.init.constant_(depthwise.weight, 1 / math.prod(size))
+            self.gdc = nn.Sequential(depthwise, nn.BatchNorm2d(in_channels))
         self.dropout = nn.Dropout(dropout)
-        inputs = in_channels * height * width if kind == "fc" else in_channels
+        inputs = in_channels * math.prod(size) if kind == "fc" else in_channels
         self.fc = nn.Linear(inputs, embedding_size)
         self.features = nn.BatchNorm1d(embedding_size)
         self.features.weight.requires_grad_(False)
@@ -125,9 +117,9 @@ class FaceEmbeddingNeck(BaseModule):
                 f"{self.in_channels}; set in_channels={channels}."
             )
         if self.kind != "gap" and tuple(size) != self.spatial_size:
-            found, wanted = (f"{h} x {w}" for h, w in (size, self.spatial_size))
             raise ConfigError(
-                f"The feature map is {found}, but the neck was built for {wanted}. Set "
+                f"The feature map is {size[0]} x {size[1]}, but the neck was built for "
+                f"{' x '.join(map(str, self.spatial_size))}. Set "
                 f"spatial_size={size[0] if size[0] == size[1] else tuple(size)} for images of this "
                 "size, resize the images, or use kind='gap', which fits any size."
             )

@@ -38,11 +38,7 @@ class FaceDataset(BadSampleMixin, BaseDataset):
     _file_arguments: tuple[str, ...] = ()
 
     def __init__(
-        self,
-        ann_file: str = "",
-        data_root: str = "",
-        data_prefix: Mapping | None = None,
-        **kwargs,
+        self, ann_file: str = "", data_root: str = "", data_prefix: Mapping | None = None, **kwargs
     ) -> None:
         self._columns: dict[str, Any] = {}
         self._rows: np.ndarray | None = None
@@ -272,7 +268,7 @@ class FaceIdentityDataset(FaceDataset):
         return super()._label_problem(label)
 
     def _number_identities(
-        self, labels: Sequence[int], source: str
+        self, labels: Sequence[int] | np.ndarray, source: str
     ) -> tuple[np.ndarray, np.ndarray]:
         """Choose the samples to keep, and number their identities.
 
@@ -333,14 +329,13 @@ class FaceProtocolDataset(FaceDataset):
             "Remove indices, and shorten the file of pairs instead."
         )
 
-    def _set_protocol(self, **arrays: Sequence) -> None:
+    def _set_protocol(self, **arrays: np.ndarray) -> None:
         """Put read-only arrays into ``metainfo``."""
-        for name, values in arrays.items():
-            array = np.asarray(values)
+        for name, array in arrays.items():
             array.setflags(write=False)
             self._metainfo[name] = array
 
 
-def _own(value: object) -> object:
+def _own(value: Any) -> Any:
     """``value``, copied if a transform could change it in place."""
     return value if isinstance(value, str | bytes | np.generic) else copy.copy(value)

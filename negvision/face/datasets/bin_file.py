@@ -31,10 +31,6 @@ class FaceBinDataset(FaceProtocolDataset):
             pairs that cannot be compared and logs their number.
         **kwargs: Of :class:`negvision.face.datasets.base.FaceProtocolDataset`.
 
-    Raises:
-        DatasetError: See above; also if the file is truncated or asks for anything but plain
-            data, and if no pair is left.
-
     Example:
         >>> import pathlib, pickle, tempfile
         >>> root = pathlib.Path(tempfile.mkdtemp())
@@ -110,7 +106,7 @@ class _Call:
 
     __slots__ = ("args", "name", "state")
 
-    def __init__(self, name: str, args: tuple | None = None) -> None:
+    def __init__(self, name: str, args: Any = None) -> None:
         self.name, self.args, self.state = name, args, ()
 
     def __call__(self, *args: object) -> "_Call":
@@ -203,8 +199,8 @@ def _array(call: _Call) -> np.ndarray:
     if not re.fullmatch(r"[<>|=]?[biuf]\d{1,2}", kind):
         raise DatasetError(f"array of type {kind!r}; images and flags are plain numbers.")
     plain = np.dtype(kind)
-    if dtype.state and _text(dtype.state[1]) in ("<", ">"):
-        plain = plain.newbyteorder(_text(dtype.state[1]))
+    if dtype.state and _text(dtype.state[1]) == ">":
+        plain = plain.newbyteorder(">")
     content = _bytes(data)
     if math.prod(shape) * plain.itemsize != len(content):
         raise DatasetError(f"array of shape {shape} and type {plain} with {len(content)} bytes.")

@@ -24,9 +24,6 @@ class FaceIdentificationDataset(FaceProtocolDataset):
             a gallery image. "skip" drops them and logs their number.
         **kwargs: Of :class:`negvision.face.datasets.base.FaceProtocolDataset`.
 
-    Raises:
-        DatasetError: See above; also if the gallery or the probes are empty.
-
     Example:
         >>> import pathlib, tempfile
         >>> root = pathlib.Path(tempfile.mkdtemp())

@@ -23,10 +23,6 @@ class FaceListDataset(FaceIdentityDataset):
             :class:`negvision.face.datasets.transforms.AlignFace`; paths as in the list.
         **kwargs: Of :class:`negvision.face.datasets.base.FaceIdentityDataset`.
 
-    Raises:
-        DatasetError: A line, label or image is unusable and ``on_bad_sample`` is "error", or
-            nothing is left.
-
     Example:
         >>> import pathlib, tempfile
         >>> root = pathlib.Path(tempfile.mkdtemp())
@@ -65,10 +61,6 @@ class FaceFolderDataset(FaceIdentityDataset):
     Args:
         **kwargs: Of :class:`negvision.face.datasets.base.FaceIdentityDataset`, without
             ``ann_file``.
-
-    Raises:
-        DatasetError: There is no identity folder, or one holds no image and ``on_bad_sample`` is
-            "error".
 
     Example:
         >>> import pathlib, tempfile

@@ -31,9 +31,6 @@ class FacePairDataset(FaceProtocolDataset):
             that cannot be compared and logs their number.
         **kwargs: Of :class:`negvision.face.datasets.base.FaceProtocolDataset`.
 
-    Raises:
-        DatasetError: See above; also if no pair is left.
-
     Example:
         >>> import pathlib, tempfile
         >>> root = pathlib.Path(tempfile.mkdtemp())
@@ -104,8 +101,9 @@ class _Pair(NamedTuple):
 def _read_pairs(path: str, suffix: str, problems: Problems) -> tuple[list[_Pair], bool]:
     """The pairs in file order, and whether the file is in LFW's format, which has folds."""
     lines = list(numbered_lines(path))
-    header = [parse_count(number) for number in lines[0][1].split()] if lines else [None]
-    is_lfw = len(header) <= 2 and None not in header
+    words = lines[0][1].split() if lines else []
+    header = [number for number in map(parse_count, words) if number is not None]
+    is_lfw = 1 <= len(words) == len(header) <= 2
     folds, count = ([1] + header)[-2:] if is_lfw else (1, 0)
     if is_lfw:
         del lines[0]

@@ -47,9 +47,6 @@ class FaceRecordDataset(FaceIdentityDataset):
             counted in ``skipped_images``.
         **kwargs: Of :class:`negvision.face.datasets.base.FaceIdentityDataset`.
 
-    Raises:
-        DatasetError: See above; also if record 0 is damaged or no image is left.
-
     Example::
 
         dataset=dict(type="negvision.FaceRecordDataset", data_root="data/faces_emore/",
@@ -127,9 +124,6 @@ class RecordFile:
 
     Reads give their own position, so that processes which share the open file do not disturb each
     other. A pickled copy reopens the file.
-
-    Args:
-        path: The file.
     """
 
     def __init__(self, path: str) -> None:
@@ -179,7 +173,9 @@ class RecordFile:
         end = _HEADER.size + 4 * count
         if count > _MOST_LABELS or end > len(data):
             raise self._damaged(offset, f"announces {count:,} labels in {len(data):,} bytes")
-        labels = np.frombuffer(data, "<f4", count, _HEADER.size) if count else np.float32([label])
+        labels = (
+            np.frombuffer(data, "<f4", count, _HEADER.size) if count else np.array([label], "f4")
+        )
         return ImageRecord(labels, data[end:], count > 0)
 
     def _part(self, offset: int) -> tuple[int, int]:
@@ -223,16 +219,11 @@ def _find_images(
 
     Args:
         records: The record file.
-        keys: Ascending, int64 of shape (N,).
-        offsets: The byte offset of each record, int64 of shape (N,).
+        keys, offsets: Of all records, int64 of shape (N,), by ascending key.
         problems: Collects the records that cannot be used.
 
     Returns:
-        Keys, offsets and labels of the images, each int64 of shape (M,); the label is -1 if it
-        cannot be used.
-
-    Raises:
-        DatasetError: Record 0 is damaged.
+        Keys, offsets and labels of the images, each int64 of shape (M,); unusable labels are -1.
     """
 
     def read(key: int) -> ImageRecord | None:

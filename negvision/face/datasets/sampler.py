@@ -1,6 +1,7 @@
 """Batches of P identities with K images each."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
@@ -20,9 +21,8 @@ class IdentityBalancedSampler(Sampler):
     and take its batches in turn, so the ranks of one global batch have different identities.
 
     The K images are drawn in each epoch without repetition; an identity with fewer images repeats
-    each of them about equally often. An epoch is thus C x K images long, whatever the number of
-    images. The draw depends on the seed, the epoch and the position in the order: with the same
-    global batch, one rank and many see the same images.
+    each of them about equally often. An epoch is thus C x K images long. With the same global
+    batch, one rank and many see the same images.
 
     Args:
         dataset: Has ``labels``, int64 of shape (N,), or returns ``label`` in ``get_data_info``;
@@ -30,10 +30,6 @@ class IdentityBalancedSampler(Sampler):
         identities_per_batch: P, on one rank.
         images_per_identity: K, at least 2 for positive pairs.
         seed: The same on all ranks; None agrees on a random one.
-
-    Raises:
-        DatasetError: A label is negative, or there are fewer identities than one global batch
-            needs.
 
     Example::
 
@@ -50,12 +46,12 @@ class IdentityBalancedSampler(Sampler):
         images_per_identity: int,
         seed: int | None = None,
     ) -> None:
-        for name, value in (
-            ("identities_per_batch", identities_per_batch),
-            ("images_per_identity", images_per_identity),
-        ):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be an integer of at least 1")
+        sizes = (identities_per_batch, images_per_identity)
+        if not all(isinstance(size, int) and size >= 1 for size in sizes):
+            raise ValueError(
+                "identities_per_batch and images_per_identity must be integers of at least 1, got "
+                f"{identities_per_batch!r} and {images_per_identity!r}"
+            )
         self.rank, self.world_size = get_dist_info()
         self.identities_per_batch = identities_per_batch
         self.images_per_identity = images_per_identity
@@ -106,12 +102,11 @@ class IdentityBalancedSampler(Sampler):
         return drawn[: self.images_per_identity].tolist()
 
 
-def _labels_of(dataset: Dataset) -> np.ndarray:
+def _labels_of(dataset: Any) -> np.ndarray:
     """Shape (N,), int64: the label of each sample of a dataset or of concatenated ones."""
     if hasattr(dataset, "labels"):
         return np.asarray(dataset.labels, dtype=np.int64)
     if hasattr(dataset, "datasets"):
         return np.concatenate([_labels_of(part) for part in dataset.datasets])
-    return np.array(
-        [dataset.get_data_info(i)["label"] for i in range(len(dataset))], dtype=np.int64
-    )
+    labels = [dataset.get_data_info(i)["label"] for i in range(len(dataset))]
+    return np.array(labels, dtype=np.int64)

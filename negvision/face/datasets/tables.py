@@ -33,7 +33,7 @@ def read_integers(path: str, width: int, problems: Problems) -> tuple[np.ndarray
     for place, line in numbered_lines(path):
         row = [parse_count(item) for item in line.split()]
         if len(row) != width or None in row:
-            problems.add(f"line that is not {width} whole numbers", place, line)
+            problems.add(f"line that is not {width} integers", place, line)
             continue
         rows.append(row)
         numbers.append(int(place.rpartition(":")[2]))

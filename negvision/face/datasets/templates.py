@@ -30,9 +30,6 @@ class FaceTemplateDataset(FaceProtocolDataset):
             without images. "skip" drops them and logs their number.
         **kwargs: Of :class:`negvision.face.datasets.base.FaceProtocolDataset`.
 
-    Raises:
-        DatasetError: See above; also if the two lists name different images, or no pair is left.
-
     Example::
 
         dataset=dict(

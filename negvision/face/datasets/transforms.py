@@ -26,13 +26,11 @@ REFERENCE_POINTS = np.array(
 def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The rotation, uniform scale and shift that bring ``source`` closest to ``target``.
 
-    It minimizes the sum of squared distances among all similarities that do not mirror. With
-    points as complex numbers, such a similarity is z -> a z + b, so this is a linear regression;
-    its solution is Umeyama's with the determinant kept positive.
+    With points as complex numbers, a similarity that does not mirror is z -> a z + b, so this is a
+    linear regression; its solution is Umeyama's with the determinant kept positive.
 
     Args:
-        source: Shape (N, 2), pixels.
-        target: Shape (N, 2), pixels.
+        source, target: Shape (N, 2), pixels.
 
     Returns:
         Shape (2, 3), float64: the matrix that maps (x, y, 1) of the source to the target.
@@ -146,15 +144,7 @@ class PackFaceInputs(BaseTransform):
         self.meta_keys = meta_keys
 
     def transform(self, results: dict) -> dict:
-        """Pack one sample.
-
-        Returns:
-            ``inputs``, a uint8 tensor of shape (3, H, W), and ``data_samples``, a
-            :class:`negvision.face.structures.FaceDataSample`.
-
-        Raises:
-            ValueError: The image is not uint8 with three channels.
-        """
+        """``inputs``, a uint8 tensor (3, H, W), and ``data_samples``, a ``FaceDataSample``."""
         image = results["img"]
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(
@@ -163,10 +153,7 @@ class PackFaceInputs(BaseTransform):
             )
         label = torch.scalar_tensor(int(results.get("label", -1)), dtype=torch.int64)
         metainfo = {key: results[key] for key in self.meta_keys if key in results}
-        return {
-            "inputs": to_planes(image),
-            "data_samples": FaceDataSample.of(label, metainfo),
-        }
+        return {"inputs": to_planes(image), "data_samples": FaceDataSample.of(label, metainfo)}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(meta_keys={self.meta_keys})"

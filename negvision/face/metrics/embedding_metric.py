@@ -51,8 +51,8 @@ class EmbeddingMetric(CollectedMetric):
         """Raise DatasetError if the entries of ``metainfo`` do not fit each other."""
         raise NotImplementedError
 
-    def compare(self, table: EmbeddingTable) -> dict[str, float]:
-        """Compare as ``self.dataset_meta`` says; log a table, return metrics without prefix."""
+    def compare(self, table: EmbeddingTable, meta: Mapping) -> dict[str, float]:
+        """Compare as ``meta`` says; log a table, return metrics without prefix."""
         raise NotImplementedError
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -85,9 +85,7 @@ class EmbeddingMetric(CollectedMetric):
 
     def compute_metrics(self, results: list[EmbeddingBatch]) -> dict[str, float]:
         """Evaluate the results of all ranks; see the class for the keys."""
-        if self.dataset_meta is None:
-            raise ValueError("dataset_meta is not set: assign the dataset's metainfo first")
-        return self.compare(EmbeddingTable(results))
+        return self.compare(EmbeddingTable(results), self.dataset_meta or {})
 
 
 def checked_pairs(meta: Mapping, pairs_name: str, same_name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -102,20 +100,16 @@ def checked_pairs(meta: Mapping, pairs_name: str, same_name: str) -> tuple[np.nd
     pairs, same = np.asarray(meta[pairs_name]), np.asarray(meta[same_name])
     if not len(pairs):
         raise DatasetError(f"metainfo[{pairs_name!r}] is empty: there is nothing to compare.")
-    if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.issubdtype(pairs.dtype, np.integer):
+    if pairs.shape[1:] != (2,) or pairs.dtype.kind not in "iu" or same.shape != pairs.shape[:1]:
         raise DatasetError(
-            f"metainfo[{pairs_name!r}] must be integers of shape (P, 2), got {pairs.dtype} of "
-            f"shape {pairs.shape}."
-        )
-    if same.shape != pairs.shape[:1]:
-        raise DatasetError(
-            f"metainfo[{same_name!r}] must have one entry per pair, shape ({len(pairs)},), got "
+            f"metainfo[{pairs_name!r}] must be integers of shape (P, 2) and "
+            f"metainfo[{same_name!r}] of shape (P,), got {pairs.dtype} {pairs.shape} and "
             f"{same.shape}."
         )
     same = same.astype(bool)
     if same.all() or not same.any():
         raise DatasetError(
-            f"verification needs pairs of one person and pairs of two people; the data has "
+            "verification needs pairs of one person and pairs of two people; the data has "
             f"{int(same.sum()):,} and {int((~same).sum()):,}."
         )
     return pairs, same

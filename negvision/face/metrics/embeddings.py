@@ -119,9 +119,8 @@ def cosine_similarities(
 ) -> np.ndarray:
     """Cosine similarity of pairs of rows, computed in float64 and rounded to float32.
 
-    Rounding ties scores that differ only by the order of the arithmetic, such as those of pairs
-    with equal directions and unequal lengths. A pair's score depends only on its two rows, not on
-    the other pairs or on which row comes first.
+    Rounding ties scores that differ only by the order of the arithmetic. A pair's score depends
+    only on its two rows, not on the other pairs or on which row comes first.
 
     Args:
         embeddings: Shape (N, D), finite, without zero rows.

@@ -51,10 +51,6 @@ class IdentificationMetric(EmbeddingMetric):
         DatasetError: One of them is empty, a probe is a gallery image, a gallery image has no
             label, or no probe has a mate in the gallery.
         EmbeddingError: An embedding is missing, NaN, infinite or zero.
-
-    Example, in a config::
-
-        val_evaluator = dict(type="negvision.IdentificationMetric", ranks=(1, 10, 20))
     """
 
     default_prefix = "identification"
@@ -76,13 +72,10 @@ class IdentificationMetric(EmbeddingMetric):
     def check_protocol(self, meta: Mapping) -> None:
         """See the base class."""
         for name in self.protocol:
-            if np.ndim(meta[name]) != 1 or not len(meta[name]):
+            if not len(meta[name]) or len(np.unique(meta[name])) < len(meta[name]):
                 raise DatasetError(
-                    f"metainfo[{name!r}] must be at least one sample index, shape (N,); got shape "
-                    f"{np.shape(meta[name])}."
+                    f"metainfo[{name!r}] must be distinct sample indices, got none or duplicates."
                 )
-            if len(np.unique(meta[name])) < len(meta[name]):
-                raise DatasetError(f"metainfo[{name!r}] names a sample twice.")
         both = np.intersect1d(meta["gallery"], meta["probes"])
         if len(both):
             raise DatasetError(
@@ -90,9 +83,9 @@ class IdentificationMetric(EmbeddingMetric):
                 f"first: sample {both[0]})."
             )
 
-    def compare(self, table: EmbeddingTable) -> dict[str, float]:
+    def compare(self, table: EmbeddingTable, meta: Mapping) -> dict[str, float]:
         """See the base class."""
-        parts = [np.asarray(self.dataset_meta[name]) for name in self.protocol]
+        parts = [np.asarray(meta[name]) for name in self.protocol]
         gallery, probes = np.split(table.rows_of(np.concatenate(parts)), [len(parts[0])])
         unknown = table.labels[gallery] < 0
         if unknown.any():
@@ -147,9 +140,7 @@ class Identification(NamedTuple):
     def rank_rate(self, rank: int) -> float | None:
         """The share of probes with a mate whose rank is at most ``rank`` (a point of the CMC).
 
-        Returns:
-            In [0, 1]; None if there is no such probe, or at most ``rank`` people in the gallery,
-            where every probe would be within the rank.
+        None without such a probe, or with at most ``rank`` people in the gallery.
         """
         if not len(self.ranks) or self.identities <= rank:
             return None
@@ -165,9 +156,6 @@ class Identification(NamedTuple):
 
         Source: Phillips, Grother and Micheals, "Evaluation methods in face recognition", Handbook
         of Face Recognition, 2nd edition, 2011, chapter 21.
-
-        Args:
-            fpir: False positive identification rate, in (0, 1).
         """
         mates, impostors = self.mate_scores, self.impostor_scores
         if not len(mates) or not len(impostors):
@@ -192,9 +180,6 @@ def identify(
         gallery_labels: Shape (G,), the identity of each image.
         probes: Shape (N, D), finite, without zero rows.
         probe_labels: Shape (N,). A probe whose label no gallery image has is an impostor.
-
-    Returns:
-        Probes with and without a mate in the gallery, each in the order of ``probes``.
 
     Example:
         >>> gallery = np.array([[1.0, 0.0], [0.0, 1.0]])

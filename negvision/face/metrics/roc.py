@@ -70,8 +70,7 @@ class RocCurve(ScoreCurve):
 
         One minus Youden's J, 1 - max over thresholds of (TAR - FAR): the smallest sum of the two
         error rates at any threshold. 0 if a threshold separates all pairs, 1 if none is better
-        than chance. The maximum of TAR - FAR is the (one-sided) Kolmogorov-Smirnov distance of the
-        two empirical distributions.
+        than chance.
 
         Source: Youden, "Index for rating diagnostic tests", Cancer 3, 1950.
         """
@@ -83,10 +82,7 @@ class RocCurve(ScoreCurve):
         """The largest TAR of a threshold whose FAR is at most ``far``.
 
         At least 1 / ``far`` negative pairs are needed, so that one false accept is allowed; with
-        fewer, ``rate`` is None, since the FAR would be 0 or above the limit.
-
-        Args:
-            far: In (0, 1).
+        fewer, ``rate`` is None. ``far`` must be in (0, 1).
         """
         if not 0 < far < 1:
             raise ValueError(f"far must be between 0 and 1, got {far!r}")
@@ -189,19 +185,14 @@ def checked_roc_file(roc_file: str | None) -> str | None:
     return roc_file
 
 
-def write_roc(curve: RocCurve, roc_file: str, title: str) -> Path:
+def write_roc(curve: RocCurve, roc_file: str, title: str) -> None:
     """Write the corners of a curve: arrays ``far``, ``tar`` and ``thresholds``, or a plot.
-
-    The curve is straight between its corners, so they describe all of it.
 
     Args:
         curve: The curve.
         roc_file: Ends with .npz, .png, .pdf or .svg; an existing file is replaced. A relative path
             is below the folder of the run's log file, or the current folder without a log file.
         title: Of the plot.
-
-    Returns:
-        The path, which is also logged.
     """
     path = log_folder() / roc_file
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,7 +209,6 @@ def write_roc(curve: RocCurve, roc_file: str, title: str) -> Path:
     else:
         _plot(corners, path, title)
     print_log(f"ROC: {path}", logger="current")
-    return path
 
 
 def _plot(corners: RocCurve, path: Path, title: str) -> None:

@@ -33,14 +33,13 @@ class TemplateVerificationMetric(EmbeddingMetric):
 
     Args:
         use_norm: Average the embeddings as they are, so that images with longer ones weigh more,
-            as InsightFace's scripts for ArcFace do (their test mode N1). False normalizes each
-            first, so that all images of a medium weigh the same.
+            as InsightFace's scripts for ArcFace do (their test mode N1). False normalizes first.
         use_detector_score: Also weigh each image by ``detection_scores`` (N,) of the metainfo
             (InsightFace's test mode D1, used for its published results).
-        fars: Limits of FAR. TAR at a FAR is the largest of any threshold that at most that share
-            of the negative pairs reaches; InsightFace's scripts take the nearest FAR, above or
-            below. With fewer than 1 / FAR negative pairs, the key is missing.
-        roc_file: As in :class:`negvision.face.metrics.verification_metric.VerificationMetric`.
+        fars: Limits of FAR, as in
+            :class:`negvision.face.metrics.verification_metric.VerificationMetric`; InsightFace's
+            scripts take the nearest FAR, above or below.
+        roc_file: As in ``VerificationMetric``.
         **kwargs: Of :class:`negvision.face.metrics.embedding_metric.EmbeddingMetric`; ``prefix``
             is ``template`` by default.
 
@@ -52,11 +51,6 @@ class TemplateVerificationMetric(EmbeddingMetric):
         ConfigError: The dataset has no templates, or no detection scores to use.
         DatasetError: The templates and pairs do not fit each other.
         EmbeddingError: An embedding is missing, NaN, infinite or zero.
-
-    Example, in a config::
-
-        val_evaluator = dict(
-            type="negvision.TemplateVerificationMetric", use_detector_score=True, prefix="ijbc")
     """
 
     default_prefix = "template"
@@ -85,11 +79,11 @@ class TemplateVerificationMetric(EmbeddingMetric):
                 "use_detector_score needs 'detection_scores' in the dataset's metainfo, but its "
                 "list of images has none. Remove use_detector_score."
             )
-        per_sample = ["template_ids", "media_ids"]
-        per_sample += ["detection_scores"] if self.use_detector_score else []
-        shapes = {name: np.shape(meta[name]) for name in per_sample}
-        if len(set(shapes.values())) > 1 or np.ndim(meta["template_ids"]) != 1:
-            raise DatasetError(f"metainfo must have one entry per sample in each of {shapes}.")
+        if len(meta["template_ids"]) != len(meta["media_ids"]):
+            raise DatasetError(
+                "metainfo must have one template and one medium per sample, got "
+                f"{len(meta['template_ids']):,} and {len(meta['media_ids']):,}."
+            )
         unknown = np.setdiff1d(pairs, meta["template_ids"])
         if len(unknown):
             raise DatasetError(
@@ -97,9 +91,8 @@ class TemplateVerificationMetric(EmbeddingMetric):
                 f"first: template {unknown[0]})."
             )
 
-    def compare(self, table: EmbeddingTable) -> dict[str, float]:
+    def compare(self, table: EmbeddingTable, meta: Mapping) -> dict[str, float]:
         """See the base class."""
-        meta = self.dataset_meta
         pairs, same = checked_pairs(meta, "template_pairs", "template_same")
         images = len(meta["template_ids"])
         rows = table.rows_of(np.arange(images))

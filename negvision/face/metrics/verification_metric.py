@@ -23,11 +23,10 @@ class VerificationMetric(EmbeddingMetric):
     The score of a pair is the cosine of its embeddings. The dataset's ``metainfo`` has ``pairs``
     (P, 2), sample indices, and ``same`` (P,); ``folds`` (P,) if the file of pairs gives them.
 
-    The accuracy of each fold uses the threshold that is best on the other folds, among all
-    midpoints of neighboring scores (the highest of equally good ones). If the file has no folds or
-    only one, fold i is the i-th tenth of the positive and of the negative pairs. TAR at a FAR is
-    the largest of any threshold that at most that share of the negative pairs reaches; with fewer
-    than 1 / FAR negative pairs, its key is missing.
+    The accuracy of each fold uses the threshold that is best on the other folds. If the file has no
+    folds or only one, fold i is the i-th tenth of the positive and of the negative pairs. TAR at a
+    FAR is the largest of any threshold that at most that share of the negative pairs reaches; its
+    key is missing with fewer than 1 / FAR negative pairs.
 
     Args:
         fars: Limits of FAR.
@@ -46,10 +45,6 @@ class VerificationMetric(EmbeddingMetric):
         ConfigError: The dataset has no pairs.
         DatasetError: The pairs are of one kind, or malformed.
         EmbeddingError: An embedding is missing, NaN, infinite or zero.
-
-    Example, in a config::
-
-        val_evaluator = dict(type="negvision.VerificationMetric", prefix="lfw", roc_file="lfw.png")
     """
 
     default_prefix = "verification"
@@ -80,13 +75,12 @@ class VerificationMetric(EmbeddingMetric):
                 f"{np.shape(folds)}."
             )
 
-    def compare(self, table: EmbeddingTable) -> dict[str, float]:
+    def compare(self, table: EmbeddingTable, meta: Mapping) -> dict[str, float]:
         """See the base class."""
-        pairs, same = checked_pairs(self.dataset_meta, "pairs", "same")
+        pairs, same = checked_pairs(meta, "pairs", "same")
         scores = cosine_similarities(table.embeddings, table.rows_of(pairs), table.norms)
         report = PairReport(scores, same, self.fars)
-        accuracy, obstacle = self.fold_accuracy(scores, same)
-        line = accuracy.line() if accuracy else f"accuracy -  ({obstacle})"
+        accuracy, line = self.fold_accuracy(scores, same, meta.get("folds"))
         print_log(
             f"{self.prefix}: {len(pairs):,} pairs of {len(np.unique(pairs)):,} images\n"
             f"{line}\n{report.table()}",
@@ -97,22 +91,25 @@ class VerificationMetric(EmbeddingMetric):
         return {**(accuracy.values() if accuracy else {}), **report.values()}
 
     def fold_accuracy(
-        self, scores: np.ndarray, same: np.ndarray
+        self, scores: np.ndarray, same: np.ndarray, folds: np.ndarray | None
     ) -> tuple[FoldAccuracy | None, str]:
-        """The accuracy, or None and the reason why the pairs allow no cross-validation."""
-        folds = self.dataset_meta.get("folds")
+        """The cross-validated accuracy of scored pairs, and a line for the log.
+
+        If the pairs allow no cross-validation, the accuracy is None and the line has the reason.
+        """
         if folds is None or len(np.unique(folds)) < 2:
             positives, negatives = int(same.sum()), int((~same).sum())
             if min(positives, negatives) < self.num_folds:
                 return None, (
-                    f"{self.num_folds} folds need {self.num_folds} pairs of each kind; there are "
-                    f"{positives:,} positive and {negatives:,} negative"
+                    f"accuracy -  ({self.num_folds} folds need {self.num_folds} pairs of each "
+                    f"kind; there are {positives:,} positive and {negatives:,} negative)"
                 )
             folds = tenths(same, self.num_folds)
         try:
-            return cross_validated_accuracy(scores, same, np.asarray(folds)), ""
+            accuracy = cross_validated_accuracy(scores, same, np.asarray(folds))
         except ValueError as error:
-            return None, str(error)
+            return None, f"accuracy -  ({error})"
+        return accuracy, accuracy.line()
 
 
 class FoldAccuracy(NamedTuple):
@@ -126,27 +123,16 @@ class FoldAccuracy(NamedTuple):
     accuracies: np.ndarray
     thresholds: np.ndarray
 
-    @property
-    def mean(self) -> float:
-        """Mean over the folds, each with the same weight."""
-        return float(self.accuracies.mean())
-
-    @property
-    def std(self) -> float:
-        """Standard deviation over the folds, with F - 1 in the denominator."""
-        return float(self.accuracies.std(ddof=1))
-
-    @property
-    def standard_error(self) -> float:
-        """Standard error of the mean, std / sqrt(F)."""
-        return self.std / len(self.accuracies) ** 0.5
-
     def values(self) -> dict[str, float]:
-        """Scalars by name; no threshold if that of a fold is infinite."""
+        """Mean, standard deviation (F - 1 in the denominator) and standard error over the folds.
+
+        No ``threshold`` if that of a fold is infinite.
+        """
+        std = float(self.accuracies.std(ddof=1))
         values = {
-            "accuracy": self.mean,
-            "accuracy_std": self.std,
-            "accuracy_stderr": self.standard_error,
+            "accuracy": float(self.accuracies.mean()),
+            "accuracy_std": std,
+            "accuracy_stderr": std / len(self.accuracies) ** 0.5,
         }
         if np.isfinite(self.thresholds).all():
             values["threshold"] = float(self.thresholds.mean())
@@ -154,19 +140,16 @@ class FoldAccuracy(NamedTuple):
 
     def line(self) -> str:
         """One line for the log."""
+        values = self.values()
         return (
-            f"accuracy {self.mean:.4f}   std {self.std:.4f}   standard error "
-            f"{self.standard_error:.4f}   ({len(self.accuracies)} folds, thresholds "
+            f"accuracy {values['accuracy']:.4f}   std {values['accuracy_std']:.4f}   standard "
+            f"error {values['accuracy_stderr']:.4f}   ({len(self.accuracies)} folds, thresholds "
             f"{self.thresholds.min():.4f} to {self.thresholds.max():.4f})"
         )
 
 
 def tenths(same: np.ndarray, num_folds: int = 10) -> np.ndarray:
     """Equal folds: fold i has the i-th tenth of the positive and of the negative pairs.
-
-    Args:
-        same: Shape (P,), bool, in the order of the file.
-        num_folds: The number of folds.
 
     Returns:
         Shape (P,), int64, in [0, num_folds).
@@ -189,13 +172,6 @@ def best_threshold(scores: np.ndarray, same: np.ndarray) -> float:
     pair is accepted, -infinity: all are). Of equally good ones the highest is taken, which accepts
     the fewest pairs.
 
-    Args:
-        scores: Shape (P,), float64.
-        same: Shape (P,), bool, with pairs of both kinds.
-
-    Returns:
-        A pair is accepted if its score is at least this.
-
     Example:
         >>> best_threshold(np.array([0.875, 0.5, 0.25]), np.array([True, True, False]))
         0.375
@@ -217,8 +193,6 @@ def cross_validated_accuracy(
     scores: np.ndarray, same: np.ndarray, folds: np.ndarray
 ) -> FoldAccuracy:
     """Accuracy on each fold at the best threshold of all pairs outside it.
-
-    Scripts that print the deviation with F in the denominator show sqrt((F - 1) / F) of this.
 
     Args:
         scores: Shape (P,).

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from negvision.face.backbones import FaceEmbeddingNeck, IResNet
-from negvision.registry import MODELS
 
 SLIM = (4, 8, 12, 16)
 
@@ -57,19 +56,6 @@ def test_side_is_a_sixteenth_rounded_up(size, side):
     assert backbone.out_channels == 16
 
 
-def test_every_parameter_learns():
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(
-        IResNet(18, widths=SLIM), FaceEmbeddingNeck(16, spatial_size=2, embedding_size=8)
-    )
-    (model(torch.randn(6, 3, 32, 32)) * torch.randn(6, 8)).sum().backward()
-    for name, parameter in model.named_parameters():
-        if name == "1.features.weight":
-            assert not parameter.requires_grad
-        else:
-            assert parameter.grad.abs().sum() > 0, name
-
-
 def test_names_are_those_of_published_weights():
     published = {
         "conv1.weight", "bn1.weight", "bn1.running_var", "prelu.weight",
@@ -111,15 +97,6 @@ def test_initialization():
     assert backbone.conv1.weight.std().item() == pytest.approx(0.1, rel=0.1)
 
 
-def test_eval_gives_the_same_for_an_image_alone_and_in_a_batch():
-    torch.manual_seed(0)
-    backbone = IResNet(18, widths=SLIM).eval().double()
-    images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
-    together = backbone(images)
-    assert torch.equal(together, backbone(images))
-    torch.testing.assert_close(together[1:2], backbone(images[1:2]))
-
-
 @pytest.mark.parametrize("frozen_bn", [False, True])
 def test_recomputing_changes_nothing(frozen_bn):
     torch.manual_seed(0)
@@ -135,31 +112,6 @@ def test_recomputing_changes_nothing(frozen_bn):
     for (name, one), other in zip(kept.named_buffers(), recomputed.buffers(), strict=True):
         assert torch.equal(one, other), name
     assert kept.bn1.num_batches_tracked == (not frozen_bn)
-
-
-def test_recomputing_keeps_fewer_activations():
-    held = {}
-    for with_cp in (False, True):
-        model = IResNet(18, widths=SLIM, with_cp=with_cp)
-        sizes = []
-
-        def pack(tensor, sizes=sizes):
-            sizes.append(tensor.numel())
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            model(torch.randn(2, 3, 32, 32))
-        held[with_cp] = sum(sizes)
-    assert held[True] < held[False] / 2
-
-
-def test_built_from_a_config_with_its_norm():
-    backbone = MODELS.build(
-        {"type": "negvision.IResNet", "depth": 18, "widths": SLIM, "norm_cfg": {"type": "SyncBN"}}
-    )
-    norms = [module for module in backbone.modules() if "Norm" in type(module).__name__]
-    assert len(norms) == 2 + 8 * 3 + 4
-    assert all(isinstance(module, torch.nn.SyncBatchNorm) for module in norms)
 
 
 @pytest.mark.parametrize(

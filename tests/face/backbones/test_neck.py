@@ -74,15 +74,6 @@ def test_linear_layer_is_float32_under_autocast(kind):
         assert torch.equal(out, module(maps.float()))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_dropout_in_training_only(kind):
-    module = neck(kind, dropout=0.5)
-    assert not torch.equal(module(torch.ones(9, 6, 3, 3)), torch.zeros(9, 5))
-    module.eval()
-    maps = torch.randn(2, 6, 3, 3)
-    assert torch.equal(module(maps), module(maps))
-
-
 @pytest.mark.parametrize("kind", ["fc", "gdc"])
 @pytest.mark.parametrize("size", [(2, 3), (4, 4)])
 def test_map_of_another_size_says_what_to_set(kind, size):
@@ -96,16 +87,10 @@ def test_other_channels_say_what_to_set():
         neck("gap")(torch.zeros(2, 7, 3, 3))
 
 
-def test_gap_takes_any_size():
-    assert neck("gap").eval()(torch.zeros(2, 6, 4, 9)).shape == (2, 5)
-
-
 def test_oblong_images_through_the_backbone():
+    backbone = IResNet(18, widths=(4, 8, 12, 16)).eval()
     module = FaceEmbeddingNeck(16, spatial_size=(7, 6), embedding_size=5).eval()
-    assert module(IResNet(18, widths=(4, 8, 12, 16)).eval()(torch.zeros(1, 3, 112, 96))).shape == (
-        1,
-        5,
-    )
+    assert module(backbone(torch.zeros(1, 3, 112, 96))).shape == (1, 5)
 
 
 def test_gap_on_a_backbone_of_mmdet():
@@ -113,7 +98,7 @@ def test_gap_on_a_backbone_of_mmdet():
     backbone = MODELS.build(config)
     backbone.eval()  # which returns nothing
     module = MODELS.build({"type": "negvision.FaceEmbeddingNeck", "in_channels": 64, "kind": "gap"})
-    assert module.eval()(backbone(torch.zeros(2, 3, 64, 64))).shape == (2, 512)
+    assert module.eval()(backbone(torch.zeros(2, 3, 64, 96))).shape == (2, 512)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +106,9 @@ def test_gap_on_a_backbone_of_mmdet():
     [
         ({"kind": "mean"}, "kind is 'mean'; it must be one of fc, gdc, gap"),
         ({"dropout": 1.0}, "dropout is 1.0"),
-        ({"in_channels": 0}, "in_channels is 0"),
-        ({"spatial_size": (7, 0)}, "spatial_size is 0"),
-        ({"embedding_size": 0}, "embedding_size is 0"),
+        ({"in_channels": 0}, "1 or more, got 0, "),
+        ({"spatial_size": (7, 0)}, r"1 or more, got 8, \(7, 0\)"),
+        ({"embedding_size": 0}, "1 or more, .* and 0"),
     ],
 )
 def test_bad_arguments(arguments, says):

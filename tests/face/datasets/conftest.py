@@ -6,11 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
+from negvision.errors import DatasetError
+from negvision.registry import DATASETS
+
 PIPELINE = [{"type": "negvision.LoadImageFromFile"}, {"type": "negvision.PackFaceInputs"}]
 
 
 def jpeg(number: int, size: int = 24) -> bytes:
-    """An encoded image of noise; another for each number."""
+    """An encoded image of noise, different for each number."""
     noise = np.random.default_rng(number).integers(0, 256, (size, size, 3), dtype=np.uint8)
     return cv2.imencode(".jpg", noise)[1].tobytes()
 
@@ -36,8 +39,6 @@ class Faces:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
     def dataset(self, kind: str, **kwargs):
-        from negvision.registry import DATASETS
-
         config = {"type": f"negvision.{kind}", "data_root": str(self.root), "pipeline": PIPELINE}
         return DATASETS.build({**config, **kwargs})
 
@@ -60,3 +61,19 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         lambda message, **_: messages.append(message),
     )
     return messages
+
+
+@pytest.fixture
+def in_both_modes(log):
+    """Build with each ``on_bad_sample``; the error and the log must have all ``expected`` texts."""
+
+    def check(build, kind: str, *expected: str, **kwargs):
+        with pytest.raises(DatasetError) as caught:
+            build(**kwargs)
+        for text in (f"1 x {kind}", 'on_bad_sample="skip"', *expected):
+            assert text in str(caught.value)
+        dataset = build(on_bad_sample="skip", **kwargs)
+        assert any(f"1 x {kind}" in line for line in log)
+        return dataset
+
+    return check

@@ -1,7 +1,6 @@
 """The embedded glyphs as datasets."""
 
 import numpy as np
-import pytest
 
 from negvision.registry import DATASETS
 
@@ -15,15 +14,8 @@ PIPELINE = [{"type": "negvision.LoadImageFromFile"}, {"type": "negvision.PackFac
 
 
 def build(kind: str, root, **kwargs):
-    return DATASETS.build(
-        {
-            "type": f"negvision.{kind}",
-            "data_root": str(root),
-            "glyphs": GLYPHS,
-            "pipeline": PIPELINE,
-            **kwargs,
-        }
-    )
+    config = {"data_root": str(root), "glyphs": GLYPHS, "pipeline": PIPELINE, **kwargs}
+    return DATASETS.build({"type": f"negvision.{kind}", **config})
 
 
 def test_generated_at_first_use(tmp_path):
@@ -31,6 +23,7 @@ def test_generated_at_first_use(tmp_path):
     assert len(train) == 12
     assert train.metainfo["num_classes"] == 3
     assert train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert len(build("GlyphListDataset", tmp_path / "glyphs", ann_file="val.txt")) == 4
     sample = train[5]
     assert sample["inputs"].shape == (3, 24, 24)
     assert sample["data_samples"].label == 1
@@ -46,13 +39,7 @@ def test_pairs_name_images_of_the_set(tmp_path):
     assert [codes[a] == codes[b] for a, b in pairs] == same.tolist()
 
 
-@pytest.mark.parametrize("name", ["val_pairs.txt", "test_pairs.txt"])
-def test_other_lists_by_ann_file(tmp_path, name):
-    build("GlyphListDataset", tmp_path / "glyphs", ann_file=name.replace("_pairs", ""))
-    assert len(build("GlyphPairDataset", tmp_path / "glyphs", ann_file=name)) > 0
-
-
-def test_stands_at_the_default_root(tmp_path, monkeypatch):
+def test_default_root(tmp_path, monkeypatch):
     monkeypatch.setenv("NEGVISION_DATA", str(tmp_path))
     config = {"type": "negvision.GlyphListDataset", "glyphs": GLYPHS}
     assert len(DATASETS.build(config)) == 12

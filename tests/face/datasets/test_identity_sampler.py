@@ -4,14 +4,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from mmengine.dataset import ConcatDataset
 from mmengine.runner import Runner
+from torch.utils.data import ConcatDataset
 
 from negvision.errors import DatasetError
 from negvision.face.datasets import IdentityBalancedSampler
 
 
-class Labelled:
+class Labeled:
     """Nothing but labels."""
 
     def __init__(self, labels):
@@ -35,7 +35,7 @@ def samplers(monkeypatch, world_size, labels=LABELS, **kwargs):
         monkeypatch.setattr(
             "negvision.face.datasets.sampler.get_dist_info", lambda rank=rank: (rank, world_size)
         )
-        made.append(IdentityBalancedSampler(Labelled(labels), seed=5, **kwargs))
+        made.append(IdentityBalancedSampler(Labeled(labels), seed=5, **kwargs))
     return made
 
 
@@ -46,9 +46,9 @@ def batches(sampler):
     return [indices[i : i + size] for i in range(0, len(indices), size)]
 
 
-@pytest.mark.parametrize("images", [1, 2, 4])
+@pytest.mark.parametrize("images", [1, 4])
 @pytest.mark.parametrize(
-    ("world_size", "identities"), [(1, 1), (1, 3), (1, 10), (2, 1), (2, 3), (2, 5), (3, 1), (3, 3)]
+    ("world_size", "identities"), [(1, 1), (1, 10), (2, 3), (2, 5), (3, 1), (3, 3)]
 )
 def test_batches(monkeypatch, world_size, identities, images):
     made = samplers(
@@ -73,22 +73,16 @@ def test_batches(monkeypatch, world_size, identities, images):
 
 def test_images_repeat_only_where_there_are_too_few(monkeypatch):
     (sampler,) = samplers(monkeypatch, 1, identities_per_batch=2, images_per_identity=4)
-    for epoch in range(5):
+    seen = set()
+    for epoch in range(40):
         sampler.set_epoch(epoch)
+        seen.update(sampler)
         for batch in batches(sampler):
             for block in np.reshape(batch, (2, 4)):
                 images = LABELS[block[0]] + 1
                 repeats = Counter(block.tolist())
                 assert len(repeats) == min(images, 4)
                 assert max(repeats.values()) - min(repeats.values()) <= 1
-
-
-def test_all_images_come_in_the_long_run(monkeypatch):
-    (sampler,) = samplers(monkeypatch, 1, identities_per_batch=5, images_per_identity=2)
-    seen = set()
-    for epoch in range(60):
-        sampler.set_epoch(epoch)
-        seen.update(sampler)
     assert seen == set(range(len(LABELS)))
 
 
@@ -98,7 +92,7 @@ def test_seed_and_epoch_decide(monkeypatch):
     assert list(one) == list(one) == list(other)
     other.set_epoch(1)
     assert list(one) != list(other)
-    different = IdentityBalancedSampler(Labelled(LABELS), seed=6, **arguments)
+    different = IdentityBalancedSampler(Labeled(LABELS), seed=6, **arguments)
     assert list(one) != list(different)
 
 
@@ -109,16 +103,13 @@ def test_global_batch_is_the_same_on_one_rank_and_on_many(monkeypatch):
     assert batches(one) == together
 
 
-def test_labels_with_gaps(monkeypatch):
-    (sampler,) = samplers(
-        monkeypatch, 1, [90, 3, 90, 3], identities_per_batch=2, images_per_identity=2
-    )
-    assert sorted(sampler) == [0, 1, 2, 3]
-
-
-def test_one_image(monkeypatch):
-    (sampler,) = samplers(monkeypatch, 1, [0], identities_per_batch=1, images_per_identity=3)
-    assert list(sampler) == [0, 0, 0]
+@pytest.mark.parametrize(
+    ("labels", "identities", "drawn"), [([90, 3, 90, 3], 2, [0, 1, 2, 3]), ([0], 1, [0, 0])]
+)
+def test_labels_with_gaps_and_one_image(monkeypatch, labels, identities, drawn):
+    sizes = {"identities_per_batch": identities, "images_per_identity": 2}
+    (sampler,) = samplers(monkeypatch, 1, labels, **sizes)
+    assert sorted(sampler) == drawn
 
 
 @pytest.mark.parametrize("labels", [LABELS, []])
@@ -139,12 +130,12 @@ def test_samples_without_an_identity(monkeypatch):
 @pytest.mark.parametrize("name", ["identities_per_batch", "images_per_identity"])
 def test_arguments(name, value):
     arguments = {"identities_per_batch": 2, "images_per_identity": 2, name: value}
-    with pytest.raises(ValueError, match=f"{name} is {value}"):
-        IdentityBalancedSampler(Labelled(LABELS), seed=0, **arguments)
+    with pytest.raises(ValueError, match=f"must be integers of at least 1, got .*{value}"):
+        IdentityBalancedSampler(Labeled(LABELS), seed=0, **arguments)
 
 
 class Described:
-    """A dataset that tells labels one by one, as those of other packages do."""
+    """A dataset that returns labels only from ``get_data_info``."""
 
     def __init__(self, labels):
         self._labels = labels
@@ -156,17 +147,13 @@ class Described:
         return {"label": self._labels[index]}
 
 
-def test_labels_of_wrapped_and_foreign_datasets(faces):
-    for number in range(3):
-        faces.image(f"{number}.jpg", number)
-    faces.text("train.txt", "0.jpg 0", "1.jpg 1", "2.jpg 1")
-    config = {"num_classes": 2, "ann_file": "train.txt"}
-    both = ConcatDataset([faces.dataset("FaceListDataset", **config) for _ in range(2)])
+def test_labels_of_wrapped_and_other_datasets():
+    both = ConcatDataset([Labeled([0, 1, 1]), Described([0, 1, 1])])
     sampler = IdentityBalancedSampler(both, 2, 3, seed=0)
-    assert {0, 1, 2, 3, 4, 5} >= set(sampler)
-    assert len(sampler) == 6
-    foreign = IdentityBalancedSampler(Described([4, 4, 9]), 2, 1, seed=0)
-    assert len(list(foreign)) == 2
+    assert set(sampler) <= set(range(6)) and len(sampler) == 6
+
+
+PIPELINE = [{"type": "negvision.LoadImageFromFile"}, {"type": "negvision.PackFaceInputs"}]
 
 
 def test_in_a_dataloader_of_the_runner(faces):
@@ -177,10 +164,7 @@ def test_in_a_dataloader_of_the_runner(faces):
             "dataset": {
                 "type": "negvision.FaceFolderDataset",
                 "data_root": str(faces.root),
-                "pipeline": [
-                    {"type": "negvision.LoadImageFromFile"},
-                    {"type": "negvision.PackFaceInputs"},
-                ],
+                "pipeline": PIPELINE,
             },
             "sampler": {
                 "type": "negvision.IdentityBalancedSampler",

@@ -31,18 +31,16 @@ def test_threshold_by_hand():
     assert best_threshold(np.array([0.1, 0.2, 0.3, 0.4]), np.array([1, 1, 1, 0], bool)) == -np.inf
 
 
-def test_between_neighboring_floats_the_threshold_still_tells_them_apart():
-    low = 0.1
-    high = np.nextafter(low, 1)
-    assert best_threshold(np.array([high, low]), np.array([True, False])) == high
-
-
-def test_a_threshold_between_neighboring_scores_in_float32_tells_them_apart():
+def test_neighboring_floats_are_separated():
+    high = np.nextafter(0.1, 1)
+    assert best_threshold(np.array([high, 0.1]), np.array([True, False])) == high
     low = np.float32(0.1)
     for _ in range(2):
         high = np.nextafter(low, np.float32(1))
         scores, same = np.array([high, low, high, low]), np.array([True, False, True, False])
-        assert cross_validated_accuracy(scores, same, np.array([0, 0, 1, 1])).mean == 1
+        assert cross_validated_accuracy(
+            scores, same, np.array([0, 0, 1, 1])
+        ).accuracies.tolist() == [1, 1]
         low = high
 
 
@@ -58,9 +56,11 @@ def test_accuracy_is_that_of_the_loop(levels):
         expected.append(sum(right) / len(right))
     np.testing.assert_array_equal(result.accuracies, expected)
     deviations = [(accuracy - sum(expected) / 10) ** 2 for accuracy in expected]
-    assert result.std == pytest.approx((sum(deviations) / 9) ** 0.5, rel=1e-12)
-    assert result.standard_error == pytest.approx(result.std / 10**0.5, rel=1e-12)
-    assert result.mean == pytest.approx(sum(expected) / 10, rel=1e-12)
+    std = (sum(deviations) / 9) ** 0.5
+    values = result.values()
+    assert values["accuracy"] == pytest.approx(sum(expected) / 10, rel=1e-12)
+    assert values["accuracy_std"] == pytest.approx(std, rel=1e-12)
+    assert values["accuracy_stderr"] == pytest.approx(std / 10**0.5, rel=1e-12)
 
 
 def test_the_threshold_never_sees_the_test_fold():

@@ -19,12 +19,7 @@ def random_case(seed, gallery=30, probes=70, integers=False):
     draw = (lambda n: rng.integers(-1, 2, (n, 3)) + [[2, 0, 0]]) if integers else None
     draw = draw or (lambda n: rng.normal(size=(n, 5)))
     labels = rng.integers(0, 12, gallery), rng.integers(0, 18, probes)
-    return (
-        draw(gallery).astype("f4"),
-        labels[0],
-        draw(probes).astype("f4"),
-        labels[1],
-    )
+    return (draw(gallery).astype("f4"), labels[0], draw(probes).astype("f4"), labels[1])
 
 
 @pytest.mark.parametrize("integers", [False, True])
@@ -90,7 +85,7 @@ def test_a_probe_that_is_nearer_to_another_person_is_never_identified():
 
 
 @pytest.mark.parametrize("integers", [False, True])
-@pytest.mark.parametrize("fpir", [0.5, 0.2, 0.1, 0.05])
+@pytest.mark.parametrize("fpir", [0.5, 0.1, 0.05])
 def test_detection_rate_is_the_best_of_all_thresholds(integers, fpir):
     case = random_case(5, probes=150, integers=integers)
     result = identify(*case)
@@ -104,7 +99,7 @@ def test_detection_rate_is_the_best_of_all_thresholds(integers, fpir):
     assert np.sum(impostors >= point.threshold) == point.accepted
 
 
-def test_without_impostors_or_mates_there_is_no_figure():
+def test_no_rate_without_impostors_or_mates():
     gallery, people = directions([0, 90]), np.array([0, 1])
     closed = identify(gallery, people, directions([5]), np.array([0]))
     assert closed.detection_rate(0.1) == (0.1, None, None, None, 0)

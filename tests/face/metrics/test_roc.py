@@ -25,7 +25,7 @@ def test_curve_and_area_equal_scikit_learn(scores, same):
 
 
 @pytest.mark.parametrize(("scores", "same"), CASES)
-@pytest.mark.parametrize("far", [0.5, 0.1, 0.03, 0.01, 0.005])
+@pytest.mark.parametrize("far", [0.5, 0.03, 0.005])
 def test_tar_at_far_is_the_best_of_all_thresholds(scores, same, far):
     point = roc_curve(scores, same).at_far(far)
     negatives = int((~same).sum())
@@ -34,13 +34,13 @@ def test_tar_at_far_is_the_best_of_all_thresholds(scores, same, far):
         assert point.rate is point.threshold is point.accepted is None
         return
     assert point.rate == pytest.approx(slow_tar_at_far(scores, same, far), abs=1e-12)
-    # The threshold that is reported does what is reported of it.
+    # The reported threshold has the reported effect.
     assert np.mean(scores[same] >= point.threshold) == pytest.approx(point.rate, abs=1e-12)
     assert np.sum(scores[~same] >= point.threshold) == point.accepted <= far * negatives + 1e-9
 
 
-@pytest.mark.parametrize("count", [10, 100, 1000, 10_000, 100_000, 1_000_000])
-def test_a_limit_is_supported_from_exactly_its_inverse_of_negatives(count):
+@pytest.mark.parametrize("count", [10, 1000, 1_000_000])
+def test_a_limit_needs_exactly_its_inverse_of_negatives(count):
     def at(negatives):
         scores = np.append(np.arange(negatives), negatives - 1.5)
         return roc_curve(scores, np.arange(negatives + 1) == negatives).at_far(1 / count)
@@ -61,16 +61,14 @@ def test_negatives_of_equal_score_enter_together():
     assert roc_curve(scores, same).at_far(0.1)[1:4] == (1.0, 0.5, 2)
 
 
-def test_all_scores_equal():
-    curve = roc_curve(np.full(30, 0.25), np.arange(30) % 3 == 0)
-    assert (curve.auroc(), curve.equal_error_rate(), curve.overlap()) == (0.5, 0.5, 1.0)
-    assert curve.at_far(0.1)[1:4] == (0.0, np.inf, 0)
-
-
-@pytest.mark.parametrize(("sign", "auc", "eer", "overlap"), [(1, 1, 0, 0), (-1, 0, 1, 1)])
-def test_scores_in_order_and_in_reverse(sign, auc, eer, overlap):
+@pytest.mark.parametrize(
+    ("sign", "auc", "eer", "overlap"), [(1, 1, 0, 0), (-1, 0, 1, 1), (0, 0.5, 0.5, 1)]
+)
+def test_scores_in_order_in_reverse_and_equal(sign, auc, eer, overlap):
     curve = roc_curve(sign * np.arange(10.0), np.arange(10) >= 5)
     assert (curve.auroc(), curve.equal_error_rate(), curve.overlap()) == (auc, eer, overlap)
+    if sign == 0:
+        assert curve.at_far(0.2)[1:4] == (0.0, np.inf, 0)
 
 
 def test_equal_error_rate_by_hand():
@@ -111,11 +109,6 @@ def test_corners_are_the_same_curve(scores, same):
     assert corners.total_negatives == curve.total_negatives == (~same).sum()
     assert corners.equal_error_rate() == pytest.approx(curve.equal_error_rate(), abs=1e-12)
     assert len(corners.corners().far) == len(corners.far) <= len(curve.far)
-
-
-def test_one_pair_of_each_kind():
-    curve = roc_curve(np.array([0.5, 0.4]), np.array([True, False]))
-    assert curve.auroc() == 1 and curve.at_far(0.5).rate is None
 
 
 @pytest.mark.parametrize(
