@@ -54,6 +54,7 @@ def samples(labels):
     ]
 
 
+PROGRESS = {"type": "negvision.ProgressHook", "interval": 1, "bar": False}
 LABELS = [0, 0, 1, 1, 2, 3, 0, 1, 2, 3, 4, 5, 5, 5, 2, 2, 1, 0]
 
 

@@ -298,7 +298,7 @@ def test_corrupt_record_met_in_training(rec, log, at, data, says):
     for _ in range(3):
         assert dataset[1]["data_samples"].sample_idx != 1
     assert dataset.skipped_images[f"{rec.faces.root}/train.rec[2]"] >= 3
-    assert len([line for line in log if "image left out" in line]) == 1
+    assert len([line for line in log if "train.rec" in line]) == 1
     with pytest.raises(DatasetError):
         rec.build(on_bad_sample="skip", test_mode=True)[1]
 
