@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness import write_results
 
-from negvision.benchmark.whole import Options, cost_of_config
+from negvision.benchmark.cost import Options, cost_of_config
 from negvision.engine.config.check import check_config
 from negvision.engine.config.reading import load_config
 from negvision.engine.quiet import silence_idle_warnings

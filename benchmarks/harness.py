@@ -19,10 +19,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent / "results"
+from negvision.benchmark.memory import MALLOC, peak_cuda, peak_resident, resident
 
-# What is allocated is to be seen in the resident size, and not what an earlier call left behind.
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+RESULTS = Path(__file__).resolve().parent / "results"
 
 _DISTRIBUTIONS = (
     "torch",
@@ -126,37 +125,21 @@ def peak_memory(function: Callable[[], Any], device: str = "cpu") -> int:
     if device != "cpu":
         import torch
 
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        kept = function()
-        torch.cuda.synchronize()
-        peak = torch.cuda.max_memory_allocated() - before
-        del kept
-        return peak
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    before = _resident("VmRSS")
-    kept = function()
-    peak = _resident("VmHWM") - before
-    del kept
-    return max(peak, 0)
+        return peak_cuda(function) - torch.cuda.memory_allocated()
+    before = resident()
+    return max(peak_resident(function) - before, 0)
 
 
 def in_process_of_its_own(script: str, *arguments: str) -> str:
     """The last word that ``script`` prints, run with a heap that gives back what is freed."""
     done = subprocess.run(
         [sys.executable, script, *arguments],
-        env={**os.environ, **_MALLOC},
+        env={**os.environ, **MALLOC},
         capture_output=True,
         text=True,
         check=True,
     )
     return done.stdout.split()[-1]
-
-
-def _resident(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
 
 
 def write_results(name: str, payload: Mapping[str, Any], path: str | Path | None = None) -> Path:

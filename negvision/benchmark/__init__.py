@@ -1,1 +1,1 @@
-"""What a model costs: weights, operations, memory, and images a second in PyTorch and beside it."""
+"""The cost of a model: weights, operations, memory, and images per second."""

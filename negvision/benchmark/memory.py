@@ -1,24 +1,63 @@
-"""How much memory a model needs: of each way to run it in a process that does nothing else."""
+"""Peak memory of functions, and of ways to run a model."""
+
+from __future__ import annotations
 
 import gc
 import os
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from negvision.benchmark.subjects import Setup, build
 from negvision.errors import UserError
 
-# A heap that gives back what is freed: what an earlier call left behind is not to be seen.
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+if TYPE_CHECKING:
+    from negvision.benchmark.subjects import Setup
+
+# Environment of a heap that returns freed memory, so that earlier calls do not hide later ones.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+
+
+def resident() -> int:
+    """Resident size of this process in bytes (Linux)."""
+    return _status("VmRSS")
+
+
+def peak_resident(function: Callable[[], Any]) -> int:
+    """Largest resident size of this process in bytes while ``function`` runs (Linux).
+
+    What ``function`` returns counts.
+    """
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    kept = function()
+    peak = _status("VmHWM")
+    del kept
+    return peak
+
+
+def peak_cuda(function: Callable[[], Any]) -> int:
+    """Largest number of bytes that torch's allocator holds while ``function`` runs."""
+    import torch
+
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    function()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated()
 
 
 def peak_memory(kind: str, setup: Setup) -> int | None:
-    """Bytes that a model takes at its worst moment, weights and batch among them.
+    """Bytes that a model needs at its peak, weights and batch included, in its own process.
 
-    On a CPU it is the resident size of the process (Linux) beyond what it has with everything
-    imported and no model; of a compiled model what the compiler keeps is in it. On a GPU it is what
-    torch's allocator gave out, so None for ONNX Runtime, which has one of its own.
+    On a CPU this is the resident size beyond that of a process with all imports and no model; for
+    compiled models it includes what the compiler keeps. On a GPU it is what torch's allocator
+    holds, so it is None for ONNX Runtime, which has an allocator of its own.
+
+    Args:
+        kind: Of :data:`negvision.benchmark.subjects.KINDS`.
+        setup: Shared by all kinds.
 
     Raises:
         UserError: The process failed.
@@ -26,52 +65,41 @@ def peak_memory(kind: str, setup: Setup) -> int | None:
     if setup.device != "cpu" and kind == "onnxruntime":
         return None
     done = subprocess.run(
-        [sys.executable, "-m", "negvision.benchmark.memory", kind, setup.to_json()],
-        env={**os.environ, **_MALLOC},
+        [sys.executable, "-m", "negvision.benchmark.memory", kind],
+        input=pickle.dumps(setup),
+        env={**os.environ, **MALLOC},
         capture_output=True,
-        text=True,
     )
     if done.returncode:
-        raise UserError(f"memory of {kind} was not measured: {done.stderr.strip()[-500:]}")
+        reason = done.stderr.decode(errors="replace").strip()[-500:]
+        raise UserError(f"memory of {kind} was not measured: {reason}")
     return int(done.stdout.split()[-1])
 
 
 def _measure(kind: str, setup: Setup) -> int:
-    if setup.device != "cpu":
-        return _measure_cuda(kind, setup)
-    if kind == "onnxruntime":
-        import onnxruntime  # noqa: F401  (of the process, not of the model)
+    from negvision.benchmark import subjects
 
-        setup.pictures()
-    before = _resident("VmRSS")
-    subject = build(kind, setup)
+    if kind == "onnxruntime":
+        import onnxruntime  # noqa: F401  (loaded before the baseline)
+
+        setup.images()
+    before = resident()
+    subject = subjects.build(kind, setup)
     gc.collect()
     if subject.weights:
-        # What the components of the config imported is not of the model.
-        before = _resident("VmRSS") - subject.weights
-    # What happens once: compilation, choice of kernels.
+        # Imports by the components of the config are not part of the model.
+        before = resident() - subject.weights
+    # Compilation and the choice of kernels happen once.
     subject.run(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    for number in range(subject.batches):
-        subject.run(number)
-    return max(_resident("VmHWM") - before, 0)
+    if setup.device != "cpu":
+        return peak_cuda(subject.run_all)
+    return max(peak_resident(subject.run_all) - before, 0)
 
 
-def _measure_cuda(kind: str, setup: Setup) -> int:
-    import torch
-
-    subject = build(kind, setup)
-    subject.run(0)
-    torch.cuda.reset_peak_memory_stats()
-    for number in range(subject.batches):
-        subject.run(number)
-    return torch.cuda.max_memory_allocated()
-
-
-def _resident(field: str) -> int:
+def _status(field: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
 
 
 if __name__ == "__main__":
-    print(_measure(sys.argv[1], Setup.from_json(sys.argv[2])))
+    print(_measure(sys.argv[1], pickle.load(sys.stdin.buffer)))

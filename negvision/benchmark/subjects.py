@@ -1,8 +1,10 @@
-"""A model, ready to run in one of the ways that are compared, on the same pictures as in others."""
+"""The ways to run a model that are compared, all on the same images."""
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,54 +17,39 @@ from negvision.inference.runtime import ExportedModel, Metadata
 from negvision.inference.runtime.results import Result
 
 KINDS = ("eager", "compiled", "onnxruntime")
-# Names in the folder of a setup.
+# File names in the folder of a setup.
 CONFIG, WEIGHTS, ONNX = "config.py", "weights.pth", "model.onnx"
-# With fewer pictures, one that is full of boxes, or has none, would decide.
+# With fewer images, one with many boxes or none would dominate.
 _FEWEST = 4
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What all ways to run a model share; processes hand it on as JSON.
+    """How a model is run, in every way.
 
     Attributes:
-        folder: With the config, whose test pipeline resizes to ``size``, and its weights, or with
-            the ONNX file.
+        size: Height and width of the images.
+        batch_size: Images per batch.
+        device: "cpu", "cuda", or "cuda:NUMBER".
+        threads: Per operator on a CPU.
         task: As in :class:`negvision.inference.runtime.Metadata`.
-        size: Height and width of the pictures.
-        batch_size: Pictures that run together.
-        device: "cpu", "cuda" or "cuda:NUMBER".
-        threads: Of one operator on a CPU.
+        folder: Contains the config, whose test pipeline resizes to ``size``, and the weights, or
+            the ONNX file.
     """
 
-    folder: str
-    task: str
     size: tuple[int, int]
     batch_size: int
     device: str
     threads: int
+    task: str
+    folder: Path
 
-    def to_json(self) -> str:
-        """Read by :meth:`from_json`."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "Setup":
-        """What :meth:`to_json` wrote."""
-        own = json.loads(text)
-        return cls(**{**own, "size": tuple(own["size"])})
-
-    def file(self, name: str) -> Path:
-        """A file of the folder."""
-        return Path(self.folder) / name
-
-    def pictures(self) -> list[np.ndarray]:
-        """Whole batches of (H, W, 3) uint8 with blue first."""
+    def images(self) -> list[np.ndarray]:
+        """Full batches of (H, W, 3) uint8 images, blue first."""
         count = -(-_FEWEST // self.batch_size) * self.batch_size
         if self.task == "face":
             return list(pictures.crops(count, self.size).values())
-        drawn = pictures.scenes(count).values()
-        return [cv2.resize(one, self.size[::-1]) for one in drawn]
+        return [cv2.resize(one, self.size[::-1]) for one in pictures.scenes(count).values()]
 
 
 @dataclass(frozen=True)
@@ -70,11 +57,11 @@ class Subject:
     """One way to run a model.
 
     Attributes:
-        batches: Number of its batches.
-        run: From the number of a batch, which lies normalised in memory, to what the model says
-            about it. This is what is timed.
-        results: What it says about each picture.
-        weights: Bytes of its weights, where they were in memory before it first ran.
+        batches: Number of batches.
+        run: Predicts a batch, given its number; the batch is normalized and in memory. This is
+            what is timed.
+        results: Predictions for each image.
+        weights: Bytes of the weights if they were in memory before the first run, else 0.
         metadata: Of an exported model.
     """
 
@@ -84,21 +71,26 @@ class Subject:
     weights: int = 0
     metadata: Metadata | None = None
 
+    def run_all(self) -> None:
+        """Run every batch once."""
+        for number in range(self.batches):
+            self.run(number)
+
 
 def build(kind: str, setup: Setup) -> Subject:
-    """The subject of a kind of ``KINDS``."""
+    """The subject of a kind in ``KINDS``."""
     if kind == "onnxruntime":
         return _exported(setup)
     return _in_torch(setup, compiled=kind == "compiled")
 
 
 def _exported(setup: Setup) -> Subject:
-    opened = ExportedModel(setup.file(ONNX), setup.threads, providers_of(setup.device))
-    # The pictures have their size already.
-    as_drawn = replace(opened.metadata.preprocessing, scale=None)
-    metadata = replace(opened.metadata, preprocessing=as_drawn)
+    opened = ExportedModel(setup.folder / ONNX, setup.threads, providers_of(setup.device))
+    # The images already have their final size.
+    unscaled = replace(opened.metadata.preprocessing, scale=None)
+    metadata = replace(opened.metadata, preprocessing=unscaled)
     model = ExportedModel.of_graph(opened.graph, metadata)
-    batches = list(model.batches(setup.pictures(), setup.batch_size))
+    batches = list(model.batches(setup.images(), setup.batch_size))
     inputs = [model.inputs_of(batch) for batch in batches]
     return Subject(
         len(batches),
@@ -109,7 +101,7 @@ def _exported(setup: Setup) -> Subject:
 
 
 def _in_torch(setup: Setup, compiled: bool) -> Subject:
-    # Here, so that a process that runs an ONNX file does not hold torch.
+    # Imported here, so that a process for ONNX Runtime does not load torch.
     import torch
     from mmengine.dataset import pseudo_collate
 
@@ -119,13 +111,13 @@ def _in_torch(setup: Setup, compiled: bool) -> Subject:
     from negvision.inference.weights import load_model
 
     torch.set_num_threads(setup.threads)
-    cfg = load_config(setup.file(CONFIG))
-    module, _ = load_model(cfg, setup.file(WEIGHTS))
+    cfg = load_config(setup.folder / CONFIG)
+    module, _ = load_model(cfg, setup.folder / WEIGHTS)
     module.to(setup.device)
     if compiled:
         compile_parts(module, {})
     model = TorchModel(cfg, module)
-    batches = list(model.batches(setup.pictures(), setup.batch_size))
+    batches = list(model.batches(setup.images(), setup.batch_size))
     inputs = [module.data_preprocessor(pseudo_collate(batch), False) for batch in batches]
 
     @torch.no_grad()
@@ -135,14 +127,10 @@ def _in_torch(setup: Setup, compiled: bool) -> Subject:
             torch.cuda.synchronize()
         return samples
 
+    tensors = itertools.chain(module.parameters(), module.buffers())
     return Subject(
         len(batches),
         run,
         lambda: [result for batch in batches for result in model.run(batch)],
-        weights=sum(_bytes(module.parameters())) + sum(_bytes(module.buffers())),
+        weights=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
     )
-
-
-def _bytes(tensors) -> Iterator[int]:
-    for tensor in tensors:
-        yield tensor.numel() * tensor.element_size()

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace):
-    from negvision.benchmark.whole import Options, cost_of_config, cost_of_file
+    from negvision.benchmark.cost import Options, cost_of_config, cost_of_file
     from negvision.engine.config.check import check_config
     from negvision.engine.prepare import prepare_config
     from negvision.inference.from_config import torch_device

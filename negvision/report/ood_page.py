@@ -82,7 +82,6 @@ def ood_sections(records: OODRecords, prefix: str, resamples: int = 1000) -> Mar
 def _context(evaluation: OODEvaluation) -> dict[str, Any]:
     records, by_score = evaluation.records, evaluation.by_score
     own, first = next(iter(by_score.items()))
-    scores = records.scores[own]
     threshold, threshold_name = _threshold(records)
     table = columns(records.task, first.prevalence)
     one, many = _NOUNS[records.task]

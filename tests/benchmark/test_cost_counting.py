@@ -1,28 +1,26 @@
-"""Weights, operations and memory of models of which they are known."""
+"""Weights, operations, and memory of models with known costs."""
+
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
 from torch import nn
 
-from negvision.benchmark import memory
-from negvision.benchmark.counting import operations_of, parameters_of, weights_of
+from negvision.benchmark import memory, subjects
+from negvision.benchmark.cost import operations_of, weights_of
 from negvision.benchmark.subjects import Setup, Subject
 
-SETUP = Setup("nowhere", "detection", (32, 48), 2, "cpu", 1)
+SETUP = Setup((32, 48), 2, "cpu", 1, "detection", Path("nowhere"))
 
 
 def test_operations_of_a_convolution_and_a_product():
     convolution, product = nn.Conv2d(3, 8, 3), nn.Linear(10, 7)
     image, rows = torch.rand(2, 3, 10, 12), torch.rand(4, 10)
-    # Two for each multiplication with its addition; what is not a product counts as none.
+    # Two per multiply-add; anything else counts as none.
     assert operations_of(lambda: convolution(image).relu()) == 2 * (2 * 8 * 8 * 10) * (3 * 3 * 3)
     assert operations_of(lambda: product(rows)) == 2 * 4 * 7 * 10
-
-
-def test_weights_are_those_that_are_learned():
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
-    assert parameters_of(model) == 8 * 27 + 8 + 2 * 8
 
 
 def test_weights_of_a_file_are_its_floats(tmp_path):
@@ -33,26 +31,21 @@ def test_weights_of_a_file_are_its_floats(tmp_path):
     assert weights_of(tmp_path / "model.onnx") == 3 * 4 + 5
 
 
-def test_peak_memory_is_what_a_run_needs_and_its_weights(monkeypatch):
-    weights = np.ones(2**22, np.float32)  # 16 MiB, there before it runs
+def test_peak_memory_includes_the_weights(monkeypatch):
+    weights = np.ones(2**22, np.float32)  # 16 MiB, allocated before it runs
 
     def build(kind, setup):
         return Subject(1, lambda _: np.ones(2**25, np.uint8).sum(), list, weights=weights.nbytes)
 
-    monkeypatch.setattr(memory, "build", build)
+    monkeypatch.setattr(subjects, "build", build)
     peak = memory._measure("eager", SETUP) / 2**20
     assert 40 < peak < 64  # 32 MiB beside the weights
 
 
-def test_a_setup_survives_the_way_to_another_process():
-    assert Setup.from_json(SETUP.to_json()) == SETUP
-
-
-def test_pictures_are_whole_batches_of_the_size():
+def test_images_fill_whole_batches():
     for batch_size, count in ((1, 4), (3, 6), (8, 8)):
-        setup = Setup("nowhere", "detection", (32, 48), batch_size, "cpu", 1)
-        drawn = setup.pictures()
+        drawn = replace(SETUP, batch_size=batch_size).images()
         assert [picture.shape for picture in drawn] == [(32, 48, 3)] * count
-    faces = Setup("nowhere", "face", (32, 32), 2, "cpu", 1).pictures()
+    faces = replace(SETUP, task="face", size=(32, 32)).images()
     assert [crop.shape for crop in faces] == [(32, 32, 3)] * 4
     assert not np.array_equal(faces[0], drawn[0][:, :32])

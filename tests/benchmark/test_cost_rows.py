@@ -1,17 +1,17 @@
-"""Rows of a benchmark: in turns, compared with the first, and failing by themselves."""
+"""Rows of a benchmark take turns, are compared with the first, and fail independently."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from negvision.benchmark import measure as measuring
-from negvision.benchmark.measure import Row, measure
-from negvision.benchmark.rounds import ROUNDS, images_per_second
+from negvision.benchmark.measure import ROUNDS, Row, images_per_second, measure, table
 from negvision.benchmark.subjects import Setup, Subject
-from negvision.benchmark.table import table
 from negvision.errors import UserError
 from negvision.inference.runtime import Detections
 
-SETUP = Setup("nowhere", "detection", (32, 48), 2, "cpu", 1)
+SETUP = Setup((32, 48), 2, "cpu", 1, "detection", Path("nowhere"))
 
 
 def _boxes(shift: float = 0.0) -> list[Detections]:
@@ -19,7 +19,7 @@ def _boxes(shift: float = 0.0) -> list[Detections]:
     return [Detections(boxes, np.array([0.9, 0.4], np.float32), np.array([0, 1]))]
 
 
-def test_subjects_run_in_turns_and_at_least_once_each_round():
+def test_subjects_take_turns_and_run_at_least_once_per_round():
     now, ran = [0.0], []
 
     def subject(name, seconds):
@@ -40,7 +40,7 @@ def test_subjects_run_in_turns_and_at_least_once_each_round():
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Function from subjects by kind, or errors in their place, to rows."""
+    """Function from subjects (or errors) by kind to rows."""
 
     def run(**subjects):
         def build(kind, setup):
@@ -57,7 +57,7 @@ def measured(monkeypatch):
                 name: [10.0 * (place + 1)] * 3 for place, name in enumerate(subjects)
             },
         )
-        return measure({kind: lambda: None for kind in subjects}, SETUP, 1, lambda step: None)
+        return measure(dict.fromkeys(subjects), SETUP, 1, lambda step: None)
 
     return run
 
@@ -66,7 +66,7 @@ def _subject(shift: float = 0.0) -> Subject:
     return Subject(1, lambda number: None, lambda: _boxes(shift))
 
 
-def test_a_fast_row_that_finds_something_else_is_noticed(measured):
+def test_row_with_other_results_is_reported(measured):
     rows = measured(eager=_subject(), compiled=_subject(1e-4), onnxruntime=_subject(2))
     assert rows["compiled"].ratio == 2 and rows["compiled"].beyond == []
     assert rows["compiled"].differences["box"] == pytest.approx(1e-4, rel=0.1)
@@ -74,10 +74,10 @@ def test_a_fast_row_that_finds_something_else_is_noticed(measured):
     assert "box: 2 of 2 differ by more than 0.5" in beyond
     text = table(rows)
     assert f"onnxruntime DIFFERS: {beyond}" in text and "compiled DIFFERS" not in text
-    assert "2 boxes an image" in text
+    assert "2 boxes per image" in text
 
 
-def test_a_row_that_cannot_run_says_why(measured):
+def test_failed_row_has_its_reason(measured):
     rows = measured(
         eager=_subject(), compiled=RuntimeError("no compiler\nlong story"), onnxruntime=_subject()
     )
@@ -89,11 +89,11 @@ def test_a_row_that_cannot_run_says_why(measured):
     assert lines[3] == "compiled: no compiler"
 
 
-def test_without_the_first_there_is_nothing_to_compare(measured):
-    with pytest.raises(UserError, match=r"does not run on pictures of 32 x 48 .* too small"):
+def test_first_row_must_run(measured):
+    with pytest.raises(UserError, match=r"does not run on images of 32 x 48 .* too small"):
         measured(eager=RuntimeError("too small"), onnxruntime=_subject())
 
 
-def test_a_row_for_json_has_its_median_and_all_rounds():
+def test_row_as_json_has_the_median_and_all_rounds():
     row = Row(rounds=[1.0, 9.0, 2.0], peak_memory=5)
     assert row.to_dict()["images_per_s"] == 2.0 and row.to_dict()["rounds"] == [1.0, 9.0, 2.0]
