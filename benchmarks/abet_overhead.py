@@ -1,9 +1,8 @@
-"""What AbeT's head costs beside the plain one, in a forward pass for boxes and for pixels.
+"""The cost of AbeT's head in a forward pass for boxes and for pixels, compared to the plain head.
 
-Both networks get the same weights but for the classifier, and the same input, in turns in one
-process. Two ratios are printed: of the whole forward passes as they were timed, and of the two
-classifiers alone, timed on the features that they get, over the plain forward pass, which a busy
-neighbour disturbs less::
+Both networks have the same weights except for the classifier and get the same input, alternating
+in one process. Prints the ratio of the full forward passes, and the difference of the classifiers
+alone over the plain forward pass, which is less sensitive to other load::
 
     python benchmarks/abet_overhead.py [--device cuda]
 """
@@ -23,7 +22,7 @@ import negvision  # noqa: F401  (serves mmcv._ext before mmdet is imported)
 from negvision.engine.config.reading import load_config
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-# Task -> config, scope, size of the image, what is changed for the plain network, its classifier.
+# Task -> config, scope, image size, change to the plain network, classifier of a network.
 TASKS = {
     "boxes": (
         "abet_faster_rcnn_r50.py",
@@ -43,7 +42,7 @@ TASKS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure, print and write the figures."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -68,7 +67,9 @@ def measure(task: str, args: argparse.Namespace) -> dict:
     networks, features = {}, {}
     torch.manual_seed(0)
     for name, cfg in (("plain", plain), ("abet", abet)):
-        networks[name] = built(cfg, scope).to(args.device).eval()
+        cfg.backbone.init_cfg = None
+        with DefaultScope.overwrite_default_scope(scope):
+            networks[name] = MODELS.build(cfg).to(args.device).eval()
     networks["abet"].load_state_dict(networks["plain"].state_dict(), strict=False)
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
     sample = sample_of(task, size)
@@ -79,7 +80,7 @@ def measure(task: str, args: argparse.Namespace) -> dict:
         forward(network, image, sample)
         handle.remove()
     synchronize = torch.cuda.synchronize if args.device.startswith("cuda") else None
-    whole = alternate(
+    full = alternate(
         {name: lambda n=network: forward(n, image, sample) for name, network in networks.items()},
         args.repeats,
         synchronize=synchronize,
@@ -92,32 +93,24 @@ def measure(task: str, args: argparse.Namespace) -> dict:
         20 * args.repeats,
         synchronize=synchronize,
     )
-    forward_s = whole["plain"]["median_s"]
+    forward_s, abet_s = (full[name]["median_s"] for name in ("plain", "abet"))
     extra = alone["abet"]["median_s"] - alone["plain"]["median_s"]
     row = {
         "config": config,
         "image": size,
         "feature": list(features["abet"].shape),
-        "forward": whole,
+        "forward": full,
         "classifier": alone,
-        "ratio_of_forward_passes": whole["abet"]["median_s"] / forward_s,
+        "ratio_of_forward_passes": abet_s / forward_s,
         "extra_of_classifier_over_forward": extra / forward_s,
     }
     print(
         f"{task:<7} {size[0]} x {size[1]}: forward {forward_s * 1e3:.1f} ms plain, "
-        f"{whole['abet']['median_s'] * 1e3:.1f} ms AbeT, ratio "
-        f"{row['ratio_of_forward_passes']:.3f}; classifier {alone['plain']['median_s'] * 1e3:.2f} "
-        f"and {alone['abet']['median_s'] * 1e3:.2f} ms, {extra / forward_s:+.2%} of a forward pass",
+        f"{abet_s * 1e3:.1f} ms AbeT, ratio {abet_s / forward_s:.3f}; the classifier adds "
+        f"{extra * 1e3:.2f} ms, {extra / forward_s:+.2%} of a forward pass",
         flush=True,
     )
     return row
-
-
-def built(cfg, scope: str):
-    """The model of a config with the random weights of its layers."""
-    cfg.backbone.init_cfg = None
-    with DefaultScope.overwrite_default_scope(scope):
-        return MODELS.build(cfg)
 
 
 def sample_of(task: str, size: tuple[int, int]):

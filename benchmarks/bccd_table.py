@@ -1,8 +1,8 @@
 """RetinaNet on blood cells with max-IoU and with ATSS: same network, budget, seeds and data.
 
-Trains each config once a seed, one run after the other, tests the last checkpoint on the test
-split, writes ``benchmarks/results/bccd.json`` and prints a table. A run whose figures stand in the
-work dir already is not repeated, so that an interrupted benchmark goes on where it stopped::
+Trains each config with each seed, tests the last checkpoint on the test split, writes
+``benchmarks/results/bccd.json`` and prints a table. Finished runs in the work dir are not repeated,
+so an interrupted benchmark can continue::
 
     NEGVISION_DATA=... python benchmarks/bccd_table.py --seeds 0 1 2
 """
@@ -19,14 +19,14 @@ CONFIGS = {
     "RetinaNet, one anchor, max-IoU": "configs/atss/bccd_retinanet.py",
     "RetinaNet, one anchor, ATSS": "configs/atss/bccd_retinanet_atss.py",
 }
-FIGURES = {"AP": "bbox_mAP", "AP50": "bbox_mAP_50", "AP75": "bbox_mAP_75"}
+METRICS = {"AP": "bbox_mAP", "AP50": "bbox_mAP_50", "AP75": "bbox_mAP_75"}
 CLASSES = ("RBC", "WBC", "Platelets")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run what is missing, then write and print the figures."""
+    """Run missing trainings, then write and print the results."""
     args = parser_for("bccd", __doc__).parse_args(argv)
-    runs = run_all(CONFIGS, args, read_figures, format_run, test=True)
+    runs = run_all(CONFIGS, args, read_metrics, format_run, test=True)
     summary = {name: summarise(entries, ("val", "test")) for name, entries in runs.items()}
     path = write_results(
         "bccd",
@@ -38,9 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def read_figures(work: Path) -> dict[str, dict[str, float]]:
+def read_metrics(work: Path) -> dict[str, dict[str, float]]:
     """AP, AP50, AP75 and the AP of classes on val and test, in percent."""
-    keys = FIGURES | {f"AP {name}": f"bbox_mAP/{name}" for name in CLASSES}
+    keys = METRICS | {f"AP {name}": f"bbox_mAP/{name}" for name in CLASSES}
     splits = {}
     for split, folder, pattern in (
         ("val", "train", "vis_data/scalars.json"),
@@ -53,7 +53,7 @@ def read_figures(work: Path) -> dict[str, dict[str, float]]:
 
 def format_run(run: dict) -> str:
     """One line about a run."""
-    figures = ", ".join(f"{name} {run['test'][name]:.1f}" for name in FIGURES)
+    figures = ", ".join(f"{name} {run['test'][name]:.1f}" for name in METRICS)
     return f"{figures} on test ({run['train_seconds']:.0f} s)"
 
 

@@ -1,10 +1,10 @@
-"""COCO evaluation by faster-coco-eval and by pycocotools: time and difference of figures.
+"""COCO evaluation by faster-coco-eval and by pycocotools: time and difference of the metrics.
 
-The set is drawn at random in the size of COCO val2017: 80 classes, about 7.3 objects an image of
-which 1 % are crowds, 100 detections an image, two thirds of them near an object.
+The random set has the size of COCO val2017: 80 classes, about 7.3 objects per image of which 1 %
+are crowds, and 100 detections per image, two thirds of them near an object.
 
-    python benchmarks/coco_eval.py --images 200 --repeats 1    # a short look
-    python benchmarks/coco_eval.py                             # the figures in results/
+    python benchmarks/coco_eval.py --images 200 --repeats 1    # a short run
+    python benchmarks/coco_eval.py                             # the values in results/
 """
 
 from __future__ import annotations
@@ -31,39 +31,28 @@ def draw_set(images: int, detections: int, objects: float, seed: int) -> tuple[d
         truth = draw_boxes(rng, count)
         labels = rng.integers(1, CLASSES + 1, count)
         crowds = rng.random(count) < 0.01
-        for box, label, crowd in zip(truth, labels, crowds, strict=True):
+        for box, label, crowd in zip(truth.tolist(), labels.tolist(), crowds, strict=True):
+            item = {"id": len(annotations) + 1, "image_id": image_id, "category_id": label}
             annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": int(label),
-                    "bbox": box.tolist(),
-                    "area": float(box[2] * box[3]),
-                    "iscrowd": int(crowd),
-                }
+                {**item, "bbox": box, "area": box[2] * box[3], "iscrowd": int(crowd)}
             )
         boxes = draw_boxes(rng, detections)
         guesses = rng.integers(1, CLASSES + 1, detections)
         if count:
             near = rng.random(detections) < 2 / 3
             source = rng.integers(0, count, detections)
-            # By a tenth of its own width and height, so that small boxes are met as well.
+            # Shifted by a tenth of width and height, so that small boxes are found too.
             scale = np.tile(truth[source, 2:], 2)
             shifted = truth[source] + scale * rng.normal(0, 0.1, (detections, 4))
             shifted[:, 2:] = np.maximum(shifted[:, 2:], 1)
             boxes[near] = shifted[near]
             right = near & (rng.random(detections) < 0.8)
             guesses[right] = labels[source][right]
-        scores = rng.random(detections)
-        for box, label, score in zip(boxes, guesses, scores, strict=True):
-            found.append(
-                {
-                    "image_id": image_id,
-                    "category_id": int(label),
-                    "bbox": box.tolist(),
-                    "score": float(score),
-                }
-            )
+        scores = rng.random(detections).tolist()
+        found += [
+            {"image_id": image_id, "category_id": label, "bbox": box, "score": score}
+            for box, label, score in zip(boxes.tolist(), guesses.tolist(), scores, strict=True)
+        ]
     ground_truth = {
         "images": [{"id": n, "width": WIDTH, "height": HEIGHT} for n in range(1, images + 1)],
         "annotations": annotations,
@@ -82,70 +71,56 @@ def draw_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--detections", type=int, default=100, help="an image")
-    parser.add_argument("--objects", type=float, default=7.3, help="an image, on average")
+    parser.add_argument("--detections", type=int, default=100, help="per image")
+    parser.add_argument("--objects", type=float, default=7.3, help="per image, on average")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", help="JSON file (default: results/coco_eval.json)")
-    options = parser.parse_args(argv)
-
-    ground_truth, detections = draw_set(
-        options.images, options.detections, options.objects, options.seed
-    )
-    size = (
-        f"{options.images:,} images, {len(ground_truth['annotations']):,} objects, "
-        f"{len(detections):,} detections"
-    )
-    print(f"{machine()['cpu']}\n{size}", flush=True)
-
+    args = parser.parse_args(argv)
+    truth, detections = draw_set(args.images, args.detections, args.objects, args.seed)
+    drawn = {
+        "images": args.images,
+        "objects": len(truth["annotations"]),
+        "detections": len(detections),
+        "classes": CLASSES,
+        "seed": args.seed,
+    }
+    print(f"{machine()['cpu']}\n{drawn}", flush=True)
     results: dict[str, CocoResult] = {}
 
     def run(backend: str) -> None:
-        results[backend] = evaluate_coco(
-            ground_truth, detections, range(1, CLASSES + 1), backend=backend
-        )
+        ids = range(1, CLASSES + 1)
+        results[backend] = evaluate_coco(truth, detections, ids, backend=backend)
 
     times = alternate(
         {backend: lambda backend=backend: run(backend) for backend in BACKENDS},
-        repeats=options.repeats,
+        repeats=args.repeats,
         warmup=0,
     )
     ratio = times["pycocotools"]["median_s"] / times["faster"]["median_s"]
-    figures = {name: np.array(list(result.metrics().values())) for name, result in results.items()}
-    difference = float(np.abs(figures["faster"] - figures["pycocotools"]).max())
     fast, slow = results["faster"], results["pycocotools"]
-    entries = fast.precision.size + fast.recall.size
-    difference_of_entries = float(
-        max(
-            np.abs(fast.precision - slow.precision).max(),
-            np.abs(fast.recall - slow.recall).max(),
-        )
+    metrics = {name: np.array(list(one.metrics().values())) for name, one in results.items()}
+    difference = float(np.abs(metrics["faster"] - metrics["pycocotools"]).max())
+    of_entries = max(
+        float(np.abs(fast.precision - slow.precision).max()),
+        float(np.abs(fast.recall - slow.recall).max()),
     )
     for backend in BACKENDS:
-        print(f"{backend:<12} {times[backend]['median_s']:8.2f} s (median of {options.repeats})")
-    print(f"faster-coco-eval is {ratio:.1f} times as fast")
-    print(f"largest difference of the 12 figures: {difference:.1e} (AP {figures['faster'][0]:.4f})")
-    print(f"of the {entries:,} entries of precision and recall: {difference_of_entries:.1e}")
-    path = write_results(
-        "coco_eval",
-        {
-            "set": {
-                "images": options.images,
-                "objects": len(ground_truth["annotations"]),
-                "detections": len(detections),
-                "classes": CLASSES,
-                "seed": options.seed,
-            },
-            "times": times,
-            "pycocotools_over_faster": ratio,
-            "largest_difference": difference,
-            "largest_difference_of_entries": difference_of_entries,
-            "entries": entries,
-            "figures": figures,
-        },
-        options.out,
+        print(f"{backend:<12} {times[backend]['median_s']:8.2f} s (median of {args.repeats})")
+    print(
+        f"faster-coco-eval is {ratio:.1f} times as fast; largest difference of the 12 metrics "
+        f"{difference:.1e}, of the entries of precision and recall {of_entries:.1e}"
     )
-    print(f"written to {path}")
+    payload = {
+        "set": drawn,
+        "times": times,
+        "pycocotools_over_faster": ratio,
+        "largest_difference": difference,
+        "largest_difference_of_entries": of_entries,
+        "entries": fast.precision.size + fast.recall.size,
+        "figures": metrics,
+    }
+    print(f"written to {write_results('coco_eval', payload, args.out)}")
     return 0
 
 

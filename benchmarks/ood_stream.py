@@ -1,7 +1,6 @@
-"""OOD figures of ten million streamed pixels: time, memory and bounds, beside scikit-learn.
+"""OOD metrics of ten million streamed pixels: time, memory and bounds, compared to scikit-learn.
 
-The pixels come as 58 maps of 172,800 (an image of 480 x 360), scores as AbeT has them and 5 %
-of them OOD::
+The pixels are 58 maps of 172,800 (480 x 360) with scores like AbeT's, 5 % of them OOD::
 
     python benchmarks/ood_stream.py
 """
@@ -19,7 +18,7 @@ NAMES = ("binned", "exact", "scikit-learn")
 
 
 def images():
-    """Score and truth of each image, made anew each time: what is streamed is not kept."""
+    """Score and truth of each image, generated on the fly, since streams keep no pixels."""
     for index in range(IMAGES):
         generator = torch.Generator().manual_seed(index)
         is_ood = torch.rand(PIXELS, generator=generator) < 0.05
@@ -28,7 +27,7 @@ def images():
 
 
 def streamed(exact: bool):
-    """Figures by :class:`StreamingOODMetrics`."""
+    """Values by :class:`StreamingOODMetrics`."""
     from negvision.ood import StreamingOODMetrics
 
     stream = StreamingOODMetrics(exact)
@@ -38,7 +37,7 @@ def streamed(exact: bool):
 
 
 def by_scikit_learn() -> dict[str, float]:
-    """The same figures from all scores at once."""
+    """The same metrics from all scores at once."""
     import numpy as np
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
@@ -58,7 +57,7 @@ def by_scikit_learn() -> dict[str, float]:
 
 
 def run(name: str):
-    """One evaluation; its figures and bounds."""
+    """One evaluation: its values and bounds."""
     if name == "scikit-learn":
         return by_scikit_learn(), {}
     found = streamed(exact=name == "exact")
@@ -66,7 +65,7 @@ def run(name: str):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure, check the bounds, print and write the figures."""
+    """Measure, check the bounds, print and write the results."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["--memory"]:
         print(peak_memory(lambda: run(argv[1])))
@@ -78,16 +77,16 @@ def main(argv: list[str] | None = None) -> int:
     results = {}
     for name in NAMES:
         start = time.perf_counter()
-        figures, bounds = run(name)
+        values, bounds = run(name)
         seconds = time.perf_counter() - start - making
         memory = int(in_process_of_its_own(__file__, "--memory", name)) / 2**20
         results[name] = {
             "seconds": round(seconds, 3),
             "memory_mib": round(memory, 1),
-            "figures": figures,
+            "figures": values,
             "bounds": bounds,
         }
-        print(f"{name:<14}{seconds:8.2f} s {memory:8.0f} MiB  {figures}", flush=True)
+        print(f"{name:<14}{seconds:8.2f} s {memory:8.0f} MiB  {values}", flush=True)
     truth = results["scikit-learn"]["figures"]
     bounds = results["binned"]["bounds"]
     for name, value in truth.items():
@@ -97,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         if abs(results["exact"]["figures"][name] - value) > 1e-12:
             sys.exit(f"{name}: {results['exact']['figures'][name]} is not {value}")
     widest = max(high - low for low, high in bounds.values())
-    print(f"all exact figures lie between the bounds; the widest is {widest:.1e}")
+    print(f"all exact values lie within the bounds; the widest is {widest:.1e}")
     payload = {"pixels": IMAGES * PIXELS, "widest_bound": widest, "results": results}
     print(f"written to {write_results('ood_stream', payload)}")
     return 0

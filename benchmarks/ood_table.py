@@ -1,10 +1,9 @@
-"""Trainings of AbeT beside plain networks of the same budget on real data, and their OOD figures.
+"""Trainings of AbeT and plain networks with the same budget on real data, and their OOD metrics.
 
 ``cards``: Faster R-CNN on playing cards, queen and ten held out. ``camvid``: DeepLabV3+ on street
-scenes, pedestrian and bicyclist held out. Trains each config once a seed, writes
-``benchmarks/results/ood_<set>.json`` and prints a table: all scores of each network's own output,
-with intervals by bootstrap over images. A run whose figures stand in the work dir already is not
-repeated::
+scenes, pedestrian and bicyclist held out. ``cifar``: ResNet-20 on CIFAR-10. Trains each config with
+each seed, writes ``benchmarks/results/ood_<set>.json`` and prints a table of all scores with
+intervals by bootstrap over images. Finished runs in the work dir are not repeated::
 
     NEGVISION_DATA=... python benchmarks/ood_table.py cards --seeds 0 1 2
 """
@@ -21,7 +20,7 @@ from harness import write_results
 from training_runs import last_evaluation, parser_for, run_all
 
 from negvision.ood import SCORE_NAMES
-from negvision.ood.metrics import METRIC_NAMES
+from negvision.ood.metrics import METRIC_NAMES, METRIC_TITLES
 from negvision.ood.records import OODRecords, evaluate_records
 
 SETS = {
@@ -39,22 +38,21 @@ SETS = {
         "ResNet-20, AbeT, inner products": "configs/abet/cifar10_abet_inner.py",
     },
 }
-# What is said of the in-distribution classes, by the task.
-ID_FIGURES = {"id_ap": "ID AP", "mIoU": "ID mIoU", "accuracy": "ID accuracy"}
-HEADS = ("AUROC", "AP out", "AP in", "FPR95 ood+", "FPR95 id+")
+# The metric of the in-distribution classes by task.
+ID_METRICS = {"id_ap": "ID AP", "mIoU": "ID mIoU", "accuracy": "ID accuracy"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run what is missing, then write and print the figures."""
+    """Run missing trainings, then write and print the results."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] not in SETS:
         print(f"{__doc__}\nname a set: {', '.join(SETS)}", file=sys.stderr)
         return 2
     name = argv[0]
     args = parser_for(f"ood_{name}", __doc__).parse_args(argv[1:])
-    # Where a test set is too large for each evaluation, the last checkpoint is tested on all of it.
+    # The full test set is too large for each evaluation, so the last checkpoint is tested on it.
     test = name == "cifar"
-    read = functools.partial(read_figures, "test" if test else "train")
+    read = functools.partial(read_metrics, "test" if test else "train")
     runs = run_all(SETS[name], args, read, format_run, test=test)
     path = write_results(
         f"ood_{name}",
@@ -65,8 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def read_figures(command: str, work: Path) -> dict[str, dict]:
-    """Figures of the last evaluation by train or test, and the intervals of each score."""
+def read_metrics(command: str, work: Path) -> dict[str, dict]:
+    """Metrics of the last evaluation by train or test, and the intervals of each score."""
     pattern = "vis_data/scalars.json" if command == "train" else "[0-9]*.json"
     found = last_evaluation(work / command, pattern, "ood/auroc")
     files = sorted((work / command).rglob("ood_scores.npz"), key=lambda path: path.stat().st_mtime)
@@ -85,27 +83,21 @@ def read_figures(command: str, work: Path) -> dict[str, dict]:
 def format_run(run: dict) -> str:
     """One line about a run."""
     figures = run["figures"]
-    return (
-        f"{run['own_score']}: "
-        + ", ".join(
-            f"{head} {100 * figures[key]:.1f}"
-            for head, key in zip(HEADS, METRIC_NAMES, strict=True)
-        )
-        + f" ({run['train_seconds']:.0f} s)"
-    )
+    shown = ", ".join(f"{METRIC_TITLES[key]} {100 * figures[key]:.1f}" for key in METRIC_NAMES)
+    return f"{run['own_score']}: {shown} ({run['train_seconds']:.0f} s)"
 
 
 def table(runs: dict[str, Sequence[dict]]) -> str:
-    """Percent: a row a network and score, then, where there are several OOD sets, one for each.
+    """Percent: one row per network and score, then one per OOD set if there are several.
 
-    Cells are the mean of the seeds, and over all OOD samples the interval of the first seed.
+    Cells are means over the seeds, with the interval of the first seed over all OOD samples.
     """
     some = next(iter(runs.values()))[0]
-    known = next(key for key in ID_FIGURES if key in some["figures"])
-    heads = " | ".join(HEADS)
+    known = next(key for key in ID_METRICS if key in some["figures"])
+    heads = " | ".join(METRIC_TITLES.values())
     lines = [
-        f"| network | {ID_FIGURES[known]} | score | {heads} |",
-        "| --- | --- | --- |" + " --- |" * len(HEADS),
+        f"| network | {ID_METRICS[known]} | score | {heads} |",
+        "| --- | --- | --- |" + " --- |" * len(METRIC_NAMES),
     ]
     for network, seeds in runs.items():
         for score in seeds[0]["intervals"]:
@@ -115,12 +107,12 @@ def table(runs: dict[str, Sequence[dict]]) -> str:
                 cells.append(f"{_mean(seeds, score, key)} ({low:.0f} to {high:.0f})")
             id_cell = f"{100 * statistics.mean(run['figures'][known] for run in seeds):.1f}"
             lines.append(f"| {network} | {id_cell} | {score} | {' | '.join(cells)} |")
-    # Beside `msp/auroc`, which is of a score, `cifar100/auroc` is of an OOD set.
+    # `msp/auroc` is of a score, `cifar100/auroc` of an OOD set.
     firsts = {key.split("/")[0] for key in some["figures"] if "/" in key}
     sources = sorted(firsts - set(SCORE_NAMES))
     if sources:
         lines += ["", f"| network | score | OOD set | {heads} |"]
-        lines.append("| --- | --- | --- |" + " --- |" * len(HEADS))
+        lines.append("| --- | --- | --- |" + " --- |" * len(METRIC_NAMES))
     for network, seeds in runs.items():
         for score in seeds[0]["intervals"]:
             for source in sources:

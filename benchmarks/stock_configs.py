@@ -1,9 +1,9 @@
-"""How many of MMDetection's and MMSegmentation's own configs pass the check of this suite.
+"""How many of MMDetection's and MMSegmentation's own configs pass negvision's config check.
 
     python benchmarks/stock_configs.py
 
-The check builds nothing: it looks at names and keys. Configs that are not read (a base or a package
-is missing) and refused ones are listed with the reason.
+The check builds nothing; it compares names and keys. Configs that cannot be read (a base or package
+is missing) and rejected ones are listed with the reason.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from negvision.errors import ConfigError
 
 
 def check_package(name: str) -> dict:
-    """Counts and reasons of the configs that a package ships."""
+    """Counts and reasons for the configs of a package."""
     package = importlib.import_module(name)
     root = Path(package.__file__).parent / ".mim" / "configs"
     found = {"version": package.__version__, "passed": 0, "without_model": 0}
@@ -49,7 +49,7 @@ def check_package(name: str) -> dict:
 
 
 def _reason(error: Exception, root: Path) -> str:
-    # MMEngine lists sys.path and the whole traceback behind the reason.
+    # MMEngine appends sys.path and the traceback.
     return str(error).partition(", the current sys.path")[0].replace(f"{root}/", "")
 
 

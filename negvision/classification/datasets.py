@@ -83,7 +83,7 @@ class ImageDataset(BadSampleMixin, BaseDataset):
             "source": self.source,
         }
 
-    def _label_fault(self, label: int) -> str | None:
+    def _label_problem(self, label: int) -> str | None:
         """The problem with a label, or None; labels of OOD images are not checked."""
         if self.is_ood:
             return None
@@ -115,11 +115,7 @@ class ImageDataset(BadSampleMixin, BaseDataset):
             raise DatasetError(
                 f"ann_file is empty; set it to the file that {type(self).__name__} reads."
             )
-        if not os.path.isfile(self.ann_file):
-            raise DatasetError(
-                f"Missing: ann_file {os.path.abspath(self.ann_file)}.\nPut the data there, or "
-                "name the folder that holds it with --data-root DIR (data_root in the config)."
-            )
+        self._require_paths(self.ann_file)
 
 
 @DATASETS.register_module()
@@ -159,9 +155,9 @@ class ImageListDataset(ImageDataset):
                 continue
             name, label = parsed
             path = os.path.join(folder, name)
-            fault = self._label_fault(label)
-            if fault:
-                problems.add(fault, place, line)
+            problem = self._label_problem(label)
+            if problem:
+                problems.add(problem, place, line)
             elif leaves_root(name, folder, self.data_root):
                 problems.add(LEAVES_ROOT, place, name)
             elif path not in files:
@@ -199,11 +195,7 @@ class ImageFolderDataset(ImageDataset):
     def load_data_list(self) -> list[dict]:
         """List the folders; see the base class."""
         root = self.data_prefix.get("img", "") or "."
-        if not os.path.isdir(root):
-            raise DatasetError(
-                f"Missing: image folder {os.path.abspath(root)}.\nName the folder that holds the "
-                "data with --data-root DIR (data_root in the config)."
-            )
+        self._require_paths(img=root)
         with os.scandir(root) as entries:
             folders = sorted(entry.name for entry in entries if entry.is_dir())
         classes = list(self._metainfo.setdefault("classes", tuple(folders)))
@@ -262,9 +254,9 @@ class PackedImageDataset(ImageDataset):
         problems, samples = Problems(), []
         for index, label in enumerate(self._pack.labels.tolist()):
             path = f"{self.ann_file}:{index}"
-            fault = self._label_fault(label)
-            if fault:
-                problems.add(fault, path, label)
+            problem = self._label_problem(label)
+            if problem:
+                problems.add(problem, path, label)
             else:
                 samples.append({**self._sample(path, label), "pack_index": index})
         return self._finish(samples, problems, self.ann_file, len(self._pack))

@@ -1,1 +1,1 @@
-"""Detection: assigners, heads, datasets, metrics and hooks that plug into mmdet configs."""
+"""Detection for mmdet configs: assigners, heads, losses, data sets, metrics and hooks."""

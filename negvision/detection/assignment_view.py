@@ -38,34 +38,19 @@ from negvision.visualization.sheet import LegendEntry
 
 @dataclass(frozen=True)
 class AssignmentView:
-    """An image as the network sees it, and the assignment of its anchors.
+    """An image as the network sees it, and the assignment of its anchors."""
 
-    Attributes:
-        index: Of the image in the dataset.
-        name: File name of the image.
-        image: ``(H, W, 3)`` uint8, RGB: after the pipeline, padded as a batch of one image.
-        image_shape: Height and width without padding.
-        boxes: ``(G, 4)`` float, x1 y1 x2 y2 in pixels of ``image``.
-        labels: ``(G,)`` int.
-        ignored: ``(M, 4)`` float, ignore and crowd boxes.
-        classes: Names of the classes.
-        priors: Anchors of each level, ``(n_l, 4)`` float, finest first.
-        gt_inds: ``(A,)`` int over the anchors of all levels: 0 negative, i + 1 of box i, -1
-            ignored; 0 for anchors that are not ``valid``.
-        valid: ``(A,)`` bool: anchors that take part (``allowed_border``, padding).
-    """
-
-    index: int
-    name: str
-    image: np.ndarray
-    image_shape: tuple[int, int]
-    boxes: torch.Tensor
-    labels: torch.Tensor
-    ignored: torch.Tensor
-    classes: tuple[str, ...]
-    priors: tuple[torch.Tensor, ...]
-    gt_inds: torch.Tensor
-    valid: torch.Tensor
+    index: int  # of the image in the dataset
+    name: str  # file name of the image
+    image: np.ndarray  # (H, W, 3) uint8 RGB: after the pipeline, padded
+    image_shape: tuple[int, int]  # height and width without padding
+    boxes: torch.Tensor  # (G, 4), x1 y1 x2 y2 in pixels of the image
+    labels: torch.Tensor  # (G,) int
+    ignored: torch.Tensor  # (M, 4), ignore and crowd boxes
+    classes: tuple[str, ...]  # names
+    priors: tuple[torch.Tensor, ...]  # anchors of each level, (n_l, 4), finest first
+    gt_inds: torch.Tensor  # (A,): 0 negative or not valid, i + 1 of box i, -1 ignored
+    valid: torch.Tensor  # (A,) bool: anchors that take part (allowed_border, padding)
 
     @property
     def levels(self) -> torch.Tensor:

@@ -34,34 +34,32 @@ def check_images(images: Sequence[dict], problems: Problems) -> dict:
     return usable
 
 
-def drop_outside_paths(images: dict, folder: str, root: str | None, problems: Problems) -> None:
-    """Set records of ``images`` to None if their path leaves the data root.
+def drop_bad_paths(
+    images: dict, folder: str, root: str | None, is_local: bool, problems: Problems
+) -> None:
+    """Set records of ``images`` to None if their path leaves the data root or has no file.
+
+    Each folder is listed once, which is fast even for the 118,287 images of COCO.
 
     Args:
         images: Result of :func:`check_images`.
         folder: Of the images.
         root: The data root.
-        problems: Collects them.
-    """
-    for image_id, image in images.items():
-        if image is not None and leaves_root(image["file_name"], folder, root):
-            problems.add(LEAVES_ROOT, f"image id {image_id!r}", image["file_name"])
-            images[image_id] = None
-
-
-def drop_missing_files(images: dict, folder: str, problems: Problems) -> None:
-    """Set records of ``images`` to None if their file is missing in ``folder``.
-
-    Each folder is listed once, which is fast even for the 118,287 images of COCO.
+        is_local: Whether to look for the files.
+        problems: Collects the bad paths.
     """
     files = FileListing()
     for image_id, image in images.items():
         if image is None:
             continue
         path = os.path.join(folder, image["file_name"])
-        if path not in files:
+        if leaves_root(image["file_name"], folder, root):
+            problems.add(LEAVES_ROOT, f"image id {image_id!r}", image["file_name"])
+        elif is_local and path not in files:
             problems.add("missing image file", f"{path} (image id {image_id!r})")
-            images[image_id] = None
+        else:
+            continue
+        images[image_id] = None
 
 
 def check_annotations(
@@ -88,10 +86,9 @@ def check_annotations(
     by_image: dict[object, list[dict]] = {}
     seen = set()
     for index, annotation in enumerate(annotations):
-        fault = _find_fault(annotation, images, category_ids, seen)
-        if fault is not None:
-            kind, value = fault
-            problems.add(kind, _locate(annotation, index, images), value)
+        problem = _find_problem(annotation, images, category_ids, seen)
+        if problem is not None:
+            problems.add(problem[0], _locate(annotation, index, images), problem[1])
             continue
         image = images[annotation["image_id"]]
         if image is None:  # counted already
@@ -122,7 +119,7 @@ def check_annotations(
     return by_image
 
 
-def _find_fault(
+def _find_problem(
     annotation: dict, images: dict, category_ids: set, seen: set
 ) -> tuple[str, object] | None:
     """Why an annotation is unusable, as (kind, value found); None if it is usable."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmdet.datasets.transforms import PackDetInputs as MMDetPackDetInputs
@@ -12,12 +11,7 @@ from mmengine.fileio import LocalBackend, get_file_backend
 from negvision.data.formats.coco_file import find_classes, read_coco_file
 from negvision.data.images.bad_samples import BadSampleMixin
 from negvision.data.images.planes import to_planes
-from negvision.detection.coco_check import (
-    check_annotations,
-    check_images,
-    drop_missing_files,
-    drop_outside_paths,
-)
+from negvision.detection.coco_check import check_annotations, check_images, drop_bad_paths
 from negvision.errors import ConfigError, DatasetError, Problems
 from negvision.registry import DATASETS, TRANSFORMS
 from negvision.toy.digits import GeneratesDigits
@@ -63,16 +57,17 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
 
     def load_data_list(self) -> list[dict]:
         """Read, check and parse the annotation file; see mmdet for the format of the result."""
-        self._require_files()
+        if not self.ann_file:
+            raise DatasetError("ann_file is empty; set it to a COCO annotation file.")
+        folder = self.data_prefix.get("img", "")
+        if self._is_local():
+            self._require_paths(self.ann_file, img=folder)
         content = read_coco_file(self.ann_file, self.backend_args)
         self._set_classes(content["categories"])
 
         problems, notes = Problems(), Problems()
         images = check_images(content["images"], problems)
-        folder = self.data_prefix.get("img", "")
-        drop_outside_paths(images, folder, self.data_root, problems)
-        if self._is_local():
-            drop_missing_files(images, folder, problems)
+        drop_bad_paths(images, folder, self.data_root, self._is_local(), problems)
         category_ids = {category["id"] for category in content["categories"]}
         by_image = check_annotations(content["annotations"], images, category_ids, problems, notes)
         self._report(content, images, problems, notes)
@@ -129,36 +124,6 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
             hint=hint,
         )
         self._mention(self.ann_file, notes)
-
-    def _require_files(self) -> None:
-        if not self.ann_file:
-            raise DatasetError("ann_file is empty; set it to a COCO annotation file.")
-        if not self._is_local():
-            return
-        folder = self.data_prefix.get("img", "")
-        has_file, has_folder = os.path.isfile(self.ann_file), os.path.isdir(folder or ".")
-        if has_file and has_folder:
-            return
-        missing = [
-            *([f"annotation file {os.path.abspath(self.ann_file)}"] if not has_file else []),
-            *([f"image folder {os.path.abspath(folder)}"] if not has_folder else []),
-        ]
-        rows = [
-            (self.data_root or ".", "data_root", os.path.isdir(self.data_root or ".")),
-            (self.ann_file, "ann_file", has_file),
-            (folder or ".", "data_prefix['img']", has_folder),
-        ]
-        width = max(len(path) for path, _, _ in rows)
-        layout = "\n".join(
-            f"  {path:<{width}}  {name}: {'found' if there else 'MISSING'}"
-            for path, name, there in rows
-        )
-        raise DatasetError(
-            f"Missing: {' and '.join(missing)}.\nThe config expects this layout:\n{layout}\n"
-            "Put the data there, or name the folder that holds it with --data-root DIR "
-            "(data_root in the config). To see a training run without any download: "
-            "make quickstart."
-        )
 
     def _is_local(self) -> bool:
         backend = get_file_backend(self.ann_file, backend_args=self.backend_args)

@@ -44,10 +44,6 @@ class _LogitHead(nn.Module):
         """Reinitialize the weights: Kaiming normal by fan-in, with the gain of ReLU."""
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
 
-    def extra_repr(self) -> str:
-        """Sizes, for printing."""
-        return f"in_features={self.in_features}, num_classes={self.num_classes}"
-
     def _checked(self, features: Tensor) -> Tensor:
         if features.dim() not in (2, 4) or features.shape[1] != self.in_features:
             raise ValueError(

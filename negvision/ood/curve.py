@@ -58,17 +58,9 @@ class ScoreCurve:
             / self.positives[-1]
         )
 
-    def ap_in(self) -> float:
-        """Average precision, step-wise, with ID as the positive class."""
-        return self.reversed().ap_out()
-
     def fpr_ood(self, tpr: float = 0.95) -> float:
         """Share of ID called OOD at the first threshold that finds ``tpr`` of the OOD."""
         return float(self.negatives[self._first(tpr)] / self.negatives[-1])
-
-    def fpr_id(self, tpr: float = 0.95) -> float:
-        """Share of OOD called ID at the first threshold that keeps ``tpr`` of the ID."""
-        return self.reversed().fpr_ood(tpr)
 
     def ap_at(self, prevalence: float) -> float:
         """Average precision at another prevalence, OOD positive.

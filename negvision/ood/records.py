@@ -115,18 +115,12 @@ class OODRecords:
 
 @dataclass(frozen=True)
 class Stratum:
-    """One part of the samples.
-
-    Attributes:
-        name: Of the part.
-        num_ood, num_id: Its samples.
-        metrics: None if it has no OOD or no ID sample.
-    """
+    """One part of the samples."""
 
     name: str
     num_ood: int
     num_id: int
-    metrics: OODValues | None
+    metrics: OODValues | None  # None without OOD or ID samples
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Segmentation: segmentors with an OOD map, datasets, metrics and pictures for mmseg configs."""
+"""Segmentation for mmseg configs: segmentors with an OOD map, data sets, a metric and a hook."""

@@ -197,33 +197,6 @@ def test_one_image_and_no_image(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_modes(kind):
-    model = build(kind).eval()
-    output = model(images(2))
-    assert output.logits.shape == (2, 5)
-    assert (output.temperature is None) == (kind == "plain")
-    with pytest.raises(ValueError, match="mode must be 'loss', 'predict' or 'tensor', got 'test'"):
-        model(images(2), samples(0, 1), mode="test")
-    for mode in ("loss", "predict"):
-        with pytest.raises(ValueError, match=f"mode '{mode}' needs data_samples"):
-            model(images(2), mode=mode)
-
-
-@pytest.mark.parametrize(
-    ("kind", "options", "message"),
-    [
-        ("abet", {"score": "abbet"}, "score must be one of .*, got 'abbet'; nearest: 'abet'"),
-        ("plain", {"score": "MSP"}, "score must be one of .*, got 'MSP'; nearest: 'msp'"),
-        ("abet", {"logits": "dot"}, "logits must be one of cosine, inner, got 'dot'"),
-        ("abet", {"num_classes": 0}, "num_classes must be at least 1, got 0"),
-    ],
-)
-def test_options_are_checked(kind, options, message):
-    with pytest.raises(ValueError, match=message):
-        build(kind, **options)
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_state_dict_restores_the_outputs(kind, tmp_path):
     first, second = build(kind), build(kind, seed=1)
     for _ in range(2):

@@ -16,7 +16,7 @@ def folders(images):
     return {"kind": "ImageFolderDataset", "data_prefix": {"img": "x"}}
 
 
-def test_faults_of_a_list(images, log):
+def test_problems_of_a_list(images, log):
     for number in range(3):
         images.image(f"{number}.png", number)
     lines = ["0.png 0", "1.png", "1.png one", "none.png 1", "1.png 3", "2.png -1", "2.png 2"]
@@ -64,7 +64,7 @@ def test_classes_of_folders_are_their_names_or_those_given(images, folders):
     assert [turned.get_data_info(i)["label"] for i in range(3)] == [2, 1, 0]
 
 
-def test_faults_of_folders(images, folders, log):
+def test_problems_of_folders(images, folders, log):
     (images.root / "x/empty").mkdir()
     some = {"metainfo": {"classes": ("a", "b")}}
     with pytest.raises(DatasetError) as caught:
@@ -81,7 +81,7 @@ def test_faults_of_folders(images, folders, log):
 
 def test_folders_that_are_not_there(images):
     with pytest.raises(
-        DatasetError, match=rf"Missing: image folder {images.root}/none(.|\n)*--data-root"
+        DatasetError, match=rf"Missing: data_prefix\['img'\] {images.root}/none(.|\n)*--data-root"
     ):
         images.dataset("ImageFolderDataset", data_prefix={"img": "none"})
     images.image("beside.png")

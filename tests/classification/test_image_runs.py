@@ -105,9 +105,9 @@ def test_training_testing_and_a_threshold(config_of, tmp_path, capsys, monkeypat
     # The AUROC of every epoch, which shows a collapse.
     (scalars,) = (tmp_path / "run").glob("*/vis_data/scalars.json")
     entries = [json.loads(line) for line in scalars.read_text().splitlines()]
-    for figure in ("auroc", "accuracy", "cifar100/auroc", "mnist/fpr95_ood", "msp/auroc"):
-        values = [entry[f"ood/{figure}"] for entry in entries if f"ood/{figure}" in entry]
-        assert len(values) == 2 and all(0 <= value <= 1 for value in values), figure
+    for name in ("auroc", "accuracy", "cifar100/auroc", "mnist/fpr95_ood", "msp/auroc"):
+        values = [entry[f"ood/{name}"] for entry in entries if f"ood/{name}" in entry]
+        assert len(values) == 2 and all(0 <= value <= 1 for value in values), name
     trained = [entry for entry in entries if "loss" in entry]
     assert all(0 <= entry["accuracy"] <= 100 and entry["loss"] > 0 for entry in trained)
 

@@ -39,7 +39,7 @@ def test_block_equals_one_written_out(size, channels, stride, training):
     x = torch.randn(3, 4, *size, dtype=torch.float64)
     before = x.clone()
 
-    def normalised(values, norm):
+    def normalized(values, norm):
         if training:
             mean, var = values.mean((0, 2, 3)), values.var((0, 2, 3), unbiased=False)
         else:
@@ -49,8 +49,8 @@ def test_block_equals_one_written_out(size, channels, stride, training):
         return scaled * norm.weight.view(shape) + norm.bias.view(shape)
 
     inner = F.conv2d(x, block.conv1.weight, stride=stride, padding=1)
-    inner = normalised(inner, block.bn1).clamp(min=0)
-    inner = normalised(F.conv2d(inner, block.conv2.weight, padding=1), block.bn2)
+    inner = normalized(inner, block.bn1).clamp(min=0)
+    inner = normalized(F.conv2d(inner, block.conv2.weight, padding=1), block.bn2)
     expected = (inner + shortcut_by_pixels(x, stride, channels)).clamp(min=0)
     torch.testing.assert_close(block(x), expected)
     # Nothing was changed in place.

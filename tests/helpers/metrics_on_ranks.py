@@ -66,7 +66,7 @@ def evaluated(folder):
         metric = build()
         for start in range(0, len(dealt), 2):
             metric.process({}, [samples[index] for index in dealt[start : start + 2]])
-        found[name] = {"figures": metric.evaluate(len(samples)), "dealt": len(dealt)}
+        found[name] = {"values": metric.evaluate(len(samples)), "dealt": len(dealt)}
     return json.loads(json.dumps(found))
 
 

@@ -8,8 +8,6 @@ import torch
 
 from negvision.ood import (
     SCORE_NAMES,
-    abet_score,
-    energy_score,
     entropy_score,
     msp_score,
     ood_metrics,
@@ -46,12 +44,6 @@ def test_equals_the_formula_in_float64(name, dim):
     for place in np.ndindex(*rows.shape[:-1]):
         expected = written_out(name, rows[place].numpy(), temperature[place].item())
         assert scores[place].item() == pytest.approx(expected, rel=1e-13, abs=1e-13)
-
-
-def test_energy_without_a_temperature_uses_one():
-    logits = torch.randn(4, 6)
-    assert torch.equal(energy_score(logits), abet_score(logits))
-    assert torch.allclose(energy_score(logits, torch.full((4,), 0.5)), abet_score(logits) / 2)
 
 
 @pytest.mark.parametrize("name", SCORE_NAMES)

@@ -129,13 +129,6 @@ def test_ranks_equal_one_process(images, ranks, exact):
     assert merged == pytest.approx(single, abs=1e-12)
 
 
-def test_images_counted_by_two_ranks_are_reported(capsys):
-    samples = [prediction(seed) for seed in range(3)]
-    metric = metric_of(samples)
-    total, twice = pixel_counts.PixelCounts.combined([*metric.results, *metric.results])
-    assert twice == 2 and len(total.images) == 3
-
-
 def test_miou_equals_mmseg(capsys):
     from mmseg.evaluation import IoUMetric
 
@@ -173,17 +166,6 @@ def test_components_use_the_best_threshold():
     for name, value in overlaps.metrics().items():
         assert values[f"ood/{name}"] == pytest.approx(value)
     assert not any("component" in name for name in evaluated(samples, components=False))
-
-
-def test_auroc_of_single_images():
-    samples = [prediction(seed) for seed in range(3)]
-    # Images of only one kind have no AUROC but still count.
-    samples[1].gt_ood_map.data.fill_(0)
-    samples[2].gt_ood_map.data.fill_(255)
-    values = evaluated(samples)
-    scores, truth = pixels(samples[:1], "abet")
-    for name in ("mean", "median", "worst"):
-        assert values[f"ood/image_auroc_{name}"] == pytest.approx(roc_auc_score(truth, scores))
 
 
 def test_sample_is_bounded_even_and_weighted(monkeypatch):
@@ -287,17 +269,6 @@ def test_only_one_kind(value, kind):
     sample.gt_ood_map.data.fill_(value)
     with pytest.raises(OODDataError, match=f"there is no {kind} sample .*negvision.LoadOODMap"):
         evaluated([sample])
-
-
-def test_own_score_is_not_its_own_baseline():
-    samples = [prediction(seed) for seed in range(2)]
-    for sample in samples:
-        sample.ood_map = PixelData(
-            metainfo={"score": "max_logit"},
-            data=ood_score("max_logit", sample.seg_logits.data, dim=0)[None],
-        )
-    values = evaluated(samples)
-    assert "ood/max_logit/auroc" not in values and "ood/msp/auroc" in values
 
 
 def test_wrong_argument():

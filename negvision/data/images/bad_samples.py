@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator
 
@@ -136,6 +137,36 @@ class BadSampleMixin:
                 'on_bad_sample="skip" skips single ones. Is the disk that holds them still '
                 f"mounted? The last error: {error}"
             ) from None
+
+    def _require_paths(self, ann_file: str = "", **folders: str) -> None:
+        """Raise ``DatasetError`` with the expected layout if a local file or folder is missing.
+
+        Args:
+            ann_file: A file; "" if the dataset has none.
+            **folders: Key of ``data_prefix`` to a folder; "" is the current folder.
+        """
+        rows = [("data_root", self.data_root or ".", os.path.isdir)]
+        if ann_file:
+            rows.append(("ann_file", ann_file, os.path.isfile))
+        rows += [
+            (f"data_prefix[{key!r}]", path or ".", os.path.isdir) for key, path in folders.items()
+        ]
+        missing = [
+            f"{name} {os.path.abspath(path)}" for name, path, exists in rows[1:] if not exists(path)
+        ]
+        if not missing:
+            return
+        width = max(len(path) for _, path, _ in rows)
+        layout = "\n".join(
+            f"  {path:<{width}}  {name}: {'found' if exists(path) else 'MISSING'}"
+            for name, path, exists in rows
+        )
+        raise DatasetError(
+            f"Missing: {' and '.join(missing)}.\nThe config expects this layout:\n{layout}\n"
+            "Put the data there, or name the folder that holds it with --data-root DIR "
+            "(data_root in the config). To see a training run without any download: "
+            "make quickstart."
+        )
 
     def _sample_name(self, idx: int) -> str:
         """The name under which an image is counted."""

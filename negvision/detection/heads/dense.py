@@ -23,21 +23,13 @@ _MAX_LOG_RATIO = abs(math.log(16 / 1000))
 
 @dataclass(frozen=True)
 class DenseTargets:
-    """Targets of every prior of every image; B images, A priors.
+    """Targets of every prior of every image; B images, A priors."""
 
-    Attributes:
-        positive: (B, A), bool.
-        labels: (B, A), int64; the number of classes for priors that are not positive.
-        weights: (B, A), float32: 0 for priors that take no part.
-        boxes: (B, A, 4): the box of a positive, or the prior itself.
-        num_positive: Scalar tensor; sum over images of their positives, at least 1 each.
-    """
-
-    positive: Tensor
-    labels: Tensor
-    weights: Tensor
-    boxes: Tensor
-    num_positive: Tensor
+    positive: Tensor  # (B, A), bool
+    labels: Tensor  # (B, A), int64; the number of classes for priors that are not positive
+    weights: Tensor  # (B, A), float32; 0 for priors that take no part
+    boxes: Tensor  # (B, A, 4); the box of a positive, or the prior itself
+    num_positive: Tensor  # scalar; sum over images of their positives, at least 1 each
 
 
 def dense_targets(

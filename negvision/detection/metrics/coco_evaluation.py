@@ -19,22 +19,13 @@ _PRECISIONS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 @dataclass(frozen=True)
 class CocoResult:
-    """Precision and recall of one evaluation, -1 without ground truth.
+    """Precision and recall of one evaluation, -1 without ground truth."""
 
-    Attributes:
-        precision: ``(T, R, K, A, M)`` over IoU thresholds, recall points, categories, area
-            ranges (:data:`AREAS`) and limits of detections per image.
-        recall: ``(T, K, A, M)``, the highest recall reached.
-        iou_thresholds: ``(T,)``.
-        category_ids: ``(K,)``, ascending.
-        max_dets: ``(M,)``, ascending.
-    """
-
-    precision: np.ndarray
-    recall: np.ndarray
-    iou_thresholds: np.ndarray
-    category_ids: tuple[int, ...]
-    max_dets: tuple[int, ...]
+    precision: np.ndarray  # (T, R, K, A, M): IoU, recall, category, area (AREAS), detection limit
+    recall: np.ndarray  # (T, K, A, M), the highest recall reached
+    iou_thresholds: np.ndarray  # (T,)
+    category_ids: tuple[int, ...]  # (K,), ascending
+    max_dets: tuple[int, ...]  # (M,), limits of detections per image, ascending
 
     def average_precision(
         self, iou: float | None = None, area: str = "all", category_id: int | None = None

@@ -173,25 +173,15 @@ class OODBoxMetric(CocoTruthMetric, OODMetricBase):
 
 @dataclass(frozen=True)
 class ImageBoxes:
-    """The N detections of one image.
+    """The N detections of one image."""
 
-    Attributes:
-        path: Of the image; its identity.
-        image_id: In its annotation file.
-        is_ood: Whether it belongs to an OOD data set.
-        boxes: (N, 4), x1 y1 x2 y2 in pixels of the original image.
-        class_scores: (N,) float64.
-        labels: (N,) int64.
-        scores: Name of an OOD score to (N,), the model's own first; empty without detections.
-    """
-
-    path: str
-    image_id: int
-    is_ood: bool
-    boxes: np.ndarray
-    class_scores: np.ndarray
-    labels: np.ndarray
-    scores: dict[str, np.ndarray]
+    path: str  # identity of the image
+    image_id: int  # in its annotation file
+    is_ood: bool  # whether it belongs to an OOD data set
+    boxes: np.ndarray  # (N, 4), x1 y1 x2 y2 in pixels of the original image
+    class_scores: np.ndarray  # (N,) float64
+    labels: np.ndarray  # (N,) int64
+    scores: dict[str, np.ndarray]  # OOD score to (N,), the model's own first; empty if N is 0
 
     @classmethod
     def of_sample(cls, sample: dict, score_names: Sequence[str], num_classes: int) -> ImageBoxes:

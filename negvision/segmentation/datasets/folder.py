@@ -82,7 +82,9 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
 
     def load_data_list(self) -> list[dict]:
         """One record per image: ``img_path``, ``seg_map_path`` and ``seg_fields``."""
-        self._require_folders()
+        if self._is_local():
+            folders = {key: path for key, path in self.data_prefix.items() if path}
+            self._require_paths(self.ann_file, **folders)
         problems = Problems()
         data_list = []
         images = FileListing()
@@ -169,28 +171,6 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
             label = name + self.seg_map_suffix
             info["seg_map_path"] = os.path.join(self.data_prefix["seg_map_path"], label)
         return info
-
-    def _require_folders(self) -> None:
-        if not self._is_local():
-            return
-        places = {
-            f"data_prefix[{key!r}]": self.data_prefix.get(key)
-            for key in ("img_path", "seg_map_path")
-        }
-        missing = [
-            f"{name}: {os.path.abspath(path)}"
-            for name, path in places.items()
-            if path and not os.path.isdir(path)
-        ]
-        if self.ann_file and not os.path.isfile(self.ann_file):
-            missing.append(f"ann_file: {os.path.abspath(self.ann_file)}")
-        if missing:
-            raise DatasetError(
-                "Missing:\n  "
-                + "\n  ".join(missing)
-                + "\nPut the data there, or name the folder that holds it with --data-root DIR "
-                "(data_root in the config)."
-            )
 
     def _is_local(self) -> bool:
         return (self.backend_args or {}).get("backend", "local") in ("local", "LocalBackend")

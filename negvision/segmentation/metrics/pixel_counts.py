@@ -21,45 +21,28 @@ NUM_HEAT_MAPS = 12
 
 @dataclass(frozen=True)
 class ImagePixels:
-    """The pixels of one image that are not void, N of them.
-
-    Attributes:
-        path: Of the image.
-        scores: Name to (N,) float32; the model's own score first.
-        is_ood: (N,) bool.
-        labels: (N,) predicted classes.
-        auroc: Of the own score; None without OOD or ID pixels.
-        heat: (h, w) float32, the own score's map, reduced.
-        confusion: (K, K) int64, rows are true classes; None without labels.
-        packed: The own score's full map; None if components are not evaluated.
-    """
+    """The pixels of one image that are not void, N of them."""
 
     path: str
-    scores: Mapping[str, np.ndarray]
-    is_ood: np.ndarray
-    labels: np.ndarray
-    auroc: float | None
-    heat: np.ndarray
-    confusion: np.ndarray | None
-    packed: PackedMap | None
+    scores: Mapping[str, np.ndarray]  # name to (N,) float32; the model's own first
+    is_ood: np.ndarray  # (N,) bool
+    labels: np.ndarray  # (N,) predicted classes
+    auroc: float | None  # of the own score; None without OOD or ID pixels
+    heat: np.ndarray  # (h, w) float32, reduced map of the own score
+    confusion: np.ndarray | None  # (K, K) int64, rows are true classes; None without labels
+    packed: PackedMap | None  # full map of the own score; None without components
 
 
 @dataclass
 class ImageSample:
-    """A sample of one image: evenly spaced OOD and ID pixels.
+    """A sample of one image: evenly spaced OOD and ID pixels."""
 
-    Attributes:
-        scores, is_ood, labels: As in :class:`ImagePixels`, of the kept pixels.
-        num_ood, num_id: Of all pixels.
-        auroc: Of all pixels.
-    """
-
-    scores: dict[str, np.ndarray]
+    scores: dict[str, np.ndarray]  # as in ImagePixels, of the kept pixels
     is_ood: np.ndarray
     labels: np.ndarray
-    num_ood: int
-    num_id: int
-    auroc: float | None
+    num_ood: int  # of all pixels
+    num_id: int  # of all pixels
+    auroc: float | None  # of all pixels
 
     @classmethod
     def of(cls, image: ImagePixels, quota: int) -> ImageSample:

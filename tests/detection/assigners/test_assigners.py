@@ -6,7 +6,6 @@ import pytest
 import torch
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
@@ -72,23 +71,6 @@ def test_labels_and_columns_beyond_the_box():
     positive = result.gt_inds > 0
     assert torch.equal(result.labels[positive], gt.labels[result.gt_inds[positive] - 1])
     assert (result.labels[~positive] == -1).all()
-
-
-def test_boxes_of_mmdets_box_type():
-    gt = truth([10, 9, 41, 44])
-    typed = InstanceData(bboxes=HorizontalBoxes(gt.bboxes), labels=gt.labels)
-    want = ATSSAssigner().assign(InstanceData(priors=grid()), [64], gt)
-    got = ATSSAssigner().assign(InstanceData(priors=HorizontalBoxes(grid())), [64], typed)
-    assert torch.equal(got.gt_inds, want.gt_inds) and want.gt_inds.any()
-
-
-def test_anchors_per_location_multiplies_k():
-    priors, gt = InstanceData(priors=grid()), truth([3, 2, 61, 63])
-    three = ATSSAssigner(topk=5, anchors_per_location=3).assign(priors, [64], gt)
-    fifteen = ATSSAssigner(topk=15).assign(priors, [64], gt)
-    five = ATSSAssigner(topk=5).assign(priors, [64], gt)
-    assert torch.equal(three.gt_inds, fifteen.gt_inds)
-    assert not torch.equal(three.gt_inds, five.gt_inds)
 
 
 def test_images_without_crowds_among_others_with_some():

@@ -14,7 +14,7 @@ def boxes_of(dataset) -> int:
     return sum(len(dataset.get_data_info(i)["instances"]) for i in range(len(dataset)))
 
 
-def check_fault(coco, log, kind: str, where: str, boxes: int = 7, images: int = 4) -> None:
+def check_problem(coco, log, kind: str, where: str, boxes: int = 7, images: int = 4) -> None:
     """An error that names kind, place and fix; with "skip" a logged count and the rest kept."""
     with pytest.raises(DatasetError) as caught:
         coco.dataset()
@@ -81,7 +81,7 @@ BAD_ANNOTATIONS = [
 @pytest.mark.parametrize(("damage", "kind", "where"), BAD_ANNOTATIONS)
 def test_bad_annotations(coco, log, damage, kind, where):
     damage(coco)
-    check_fault(coco, log, kind, where)
+    check_problem(coco, log, kind, where)
 
 
 def _repeated_image_id(coco):
@@ -107,7 +107,7 @@ def _repeated_image_id(coco):
 )
 def test_bad_image_records(coco, log, damage, kind, where):
     damage(coco)
-    check_fault(coco, log, kind, where, boxes=6, images=3)
+    check_problem(coco, log, kind, where, boxes=6, images=3)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_all_images_missing_is_an_error_in_both_modes(coco):
         coco.dataset(on_bad_sample="skip")
 
 
-def test_many_faults_are_counted_by_kind_in_one_error(coco):
+def test_many_problems_are_counted_by_kind_in_one_error(coco):
     for annotation in coco.content["annotations"][:6]:
         annotation["bbox"] = [5, 10, 0, 30]
     coco.content["annotations"][6]["category_id"] = 1
@@ -188,7 +188,7 @@ def test_missing_annotation_file_shows_the_layout(coco):
 
 
 def test_missing_image_folder_shows_layout(coco):
-    with pytest.raises(DatasetError, match=r"Missing: image folder .*train2017"):
+    with pytest.raises(DatasetError, match=r"Missing: data_prefix\['img'\] .*train2017"):
         coco.dataset(data_prefix={"img": "train2017/"})
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from negvision.detection.datasets import CocoDataset, DigitsDataset
+from negvision.detection.datasets import CocoDataset
 
 
 def test_classes_come_from_the_file_in_order_of_ids(coco, log):
@@ -19,11 +19,6 @@ def test_labels_follow_the_given_classes(coco):
     dataset = coco.dataset(metainfo={"classes": ("dog", "cat")})
     labels = [instance["bbox_label"] for instance in dataset.get_data_info(0)["instances"]]
     assert labels == [1, 0]
-
-
-def test_a_subset_of_the_classes_leaves_the_others_out(coco):
-    dataset = coco.dataset(metainfo={"classes": ("dog",)})
-    assert [i["bbox"][0] for i in dataset.get_data_info(0)["instances"]] == [35.0]
 
 
 @pytest.mark.parametrize("mark", ["iscrowd", "ignore"])
@@ -65,7 +60,7 @@ def test_same_samples_as_mmdet_on_clean_data(digits):
         }
 
 
-def test_data_pack_loads_without_faults(shared_data):
+def test_data_pack_loads_without_problems(shared_data):
     dataset = CocoDataset(
         data_root=str(shared_data / "bccd"),
         ann_file="annotations/train.json",
@@ -73,14 +68,3 @@ def test_data_pack_loads_without_faults(shared_data):
     )
     assert len(dataset) == 205
     assert dataset.metainfo["classes"] == ("RBC", "WBC", "Platelets")
-
-
-def test_digits_dataset_generates_its_set(tmp_path):
-    dataset = DigitsDataset(
-        data_root=str(tmp_path / "digits"),
-        ann_file="annotations/instances_val.json",
-        data_prefix={"img": "val/"},
-        digits={"train": 2, "val": 3, "test": 2, "test_ood": 1},
-    )
-    assert len(dataset) == 3
-    assert dataset.metainfo["classes"][7] == "seven"

@@ -115,18 +115,6 @@ def test_scores_are_finite_under_autocast(dtype):
         assert found[name].isfinite().all(), name
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        {"type": "CrossEntropyLoss", "use_sigmoid": True},
-        {"type": "SeesawLoss", "num_classes": CLASSES},
-    ],
-)
-def test_a_loss_without_softmax_is_an_error(loss):
-    with pytest.raises(ValueError, match="AbeT's box head needs a loss of the softmax"):
-        box_head(ABET, loss_cls=loss)
-
-
 @pytest.mark.parametrize("kind", ["FasterRCNN", "CascadeRCNN", "MaskRCNN"])
 @pytest.mark.parametrize("agnostic", [False, True])
 def test_detectors_train_and_predict(kind, agnostic):

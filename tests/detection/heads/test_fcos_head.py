@@ -70,16 +70,6 @@ def test_loss_is_mmdets_on_atss_positives(monkeypatch, norm_on_bbox):
         torch.testing.assert_close(g, w, rtol=1e-3, atol=2e-6)
 
 
-def test_squares_stand_on_the_points():
-    own = head("negvision.ATSSFCOSHead", anchor_scale=6)
-    points = own.prior_generator.grid_priors(SHAPES, device="cpu")
-    for square, point, stride in zip(
-        own.assignment_priors(SHAPES, "cpu"), points, STRIDES, strict=True
-    ):
-        assert torch.equal((square[:, :2] + square[:, 2:]) / 2, point)
-        assert ((square[:, 2:] - square[:, :2]) == 6 * stride).all()
-
-
 @pytest.mark.gpu
 def test_loss_does_not_wait_for_the_device():
     own = head(
@@ -94,8 +84,3 @@ def test_loss_does_not_wait_for_the_device():
         own.loss_by_feat(*outputs, gts, metas)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-def test_anchor_scale_must_be_positive():
-    with pytest.raises(ValueError, match="anchor_scale must be above 0, got 0"):
-        head("negvision.ATSSFCOSHead", anchor_scale=0)

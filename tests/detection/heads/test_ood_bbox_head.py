@@ -116,11 +116,3 @@ def test_no_rois_and_no_boxes(threshold):
         assert found.bboxes.shape == (0, 4) and found.logits.shape == (0, CLASSES + 1)
         assert found.ood_score.shape == (0,) and found.ood_score_name == "msp"
         assert ("is_ood" in found) == (threshold is not None)
-
-
-def test_without_a_test_config_all_candidates_are_returned():
-    head = box_head("negvision.OODBBoxHead")
-    scores, deltas = outputs(head, 6)
-    found = predict(head, rois(6), scores, deltas, config=None)
-    assert set(found.keys()) == {"bboxes", "scores"}
-    assert found.scores.shape == (6, CLASSES + 1)

@@ -1,4 +1,4 @@
-"""Over two and three gloo processes no metric counts a sample that a sampler repeats twice."""
+"""Over two and three gloo processes, metrics count repeated samples once."""
 
 import json
 import multiprocessing
@@ -11,7 +11,7 @@ from helpers.metrics_on_ranks import cases, evaluated, run
 from negvision.detection.metrics.coco_evaluation import evaluate_coco
 
 
-def test_figures_over_ranks_are_those_of_one_process(tmp_path, monkeypatch):
+def test_ranks_equal_one_process(tmp_path, monkeypatch):
     # Ranks exchange their parts in the current folder.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -29,11 +29,11 @@ def test_figures_over_ranks_are_those_of_one_process(tmp_path, monkeypatch):
             for rank in range(ranks)
         ]
         for name, one in alone.items():
-            # Some sample was dealt twice, or this would be a test of nothing.
+            # Some sample must be repeated, or this tests nothing.
             assert sum(found[name]["dealt"] for found in of_ranks) > one["dealt"], name
             for found in of_ranks:
-                figures = found[name]["figures"]
-                assert figures == pytest.approx(one["figures"], abs=1e-12, nan_ok=True), name
+                values = found[name]["values"]
+                assert values == pytest.approx(one["values"], abs=1e-12, nan_ok=True), name
 
 
 def test_an_image_that_comes_twice_counts_once_for_coco(tmp_path):
@@ -47,5 +47,5 @@ def test_an_image_that_comes_twice_counts_once_for_coco(tmp_path):
         for metric in (once, twice)
     ]
     assert twice.evaluate(2 * len(samples)) == pytest.approx(once.evaluate(7), nan_ok=True)
-    # Without looking at its identity it would be another figure.
+    # Counted twice, it would change the AP.
     assert counted[0].average_precision() != counted[1].average_precision()
