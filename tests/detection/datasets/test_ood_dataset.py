@@ -45,7 +45,7 @@ def test_classes_are_required(coco):
 
 def test_an_object_of_a_known_class_is_an_error(coco):
     coco.content["categories"][1]["name"] = "king"
-    with pytest.raises(DatasetError, match=r"'king' on 4 of its 4 images.*make_ood_split"):
+    with pytest.raises(DatasetError, match=r"'king' on 4 of its 4 images.*make-ood-split"):
         ood(coco)
     with pytest.raises(DatasetError, match="'king' on 4"):
         ood(coco, on_bad_sample="skip")
