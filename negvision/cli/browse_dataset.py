@@ -58,8 +58,8 @@ def draw_sample(packed: dict, classes: tuple[str, ...]) -> tuple[np.ndarray, str
     import numpy as np
     from mmdet.structures.bbox import get_box_tensor
 
-    from negvision.detection.visualization.predictions import draw_annotations
     from negvision.visualization import with_legend
+    from negvision.visualization.boxes import draw_annotations
 
     sample = packed["data_samples"]
     image = packed["inputs"].flip(0).float().round().clamp(0, 255).byte()

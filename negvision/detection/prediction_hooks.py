@@ -14,11 +14,11 @@ from mmengine.dist import collect_results, is_main_process
 from mmengine.fileio import get
 from mmengine.hooks import Hook
 
-from negvision.detection.visualization.predictions import draw_predictions, prediction_legend
 from negvision.engine.sheet_hook import SheetHook
 from negvision.errors import UserError
 from negvision.registry import HOOKS
 from negvision.visualization import contact_sheet, save_picture
+from negvision.visualization.boxes import draw_predictions, prediction_legend
 
 
 @HOOKS.register_module()

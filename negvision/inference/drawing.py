@@ -9,10 +9,10 @@ import cv2
 import matplotlib
 import numpy as np
 
-from negvision.detection.visualization.predictions import draw_predictions, name_of
 from negvision.inference.inferencer import above
 from negvision.inference.runtime import Detections, Embedding, LabelMap
 from negvision.inference.runtime.results import Result
+from negvision.visualization.boxes import draw_predictions, name_of
 from negvision.visualization.canvas import Canvas
 from negvision.visualization.colors import Color
 from negvision.visualization.heat import draw_heat

@@ -13,7 +13,6 @@ from torch import nn
 from negvision.detection.metrics.box_matching import box_confusion
 from negvision.detection.metrics.coco_annotations import category_ids_of, load_coco_annotations
 from negvision.detection.metrics.coco_evaluation import CocoResult, evaluate_coco
-from negvision.detection.visualization.predictions import draw_predictions
 from negvision.report.image_samples import embedded, read_rgb
 from negvision.report.page_parts import (
     Gallery,
@@ -26,6 +25,7 @@ from negvision.report.page_parts import (
     Section,
 )
 from negvision.report.plots import line_styles, precision_plot
+from negvision.visualization.boxes import draw_predictions
 from negvision.visualization.looking import seeded
 
 _WORST, _SIDE = 12, 480

@@ -1,9 +1,10 @@
-"""Pictures for people: boxes, labels, anchors by level, masks, and sheets of many images.
+"""Draw boxes, labels, anchors, masks, and score maps, and arrange images on sheets.
 
-Arrays are ``(H, W, 3)`` uint8 in RGB, boxes ``x1, y1, x2, y2`` in pixels of the image that was
-handed in; small images are enlarged before anything is drawn, so that text stays legible.
+Images are ``(H, W, 3)`` uint8 in RGB; boxes are ``x1, y1, x2, y2`` in pixels of the given image.
+Small images are enlarged before drawing, so that text stays legible.
 """
 
+from negvision.visualization.boxes import draw_annotations, draw_predictions
 from negvision.visualization.canvas import Canvas
 from negvision.visualization.colors import (
     BOX_COLOR,
@@ -30,6 +31,8 @@ __all__ = [
     "LegendEntry",
     "class_color",
     "contact_sheet",
+    "draw_annotations",
+    "draw_predictions",
     "level_color",
     "save_picture",
     "shown_path",

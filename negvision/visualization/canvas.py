@@ -1,32 +1,59 @@
-"""One image with boxes, anchors and masks on it, and tags that do not hide one another."""
+"""Draw boxes, anchors, masks, and tags that do not cover one another on one image.
+
+supervision 0.31 was measured and not adopted. For 100 labeled boxes on a 1333 x 800 image it takes
+67 ms of one core with ``LabelAnnotator(smart_position=True)``, and this module 41 ms; 4 ms if its
+labels may cover one another. Its labels are ASCII unless drawn with Pillow (57 ms, overlapping). It
+has no dashed or hatched boxes, which mark unknown and ignored objects here, and takes 0.4 s to
+import.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
+import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from negvision.visualization.colors import Color, text_color_on
-from negvision.visualization.text import font, line_height, text_width
 
 _CASING: Color = (0, 0, 0)
+_DASH, _PERIOD = 8, 13
 _MARKS = ("circle", "square", "diamond", "triangle")
 
 Rect = tuple[float, float, float, float]
 
 
+@lru_cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans (Latin, Greek, Cyrillic) from matplotlib, ``size`` in pixels."""
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    return ImageFont.truetype(folder / "DejaVuSans.ttf", size)
+
+
+def text_width(text: str, size: int) -> int:
+    """Width of a line in pixels, rounded up."""
+    return int(font(size).getlength(text)) + 1
+
+
+def line_height(size: int) -> int:
+    """Height of any line in pixels."""
+    return sum(font(size).getmetrics())
+
+
 class Canvas:
-    """Draw on an image that is enlarged or reduced first.
+    """Draw on a resized copy of an image.
 
     Args:
-        image: ``(H, W, 3)`` uint8, RGB. It is not changed.
-        longest: The longer side of the picture in pixels. By default the image's own, or the
-            whole multiple of it that first reaches 640, so that a small image can be read.
-        text_size: Height of the tags' font in pixels of the picture.
+        image: ``(H, W, 3)`` uint8, RGB.
+        longest: Longer side of the result in pixels. The default is that of the image, times the
+            integer that first makes it 640 or more, so that small images are legible.
+        text_size: Height of the font in pixels of the result.
 
     Raises:
-        ValueError: ``image`` is of another shape or dtype, or has no pixel.
+        ValueError: ``image`` has another shape or dtype, or no pixels.
 
     Example:
         >>> canvas = Canvas(np.zeros((96, 128, 3), np.uint8))
@@ -36,20 +63,19 @@ class Canvas:
     """
 
     def __init__(self, image: np.ndarray, longest: int | None = None, text_size: int = 13) -> None:
-        shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
+        shape, dtype = getattr(image, "shape", ()), getattr(image, "dtype", None)
         if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
             raise ValueError(f"image must be (H, W, 3) uint8 with pixels, got {shape} {dtype}")
         height, width = shape[:2]
         side = max(height, width)
         self.zoom = float(-(-640 // side)) if longest is None else longest / side
         size = (max(round(width * self.zoom), 1), max(round(height * self.zoom), 1))
-        picture = Image.fromarray(image)
-        if size != picture.size:
+        self._image = Image.fromarray(image)
+        if size != self._image.size:
             kind = Image.Resampling.BICUBIC if self.zoom > 1 else Image.Resampling.LANCZOS
-            picture = picture.resize(size, kind)
-        self._picture = picture
-        # Mode RGBA on an RGB picture blends colours that have a fourth, opaque-to-clear number.
-        self._draw = ImageDraw.Draw(picture, "RGBA")
+            self._image = self._image.resize(size, kind)
+        # Mode RGBA on an RGB image blends colors that have an alpha value.
+        self._draw = ImageDraw.Draw(self._image, "RGBA")
         self._text_size = text_size
         self._tags: list[tuple[Rect, str, Color]] = []
 
@@ -62,35 +88,36 @@ class Canvas:
         hatched: bool = False,
         tag: str = "",
     ) -> None:
-        """Outline a box on a dark casing, which keeps it visible on any background.
+        """Outline a box, with a dark casing that keeps it visible on any background.
 
         Args:
             box: ``x1, y1, x2, y2`` in pixels of the image.
-            color: Of the line, the hatching and the tag.
-            width: Of the line, in pixels of the picture.
-            dashed: Draw dashes instead of a full line.
+            color: Of the line, the hatching, and the tag.
+            width: Of the line, in pixels of the result.
+            dashed: Draw dashes instead of a solid line.
             hatched: Fill the box with slanted lines.
-            tag: Text at the box; tags are placed when the picture is taken.
+            tag: Text at the box; placed when the result is taken.
         """
         rect = self._rect(box)
         if hatched:
             self._hatch(rect, color)
-        self._outline(rect, (*_CASING, 150), width + 2, dashed)
-        self._outline(rect, color, width, dashed)
+        outline = self._dashes if dashed else self._outline
+        outline(rect, (*_CASING, 150), width + 2, 1)
+        outline(rect, color, width, 0)
         if tag:
             self._tags.append((rect, tag, color))
 
     def anchor(
         self, box: Sequence[float], color: Color, level: int = 0, spacing: float | None = None
     ) -> None:
-        """Draw an anchor: its outline faintly, and at its centre a mark that tells the level.
+        """Draw an anchor: a faint outline, and a mark at its center that shows its level.
 
         Args:
             box: ``x1, y1, x2, y2`` in pixels of the image.
             color: Of outline and mark.
-            level: The mark is a circle, square, diamond or triangle in turn, and grows with it.
-            spacing: From one anchor's centre to the next, in pixels of the image; marks are kept
-                small enough not to touch.
+            level: Selects a circle, square, diamond, or triangle; marks grow with it.
+            spacing: Distance between neighboring centers, in pixels of the image; marks shrink to
+                stay apart.
         """
         x1, y1, x2, y2 = self._rect(box)
         self._draw.rectangle((x1, y1, x2, y2), outline=(*color, 120), width=1)
@@ -103,93 +130,86 @@ class Canvas:
     def mask(self, mask: np.ndarray, color: Color, opacity: float = 0.45) -> None:
         """Tint the pixels of ``mask``, ``(H, W)`` bool at the size of the image."""
         stencil = Image.fromarray(np.asarray(mask, dtype=np.uint8) * round(255 * opacity))
-        stencil = stencil.resize(self._picture.size, Image.Resampling.NEAREST)
-        self._picture.paste(color, (0, 0, *self._picture.size), stencil)
+        stencil = stencil.resize(self._image.size, Image.Resampling.NEAREST)
+        inside = stencil.getbbox()
+        if inside is not None:
+            self._image.paste(color, inside, stencil.crop(inside))
 
     def tag(self, x: float, y: float, text: str, color: Color) -> None:
-        """Write ``text`` with its middle at ``x, y``, in pixels of the image."""
+        """Write ``text`` centered at ``x, y``, in pixels of the image."""
         width, height = self._size_of(text)
         left, bottom = x * self.zoom - width / 2, y * self.zoom + height / 2 + 1
-        # Tags stand on top of their boxes: this one is a line.
+        # Tags are placed above boxes; this one is a line.
         self._tags.append(((left, bottom, left + width, bottom), text, color))
 
     def picture(self) -> np.ndarray:
-        """The picture with its tags, ``(H * zoom, W * zoom, 3)`` uint8, RGB."""
+        """The result with its tags, ``(H * zoom, W * zoom, 3)`` uint8, RGB."""
         placed: list[Rect] = []
         for rect, text, color in self._tags:
             place = self._place(rect, text, placed)
             placed.append(place)
             self._draw.rectangle(place, fill=color)
-            self._draw.text(
-                (place[0] + 3, place[1]),
-                text,
-                font=font(self._text_size),
-                fill=text_color_on(color),
-            )
+            start = (place[0] + 3, place[1])
+            self._draw.text(start, text, font=font(self._text_size), fill=text_color_on(color))
         self._tags = []
-        return np.array(self._picture)
+        return np.array(self._image)
 
     def _rect(self, box: Sequence[float]) -> Rect:
-        x1, y1, x2, y2 = (float(value) * self.zoom for value in box)
-        # Far outside there is nothing to see, and Pillow counts pixels in 32 bits.
-        limit = 4.0 * max(self._picture.size)
-        x1, y1, x2, y2 = (min(max(value, -limit), limit) for value in (x1, y1, x2, y2))
+        # Far outside there is nothing to see, and Pillow's coordinates have 32 bits.
+        limit = 4.0 * max(self._image.size)
+        x1, y1, x2, y2 = (min(max(float(v) * self.zoom, -limit), limit) for v in box)
         return x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)
 
-    def _outline(self, rect: Rect, color: Color, width: int, dashed: bool) -> None:
-        x1, y1, x2, y2 = rect
+    def _outline(self, rect: Rect, color: tuple[int, ...], width: int, _: int) -> None:
         half = (width - 1) / 2
-        if not dashed:
-            outer = (x1 - half, y1 - half, x2 + half, y2 + half)
-            self._draw.rectangle(outer, outline=color, width=width)
-            return
-        dash, gap = 8, 5
-        # The casing is longer than its dash by what it is wider.
-        extra = 1 if color[:3] == _CASING else 0
-        for y in (y1, y2):
-            for start in np.arange(x1, x2 + 0.5, dash + gap):
-                end = max(min(start + dash, x2), start)
-                box = (start - extra, y - half, end + extra, y + half)
-                self._draw.rectangle(box, fill=color)
-        for x in (x1, x2):
-            for start in np.arange(y1, y2 + 0.5, dash + gap):
-                end = max(min(start + dash, y2), start)
-                box = (x - half, start - extra, x + half, end + extra)
-                self._draw.rectangle(box, fill=color)
+        x1, y1, x2, y2 = rect
+        outer = (x1 - half, y1 - half, x2 + half, y2 + half)
+        self._draw.rectangle(outer, outline=color, width=width)
+
+    def _dashes(self, rect: Rect, color: tuple[int, ...], width: int, extra: int) -> None:
+        """Dashes that are ``extra`` longer at both ends, as the casing is."""
+        half = (width - 1) / 2
+        x1, y1, x2, y2 = rect
+        for start in np.arange(x1, x2 + 0.5, _PERIOD):
+            left, right = start - extra, max(min(start + _DASH, x2), start) + extra
+            for y in (y1, y2):
+                self._draw.rectangle((left, y - half, right, y + half), fill=color)
+        for start in np.arange(y1, y2 + 0.5, _PERIOD):
+            top, bottom = start - extra, max(min(start + _DASH, y2), start) + extra
+            for x in (x1, x2):
+                self._draw.rectangle((x - half, top, x + half, bottom), fill=color)
 
     def _hatch(self, rect: Rect, color: Color) -> None:
         left, top = max(int(rect[0]), 0), max(int(rect[1]), 0)
-        width = min(int(rect[2]) + 1, self._picture.width) - left
-        height = min(int(rect[3]) + 1, self._picture.height) - top
+        width = min(int(rect[2]) + 1, self._image.width) - left
+        height = min(int(rect[3]) + 1, self._image.height) - top
         if width <= 0 or height <= 0:
             return
         stencil = Image.new("L", (width, height))
         draw = ImageDraw.Draw(stencil)
         for start in range(-height, width, 9):
             draw.line((start, height, start + height, 0), fill=130, width=2)
-        self._picture.paste(color, (left, top, left + width, top + height), stencil)
+        self._image.paste(color, (left, top, left + width, top + height), stencil)
 
     def _size_of(self, text: str) -> tuple[int, int]:
         return text_width(text, self._text_size) + 5, line_height(self._text_size)
 
     def _place(self, rect: Rect, text: str, placed: list[Rect]) -> Rect:
-        """Where a tag covers the least of the others; above the box where there is room."""
+        """The place that covers the least of other tags, preferably above the box."""
         width, height = self._size_of(text)
         x1, y1, x2, y2 = rect
         above = [(x1, y1 - height - 1), (x2 - width, y1 - height - 1)]
         inside = [(x1 + 2, y1 + 2), (x1 + 2, y2 - height - 1)]
-        below = [(x1, y2 + 1), (x2 - width, y2 + 1)]
-        beside = [(x2 + 2, y1), (x1 - width - 2, y1)]
-        # In a large box a tag hides little, and nobody takes it for the neighbour's.
-        roomy = x2 - x1 > 1.5 * width and y2 - y1 > 4 * height
-        corners = above + inside + below if roomy else above + below + beside + inside
-        best, least = None, float("inf")
-        for x, y in corners:
-            x = min(max(x, 0), max(self._picture.width - width - 1, 0))
-            y_inside = min(max(y, 0), max(self._picture.height - height - 1, 0))
-            place = (x, y_inside, x + width, y_inside + height)
-            # A tag that had to move into the picture covers its box: others come first.
-            cost = sum(_overlap(place, other) for other in placed) + abs(y - y_inside)
+        outside = [(x1, y2 + 1), (x2 - width, y2 + 1), (x2 + 2, y1), (x1 - width - 2, y1)]
+        # In a large box a tag hides little and clearly belongs to it.
+        large = x2 - x1 > 1.5 * width and y2 - y1 > 4 * height
+        best, least = rect, float("inf")
+        for x, y in above + (inside + outside if large else outside + inside):
+            x = min(max(x, 0), max(self._image.width - width - 1, 0))
+            moved = min(max(y, 0), max(self._image.height - height - 1, 0))
+            place = (x, moved, x + width, moved + height)
+            # A tag moved into the image covers its box, so other places come first.
+            cost = sum(_overlap(place, other) for other in placed) + abs(y - moved)
             if cost < least:
                 best, least = place, cost
             if not cost:
@@ -203,10 +223,10 @@ def draw_mark(
     """The mark of a level at ``x, y``, with a dark edge."""
     kind = _MARKS[level % len(_MARKS)]
     if kind == "circle":
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color, outline=_CASING)
+        draw.circle((x, y), radius, fill=color, outline=_CASING)
         return
     sides, rotation = {"square": (4, 0), "diamond": (4, 45), "triangle": (3, 0)}[kind]
-    # The same area to the eye as the circle.
+    # Looks as large as the circle.
     draw.regular_polygon((x, y, radius * 1.25), sides, rotation, fill=color, outline=_CASING)
 
 

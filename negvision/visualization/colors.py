@@ -1,7 +1,7 @@
-"""Colours that stay apart for colour-blind readers too.
+"""Colors that color-blind readers can tell apart.
 
-The palette is that of Okabe and Ito, "Color Universal Design" (2008), lightened where a colour
-would drown in a dark photograph. Its vermilion is left out: red marks what needs attention.
+The palette is that of Okabe and Ito, "Color Universal Design" (2008), with colors that would vanish
+in dark photographs lightened. It has no vermilion: red marks what needs attention.
 """
 
 Color = tuple[int, int, int]
@@ -22,18 +22,17 @@ _PALETTE: tuple[Color, ...] = (
 )
 
 
-def level_color(level: int) -> Color:
-    """The colour of a feature level, counted from the finest; repeats after six."""
-    return _PALETTE[level % len(_PALETTE)]
-
-
 def class_color(label: int) -> Color:
-    """The colour of a class; repeats after six, so a tag should always name the class."""
+    """The color of a class; repeats after six, so a tag should always name the class."""
     return _PALETTE[label % len(_PALETTE)]
+
+
+# The color of a feature level, counted from the finest.
+level_color = class_color
 
 
 def text_color_on(background: Color) -> Color:
     """Black or white, whichever stands out from ``background``."""
     red, green, blue = background
-    # Luma of ITU-R BT.601; the limit is above the middle since thin white strokes look darker.
+    # Luma of ITU-R BT.601. The limit is high because thin white strokes look darker.
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else (255, 255, 255)

@@ -1,4 +1,4 @@
-"""Look at a dataset without leaving a trace in it or in the random numbers of a run."""
+"""Inspect a dataset without changing it or the random states of a run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-# What a dataset of mmengine holds of its annotations: large, and only read.
+# Annotations in datasets of MMEngine: large, and only read.
 _SHARED = ("data_bytes", "data_address", "data_list", "cat_img_map", "coco")
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Random numbers of Python, numpy and torch start at ``seed`` inside; after it as before.
+    """Seed Python, NumPy, and torch; restore their random states afterwards.
 
     Example:
         >>> with seeded(0):
@@ -25,7 +25,7 @@ def seeded(seed: int) -> Iterator[None]:
         ...     inside == random.random()
         True
     """
-    # Transforms draw from numpy's global state.
+    # Transforms use NumPy's global state.
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
@@ -40,21 +40,20 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def copy_for_looking(dataset):
-    """A copy whose pipeline may be run: caches of transforms and counters stay apart.
+    """A copy whose pipeline may run without changing caches and counters of the original.
 
-    Annotations are shared with the original, since they can take gigabytes.
+    It shares the annotations, which can take gigabytes.
     """
     memo: dict = {}
     for part in _parts(dataset):
-        for name in _SHARED:
-            value = getattr(part, name, None)
+        for value in (getattr(part, name, None) for name in _SHARED):
             if value is not None:
                 memo[id(value)] = value
     return copy.deepcopy(dataset, memo)
 
 
 def _parts(dataset) -> Iterator:
-    """``dataset`` and what it wraps."""
+    """``dataset`` and the datasets it wraps."""
     yield dataset
     inner = getattr(dataset, "dataset", None)
     for part in [*([inner] if inner is not None else []), *getattr(dataset, "datasets", [])]:
@@ -62,7 +61,7 @@ def _parts(dataset) -> Iterator:
 
 
 def evenly_spaced(size: int, count: int) -> list[int]:
-    """``count`` different indices below ``size`` (all where there are fewer), first to last.
+    """``count`` indices below ``size``, from the first to the last; all if there are fewer.
 
     Example:
         >>> evenly_spaced(100, 4), evenly_spaced(2, 4)

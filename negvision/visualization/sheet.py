@@ -1,4 +1,4 @@
-"""Many pictures on one sheet, with captions, a title and a legend."""
+"""Several images on one sheet, with captions, a title, and a legend."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from negvision.visualization.canvas import draw_mark
+from negvision.visualization.canvas import draw_mark, font, line_height, text_width
 from negvision.visualization.colors import Color
-from negvision.visualization.text import font, line_height, shortened, text_width
 
 _PAPER: Color = (255, 255, 255)
 _INK: Color = (20, 20, 20)
+# Gray, so that white and yellow show as they do on photographs.
 _SWATCH_PAPER: Color = (70, 70, 70)
 _MARGIN = 12
 _TEXT, _TITLE = 14, 18
@@ -24,7 +24,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg")
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """A colour and what it stands for; ``level`` gives the swatch that level's mark instead."""
+    """A color and its meaning; with ``level``, the swatch is the mark of that level."""
 
     text: str
     color: Color
@@ -33,27 +33,26 @@ class LegendEntry:
 
 
 def contact_sheet(
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     captions: Sequence[str],
     columns: int = 4,
     title: str = "",
     legend: Sequence[LegendEntry] = (),
 ) -> np.ndarray:
-    """Pictures in rows of ``columns``, the caption of each below it.
+    """Arrange images in rows, each with its caption below.
 
     Args:
-        pictures: ``(H, W, 3)`` uint8 each, RGB, not all of one size; shown as they are.
-        captions: One a picture, a line each (``"\\n"`` starts another); what does not fit in the
-            width of the column is cut with an ellipsis.
-        columns: At least 1; fewer are used where there are fewer pictures.
-        title: A line above all.
-        legend: Entries below the title.
+        images: ``(H, W, 3)`` uint8 each, RGB, of any sizes; not resized.
+        captions: One per image; ``"\\n"`` starts another line. Lines are shortened to the column.
+        columns: At least 1; with fewer images, fewer are used.
+        title: Above all.
+        legend: Below the title.
 
     Returns:
         The sheet, ``(H, W, 3)`` uint8, RGB, on white.
 
     Raises:
-        ValueError: ``columns`` below 1, or captions and pictures of different number.
+        ValueError: ``columns`` is below 1, or the numbers of captions and images differ.
 
     Example:
         >>> tiles = [np.full((90, 120, 3), shade, np.uint8) for shade in (60, 120, 180)]
@@ -62,77 +61,85 @@ def contact_sheet(
     """
     if columns < 1:
         raise ValueError(f"columns must be at least 1, got {columns}")
-    if len(pictures) != len(captions):
-        raise ValueError(f"{len(pictures)} pictures need as many captions, got {len(captions)}")
-    columns = max(min(columns, len(pictures)), 1)
-    cell = max((picture.shape[1] for picture in pictures), default=200)
+    if len(images) != len(captions):
+        raise ValueError(f"{len(images)} images need as many captions, got {len(captions)}")
+    columns = max(min(columns, len(images)), 1)
+    cell = max((image.shape[1] for image in images), default=200)
     width = columns * cell + (columns + 1) * _MARGIN
     step = line_height(_TEXT)
-
     head = _head(title, legend, width)
     rows = []
-    for start in range(0, len(pictures), columns):
-        height = max(picture.shape[0] for picture in pictures[start : start + columns])
-        lines = max(caption.count("\n") + 1 for caption in captions[start : start + columns])
-        rows.append((start, height, lines))
-    total = head.height + sum(height + lines * step + _MARGIN + 4 for _, height, lines in rows)
-    sheet = Image.new("RGB", (width, total + _MARGIN), _PAPER)
+    for start in range(0, len(images), columns):
+        row = list(zip(images, captions, strict=True))[start : start + columns]
+        height = max(image.shape[0] for image, _ in row)
+        lines = max(caption.count("\n") + 1 for _, caption in row)
+        rows.append((row, height, height + lines * step + _MARGIN + 4))
+    total = head.height + sum(size for *_, size in rows) + _MARGIN
+    sheet = Image.new("RGB", (width, total), _PAPER)
     sheet.paste(head, (0, 0))
     draw = ImageDraw.Draw(sheet)
     y = head.height + _MARGIN
-    for start, height, lines in rows:
-        for column, index in enumerate(range(start, min(start + columns, len(pictures)))):
-            picture = pictures[index]
+    for row, height, size in rows:
+        for column, (image, caption) in enumerate(row):
             x = _MARGIN + column * (cell + _MARGIN)
-            # Captions of a row stand on one line, each close below its picture.
-            sheet.paste(Image.fromarray(picture), (x, y + height - picture.shape[0]))
-            for number, line in enumerate(captions[index].split("\n")):
+            # Images of a row are aligned at the bottom, close to their captions.
+            sheet.paste(Image.fromarray(image), (x, y + height - image.shape[0]))
+            for number, line in enumerate(caption.split("\n")):
                 place = (x, y + height + 2 + number * step)
                 draw.text(place, shortened(line, _TEXT, cell), font=font(_TEXT), fill=_INK)
-        y += height + lines * step + _MARGIN + 4
+        y += size
     return np.array(sheet)
 
 
 def with_legend(
-    picture: np.ndarray, title: str = "", legend: Sequence[LegendEntry] = ()
+    image: np.ndarray, title: str = "", legend: Sequence[LegendEntry] = ()
 ) -> np.ndarray:
-    """``picture`` with a title and a legend above it, which wraps to the picture's width."""
-    head = _head(title, legend, picture.shape[1])
-    return np.concatenate([np.array(head), picture])
+    """``image`` with a title and a legend above, wrapped to its width."""
+    return np.concatenate([np.array(_head(title, legend, image.shape[1])), image])
 
 
-def save_picture(path: str | Path, picture: np.ndarray) -> Path:
-    """Write ``picture`` (RGB) as PNG or JPEG, by the suffix; folders above it are made.
+def save_picture(path: str | Path, image: np.ndarray) -> Path:
+    """Write ``image`` (RGB) as PNG or JPEG, by the suffix, and create parent folders.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: The suffix is another.
     """
     path = Path(path)
     if path.suffix.lower() not in _SUFFIXES:
-        raise ValueError(f"a picture is written as {', '.join(_SUFFIXES)}, got {str(path)!r}")
+        raise ValueError(f"an image is written as {', '.join(_SUFFIXES)}, got {str(path)!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Quality is JPEG's alone; the default of 75 smears thin lines.
-    Image.fromarray(picture).save(path, quality=92)
+    # For JPEG; the default of 75 smears thin lines.
+    Image.fromarray(image).save(path, quality=92)
     return path
 
 
 def shown_path(path: Path) -> str:
-    """``path`` relative to the current folder where it is below it."""
+    """``path`` relative to the current folder if it is below it."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
 
 
+def shortened(text: str, size: int, width: int) -> str:
+    """``text`` if it fits in ``width`` pixels, else its beginning with an ellipsis."""
+    if text_width(text, size) <= width:
+        return text
+    text = text[:width]
+    while text and text_width(text.rstrip() + "…", size) > width:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
 def _head(title: str, legend: Sequence[LegendEntry], width: int) -> Image.Image:
-    rows = _wrapped(legend, width)
+    words = title.split()
+    titles = _wrapped(words, [text_width(f"{word} ", _TITLE) for word in words], width)
+    rows = _wrapped(legend, [46 + text_width(entry.text, _TEXT) for entry in legend], width)
     step = line_height(_TEXT) + 4
-    height = 0
-    titles = _title_lines(title, width)
-    if titles or rows:
-        height = 8 + len(titles) * line_height(_TITLE) + len(rows) * step + 4
+    height = 12 + len(titles) * line_height(_TITLE) + len(rows) * step if titles or rows else 0
     head = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(head)
     y = 6
-    for line in titles:
+    for row in titles:
+        line = shortened(" ".join(row), _TITLE, width - 2 * _MARGIN)
         draw.text((_MARGIN, y), line, font=font(_TITLE), fill=_INK)
         y += line_height(_TITLE)
     y += 2
@@ -142,40 +149,26 @@ def _head(title: str, legend: Sequence[LegendEntry], width: int) -> Image.Image:
             _draw_swatch(draw, x, y, entry)
             text = shortened(entry.text, _TEXT, width - x - 30)
             draw.text((x + 28, y), text, font=font(_TEXT), fill=_INK)
-            x += _entry_width(entry)
+            x += 46 + text_width(entry.text, _TEXT)
         y += step
     return head
 
 
-def _title_lines(title: str, width: int) -> list[str]:
-    lines: list[str] = []
-    for word in title.split():
-        if lines and text_width(f"{lines[-1]} {word}", _TITLE) <= width - 2 * _MARGIN:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return [shortened(line, _TITLE, width - 2 * _MARGIN) for line in lines]
-
-
-def _entry_width(entry: LegendEntry) -> int:
-    return 28 + text_width(entry.text, _TEXT) + 18
-
-
-def _wrapped(legend: Sequence[LegendEntry], width: int) -> list[list[LegendEntry]]:
-    rows: list[list[LegendEntry]] = []
+def _wrapped(items: Sequence, widths: Sequence[int], width: int) -> list[list]:
+    """``items`` in rows that fit in ``width``, at least one per row."""
+    rows: list[list] = []
     used = width
-    for entry in legend:
-        if not rows or used + _entry_width(entry) > width - _MARGIN:
+    for item, own in zip(items, widths, strict=True):
+        if not rows or used + own > width - _MARGIN:
             rows.append([])
             used = _MARGIN
-        rows[-1].append(entry)
-        used += _entry_width(entry)
+        rows[-1].append(item)
+        used += own
     return rows
 
 
 def _draw_swatch(draw: ImageDraw.ImageDraw, x: int, y: int, entry: LegendEntry) -> None:
     middle = y + line_height(_TEXT) // 2
-    # On grey, so that white and yellow show on the white paper as they do on a photograph.
     draw.rectangle((x, middle - 9, x + 22, middle + 9), fill=_SWATCH_PAPER)
     if entry.level is not None:
         draw_mark(draw, x + 11, middle, min(4 + entry.level, 7), entry.color, entry.level)

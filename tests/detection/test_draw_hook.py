@@ -10,8 +10,8 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
 from negvision.detection.prediction_hooks import DrawDetectionsHook
-from negvision.detection.visualization.predictions import draw_predictions
 from negvision.errors import UserError
+from negvision.visualization.boxes import draw_predictions
 
 RUNNER = SimpleNamespace(
     test_dataloader=SimpleNamespace(dataset=SimpleNamespace(metainfo={"classes": ("cat", "dog")}))

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from negvision.visualization import Canvas, level_color
+from negvision.visualization.canvas import text_width
 from negvision.visualization.colors import text_color_on
-from negvision.visualization.text import shortened, text_width
+from negvision.visualization.sheet import shortened
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
 

@@ -70,7 +70,7 @@ def test_picture_has_image_map_and_bar():
 
 def test_legend_names_what_is_drawn():
     assert [entry.text for entry in heat_legend(True, True)] == [
-        "OOD in the truth",
+        "OOD in the ground truth",
         "predicted unknown",
     ]
     assert heat_legend(False, False) == []

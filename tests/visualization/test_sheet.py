@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from negvision.detection.visualization.predictions import draw_annotations, draw_predictions
 from negvision.visualization import LegendEntry, contact_sheet, save_picture, with_legend
+from negvision.visualization.boxes import draw_annotations, draw_predictions
 
 
 def tile(shade, height=80, width=120):
@@ -70,7 +70,7 @@ def test_sheet_without_pictures():
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         contact_sheet([tile(10)], ["a"], columns=0)
-    with pytest.raises(ValueError, match="1 pictures need as many captions, got 2"):
+    with pytest.raises(ValueError, match="1 images need as many captions, got 2"):
         contact_sheet([tile(10)], ["a", "b"])
     with pytest.raises(ValueError, match=r"\.png, \.jpg, \.jpeg, got 'x\.gif'"):
         save_picture("x.gif", tile(10))

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from negvision.detection.visualization.predictions import name_of
 from negvision.inference.drawing import draw
 from negvision.inference.runtime import Detections, LabelMap
+from negvision.visualization.boxes import name_of
 
 # Of the picture on the page: larger ones are slow to draw and to send at each move of a slider.
 LONGEST = 1280

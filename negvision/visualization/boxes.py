@@ -1,4 +1,4 @@
-"""Draw detections beside the truth, and the annotations of a training image."""
+"""Draw detections beside the ground truth, and annotations of training images."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from negvision.visualization.canvas import Canvas
 from negvision.visualization.colors import BOX_COLOR, IGNORED_COLOR, UNKNOWN_COLOR, class_color
 from negvision.visualization.sheet import LegendEntry
 
+Boxes = Sequence[Sequence[float]] | np.ndarray
+
 
 def draw_predictions(
     image: np.ndarray,
-    boxes: Sequence[Sequence[float]],
-    labels: Sequence[int],
-    scores: Sequence[float],
+    boxes: Boxes,
+    labels: Sequence[int] | np.ndarray,
+    scores: Sequence[float] | np.ndarray,
     classes: Sequence[str],
-    truth: Sequence[Sequence[float]] = (),
-    ignored: Sequence[Sequence[float]] = (),
+    truth: Boxes = (),
+    ignored: Boxes = (),
     longest: int | None = None,
-    unknown: Sequence[bool] | None = None,
+    unknown: Sequence[bool] | np.ndarray | None = None,
 ) -> np.ndarray:
-    """Ground truth as thin white boxes, detections in the colour of their class, with tags.
-
-    Detections that the model itself takes for unknown objects are dashed and say so.
+    """Draw detections in the color of their class with tags, and ground truth in thin white.
 
     Args:
         image: ``(H, W, 3)`` uint8, RGB.
         boxes: ``(N, 4)`` detections, x1 y1 x2 y2 in pixels of ``image``.
         labels: ``(N,)``.
         scores: ``(N,)``.
-        classes: Names; a label beyond them is shown as its number.
+        classes: Names; labels beyond them are shown as numbers.
         truth: ``(G, 4)``.
         ignored: ``(M, 4)`` ignore and crowd boxes, dashed.
         longest: As in :class:`Canvas`.
-        unknown: ``(N,)``, which detections are out of distribution; None where that is not known.
+        unknown: ``(N,)``, which detections are out of distribution: these are dashed and tagged
+            "unknown". None if not known.
 
     Returns:
         ``(H, W, 3)`` uint8, RGB.
@@ -45,23 +46,23 @@ def draw_predictions(
         canvas.box(box, IGNORED_COLOR, width=1, dashed=True)
     for box in truth:
         canvas.box(box, BOX_COLOR, width=1)
-    # The best on top: it is what a reader looks at first.
+    # The best detections come last, on top.
     for index in np.argsort(np.asarray(scores), kind="stable"):
         label = int(labels[index])
         if unknown is not None and unknown[index]:
             tag = f"unknown {scores[index]:.2f}"
             canvas.box(boxes[index], UNKNOWN_COLOR, dashed=True, tag=tag)
-            continue
-        tag = f"{name_of(label, classes)} {scores[index]:.2f}"
-        canvas.box(boxes[index], class_color(label), tag=tag)
+        else:
+            tag = f"{name_of(label, classes)} {scores[index]:.2f}"
+            canvas.box(boxes[index], class_color(label), tag=tag)
     return canvas.picture()
 
 
 def prediction_legend(has_ignored: bool, has_unknown: bool = False) -> list[LegendEntry]:
-    """The legend of pictures by :func:`draw_predictions`."""
+    """The legend for :func:`draw_predictions`."""
     entries = [
         LegendEntry("ground truth", BOX_COLOR),
-        LegendEntry("detection: class and score, coloured by class", class_color(0)),
+        LegendEntry("detection: class and score, colored by class", class_color(0)),
     ]
     if has_unknown:
         entries.append(LegendEntry("detection called unknown", UNKNOWN_COLOR, dashed=True))
@@ -72,23 +73,18 @@ def prediction_legend(has_ignored: bool, has_unknown: bool = False) -> list[Lege
 
 def draw_annotations(
     image: np.ndarray,
-    boxes: Sequence[Sequence[float]],
-    labels: Sequence[int],
+    boxes: Boxes,
+    labels: Sequence[int] | np.ndarray,
     classes: Sequence[str],
     masks: np.ndarray | None = None,
-    ignored: Sequence[Sequence[float]] = (),
+    ignored: Boxes = (),
     longest: int | None = None,
 ) -> np.ndarray:
-    """Boxes with class names, masks as a tint, ignore and crowd boxes dashed and hatched.
+    """Draw boxes with class names, masks as a tint, ignore and crowd boxes dashed and hatched.
 
     Args:
-        image: ``(H, W, 3)`` uint8, RGB.
-        boxes: ``(G, 4)``, x1 y1 x2 y2 in pixels of ``image``.
-        labels: ``(G,)``.
-        classes: Names; a label beyond them is shown as its number.
-        masks: ``(G, H, W)`` bool, one a box.
-        ignored: ``(M, 4)``.
-        longest: As in :class:`Canvas`.
+        image, boxes, labels, classes, ignored, longest: As in :func:`draw_predictions`.
+        masks: ``(N, H, W)`` bool, one per box.
 
     Returns:
         ``(H, W, 3)`` uint8, RGB.
@@ -104,5 +100,5 @@ def draw_annotations(
 
 
 def name_of(label: int, classes: Sequence[str]) -> str:
-    """The class of ``label``; its number where there is no name."""
+    """The class of ``label``, or its number if it has no name."""
     return classes[label] if label < len(classes) else str(label)

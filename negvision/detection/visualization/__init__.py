@@ -1,1 +1,0 @@
-"""Pictures of what a detector sees: predictions, annotations, assigned anchors."""
