@@ -24,10 +24,10 @@ from training_runs import last_evaluation
 
 from negvision.engine.config.check import check_config
 from negvision.engine.config.reading import load_config
-from negvision.export.describe import graph_and_metadata
-from negvision.export.onnx_file import OLDEST_OPSET, save, write_onnx
-from negvision.export.parity import pictures
-from negvision.export.parity.compare import TOLERANCES, compare
+from negvision.export import sample_images
+from negvision.export.formats import OLDEST_OPSET, save, write_onnx
+from negvision.export.graphs.choice import graph_and_metadata
+from negvision.export.parity import TOLERANCES, compare
 from negvision.inference.pipeline import kind_of, test_pipeline
 from negvision.inference.runtime import ExportedModel
 from negvision.inference.torch_model import TorchModel
@@ -126,11 +126,11 @@ def differences(cfg: Config, weights: Path, file: Path, scale, folder: Path) -> 
     model = ExportedModel.of_graph(
         exported.graph, replace(exported.metadata, preprocessing=replace(own, scale=scale))
     )
-    drawn = pictures.crops(PICTURES, own.size) if own.size else pictures.scenes(PICTURES)
+    drawn = sample_images.crops(PICTURES, own.size) if own.size else sample_images.scenes(PICTURES)
     found = compare(
         model,
         TorchModel(cfg, load_model(cfg, weights)[0]),
-        pictures.write_into(folder, drawn),
+        sample_images.write_images(folder, drawn),
         TOLERANCES["fp32"].score,
         BATCH_SIZES,
     )

@@ -22,14 +22,13 @@ import torch
 from harness import alternate, machine, write_results
 from mmengine.config import Config
 
-from negvision.export.describe import graph_and_metadata
-from negvision.export.onnx_file import OLDEST_OPSET, save, write_onnx
+from negvision.export.formats import OLDEST_OPSET, save, write_onnx
+from negvision.export.graphs.choice import graph_and_metadata
 from negvision.inference import Inferencer
-from negvision.inference.output import OutputFolder
+from negvision.inference.output import OutputFolder, Writer
 from negvision.inference.runtime import Detections, ExportedModel
 from negvision.inference.sources import Frame
 from negvision.inference.weights import load_model
-from negvision.inference.writing import Writer
 from negvision.toy.photos import random_crop
 
 CONFIG = "configs/atss/atss_r18.py"

@@ -89,8 +89,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory):
         if not path.exists():
             from helpers.small_models import build_model, load_named_config
 
-            from negvision.export.describe import graph_and_metadata
-            from negvision.export.onnx_file import save, write_onnx
+            from negvision.export.formats import save, write_onnx
+            from negvision.export.graphs.choice import graph_and_metadata
 
             cfg = load_named_config(name)
             graph, metadata = graph_and_metadata(cfg, build_model(cfg), {})

@@ -20,9 +20,9 @@ from negvision.benchmark.measure import Row, measure, table
 from negvision.benchmark.subjects import CONFIG, KINDS, ONNX, WEIGHTS, Setup, build
 from negvision.engine.checkpoints.provenance import provenance
 from negvision.errors import UserError
-from negvision.export.describe import graph_and_metadata
+from negvision.export.formats import OLDEST_OPSET, save, write_onnx
+from negvision.export.graphs.choice import graph_and_metadata
 from negvision.export.graphs.faces import face_size
-from negvision.export.onnx_file import OLDEST_OPSET, save, write_onnx
 from negvision.face.recognizer import FaceRecognizer
 from negvision.inference.pipeline import kind_of, test_pipeline
 from negvision.inference.runtime import ExportedModel

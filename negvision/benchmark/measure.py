@@ -12,7 +12,7 @@ from negvision.benchmark.memory import peak_memory
 from negvision.benchmark.subjects import Setup, Subject, build
 from negvision.engine.quiet import muted
 from negvision.errors import UserError
-from negvision.export.parity.compare import TOLERANCES, Differences, compare_results
+from negvision.export.parity import TOLERANCES, Differences, compare_results
 from negvision.inference.runtime import Detections, Metadata
 from negvision.inference.runtime.metadata import Preprocessing
 from negvision.inference.runtime.results import Result
@@ -32,7 +32,7 @@ class Row:
         peak_memory: Bytes, or None if unknown.
         boxes: Mean per image, or None without boxes.
         differences: Largest differences from the first way, by name; see
-            :class:`negvision.export.parity.compare.Differences`.
+            :class:`negvision.export.parity.Differences`.
         beyond: Differences beyond the tolerance of a float32 export.
     """
 

@@ -11,9 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from negvision.export.parity import pictures
-from negvision.inference.devices import providers_of
+from negvision.export import sample_images
 from negvision.inference.runtime import ExportedModel, Metadata
+from negvision.inference.runtime.model import providers_of
 from negvision.inference.runtime.results import Result
 
 KINDS = ("eager", "compiled", "onnxruntime")
@@ -48,8 +48,8 @@ class Setup:
         """Full batches of (H, W, 3) uint8 images, blue first."""
         count = -(-_FEWEST // self.batch_size) * self.batch_size
         if self.task == "face":
-            return list(pictures.crops(count, self.size).values())
-        return [cv2.resize(one, self.size[::-1]) for one in pictures.scenes(count).values()]
+            return list(sample_images.crops(count, self.size).values())
+        return [cv2.resize(one, self.size[::-1]) for one in sample_images.scenes(count).values()]
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def _measure(args: argparse.Namespace):
     from negvision.benchmark.cost import Options, cost_of_config, cost_of_file
     from negvision.engine.config.check import check_config
     from negvision.engine.prepare import prepare_config
-    from negvision.inference.from_config import torch_device
+    from negvision.inference.torch_model import torch_device
 
     torch_device(args.device)
     options = Options(

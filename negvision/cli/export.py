@@ -19,7 +19,7 @@ DESCRIPTION = (
     "Write a model as one graph that includes decoding and suppression. The graph is compared with "
     "PyTorch on the same images; if it differs, no file is written and the exit status is 1."
 )
-_FORMATS = ("onnx", "torchexport", "openvino", "tensorrt")
+_FORMATS = ("onnx", "torchexport", "openvino")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

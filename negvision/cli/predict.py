@@ -14,8 +14,8 @@ from negvision.errors import CheckpointError, ConfigError, UserError
 
 if TYPE_CHECKING:
     from negvision.inference.inferencer import Inferencer
+    from negvision.inference.output import Writer
     from negvision.inference.sources import Frame, Sources
-    from negvision.inference.writing import Writer
 
 HELP = "write and draw the predictions of a model on images and videos"
 DESCRIPTION = (
@@ -66,9 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict; 0."""
     from negvision.inference.inferencer import Inferencer
-    from negvision.inference.output import OutputFolder
+    from negvision.inference.output import OutputFolder, Writer
     from negvision.inference.sources import find_sources
-    from negvision.inference.writing import Writer
     from negvision.visualization.sheet import shown_path
 
     checkpoint, paths = _split_checkpoint(args.model, args.sources)
@@ -95,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         ):
             _predict(model, sources, args.batch_size, writer)
         written = writer.finish()
-    print(", ".join([f"{len(writer.images):,} images", *writer.results.counted()]))
+    print(writer.summary())
     for path in written:
         print(f"  {shown_path(path)}")
     return 0

@@ -117,12 +117,15 @@ def replace_pool_size_rule() -> contextlib.AbstractContextManager[None]:
     return _replaced(shape_rules, "div_rtn", lambda number, divisor: number // divisor)
 
 
-def write_no_gradio_stubs() -> None:
-    """Gradio: do not write a ``.pyi`` file beside the source of each new component class.
+def refuse_gradio_downloads() -> None:
+    """Gradio: fail if a request names a URL instead of an uploaded file.
 
-    Call it before the class is defined. The source may be in a folder that is shared or read-only
-    (gradio-app/gradio#10121).
+    Gradio downloads such a URL into its cache, for anybody who sends a request, and has no option
+    against it.
     """
-    from gradio import component_meta
+    from gradio import processing_utils
 
-    component_meta.create_or_modify_pyi = lambda *_: None
+    async def refuse(url: str, cache_dir: str) -> str:
+        raise ValueError(f"only uploaded files are read, not {url}")
+
+    processing_utils.async_ssrf_protected_download = refuse

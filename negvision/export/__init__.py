@@ -1,1 +1,1 @@
-"""Models that leave the suite: written as ONNX, checked against PyTorch, run without it."""
+"""Write models for other runtimes, and compare them with PyTorch."""

@@ -1,50 +1,49 @@
-"""One export from beginning to end: graph, file, comparison, and only then the file's own name."""
+"""One export from start to finish: graph, file, comparison, and only then the final file name."""
 
+import contextlib
+import errno
+import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import onnx
 from mmengine.config import Config
 
 from negvision.errors import ExportError
-from negvision.export import formats, narrow
-from negvision.export.describe import graph_and_metadata
-from negvision.export.files import moved_when_good
-from negvision.export.graphs.choice import Exportable
-from negvision.export.onnx_file import OLDEST_OPSET, check_opset, save, write_onnx
-from negvision.export.parity import pictures
-from negvision.export.parity.compare import TOLERANCES, compare
+from negvision.export import formats, precision, sample_images
+from negvision.export.formats import OLDEST_OPSET, SUFFIXES, check_opset, save, write_onnx
+from negvision.export.graphs.choice import Exportable, graph_and_metadata
+from negvision.export.parity import TOLERANCES, compare
 from negvision.inference.runtime import ExportedModel, Metadata
 from negvision.inference.torch_model import TorchModel
 from negvision.inference.weights import load_model
 
-PRECISIONS = ("fp32", "fp16", "int8")
-# So many pictures that come with the suite are compared on.
-# Of a folder: with each in batches of one and of four, hundreds would take minutes.
-MOST_COMPARED = 64
-_EMBEDDED = 10
-Tell = Callable[[str], None]
-Evaluate = Callable[[Path], dict[str, float]]
+# Each image runs in batches of one and of four: hundreds would take minutes.
+_MOST_COMPARED = 64
+_GENERATED = 10
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ParityError(ExportError):
-    """The exported model says something else than the model."""
+    """The exported model and the PyTorch model differ."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be written.
+    """The options of an export.
 
     Attributes:
         out: The file.
-        format: Of :data:`negvision.export.formats.SUFFIXES`.
-        precision: Of ``PRECISIONS``.
+        format: One of :data:`negvision.export.formats.SUFFIXES`.
+        precision: "fp32", "fp16" or "int8".
         opset: Of ONNX.
-        legacy: Use the exporter of TorchScript graphs.
-        images: Folder of images to compare on, or None for the embedded ones.
-        calibration: Folder of images to measure the ranges of 8 bits on.
+        legacy: Use the TorchScript exporter.
+        images: Folder of images to compare on, or None for generated ones.
+        calibration: Folder of images on which int8 measures ranges.
     """
 
     out: Path
@@ -56,76 +55,77 @@ class Request:
     calibration: Path | None = None
 
     def check(self) -> None:
-        """Raise ExportError where the parts do not go together, or something is not there."""
-        suffix = formats.SUFFIXES[self.format]
+        """Raise ExportError for options that conflict, or files and packages that are missing."""
+        suffix = SUFFIXES[self.format]
         if self.out.suffix != suffix or self.out.name == suffix:
             raise ExportError(f"--out {self.out}: --format {self.format} writes NAME{suffix}")
-        formats.require_package(self.format)
+        if self.format == "openvino" and find_spec("openvino") is None:
+            raise ExportError("--format openvino needs the package openvino: pip install openvino")
         check_opset(self.opset)
-        if self.precision != "fp32":
-            if self.format == "torchexport" or (self.precision == "int8" and self.format != "onnx"):
-                raise ExportError(
-                    f"--format {self.format} is not written in {self.precision}; onnx is"
-                )
-            if self.legacy:
-                raise ExportError(
-                    f"--legacy writes fp32 alone: its graphs do not tell what is to be "
-                    f"{self.precision}"
-                )
+        allowed = {"onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "fp16")}
+        if self.precision not in allowed.get(self.format, ("fp32",)):
+            raise ExportError(
+                f"--format {self.format} does not support --precision {self.precision}; onnx does"
+            )
+        if self.legacy and self.precision != "fp32":
+            raise ExportError(
+                "--legacy supports fp32 only: its graphs do not say which nodes belong to the "
+                "network"
+            )
         if self.legacy and self.format == "torchexport":
-            raise ExportError("--legacy is a way to ONNX; --format torchexport has no other way")
+            raise ExportError("--legacy selects an ONNX exporter; it has no effect on torchexport")
         if (self.precision == "int8") != (self.calibration is not None):
             raise ExportError(
-                "--precision int8 and --calibration DIR go together: the ranges of 8 bits are "
-                "measured on images such as the model will see"
+                "--precision int8 and --calibration DIR go together: int8 measures the ranges of "
+                "activations on typical images"
             )
         for folder in (self.images, self.calibration):
             if folder is not None:
-                pictures.pictures_in(folder)
+                sample_images.images_in(folder)
 
 
 def export(
     cfg: Config,
     checkpoint: str | Path,
     request: Request,
-    tell: Tell,
+    report: Callable[[str], None],
     trust: bool = False,
-    evaluate: Evaluate | None = None,
+    evaluate: Callable[[Path], dict[str, float]] | None = None,
 ) -> None:
-    """Write what ``request`` asks for.
+    """Write the file of ``request``.
 
     Args:
         cfg: A checked config.
         checkpoint: Its weights.
         request: Checked.
-        tell: Is given lines of text.
-        trust: Unpickle whatever the checkpoint holds.
-        evaluate: Figures of an ONNX file on the test set; for int8.
+        report: Called with lines of text.
+        trust: Unpickle any object in the checkpoint.
+        evaluate: Metrics of an ONNX file on the test set; for int8.
 
     Raises:
-        ExportError: It cannot be exported; there is no file then.
-        ParityError: The file says something else; it is not kept.
+        ExportError: The model cannot be exported. No file is written.
+        ParityError: The exported model differs from PyTorch. No file is written.
     """
     model, meta = load_model(cfg, checkpoint, trust)
     graph, metadata = graph_and_metadata(cfg, model, meta, request.precision)
     reference = TorchModel(cfg, model)
     with (
-        moved_when_good(request.out) as path,
+        moved_when_complete(request.out) as path,
         tempfile.TemporaryDirectory(prefix="negvision_") as scratch,
     ):
-        files = _pictures(metadata, request.images, Path(scratch))
-        runner = _write(graph, metadata, request, path, Path(scratch), evaluate, tell)
-        found = compare(runner, reference, files, _slack(request.precision))
-        tell(f"compared with PyTorch: {found.line()}")
+        files = _images(metadata, request.images, Path(scratch))
+        runner = _write(graph, metadata, request, path, Path(scratch), evaluate, report)
         tolerance = TOLERANCES.get(request.precision)
+        found = compare(runner, reference, files, (tolerance or TOLERANCES["fp16"]).score)
+        report(f"compared with PyTorch: {found.line()}")
         beyond = found.beyond(tolerance) if tolerance else []
         if beyond:
             raise ParityError(
-                f"{request.out} was not written, since it differs from PyTorch: "
+                f"{request.out} was not written, because it differs from PyTorch: "
                 + "; ".join(beyond)
             )
         size = sum(part.stat().st_size for part in path.parent.iterdir())
-    tell(f"{request.out}: {_summary(metadata, request)}, {size / 1e6:.1f} MB")
+    report(f"{request.out}: {_summary(metadata, request)}, {size / 1e6:.1f} MB")
 
 
 def _write(
@@ -134,72 +134,65 @@ def _write(
     request: Request,
     path: Path,
     scratch: Path,
-    evaluate: Evaluate | None,
-    tell: Tell,
+    evaluate: Callable[[Path], dict[str, float]] | None,
+    report: Callable[[str], None],
 ) -> ExportedModel:
-    """Write ``path`` and give what runs it."""
+    """Write ``path`` and return the model that runs it."""
     if request.format == "torchexport":
         return ExportedModel.of_graph(formats.write_torchexport(graph, metadata, path), metadata)
-    written = path if request.format == "onnx" else scratch / "model.onnx"
-    if request.format != "onnx":
-        # Others take an input with a default for a constant.
+    if request.format == "openvino":
+        # It takes an input with a default for a constant.
         graph = replace(graph, defaults={})
+        save(write_onnx(graph, metadata, request.opset, request.legacy), scratch / "model.onnx")
+        run = formats.write_openvino(scratch / "model.onnx", graph, metadata, path)
+        return ExportedModel.of_graph(run, metadata)
     model = write_onnx(graph, metadata, request.opset, request.legacy)
-    if request.precision != "fp32" and request.format == "onnx":
-        model = _narrowed(model, graph, request, scratch, evaluate, tell)
-    save(model, written)
+    if request.precision != "fp32":
+        network = precision.network_nodes(model, graph.module)
+        if request.precision == "fp16":
+            model = precision.to_fp16(model, network)
+        else:
+            calibration = sample_images.images_in(request.calibration)
+            quantized = precision.to_int8(model, network, calibration)
+            if evaluate is not None:
+                _report_losses(model, quantized, scratch, evaluate, report)
+            model = quantized
+    save(model, path)
     try:
-        opened = ExportedModel(written)
+        return ExportedModel(path)
     except ExportError as error:
         raise ExportError(
-            f"what was written with --opset {request.opset} does not run here: {error}. "
-            f"--opset {OLDEST_OPSET} is the one that is tested"
+            f"the file written with --opset {request.opset} does not run here: {error}. "
+            f"--opset {OLDEST_OPSET} is the tested version"
         ) from None
-    if request.format == "onnx":
-        return opened
-    if request.format == "openvino":
-        run = formats.write_openvino(written, graph, metadata, path)
-        return ExportedModel.of_graph(run, metadata)
-    formats.write_tensorrt(written, metadata, path)
-    tell("the engine itself is not run: what follows is the ONNX file that it was built from")
-    return opened
 
 
-def _narrowed(
-    model: onnx.ModelProto,
-    graph: Exportable,
-    request: Request,
+def _report_losses(
+    wide: onnx.ModelProto,
+    quantized: onnx.ModelProto,
     scratch: Path,
-    evaluate: Evaluate | None,
-    tell: Tell,
-) -> onnx.ModelProto:
-    network = narrow.in_network(model, graph.module)
-    if request.precision == "fp16":
-        return narrow.halve(model, network)
-    result = narrow.quantise(model, network, pictures.pictures_in(request.calibration))
-    if evaluate is not None:
-        wide, eight = scratch / "fp32.onnx", scratch / "int8.onnx"
-        save(model, wide)
-        save(result, eight)
-        before, after = evaluate(wide), evaluate(eight)
-        for name in before.keys() & after.keys():
-            old, new = before[name], after[name]
-            tell(f"{name}: {old:.4g} in fp32, {new:.4g} in int8, {new - old:+.4g}")
-    return result
+    evaluate: Callable[[Path], dict[str, float]],
+    report: Callable[[str], None],
+) -> None:
+    files = {"fp32": wide, "int8": quantized}
+    for name, model in files.items():
+        save(model, scratch / f"{name}.onnx")
+    before, after = (evaluate(scratch / f"{name}.onnx") for name in files)
+    for name in before.keys() & after.keys():
+        old, new = before[name], after[name]
+        report(f"{name}: {old:.4g} in fp32, {new:.4g} in int8, {new - old:+.4g}")
 
 
-def _pictures(metadata: Metadata, folder: Path | None, scratch: Path) -> list[Path]:
+def _images(metadata: Metadata, folder: Path | None, scratch: Path) -> list[Path]:
     if folder is not None:
-        return pictures.spread(pictures.pictures_in(folder), MOST_COMPARED)
-    if metadata.task == "face":
-        drawn = pictures.crops(_EMBEDDED, metadata.preprocessing.size)
+        files = sample_images.images_in(folder)
+        count = min(_MOST_COMPARED, len(files))
+        return [files[number * len(files) // count] for number in range(count)]
+    if metadata.preprocessing.size is not None and metadata.task == "face":
+        drawn = sample_images.crops(_GENERATED, metadata.preprocessing.size)
     else:
-        drawn = pictures.scenes(_EMBEDDED)
-    return pictures.write_into(scratch, drawn)
-
-
-def _slack(precision: str) -> float:
-    return TOLERANCES.get(precision, TOLERANCES["fp16"]).score
+        drawn = sample_images.scenes(_GENERATED)
+    return sample_images.write_images(scratch, drawn)
 
 
 def _summary(metadata: Metadata, request: Request) -> str:
@@ -215,3 +208,40 @@ def _summary(metadata: Metadata, request: Request) -> str:
     if request.format != "torchexport":
         parts.append(f"opset {request.opset}")
     return ", ".join(parts)
+
+
+@contextlib.contextmanager
+def moved_when_complete(target: Path) -> Iterator[Path]:
+    """A path of the same name in a new folder, whose files are moved next to ``target`` at the end.
+
+    After an error nothing is moved, and an older ``target`` is kept.
+
+    Raises:
+        ExportError: The files cannot be written.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with moved_when_complete(Path(folder, "a.onnx")) as path:
+        ...         _ = path.write_text("graph")
+        ...     os.listdir(folder)
+        ['a.onnx']
+    """
+    folder = target.with_name(f".{target.name}.{os.getpid()}")
+    ours = True  # not an error of the block
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+        ours = False
+        yield folder / target.name
+        ours = True
+        for path in sorted(folder.iterdir()):
+            os.replace(path, target.with_name(path.name))
+    except OSError as error:
+        if not ours and error.errno not in _NO_ROOM:
+            raise
+        reason = error.strerror or error
+        raise ExportError(
+            f"--out {target}: cannot be written: {reason}. Choose another file"
+        ) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

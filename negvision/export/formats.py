@@ -1,57 +1,131 @@
-"""The formats beside ONNX: torch's own, OpenVINO's and TensorRT's."""
+"""Write a graph as ONNX, as an archive of torch.export, or for OpenVINO."""
 
-from collections.abc import Mapping
-from importlib import import_module
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 
 from negvision.compat.patches import replace_pool_size_rule
+from negvision.engine.quiet import muted
 from negvision.errors import ExportError
+from negvision.export.graphs import translation
 from negvision.export.graphs.choice import Exportable
-from negvision.export.onnx_file import exporter_message
 from negvision.inference.runtime.metadata import KEY, Metadata
 from negvision.inference.runtime.model import Graph
 
-# By format the suffix of the file.
-SUFFIXES = {"onnx": ".onnx", "torchexport": ".pt2", "openvino": ".xml", "tensorrt": ".engine"}
-# Sides of images that a TensorRT engine takes, in pixels: the least, the best and the largest.
-_ENGINE_SIDES = (64, 640, 1344)
-_ENGINE_BATCH = (1, 1, 8)
+# File suffix of each format.
+SUFFIXES = {"onnx": ".onnx", "torchexport": ".pt2", "openvino": ".xml"}
+# The oldest version that torch's exporter writes; the newest is the one that onnx knows.
+OLDEST_OPSET = translation.OPSET
 
 
-def require_package(kind: str) -> None:
-    """Raise ExportError where what writes format ``kind`` is not installed."""
-    if kind in ("onnx", "torchexport"):
-        return
-    try:
-        import_module(kind)
-    except ImportError:
-        note = " (it needs an NVIDIA GPU)" if kind == "tensorrt" else ""
+def check_opset(opset: int) -> None:
+    """Raise ExportError unless this version of ONNX can be written and run."""
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
         raise ExportError(
-            f"--format {kind} needs the package {kind}, which is not installed: "
-            f"pip install {kind}{note}"
-        ) from None
+            f"--opset {opset}: give a version from {OLDEST_OPSET}, the oldest that torch's "
+            f"exporter writes, to {newest}, the newest that onnx {onnx.__version__} knows"
+        )
+
+
+def write_onnx(
+    graph: Exportable, metadata: Metadata, opset: int, legacy: bool = False
+) -> onnx.ModelProto:
+    """``graph`` as an ONNX model with ``metadata``.
+
+    Args:
+        graph: See :func:`negvision.export.graphs.choice.graph_and_metadata`.
+        metadata: See the same.
+        opset: Version of the ONNX operators.
+        legacy: Use the TorchScript exporter, the default of torch before 2.9.
+
+    Raises:
+        ExportError: torch cannot export the graph.
+    """
+    with _exporting(legacy), muted("torch.onnx", "onnxscript", "onnx_ir"):
+        model = (_write_legacy if legacy else _write)(graph, opset)
+    # Name the dynamic axes; the exporters' own names are numbers of symbols.
+    for value in (*model.graph.input, *model.graph.output):
+        for axis, name in graph.dynamic.get(value.name, {}).items():
+            value.type.tensor_type.shape.dim[axis].dim_param = name
+    # An input that is also an initializer is optional.
+    for name, value in graph.defaults.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value.numpy(), name))
+    onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
+    return model
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write ``model``, without the notes of exporters, such as paths of this machine."""
+    onnx.checker.check_model(model)
+    kept = onnx.ModelProto()
+    kept.CopyFrom(model)
+    graph = kept.graph
+    for node in graph.node:
+        node.doc_string = ""
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+    del graph.metadata_props[:]
+    path.write_bytes(kept.SerializeToString())
+
+
+def _write(graph: Exportable, opset: int) -> onnx.ModelProto:
+    program = torch.onnx.export(
+        graph.module,
+        tuple(graph.inputs.values()),
+        dynamo=True,
+        opset_version=opset,
+        input_names=list(graph.inputs),
+        output_names=list(graph.outputs),
+        dynamic_shapes=tuple(graph.dynamic.get(name) for name in graph.inputs),
+        custom_translation_table=translation.table(),
+        verbose=False,
+    )
+    model = program.model_proto
+    written = {entry.domain: entry.version for entry in model.opset_import}
+    if written.get("") != opset:
+        raise ValueError(f"the graph needs operators of opset {written.get('')}, not {opset}")
+    return model
+
+
+def _write_legacy(graph: Exportable, opset: int) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory() as folder, translation.registered_for_legacy(opset):
+        file = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            graph.module,
+            tuple(graph.inputs.values()),
+            str(file),
+            dynamo=False,
+            opset_version=opset,
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            dynamic_axes=graph.dynamic,
+        )
+        return onnx.load(file)
 
 
 def write_torchexport(graph: Exportable, metadata: Metadata, path: Path) -> Graph:
-    """Write ``path`` as torch.export's archive, and open it again.
+    """Write an archive of torch.export, and load it again.
 
-    It is opened by ``torch.export.load`` after ``import negvision.export.graphs.operators``. All
-    inputs have to be given.
+    Others load it with ``torch.export.load`` after ``import negvision.export.graphs.operators``.
+    All inputs have to be given.
+
+    Raises:
+        ExportError: torch cannot export the graph.
     """
     dynamic = torch.export.Dim.DYNAMIC
     shapes = tuple(
         dict.fromkeys(graph.dynamic.get(name, ()), dynamic) or None for name in graph.inputs
     )
-    try:
-        with torch.no_grad(), replace_pool_size_rule():
-            program = torch.export.export(
-                graph.module, tuple(graph.inputs.values()), dynamic_shapes=shapes, strict=False
-            )
-    except Exception as error:  # whatever a component does that cannot be traced
-        raise ExportError(exporter_message(error)) from error
+    with _exporting():
+        program = torch.export.export(
+            graph.module, tuple(graph.inputs.values()), dynamic_shapes=shapes, strict=False
+        )
     torch.export.save(program, path, extra_files={KEY: metadata.to_json()})
     module = torch.export.load(path).module()
 
@@ -64,12 +138,13 @@ def write_torchexport(graph: Exportable, metadata: Metadata, path: Path) -> Grap
 
 
 def write_openvino(onnx_path: Path, graph: Exportable, metadata: Metadata, path: Path) -> Graph:
-    """Convert an ONNX file to ``path`` (and the weights beside it), and open it again."""
-    openvino = import_module("openvino")
+    """Convert an ONNX file to ``path``, with the weights next to it, and load it again."""
+    import openvino
+
     converted = openvino.convert_model(onnx_path)
     converted.set_rt_info(metadata.to_json(), [KEY])
     openvino.save_model(converted, path, compress_to_fp16=metadata.precision == "fp16")
-    # As asked for: a CPU with bfloat16 would use that for all of it.
+    # Otherwise a CPU with bfloat16 uses that for everything.
     options = {"INFERENCE_PRECISION_HINT": "f32"} if metadata.precision == "fp32" else {}
     compiled = openvino.compile_model(path, "CPU", options)
 
@@ -79,36 +154,19 @@ def write_openvino(onnx_path: Path, graph: Exportable, metadata: Metadata, path:
     return run
 
 
-def write_tensorrt(onnx_path: Path, metadata: Metadata, path: Path) -> None:
-    """Parse an ONNX file and build an engine for the GPU of this machine.
-
-    Raises:
-        ExportError: TensorRT does not know an operator, or cannot build the engine.
-    """
-    trt = import_module("tensorrt")
-    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
-    network = builder.create_network(0)
-    parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
-    if not parser.parse_from_file(str(onnx_path)):
-        errors = [str(parser.get_error(number)) for number in range(parser.num_errors)]
-        raise ExportError(f"TensorRT cannot read the model: {'; '.join(errors)}")
-    options = builder.create_builder_config()
-    if metadata.precision == "fp16":
-        options.set_flag(trt.BuilderFlag.FP16)
-    profile = builder.create_optimization_profile()
-    for number in range(network.num_inputs):
-        tensor = network.get_input(number)
-        shapes = [_engine_shape(tuple(tensor.shape), place) for place in range(3)]
-        profile.set_shape(tensor.name, *shapes)
-    options.add_optimization_profile(profile)
-    engine = builder.build_serialized_network(network, options)
-    if engine is None:
-        raise ExportError("TensorRT could not build an engine; its log says why")
-    path.write_bytes(bytes(engine))
-    path.with_suffix(".json").write_text(metadata.to_json())
-
-
-def _engine_shape(shape: tuple[int, ...], place: int) -> tuple[int, ...]:
-    """``shape`` with batch and sides, which are -1, at the least, the best or the largest."""
-    sides = [_ENGINE_BATCH[place], *[_ENGINE_SIDES[place]] * len(shape)]
-    return tuple(sides[axis] if side == -1 else side for axis, side in enumerate(shape))
+@contextlib.contextmanager
+def _exporting(legacy: bool = False) -> Iterator[None]:
+    """Report any error as ExportError, and write graphs for even and odd sizes."""
+    try:
+        with torch.no_grad(), replace_pool_size_rule():
+            yield
+    except Exception as error:  # components that cannot be traced raise any kind
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+        raise ExportError(
+            f"torch's {'TorchScript exporter' if legacy else 'exporter'} cannot write the model: "
+            + (lines[0] if lines else type(cause).__name__)
+            + ("" if legacy else "\nThe other exporter may work: --legacy")
+        ) from error

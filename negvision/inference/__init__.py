@@ -1,14 +1,20 @@
-"""Use a trained model: on arrays and files from Python, on any source by ``negvision predict``.
+"""Run trained models: on arrays and files from Python, or on any source by ``negvision predict``.
 
-Exported models run without torch and OpenMMLab; these are imported where a config is given.
-
-Example:
-    >>> model = Inferencer("atss.onnx")
-    >>> [found] = model.predict(["street.jpg"])
-    >>> found.boxes.shape, [model.classes[label] for label in found.labels[:2]]
-    ((17, 4), ['car', 'person'])
+:class:`~negvision.inference.inferencer.Inferencer` opens an exported model, or a config with its
+checkpoint. Exported models need neither torch nor OpenMMLab.
 """
 
-from negvision.inference.inferencer import Inferencer
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from negvision.inference.inferencer import Inferencer
 
 __all__ = ["Inferencer"]
+
+
+def __getattr__(name: str) -> object:
+    if name != "Inferencer":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from negvision.inference.inferencer import Inferencer
+
+    return Inferencer

@@ -1,4 +1,4 @@
-"""An exported model in the place of a config's model, so that the same metrics evaluate it."""
+"""An exported model as the model of a config, so that the same metrics evaluate it."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,62 +11,63 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData, PixelData
 
 from negvision.inference.runtime import Detections, Embedding, ExportedModel, LabelMap
-from negvision.inference.runtime.preparing import Prepared, prepare
+from negvision.inference.runtime.images import Prepared, prepare
 from negvision.registry import MODELS
 
 SUFFIX = ".onnx"
-# Metrics that compute other scores from logits, which an exported model does not put out.
+# Metrics that compute further scores from logits, which exported models do not return.
 _OF_LOGITS = ("OODBoxMetric", "OODPixelMetric")
 
 
 @MODELS.register_module()
 class ExportedNetwork(BaseModel):
-    """Tests an ONNX file: images as the pipeline packs them go in, predictions come out.
+    """Tests an ONNX file on the images that the test pipeline of a config packs.
 
-    Colours and padding are those of the file, not of a ``data_preprocessor``; a resize was done by
-    the pipeline.
+    The file defines channel order, normalization and padding, so a ``data_preprocessor`` is
+    ignored. Resizing is done by the pipeline.
 
     Args:
         file: Written by ``tools/export.py``.
 
     Attributes:
-        score, ood_threshold: Where the file has OOD scores, as of a head that computes them.
+        score, ood_threshold: As in a head with an OOD score; only if the file has one.
 
     Raises:
         ExportError: See :class:`negvision.inference.runtime.ExportedModel`.
 
-    Example:
-        >>> model = dict(type="negvision.ExportedNetwork", file="atss.onnx")
+    In a config::
+
+        model = dict(type="negvision.ExportedNetwork", file="atss.onnx")
     """
 
     def __init__(self, file: str) -> None:
         super().__init__()
         self.exported = ExportedModel(file)
-        own = self.exported.metadata.preprocessing
-        self._as_packed = dataclasses.replace(own, scale=None)
-        if self.exported.metadata.ood_score is not None:
-            # By which `negvision.ood.threshold.set_threshold` finds it.
-            self.score = self.exported.metadata.ood_score
-            self.ood_threshold = self.exported.metadata.ood_threshold
+        own = self.exported.metadata
+        self._as_packed = dataclasses.replace(own.preprocessing, scale=None)
+        if own.ood_score is not None:
+            # The attributes that `negvision.ood.threshold.set_threshold` looks for.
+            self.score = own.ood_score
+            self.ood_threshold = own.ood_threshold
 
     def test_step(self, data: dict[str, Any]) -> list:
-        """The data samples of a batch, with predictions of the exported model."""
+        """The data samples of a batch with the predictions of the exported model."""
         samples = data["data_samples"]
         batch = []
         for pixels, sample in zip(data["inputs"], samples, strict=True):
             one = prepare(pixels.numpy().transpose(1, 2, 0), self._as_packed)
             original = sample.metainfo.get("ori_shape", one.original)
             batch.append(dataclasses.replace(one, original=tuple(original)))
-        results = [result for part in self._together(batch) for result in self.exported.run(part)]
+        results = [result for part in self._batches(batch) for result in self.exported.run(part)]
         for sample, result in zip(samples, results, strict=True):
             self._add(sample, result)
         return samples
 
     def forward(self, *args, **kwargs) -> None:
-        """Not trained, so not asked."""
-        raise NotImplementedError("an exported model is tested by test_step alone")
+        """Not supported: an exported model cannot be trained."""
+        raise NotImplementedError("an exported model only supports test_step")
 
-    def _together(self, batch: Sequence[Prepared]) -> list[Sequence[Prepared]]:
+    def _batches(self, batch: Sequence[Prepared]) -> list[Sequence[Prepared]]:
         same = {(one.size, one.original) for one in batch}
         if self.exported.metadata.task == "segmentation" and len(same) > 1:
             return [[one] for one in batch]
@@ -76,24 +77,24 @@ class ExportedNetwork(BaseModel):
         if isinstance(result, Embedding):
             sample.embedding = torch.from_numpy(result.vector.copy())
         elif isinstance(result, LabelMap):
-            self._add_maps(sample, result)
+            labels = torch.from_numpy(result.labels).long()
+            sample.pred_sem_seg = PixelData(data=labels[None])
+            if result.ood_scores is not None:
+                scores = torch.from_numpy(result.ood_scores)[None]
+                sample.ood_map = PixelData(metainfo={"score": self.score}, data=scores)
+                if self.ood_threshold is not None:
+                    sample.ood_mask = PixelData(data=scores > self.ood_threshold)
         else:
             sample.pred_instances = self._instances(result)
 
-    def _add_maps(self, sample, result: LabelMap) -> None:
-        labels = torch.from_numpy(result.labels).long()
-        sample.pred_sem_seg = PixelData(data=labels[None])
-        if result.ood_scores is not None:
-            scores = torch.from_numpy(result.ood_scores)[None]
-            sample.ood_map = PixelData(metainfo={"score": self.score}, data=scores)
-            if self.ood_threshold is not None:
-                sample.ood_mask = PixelData(data=scores > self.ood_threshold)
-
     def _instances(self, result: Detections) -> InstanceData:
         found = InstanceData()
-        names = {"bboxes": "boxes", "scores": "scores", "labels": "labels"}
-        for name, own in names.items():
-            found[name] = torch.from_numpy(getattr(result, own).copy())
+        for name, values in (
+            ("bboxes", result.boxes),
+            ("scores", result.scores),
+            ("labels", result.labels),
+        ):
+            found[name] = torch.from_numpy(values.copy())
         if result.ood_scores is not None:
             found.ood_score = torch.from_numpy(result.ood_scores.copy())
             found.set_metainfo({"ood_score_name": self.score})
@@ -103,9 +104,9 @@ class ExportedNetwork(BaseModel):
 
 
 def put_in_place(cfg: Config, file: str | Path) -> None:
-    """Make ``cfg`` test an exported file in the place of its model, in place.
+    """Change ``cfg`` in place so that it tests an exported file instead of its model.
 
-    Metrics of OOD scores are told to evaluate the score of the file alone.
+    Metrics of several OOD scores evaluate the score of the file only.
     """
     cfg.model = {"type": "negvision.ExportedNetwork", "file": str(file)}
     cfg.load_from = None

@@ -1,4 +1,4 @@
-"""What the test pipeline of a config and the data preprocessor of its model do to an image."""
+"""The image preprocessing of a config: its test pipeline and the data preprocessor of its model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from negvision.engine.config.data_files import leaf_datasets
 from negvision.errors import ConfigError, ExportError
 from negvision.inference.runtime.metadata import Preprocessing
 
-# Transforms that leave the image as it is, whatever their prefix.
+# Transforms that do not change the image, without their prefixes.
 _NO_PIXELS = (
     "LoadAnnotations", "LoadSegAnnotations", "LoadOODMap",
     "PackDetInputs", "PackSegInputs", "PackFaceInputs",
@@ -19,17 +19,17 @@ _RESIZE = {"keep_ratio": False, "interpolation": "bilinear", "backend": "cv2"}
 
 
 def test_pipeline(cfg: Config) -> list[dict]:
-    """The transforms of the first data set that the config tests on.
+    """The transforms of the first dataset that the config tests on.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There are none.
     """
     for dataset in leaf_datasets((cfg.get("test_dataloader") or {}).get("dataset")):
         if dataset.get("pipeline"):
             return [dict(transform) for transform in dataset["pipeline"]]
     raise ConfigError(
-        "the config has no test_dataloader with a pipeline, which says how images are prepared. "
-        "Give it one"
+        "the config has no test_dataloader with a pipeline, which says how to prepare images. "
+        "Add one"
     )
 
 
@@ -52,10 +52,10 @@ def kind_of(transform: Mapping[str, Any]) -> str:
 
 
 def read_preprocessing(cfg: Config, model: nn.Module) -> Preprocessing:
-    """What the runtime has to do to an image before ``model``.
+    """The preprocessing that the ONNX runtime has to do for ``model``.
 
     Raises:
-        ExportError: The pipeline or the preprocessor does something that the runtime does not.
+        ExportError: The pipeline or the data preprocessor has a step that the runtime lacks.
     """
     scale, keep_ratio, size = None, True, None
     for transform in test_pipeline(cfg):
@@ -65,19 +65,19 @@ def read_preprocessing(cfg: Config, model: nn.Module) -> Preprocessing:
                 raise ExportError("the test pipeline resizes twice; give it one Resize")
             scale, keep_ratio = _resize(transform)
         elif name == "AlignFace":
-            # Landmarks are found elsewhere: the model takes crops that are aligned already.
+            # Landmarks are found elsewhere: the model takes aligned crops.
             size = (transform.get("size", 112),) * 2
         elif name == "LoadImageFromFile":
             _check_loading(transform)
         elif name not in _NO_PIXELS:
             raise ExportError(
-                f"the test pipeline has {name}, which an exported model cannot be told to do. "
-                "Known are LoadImageFromFile, Resize, annotations and the transform that packs"
+                f"the test pipeline has {name}, which exported models do not support. Supported "
+                "are LoadImageFromFile, Resize, annotations and the packing transform"
             )
     own = model.data_preprocessor
-    normalised = getattr(own, "_enable_normalize", False)
+    normalized = getattr(own, "_enable_normalize", False)
     mean, std = (
-        tuple(getattr(own, name).flatten().tolist()) if normalised else None
+        tuple(getattr(own, name).flatten().tolist()) if normalized else None
         for name in ("mean", "std")
     )
     divisor, value = _padding(own)
@@ -98,15 +98,15 @@ def _resize(transform: Mapping[str, Any]) -> tuple[tuple[int, int], bool]:
         known = key in ("type", "scale", "keep_ratio", "clip_object_border")
         if not known and value != _RESIZE.get(key):
             raise ExportError(
-                f"Resize of the test pipeline has {key}={value!r}; an exported model can be told "
-                "of scale and keep_ratio alone"
+                f"Resize of the test pipeline has {key}={value!r}; exported models support scale "
+                "and keep_ratio only"
             )
     scale = transform.get("scale")
     if isinstance(scale, int):
         scale = (scale, scale)
     if not scale or len(scale) != 2 or not all(isinstance(side, int) for side in scale):
         raise ExportError(f"Resize of the test pipeline has scale={scale!r}; give (width, height)")
-    return tuple(scale), bool(transform.get("keep_ratio", False))
+    return (scale[0], scale[1]), bool(transform.get("keep_ratio", False))
 
 
 def _check_loading(transform: Mapping[str, Any]) -> None:
@@ -119,11 +119,11 @@ def _check_loading(transform: Mapping[str, Any]) -> None:
             )
 
 
-def _padding(own: nn.Module) -> tuple[int, float]:
-    """The divisor of sides and the value of padding, of a data preprocessor that tests."""
+def _padding(own) -> tuple[int, float]:
+    """Divisor of the sides and value of the padding that a data preprocessor uses in tests."""
     if not hasattr(own, "size_divisor"):
         return int(getattr(own, "pad_size_divisor", 1)), float(getattr(own, "pad_value", 0))
-    # mmseg pads in tests only where it is told to.
+    # In tests, mmseg pads only if test_cfg says so.
     cfg = dict(own.test_cfg or {})
     if cfg.get("size") is not None:
         raise ExportError(

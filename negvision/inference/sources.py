@@ -1,21 +1,30 @@
-"""Where images come from: files, folders, patterns, videos, webcams, addresses."""
+"""Where images come from: files, folders, patterns, videos, webcams and URLs."""
 
 from __future__ import annotations
 
 import glob
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
+from urllib import request
+from urllib.error import URLError
 
 import numpy as np
 
+from negvision import __version__
 from negvision.data.images import IMAGE_SUFFIXES
-from negvision.errors import DatasetError, UserError
-from negvision.inference.fetching import fetch
+from negvision.errors import UserError
+from negvision.inference.runtime.images import read_bytes
 from negvision.inference.videos import VIDEO_SUFFIXES, Footage, find_video, find_webcam
 
-_PATTERN = "*?["
 Decode = Callable[[bytes, str], np.ndarray]
+
+# Larger than any image of a camera.
+MAX_BYTES = 64 << 20
+# Seconds: for each read of the socket, and for a download.
+_SILENCE, _SECONDS = 20.0, 120.0
 
 
 @dataclass(frozen=True)
@@ -23,10 +32,10 @@ class Frame:
     """One image.
 
     Attributes:
-        image: (H, W, 3) uint8, blue first.
-        name: The file, address or webcam it is from.
-        number: Of frames of a video, counted from 0; None for a single image.
-        rate: Frames a second of its video; None for a single image.
+        image: (H, W, 3) uint8 BGR.
+        name: Its file, URL or webcam.
+        number: Of a video frame, from 0; None for a single image.
+        rate: Frames per second of its video; None for a single image.
     """
 
     image: np.ndarray
@@ -37,11 +46,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class Sources:
-    """What was named on the command line, looked at and ready to be read.
+    """The sources of a command, checked and ready to be read.
 
     Attributes:
-        places: In their order; files and addresses as text.
-        frames: So many of each video or webcam at most, or None.
+        places: Files and URLs as text, videos and webcams, in order.
+        frames: Largest number of frames of each video or webcam, or None.
     """
 
     places: tuple[str | Footage, ...]
@@ -49,53 +58,56 @@ class Sources:
 
     @property
     def is_live(self) -> bool:
-        """Whether one of them goes on until somebody stops it."""
-        return self.frames is None and any(
-            isinstance(place, Footage) and place.count is None for place in self.places
-        )
+        """Whether one of them has no end."""
+        return self.count is None
 
     @property
     def count(self) -> int | None:
-        """Images in all, as far as is known."""
-        counts = [
-            place.at_most(self.frames) if isinstance(place, Footage) else 1 for place in self.places
-        ]
-        return None if None in counts else sum(counts)
+        """Total number of images, None if it is not known."""
+        total = 0
+        for place in self.places:
+            counts = (place.count, self.frames) if isinstance(place, Footage) else (1,)
+            known = [count for count in counts if count is not None]
+            if not known:
+                return None
+            total += min(known)
+        return total
 
     def read(self, decode: Decode) -> Iterator[Frame]:
-        """The images, each read when it is asked for.
+        """The images, each read when it is needed.
 
         Args:
-            decode: Makes an array of an encoded image and its name.
+            decode: Takes an encoded image and its name, and returns (H, W, 3) uint8 BGR.
 
         Raises:
-            DatasetError: One cannot be read; it is named.
-            UserError: An address does not answer.
+            DatasetError: An image cannot be read.
+            UserError: A URL cannot be downloaded.
         """
         for place in self.places:
             if isinstance(place, Footage):
                 for number, image in place.read(self.frames):
                     yield Frame(image, place.name, number, place.rate)
             else:
-                yield Frame(decode(_content(place), place), place)
+                content = fetch(place) if "://" in place else read_bytes(place)
+                yield Frame(decode(content, place), place)
 
 
 def find_sources(
     texts: Sequence[str], allow_urls: bool = False, frames: int | None = None
 ) -> Sources:
-    """Look at what was named; nothing is decoded and no address is asked yet.
+    """Check sources, without decoding or downloading anything.
 
     Args:
-        texts: A file; a folder, whose images are taken in the order of their names; a pattern with
-            ``*``, ``?`` or ``[]``, ``**`` standing for folders; the number of a webcam; an address
+        texts: Each a file; a folder, whose images are read in the order of their names; a pattern
+            with ``*``, ``?``, ``[]`` or ``**`` for subfolders; the number of a webcam; or a URL
             that begins with http:// or https://.
-        allow_urls: Whether addresses may be fetched.
-        frames: So many of each video or webcam at most.
+        allow_urls: Whether URLs may be downloaded.
+        frames: Largest number of frames of each video or webcam.
 
     Raises:
-        UserError: There is no such file or webcam, nothing in a folder, nothing of a pattern, or an
-            address is not allowed.
-        DatasetError: A video is none.
+        UserError: A file or webcam does not exist, a folder or pattern has no images, or a URL is
+            not allowed.
+        DatasetError: A video cannot be used.
     """
     return Sources(tuple(place for text in texts for place in _places(text, allow_urls)), frames)
 
@@ -103,29 +115,35 @@ def find_sources(
 def _places(text: str, allow_urls: bool) -> Iterator[str | Footage]:
     path = Path(text)
     if "://" in text:
-        yield _address(text, allow_urls)
+        if not text.lower().startswith(("http://", "https://")):
+            raise UserError(f"{text}: only http:// and https:// URLs and files are supported")
+        if not allow_urls:
+            raise UserError(f"{text}: nothing is downloaded by default: add --allow-urls")
+        yield text
     elif text.isdecimal():
         yield find_webcam(int(text))
     elif path.is_dir():
         files = sorted(file for file in path.iterdir() if _is(file, IMAGE_SUFFIXES))
         if not files:
             raise UserError(
-                f"{text}: the folder has no images ({', '.join(IMAGE_SUFFIXES)}). Folders below it "
-                f"are read with a pattern: '{path / '**' / '*.jpg'}'"
+                f"{text}: the folder has no images ({', '.join(IMAGE_SUFFIXES)}). To read "
+                f"subfolders, give a pattern: '{path / '**' / '*.jpg'}'"
             )
         yield from map(str, files)
     elif path.exists():
         yield _file(text)
-    elif any(sign in text for sign in _PATTERN):
+    elif any(sign in text for sign in "*?["):
         found = sorted(glob.glob(text, recursive=True))
         known = [name for name in found if _is(Path(name), IMAGE_SUFFIXES + VIDEO_SUFFIXES)]
         if not known:
-            raise UserError(f"{text}: of {len(found)} files that match none is an image or a video")
+            raise UserError(
+                f"{text}: none of the {len(found)} matching files is an image or a video"
+            )
         yield from map(_file, known)
     else:
         raise UserError(
-            f"{text}: there is no such file or folder. A source is a file, a folder, a pattern, "
-            "the number of a webcam or, with --allow-urls, an address"
+            f"{text}: no such file or folder. A source is a file, a folder, a pattern, the number "
+            "of a webcam or, with --allow-urls, a URL"
         )
 
 
@@ -137,18 +155,46 @@ def _file(name: str) -> str | Footage:
     return find_video(name) if _is(Path(name), VIDEO_SUFFIXES) else name
 
 
-def _address(text: str, allowed: bool) -> str:
-    if not text.lower().startswith(("http://", "https://")):
-        raise UserError(f"{text}: only http:// and https:// are fetched; name a file otherwise")
-    if not allowed:
-        raise UserError(f"{text}: nothing is fetched unless it is asked for: add --allow-urls")
-    return text
+def fetch(url: str, max_bytes: int = MAX_BYTES, seconds: float = _SECONDS) -> bytes:
+    """Download ``url`` into memory.
 
+    Args:
+        url: An http:// or https:// URL; redirects to other schemes are refused.
+        max_bytes: Limit of the size.
+        seconds: Limit of the total time.
 
-def _content(place: str) -> bytes:
-    if "://" in place:
-        return fetch(place)
+    Raises:
+        UserError: The download fails, or exceeds a limit.
+    """
+    end = time.monotonic() + seconds
+    # urllib's own opener also reads file:, ftp: and data: URLs, to which servers could redirect.
+    opener = request.OpenerDirector()
+    for handler in (
+        request.ProxyHandler,
+        request.UnknownHandler,
+        request.HTTPHandler,
+        request.HTTPSHandler,
+        request.HTTPDefaultErrorHandler,
+        request.HTTPRedirectHandler,
+        request.HTTPErrorProcessor,
+    ):
+        opener.add_handler(handler())
     try:
-        return Path(place).read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{place}: cannot be read: {error.strerror or error}.") from None
+        asked = request.Request(url, headers={"User-Agent": f"negvision/{__version__}"})
+        with opener.open(asked, timeout=min(_SILENCE, seconds)) as answer:
+            content = bytearray()
+            # One socket read at a time: a server may send a byte now and then.
+            while piece := answer.read1(1 << 16):
+                content += piece
+                if len(content) > max_bytes:
+                    raise UserError(f"{url}: larger than {max_bytes / 2**20:.0f} MiB, not read")
+                if time.monotonic() > end:
+                    raise UserError(f"{url}: not complete after {seconds:.0f} seconds")
+            missing = answer.length
+    # From sockets and certificates, malformed URLs, and answers that are not HTTP.
+    except (OSError, ValueError, HTTPException) as error:
+        reason = error.reason if type(error) is URLError else error
+        raise UserError(f"{url}: cannot be downloaded: {reason}") from None
+    if missing:
+        raise UserError(f"{url}: {missing:,} bytes are missing at the end; try again")
+    return bytes(content)

@@ -1,4 +1,4 @@
-"""Detections as the ``supervision`` package takes them: its zones, counters, annotators, sinks."""
+"""Convert detections for the ``supervision`` package: its zones, counters, annotators, sinks."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def to_supervision(found: Detections, classes: Sequence[str] = ()) -> supervisio
 
     Args:
         found: Boxes of one image.
-        classes: Of the model; become ``data["class_name"]``, which its annotators write.
+        classes: Names of the classes, for ``data["class_name"]``, which annotators write.
 
     Returns:
-        ``xyxy``, ``confidence`` and ``class_id``; in ``data`` ``class_name``, ``ood_score`` and
-        ``unknown``, those of them that there are.
+        ``xyxy``, ``confidence`` and ``class_id``; ``data`` has ``class_name``, ``ood_score`` and
+        ``unknown`` as far as they are available.
 
     Raises:
         UserError: supervision is not installed.
-        TypeError: ``found`` is no boxes.
+        TypeError: ``found`` are not boxes.
 
-    Example:
-        >>> [found] = model.predict(["street.jpg"])
-        >>> boxes = to_supervision(found, model.classes)
-        >>> boxes[boxes.data["class_name"] == "car"].xyxy.shape
-        (12, 4)
+    With an :class:`~negvision.inference.inferencer.Inferencer`::
+
+        [found] = model.predict(["street.jpg"])
+        boxes = to_supervision(found, model.classes)
+        cars = boxes[boxes.data["class_name"] == "car"]
     """
     try:
         from supervision import Detections as Theirs

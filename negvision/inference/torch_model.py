@@ -1,6 +1,9 @@
-"""A model in PyTorch with the test pipeline of its config: from image files to what is on them."""
+"""Run a config and a checkpoint in PyTorch, from image files to predictions."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,43 +17,84 @@ from mmseg.models import BaseSegmentor
 
 from negvision.data.images.header import MAX_PIXELS
 from negvision.data.images.loading import decode_image
-from negvision.errors import ConfigError
+from negvision.engine.checkpoints.loading import install_loaders
+from negvision.engine.config.check import check_config
+from negvision.engine.config.reading import load_config
+from negvision.engine.file_handlers import install_file_handlers
+from negvision.engine.quiet import silence_idle_warnings
+from negvision.errors import ConfigError, UserError
 from negvision.face.recognizer import FaceRecognizer
 from negvision.inference.pipeline import image_pipeline, kind_of
-from negvision.inference.runtime.images import Source, named, require_pixels
-from negvision.inference.runtime.preparing import batched
+from negvision.inference.runtime.images import Source, batched, load, name_of
 from negvision.inference.runtime.results import Detections, Embedding, LabelMap, Result
+from negvision.inference.weights import load_model, named_classes, ood_of
 
 _TASKS = {BaseDetector: "detection", BaseSegmentor: "segmentation", FaceRecognizer: "face"}
 
 
 class TorchModel:
-    """What ``tools/test.py`` runs, on images without annotations.
+    """Runs the test pipeline and the model of a config on images without annotations.
 
     Args:
         cfg: A checked config.
-        model: In evaluation.
+        model: In evaluation mode.
+        meta: Of the checkpoint; it may have names of the classes.
 
     Attributes:
-        task: Of :data:`negvision.inference.runtime.metadata.TASKS`.
+        task: One of :data:`negvision.inference.runtime.metadata.TASKS`.
+        classes: Names; () for faces and if neither checkpoint nor config has them.
+        ood_score: Name of the OOD score, or None for a model without one.
+        ood_threshold: Threshold of the checkpoint, or None.
 
     Raises:
-        ConfigError: The config has no test pipeline, or the model does none of these tasks.
+        ConfigError: The config has no test pipeline, or the model has another task.
     """
 
-    def __init__(self, cfg: Config, model: BaseModel) -> None:
+    def __init__(
+        self, cfg: Config, model: BaseModel, meta: Mapping[str, Any] | None = None
+    ) -> None:
         self.model = model
         self.task = task_of(model)
+        self.classes = () if self.task == "face" else named_classes(cfg, meta or {})
+        self.ood_score, self.ood_threshold = ood_of(model)
         transforms = image_pipeline(cfg)
         with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmengine")):
             self.pipeline = Compose(transforms)
-        # An array needs no loading.
+        # Arrays skip the transform that loads.
         loads = bool(transforms) and kind_of(transforms[0]) == "LoadImageFromFile"
         self._loading = transforms[0] if loads else {}
         self._after_loading = self.pipeline.transforms[int(loads) :]
 
+    @classmethod
+    def open(
+        cls, config: str, checkpoint: str | os.PathLike, device: str = "cpu", trust: bool = False
+    ) -> TorchModel:
+        """Build the model of a config file and load the weights of a checkpoint.
+
+        Args:
+            config: A file.
+            checkpoint: A file.
+            device: As torch names it.
+            trust: Unpickle any object in the checkpoint.
+
+        Raises:
+            ConfigError: The config cannot be read, or its model cannot be used.
+            CheckpointError: The checkpoint cannot be used.
+            UserError: The device does not exist.
+        """
+        silence_idle_warnings()
+        install_loaders(trust)
+        install_file_handlers(trust)
+        place = torch_device(device)
+        cfg = load_config(config)
+        if cfg.get("model") is None:
+            raise ConfigError(f"config {config!r} has no model")
+        check_config(cfg)
+        module, meta = load_model(cfg, os.fspath(checkpoint), trust)
+        return cls(cfg, module.to(place), meta)
+
     def predict(self, images: Iterable[Source], batch_size: int = 1) -> Iterator[Result]:
-        """Results of images, one each and in their order; see ``ExportedModel.predict``.
+        """Predict each image, in order; see ``ExportedModel.predict``.
 
         Raises:
             DatasetError: A file cannot be read.
@@ -59,19 +103,19 @@ class TorchModel:
             yield from self.run(batch)
 
     def batches(self, images: Iterable[Source], batch_size: int = 1) -> Iterator[list[dict]]:
-        """Images as the pipeline packs them, as :meth:`predict` runs them together."""
+        """Images as the pipeline packs them, in the batches that :meth:`predict` runs."""
         return batched(map(self._packed, images), batch_size, self._fits)
 
     def run(self, batch: Sequence[dict]) -> list[Result]:
-        """Results of packed images as one batch."""
+        """Predict packed images as one batch."""
         with torch.no_grad():
             return [_result(sample) for sample in self.model.test_step(pseudo_collate(batch))]
 
     def decode(self, data: bytes, name: str) -> np.ndarray:
-        """The array (H, W, 3) that the pipeline makes of an encoded image.
+        """Decode an image as the pipeline does: (H, W, 3) uint8 BGR.
 
         Raises:
-            DatasetError: It is damaged, too large or no image.
+            DatasetError: The data are damaged, too large or not an image.
         """
         own = self._loading
         return decode_image(
@@ -85,9 +129,9 @@ class TorchModel:
     def _packed(self, source: Source) -> dict[str, Any]:
         if not isinstance(source, np.ndarray):
             return self.pipeline({"img_path": str(source)})
-        pixels = require_pixels(source)
+        pixels = load(source)
         loaded: dict[str, Any] = {
-            "img_path": named(source),
+            "img_path": name_of(source),
             "img": pixels.astype(np.float32) if self._loading.get("to_float32") else pixels,
             "img_shape": pixels.shape[:2],
             "ori_shape": pixels.shape[:2],
@@ -97,7 +141,7 @@ class TorchModel:
         return loaded
 
     def _fits(self, one: dict, other: dict) -> bool:
-        """Whether two images may run together: those of detectors are padded to one size."""
+        """Whether two images may run together: images of detectors are padded to one size."""
         if self.task == "detection":
             return True
         own, others = one["data_samples"], other["data_samples"]
@@ -106,18 +150,32 @@ class TorchModel:
         )
 
 
+def torch_device(name: str) -> torch.device:
+    """The device with this name; UserError if there is none."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device {name!r}: give cpu, cuda or cuda:NUMBER") from None
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise UserError(
+            f"device {name!r}: torch finds {count} CUDA devices; `negvision doctor` shows details"
+        )
+    return device
+
+
 def task_of(model: BaseModel) -> str:
-    """What ``model`` does, of :data:`negvision.inference.runtime.metadata.TASKS`.
+    """The task of ``model``, one of :data:`negvision.inference.runtime.metadata.TASKS`.
 
     Raises:
-        ConfigError: Something else.
+        ConfigError: It has another task.
     """
     for kind, task in _TASKS.items():
         if isinstance(model, kind):
             return task
     raise ConfigError(
-        f"{type(model).__name__} is neither a detector of mmdet, a segmentor of mmseg nor "
-        "negvision.FaceRecognizer: its predictions are not known here. Evaluate it with "
+        f"{type(model).__name__} is not a detector of mmdet, a segmentor of mmseg or "
+        "negvision.FaceRecognizer, so its predictions cannot be read here. Evaluate it with "
         "tools/test.py"
     )
 

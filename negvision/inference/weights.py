@@ -1,50 +1,57 @@
-"""Build the model of a config and give it the weights of a checkpoint, all of them."""
+"""Build the model of a config and load all its weights from a checkpoint."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import DefaultScope
+from torch import nn
 
 from negvision.compat.quiet import quiet_imports
 from negvision.engine.checkpoints.loading import load_checkpoint_file
+from negvision.engine.config.data_files import leaf_datasets
 from negvision.errors import CheckpointError
 from negvision.ood.threshold import OODThreshold, set_threshold
 
-# What training alone uses; for faces the centres of all people are most of a checkpoint.
-_LEFT_OUT = {"FaceRecognizer": ("head",)}
+# Parts that only training uses. The class centers of a face recognizer are most of its checkpoint.
+_TRAINING_ONLY = {"FaceRecognizer": ("head",)}
 
 
 def build_model(cfg: Config) -> BaseModel:
-    """The model of a checked ``cfg`` on the CPU with random weights, without what trains it."""
+    """The model of a checked config on the CPU, with random weights and no training-only parts."""
     model_cfg = cfg.model.copy()
-    for part in _left_out(cfg):
+    for part in _training_only(cfg):
         model_cfg[part] = None
     scope = cfg.get("default_scope", "mmengine")
     with quiet_imports(), DefaultScope.overwrite_default_scope(scope):
         return MMENGINE_MODELS.build(model_cfg)
 
 
-def _left_out(cfg: Config) -> tuple[str, ...]:
-    return _LEFT_OUT.get(str(cfg.model.type).rpartition(".")[2], ())
+def _training_only(cfg: Config) -> tuple[str, ...]:
+    return _TRAINING_ONLY.get(str(cfg.model.type).rpartition(".")[2], ())
 
 
 def load_model(cfg: Config, checkpoint: str | Path, trust: bool = False) -> tuple[BaseModel, dict]:
-    """The model of ``cfg`` in evaluation on the CPU, and ``meta`` of the checkpoint.
+    """The model of ``cfg`` on the CPU in evaluation mode, and the ``meta`` of the checkpoint.
 
     Args:
         cfg: A checked config.
-        checkpoint: File of a checkpoint or of weights.
+        checkpoint: A checkpoint, or a file of weights.
         trust: See :func:`negvision.engine.checkpoints.loading.load_checkpoint_file`.
 
     Raises:
-        CheckpointError: It has no weights for a part of the model, or ones of another shape.
+        CheckpointError: Weights of the model are missing or have another shape.
     """
     content = load_checkpoint_file(checkpoint, "cpu", trust)
-    state = content.get("state_dict", content)
-    dropped = _left_out(cfg)
-    state = {key: value for key, value in state.items() if key.partition(".")[0] not in dropped}
+    dropped = _training_only(cfg)
+    state = {
+        key: value
+        for key, value in content.get("state_dict", content).items()
+        if key.partition(".")[0] not in dropped
+    }
     model = build_model(cfg)
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
@@ -52,16 +59,36 @@ def load_model(cfg: Config, checkpoint: str | Path, trust: bool = False) -> tupl
         reason = str(error).splitlines()[1:2] or [str(error)]
         raise CheckpointError(
             f"checkpoint {str(checkpoint)!r} does not fit the model of the config: "
-            f"{reason[0].strip()}. Give the config that it was trained with"
+            f"{reason[0].strip()}. Use the config that it was trained with"
         ) from None
     if missing:
         raise CheckpointError(
             f"checkpoint {str(checkpoint)!r} lacks {len(missing)} of {len(model.state_dict())} "
             f"weights, such as {missing[0]!r}"
             + (f", and has others, such as {unexpected[0]!r}" if unexpected else "")
-            + ". Give the config that it was trained with"
+            + ". Use the config that it was trained with"
         )
     meta = content.get("meta") or {}
     if "ood" in meta:
         set_threshold(model, OODThreshold.of_checkpoint(content, str(checkpoint)))
     return model.eval(), meta
+
+
+def named_classes(cfg: Config, meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """Class names from the ``meta`` of a checkpoint or else the config; () if neither has any."""
+    candidates = [(meta.get("dataset_meta") or {}).get("classes")]
+    loader = cfg.get("test_dataloader") or {}
+    candidates += [
+        (dataset.get("metainfo") or {}).get("classes")
+        for dataset in leaf_datasets(loader.get("dataset"))
+    ]
+    names = next((names for names in candidates if names), ())
+    return (names,) if isinstance(names, str) else tuple(map(str, names))
+
+
+def ood_of(model: nn.Module) -> tuple[str | None, float | None]:
+    """Name and threshold of the OOD score of ``model``, each None if there is none."""
+    for module in model.modules():
+        if hasattr(module, "ood_threshold"):
+            return module.score, module.ood_threshold
+    return None, None

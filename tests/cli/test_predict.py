@@ -1,4 +1,4 @@
-"""``negvision predict``: files that say what the model says, and no half ones."""
+"""``negvision predict``: files with the predictions of the model, and no incomplete ones."""
 
 import contextlib
 import io
@@ -94,7 +94,7 @@ def test_boxes_of_images_and_videos(exported, folder, clip, tmp_path, capsys):
     assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and drawn.get(cv2.CAP_PROP_FPS) == 12
 
 
-def test_a_config_takes_its_checkpoint_first(checkpoints, folder, tmp_path):
+def test_checkpoint_follows_its_config(checkpoints, folder, tmp_path):
     out = tmp_path / "out"
     sources = [str(folder / "a.png"), str(folder / "*.jpg")]
     options = ["--out", str(out), "--score-threshold", "0.1", "--no-pictures"]
@@ -105,7 +105,7 @@ def test_a_config_takes_its_checkpoint_first(checkpoints, folder, tmp_path):
     assert {box["image_id"] for box in found} == {0, 1}
 
 
-def test_pixels_give_label_maps_and_scores(exported, folder, clip, tmp_path):
+def test_segmentors_write_label_maps_and_scores(exported, folder, clip, tmp_path):
     out = tmp_path / "out"
     options = ["--out", str(out), "--batch-size", "2", "--frames", "2"]
     assert main([str(exported("pixels")), str(folder), str(clip), *options]) == 0
@@ -124,7 +124,7 @@ def test_pixels_give_label_maps_and_scores(exported, folder, clip, tmp_path):
     assert image["labels"] == "labels/b.png" and image["ood_scores"] == "ood_scores/b.npy"
 
 
-def test_faces_give_embeddings(exported, tmp_path):
+def test_faces_are_written_as_embeddings(exported, tmp_path):
     files = [tmp_path / f"{number}.png" for number in range(3)]
     for number, file in enumerate(files):
         pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -138,7 +138,7 @@ def test_faces_give_embeddings(exported, tmp_path):
     np.testing.assert_allclose(held["embeddings"], wanted, rtol=1e-5)
 
 
-def test_files_of_one_name_keep_apart(exported, folder, tmp_path):
+def test_files_of_the_same_name_are_numbered(exported, folder, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     for name in ("a.png", "a.bmp"):
@@ -148,14 +148,14 @@ def test_files_of_one_name_keep_apart(exported, folder, tmp_path):
     assert {"pictures/a.jpg", "pictures/a_2.jpg", "pictures/a_3.jpg"} < set(_left(out))
 
 
-def test_an_image_without_boxes_leaves_an_empty_list(exported, folder, tmp_path):
+def test_images_without_boxes(exported, folder, tmp_path):
     out = tmp_path / "out"
     options = ["--score-threshold", "1", "--out", str(out)]
     assert main([str(exported("abet")), str(folder), *options]) == 0
     assert json.loads((out / "predictions.json").read_text()) == []
 
 
-def test_a_bad_image_is_named_and_no_half_file_is_left(exported, folder, clip, tmp_path, capsys):
+def test_invalid_image_is_named_and_no_file_is_incomplete(exported, folder, clip, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
     (out / "predictions.json").write_text("from before")
@@ -168,23 +168,23 @@ def test_a_bad_image_is_named_and_no_half_file_is_left(exported, folder, clip, t
     assert (out / "predictions.json").read_text() == "from before"
 
 
-def test_a_model_that_takes_another_size_names_the_image(exported, folder, tmp_path, capsys):
+def test_wrong_image_size_is_an_error(exported, folder, tmp_path, capsys):
     assert main([str(exported("face")), str(folder), "--out", str(tmp_path / "out")]) == 2
     assert "a.png: image: the image is 128 x 96 pixels" in capsys.readouterr().err
     assert not _left(tmp_path / "out")
 
 
 @pytest.mark.parametrize("out", ["/proc/none", "taken/below"])
-def test_a_folder_that_cannot_be_written_is_said_first(folder, tmp_path, monkeypatch, capsys, out):
+def test_unwritable_folder_is_reported_first(folder, tmp_path, monkeypatch, capsys, out):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").write_text("")
-    # The model, which is none, is not reached.
+    # The missing model is not reached.
     assert main(["nowhere.onnx", str(folder), "--out", out]) == 2
     said = capsys.readouterr().err
     assert f"--out: {out}/" in said and "cannot be written: " in said
 
 
-def test_a_full_disk_is_told(exported, folder, tmp_path, capsys, monkeypatch):
+def test_full_disk_is_reported(exported, folder, tmp_path, capsys, monkeypatch):
     def full(self, content):
         self.touch()
         raise OSError(28, "No space left on device")
@@ -198,9 +198,9 @@ def test_a_full_disk_is_told(exported, folder, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["config", "images"], "behind it comes its checkpoint (.pth or .safetensors), not"),
-        (["config", "images/a.png"], "behind it comes its checkpoint"),
-        (["config", "a.pth"], "there is no source behind the checkpoint 'a.pth'"),
+        (["config", "images"], "a checkpoint (.pth or .safetensors) must follow it, not"),
+        (["config", "images/a.png"], "must follow it"),
+        (["config", "a.pth"], "there is no source after the checkpoint 'a.pth'"),
         (["config", "a.pth", "images"], "checkpoint 'a.pth' does not exist"),
         (
             ["weights.pth", "images"],
@@ -208,25 +208,26 @@ def test_a_full_disk_is_told(exported, folder, tmp_path, capsys, monkeypatch):
         ),
         (["text.onnx", "images"], "cannot be opened by ONNX Runtime"),
         (["none.onnx", "images"], "model 'none.onnx' does not exist"),
-        (["bare.onnx", "images"], "bare.onnx: the model has no metadata of negvision"),
-        (["model", "nowhere"], "nowhere: there is no such file or folder"),
+        (["bare.onnx", "images"], "bare.onnx: the model has no negvision metadata"),
+        (["model", "nowhere"], "nowhere: no such file or folder"),
         (["model", "empty"], "empty: the folder has no images"),
-        (["model", "*.gif"], "*.gif: of 0 files that match none is an image or a video"),
+        (["model", "*.gif"], "*.gif: none of the 0 matching files is an image or a video"),
         (["model", "http://127.0.0.1:1/a.png"], "add --allow-urls"),
-        (["model", "http://127.0.0.1:1/a.png", "--allow-urls"], "a.png: cannot be fetched"),
+        (["model", "http://127.0.0.1:1/a.png", "--allow-urls"], "a.png: cannot be downloaded"),
         (["model", "cut.mp4"], "cut.mp4: truncated video"),
-        (["model", "977"], "webcam 977: there is none"),
+        (["model", "977"], "webcam 977: not found"),
         (["model", "images", "--batch-size", "0"], "--batch-size: '0' is not an integer above 0"),
         (["model", "images", "--frames", "-1"], "--frames: '-1' is not an integer above 0"),
-        (["model", "images", "--score-threshold", "7"], "score threshold 7.0: scores lie from 0"),
+        (
+            ["model", "images", "--score-threshold", "7"],
+            "score threshold 7.0: give a number",
+        ),
         (["model", "images", "--ood-threshold", "much"], "is not a number or the word checkpoint"),
         (["model", "images", "--ood-threshold", "checkpoint"], "has no OOD threshold. Choose one"),
         (["model", "images", "--device", "tpu"], "device 'tpu'"),
     ],
 )
-def test_errors_say_what_is_wrong(
-    exported, folder, clip, tmp_path, monkeypatch, capsys, arguments, message
-):
+def test_errors(exported, folder, clip, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.onnx").write_text("hello")
@@ -243,7 +244,7 @@ def test_errors_say_what_is_wrong(
     assert not _left(tmp_path / "out")
 
 
-def test_a_webcam_is_read_until_it_is_interrupted(exported, tmp_path, monkeypatch):
+def test_webcam_is_read_until_ctrl_c(exported, tmp_path, monkeypatch):
     class Camera:
         left = 3
 
@@ -267,7 +268,7 @@ def test_a_webcam_is_read_until_it_is_interrupted(exported, tmp_path, monkeypatc
     assert main([str(exported("abet")), "0", "--out", str(out)]) == 0
     assert _left(out) == ["images.json", "pictures/webcam_0.mp4", "predictions.json"]
     assert len(json.loads((out / "images.json").read_text())["images"]) == 3
-    # What ends by itself is either done or not.
+    # Sources with an end are read fully or not at all.
     with pytest.raises(KeyboardInterrupt):
         main([str(exported("abet")), "0", "--frames", "9", "--out", str(tmp_path / "other")])
     assert not _left(tmp_path / "other")

@@ -1,3 +1,5 @@
+"""``negvision serve``: its options and errors."""
+
 import socket
 import subprocess
 import sys
@@ -20,31 +22,31 @@ ROOT = Path(__file__).parents[2]
         (["--max-upload-mb", "0"], "--max-upload-mb: '0' is not a number above 0"),
         (["--max-upload-mb", "nan"], "--max-upload-mb: 'nan' is not a number above 0"),
         (["--score-threshold", "1.5"], "--score-threshold: '1.5' is not a number from 0 to 1"),
-        (["--host", "192.0.2.1"], "--host 192.0.2.1: not an address of this machine"),
+        (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1, port 7860: "),
     ],
 )
-def test_option_that_cannot_be_meant_is_an_error(capsys, options, message):
+def test_invalid_options(capsys, options, message):
     assert main(["no_such_model.onnx", *options]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_port_in_use_is_told_before_anything_is_loaded(capsys):
+def test_port_in_use_is_reported_before_loading(capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert main(["no_such_model.onnx", "--port", str(port)]) == 2
-    assert f"port {port} of 127.0.0.1 is in use" in capsys.readouterr().err
+    assert f"127.0.0.1, port {port}: Address already in use" in capsys.readouterr().err
 
 
-def test_missing_gradio_is_told_with_the_command(monkeypatch, capsys):
+def test_missing_gradio_is_reported_with_the_command(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["no_such_model.onnx", "--port", "0"]) == 2
     said = capsys.readouterr().err
     assert "gradio is not installed" in said and "-r requirements/serve.txt" in said
 
 
-def test_model_that_is_not_there_is_an_error(capsys, tmp_path):
+def test_missing_model_is_an_error(capsys, tmp_path):
     pytest.importorskip("gradio", reason="gradio is not installed (requirements/serve.txt)")
-    # Of its own process: Gradio reads the environment that the command sets.
+    # In a process of its own: Gradio reads the environment that the command sets.
     command = [sys.executable, "-m", "negvision", "serve", tmp_path / "no.onnx", "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert done.returncode == 2 and "no.onnx' does not exist" in done.stderr

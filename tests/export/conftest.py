@@ -1,4 +1,4 @@
-"""Models of every kind, as exports begin with them."""
+"""Models of every kind."""
 
 import logging
 
@@ -7,8 +7,8 @@ from helpers.small_models import build_model, load_named_config
 
 
 @pytest.fixture(autouse=True, scope="session")
-def torch_traces_unheard():
-    """torch writes each step of an export to a log, which pytest would keep: twice the time."""
+def without_torch_traces():
+    """torch logs each step of an export; capturing that doubles the time."""
     logger = logging.getLogger("torch.__trace")
     before, logger.propagate = logger.propagate, False
     yield

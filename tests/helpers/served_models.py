@@ -1,4 +1,4 @@
-"""Exported models whose answers are known: graphs of a few nodes, with the metadata of ours."""
+"""Exported models with known predictions: graphs of a few nodes with our metadata."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from negvision.inference.runtime.metadata import KEY, Metadata, Preprocessing
 
-# Of one image of 160 x 120 pixels, by falling score.
+# For an image of 160 x 120 pixels, sorted by descending score.
 BOXES = [
     [8, 8, 60, 60],
     [70, 10, 120, 70],
@@ -88,8 +88,8 @@ def save_segmentor(path: Path) -> Path:
     return _save(path, nodes, inputs, outputs, own)
 
 
-def save_recogniser(path: Path) -> Path:
-    """The mean colour, of images of 112 x 112 pixels."""
+def save_recognizer(path: Path) -> Path:
+    """The mean color of images of 112 x 112 pixels."""
     nodes = [
         helper.make_node("GlobalAveragePool", ["image"], ["mean"]),
         _constant("shape", [0, 3], np.int64),

@@ -1,4 +1,4 @@
-"""Small models of every kind, with weights under which many boxes compete."""
+"""Small models of every kind, with weights that produce many competing boxes."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 ROOT = Path(__file__).parents[2]
-# By a short name the config, and what is changed in it.
+# Short name -> config and changes.
 CONFIGS = {
     "atss": ("quickstart/atss_digits.py", {}),
     "abet": ("quickstart/abet_boxes.py", {}),
@@ -19,7 +19,7 @@ CONFIGS = {
     "pixels": ("quickstart/abet_pixels.py", {"model.backbone.init_cfg": None}),
     "face": ("quickstart/unpg_glyphs.py", {}),
 }
-# Ends of the names of weights, and what they are multiplied with: as drawn, all scores are alike.
+# Suffixes of weights -> factor. With random weights all scores are alike.
 _FACTORS = {
     "temperature.linear.weight": 3,
     "atss_cls.weight": 30,
@@ -45,7 +45,7 @@ def load_named_config(name: str) -> Config:
 
 @torch.no_grad()
 def spread_out(weights: dict[str, torch.Tensor]) -> None:
-    """Scale weights of a network that has learnt nothing, so that its scores are not tied."""
+    """Scale random weights of a network, so that its scores are not tied."""
     for name, weight in weights.items():
         for end, factor in _FACTORS.items():
             if name.endswith(end):
@@ -56,7 +56,7 @@ def spread_out(weights: dict[str, torch.Tensor]) -> None:
 
 
 def build_model(cfg: Config) -> torch.nn.Module:
-    """The model of ``cfg`` in evaluation, its scores spread out."""
+    """The model of ``cfg`` in evaluation mode, with spread-out scores."""
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmengine")):
         model = MODELS.build(cfg.model.copy())
@@ -66,10 +66,10 @@ def build_model(cfg: Config) -> torch.nn.Module:
 
 
 def write_pictures(folder: Path, **sizes: tuple[int, int]) -> list[str]:
-    """Smooth noise, in which these models find boxes, as files of a new folder.
+    """Write smooth noise, in which these models find boxes, into a new folder.
 
     Args:
-        folder: Is made.
+        folder: It is created.
         sizes: Height and width by name, such as ``a_png=(96, 128)``.
     """
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""``negvision test CONFIG MODEL.onnx`` finds what it finds in the checkpoint."""
+"""``negvision test CONFIG MODEL.onnx`` returns the metrics of the checkpoint."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def digits_config(digits, tmp_path):
         loader = cfg.test_dataloader
         for dataset in loader.dataset.get("datasets", [loader.dataset]):
             dataset.update(own)
-            if "split" in dataset:  # of pixels: the few pictures of test show no unknown digit
+            if "split" in dataset:  # of pixels: the few test images show no unknown digit
                 dataset.split = "test_ood"
         for evaluator in (cfg.test_evaluator, cfg.val_evaluator):
             if "ann_file" in evaluator:
@@ -40,7 +40,7 @@ def digits_config(digits, tmp_path):
     return write
 
 
-def _figures(work: Path) -> dict[str, float]:
+def _metrics(work: Path) -> dict[str, float]:
     newest = max(work.glob("*/*.json"), key=lambda path: path.stat().st_mtime_ns)
     return json.loads(newest.read_text().splitlines()[-1])
 
@@ -48,7 +48,7 @@ def _figures(work: Path) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("config", "name"), [("abet_boxes.py", "abet"), ("abet_pixels.py", "pixels")]
 )
-def test_figures_are_those_of_the_checkpoint(
+def test_metrics_are_those_of_the_checkpoint(
     digits_config, checkpoints, exported, tmp_path, config, name
 ):
     path = str(digits_config(config))
@@ -56,19 +56,19 @@ def test_figures_are_those_of_the_checkpoint(
     found = []
     for file in (checkpoints(name), exported(name)):
         assert evaluate([path, str(file), "--work-dir", str(work)]) == 0
-        found.append(_figures(work))
+        found.append(_metrics(work))
     wanted, own = found
     shared = {key for key in wanted if key in own and "time" not in key}
     assert {"ood/auroc", "ood/ap_out"} <= shared
-    # Scores of logits, which the file does not put out, are left out.
+    # Scores from logits are left out, because the file does not return any.
     assert "ood/msp/auroc" in wanted and "ood/msp/auroc" not in own
-    # Rates at a threshold and counts move by whole boxes, and one may lie at a threshold.
+    # Rates at a threshold and counts change by full boxes, and one may be at a threshold.
     for key in shared:
         if "fpr" not in key and "num_" not in key and "_boxes_" not in key:
             assert own[key] == pytest.approx(wanted[key], abs=2e-3, nan_ok=True), key
 
 
-def test_a_threshold_marks_what_is_unknown(digits_config, exported, tmp_path, capsys):
+def test_threshold_marks_unknown_boxes(digits_config, exported, tmp_path, capsys):
     path = str(digits_config("abet_boxes.py"))
     out = tmp_path / "found.json"
     options = ["--work-dir", str(tmp_path / "work"), "--out", str(out), "--ood-threshold", "-0.5"]
@@ -86,7 +86,7 @@ def test_a_model_without_metadata_is_an_error(digits_config, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_eight_bits_tell_what_they_lose(digits_config, checkpoints, digits, tmp_path, capsys):
+def test_int8_reports_its_losses(digits_config, checkpoints, digits, tmp_path, capsys):
     path = str(digits_config("abet_boxes.py"))
     out = tmp_path / "int8.onnx"
     options = ["--out", str(out), "--precision", "int8", "--calibration", str(digits / "val")]

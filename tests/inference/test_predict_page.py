@@ -1,4 +1,4 @@
-"""The code of docs/predict.md runs as it stands."""
+"""The code in docs/predict.md runs unchanged."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ import pytest
 PAGE = Path(__file__).parents[2] / "docs/predict.md"
 
 
-def test_blocks_run_one_after_the_other(exported, pictures, tmp_path, monkeypatch, capsys):
+def test_blocks_run_in_order(exported, pictures, tmp_path, monkeypatch, capsys):
     pytest.importorskip("supervision")
     monkeypatch.chdir(tmp_path)
     shutil.copy(exported("abet"), "atss.onnx")

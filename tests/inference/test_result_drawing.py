@@ -1,4 +1,4 @@
-"""What is drawn, and what is left out."""
+"""Predictions drawn on images."""
 
 import numpy as np
 import pytest
@@ -26,17 +26,17 @@ def found():
     return Detections(boxes, scores, np.array([0, 1]), ood)
 
 
-def test_boxes_have_the_colour_of_their_class_and_no_low_score(image, found):
+def test_boxes_have_class_colors_and_high_scores(image, found):
     before = image.copy()
     picture = draw(image, found, CLASSES)
     assert np.array_equal(image, before)
     assert picture.shape == image.shape and picture.dtype == np.uint8
-    assert _count(picture, (200, 60, 10)) > 200_000  # blue first, as it came
+    assert _count(picture, (200, 60, 10)) > 200_000  # BGR, like the input
     assert _count(picture, class_color(0)) > 1000 and not _count(picture, class_color(1))
     assert _count(draw(image, found, CLASSES, score_threshold=0.1), class_color(1)) > 1000
 
 
-def test_a_threshold_makes_boxes_unknown(image, found):
+def test_threshold_marks_unknown_boxes(image, found):
     picture = draw(image, found, CLASSES, score_threshold=0.1, ood_threshold=0.0)
     assert _count(picture, class_color(0)) > 1000 and not _count(picture, class_color(1))
     assert _count(picture, UNKNOWN_COLOR) > 500
@@ -55,12 +55,12 @@ def test_label_maps_are_blended_and_named(image):
     for x, label in ((10, 0), (630, 2)):
         wanted = 0.55 * image[0, 0] + 0.45 * np.array(label_color(label)[::-1])
         assert np.abs(picture[10, x] - wanted).max() <= 2
-    # The name stands midway between the sides of the region, on the full colour.
+    # The name is in the middle of the region, on the full color.
     assert _count(picture[:, 120:200], label_color(0)) > 100
     assert len({label_color(label) for label in range(20)}) == 20
 
 
-def test_ood_scores_of_pixels_stand_beside(image):
+def test_ood_scores_of_pixels_are_next_to_the_image(image):
     scores = np.zeros((480, 640), np.float32)
     scores[100:200, 100:200] = 5
     found = LabelMap(np.zeros((480, 640), np.int32), scores)
@@ -74,5 +74,5 @@ def test_ood_scores_of_pixels_stand_beside(image):
 
 
 def test_embeddings_cannot_be_drawn(image):
-    with pytest.raises(ValueError, match=r"compare it with others by similarity\(\)"):
+    with pytest.raises(ValueError, match=r"compare embeddings by similarity\(\)"):
         draw(image, Embedding(np.zeros(4)), ())

@@ -1,5 +1,5 @@
-"""A local page to try a model on: drop an image, move the thresholds, look at what is found.
+"""A local page to try a model: drop an image, move the thresholds, look at the results.
 
-Gradio (requirements/serve.txt) is imported by :mod:`negvision.cli.serving.page` and ``components``
-alone, and these only once the environment is set that keeps Gradio from asking other hosts.
+Gradio (requirements/serve.txt) is imported by :mod:`negvision.cli.serving.page` only, after the
+environment is set that keeps Gradio from contacting other hosts.
 """

@@ -1,24 +1,25 @@
-"""The page: an image or two are dropped on it, and what the model makes of them is shown."""
+"""The page: drop an image, or two face crops, and see what the model finds."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 
 import gradio as gr
 
-from negvision.cli.serving.components import Upload, plain, say
+from negvision.cli.serving.server import read_upload
 from negvision.cli.serving.shown import Shown, at_page_size
-from negvision.cli.serving.uploads import MAX_PIXELS, read_upload
+from negvision.compat.patches import refuse_gradio_downloads
 from negvision.errors import is_user_error
 from negvision.inference import Inferencer
 
 SCORE_THRESHOLD = 0.3
-# Seconds; what was uploaded and drawn is of no use once the page has been left.
+# Seconds after which uploads and results are deleted.
 _KEPT_FOR = 900
 _SESSIONS = 32
 _DROP = "Drop an image on the left."
-_DROP_TWO = "Drop two aligned crops of faces."
+_DROP_TWO = "Drop two aligned face crops."
 _STYLE = """
 .bad * { color: #b00020; font-weight: 600; }
 .dark .bad * { color: #ff8a80; }
@@ -29,37 +30,38 @@ _STYLE = """
 def build_page(
     model: Inferencer,
     title: str,
-    score_threshold: float = SCORE_THRESHOLD,
-    max_pixels: int = MAX_PIXELS,
+    score_threshold: float,
+    max_pixels: int,
 ) -> gr.Blocks:
     """The page of a model.
 
     Args:
-        model: What is tried.
+        model: The model to try.
         title: Of the page.
-        score_threshold: Where the slider stands at first.
-        max_pixels: Height x width that an image may have.
+        score_threshold: Where its slider starts.
+        max_pixels: Largest height x width of an image.
     """
     read = partial(read_upload, decode=model.decode, max_pixels=max_pixels)
     with gr.Blocks(
         title=title, analytics_enabled=False, delete_cache=(_KEPT_FOR, _KEPT_FOR)
     ) as page:
-        gr.Markdown(f"# {plain(title)}")
+        gr.Markdown(f"# {_plain(title)}")
         if model.task == "face":
-            _compare_faces(model, read)
+            _add_face_comparison(model, read)
         else:
-            _look_at_image(model, read, score_threshold)
+            _add_image_view(model, read, score_threshold)
     page.state_session_capacity = _SESSIONS
     page.queue(max_size=2 * _SESSIONS, api_open=False)
     return page
 
 
-def _look_at_image(model: Inferencer, read: Callable, score_threshold: float) -> None:
-    """Lay out and wire what is for detectors and segmentors."""
-    is_detector = model.task == "detection"
-    shown = gr.State(time_to_live=_KEPT_FOR)
+def _add_image_view(model: Inferencer, read: Callable, score_threshold: float) -> None:
+    """Add the components for detectors and segmentors."""
+    is_detector, has_ood = model.task == "detection", model.ood_score is not None
     start = model.ood_threshold or 0.0
-    end = gr.State()  # of the OOD slider for the image before
+    shown = gr.State(time_to_live=_KEPT_FOR)
+    # Without a threshold of the model, the slider starts at the highest score of the first image.
+    is_placed = gr.State(model.ood_threshold is not None)
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             upload = _upload("Image", "upload")
@@ -73,15 +75,15 @@ def _look_at_image(model: Inferencer, read: Callable, score_threshold: float) ->
             ood = gr.Slider(
                 *(start - 1, start + 1, start),  # until there are scores
                 step=0.001,
-                label=f"OOD threshold: unknown is what scores higher ({model.ood_score})",
-                visible=model.ood_score is not None,
-                interactive=model.ood_score is not None,
+                label=f"OOD threshold: higher scores are unknown ({model.ood_score})",
+                visible=has_ood,
+                interactive=has_ood,
                 elem_id="ood",
             )
         with gr.Column(scale=2, min_width=320):
-            picture = gr.Image(
-                label="What the model sees",
-                show_label=False,  # it would lie on the picture
+            drawing = gr.Image(
+                label="Predictions",
+                show_label=False,  # it would cover the image
                 format="png",
                 interactive=False,
                 buttons=["download", "fullscreen"],
@@ -95,50 +97,50 @@ def _look_at_image(model: Inferencer, read: Callable, score_threshold: float) ->
         elem_id="table",
     )
 
-    def draw(kept: Shown | None, score_at: float, ood_at: float | None) -> list:
+    def show(kept: Shown | None, score_at: float, ood_at: float) -> list:
         if kept is None:
-            return [None, None, say(_DROP)]
+            return [None, None, _message(_DROP)]
         at = score_at, (ood_at if kept.has_ood else None)
-        values = {"headers": kept.columns(), "data": kept.rows(*at)}
-        return [kept.picture(*at), values, say(kept.summary(*at))]
+        return [kept.drawing(*at), kept.table(*at), _message(kept.summary(*at))]
 
-    def look(path: str | None, score_at: float, ood_at: float, end_at: float | None) -> list:
-        same = [gr.skip(), gr.skip()]
+    def look(path: str | None, score_at: float, ood_at: float, placed: bool) -> list:
         if path is None:
-            return [None, *same, *draw(None, score_at, ood_at)]
+            return [None, gr.skip(), gr.skip(), *show(None, score_at, ood_at)]
         try:
             image = read(path)
             [result] = model.predict([image])
         except Exception as error:
-            return [None, *same, None, None, say(_reason(error), bad=True)]
+            return [None, gr.skip(), gr.skip(), None, None, _failure(error)]
         kept = at_page_size(image, result, model.classes)
         if not kept.has_ood:
-            return [kept, *same, *draw(kept, score_at, None)]
-        ood_at = kept.next_threshold(ood_at, end_at, model.ood_threshold)
+            return [kept, gr.skip(), gr.skip(), *show(kept, score_at, ood_at)]
+        ood_at = ood_at if placed else kept.ood_range()[1]
         low, high = kept.ood_range(ood_at)
         slider = gr.update(minimum=low, maximum=high, value=ood_at)
-        return [kept, slider, kept.ood_range(None)[1], *draw(kept, score_at, ood_at)]
+        return [kept, slider, True, *show(kept, score_at, ood_at)]
 
-    drawn = [picture, table, note]
+    outputs = [drawing, table, note]
     hidden = {"api_visibility": "private"}
-    upload.change(look, [upload, score, ood, end], [shown, ood, end, *drawn], **hidden)
+    upload.change(
+        look, [upload, score, ood, is_placed], [shown, ood, is_placed, *outputs], **hidden
+    )
     gr.on(
         [score.input, ood.input],
-        draw,
+        show,
         [shown, score, ood],
-        drawn,
+        outputs,
         show_progress="hidden",
         trigger_mode="always_last",
         **hidden,
     )
 
 
-def _compare_faces(model: Inferencer, read: Callable) -> None:
-    """Lay out and wire what is for face recognisers."""
+def _add_face_comparison(model: Inferencer, read: Callable) -> None:
+    """Add the components for face recognizers."""
     with gr.Row():
         uploads = [_upload("One face", "upload"), _upload("Another face", "other")]
     similarity = gr.Number(
-        label="Cosine similarity: 1 for the same face, about 0 for two that have nothing in common",
+        label="Cosine similarity: 1 for identical embeddings, about 0 for unrelated faces",
         interactive=False,
         precision=4,
         elem_id="similarity",
@@ -149,42 +151,52 @@ def _compare_faces(model: Inferencer, read: Callable) -> None:
         try:
             images = [read(path) for path in paths if path is not None]
             if len(images) < 2:
-                return [None, say(_DROP_TWO)]
-            # One at a time: they need not be of one size.
+                return [None, _message(_DROP_TWO)]
             one, other = model.predict(images)
         except Exception as error:
-            return [None, say(_reason(error), bad=True)]
-        return [one.similarity(other), say("")]
+            return [None, _failure(error)]
+        return [one.similarity(other), _message("")]
 
     for upload in uploads:
         upload.change(compare, uploads, [similarity, note], api_visibility="private")
 
 
-def _upload(label: str, name: str) -> Upload:
-    return Upload(
-        label=label,
-        sources=["upload", "clipboard"],
-        height=320,
-        buttons=[],
-        elem_id=name,
+def _upload(label: str, name: str) -> gr.Image:
+    """An image that reaches us as the path of the uploaded file."""
+    upload = gr.Image(
+        label=label, sources=["upload", "clipboard"], height=320, buttons=[], elem_id=name
     )
+    # Its own method decodes any file in Pillow, before a limit is checked.
+    upload.preprocess = lambda payload: payload and payload.path
+    return upload
 
 
-def _reason(error: Exception) -> str:
-    if is_user_error(error):
-        return str(error)
-    raise error
+def _message(text: str, bad: bool = False) -> dict:
+    """An update of a Markdown component, in red if ``bad``."""
+    return gr.update(value=_plain(text), elem_classes=["bad"] if bad else [])
+
+
+def _failure(error: Exception) -> dict:
+    if not is_user_error(error):
+        raise error
+    return _message(str(error), bad=True)
+
+
+def _plain(text: str) -> str:
+    """Markdown that shows ``text`` as it is: names of files and classes may contain anything."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
 
 
 def mount(page: gr.Blocks, max_upload: int):
-    """The page as an ASGI app, at the top of its server.
+    """The page as an ASGI app at the root of its server.
 
     Args:
         page: Of :func:`build_page`.
-        max_upload: Bytes that an uploaded file may have.
+        max_upload: Largest size of an uploaded file in bytes.
     """
     import fastapi
 
+    refuse_gradio_downloads()
     app = gr.mount_gradio_app(
         fastapi.FastAPI(openapi_url=None),
         page,
@@ -198,9 +210,9 @@ def mount(page: gr.Blocks, max_upload: int):
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
-        theme=gr.themes.Default(),  # its fonts come from this host
+        theme=gr.themes.Default(),  # its fonts are served from this host
         css=_STYLE,
     )
-    # Without it Gradio takes any path in a request for one that the page itself wrote.
+    # Only then Gradio refuses paths in requests that were not uploaded.
     page.has_launched = True
     return app

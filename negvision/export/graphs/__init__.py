@@ -1,1 +1,1 @@
-"""Networks with their decoding, as modules from one tensor to tensors."""
+"""Networks with their decoding, as modules that take and return tensors."""

@@ -1,36 +1,46 @@
-"""Which graph a model becomes, or why it cannot become one."""
+"""Choose the graph of a model, and describe both in its metadata."""
 
-from dataclasses import dataclass, field
-from importlib.util import find_spec
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from torch import Tensor, nn
 
+from negvision.engine.checkpoints.provenance import provenance
 from negvision.errors import ExportError
 from negvision.export.graphs.dense import DenseDetector, why_not_dense
 from negvision.export.graphs.faces import FaceEmbedder, face_size
+from negvision.export.graphs.segmentation import (
+    Segmentor,
+    replace_adaptive_pools,
+    why_not_segmentor,
+)
 from negvision.export.graphs.two_stage import TwoStageDetector, why_not_two_stage
 from negvision.face.recognizer import FaceRecognizer
+from negvision.inference.pipeline import read_preprocessing
+from negvision.inference.runtime.metadata import Metadata
+from negvision.inference.weights import named_classes, ood_of
 
-# More than any image has: such a size cuts nothing off.
-_WHOLE = 2**31 - 1
+# Larger than any image, so that nothing is cut off.
+_UNLIMITED = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Exportable:
-    """A graph and what exporters need to know of it.
+    """A graph and what exporters need to know about it.
 
     Attributes:
-        module: From tensors to a tuple of tensors.
-        task: Of :data:`negvision.inference.runtime.metadata.TASKS`.
+        module: Takes tensors and returns a tuple of tensors.
+        task: One of :data:`negvision.inference.runtime.metadata.TASKS`.
         inputs: Example inputs by name, "image" first.
-        defaults: What the other inputs are where nobody gives them.
-        dynamic: Of each input and output the names of the axes that vary, by place.
+        dynamic: Names of the dynamic axes of each input and output, by index.
         outputs: Names.
+        defaults: Values of the other inputs if they are not given.
         num_classes: 0 for faces.
         has_ood: Whether there are OOD scores.
-        size: Height and width that the graph insists on, or None.
+        size: Height and width that the graph requires, or None.
         limits: Of the boxes, for the metadata.
     """
 
@@ -46,43 +56,75 @@ class Exportable:
     limits: dict[str, Any] = field(default_factory=dict)
 
 
-def choose_graph(model: nn.Module, resized: tuple[int, int] | None = None) -> Exportable:
-    """The graph of ``model``, which is in evaluation with its weights loaded.
+def graph_and_metadata(
+    cfg: Config, model: nn.Module, meta: Mapping[str, Any], precision: str = "fp32"
+) -> tuple[Exportable, Metadata]:
+    """The graph of a model and the metadata of its file.
 
     Args:
-        model: It may be changed in place.
-        resized: Height and width of all images, where the test pipeline makes them so.
+        cfg: The full config.
+        model: With its weights and, if it has one, its OOD threshold; may be changed in place.
+        meta: Of the checkpoint.
+        precision: "fp32", "fp16" or "int8".
 
     Raises:
-        ExportError: There is none; the message says what of the model is not known.
+        ExportError: The model or its preprocessing is not supported, or it has another number of
+            classes than the config or checkpoint names.
     """
-    if isinstance(model, FaceRecognizer):
-        return _face(model, resized)
-    reasons = []
-    for kind, why_not in ((DenseDetector, why_not_dense), (TwoStageDetector, why_not_two_stage)):
-        reasons.append(why_not(model))
-        if reasons[-1] is None:
-            return _detector(kind(model))
-    if find_spec("mmseg"):
-        from negvision.export.graphs import segmentation
-
-        reasons.append(segmentation.why_not_segmentor(model))
-        if reasons[-1] is None:
-            segmentation.replace_adaptive_pools(model)
-            return _segmentor(segmentation.Segmentor(model))
-    reason = reasons[_likely(model)] if len(reasons) == 3 else reasons[0]
-    raise ExportError(
-        f"{type(model).__name__} cannot be exported: {reason}.\nWhat can be: FaceRecognizer; "
-        "detectors of one stage with mmdet's anchor heads or negvision's (ATSS, RetinaNet); Faster "
-        "R-CNN without masks; segmentors of mmseg with one decode head. docs/export.md says more"
+    own = read_preprocessing(cfg, model)
+    resized = None if own.scale is None or own.keep_ratio else own.scale[::-1]
+    graph = choose_graph(model, resized or own.size)
+    found = provenance()
+    versions = {**found["versions"], **({"git": found["git"]} if found["git"] else {})}
+    score, threshold = ood_of(model) if graph.has_ood else (None, None)
+    classes = named_classes(cfg, meta) if graph.num_classes else ()
+    if classes and len(classes) != graph.num_classes:
+        raise ExportError(
+            f"the model has {graph.num_classes} classes, but the checkpoint or the config names "
+            f"{len(classes)}: {', '.join(classes[:5])}... Use the config that it was trained with"
+        )
+    return graph, Metadata(
+        task=graph.task,
+        preprocessing=replace(own, size=graph.size),
+        classes=classes or tuple(str(number) for number in range(graph.num_classes)),
+        precision=precision,
+        ood_score=score,
+        ood_threshold=threshold,
+        flip_sum=bool(getattr(model, "flip_test", False)),
+        versions=versions,
+        config=cfg.pretty_text,
+        **graph.limits,
     )
 
 
-def _likely(model: nn.Module) -> int:
-    """The kind that a model comes closest to: 0 one stage, 1 two stages, 2 a segmentor."""
+def choose_graph(model: nn.Module, resized: tuple[int, int] | None = None) -> Exportable:
+    """The graph of ``model``, which is in evaluation mode with its weights loaded.
+
+    Args:
+        model: It may be changed in place.
+        resized: Height and width of all images, if the test pipeline resizes to a fixed size.
+
+    Raises:
+        ExportError: The model is not supported; the message says which part.
+    """
+    if isinstance(model, FaceRecognizer):
+        return _face(model, resized)
+    if (dense := why_not_dense(model)) is None:
+        return _detector(DenseDetector(model))
+    if (two_stage := why_not_two_stage(model)) is None:
+        return _detector(TwoStageDetector(model))
+    if (segmentor := why_not_segmentor(model)) is None:
+        replace_adaptive_pools(model)
+        return _segmentor(Segmentor(model))
     if hasattr(model, "decode_head"):
-        return 2
-    return 1 if hasattr(model, "roi_head") else 0
+        reason = segmentor
+    else:
+        reason = two_stage if hasattr(model, "roi_head") else dense
+    raise ExportError(
+        f"{type(model).__name__} cannot be exported: {reason}.\nSupported are FaceRecognizer; "
+        "single-stage detectors with anchor heads of mmdet or negvision (ATSS, RetinaNet); Faster "
+        "R-CNN without masks; segmentors of mmseg with one decode head. See docs/export.md"
+    )
 
 
 def _face(model: FaceRecognizer, resized: tuple[int, int] | None) -> Exportable:
@@ -103,12 +145,12 @@ def _detector(module: DenseDetector | TwoStageDetector) -> Exportable:
     return Exportable(
         module.eval(),
         "detection",
-        # Sides of which no level of a pyramid is a single pixel: those are a case of their own.
+        # At these sides no pyramid level is a single pixel, which exporters would specialize.
         inputs={
             "image": torch.rand(2, 3, 256, 320),
             "sizes": torch.tensor([[250, 300], [256, 320]]),
         },
-        defaults={"sizes": torch.full((1, 2), _WHOLE)},
+        defaults={"sizes": torch.full((1, 2), _UNLIMITED)},
         dynamic={
             "image": {0: "batch", 2: "height", 3: "width"},
             "sizes": {0: "batch"},
@@ -125,7 +167,7 @@ def _detector(module: DenseDetector | TwoStageDetector) -> Exportable:
     )
 
 
-def _segmentor(module: nn.Module) -> Exportable:
+def _segmentor(module: Segmentor) -> Exportable:
     outputs = ("labels", *["ood_scores"] * module.has_ood)
     sides = {0: "batch", 1: "out_height", 2: "out_width"}
     return Exportable(
@@ -136,7 +178,10 @@ def _segmentor(module: nn.Module) -> Exportable:
             "size": torch.tensor([250, 310]),
             "out_size": torch.tensor([125, 155]),
         },
-        defaults={"size": torch.full((2,), _WHOLE), "out_size": torch.zeros(2, dtype=torch.int64)},
+        defaults={
+            "size": torch.full((2,), _UNLIMITED),
+            "out_size": torch.zeros(2, dtype=torch.int64),
+        },
         dynamic={
             "image": {0: "batch", 2: "height", 3: "width"},
             **dict.fromkeys(outputs, sides),

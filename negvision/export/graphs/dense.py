@@ -15,11 +15,11 @@ from negvision.ood import ood_score
 class DenseDetector(nn.Module):
     """``image (B, 3, H, W), sizes (B, 2) -> boxes, scores, labels[, ood_scores], counts``.
 
-    Candidates, their decoding and suppression are those of mmdet's ``BaseDenseHead``, for the
-    whole batch at once.
+    Candidates, decoding and suppression are those of mmdet's ``BaseDenseHead``, for the full batch
+    at once.
 
     Args:
-        model: A detector for which :func:`is_dense` holds, in evaluation.
+        model: A detector accepted by :func:`why_not_dense`, in evaluation mode.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -30,7 +30,7 @@ class DenseDetector(nn.Module):
 
     @property
     def head(self) -> BaseDenseHead:
-        """The box head; as a second module it would have two names."""
+        """The box head. As a submodule of its own it would have two names."""
         return self.model.bbox_head
 
     def forward(self, image: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
@@ -75,12 +75,12 @@ class DenseDetector(nn.Module):
         )
 
     def _outputs(self, image: Tensor) -> list[list[Tensor] | None]:
-        """Logits, deltas, score factors and temperatures by level, None for what there is not."""
+        """Logits, deltas, score factors and temperatures by level, None for missing ones."""
         features = self.model.extract_feat(image)
         if not self.has_ood:
             outputs = self.head(features)
         else:
-            # Its own forward joins the levels for the statistics of training.
+            # Its own forward joins the levels for training statistics.
             features, *others = ATSSHead.forward(self.head, features)
             pairs = [self.head.abet(level) for level in features]
             logits = [logits for logits, _ in pairs]
@@ -106,7 +106,7 @@ class DenseDetector(nn.Module):
 
 
 def why_not_dense(model: nn.Module) -> str | None:
-    """What of ``model`` :class:`DenseDetector` does not reproduce, or None where it is all."""
+    """The part of ``model`` that :class:`DenseDetector` does not support, None if there is none."""
     head = getattr(model, "bbox_head", None)
     if not isinstance(head, BaseDenseHead):
         return f"{type(model).__name__} has no single-stage box head"
@@ -121,20 +121,20 @@ def why_not_dense(model: nn.Module) -> str | None:
 
 
 def why_not_decoded(coder) -> str | None:
-    """What of a box coder :func:`negvision.export.graphs.candidates.decode` does not reproduce."""
+    """The part of a box coder that :func:`.candidates.decode` does not support, or None."""
     if type(coder) is not DeltaXYWHBBoxCoder:
         return f"the box coder {type(coder).__name__}"
     return "add_ctr_clamp of the box coder" if coder.add_ctr_clamp else None
 
 
 def why_not_suppressed(cfg: dict) -> str | None:
-    """What of a ``test_cfg`` cannot be written as NonMaxSuppression."""
+    """The part of a ``test_cfg`` that NonMaxSuppression does not support, or None."""
     nms = dict(cfg.get("nms") or {})
     if nms.pop("type", "nms") != "nms" or "iou_threshold" not in nms:
-        return f"test_cfg.nms is {cfg.get('nms')!r}; dict(type='nms', iou_threshold=...) is known"
+        return f"test_cfg.nms is {cfg.get('nms')!r}, not dict(type='nms', iou_threshold=...)"
     others = set(nms) - {"iou_threshold", "class_agnostic", "split_thr"}
     if others:
         return f"test_cfg.nms.{sorted(others)[0]}"
     if cfg.get("max_per_img", -1) < 1:
-        return "test_cfg.max_per_img: the number of boxes that is put out has to be given"
+        return "test_cfg.max_per_img: a graph needs a limit of the number of boxes"
     return None

@@ -1,4 +1,4 @@
-"""Face recognisers as one graph from a crop to its embedding."""
+"""Face recognizers as one graph from a crop to its embedding."""
 
 import torch
 from torch import Tensor, nn
@@ -6,18 +6,18 @@ from torch import Tensor, nn
 from negvision.errors import ExportError, UserError
 from negvision.face.recognizer import FaceRecognizer
 
-# What backbones of faces reduce an image by, and the largest side that is tried.
+# The stride of face backbones, and the largest side to try.
 _STEP, _LARGEST = 16, 512
 
 
 class FaceEmbedder(nn.Module):
     """``image (B, 3, H, W) -> embeddings (B, D)``, not normalised.
 
-    Where ``flip_test`` of the model is on, the embedding of the mirrored image is added, as it is
-    in PyTorch. H and W are fixed: the neck has weights for each place.
+    With ``flip_test`` of the model, the embedding of the mirrored image is added, as in PyTorch.
+    H and W are fixed: the neck has weights for each position.
 
     Args:
-        model: In evaluation.
+        model: In evaluation mode.
     """
 
     def __init__(self, model: FaceRecognizer) -> None:
@@ -36,11 +36,11 @@ def face_size(model: FaceRecognizer, resized: tuple[int, int] | None) -> tuple[i
     """Height and width of the crops that ``model`` takes.
 
     Args:
-        model: In evaluation.
-        resized: What the test pipeline resizes to, or None where it takes crops as they are.
+        model: In evaluation mode.
+        resized: The size to which the test pipeline resizes, or None without resizing.
 
     Raises:
-        ExportError: It does not take that size, or no square of a multiple of 16 pixels.
+        ExportError: The model does not take that size, or no square of a multiple of 16 pixels.
     """
     tried = [resized] if resized else [(side, side) for side in range(_STEP, _LARGEST + 1, _STEP)]
     for size in tried:

@@ -1,7 +1,7 @@
-"""Steps that torch's exporter has no operators for; their ONNX forms are in `translation`.
+"""Operators that torch's exporter lacks; their ONNX forms are in `translation`.
 
-What they do inside depends on the data (how many boxes stay, which level a region is pooled from,
-how large a result was asked for): so that does not reach the exporter.
+Their control flow depends on the data (how many boxes are kept, from which level a region is
+pooled, the size of a result), so it is hidden from the exporter.
 """
 
 from collections.abc import Sequence
@@ -11,22 +11,22 @@ import torchvision
 from torch import Tensor
 from torch.nn import functional as F
 
-# Scores of what takes no part; those of boxes are 0 or more.
+# Score of excluded boxes; scores of boxes are 0 or more.
 ABSENT = -1.0
 
 
 @torch.library.custom_op("negvision_export::suppress", mutates_args=())
 def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -> Tensor:
-    """Non-maximum suppression of each image by itself.
+    """Non-maximum suppression in each image.
 
     Args:
         boxes: (B, K, 4) float32 as x1, y1, x2, y2.
-        scores: (B, K) float32; boxes with ``ABSENT`` take no part.
-        iou_threshold: A box goes where its IoU with a kept one is greater than this.
-        limit: Of each image at most so many stay, those of the highest scores.
+        scores: (B, K) float32; boxes with ``ABSENT`` are excluded.
+        iou_threshold: A box with a larger IoU with a kept box is suppressed.
+        limit: Largest number of boxes to keep per image, by score.
 
     Returns:
-        (B, K): the scores of the boxes that stay, ``ABSENT`` for the others.
+        (B, K): the scores of kept boxes, ``ABSENT`` for the others.
     """
     left = torch.full_like(scores, ABSENT)
     for image, own in enumerate(scores):
@@ -58,10 +58,10 @@ def pool_regions(
         features: Levels, each (B, C, H, W) float32.
         regions: (N, 5) float32 as image index, x1, y1, x2, y2.
         levels: (N,) int64, the level of each region.
-        scales: Of each level its pixels per pixel of the image.
+        scales: Pixels of each level per pixel of the image.
         size: Side of the result.
-        sampling_ratio: Points per bin and direction; 0 for as many as the bin has pixels.
-        aligned: Whether the points lie half a pixel to the upper left.
+        sampling_ratio: Points per bin and axis; 0 for one per pixel.
+        aligned: Whether points are shifted by half a pixel to the upper left.
 
     Returns:
         (N, C, size, size).
@@ -82,12 +82,12 @@ def _(features, regions, levels, scales, size, sampling_ratio, aligned):
 
 @torch.library.custom_op("negvision_export::fit_to", mutates_args=())
 def fit_to(values: Tensor, size: Tensor, out_size: Tensor, align_corners: bool) -> Tensor:
-    """The upper left part of maps, enlarged or reduced.
+    """The upper left part of maps, resized.
 
     Args:
         values: (B, C, H, W) float32.
-        size: (2,) int64, height and width of the part; more than H and W is all.
-        out_size: (2,) int64, height and width of the result; 0 for those of the part.
+        size: (2,) int64, height and width of the part; limited to H and W.
+        out_size: (2,) int64, height and width of the result; 0 for the size of the part.
         align_corners: As in :func:`torch.nn.functional.interpolate`, bilinear.
 
     Returns:

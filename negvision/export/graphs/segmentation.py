@@ -1,4 +1,4 @@
-"""Segmentors as one graph: labels, and how far out of distribution each pixel is."""
+"""Segmentors as one graph: labels and OOD scores of pixels."""
 
 import contextlib
 
@@ -16,12 +16,12 @@ from negvision.segmentation.segmentors import AbeTEncoderDecoder, OODEncoderDeco
 class Segmentor(nn.Module):
     """``image (B, 3, H, W), size (2,), out_size (2,) -> labels (B, h, w)[, ood_scores]``.
 
-    As mmseg does: logits are enlarged to the input, the padding beyond ``size`` is cut off, and the
-    rest is brought to ``out_size``, the size of the original image. A ``size`` beyond H and W cuts
-    nothing off, and an ``out_size`` of 0 leaves the size as it is.
+    As in mmseg, logits are enlarged to the input, cropped to ``size``, which excludes padding, and
+    resized to ``out_size``, the size of the original image. A ``size`` beyond H and W crops
+    nothing, and an ``out_size`` of 0 keeps the size.
 
     Args:
-        model: A segmentor for which :func:`why_not_segmentor` finds nothing, in evaluation.
+        model: A segmentor accepted by :func:`why_not_segmentor`, in evaluation mode.
     """
 
     def __init__(self, model: EncoderDecoder) -> None:
@@ -51,10 +51,10 @@ class Segmentor(nn.Module):
 
 
 def why_not_segmentor(model: nn.Module) -> str | None:
-    """What of ``model`` :class:`Segmentor` does not reproduce, or None where it is all."""
+    """The part of ``model`` that :class:`Segmentor` does not support, or None."""
     name = type(model).__name__
     if not isinstance(model, EncoderDecoder) or isinstance(model.decode_head, nn.ModuleList):
-        return f"{name} is no segmentor of one decode head"
+        return f"{name} is not a segmentor with one decode head"
     for step in ("encode_decode", "postprocess_result", "inference"):
         kinds = (EncoderDecoder, OODEncoderDecoder, AbeTEncoderDecoder)
         if getattr(type(model), step) not in [getattr(kind, step) for kind in kinds]:
@@ -66,16 +66,16 @@ def why_not_segmentor(model: nn.Module) -> str | None:
         return f"the decode head {head.__name__} has out_channels=1, a sigmoid"
     if model.test_cfg.get("mode", "whole") != "whole":
         return (
-            "test_cfg.mode='slide', which predicts in windows; whole images can be, with "
-            "--cfg-options model.test_cfg.mode=whole"
+            "test_cfg.mode='slide', which predicts in windows; to export a model for full images, "
+            "add --cfg-options model.test_cfg.mode=whole"
         )
     return None
 
 
 class AdaptiveMean(nn.Module):
-    """``nn.AdaptiveAvgPool2d`` of inputs whose size is not known when the graph is written.
+    """``nn.AdaptiveAvgPool2d`` for inputs whose size is not known at export.
 
-    Each axis is a product with a matrix that holds 1 / n for the n pixels of a bin.
+    Each axis is multiplied by a matrix that is 1 / n for the n pixels of a bin.
 
     Args:
         bins: Height and width of the result.
@@ -97,14 +97,14 @@ class AdaptiveMean(nn.Module):
     def _weights(count: int, size: int, like: Tensor) -> Tensor:
         bins = torch.arange(count, device=like.device)[:, None]
         pixels = torch.arange(size, device=like.device)
-        # Rounded up without a negative number, whose division ONNX rounds the other way.
+        # Rounds up without negative numbers, which ONNX rounds differently.
         first, last = bins * size // count, ((bins + 1) * size + count - 1) // count
         inside = ((pixels >= first) & (pixels < last)).to(like.dtype)
         return inside / (last - first)
 
 
 def replace_adaptive_pools(model: nn.Module) -> None:
-    """Put :class:`AdaptiveMean` in the place of pools into more than one bin, in place."""
+    """Replace pools with more than one bin by :class:`AdaptiveMean`, in place."""
     for module in model.modules():
         for name, child in module.named_children():
             if isinstance(child, nn.AdaptiveAvgPool2d):

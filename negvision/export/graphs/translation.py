@@ -1,6 +1,6 @@
 """The ONNX forms of :mod:`negvision.export.graphs.operators`, for both of torch's exporters.
 
-Each form is written once, in terms of ``emit``, which adds a node to the graph that is built.
+Each form is written once, in terms of ``emit``, which adds a node to a graph.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ def table() -> dict[Callable, Callable]:
 
 @contextlib.contextmanager
 def registered_for_legacy(opset: int) -> Iterator[None]:
-    """Inside, the exporter of TorchScript graphs knows the operators."""
+    """Register the operators with the TorchScript exporter."""
     names = {
         "suppress": _legacy_suppress,
         "pool_regions": _legacy_pool_regions,
@@ -56,7 +56,7 @@ def _write_suppress(emit: Emit, boxes, scores, iou_threshold: float, limit: int)
         _constant(emit, iou_threshold),
         _constant(emit, ABSENT / 2),
     )
-    # (n, 3) as image, class, box; there is one class.
+    # (n, 3) as image, class, box, with a single class.
     places = emit("Gather", kept, _constant(emit, [0, 2]), axis=1)
     none = emit("Expand", _constant(emit, ABSENT), emit("Shape", scores))
     return emit("ScatterND", none, places, emit("GatherND", scores, places))
@@ -87,7 +87,7 @@ def _write_pool_regions(
         )
         rows.append(own)
     joined = emit("Concat", *pooled, axis=0)
-    # Each row is written once, to its own place.
+    # Each row is written once, to its own index.
     places = emit("Unsqueeze", emit("Concat", *rows, axis=0), column)
     return emit("ScatterND", joined, places, joined)
 
@@ -161,7 +161,7 @@ def _legacy_fit_to(graph, values, size, out_size, align_corners):
 
 
 def _emit_to(graph) -> Emit:
-    # The graph reads the kind of an attribute from the last letter of its name.
+    # The last letter of the name of an attribute is its type.
     letters = {int: "i", float: "f", str: "s", torch.Tensor: "t"}
 
     def emit(name: str, *inputs, **attributes):
@@ -173,14 +173,14 @@ def _emit_to(graph) -> Emit:
 
 
 def _left_out(graph):
-    """What stands for an input that is not given."""
+    """The value for an input that is not given."""
     nothing = graph.op("prim::Constant")
     nothing.setType(torch._C.OptionalType.ofTensor())
     return nothing
 
 
 def _number(value) -> Any:
-    """What a constant of a TorchScript graph holds."""
+    """The value of a constant of a TorchScript graph."""
     return (
         value.node().t("value").tolist() if value.type().isSubtypeOf(_TENSOR) else value.toIValue()
     )

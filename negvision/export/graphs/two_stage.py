@@ -1,4 +1,4 @@
-"""Faster R-CNN as one graph, with mmdet's box head or one that scores the unknown."""
+"""Faster R-CNN as one graph, with mmdet's box head or one with an OOD score."""
 
 import torch
 from mmdet.models.dense_heads import RPNHead
@@ -18,11 +18,11 @@ from negvision.ood import ood_score
 class TwoStageDetector(nn.Module):
     """``image (B, 3, H, W), sizes (B, 2) -> boxes, scores, labels[, ood_scores], counts``.
 
-    Each image has ``rpn.max_per_img`` regions throughout; those that are not proposals are empty
-    and take no part.
+    Each image always has ``rpn.max_per_img`` regions; those that are not proposals are empty and
+    excluded.
 
     Args:
-        model: A detector for which :func:`why_not_two_stage` finds nothing, in evaluation.
+        model: A detector accepted by :func:`why_not_two_stage`, in evaluation mode.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -33,7 +33,7 @@ class TwoStageDetector(nn.Module):
 
     @property
     def head(self) -> BBoxHead:
-        """The box head; as a second module it would have two names."""
+        """The box head. As a submodule of its own it would have two names."""
         return self.model.roi_head.bbox_head
 
     def forward(self, image: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
@@ -52,7 +52,7 @@ class TwoStageDetector(nn.Module):
         scores = logits.softmax(-1)[..., :-1]
         classes = scores.shape[-1]
         scores = torch.where((scores > cfg.score_thr) & present[..., None], scores, ABSENT)
-        # (B, P * classes, 4), or (B, P, 4) of all classes alike.
+        # (B, P * classes, 4), or (B, P, 4) shared by all classes.
         each = 1 if head.reg_class_agnostic else classes
         priors = regions[:, :, None].expand(-1, -1, each, -1).flatten(1, 2)
         boxes = candidates.decode(head.bbox_coder, priors, deltas.reshape(batch, -1, 4), sizes)
@@ -73,7 +73,7 @@ class TwoStageDetector(nn.Module):
         )
 
     def _proposals(self, features: tuple[Tensor], sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Regions (B, P, 4), and whether each is a proposal, (B, P) bool."""
+        """Regions (B, P, 4), and whether each region is a proposal, (B, P) bool."""
         rpn = self.model.rpn_head
         cfg = rpn.test_cfg
         outputs = [[level.float() for level in part] for part in rpn(features)]
@@ -120,7 +120,7 @@ class TwoStageDetector(nn.Module):
 
 
 def why_not_two_stage(model: nn.Module) -> str | None:
-    """What of ``model`` :class:`TwoStageDetector` does not reproduce, or None where it is all."""
+    """The part of ``model`` that :class:`TwoStageDetector` does not support, or None."""
     roi_head = getattr(model, "roi_head", None)
     if (
         type(roi_head) is not StandardRoIHead
@@ -141,9 +141,9 @@ def why_not_two_stage(model: nn.Module) -> str | None:
     }:
         return f"the RoI extractor {type(extractor).__name__}"
     if layers[0].pool_mode != "avg" or len(set(layers[0].output_size)) > 1:
-        return "a RoIAlign that takes the maximum, or is not square"
+        return "a RoIAlign with max pooling or a non-square output"
     if not model.rpn_head.use_sigmoid_cls:
-        return "an RPN head of a softmax"
+        return "an RPN head with softmax"
     coders = (model.rpn_head.bbox_coder, head.bbox_coder)
     cfgs = (model.rpn_head.test_cfg, roi_head.test_cfg)
     reasons = [*map(why_not_decoded, coders), *map(why_not_suppressed, cfgs)]

@@ -1,13 +1,11 @@
-"""Run exported models on image files: numpy, onnxruntime, and opencv or pillow are all it takes.
+"""Run exported models on image files with numpy, onnxruntime and opencv alone.
 
-Neither torch nor OpenMMLab is imported. :class:`ExportedModel` reads from a file how images have to
-be prepared and what the classes are, so a path is all that it asks for.
+Neither torch nor OpenMMLab is imported. A file says how its images have to be prepared and what
+its classes are, so :class:`ExportedModel` needs nothing but a path::
 
-Example:
-    >>> model = ExportedModel("atss.onnx")
-    >>> [found] = model.predict(["street.jpg"])
-    >>> found.boxes.shape, [model.classes[label] for label in found.labels[:2]]
-    ((17, 4), ['car', 'person'])
+    model = ExportedModel("atss.onnx")
+    [found] = model.predict(["street.jpg"])
+    print(found.boxes, [model.classes[label] for label in found.labels])
 """
 
 from negvision.inference.runtime.metadata import Metadata

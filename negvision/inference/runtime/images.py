@@ -1,95 +1,101 @@
-"""Decode and resize images as the test pipeline does, with opencv or, in its place, pillow."""
+"""From image files to the input of a graph, exactly as the test pipeline of the config does it."""
 
 from __future__ import annotations
 
-import io
 import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import cv2
 import numpy as np
 
 from negvision.errors import DatasetError, ExportError
+from negvision.inference.runtime.metadata import Preprocessing
 
 try:
-    import cv2
-except ImportError:
-    cv2 = None
-try:
-    from PIL import Image, ImageOps
-
     from negvision.data.images.integrity import require_complete
-except ImportError:
-    Image = None
+except ImportError:  # without Pillow, truncated images are not detected
+    require_complete = None
 
 Source = str | os.PathLike | np.ndarray
-
-# OpenCV's linear interpolation counts weights in 2048ths.
-_ONE = 2048
+Item = TypeVar("Item")
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Decode a file as (H, W, 3) uint8 with blue first, turned as its EXIF orientation says.
+@dataclass(frozen=True)
+class Prepared:
+    """One resized and normalized image.
 
-    Raises:
-        DatasetError: There is no such file, or it is damaged or no image.
-        ExportError: Neither opencv nor pillow is installed.
+    Attributes:
+        values: (3, h, w) float32.
+        original: Height and width of the image before it was resized.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror or error}.") from None
-    return decode(data, str(path))
+
+    values: np.ndarray
+    original: tuple[int, int]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width without padding."""
+        return self.values.shape[1], self.values.shape[2]
+
+    @property
+    def factors(self) -> tuple[float, float]:
+        """The factors by which height and width were multiplied."""
+        (height, width), (old_height, old_width) = self.size, self.original
+        return height / old_height, width / old_width
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
-    """:func:`read_image` of what stands in a file; ``name`` is named in errors."""
-    if Image is not None:
-        require_complete(data, name)
-    if cv2 is not None:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-        if image is None:
-            raise DatasetError(f"{name}: not an image that opencv can decode.")
-        return image
-    if Image is None:
-        raise ExportError(
-            "images are decoded by opencv or pillow, and neither is installed: pip install pillow"
-        )
-    return _decode_with_pillow(data, name)
+    """Decode an image as (H, W, 3) uint8 BGR, rotated according to its EXIF orientation.
 
-
-def _decode_with_pillow(data: bytes, name: str) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode.startswith(("I", "F")):
-                raise DatasetError(
-                    f"{name}: pixels of more than 8 bits; install opencv, which reduces them."
-                )
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            return np.ascontiguousarray(np.asarray(upright)[..., ::-1])
-    except DatasetError:
-        raise
-    except Exception as error:  # pillow raises nearly every kind
-        raise DatasetError(f"{name}: not an image that pillow can decode ({error}).") from None
-
-
-def require_pixels(image: np.ndarray) -> np.ndarray:
-    """``image`` itself.
+    Args:
+        data: The encoded image.
+        name: Its name in error messages.
 
     Raises:
-        ValueError: It is not (H, W, 3) uint8.
+        DatasetError: The data are empty, damaged, too large or not an image.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"an image is (H, W, 3) uint8; got {image.shape} {image.dtype}")
+    if require_complete is not None:
+        require_complete(data, name)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if image is None:
+        raise DatasetError(f"{name}: not an image that OpenCV can decode.")
     return image
 
 
-def named(source: Source) -> str:
-    """What errors call an image."""
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """The content of a file; DatasetError if it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror or error}.") from None
+
+
+def load(source: Source) -> np.ndarray:
+    """The pixels of a file or an array as (H, W, 3) uint8 BGR.
+
+    Raises:
+        DatasetError: See :func:`decode` and :func:`read_bytes`.
+        ValueError: An array has another shape or type.
+    """
+    if not isinstance(source, np.ndarray):
+        return decode(read_bytes(source), str(source))
+    if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
+        raise ValueError(f"an image is (H, W, 3) uint8; got {source.shape} {source.dtype}")
+    return source
+
+
+def name_of(source: Source) -> str:
+    """The name of an image in error messages."""
     return "image" if isinstance(source, np.ndarray) else str(source)
 
 
-def resized_size(height: int, width: int, scale: tuple[int, int], keep_ratio: bool):
-    """Height and width of an image that is fit into ``scale``; see ``Preprocessing``.
+def resized_size(
+    height: int, width: int, scale: tuple[int, int], keep_ratio: bool
+) -> tuple[int, int]:
+    """Height and width of an image after resizing; see ``Preprocessing.scale``.
 
     Example:
         >>> resized_size(480, 640, (1333, 800), True)
@@ -102,41 +108,73 @@ def resized_size(height: int, width: int, scale: tuple[int, int], keep_ratio: bo
     return int(height * factor + 0.5), int(width * factor + 0.5)
 
 
-def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bring (H, W, 3) uint8 to another size by linear interpolation between four pixels.
+def prepare(image: np.ndarray, how: Preprocessing, name: str = "image") -> Prepared:
+    """Resize and normalize an image.
 
-    The same bytes with and without opencv.
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        how: From the metadata of the model.
+        name: Its name in error messages.
+
+    Raises:
+        ExportError: The model takes images of another size.
     """
-    if image.shape[:2] == (height, width):
-        return image
-    if cv2 is not None:
-        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    return resize_as_opencv(image, height, width)
+    original = image.shape[0], image.shape[1]
+    if how.scale is not None:
+        height, width = resized_size(*original, how.scale, how.keep_ratio)
+        if (height, width) != original:
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    if how.size is not None and image.shape[:2] != tuple(how.size):
+        height, width = how.size
+        raise ExportError(
+            f"{name}: the image is {original[1]} x {original[0]} pixels (width x height); this "
+            f"model takes {width} x {height}, such as aligned face crops"
+        )
+    values = np.empty((3, *image.shape[:2]), np.float32)
+    # Plane by plane: numpy takes ten times as long on interleaved channels.
+    for channel, plane in enumerate(values):
+        pixels = image[..., 2 - channel if how.rgb else channel]
+        if how.mean is None or how.std is None:
+            plane[:] = pixels
+        else:
+            np.subtract(pixels, np.float32(how.mean[channel]), out=plane, dtype=np.float32)
+            plane /= np.float32(how.std[channel])
+    return Prepared(values, original)
 
 
-def resize_as_opencv(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """OpenCV's ``INTER_LINEAR`` of uint8 in numpy: weights of 11 bits, sums shifted in two steps.
+def stack(batch: Sequence[Prepared], how: Preprocessing) -> np.ndarray:
+    """(B, 3, H, W) float32: images padded to the largest and to a multiple of ``pad_divisor``."""
+    height, width = (
+        -(-max(one.size[axis] for one in batch) // how.pad_divisor) * how.pad_divisor
+        for axis in (0, 1)
+    )
+    stacked = np.full((len(batch), 3, height, width), how.pad_value, np.float32)
+    for row, one in zip(stacked, batch, strict=True):
+        row[:, : one.size[0], : one.size[1]] = one.values
+    return stacked
 
-    Source: VResizeLinear and HResizeLinear in modules/imgproc/src/resize.cpp of OpenCV 4.
+
+def batched(
+    images: Iterable[Item], batch_size: int, fits: Callable[[Item, Item], bool]
+) -> Iterator[list[Item]]:
+    """Consecutive images in batches.
+
+    Args:
+        images: Prepared images, consumed lazily.
+        batch_size: Largest number of images in a batch.
+        fits: Whether an image may run together with the first one of a batch.
+
+    Example:
+        >>> list(batched([1, 3, 5, 7, 2], 3, lambda one, other: one % 2 == other % 2))
+        [[1, 3, 5], [7], [2]]
     """
-    left, right, across = _places(image.shape[1], width, clamp=True)
-    top, bottom, down = _places(image.shape[0], height, clamp=False)
-    pixels = image.astype(np.int32)
-    across = across[:, None]
-    rows = pixels[:, left] * (_ONE - across) + pixels[:, right] * across
-    down = down[:, None, None]
-    upper = ((rows[top] >> 4) * (_ONE - down)) >> 16
-    lower = ((rows[bottom] >> 4) * down) >> 16
-    return ((upper + lower + 2) >> 2).astype(np.uint8)
-
-
-def _places(size: int, wanted: int, clamp: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each new pixel the two old ones, and the weight of the second in 2048ths."""
-    position = (np.arange(wanted) + 0.5) * (1 / (wanted / size)) - 0.5
-    position = position.astype(np.float32)
-    first = np.floor(position).astype(np.int64)
-    share = position - first.astype(np.float32)
-    if clamp:
-        share[(first < 0) | (first >= size - 1)] = 0
-    weight = np.rint(share * np.float32(_ONE)).astype(np.int32)
-    return np.clip(first, 0, size - 1), np.clip(first + 1, 0, size - 1), weight
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
+    batch: list[Item] = []
+    for one in images:
+        if batch and (len(batch) == batch_size or not fits(one, batch[0])):
+            yield batch
+            batch = []
+        batch.append(one)
+    if batch:
+        yield batch

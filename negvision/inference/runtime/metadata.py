@@ -1,4 +1,4 @@
-"""What an exported file says about itself: how to prepare images, and what its outputs mean."""
+"""The metadata of an exported file: how to prepare images, and what the outputs mean."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from typing import Any
 
 from negvision.errors import ExportError
 
-# Of the metadata properties of an ONNX file the one that is ours.
+# Key of our metadata property in an ONNX file.
 KEY = "negvision"
-# Raised when older runtimes would misread what is written.
+# Raised when older versions would misread the metadata.
 FORMAT = 1
 TASKS = ("detection", "segmentation", "face")
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From an image file to the input of the graph, as the test pipeline of the config does it.
+    """The steps from a decoded image to the input of the graph.
 
     Attributes:
-        scale: (width, height) of the resized image, or None for the image as it is. With
-            ``keep_ratio`` the longer side is at most the larger number, the shorter side at most
-            the smaller one.
-        keep_ratio: Whether the image keeps its shape.
-        rgb: Whether the network takes red first; files are decoded with blue first.
-        mean: Of each channel, in the order of the network; subtracted. None for neither.
-        std: Divides what is left.
-        pad_divisor: Sides become multiples of it, filled up below and on the right.
-        pad_value: What they are filled with, after mean and deviation.
-        size: Height and width that the graph insists on, or None where any will do.
+        scale: (width, height) of the resized image, None for no resizing. With ``keep_ratio`` the
+            longer side is at most the larger number, the shorter side at most the smaller one.
+        keep_ratio: Whether the aspect ratio is kept.
+        rgb: Whether the network takes RGB; images are decoded as BGR.
+        mean: Subtracted from each channel, in the order of the network. None for no normalization.
+        std: Divides each channel after the subtraction.
+        pad_divisor: Images are padded at the bottom and on the right to a multiple of it.
+        pad_value: Value of the padding, after normalization.
+        size: Height and width that the graph requires, None for any.
     """
 
     scale: tuple[int, int] | None = None
@@ -46,21 +45,22 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Metadata:
-    """Everything that is known of an exported model beside its graph.
+    """Everything known about an exported model besides its graph.
 
     Attributes:
-        task: Of ``TASKS``.
-        preprocessing: See there.
-        classes: Names, in the order of labels; empty for faces.
+        task: One of ``TASKS``.
+        preprocessing: See :class:`Preprocessing`.
+        classes: Names, indexed by label; empty for faces.
         precision: "fp32", "fp16" or "int8".
-        ood_score: Name of the OOD score, or None for a model without one.
-        ood_threshold: What scores above it is unknown, or None.
-        score_threshold: Boxes of a lower score are not put out.
-        iou_threshold: Boxes of a class overlap one another by no more.
-        max_boxes: As many boxes an image are put out at most.
-        flip_sum: Of faces: whether the mirrored image is added.
-        versions: By import name, of what exported the model; "git" is the commit.
-        config: The whole config as text.
+        ood_score: Name of the OOD score, None for a model without one.
+        ood_threshold: Higher OOD scores are unknown; None if there is no threshold.
+        score_threshold: The graph drops boxes with a lower score.
+        iou_threshold: IoU threshold of non-maximum suppression.
+        max_boxes: Largest number of boxes per image.
+        flip_sum: Faces: whether the embedding of the mirrored image is added.
+        versions: Versions of the packages that exported the model, by import name; "git" is the
+            commit.
+        config: The full config as text.
     """
 
     task: str
@@ -77,35 +77,36 @@ class Metadata:
     config: str = ""
 
     def to_json(self) -> str:
-        """What stands under ``KEY`` in the file."""
+        """The text stored under ``KEY``."""
         return json.dumps({"format": FORMAT, **asdict(self)})
 
     @classmethod
     def from_json(cls, text: str | None, path: str) -> Metadata:
-        """Read what :meth:`to_json` wrote; ``path`` is named in errors.
+        """Read the text that :meth:`to_json` wrote; ``path`` is named in errors.
 
         Raises:
-            ExportError: There is nothing, or it is malformed or of a later format.
+            ExportError: The metadata are missing, malformed or of a later format.
         """
         if not text:
             raise ExportError(
-                f"{path}: the model has no metadata of negvision, so there is no telling how "
-                "images have to be prepared for it. Export it with tools/export.py"
+                f"{path}: the model has no negvision metadata, which say how to prepare images. "
+                "Export it with tools/export.py"
             )
         try:
             content = json.loads(text)
             written = content.pop("format")
             if written != FORMAT:
                 raise ExportError(
-                    f"{path}: the metadata have format {written!r} and this negvision reads format "
-                    f"{FORMAT}. Use the version that exported the model, or export it anew"
+                    f"{path}: the metadata have format {written!r}; this version of negvision "
+                    f"reads format {FORMAT}. Use the version that exported the model, or export "
+                    "it again"
                 )
             own = _tuples(content.pop("preprocessing"))
             found = cls(preprocessing=Preprocessing(**own), **_tuples(content))
             _check(found)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ExportError(
-                f"{path}: the metadata of the model are malformed ({error}). Export it anew with "
+                f"{path}: the metadata of the model are malformed ({error}). Export it again with "
                 "tools/export.py"
             ) from None
         return found
@@ -116,7 +117,7 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(found: Metadata) -> None:
-    """Raise ValueError where a value cannot be worked with."""
+    """Raise ValueError for values that cannot be used."""
     own = found.preprocessing
     if found.task not in TASKS:
         raise ValueError(f"task is {found.task!r}; it is one of {', '.join(TASKS)}")

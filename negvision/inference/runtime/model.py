@@ -1,17 +1,25 @@
-"""An exported model: from image files to what is on them."""
+"""Run an exported model in ONNX Runtime."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from negvision.errors import ExportError
-from negvision.inference.runtime.images import Source, named, read_image, require_pixels
+from negvision.errors import ExportError, UserError
+from negvision.inference.runtime.images import (
+    Prepared,
+    Source,
+    batched,
+    load,
+    name_of,
+    prepare,
+    stack,
+)
 from negvision.inference.runtime.metadata import KEY, Metadata
-from negvision.inference.runtime.preparing import Prepared, batched, prepare, stack
 from negvision.inference.runtime.results import Detections, Embedding, LabelMap, Result
 
 _OUTPUTS = {
@@ -22,10 +30,11 @@ _OUTPUTS = {
 
 
 class Graph(Protocol):
-    """What runs a batch: ONNX Runtime or another."""
+    """Runs a batch, in ONNX Runtime or elsewhere."""
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name, of inputs by name."""
+        """Outputs by name for inputs by name."""
+        ...
 
 
 class ExportedModel:
@@ -33,36 +42,37 @@ class ExportedModel:
 
     Args:
         path: ONNX file.
-        threads: For one operator; 0 for as many as there are cores.
-        providers: Of ONNX Runtime, e.g. ``["CUDAExecutionProvider", "CPUExecutionProvider"]``.
+        threads: Threads per operator; 0 for the number of cores.
+        providers: Of ONNX Runtime, e.g. ``["CUDAExecutionProvider", "CPUExecutionProvider"]``;
+            see :func:`providers_of`.
 
     Attributes:
-        metadata: What the file says about itself.
-        classes: Names of the classes, in the order of labels.
+        metadata: Metadata of the file.
+        classes: Names of the classes, indexed by label.
 
     Raises:
-        ExportError: There is no such file, it is no ONNX model that runs here, or not of negvision.
+        ExportError: The file does not exist, does not run here, or was not written by negvision.
 
-    Example:
-        >>> model = ExportedModel("atss.onnx")
-        >>> for found in model.predict(["a.jpg", "b.jpg"], batch_size=2):
-        ...     print(len(found), found.boxes[:1], model.classes[found.labels[0]])
+    With an exported file and two images::
+
+        model = ExportedModel("atss.onnx")
+        for found in model.predict(["a.jpg", "b.jpg"], batch_size=2):
+            print(len(found), found.boxes[:1], model.classes[found.labels[0]])
     """
 
     def __init__(
         self,
         path: str | os.PathLike,
         threads: int = 0,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        providers: Sequence[Any] = ("CPUExecutionProvider",),
     ) -> None:
-        session = _open(str(path), threads, providers)
-        metadata = Metadata.from_json(_properties(session, path), str(path))
-        graph = _Session(session, str(path))
+        graph = _Session(str(path), threads, providers)
+        metadata = Metadata.from_json(graph.properties(), str(path))
         missing = [name for name in _OUTPUTS[metadata.task] if name not in graph.names]
         if missing:
             raise ExportError(
-                f"model {str(path)!r} has the outputs {', '.join(graph.names)}; one for "
-                f"{metadata.task} has {', '.join(missing)}. Export it anew with tools/export.py"
+                f"model {str(path)!r} has the outputs {', '.join(graph.names)}, but a model for "
+                f"{metadata.task} has {', '.join(missing)}. Export it again with tools/export.py"
             )
         self._set(graph, metadata)
 
@@ -79,28 +89,28 @@ class ExportedModel:
         self.classes = metadata.classes
 
     def predict(self, images: Iterable[Source], batch_size: int = 1) -> Iterator[Result]:
-        """Results of images, one each and in their order.
+        """Predict each image, in order.
 
         Args:
-            images: Files, or arrays (H, W, 3) uint8 with blue first.
-            batch_size: Images of detectors are padded to the largest of their batch; those of
-                segmentors run together where they are of one size.
+            images: Files, or (H, W, 3) uint8 BGR arrays.
+            batch_size: Largest number of images in a batch. Images of detectors are padded to the
+                largest in the batch; segmentors only batch images of the same size.
 
         Raises:
             DatasetError: A file cannot be read.
-            ExportError: An image is not of the size that the model is made for.
+            ExportError: An image does not have the size that the model requires.
         """
         for batch in self.batches(images, batch_size):
             yield from self.run(batch)
 
     def batches(self, images: Iterable[Source], batch_size: int = 1) -> Iterator[list[Prepared]]:
-        """Images, prepared, as :meth:`predict` runs them together."""
+        """Prepared images, in the batches that :meth:`predict` runs."""
         how = self.metadata.preprocessing
-        prepared = (prepare(_pixels(source), how, named(source)) for source in images)
+        prepared = (prepare(load(source), how, name_of(source)) for source in images)
         return batched(prepared, batch_size, self._fits)
 
     def inputs_of(self, batch: Sequence[Prepared]) -> dict[str, np.ndarray]:
-        """What the graph takes for a batch."""
+        """The inputs of the graph for a batch."""
         inputs = {"image": stack(batch, self.metadata.preprocessing)}
         if self.metadata.task == "detection":
             inputs["sizes"] = np.array([one.size for one in batch], np.int64)
@@ -110,7 +120,7 @@ class ExportedModel:
         return inputs
 
     def run(self, batch: Sequence[Prepared]) -> list[Result]:
-        """Results of prepared images as one batch."""
+        """Predict prepared images as one batch."""
         outputs = self.graph(self.inputs_of(batch))
         if self.metadata.task == "detection":
             return [self._detections(outputs, row, one) for row, one in enumerate(batch)]
@@ -123,7 +133,6 @@ class ExportedModel:
         return [Embedding(vector) for vector in outputs["embeddings"]]
 
     def _fits(self, one: Prepared, other: Prepared) -> bool:
-        """Whether two images may run together."""
         if self.metadata.task != "segmentation":
             return True
         return one.size == other.size and one.original == other.original
@@ -135,7 +144,7 @@ class ExportedModel:
         )
         ood = outputs["ood_scores"][row, :count] if "ood_scores" in outputs else None
         height, width = one.factors
-        # As mmdet: multiplied by the reciprocals.
+        # Multiplied by the reciprocals, as in mmdet.
         back = np.array([1 / width, 1 / height] * 2, np.float32)
         return Detections(boxes * back, scores, labels, ood, self._unknown(ood))
 
@@ -147,52 +156,71 @@ class ExportedModel:
 class _Session:
     """ONNX Runtime as a :class:`Graph`."""
 
-    def __init__(self, session, path: str) -> None:
-        self.session = session
+    def __init__(self, path: str, threads: int, providers: Sequence[Any]) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ExportError(
+                "onnxruntime is not installed: pip install onnxruntime (or onnxruntime-gpu)"
+            ) from None
+        if not os.path.isfile(path):
+            raise ExportError(f"model {path!r} does not exist")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Errors only: ONNX Runtime warns about every input with a default.
+        options.log_severity_level = 3
         self.path = path
-        self.names = [output.name for output in session.get_outputs()]
+        try:
+            self.session = onnxruntime.InferenceSession(path, options, providers=list(providers))
+        except Exception as error:  # each kind of error has its own class
+            raise ExportError(
+                f"model {path!r} cannot be opened by ONNX Runtime: {_first_line(error)}"
+            ) from None
+        self.names = [output.name for output in self.session.get_outputs()]
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:
             outputs = self.session.run(None, dict(inputs))
-        except Exception as error:  # a class of its own for each kind
+        except Exception as error:  # each kind of error has its own class
             raise ExportError(
                 f"model {self.path!r} cannot be run by ONNX Runtime: {_first_line(error)}"
             ) from None
         return dict(zip(self.names, outputs, strict=True))
 
-
-def _open(path: str, threads: int, providers: Sequence[str]):
-    try:
-        import onnxruntime
-    except ImportError:
-        raise ExportError(
-            "onnxruntime is not installed: pip install onnxruntime (or onnxruntime-gpu)"
-        ) from None
-    if not os.path.isfile(path):
-        raise ExportError(f"model {path!r} does not exist")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Errors alone: it warns of every input that may be left out.
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=list(providers))
-    except Exception as error:  # a class of its own for each kind
-        raise ExportError(
-            f"model {path!r} cannot be opened by ONNX Runtime: {_first_line(error)}"
-        ) from None
+    def properties(self) -> str | None:
+        """Our metadata property, None if there is none."""
+        try:
+            return self.session.get_modelmeta().custom_metadata_map.get(KEY)
+        except UnicodeDecodeError as error:
+            raise ExportError(
+                f"model {self.path!r} is damaged: its metadata cannot be read: {error}"
+            ) from None
 
 
-def _properties(session, path: str | os.PathLike) -> str | None:
-    try:
-        return session.get_modelmeta().custom_metadata_map.get(KEY)
-    except UnicodeDecodeError as error:
-        raise ExportError(f"model {str(path)!r} is damaged: its metadata: {error}") from None
+def providers_of(device: str) -> list[Any]:
+    """The providers of ONNX Runtime for ``device``, as torch names it.
+
+    Raises:
+        UserError: The name is wrong, or this ONNX Runtime does not support the device.
+
+    Example:
+        >>> providers_of("cpu")
+        ['CPUExecutionProvider']
+    """
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+    if match is None:
+        raise UserError(f"device {device!r}: exported models run on cpu, cuda or cuda:NUMBER")
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise UserError(
+            f"device {device!r}: this ONNX Runtime does not support CUDA. Replace onnxruntime "
+            "with onnxruntime-gpu, or use --device cpu"
+        )
+    return [("CUDAExecutionProvider", {"device_id": match[1] or "0"}), "CPUExecutionProvider"]
 
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def _pixels(source: Source) -> np.ndarray:
-    return require_pixels(source) if isinstance(source, np.ndarray) else read_image(source)

@@ -1,4 +1,4 @@
-"""What a model says about one image."""
+"""Predictions for one image."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Detections:
-    """Boxes of one image, by falling score.
+    """Boxes of one image, sorted by descending score.
 
     Attributes:
         boxes: (N, 4) float32 as x1, y1, x2, y2, in pixels of the image.
         scores: (N,) float32.
-        labels: (N,) int64, places in the classes of the model.
-        ood_scores: (N,) float32, higher is more OOD; None for a model without them.
-        unknown: (N,) bool, None without a threshold.
+        labels: (N,) int64, indices into the classes of the model.
+        ood_scores: (N,) float32, higher is more OOD; None for a model without an OOD score.
+        unknown: (N,) bool; None without a threshold.
     """
 
     boxes: np.ndarray
@@ -28,15 +28,28 @@ class Detections:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def above(self, score_threshold: float) -> Detections:
+        """The boxes whose score is at least ``score_threshold``.
+
+        Example:
+            >>> boxes = np.array([[0, 0, 9, 9], [5, 5, 8, 8]], np.float32)
+            >>> found = Detections(boxes, np.array([0.9, 0.2]), np.array([1, 0]))
+            >>> found.above(0.5).labels
+            array([1])
+        """
+        kept = self.scores >= score_threshold
+        columns = (self.boxes, self.scores, self.labels, self.ood_scores, self.unknown)
+        return Detections(*(None if column is None else column[kept] for column in columns))
+
 
 @dataclass(frozen=True)
 class LabelMap:
     """Classes of the pixels of one image.
 
     Attributes:
-        labels: (H, W) int32, places in the classes of the model.
-        ood_scores: (H, W) float32, higher is more OOD; None for a model without them.
-        unknown: (H, W) bool, None without a threshold.
+        labels: (H, W) int32, indices into the classes of the model.
+        ood_scores: (H, W) float32, higher is more OOD; None for a model without an OOD score.
+        unknown: (H, W) bool; None without a threshold.
     """
 
     labels: np.ndarray
@@ -46,16 +59,21 @@ class LabelMap:
 
 @dataclass(frozen=True)
 class Embedding:
-    """A face.
+    """The embedding of a face.
 
     Attributes:
-        vector: (D,) float32, not normalised.
+        vector: (D,) float32, not normalized.
     """
 
     vector: np.ndarray
 
     def similarity(self, other: Embedding) -> float:
-        """Cosine of the angle to another one, in [-1, 1]; 0 where one is all zeros."""
+        """Cosine similarity in [-1, 1]; 0 if one vector is all zeros.
+
+        Example:
+            >>> Embedding(np.array([1.0, 0.0])).similarity(Embedding(np.array([0.0, 2.0])))
+            0.0
+        """
         norms = float(np.linalg.norm(self.vector) * np.linalg.norm(other.vector))
         return float(self.vector @ other.vector) / norms if norms else 0.0
 

@@ -1,4 +1,4 @@
-"""The command as a process of its own, on a free port, that ends with the tests."""
+"""The command in a separate process, on a free port, until the tests end."""
 
 import os
 import queue
@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from helpers.served_models import save_detector, save_recogniser, save_segmentor
+from helpers.served_models import save_detector, save_recognizer, save_segmentor
 
 ROOT = Path(__file__).parents[3]
-# Every address that the process looks up or connects to, a line each.
+# Logs every address that the process looks up or connects to.
 _WATCH = """
 import os, sys
 def watch(event, args):
@@ -36,11 +36,11 @@ class Served:
     """A running command.
 
     Attributes:
-        process: It.
-        url: Where its page is.
-        lines: What it printed.
-        asked: The file of addresses that it asked for.
-        temporary: What it takes for the system's temporary folder.
+        process: Its process.
+        asked: File of the addresses that it contacted.
+        temporary: Its temporary folder.
+        url: Of its page.
+        lines: Its output so far.
     """
 
     process: subprocess.Popen
@@ -50,7 +50,7 @@ class Served:
     lines: list[str] = field(default_factory=list)
 
     def stop(self) -> int:
-        """End it as Ctrl-C does; its exit status."""
+        """Stop it as Ctrl-C does; returns its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         try:
@@ -61,16 +61,16 @@ class Served:
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory) -> Iterator[dict[str, Served]]:
-    """Commands by the name of what they serve, all started at once."""
+    """Commands by the name of their model, all started at once."""
     pytest.importorskip("gradio", reason="gradio is not installed (requirements/serve.txt)")
     folder = tmp_path_factory.mktemp("served")
     (folder / "sitecustomize.py").write_text(_WATCH)
     detector = save_detector(folder / "detector.onnx")
     arguments = {
-        # For files of 256 KiB and images of 100,000 pixels at most.
+        # At most 256 KiB and 100,000 pixels.
         "detector": [detector, "--max-upload-mb", "0.25", "--max-pixels", "100000"],
         "segmentor": [save_segmentor(folder / "pixels.onnx")],
-        "recogniser": [save_recogniser(folder / "face.onnx")],
+        "recognizer": [save_recognizer(folder / "face.onnx")],
         "everywhere": [detector, "--host", "0.0.0.0"],
     }
     started = {name: _start(folder, name, values) for name, values in arguments.items()}
@@ -85,7 +85,7 @@ def servers(tmp_path_factory) -> Iterator[dict[str, Served]]:
 
 @pytest.fixture(scope="session")
 def detector(servers) -> Served:
-    """That of the boxes of ``served_models``."""
+    """The server of the detector of ``served_models``."""
     return servers["detector"]
 
 
@@ -100,7 +100,7 @@ def _start(folder: Path, name: str, arguments: list) -> Served:
         "TMPDIR": str(temporary),
     }
     process = subprocess.Popen(
-        [sys.executable, ROOT / "tools" / "serve.py", "--port", "0", *map(str, arguments)],
+        [sys.executable, "-m", "negvision", "serve", "--port", "0", *map(str, arguments)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -117,7 +117,7 @@ def _wait_for_page(served: Served) -> None:
             printed.put(line)
         printed.put(None)
 
-    # Read to the end: a full pipe would stop the process.
+    # Keep reading: a full pipe would block the process.
     threading.Thread(target=read, daemon=True).start()
     while not served.url:
         line = printed.get(timeout=180)

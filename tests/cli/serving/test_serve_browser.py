@@ -1,4 +1,4 @@
-"""The page in a browser: what a person does with it, and what it asks of whom."""
+"""The page in a browser: how it is used, and which hosts it contacts."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-# Seconds; a busy machine takes some.
+# Seconds, for busy machines.
 PATIENCE = 60
 
 
@@ -62,23 +62,23 @@ def wait_for_note(browser: webdriver.Chrome, part: str) -> str:
     try:
         wait(browser, lambda: part in note(browser))
     except Exception:
-        raise AssertionError(f"not on the page: {part!r}, but {note(browser)!r}") from None
+        raise AssertionError(f"the page shows {note(browser)!r}, not {part!r}") from None
     return note(browser)
 
 
-def set_slider(browser: webdriver.Chrome, name: str, value: str, told: str) -> None:
-    """Type a value beside a slider until the note has ``told``.
+def set_slider(browser: webdriver.Chrome, name: str, value: str, shown: str) -> None:
+    """Type a value next to a slider until the note contains ``shown``.
 
-    The answer for an image that was dropped before moves sliders too, a moment after the note.
+    The response to a dropped image moves sliders too, a moment after the note.
     """
     number = browser.find_element(By.CSS_SELECTOR, f"#{name} input[type=number]")
     end = time.monotonic() + PATIENCE
-    while told not in note(browser):
-        assert time.monotonic() < end, f"not on the page: {told!r}, but {note(browser)!r}"
+    while shown not in note(browser):
+        assert time.monotonic() < end, f"the page shows {note(browser)!r}, not {shown!r}"
         number.send_keys(Keys.CONTROL, "a")
         number.send_keys(value, Keys.TAB)
         with contextlib.suppress(TimeoutException):
-            WebDriverWait(browser, 3, poll_frequency=0.05).until(lambda _: told in note(browser))
+            WebDriverWait(browser, 3, poll_frequency=0.05).until(lambda _: shown in note(browser))
 
 
 def picture(browser: webdriver.Chrome) -> np.ndarray:
@@ -104,18 +104,18 @@ def table(browser: webdriver.Chrome) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def grey(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("images") / "grey.png"
+def gray(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("images") / "gray.png"
     cv2.imwrite(str(path), np.full((120, 160, 3), 90, np.uint8))
     return path
 
 
-def test_dropped_image_comes_back_with_its_boxes(page, grey):
+def test_dropped_image_is_shown_with_its_boxes(page, gray):
     assert note(page) == "Drop an image on the left."
-    drop(page, grey)
+    drop(page, gray)
     wait_for_note(page, "160 x 120 pixels; 3 of 5 boxes, 0 of them unknown.")
     seen = picture(page)
-    # Enlarged four times; the first box begins at (8, 8), and between boxes all is grey.
+    # Enlarged four times; the first box begins at (8, 8), and the rest is gray.
     assert seen.shape == (480, 640, 3)
     assert (seen[100, 30:36] != 90).any() and (seen[100, 270] == 90).all()
     wait(page, lambda: len(table(page)) == 3)
@@ -128,8 +128,8 @@ def test_dropped_image_comes_back_with_its_boxes(page, grey):
     assert rows[0][4:] == ["8", "8", "60", "60"]
 
 
-def test_sliders_change_boxes_and_unknowns_of_the_same_image(page, grey, detector):
-    drop(page, grey)
+def test_sliders_change_boxes_and_unknowns(page, gray, detector):
+    drop(page, gray)
     wait_for_note(page, "3 of 5 boxes")
     before = picture(page)
     set_slider(page, "score", "0.05", "5 of 5 boxes, 2 of them unknown")
@@ -138,19 +138,19 @@ def test_sliders_change_boxes_and_unknowns_of_the_same_image(page, grey, detecto
     set_slider(page, "ood", "-8.5", "4 of them unknown")
     set_slider(page, "score", "0.99", "0 of 5 boxes (the highest score is 0.95)")
     wait(page, lambda: table(page) == [])
-    # The slider that is dragged does the same.
+    # Dragging the slider has the same effect.
     slider = page.find_element(By.CSS_SELECTOR, "#score input[type=range]")
     slider.send_keys(Keys.HOME)
     wait_for_note(page, "5 of 5 boxes")
 
 
-def test_ood_slider_keeps_its_place_for_the_next_image(page, grey):
-    drop(page, grey)
+def test_ood_slider_keeps_its_value_for_the_next_image(page, gray):
+    drop(page, gray)
     wait_for_note(page, "3 of 5 boxes, 0 of them unknown")
     set_slider(page, "ood", "-8.5", "2 of them unknown")
     remove(page)
     wait_for_note(page, "Drop an image")
-    drop(page, grey)
+    drop(page, gray)
     wait_for_note(page, "2 of them unknown")
 
 
@@ -160,16 +160,16 @@ def test_ood_slider_keeps_its_place_for_the_next_image(page, grey):
         ("words.png", b"this is no image", "words.png: not an image of a known format"),
         ("empty.png", b"", "empty.png: the file is empty"),
         ("torn.png", None, "torn.png: truncated PNG"),
-        ("wide.png", (400, 300), "wide.png: 400 x 300 pixels, and this page takes images of 100"),
+        ("wide.png", (400, 300), "wide.png: 400 x 300 pixels; this page accepts at most 100,000"),
         ("[x](http~~a.b).png", b"no", "[x](http~~a.b).png: not an image"),
     ],
 )
-def test_bad_file_is_told_on_the_page(page, grey, tmp_path, name, content, message):
+def test_invalid_file_is_reported_on_the_page(page, gray, tmp_path, name, content, message):
     if content is None:
-        content = grey.read_bytes()[:-30]
+        content = gray.read_bytes()[:-30]
     elif isinstance(content, tuple):
         content = cv2.imencode(".png", np.zeros((content[1], content[0], 3), np.uint8))[1].tobytes()
-    drop(page, grey)
+    drop(page, gray)
     wait_for_note(page, "3 of 5 boxes")
     path = tmp_path / name
     path.write_bytes(content)
@@ -178,16 +178,16 @@ def test_bad_file_is_told_on_the_page(page, grey, tmp_path, name, content, messa
     drop(page, path)
     wait_for_note(page, message)
     assert "bad" in page.find_element(By.ID, "note").get_attribute("class").split()
-    # Nothing of the image before is left.
+    # The previous result is gone.
     assert not page.find_elements(By.CSS_SELECTOR, "#picture img")
     remove(page)
     wait_for_note(page, "Drop an image")
-    drop(page, grey)
+    drop(page, gray)
     wait_for_note(page, "3 of 5 boxes")
     assert "bad" not in page.find_element(By.ID, "note").get_attribute("class").split()
 
 
-def test_file_beyond_the_limit_is_told_and_not_kept(page, tmp_path):
+def test_large_file_is_reported_and_not_kept(page, tmp_path):
     path = tmp_path / "large.png"
     path.write_bytes(np.random.default_rng(0).bytes(300_000))
     drop(page, path)
@@ -197,11 +197,11 @@ def test_file_beyond_the_limit_is_told_and_not_kept(page, tmp_path):
     assert note(page) == "Drop an image on the left."
 
 
-def test_page_asks_its_own_host_alone(page, grey, detector):
+def test_page_contacts_only_its_own_host(page, gray, detector):
     page.get_log("performance")
     page.get_log("browser")
     open_page(page, detector.url)
-    drop(page, grey)
+    drop(page, gray)
     wait_for_note(page, "3 of 5 boxes")
     set_slider(page, "score", "0.9", "1 of 5 boxes")
     time.sleep(0.5)
@@ -214,13 +214,13 @@ def test_page_asks_its_own_host_alone(page, grey, detector):
     assert len(asked) > 20  # scripts, styles, fonts, the picture
     local = (detector.url, "data:", "blob:")
     assert [url for url in asked if not url.startswith(local)] == []
-    # Nothing was forbidden by the policy either: there was nothing to forbid.
+    # The policy did not have to forbid anything either.
     said = [entry["message"] for entry in page.get_log("browser")]
     assert [text for text in said if "Method not implemented" not in text] == []
 
 
-def test_server_asks_no_other_host(page, grey, detector):
-    drop(page, grey)
+def test_server_contacts_no_other_host(page, gray, detector):
+    drop(page, gray)
     wait_for_note(page, "3 of 5 boxes")
     for line in detector.asked.read_text().splitlines():
         assert re.search(r"127\.0\.0\.1|::1|localhost|None|/dev/|/var/run/nscd", line), line
@@ -243,7 +243,7 @@ def test_segmentor_shows_classes_and_a_heat_map(browser, servers, tmp_path):
 
 
 def test_two_faces_are_compared(browser, servers, tmp_path):
-    page = open_page(browser, servers["recogniser"].url)
+    page = open_page(browser, servers["recognizer"].url)
     for name, color in (("a", (0, 0, 255)), ("b", (0, 255, 255))):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((112, 112, 3), color, np.uint8))
     cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((112, 200, 3), np.uint8))
@@ -253,6 +253,6 @@ def test_two_faces_are_compared(browser, servers, tmp_path):
     # Of (1, 0, 0) and (1, 1, 0).
     wait(page, lambda: number.get_property("value") == "0.7071")
     remove(page, "other")
-    wait_for_note(page, "Drop two aligned crops")
+    wait_for_note(page, "Drop two aligned face crops")
     drop(page, tmp_path / "wide.png", "other")
     wait_for_note(page, "the image is 200 x 112 pixels (width x height); this model takes 112")

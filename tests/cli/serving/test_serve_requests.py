@@ -1,4 +1,4 @@
-"""What the server makes of requests that no page would send."""
+"""Requests that the page itself would not send."""
 
 import json
 import socket
@@ -40,7 +40,7 @@ def predict(url: str, image: object) -> dict:
         if any(target[1] == "change" for target in dependency["targets"])
     ]
     session = "a1b2c3"
-    body = {"fn_index": call["id"], "session_hash": session, "data": [image, 0.3, -2.5, None]}
+    body = {"fn_index": call["id"], "session_hash": session, "data": [image, 0.3, -2.5, True]}
     headers = {"Content-Type": "application/json"}
     status, said, _ = ask(url + "gradio_api/queue/join", json.dumps(body).encode(), headers)
     assert status == 200, said
@@ -50,19 +50,19 @@ def predict(url: str, image: object) -> dict:
     return done
 
 
-def test_answers_carry_the_policy(detector):
+def test_answers_have_the_policy(detector):
     status, text, headers = ask(detector.url)
     assert status == 200 and "detector.onnx" in text
     assert headers["content-security-policy"].startswith("default-src 'self';")
     assert headers["x-content-type-options"] == "nosniff"
-    # Fonts of the theme are of this host.
+    # Fonts of the theme are served from this host.
     assert "googleapis" not in text + ask(detector.url + "theme.css")[1]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("path", ["PICTURE", "http://negvision.invalid/a.png", "../a.png", ""])
-def test_request_cannot_name_a_file_or_an_address(detector, tmp_path, path, stream):
-    if path == "PICTURE":
+@pytest.mark.parametrize("path", ["PRIVATE", "http://negvision.invalid/a.png", "../a.png", ""])
+def test_request_cannot_name_a_file_or_url(detector, tmp_path, path, stream):
+    if path == "PRIVATE":
         path = str(tmp_path / "private.png")
         cv2.imwrite(path, np.zeros((120, 160, 3), np.uint8))
     meta = {"_type": "gradio.FileData"}
@@ -72,7 +72,7 @@ def test_request_cannot_name_a_file_or_an_address(detector, tmp_path, path, stre
     assert "negvision.invalid" not in detector.asked.read_text()
 
 
-def test_uploaded_file_can_be_named(detector):
+def test_request_can_name_an_uploaded_file(detector):
     data = cv2.imencode(".png", np.zeros((120, 160, 3), np.uint8))[1].tobytes()
     body, headers = form(data)
     status, said, _ = ask(detector.url + "gradio_api/upload", body, headers)
@@ -83,18 +83,18 @@ def test_uploaded_file_can_be_named(detector):
     assert "3 of 5 boxes" in str(done).replace("\\", "")
 
 
-def test_file_cannot_be_read_through_the_page(detector):
+def test_files_cannot_be_read_through_the_page(detector):
     for path in ("/etc/hostname", str(Path(negvision.cli.serving.__file__))):
         assert ask(detector.url + f"gradio_api/file={path}")[0] in (403, 404)
 
 
 @pytest.mark.parametrize(("size", "expected"), [(1000, 200), (270_000, 413)])
-def test_too_much_is_refused(detector, size, expected):
+def test_large_upload_is_refused(detector, size, expected):
     status, said, _ = ask(detector.url + "gradio_api/upload", *form(bytes(size)))
     assert status == expected, said
 
 
-def test_request_without_a_length_ends_where_it_is_too_long(detector):
+def test_large_request_without_a_length_is_cut_off(detector):
     host, port = detector.url.removeprefix("http://").rstrip("/").split(":")
     sent = 0
     with socket.create_connection((host, int(port)), timeout=20) as line:
@@ -107,29 +107,25 @@ def test_request_without_a_length_ends_where_it_is_too_long(detector):
                 line.sendall(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
                 sent += 0x10000
             answer = line.recv(100)
-        except OSError:  # it was hung up
+        except OSError:  # the server hung up
             answer = b""
     assert b" 200 " not in answer
     assert ask(detector.url)[0] == 200
 
 
-def test_name_that_points_here_from_elsewhere_is_not_served(detector):
+def test_other_host_names_are_not_served(detector):
     port = detector.url.rstrip("/").rpartition(":")[2]
     assert ask(detector.url, headers={"Host": f"evil.example:{port}"})[0] == 421
     assert ask(detector.url, headers={"Host": f"localhost:{port}"})[0] == 200
     assert ask(detector.url, headers={"Host": f"[::1]:{port}"})[0] == 200
 
 
-def test_nothing_is_written_beside_the_source():
-    assert list(Path(negvision.cli.serving.__file__).parent.glob("*.pyi")) == []
-
-
-def test_serving_everyone_is_warned_of(servers):
+def test_serving_everyone_prints_a_warning(servers):
     served = servers["everywhere"]
-    assert served.lines[0].startswith("warning: --host 0.0.0.0 lets everyone who reaches")
+    assert served.lines[0].startswith("warning: --host 0.0.0.0 lets everyone who")
     port = served.url.rstrip("/").rpartition(":")[2]
     here = f"http://127.0.0.1:{port}/"
-    # Whatever name the machine goes by.
+    # Any name of the machine is served.
     assert ask(here, headers={"Host": "gpu7.example"})[0] == 200
     body, headers = form(b"private")
     assert ask(here + "gradio_api/upload", body, headers)[0] == 200

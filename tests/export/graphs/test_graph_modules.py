@@ -1,4 +1,4 @@
-"""Each graph, run by torch, against the model's own prediction."""
+"""Each graph, run by torch, against the predictions of its model."""
 
 import pytest
 import torch
@@ -57,7 +57,7 @@ def _check_boxes(model, score_name="ood_score"):
         ("faster_abet", {"model__roi_head__bbox_head__reg_class_agnostic": True}),
     ],
 )
-def test_boxes_are_those_of_the_model(built, name, options):
+def test_boxes_match_the_model(built, name, options):
     graph = _check_boxes(built(name, **options)[1])
     assert graph.has_ood == ("abet" in name or "faster" in name)
 
@@ -68,12 +68,12 @@ def test_boxes_end_at_the_padding(built):
     images = torch.randn(2, 3, 160, 192, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         boxes = graph.module(images, torch.tensor(SIZES))[0]
-        whole = graph.module(images, graph.defaults["sizes"])[0]
-    assert boxes[1, :, 2].max() == 130 and whole[1, :, 2].max() > 130
+        full = graph.module(images, graph.defaults["sizes"])[0]
+    assert boxes[1, :, 2].max() == 130 and full[1, :, 2].max() > 130
 
 
 @pytest.mark.parametrize("kind", ["negvision.AbeTEncoderDecoder", "EncoderDecoder"])
-def test_maps_are_those_of_the_model(built, kind):
+def test_maps_match_the_model(built, kind):
     _, model = built("pixels", model__type=kind)
     images = torch.randn(2, 3, 96, 112, generator=torch.Generator().manual_seed(1))
     meta = {"img_shape": (96, 112), "ori_shape": (75, 91), "padding_size": [0, 10, 0, 5]}
@@ -90,7 +90,7 @@ def test_maps_are_those_of_the_model(built, kind):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_embeddings_are_those_of_the_model(built, flip):
+def test_embeddings_match_the_model(built, flip):
     _, model = built("face", model__flip_test=flip)
     graph = choose_graph(model)
     assert graph.size == (32, 32)
@@ -101,7 +101,7 @@ def test_embeddings_are_those_of_the_model(built, flip):
     torch.testing.assert_close(embeddings, torch.stack([one.embedding for one in wanted]))
 
 
-def test_a_face_model_takes_the_size_that_its_pipeline_gives(built):
+def test_face_model_checks_the_size_of_its_pipeline(built):
     _, model = built("face")
     with pytest.raises(ExportError, match="takes no image of 48 x 48 pixels"):
         choose_graph(model, (48, 48))
@@ -115,13 +115,13 @@ def test_a_face_model_takes_the_size_that_its_pipeline_gives(built):
         ("pixels", {"model__test_cfg__mode": "slide"}, "test_cfg.mode=whole"),
     ],
 )
-def test_what_cannot_be_reproduced_is_named(built, name, options, reason):
+def test_unsupported_options_are_named(built, name, options, reason):
     _, model = built(name, **options)
     with pytest.raises(ExportError, match=reason):
         choose_graph(model)
 
 
-def test_a_head_with_steps_of_its_own_is_refused(built):
+def test_head_with_its_own_steps_is_refused(built):
     _, model = built("atss")
 
     class Own(type(model.bbox_head)):

@@ -1,4 +1,4 @@
-"""The operators of the graphs against mmcv's own, and against torch's checks."""
+"""The operators of the graphs against those of mmcv, and torch's checks of operators."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def _boxes(count: int, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor, torc
 
 @pytest.mark.parametrize("agnostic", [False, True])
 @pytest.mark.parametrize("limit", [7, 500])
-def test_suppression_by_class_keeps_what_mmcv_keeps(agnostic, limit):
+def test_suppression_matches_mmcv(agnostic, limit):
     boxes, scores, labels = _boxes(300)
     absent = scores < 0.2
     nms = {"type": "nms", "iou_threshold": 0.4, "class_agnostic": agnostic}
@@ -40,20 +40,20 @@ def test_suppression_by_class_keeps_what_mmcv_keeps(agnostic, limit):
         assert (found[image, count:] == ABSENT).all()
 
 
-def test_images_without_any_box_have_none():
+def test_image_without_boxes():
     boxes, scores, labels = _boxes(20)
     scores = torch.stack([torch.full_like(scores[0], ABSENT), scores[1]])
     found, _ = candidates.suppress_by_group(boxes, scores, labels, {"iou_threshold": 0.5}, 5)
     assert (found[0] == ABSENT).all() and (found[1] > 0).any()
 
 
-def test_best_of_fewer_than_asked_for():
+def test_best_of_fewer_scores():
     values, places = candidates.best(torch.tensor([[0.3, 0.9]]), 4)
     torch.testing.assert_close(values, torch.tensor([[0.9, 0.3, ABSENT, ABSENT]]))
     assert places.tolist() == [[1, 0, 0, 0]]
 
 
-def test_operators_keep_the_rules_of_torch():
+def test_operators_pass_the_checks_of_torch():
     boxes, scores, _ = _boxes(30)
     torch.library.opcheck(suppress, (boxes, scores, 0.5, 8))
     features = [torch.rand(2, 3, 16, 16), torch.rand(2, 3, 8, 8)]
@@ -72,7 +72,7 @@ def test_regions_are_pooled_from_their_own_level():
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_maps_are_cut_and_enlarged(align_corners):
+def test_maps_are_cropped_and_enlarged(align_corners):
     maps = torch.rand(2, 3, 10, 12)
     out = fit_to(maps, torch.tensor([7, 99]), torch.tensor([14, 24]), align_corners)
     wanted = F.interpolate(maps[:, :, :7], (14, 24), mode="bilinear", align_corners=align_corners)

@@ -1,4 +1,4 @@
-"""ONNX files from strangers: what they point at is not read, what they hold is not run."""
+"""Hostile ONNX files: paths in them are not read, and code in them is not run."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ PIXELS = 3 * SIDE * SIDE
 
 
 def model_of(weight: onnx.TensorProto, *nodes: onnx.NodeProto, opsets=()) -> onnx.ModelProto:
-    """A recogniser whose embedding of an image is a product with ``weight``, (48, 2)."""
+    """A recognizer whose embedding of an image is a product with ``weight``, (48, 2)."""
     shape = ["batch", 3, SIDE, SIDE]
     graph = helper.make_graph(
         [*nodes]
@@ -49,22 +49,22 @@ def plain_weight() -> onnx.TensorProto:
     return helper.make_tensor("weight", TensorProto.FLOAT, (PIXELS, 2), values.tobytes(), raw=True)
 
 
-def test_the_same_model_without_malice_runs(tmp_path):
+def test_harmless_model_runs(tmp_path):
     onnx.save(model_of(plain_weight()), tmp_path / "plain.onnx")
     [face] = ExportedModel(tmp_path / "plain.onnx").predict([np.ones((4, 4, 3), np.uint8)])
     assert face.vector.shape == (2,)
 
 
-def test_other_outputs_than_the_metadata_promise(tmp_path):
+def test_outputs_must_match_the_metadata(tmp_path):
     model = model_of(plain_weight())
     model.graph.output[0].name = model.graph.node[-1].output[0] = "poem"
     onnx.save(model, tmp_path / "faces.onnx")
-    with pytest.raises(ExportError, match=r"faces\.onnx' has the outputs poem; .*face has emb"):
+    with pytest.raises(ExportError, match=r"faces\.onnx' has the outputs poem, but .*face has emb"):
         ExportedModel(tmp_path / "faces.onnx")
 
 
 @pytest.mark.parametrize("kind", ["relative", "absolute", "link"])
-def test_weights_outside_of_the_folder_are_not_read(tmp_path, kind):
+def test_weights_outside_the_folder_are_not_read(tmp_path, kind):
     secret = tmp_path / "secret.bin"
     secret.write_bytes(bytes(PIXELS * 2 * 4))
     folder = tmp_path / "model"
@@ -81,7 +81,7 @@ def test_weights_outside_of_the_folder_are_not_read(tmp_path, kind):
 
 
 @pytest.mark.parametrize("domain", ["com.strangers", "ai.onnx.contrib"])
-def test_operators_of_others_are_refused(tmp_path, domain):
+def test_foreign_operators_are_refused(tmp_path, domain):
     node = helper.make_node("PyOp", ["image"], ["embeddings"], domain=domain)
     model = model_of(plain_weight(), node, opsets=[helper.make_opsetid(domain, 1)])
     (tmp_path / "faces.onnx").write_bytes(model.SerializeToString())
@@ -89,7 +89,7 @@ def test_operators_of_others_are_refused(tmp_path, domain):
         ExportedModel(tmp_path / "faces.onnx")
 
 
-def test_memory_that_no_machine_has_is_an_error(tmp_path):
+def test_huge_allocation_is_an_error(tmp_path):
     shape = helper.make_tensor("weight", TensorProto.INT64, (2,), [1 << 40, 2])
     node = helper.make_node("ConstantOfShape", ["weight"], ["embeddings"])
     (tmp_path / "faces.onnx").write_bytes(model_of(shape, node).SerializeToString())
@@ -122,7 +122,7 @@ def test_300_damaged_models_open_or_are_named(tmp_path):
     folder.mkdir()
     for number, data in enumerate(mutations(whole, whole[::-1], 300, seed=0)):
         (folder / f"{number:03}.onnx").write_bytes(data)
-    # In a process of its own: one that dies is told from one that raises.
+    # In a separate process, to tell a crash from an exception.
     ran = subprocess.run(
         [sys.executable, "-c", OPEN, folder],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""What a file says about itself: written, read, and refused where it cannot be meant."""
+"""Metadata of exported files are written, read, and checked."""
 
 import json
 
@@ -20,7 +20,7 @@ OWN = Metadata(
 )
 
 
-def test_what_is_written_is_read():
+def test_round_trip():
     assert Metadata.from_json(OWN.to_json(), "a.onnx") == OWN
 
 
@@ -35,8 +35,8 @@ def _changed(**values) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "no metadata of negvision"),
-        ("", "no metadata of negvision"),
+        (None, "no negvision metadata"),
+        ("", "no negvision metadata"),
         ("{", "malformed"),
         ("[]", "malformed"),
         ("{}", "malformed"),
@@ -50,13 +50,13 @@ def _changed(**values) -> str:
         (_changed(ood_threshold=float("nan")), "not finite"),
     ],
 )
-def test_metadata_that_cannot_be_meant_are_an_error(text, message):
+def test_invalid_metadata_are_an_error(text, message):
     with pytest.raises(ExportError, match=message) as caught:
         Metadata.from_json(text, "a.onnx")
     assert "a.onnx" in str(caught.value)
 
 
-def test_a_model_of_others_says_how_to_get_metadata(exported, tmp_path):
+def test_model_without_metadata_names_the_export_tool(exported, tmp_path):
     model = onnx.load(exported("face"))
     assert KEY in {entry.key for entry in model.metadata_props}
     del model.metadata_props[:]
@@ -65,7 +65,7 @@ def test_a_model_of_others_says_how_to_get_metadata(exported, tmp_path):
         ExportedModel(tmp_path / "bare.onnx")
 
 
-def test_files_that_are_no_models(tmp_path):
+def test_other_files_are_an_error(tmp_path):
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(ExportError, match="cannot be opened by ONNX Runtime"):
         ExportedModel(tmp_path / "text.onnx")

@@ -1,4 +1,4 @@
-"""Half precision and 8 bits: the network gets them, decoding and AbeT's heads do not."""
+"""The network is converted to fp16 or int8; decoding and AbeT's heads are not."""
 
 from collections import Counter
 
@@ -7,10 +7,9 @@ import numpy as np
 import onnx
 import pytest
 
-from negvision.errors import ExportError
-from negvision.export.describe import graph_and_metadata
-from negvision.export.narrow import halve, in_network, quantise
-from negvision.export.onnx_file import save, write_onnx
+from negvision.export.formats import save, write_onnx
+from negvision.export.graphs.choice import graph_and_metadata
+from negvision.export.precision import network_nodes, to_fp16, to_int8
 from negvision.inference.runtime import ExportedModel
 
 
@@ -38,10 +37,10 @@ def _vectors(path, pictures):
 @pytest.mark.parametrize(
     ("kind", "smaller", "cosine"), [("fp16", 0.55, 0.9999), ("int8", 0.4, 0.98)]
 )
-def test_narrow_embeddings_stay_close(face, pictures, tmp_path, kind, smaller, cosine):
+def test_converted_embeddings_stay_close(face, pictures, tmp_path, kind, smaller, cosine):
     model, graph = face
-    network = in_network(model, graph.module)
-    narrow = halve(_copy(model), network) if kind == "fp16" else quantise(model, network, pictures)
+    network = network_nodes(model, graph.module)
+    narrow = to_fp16(_copy(model), network) if kind == "fp16" else to_int8(model, network, pictures)
     wide_file, narrow_file = tmp_path / "wide.onnx", tmp_path / "narrow.onnx"
     save(model, wide_file)
     save(narrow, narrow_file)
@@ -60,23 +59,18 @@ def _copy(model):
     return copy
 
 
-def test_decoding_and_temperatures_keep_their_precision(built):
+def test_decoding_and_temperatures_stay_in_fp32(built):
     cfg, model = built("abet")
     graph, metadata = graph_and_metadata(cfg, model, {})
     written = write_onnx(graph, metadata, 18)
-    network = in_network(written, graph.module)
+    network = network_nodes(written, graph.module)
     kinds = Counter(node.op_type for node in written.graph.node if node.name in network)
     # All but the logits and temperatures of three levels.
     assert kinds["Conv"] == 40
     assert not {"NonMaxSuppression", "TopK", "Sigmoid", "Exp", "ReduceL2"} & set(kinds)
-    half = halve(_copy(written), network)
+    half = to_fp16(_copy(written), network)
     types = {weights.name: weights.data_type for weights in half.graph.initializer}
     kept = [name for name in types if ".abet." in name]
     assert kept and {types[name] for name in kept} == {onnx.TensorProto.FLOAT}
     halved = sum(data_type == onnx.TensorProto.FLOAT16 for data_type in types.values())
     assert halved > 20
-
-
-def test_eight_bits_need_images(face):
-    with pytest.raises(ExportError, match="--calibration DIR"):
-        quantise(face[0], set(), [])

@@ -1,4 +1,4 @@
-"""Pictures to compare on: embedded ones, or files of a folder."""
+"""Images to compare an exported model on: generated ones, or files of a folder."""
 
 import itertools
 from collections.abc import Callable
@@ -17,9 +17,9 @@ FEWEST = 8
 
 
 def scenes(count: int) -> dict[str, np.ndarray]:
-    """Photographs with no, some and many digits, square and not: (H, W, 3) uint8, by name.
+    """Photographs with no, some and many digits, of several shapes: (H, W, 3) uint8, by name.
 
-    Two of a size follow each other, so that segmentors have batches too.
+    Some neighbors have the same size, so that segmentors run batches too.
     """
     rng = np.random.default_rng(0)
     found: dict[str, np.ndarray] = {}
@@ -41,17 +41,17 @@ def crops(count: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
     return found
 
 
-def write_into(folder: Path, pictures: dict[str, np.ndarray]) -> list[Path]:
-    """Write ``pictures`` as PNG files, in their order."""
+def write_images(folder: Path, images: dict[str, np.ndarray]) -> list[Path]:
+    """Write images as PNG files, in their order."""
     files = []
-    for name, pixels in pictures.items():
+    for name, pixels in images.items():
         files.append(folder / f"{name}.png")
         cv2.imwrite(str(files[-1]), pixels)
     return files
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The images of a folder, in order of their names.
+def images_in(folder: Path) -> list[Path]:
+    """The images of a folder, sorted by name.
 
     Raises:
         ExportError: There are fewer than ``FEWEST``.
@@ -61,20 +61,10 @@ def pictures_in(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if len(files) < FEWEST:
         raise ExportError(
-            f"--images {folder}: {len(files)} images; a comparison takes {FEWEST} at least"
+            f"--images {folder}: {len(files)} images ({', '.join(IMAGE_SUFFIXES)}); a comparison "
+            f"needs at least {FEWEST}"
         )
     return files
-
-
-def spread(files: list[Path], most: int) -> list[Path]:
-    """At most ``most`` of them, evenly spread.
-
-    Example:
-        >>> spread([Path(name) for name in "abcdefgh"], 3)
-        [PosixPath('a'), PosixPath('c'), PosixPath('f')]
-    """
-    count = min(most, len(files))
-    return [files[number * len(files) // count] for number in range(count)]
 
 
 def _scene(rng: np.random.Generator, side: int, count: int, crowd: bool = False) -> np.ndarray:
@@ -82,7 +72,6 @@ def _scene(rng: np.random.Generator, side: int, count: int, crowd: bool = False)
     return compose_scene(rng, "test", side, digits, 3 if crowd else None)[0]
 
 
-# By name, from a random generator to pixels.
 _KINDS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "empty": lambda rng: random_crop(rng, "test", 192, 192),
     "few": lambda rng: _scene(rng, 192, 3),

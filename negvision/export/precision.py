@@ -1,4 +1,4 @@
-"""Half precision and 8 bits for the network of an ONNX model; its decoding stays in float32."""
+"""Convert the network in an ONNX model to float16 or 8 bits; its decoding stays in float32."""
 
 import ast
 import contextlib
@@ -15,25 +15,24 @@ from onnxruntime.transformers import float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import nn
 
-from negvision.errors import ExportError
 from negvision.inference.runtime import ExportedModel
 from negvision.ood import AbeTLogits
 
-# Its name in the graphs' modules.
+# Name of the network in the modules of `graphs`.
 _NETWORK = "model"
-# What has weights; the rest of a network follows by itself.
-_QUANTISED = ("Conv", "MatMul", "Gemm")
-# More images bring little: their extremes are what is looked for.
-MOST_CALIBRATION_IMAGES = 200
+# Operators with weights; others follow from them.
+_QUANTIZED = ("Conv", "MatMul", "Gemm")
+# Ranges hardly change with more images.
+_MOST_CALIBRATION_IMAGES = 200
 
 
-def in_network(model: onnx.ModelProto, module: nn.Module) -> set[str]:
-    """Names of the nodes that may be narrowed: of the network, and not of AbeT's heads.
+def network_nodes(model: onnx.ModelProto, module: nn.Module) -> set[str]:
+    """Names of the nodes to convert: those of the network, except for AbeT's heads.
 
     Args:
-        model: As torch's exporter writes it, with the scopes of its nodes; that of TorchScript
-            graphs gives none.
-        module: What was exported; its network is ``module.model``.
+        model: As torch's exporter writes it, with the scopes of nodes. The TorchScript exporter
+            writes none.
+        module: The exported module; its network is ``module.model``.
     """
     wide = [name for name, part in module.named_modules() if isinstance(part, AbeTLogits)]
     found = set()
@@ -46,7 +45,7 @@ def in_network(model: onnx.ModelProto, module: nn.Module) -> set[str]:
 
 
 def _scope(node: onnx.NodeProto) -> str:
-    """The module that a node comes from, e.g. ``model.backbone.conv1``; "" where none is known."""
+    """The module of a node, e.g. ``model.backbone.conv1.``; "" if it is not known."""
     for entry in node.metadata_props:
         if entry.key == "pkg.torch.onnx.name_scopes":
             scopes = [scope for scope in ast.literal_eval(entry.value)[:-1] if scope]
@@ -54,33 +53,28 @@ def _scope(node: onnx.NodeProto) -> str:
     return ""
 
 
-def halve(model: onnx.ModelProto, network: set[str]) -> onnx.ModelProto:
-    """``model`` with the nodes named in ``network`` in float16; inputs and outputs stay float32."""
+def to_fp16(model: onnx.ModelProto, network: set[str]) -> onnx.ModelProto:
+    """``model`` with the nodes in ``network`` in float16; inputs and outputs stay float32."""
     others = [node.name for node in model.graph.node if node.name not in network]
     with _quiet():
         half = float16.convert_float_to_float16(model, keep_io_types=True, node_block_list=others)
-    # Its casts stand at the end.
-    sorted_ = OnnxModel(half)
-    sorted_.topological_sort()
-    return sorted_.model
+    # The converter appends its casts at the end.
+    ordered = OnnxModel(half)
+    ordered.topological_sort()
+    return ordered.model
 
 
-def quantise(
+def to_int8(
     model: onnx.ModelProto, network: set[str], images: Sequence[Path], batch_size: int = 1
 ) -> onnx.ModelProto:
-    """``model`` with 8-bit weights and activations in ``network``, by static quantisation.
+    """``model`` with 8-bit weights and activations in ``network``, by static quantization.
 
     Args:
-        model: In float32, with the metadata that tell how to prepare images.
+        model: In float32, with our metadata.
         network: Names of nodes.
-        images: On which the ranges of activations are measured.
-        batch_size: Images that run together.
-
-    Raises:
-        ExportError: There is no image.
+        images: Files on which the ranges of activations are measured.
+        batch_size: Images per batch.
     """
-    if not images:
-        raise ExportError("8 bits need images to measure ranges on: --calibration DIR")
     with tempfile.TemporaryDirectory() as folder:
         source, shaped, target = (Path(folder) / f"{name}.onnx" for name in ("a", "b", "c"))
         source.write_bytes(model.SerializeToString())
@@ -96,7 +90,7 @@ def quantise(
                 str(target),
                 reader,
                 quant_format=quantization.QuantFormat.QDQ,
-                op_types_to_quantize=list(_QUANTISED),
+                op_types_to_quantize=list(_QUANTIZED),
                 nodes_to_exclude=excluded,
                 per_channel=True,
             )
@@ -109,17 +103,16 @@ class _Reader(quantization.CalibrationDataReader):
     def __init__(self, model: ExportedModel, images: Sequence[Path], batch_size: int) -> None:
         self._inputs: Iterator[dict[str, np.ndarray]] = (
             model.inputs_of(batch)
-            for batch in model.batches(images[:MOST_CALIBRATION_IMAGES], batch_size)
+            for batch in model.batches(images[:_MOST_CALIBRATION_IMAGES], batch_size)
         )
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """Inputs of the next batch, None behind the last."""
         return next(self._inputs, None)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Inside, advice on models of other kinds is not shown."""
+    """Hide advice about other kinds of models."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,1 +1,0 @@
-"""Whether an exported model says what the model said: both run on the same images."""
