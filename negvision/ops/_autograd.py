@@ -1,11 +1,11 @@
-"""Fake kernels and gradients of the compiled operators, for torch.compile and autograd."""
+"""Fake kernels and gradients of the compiled operators."""
 
 import torch
 from torch import Tensor
 
 
 def register() -> None:
-    """Attach them; call once, after the library is loaded."""
+    """Register them; call once after loading the library."""
     library = torch.library
     library.register_fake("negvision::atss_assign", _fake_atss_assign)
     library.register_fake("negvision::negatives_logsumexp", _fake_negatives_logsumexp)
@@ -69,5 +69,5 @@ def _backward_with(operator):
 
 
 def _refuse(ctx, *grads):
-    """Instead of a second derivative that is silently left out."""
+    """Refuse a second derivative, which autograd would silently ignore."""
     raise NotImplementedError("negvision's box overlaps can be differentiated once, not twice")

@@ -13,7 +13,7 @@ _BUILD = "pip install --no-build-isolation -e ."
 
 @functools.cache
 def _load() -> tuple[str | None, str | None]:
-    """Load the library beside this file: its path, and what went wrong."""
+    """Load the library next to this file; returns its path and the error, if any."""
     found = sorted(Path(__file__).parent.glob("_C*.so"))
     if not found:
         return None, f"not built; build it with: {_BUILD}"
@@ -21,17 +21,17 @@ def _load() -> tuple[str | None, str | None]:
     try:
         torch.ops.load_library(path)
     except OSError as error:
-        return path, f"{error}; build it anew with: {_BUILD}"
+        return path, f"{error}; build it again with: {_BUILD}"
     register()
     return path, None
 
 
 def extension_info() -> dict:
-    """What is compiled.
+    """Information about the compiled library.
 
     Returns:
-        ``loaded`` (bool), ``path`` (of the library, or None), ``cuda`` (whether it has CUDA
-        kernels), ``error`` (why it is not loaded and what to do, or None).
+        ``loaded`` (bool), ``path`` (str or None), ``cuda`` (whether it has CUDA kernels), ``error``
+        (why it is not loaded and what to do, or None).
 
     Example:
         >>> sorted(extension_info())
@@ -51,9 +51,9 @@ def _has_kernel(key: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key("negvision::atss_assign", key)
 
 
-@torch.compiler.assume_constant_result  # torch.compile calls it instead of reading it
+@torch.compiler.assume_constant_result  # torch.compile does not trace into it
 def is_compiled_for(device_type: str) -> bool:
-    """Whether a compiled kernel serves tensors of ``device_type``; warns once where none does."""
+    """Whether there is a compiled kernel for ``device_type``; warns once if not."""
     path, error = _load()
     if path is None or error is not None:
         _warn_once(f"negvision's compiled operators are missing ({error}).")
@@ -61,8 +61,8 @@ def is_compiled_for(device_type: str) -> bool:
     if device_type in ("cpu", "meta") or _has_kernel(device_type.upper()):
         return True
     _warn_once(
-        f"negvision's operators are compiled without {device_type} kernels. Where nvcc is "
-        f"installed, build them with: FORCE_CUDA=1 {_BUILD}"
+        f"negvision's operators are compiled without {device_type} kernels. If nvcc is installed, "
+        f"build them with: FORCE_CUDA=1 {_BUILD}"
     )
     return False
 

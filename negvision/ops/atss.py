@@ -1,4 +1,4 @@
-"""ATSS assignment of a whole batch in one call."""
+"""ATSS assignment of a batch in one call."""
 
 from collections.abc import Sequence
 
@@ -25,47 +25,47 @@ def atss_assign(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Choose the positive priors of every box of every image (ATSS).
 
-    For each box and each level, the ``topk`` priors whose centers are nearest to the box center
-    are candidates. Those are positive whose IoU with the box is at least the mean plus the
-    standard deviation of the IoUs of all its candidates, and whose center lies more than 0.01
-    pixels inside of it. A prior that several boxes claim goes to the one of highest IoU.
+    For each box, the ``topk`` priors of each level whose centers are nearest to the box center are
+    candidates. A candidate is positive if its IoU with the box is at least the mean plus the
+    standard deviation of the IoUs of all candidates of the box, and its center lies more than 0.01
+    pixels inside the box. A prior that several boxes claim goes to the one with the highest IoU.
 
-    Exact and alike on every device: distances and IoUs are computed in float32 without fused
-    multiply-add, the mean and the deviation in float64. Priors at equal distance are taken in the
-    order of their indices; of equal IoUs the box of lower index wins. (The overlap with ``alpha``
-    takes an exponential and powers in float64, whose last bit may differ between devices.)
+    Exact and equal on every device: distances and IoUs are float32 without fused multiply-add, mean
+    and deviation float64. Ties: priors at equal distance rank by index; of equal IoUs the box with
+    the lower index wins. (With ``alpha``, the last bit of exp and pow can differ between devices.)
 
-    Where the priors of a level lie on a grid in row-major order, the time is O(G k L) for boxes on
-    or near it, and grows where the box is far away or most priors near it are not valid; elsewhere
-    it is O(A G). Memory is O(B A + G k L). The CUDA kernels do not wait for the host.
+    If the priors of a level form a grid in row-major order, the time is O(G k L) for boxes on or
+    near it, and grows if a box is far away or most priors near it are invalid; otherwise it is
+    O(A G). Memory is O(B A + G k L). The CUDA kernels do not wait for the host.
 
     Args:
-        priors: Shape (A, 4) where all images share them, else (B, A, 4); (x1, y1, x2, y2), pixels,
-            level after level. Any floating dtype; computed in float32.
-        num_level_priors: Priors on each level; they add up to A.
-        gt_boxes: One tensor (G_i, 4) an image; G_i may be 0. A box whose width or height
-            is not positive, or whose area is not finite, claims nothing.
-        topk: Candidates of a box on each level, or all where a level has fewer; the paper's k.
-        valid: Shape (B, A), bool; a prior that is False takes no part.
-        ignore_boxes: One tensor (I_i, 4) an image, or None.
-        ignore_iof_thr: A prior takes no part where its intersection with an ignored box is more
-            than this share of its own area. 0 or below: no prior is ignored.
+        priors: Shape (A, 4), shared by all images, or (B, A, 4); (x1, y1, x2, y2) in pixels, level
+            after level. Any floating dtype; computed in float32.
+        num_level_priors: Priors per level; they add up to A.
+        gt_boxes: One tensor (G_i, 4) per image; G_i may be 0. A box whose width or height is not
+            positive, or whose area is not finite, claims nothing.
+        topk: Candidates per box and level (k in the paper), or all if a level has fewer.
+        valid: Shape (B, A), bool; priors with False do not take part.
+        ignore_boxes: One tensor (I_i, 4) per image, or None.
+        ignore_iof_thr: A prior does not take part if its intersection with an ignored box is more
+            than this share of its own area. 0 or below ignores no prior.
         pred_boxes: Shape (B, A, 4), decoded predictions, for the prediction-aware form of DDOD
             (Chen et al., ACM MM 2021, section 3.3): the overlap of a candidate is then
             ``sigmoid(score) ** (1 - alpha) * IoU(prediction, box) ** alpha``.
         pred_scores: Shape (B, A, C), logits; with ``pred_boxes``.
-        gt_labels: One tensor (G_i,) of int64 an image; None: all are 0. Needed with ``pred_boxes``,
-            for which a box whose label is none of the C classes claims nothing.
+        gt_labels: One int64 tensor (G_i,) per image; None means 0 for all. Required with
+            ``pred_boxes``, for which a box with a label outside 0 ... C - 1 claims nothing.
         alpha: See ``pred_boxes``; in [0, 1].
 
     Returns:
         ``gt_inds``, (B, A) int64: i + 1 for a positive of the image's box i, 0 for a negative, -1
-        for a prior that took no part. ``max_overlaps``, (B, A) float32: the overlap of a positive
-        with its box, 0 elsewhere. ``labels``, (B, A) int64: that of a positive's box, -1 elsewhere.
+        for a prior that does not take part. ``max_overlaps``, (B, A) float32: the overlap of a
+        positive with its box, else 0. ``labels``, (B, A) int64: the label of a positive's box,
+        else -1.
 
     Raises:
-        ValueError: Arguments that do not fit together; names the expected and the given shape.
-        RuntimeError: On CUDA, more than 3,072 candidates a box or 64 levels.
+        ValueError: Arguments do not match; the message names the expected and the given shape.
+        RuntimeError: On CUDA, more than 3,072 candidates per box or 64 levels.
 
     Source:
         Zhang et al., CVPR 2020, "Bridging the Gap Between Anchor-based and Anchor-free Detection
@@ -111,7 +111,7 @@ def atss_assign(
         _require_shape(labels, (len(gts),), "gt_labels", priors)
     if pred_boxes is not None:
         if pred_scores is None or gt_labels is None:
-            raise ValueError("pred_boxes need pred_scores and gt_labels beside them")
+            raise ValueError("pred_boxes need pred_scores and gt_labels too")
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha must lie in [0, 1], got {alpha}")
         _require_shape(pred_boxes, (num_images, num_priors, 4), "pred_boxes", priors)
@@ -138,7 +138,7 @@ def atss_assign(
 
 
 def _flattened(boxes: Sequence[Tensor], like: Tensor, name: str) -> tuple[Tensor, list[int]]:
-    """Boxes of all images in one float32 tensor, and how many each image has."""
+    """The boxes of all images in one float32 tensor, and their number per image."""
     for i, own in enumerate(boxes):
         if own.dim() != 2 or own.shape[1] != 4:
             raise ValueError(f"{name}[{i}] must have shape (n, 4), got {tuple(own.shape)}")
@@ -156,7 +156,7 @@ def _joined(tensors: Sequence[Tensor], like: Tensor) -> Tensor:
 
 
 def _constant(values: Tensor) -> Tensor:
-    """In float32 and without a gradient; the tensor itself where it is so already."""
+    """In float32 without a gradient; the tensor itself if it already is."""
     return (values.detach() if values.requires_grad else values).float()
 
 

@@ -14,17 +14,17 @@ def pairwise_box_iou(
 ) -> Tensor:
     """Overlap of every box of one set with every box of another.
 
-    Coordinates are continuous: a box is ``x2 - x1`` wide. Half-precision boxes are computed, and
-    their overlaps returned, in float32. Gradients reach both sets, and are the same from run to
-    run on every device.
+    Coordinates are continuous: a box is ``x2 - x1`` wide. Half-precision boxes are computed in
+    float32, which is also the dtype of the result. Gradients reach both sets and are deterministic
+    on every device. No epsilon is added: it only bounds denominators from below.
 
     Args:
         boxes1: Shape (N, 4), (x1, y1, x2, y2).
         boxes2: Shape (M, 4).
         mode: ``"iou"``: intersection over union, in [0, 1]. ``"iof"``: intersection over the area
             of ``boxes1``, in [0, 1]. ``"giou"``: in (-1, 1] (Rezatofighi et al., CVPR 2019).
-            ``"diou"`` and ``"ciou"``: IoU less the normalized center distance, and for the second
-            less the difference of aspect ratios, whose weight takes no gradient (Zheng et al.,
+            ``"diou"`` and ``"ciou"``: IoU minus the normalized center distance, and for the second
+            minus a term for different aspect ratios, whose weight takes no gradient (Zheng et al.,
             AAAI 2020, eq. 7 and 10).
         eps: Floor of every denominator.
 

@@ -1,7 +1,7 @@
-"""The operators in plain PyTorch, for where no compiled kernel is at hand.
+"""The operators in plain PyTorch, used without compiled kernels.
 
-The assignment gives the same bits as the kernels: each elementwise operation of PyTorch rounds
-once, as those of the kernels do, and the order of every sum is the same.
+The assignment gives the same bits as the kernels: elementwise operations of PyTorch round once, as
+those of the kernels do, and every sum has the same order.
 """
 
 import math
@@ -11,7 +11,7 @@ from torch import Tensor
 
 _UNION_FLOOR = 1e-6
 _CENTER_MARGIN = 0.01
-# Distances held at a time; what bounds the memory, since boxes are taken in chunks.
+# Distances held at a time: boxes are processed in chunks to bound the memory.
 _DISTANCES_AT_ONCE = 1 << 21
 _NEVER = torch.iinfo(torch.int64).max
 
@@ -66,7 +66,7 @@ def atss_assign(
     gt_labels: Tensor | None,
     alpha: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """See :func:`negvision.ops.atss.atss_assign`; arguments as of the compiled operator."""
+    """See :func:`negvision.ops.atss.atss_assign`; the arguments are those of the operator."""
     shape = (len(num_gts), priors.shape[1])
     gt_inds = torch.zeros(shape, dtype=torch.int64, device=priors.device)
     max_overlaps = torch.zeros(shape, dtype=torch.float32, device=priors.device)
@@ -98,7 +98,7 @@ def atss_assign(
 
 
 def _claims(priors, num_level_priors, gt, topk, candidate, predicted) -> Tensor:
-    """Highest claim on each prior, (A,): overlap bits above the inverted index of the box."""
+    """The highest claim on each prior, (A,): overlap bits above the inverted box index."""
     claims = torch.zeros(len(priors), dtype=torch.int64, device=priors.device)
     if not len(gt) or not len(priors):
         return claims
@@ -132,8 +132,10 @@ def _centers(boxes: Tensor) -> Tensor:
 
 
 def _nearest(priors, num_level_priors, gt, topk, candidate) -> tuple[Tensor, Tensor]:
-    """Prior indices (G, C) in the order of levels and, within one, of (distance, index); and which
-    of them are there: a level may have fewer candidates than places."""
+    """Prior indices (G, C), by level and then (distance, index), and which of them are valid.
+
+    A level may have fewer candidates than places.
+    """
     indices, found, begin = [], [], 0
     for size in num_level_priors:
         rows = slice(begin, begin + size)
@@ -152,7 +154,7 @@ def _nearest(priors, num_level_priors, gt, topk, candidate) -> tuple[Tensor, Ten
 
 
 def _thresholds(overlap: Tensor, found: Tensor) -> Tensor:
-    """Mean plus unbiased deviation of each row, summed in order, in float64."""
+    """Mean plus unbiased standard deviation of each row, summed in order, in float64."""
     values = overlap.double()
     count = found.sum(1).double()
     total = values.new_zeros(len(values))
@@ -183,3 +185,66 @@ def _claim_overlap(claims: Tensor) -> Tensor:
 
 def _claim_box(claims: Tensor) -> Tensor:
     return 0xFFFFFFFF - (claims & 0xFFFFFFFF)
+
+
+def negatives_logsumexp(
+    similarities: Tensor,
+    row_labels: Tensor,
+    column_labels: Tensor,
+    diagonal: int,
+    bounds: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """The log-sum of the negatives of each row, (n,), and their number, (n,) int64."""
+    kept = _kept(similarities, row_labels, column_labels, diagonal, bounds)
+    return (similarities * scale).masked_fill(~kept, -torch.inf).logsumexp(1), kept.sum(1)
+
+
+def negatives_softmax_(
+    similarities: Tensor,
+    row_labels: Tensor,
+    column_labels: Tensor,
+    diagonal: int,
+    bounds: Tensor | None,
+    scale: float,
+    logsumexp: Tensor,
+    grad: Tensor,
+) -> None:
+    """Replace the similarities by the gradient of the log-sums."""
+    kept = _kept(similarities, row_labels, column_labels, diagonal, bounds)
+    weight = similarities.mul_(scale).sub_(logsumexp[:, None]).clamp_(max=0).exp_()
+    weight.mul_(scale * grad[:, None]).masked_fill_(~kept, 0)
+
+
+def negatives_histogram(
+    similarities: Tensor,
+    row_labels: Tensor,
+    column_labels: Tensor,
+    diagonal: int,
+    prefixes: Tensor,
+    shift: int,
+) -> Tensor:
+    """Count each byte at ``shift`` in the sortable integers that begin with a prefix."""
+    kept = _kept(similarities, row_labels, column_labels, diagonal, None)
+    keys = _sortable(similarities[kept])
+    above = keys >> shift + 8 if shift + 8 < 64 else torch.zeros_like(keys)
+    if similarities.dtype == torch.float64 and shift + 8 < 64:
+        above &= (1 << (56 - shift)) - 1  # shifting a signed integer copies its sign
+    byte = keys >> shift & 255
+    return torch.stack([byte[above == prefix].bincount(minlength=256) for prefix in prefixes])
+
+
+def _kept(similarities, row_labels, column_labels, diagonal, bounds) -> Tensor:
+    kept = row_labels[:, None] != column_labels
+    kept = kept & torch.ones_like(kept).triu(diagonal + 1)
+    if bounds is not None:
+        kept &= ~(similarities < bounds[0]) & ~(similarities > bounds[1])
+    return kept
+
+
+def _sortable(values: Tensor) -> Tensor:
+    if values.dtype == torch.float64:
+        bits = values.view(torch.int64)
+        return torch.where(bits < 0, ~bits, bits | torch.iinfo(torch.int64).min)
+    bits = values.view(torch.int32).long()
+    return torch.where(bits < 0, -1 - bits, bits + (1 << 31))

@@ -1,25 +1,24 @@
-"""Log-sums over negative pairs: of a batch with class centers, and of a batch within itself.
+"""Log-sums over negative pairs: of a batch with class centers, and of a batch with itself.
 
-Both walk over tiles of similarities, so that neither the N x C logits nor, above a size, the N x N
-matrix is ever held; the backward pass computes the tiles anew.
+Both process tiles of similarities, so that neither the N x C logits nor, above a size, the N x N
+matrix is ever in memory; the backward pass recomputes the tiles.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from negvision.ops import fallback_negatives
+from negvision.ops import fallback
 from negvision.ops._extension import is_compiled_for
-from negvision.ops.quartiles import whisker_bounds
 
-# Similarities of a tile: 1 MiB, which a core's cache holds, and 256 MiB on a GPU.
+# Similarities per tile: 1 MiB, which fits a core's cache, and 256 MiB on a GPU.
 _TILE = {"cpu": 1 << 18}
 _TILE_ELSEWHERE = 1 << 26
 _STRIP_ROWS = 256
-# Up to this many similarities of a batch within itself are held: 64 MiB in float32.
+# Keep up to this many similarities of a batch with itself: 64 MiB in float32.
 _HELD_SIMILARITIES = 1 << 24
 
 
@@ -41,33 +40,29 @@ def class_logsumexp(
     tile: int | None = None,
     products: torch.dtype | None = None,
 ) -> Tensor:
-    """``log sum_j exp(scale * cos(e_i, w_j))`` over the classes j other than the sample's own.
+    """``log sum_j exp(scale * cos(e_i, w_j))`` over all classes j but the sample's own.
 
-    The own class is left out because a margin changes that one logit alone: it costs N numbers,
-    and is added by the caller. Memory is that of one tile of similarities, and of the gradient of
-    the centers; the four matrix products (one forward, three backward) are all in the dtype of the
-    embeddings unless ``products`` says otherwise.
+    The own class is left out because a margin changes only that logit; the caller adds it. Memory
+    is one tile of similarities plus the gradient of the centers. The four matrix products (one
+    forward, three backward) have the dtype of the embeddings unless ``products`` is given.
 
     Args:
         embeddings: Shape (N, D), of unit norm; float32 or float64.
-        centers: Shape (C, D), of any norm; normalized here, a tile at a time. A center shorter
-            than 1e-12 is taken as that long.
+        centers: Shape (C, D), of any norm; normalized a tile at a time. Norms are at least 1e-12.
         labels: Shape (N,), integer. A label that is no class leaves nothing out.
-        scale: What cosines are multiplied by; above 0.
-        class_ids: Shape (C,), integer: the class of each center, where the centers are a share or
-            a sample of all; default 0 to C - 1.
+        scale: Factor of the cosines; above 0.
+        class_ids: Shape (C,), integer: the class of each center, if the centers are a share or a
+            sample of all; default 0 to C - 1.
         tile: Similarities computed at a time; default 2^18 on a CPU and 2^26 on a GPU.
-        products: bfloat16 or float16: what the factors of the products are rounded to, of float32
-            embeddings; a GPU multiplies these several times as fast, a CPU does not. Their sums are
-            float32, and all else is. A cosine is then off by 2^-7 (2^-10 for float16) at most, and
-            a log-sum by ``scale`` times that.
+        products: bfloat16 or float16: round the factors of products of float32 embeddings to this.
+            A GPU multiplies these several times as fast, a CPU does not. Sums stay float32. A
+            cosine is off by at most 2^-7 (2^-10 for float16), a log-sum by ``scale`` times that.
 
     Returns:
         Shape (N,); -inf where no class is left.
 
     Raises:
-        ValueError: Shapes that do not fit together, a scale that is not above 0, or another type of
-            products.
+        ValueError: Shapes do not match, ``scale`` is not above 0, or ``products`` is another type.
 
     Example:
         >>> e = torch.tensor([[1.0, 0.0]])
@@ -112,28 +107,28 @@ def pair_logsumexp(
 ) -> PairLogsumexp:
     """``log sum exp(scale * cos(e_i, e_j))`` over the negative pairs of a batch that are kept.
 
-    Negative are the pairs i < j of different labels. Of their K similarities, sorted, Q1 is
-    ``v[K // 4]`` and Q3 ``v[3 * K // 4]``; kept are those from ``Q1 - whisker * (Q3 - Q1)`` to
-    ``Q3 + whisker * (Q3 - Q1)``, both included. The quartiles are exact, and found without sorting
-    by counting one byte of the similarities at a time. No gradient reaches the bounds.
+    Negative pairs are those with i < j and different labels. Of their K sorted similarities v, Q1
+    is ``v[K // 4]`` and Q3 ``v[3 * K // 4]``; kept are those from ``Q1 - whisker * (Q3 - Q1)`` to
+    ``Q3 + whisker * (Q3 - Q1)``, inclusive. The quartiles are exact, and found without sorting, by
+    counting one byte of the similarities at a time. No gradient reaches the bounds.
 
     Args:
         embeddings: Shape (N, D), of unit norm; float32 or float64.
         labels: Shape (N,), integer.
-        scale: What similarities are multiplied by; above 0.
+        scale: Factor of the similarities; above 0.
         whisker: Length of the whiskers in interquartile ranges, at least 0; None keeps all pairs.
-        share: (rank, world size): the value and the gradient are of this rank's share of the
-            pairs, while all ranks pass the same embeddings.
+        share: (rank, world size): compute value and gradient of this rank's share of the pairs;
+            all ranks pass the same embeddings.
         all_reduce: Sums a tensor over the ranks in place, so that the bounds are of all pairs.
-        hold: Up to this many similarities (N * N) are held for the backward pass; above it, tiles
-            of them are computed anew each time they are needed.
+        hold: Keep up to this many similarities (N * N) for the backward pass; above it, tiles are
+            recomputed each time.
 
     Returns:
-        ``value``, a scalar, -inf where no pair is kept; ``bounds`` (2,), what is kept, infinite
-        without a whisker; ``kept``, int64: the pairs kept of this share; ``total``, int64: K.
+        ``value``, a scalar, -inf if no pair is kept; ``bounds`` (2,), infinite without a whisker;
+        ``kept``, int64: the number of kept pairs in this share; ``total``, int64: K.
 
     Raises:
-        ValueError: Shapes that do not fit together, a scale not above 0, or a whisker below 0.
+        ValueError: Shapes do not match, ``scale`` is not above 0, or ``whisker`` is below 0.
 
     Source:
         Jung et al., BMVC 2022, "Unified Negative Pair Generation toward Well-discriminative
@@ -170,11 +165,11 @@ def _check(embeddings: Tensor, labels: Tensor, scale: float) -> None:
 
 
 def _kernels(device_type: str):
-    return torch.ops.negvision if is_compiled_for(device_type) else fallback_negatives
+    return torch.ops.negvision if is_compiled_for(device_type) else fallback
 
 
 class _Once(Function):
-    """A gradient whose own derivative is refused, where autograd would leave it out in silence."""
+    """A gradient that refuses differentiation, which autograd would silently ignore."""
 
     @staticmethod
     def forward(ctx, gradient, *depends_on):
@@ -221,8 +216,8 @@ class _ClassLogsumexp(Function):
         of_centers = torch.empty_like(centers) if ctx.needs_input_grad[1] else None
         products, factors = ctx.products, _rounded(embeddings, ctx.products)
         if products is not None:
-            # The largest weight there can be becomes 2^14 or little less, so that float16 has room
-            # for it and for those of classes a thousand million times less likely.
+            # Scale the largest possible weight to just below 2^14, so that float16 can represent it
+            # and those of classes a billion times less likely.
             most = torch.linalg.vector_norm(grad, torch.inf) if len(grad) else grad.sum()
             lift = (14 - (ctx.scale * most).clamp(min=1e-30).log2()).floor().exp2()
             grad = grad * lift
@@ -245,7 +240,7 @@ class _ClassLogsumexp(Function):
                     torch.mm(tile.T, embeddings, out=own)
                 else:
                     own.copy_(_product(tile.T, factors)).div_(lift)
-                # Through the normalization: what points along the center does not turn it.
+                # Through the normalization: a component along the center does not rotate it.
                 own.addcmul_(unit, torch.linalg.vecdot(own, unit)[:, None], value=-1).div_(norm)
         return of_embeddings, of_centers
 
@@ -255,10 +250,10 @@ def _rounded(values: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """The product of matrices of one type, summed in float32 at least."""
+    """The matrix product, summed in float32 at least."""
     if a.dtype in (torch.float32, torch.float64):
         return a @ b
-    # A CPU would round the sums to the type of the factors.
+    # A CPU would round the sums to the dtype of the factors.
     return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
 
 
@@ -274,7 +269,7 @@ class _PairLogsumexp(Function):
         strips = _Strips(embeddings, labels, share, held=len(embeddings) ** 2 <= hold)
         bounds = None
         if whisker is not None:
-            bounds, total = whisker_bounds(kernels, strips, whisker, embeddings, all_reduce)
+            bounds, total = _whisker_bounds(kernels, strips, whisker, embeddings, all_reduce)
         values, kept = [embeddings.new_full((1,), -torch.inf)], labels.new_zeros(1).long()
         for tile, rows, columns in strips:
             of_tile, kept_of_tile = kernels.negatives_logsumexp(
@@ -320,10 +315,10 @@ class _PairLogsumexp(Function):
 
 
 class _Strips:
-    """Similarities of some rows with all samples from the first of them on, row block by row block.
+    """Similarities of blocks of rows with all samples from the block's first row on.
 
-    Iterating yields (tile, labels of its rows, labels of its columns); what is not held is computed
-    in the same products each time, so that the bits are the same.
+    Iterating yields (tile, row labels, column labels). Tiles that are not kept are recomputed with
+    the same products, so that the bits are the same.
     """
 
     def __init__(self, embeddings: Tensor, labels: Tensor, share: tuple[int, int], held: bool):
@@ -339,3 +334,58 @@ class _Strips:
         for index, begin in enumerate(self.begins):
             tile = self._tiles[index] if self.held else self._tile(begin)
             yield tile, self.labels[begin : begin + _STRIP_ROWS], self.labels[begin:]
+
+
+def _whisker_bounds(
+    kernels,
+    tiles: Iterable[tuple[Tensor, Tensor, Tensor]],
+    whisker: float,
+    like: Tensor,
+    all_reduce: Callable[[Tensor], None] | None,
+) -> tuple[Tensor, Tensor]:
+    """The ends of the whiskers of the box plot of all negative similarities.
+
+    A radix select: similarities map to unsigned integers of the same order, and the bytes of both
+    quartiles are found from the top down, by histograms of the values whose higher bytes agree.
+    The tiles are read 4 times in float32 and 8 times in float64. Nothing waits for the device.
+
+    Args:
+        kernels: Provides ``negatives_histogram``.
+        tiles: (similarities, row labels, column labels) of strips that begin at the diagonal;
+            iterable several times.
+        whisker: Length of a whisker in interquartile ranges.
+        like: A tensor of the dtype and on the device of the similarities.
+        all_reduce: Sums the histograms over ranks, in place.
+
+    Returns:
+        The bounds, (2,), and the number of pairs, int64; without pairs the bounds are undefined.
+    """
+    bits = torch.finfo(like.dtype).bits
+    keys = torch.zeros(2, dtype=torch.int64, device=like.device)
+    ranks = total = None
+    for shift in range(bits - 8, -1, -8):
+        counts = torch.zeros(2, 256, dtype=torch.int64, device=like.device)
+        for tile, rows, columns in tiles:
+            counts += kernels.negatives_histogram(tile, rows, columns, 0, keys, shift)
+        if all_reduce is not None:
+            all_reduce(counts)
+        until = counts.cumsum(1)
+        if ranks is None:
+            total = until[0, -1]
+            ranks = torch.stack([total // 4, 3 * total // 4])
+        byte = (until <= ranks[:, None]).sum(1).clamp(max=255)
+        ranks = ranks - (until - counts).gather(1, byte[:, None])[:, 0]
+        keys = keys << 8 | byte
+    low, high = _values(keys, like.dtype)
+    reach = whisker * (high - low)
+    return torch.stack([low - reach, high + reach]), total
+
+
+def _values(keys: Tensor, dtype: torch.dtype) -> Tensor:
+    """The numbers whose sortable integers are ``keys``."""
+    if dtype == torch.float64:
+        lowest = torch.iinfo(torch.int64).min
+        return torch.where(keys < 0, keys ^ lowest, ~keys).view(dtype)
+    positive = keys >= 1 << 31
+    signed = torch.where(positive, keys - (1 << 31), -1 - keys)
+    return signed.int().view(dtype)

@@ -1,5 +1,8 @@
-"""The CUDA kernels run on the host, on a stand-in for the CUDA runtime: what they compute is what
-the CPU kernels compute. Memory models, streams and speed are left to the tests that need a GPU."""
+"""The CUDA kernels against the CPU kernels, on a GPU and on the host.
+
+On the host the kernels are compiled against a stand-in for the CUDA runtime, so what they compute
+is tested everywhere. Memory models, streams and speed need the GPU tests of test_cuda.py.
+"""
 
 import os
 import shutil
@@ -30,14 +33,23 @@ def stand_in(tmp_path_factory):
     return getattr(torch.ops, NAMESPACE)
 
 
-@pytest.fixture
-def check(stand_in, monkeypatch):
+def moved(value):
+    if isinstance(value, torch.Tensor):
+        return value.cuda()
+    return [moved(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.fixture(params=["host", pytest.param("gpu", marks=pytest.mark.gpu)])
+def check(request, monkeypatch):
     """``atss_assign`` that also runs the CUDA kernels and compares to the bit."""
     real = torch.ops.negvision.atss_assign.default
+    on_gpu = request.param == "gpu"
+    cuda = real if on_gpu else request.getfixturevalue("stand_in").atss_assign
 
     def both(*arguments):
-        want, got = real(*arguments), stand_in.atss_assign(*arguments)
-        assert all(torch.equal(g, w) for g, w in zip(got, want, strict=True))
+        want, got = real(*arguments), cuda(*(map(moved, arguments) if on_gpu else arguments))
+        assert all(g.is_cuda == on_gpu for g in got)
+        assert all(torch.equal(g.cpu(), w) for g, w in zip(got, want, strict=True))
         return want
 
     monkeypatch.setattr(torch.ops.negvision, "atss_assign", both)
@@ -159,7 +171,7 @@ CLOSE = {
 
 @pytest.mark.parametrize("dtype", CLOSE)
 @pytest.mark.parametrize("bounds", [None, (-0.4, 0.3), (-INF, INF), (0.2, 0.2), (NAN, NAN)])
-def test_log_sums_of_negatives_and_their_gradients(stand_in, dtype, bounds):
+def test_log_sums_and_their_gradients(stand_in, dtype, bounds):
     ours, kept = torch.ops.negvision, 0
     bounds = None if bounds is None else torch.tensor(bounds, dtype=dtype)
     for case, (tile, rows, columns, diagonal) in enumerate(tiles(5, dtype)):

@@ -1,4 +1,4 @@
-"""What a user without the compiled operators meets, and the operator's contract with torch."""
+"""Without the compiled operators, and the contract of the operators with torch."""
 
 import shutil
 import subprocess
@@ -47,7 +47,7 @@ print(extension_info()["loaded"], extension_info()["error"])
 """
 
 
-def test_without_the_library_results_are_the_same_and_one_warning_says_so(tmp_path):
+def test_without_the_library_results_are_equal_and_one_warning_is_issued(tmp_path):
     output = run_without_extension(tmp_path, CODE)
     assert output.count("[[1, 1]]") == 3
     assert output.count("RuntimeWarning") == 1
@@ -57,7 +57,7 @@ def test_without_the_library_results_are_the_same_and_one_warning_says_so(tmp_pa
 
 def test_a_library_that_cannot_be_loaded_is_named(tmp_path):
     output = run_without_extension(tmp_path, CODE, library=b"not a library")
-    assert output.count("RuntimeWarning") == 1 and "build it anew with" in output
+    assert output.count("RuntimeWarning") == 1 and "build it again with" in output
     assert "_C.abi3.so" in output and "False" in output
 
 

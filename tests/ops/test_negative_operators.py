@@ -5,7 +5,7 @@ import torch
 from helpers.atss_cases import COMPILED
 from helpers.negatives_cases import CLOSE, DTYPES
 
-from negvision.ops import fallback_negatives
+from negvision.ops import fallback
 
 needs_extension = pytest.mark.skipif(not COMPILED, reason="the extension is not built")
 E, Y = torch.eye(3), torch.arange(3)
@@ -54,7 +54,7 @@ def test_opcheck(which, dtype):
 @pytest.mark.parametrize("shape", [(6, 40), (3, 1), (70, 1100), (4, 0), (0, 4)])
 def test_the_fallback_is_the_same_operator(shape, dtype):
     for operator, (tile, *arguments) in operator_calls(dtype, *shape):
-        plain = getattr(fallback_negatives, operator.name().split("::")[1])
+        plain = getattr(fallback, operator.name().split("::")[1])
         got, want = tile.clone(), tile.clone()
         results = [operator(got, *arguments), plain(want, *arguments), got, want]
         for a, b in ((results[0], results[1]), (got, want)):

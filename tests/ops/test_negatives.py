@@ -9,8 +9,8 @@ import torch
 from helpers.negatives_cases import CLOSE, DTYPES, units
 from torch.nn.functional import normalize
 
-from negvision.ops import class_logsumexp, fallback_negatives, pair_logsumexp
-from negvision.ops.quartiles import whisker_bounds
+from negvision.ops import class_logsumexp, fallback, pair_logsumexp
+from negvision.ops.negatives import _whisker_bounds
 
 NAN, INF = float("nan"), float("inf")
 
@@ -306,12 +306,12 @@ def test_accuracy_in_float32(path):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_quartiles_over_several_tiles(path, dtype):
-    kernels = torch.ops.negvision if path is None else fallback_negatives
+    kernels = torch.ops.negvision if path is None else fallback
     g = torch.Generator().manual_seed(3)
     tiles = [torch.randn(3, n, generator=g, dtype=dtype) for n in (3, 40, 7)]
     strips = [(t, torch.arange(3).int(), torch.full((t.shape[1],), 9).int()) for t in tiles]
     v = torch.cat([t[torch.ones_like(t).triu(1).bool()] for t in tiles]).sort().values
-    bounds, total = whisker_bounds(kernels, strips, 0.5, v, None)
+    bounds, total = _whisker_bounds(kernels, strips, 0.5, v, None)
     q1, q3 = v[len(v) // 4], v[3 * len(v) // 4]
     assert total == len(v)
     assert torch.equal(bounds, torch.stack([q1 - 0.5 * (q3 - q1), q3 + 0.5 * (q3 - q1)]))

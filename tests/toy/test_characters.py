@@ -24,17 +24,6 @@ def test_splits_share_no_character_and_use_all():
     assert sorted("".join(parts)) == sorted(set(EVERY))
 
 
-def test_each_script_is_in_training_and_test():
-    for script, members in CHARACTERS.items():
-        for split in ("train", "test"):
-            assert set(members) & set(characters(split)), (script, split)
-
-
-def test_unknown_split_is_named():
-    with pytest.raises(ValueError, match="split is 'dev'; it must be one of train, val, test"):
-        characters("dev")
-
-
 def test_no_two_characters_look_alike_in_any_font():
     looks, owners = [], []
     for number, character in enumerate(EVERY):

@@ -60,12 +60,6 @@ def test_scene_holds_what_was_asked_for():
     assert sorted(item.digit for item in objects if not item.crowd) == [3, 5]
 
 
-def test_empty_scene_has_no_object():
-    image, objects = compose_scene(np.random.default_rng(2), "test", 128, [], crowd=None)
-    assert image.shape == (128, 128, 3)
-    assert objects == []
-
-
 def test_digits_hide_one_another_but_little():
     """Whole strokes overlap by at most 0.12 IoU; what is visible of them by little more."""
     for seed in range(10):

@@ -116,7 +116,7 @@ struct AtssArgs {
     if (pred_boxes_in) {
       STD_TORCH_CHECK(
           pred_scores_in && gt_labels_in,
-          "atss_assign: pred_boxes need pred_scores and gt_labels beside them");
+          "atss_assign: pred_boxes need pred_scores and gt_labels too");
       check_device(*pred_boxes_in, priors, "pred_boxes");
       check_device(*pred_scores_in, priors, "pred_scores");
       pred_boxes = torch::stable::contiguous(*pred_boxes_in);

@@ -79,12 +79,6 @@ def test_statistics_of_boxes(boxes):
     assert dict(+scan.per_image) == {1: 1, 2: 2}
 
 
-def test_statistics_of_pixels(pixels):
-    (scan,) = checked(pixels.config()).scans
-    labels = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in pixels.labels]
-    assert dict(scan.amounts) == {n: sum(int((a == n).sum()) for a in labels) for n in (0, 1)}
-
-
 IMAGES = {
     "missing": (lambda path: path.unlink(), None, "missing"),
     "empty": (lambda path: path.write_bytes(b""), "empty image file", "the file is empty"),
@@ -122,14 +116,6 @@ def test_wrong_size(boxes):
     assert "32 x 40" in the_example(check, "image of another size than annotated")
 
 
-def test_too_many_pixels(boxes):
-    config = boxes.config()
-    config["pipeline"][0] = {**config["pipeline"][0], "max_pixels": 1000}
-    check = checked(config)
-    assert found_in(check)["image of too many pixels"] == 3
-    assert check.scans[0].unusable == 3
-
-
 def test_annotation_problems_are_counted_and_images_still_read(boxes):
     annotations = boxes.content["train"]["annotations"]
     annotations[0]["bbox"] = [1, 2, float("nan"), 4]
@@ -161,20 +147,6 @@ def test_label_images(pixels, ids, kind):
     check = checked(pixels.config())
     assert found_in(check) == {kind: 1}
     assert str(pixels.labels[1]) in the_example(check, kind)
-
-
-def test_damaged_and_missing_label_images(pixels):
-    truncate(pixels.labels[0])
-    pixels.labels[1].unlink()
-    check = checked(pixels.config())
-    assert found_in(check) == {"damaged label image": 1, "missing label": 1}
-
-
-def test_lines_of_lists(lists):
-    lines = ["0.jpg 0", "1.jpg", "2.jpg -3", "3.jpg 1"]
-    check = checked(lists.config("FaceListDataset", lines))
-    assert sum(found_in(check).values()) == 2
-    assert check.scans[0].total == 2
 
 
 def test_record_file(lists):
@@ -262,13 +234,6 @@ def test_a_set_that_cannot_be_loaded_does_not_keep_the_others_from_it(boxes):
     assert "none could be loaded" in as_text(check) and not as_data(check)["complete"]
 
 
-def test_a_set_of_which_nothing_is_left(boxes):
-    for path in boxes.files[:3]:
-        path.unlink()
-    found = found_in(checked(boxes.config()))
-    assert found == {"missing image file": 3, "data set without a usable sample": 1}
-
-
 def test_skipping_sets_are_checked_as_all_others(lists):
     truncate(lists.files[0])
     pairs = ["0.jpg 1.jpg 1", "2.jpg 3.jpg 0"]
@@ -349,13 +314,6 @@ def test_a_sample_that_kills_the_process_is_named(foreign, tmp_path):
     kind = "sample that the process died of"
     assert check.images == 6 and found_in(check)[kind] == 1
     assert "SIGKILL" in the_example(check, kind)
-
-
-def test_pipeline_that_loads_nothing_is_said(foreign):
-    check = checked({**foreign, "pipeline": []})
-    assert check.scans[0].notes.counts == {
-        "pipeline without a transform that loads: no image read": 1
-    }
 
 
 def test_ctrl_c_reports_what_was_found_so_far(boxes):

@@ -217,10 +217,6 @@ def test_damaged_files(root, name):
     assert loaded < 2 * count
 
 
-def test_the_corpus_has_its_size():
-    assert sum(count for _, count, _ in FORMATS.values()) >= 500
-
-
 VALUES = [
     None, True, -1, 0, 1.5, 1 << 70, -(1 << 70), 1e308, float("nan"), float("inf"), "", "x", "1",
     "\0", "\ud800", "../x", [], [1], [[]], {}, {"id": 1}, "9" * 5000, "a" * 3000,
@@ -290,14 +286,4 @@ def test_numbers_in_lists(root, number):
                     raise
                 except Exception as error:
                     raise AssertionError(f"{name}: {type(error).__name__}: {error}") from error
-            (root / file).write_bytes(whole)
-
-
-@pytest.mark.parametrize("data", [b"\xff\xfea\0", b"a.jpg 0\n\xe9\n", b"\0" * 100], ids=range(3))
-def test_lists_that_are_no_text(root, data):
-    for file, _, load in FORMATS.values():
-        if file.endswith(".txt"):
-            whole = (root / file).read_bytes()
-            (root / file).write_bytes(data)
-            assert not outcome(load, root, file, "error")
             (root / file).write_bytes(whole)

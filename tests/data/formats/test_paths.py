@@ -3,7 +3,6 @@
 import json
 import os
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,29 +19,16 @@ from negvision.face.datasets import (
 )
 
 LEAVING = [
-    "../../secret.jpg",
-    "a/../../../secret.jpg",
-    "/etc/passwd",
-    "..\\..\\secret.jpg",
-    "C:\\secret.jpg",
-    "c:secret.jpg",
-    "a.jpg\0.png",
-    "..",
-    "../..",
-]
+    "../../secret.jpg", "a/../../../secret.jpg", "/etc/passwd", "..\\..\\secret.jpg",
+    "C:\\secret.jpg", "c:secret.jpg", "a.jpg\0.png", "..", "../..",
+]  # fmt: skip
 STAYING = ["a.jpg", "b/a.jpg", "b/../a.jpg", "./a.jpg", "..a.jpg", "a..jpg", "b/..a", "10:30.jpg"]
 
 
-@pytest.mark.parametrize("name", LEAVING)
-def test_leaves(name):
-    assert leaves_root(name, "data/img") and leaves_root(name, "")
-    assert leaves_root(name, "s3://bucket/img")
-
-
-@pytest.mark.parametrize("name", STAYING)
-def test_stays(name):
-    assert not leaves_root(name, "data/img") and not leaves_root(name, "")
-    assert not leaves_root(name, "s3://bucket/img")
+@pytest.mark.parametrize("folder", ["data/img", "", "s3://bucket/img"])
+def test_paths_that_leave_and_stay(folder):
+    assert [name for name in LEAVING if not leaves_root(name, folder)] == []
+    assert [name for name in STAYING if leaves_root(name, folder)] == []
 
 
 def test_root_is_wider_than_the_image_folder():
@@ -139,7 +125,7 @@ WRITERS = {
 
 @pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
 @pytest.mark.parametrize("name", ["../../secret.jpg", "ABSOLUTE", "..\\..\\secret.jpg"])
-def test_data_sets_do_not_follow(tmp_path, writer, name):
+def test_datasets_do_not_follow(tmp_path, writer, name):
     root = tmp_path / "data"
     (root / "img").mkdir(parents=True)
     secret = tmp_path / "secret.jpg"
@@ -163,13 +149,3 @@ def test_names_of_lfw(tmp_path):
     make = _lfw(tmp_path / "img", ["../x"])
     with pytest.raises(DatasetError, match=LEAVES_ROOT):
         make(data_root=str(tmp_path / "img"), ann_file="list")
-
-
-def test_links_inside_are_the_users_own(tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere/a.jpg").write_bytes(b"")
-    (tmp_path / "data/img").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "data/list").write_text("img/a.jpg 0\n")
-    dataset = ImageListDataset(data_root=str(tmp_path / "data"), ann_file="list")
-    assert np.size(dataset.get_data_info(0)["label"]) == 1

@@ -107,14 +107,6 @@ def test_boxes_cover_the_pixels_that_the_file_means(
     assert np.array_equal(shown, expected)
 
 
-def test_parts_of_objects_are_no_objects(tmp_path):
-    text = voc_xml([{"name": "person", **BOX}])
-    part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part></object>"
-    (tmp_path / "p.xml").write_text(text.replace("</object>", part))
-    image = read_voc_file(tmp_path / "p.xml", Problems())
-    assert [item.name for item in image.objects] == ["person"]
-
-
 def _message(voc, name: str, text: str, **options) -> str:
     (voc / "Annotations" / f"{name}.xml").write_text(text)
     with pytest.raises(DatasetError) as error:

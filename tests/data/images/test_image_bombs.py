@@ -1,7 +1,6 @@
-"""Files that announce more pixels than there is memory are refused before they are decoded."""
+"""Files that announce more pixels than fit the memory are refused before decoding."""
 
 import contextlib
-import io
 import pickle
 import resource
 import struct
@@ -19,11 +18,10 @@ from helpers.image_files import (
     png_chunk,
     png_header,
 )
-from PIL import Image
 
 from negvision.data.formats.label_files import read_label_image
 from negvision.data.images import header
-from negvision.data.images.header import MAX_PIXELS, read_header
+from negvision.data.images.header import read_header
 from negvision.data.images.integrity import find_damage
 from negvision.data.images.loading import LoadImageFromFile, decode_image
 from negvision.data.images.packs import read_image
@@ -97,16 +95,6 @@ def test_fifty_thousand_by_fifty_thousand(tmp_path, bombs, name, reader):
     assert risen < 100 * 1024
 
 
-def test_bombs_are_images():
-    """What is refused above would be decoded if it were allowed."""
-    data = png_bomb(2_000, 1_000)
-    assert len(data) < 10_000
-    with Image.open(io.BytesIO(data)) as image:
-        assert image.size == (2_000, 1_000) and not np.array(image).any()
-    assert decode_image(data, "x").shape == (1_000, 2_000, 3)
-    assert decode_image(jpeg_of_size(60, 40), "x").shape == (40, 60, 3)
-
-
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".gif"])
 def test_limit_is_exact_and_can_be_chosen(suffix):
     data = encoded(suffix, 20, 30)
@@ -145,32 +133,14 @@ def test_labels_take_the_limit(tmp_path):
         (".tiff", ()),
         (".gif", ()),
         (".ppm", ()),
+        (".jp2", ()),
     ],
 )
-@pytest.mark.parametrize("size", [(1, 1), (17, 260), (300, 5)])
+@pytest.mark.parametrize("size", [(64, 64), (80, 260)])
 def test_header_is_the_size_that_is_decoded(suffix, flags, size):
     data = encoded(suffix, *size, 3, *flags)
     found = read_header(data)
     assert (found.height, found.width) == decode_image(data, "x").shape[:2] == size
-
-
-def test_header_of_jpeg_2000():
-    assert read_header(encoded(".jp2", 80, 64))[1:3] == (80, 64)  # OpenCV writes no smaller ones
-
-
-@pytest.mark.parametrize("channels", [1, 4])
-def test_header_of_other_channels(channels):
-    for suffix in (".png", ".webp"):
-        data = encoded(suffix, 40, 30, channels)
-        assert read_header(data)[1:3] == (40, 30)
-
-
-def test_headers_of_extended_webp():
-    image = Image.fromarray(np.zeros((40, 30, 3), np.uint8))
-    file = io.BytesIO()
-    image.save(file, "WEBP", save_all=True, append_images=[image], exif=b"Exif\0\0")
-    assert file.getvalue()[12:16] == b"VP8X"
-    assert read_header(file.getvalue()) == ("WEBP", 40, 30, 0)
 
 
 def test_jpeg_and_png_are_read_without_pillow(monkeypatch):
@@ -224,6 +194,7 @@ def test_second_header_of_a_png(order):
         (b"\xff\xd8" + b"\xff\xe0\0\x02" * 20_000, "JPEG"),  # longer than any header
         (jpeg_of_size(0, 0), "JPEG whose header has no size"),
         (b"RIFF\0\0\0\0WEBPVP9 " + bytes(30), "not an image of a known format"),
+        (b"P6 60000 60000 255\n", "announces more pixels"),  # beyond Pillow's limit
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
     ],
 )
@@ -262,10 +233,3 @@ def test_pack_that_expands(tmp_path):
     with pytest.raises(DatasetError, match=r"a\.npz: its arrays would expand from .* to 104,857,"):
         read_image(f"{path}:0")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
-
-
-def test_beyond_what_pillow_opens(tmp_path):
-    data = b"P6 60000 60000 255\n"
-    with pytest.raises(DatasetError, match="announces more pixels"):
-        decode_image(data, "x")
-    assert MAX_PIXELS < 2 * Image.MAX_IMAGE_PIXELS

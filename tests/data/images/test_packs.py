@@ -56,29 +56,12 @@ def test_images_are_what_was_packed(write, save):
         np.testing.assert_array_equal(found, picture)
 
 
-def test_other_integers_and_an_empty_pack(write):
-    good = arrays()
-    path = write(offsets=good["offsets"].astype(np.uint32), labels=good["labels"].astype(np.uint8))
-    assert read_pack(path).encoded(3) == good["data"][good["offsets"][3] :].tobytes()
-    empty = read_pack(write(count=0, data=np.zeros(0, np.uint8), labels=np.zeros(0, np.int64)))
-    assert len(empty) == 0
-
-
 PROBLEMS = {
     "float labels": ({"labels": np.zeros(4)}, r"labels is float64 of shape \(4,\)"),
-    "labels of two axes": (
-        {"labels": np.zeros((4, 1), np.int64)},
-        r"labels is int64 of shape \(4, 1\)",
-    ),
     "float offsets": ({"offsets": np.zeros(5)}, r"offsets is float64 of shape \(5,\)"),
     "signed bytes": ({"data": np.zeros(9, np.int8)}, r"data is int8 of shape \(9,\)"),
     "classes by number": ({"classes": np.arange(2)}, r"classes is int64 of shape \(2,\)"),
     "one offset too few": ({"labels": np.zeros(5, np.int64)}, "5 offsets for 5 labels"),
-    "no offset": ({"offsets": np.zeros(0, np.int64)}, "0 offsets for 4 labels"),
-    "backwards": (
-        {"data": np.zeros(9, np.uint8), "offsets": np.array([0, 5, 3, 7, 9])},
-        "1 of 4 offsets are less than the one before",
-    ),
     "backwards, unsigned": (
         {"data": np.zeros(9, np.uint8), "offsets": np.array([0, 5, 3, 7, 9], np.uint64)},
         "1 of 4 offsets are less than the one before",
@@ -86,10 +69,6 @@ PROBLEMS = {
     "late start": (
         {"data": np.zeros(9, np.uint8), "offsets": np.array([1, 2, 3, 4, 9])},
         "the offsets run from 1 to 9, and there are 9 bytes",
-    ),
-    "early end": (
-        {"data": np.zeros(9, np.uint8), "offsets": np.array([0, 2, 3, 4, 8])},
-        "the offsets run from 0 to 8, and there are 9 bytes",
     ),
     "beyond the end": (
         {"data": np.zeros(9, np.uint8), "offsets": np.array([0, 2, 3, 4, 10])},
@@ -123,7 +102,7 @@ class Payload:
         return os.mkdir, (str(self.target),)
 
 
-@pytest.mark.parametrize("array", ["data", "offsets", "labels", "classes"])
+@pytest.mark.parametrize("array", ["data", "classes"])
 def test_a_payload_does_not_run(write, tmp_path, array):
     path = write(**{array: np.array([Payload(tmp_path / "made")], dtype=object)})
     with pytest.raises(DatasetError, match=r"not a pack of images, or a damaged one .*Download"):
@@ -131,17 +110,7 @@ def test_a_payload_does_not_run(write, tmp_path, array):
     assert not (tmp_path / "made").exists()
 
 
-def test_a_pickle_does_not_run(tmp_path):
-    import pickle
-
-    path = tmp_path / "pack.npz"
-    path.write_bytes(pickle.dumps(Payload(tmp_path / "made")))
-    with pytest.raises(DatasetError, match="not a pack of images"):
-        read_pack(str(path))
-    assert not (tmp_path / "made").exists()
-
-
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
 def test_truncated_file(write, share):
     path = write()
     content = Path(path).read_bytes()
