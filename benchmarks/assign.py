@@ -1,11 +1,10 @@
 """ATSS assignment: mmdet's assigner against negvision's, through the public ``assign``.
 
-The priors are those of an 800 x 1344 image on five levels, 22,400 anchors. Both assigners run in
-turns in one process, mmdet's once a turn and negvision's 31 times, of which the first is not
-counted and the median of the others is taken; then the median of the turns. Beside them stands the
-physical floor: the kernel alone on one thread (CPU).
+The priors are those of an 800 x 1344 image on five levels, 22,400 anchors. Both assigners alternate
+in one process: mmdet's runs once per turn, negvision's 31 times, of which the median without the
+first counts; then the median over turns. The floor is the kernel alone on one thread (CPU).
 
-    python benchmarks/assign.py                          # the figures in results/
+    python benchmarks/assign.py                          # writes results/assign.json
     python benchmarks/assign.py --boxes 10 100 --batches 1 --repeats 3
     python benchmarks/assign.py --device cuda            # results/assign_cuda.json
 """
@@ -15,12 +14,11 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 
 import negvision.ops
 
 # isort: split
-# mmdet asks for mmcv._ext, which negvision serves.
+# mmdet needs mmcv._ext, which negvision provides.
 import torch
 from harness import alternate, in_process_of_its_own, machine, peak_memory, write_results
 from mmdet.models.task_modules.assigners import ATSSAssigner as MMDetATSSAssigner
@@ -62,10 +60,8 @@ def functions(batch: int, boxes: int, device: str) -> dict:
     instances = InstanceData(priors=priors)
     mmdet, ours = MMDetATSSAssigner(9), ATSSAssigner(9)
     if batch == 1:
-        return {
-            "mmdet": lambda: mmdet.assign(instances, counts, gts[0]).gt_inds,
-            "negvision": lambda: ours.assign(instances, counts, gts[0]).gt_inds,
-        }
+        both = {"mmdet": mmdet, "negvision": ours}
+        return {n: lambda a=a: a.assign(instances, counts, gts[0]).gt_inds for n, a in both.items()}
     return {
         "mmdet": lambda: torch.stack([mmdet.assign(instances, counts, g).gt_inds for g in gts]),
         "negvision": lambda: ours.assign_batch(priors, counts, gts)[0],
@@ -90,10 +86,6 @@ def operators(function) -> int:
     return counter.count
 
 
-def peak_memory_alone(name: str, batch: int, boxes: int) -> int:
-    return int(in_process_of_its_own(__file__, "--memory-of", name, str(batch), str(boxes)))
-
-
 def floor_of(batch: int, boxes: int, repeats: int) -> float:
     """Median seconds of the compiled operator alone, on one thread."""
     priors, counts = priors_on("cpu")
@@ -101,20 +93,17 @@ def floor_of(batch: int, boxes: int, repeats: int) -> float:
     arguments = (priors[None], counts, gts, [boxes] * batch, 9, None, None, [0] * batch, -1.0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    taken = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        torch.ops.negvision.atss_assign(*arguments, None, None, None, 1.0)
-        taken.append(time.perf_counter() - start)
+    kernel = torch.ops.negvision.atss_assign
+    taken = alternate({"f": lambda: kernel(*arguments, None, None, None, 1.0)}, repeats)
     torch.set_num_threads(threads)
-    return statistics.median(taken[1:])
+    return taken["f"]["median_s"]
 
 
 def compare(batch: int, boxes: int, device: str, repeats: int) -> dict:
     pair = functions(batch, boxes, device)
     different = int((pair["mmdet"]() != pair["negvision"]()).sum())
-    # mmdet's runs leave cold caches and waking threads behind; the fast one is timed in groups,
-    # each after one of mmdet's, and a group's median counts.
+    # mmdet's runs leave cold caches and sleeping threads behind, so the fast assigner is timed in
+    # groups, and the median of each group counts.
     group = 30
     runs: dict[str, list[float]] = {"mmdet": [], "negvision": []}
     synchronize = torch.cuda.synchronize if device != "cpu" else None
@@ -122,12 +111,11 @@ def compare(batch: int, boxes: int, device: str, repeats: int) -> dict:
         runs["mmdet"] += alternate({"f": pair["mmdet"]}, 1, 0, synchronize)["f"]["runs"]
         timed = alternate({"f": pair["negvision"]}, group, 1, synchronize)["f"]
         runs["negvision"].append(timed["median_s"])
-    memory = {
-        name: peak_memory(pair[name], device)
-        if device != "cpu"
-        else peak_memory_alone(name, batch, boxes)
-        for name in NAMES
-    }
+    if device == "cpu":
+        case = str(batch), str(boxes)
+        memory = {n: int(in_process_of_its_own(__file__, "--memory-of", n, *case)) for n in NAMES}
+    else:
+        memory = {name: peak_memory(pair[name], device) for name in NAMES}
     row = {
         "batch": batch,
         "boxes": boxes,
@@ -155,16 +143,6 @@ def show(row: dict) -> None:
         f"{row['share_of_memory']:>6.1%}   {count['mmdet']:>6,} {count['negvision']:>4}",
         flush=True,
     )
-
-
-def growth(rows: list[dict]) -> dict:
-    """Time at 1000 boxes over time at 100, by batch and assigner."""
-    seconds = {(row["batch"], row["boxes"]): row["median_s"] for row in rows}
-    return {
-        str(batch): {name: seconds[batch, 1000][name] / seconds[batch, 100][name] for name in NAMES}
-        for batch in sorted({row["batch"] for row in rows})
-        if (batch, 100) in seconds and (batch, 1000) in seconds
-    }
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -199,21 +177,10 @@ def main(argv: list[str] | None = None) -> int:
         for boxes in options.boxes:
             rows.append(compare(batch, boxes, options.device, options.repeats))
             show(rows[-1])
-    grown = growth(rows)
-    for batch, of in grown.items():
-        print(
-            f"batch {batch}: from 100 to 1000 boxes mmdet takes {of['mmdet']:.1f} times as long, "
-            f"negvision {of['negvision']:.1f} times"
-        )
     name = "assign" if options.device == "cpu" else "assign_cuda"
     path = write_results(
         name,
-        {
-            "priors": sum(priors_on("cpu")[1]),
-            "threads": torch.get_num_threads(),
-            "rows": rows,
-            "growth_100_to_1000": grown,
-        },
+        {"priors": sum(priors_on("cpu")[1]), "threads": torch.get_num_threads(), "rows": rows},
         options.out,
     )
     print(f"written to {path}")

@@ -17,7 +17,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from dataloader_cases import Case, detection, faces, segmentation
 
@@ -36,7 +36,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "segmentation_without_photometric": lambda: segmentation(photometric=False),
     "segmentation_half_size": lambda: segmentation(zoom=1),
 }
-# For rounds of half a second to a second.
+# Rounds take half a second to a second.
 IMAGES = {"detection": 128, "faces": 3000}
 OTHER_IMAGES = 200
 
@@ -68,20 +68,16 @@ def same_tensors(case: Case, count: int) -> int:
 
 
 def on_one_core(case: Case, count: int, repeats: int) -> dict[str, dict]:
-    """Time the plain steps and both pipelines in turns."""
+    """Time the plain steps and both pipelines, alternating."""
     usual, ours = case.build(False, None), case.build(True, None)
     infos = [ours.get_data_info(index) for index in range(count)]
-
-    def each(function: Callable, samples: list) -> Callable[[], None]:
-        def run() -> None:
-            for sample in samples:
-                function(sample)
-
-        return run
-
-    functions = {name: each(step, infos) for name, step in case.plain.items()}
-    functions[case.usual] = each(usual.__getitem__, list(range(count)))
-    functions["negvision"] = each(ours.__getitem__, list(range(count)))
+    timed = [(name, step, infos) for name, step in case.plain.items()]
+    timed += [(case.usual, usual.__getitem__, range(count))]
+    timed += [("negvision", ours.__getitem__, range(count))]
+    functions = {
+        name: lambda function=function, samples=samples: exhaust(map(function, samples))
+        for name, function, samples in timed
+    }
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(cores)})
     try:
@@ -91,15 +87,7 @@ def on_one_core(case: Case, count: int, repeats: int) -> dict[str, dict]:
 
 
 def through_workers(case: Case, count: int, repeats: int) -> dict[str, dict]:
-    """Time one pass over a DataLoader, workers started before, for 0, 1 and 2 of them."""
-
-    def all_of(loader: DataLoader) -> Callable[[], None]:
-        def run() -> None:
-            for _ in loader:
-                pass
-
-        return run
-
+    """Time one pass over a DataLoader with 0, 1 and 2 workers, started before."""
     functions = {}
     for workers in (0, 1, 2):
         for name, negvision_one in ((case.usual, False), ("negvision", True)):
@@ -111,18 +99,23 @@ def through_workers(case: Case, count: int, repeats: int) -> dict[str, dict]:
                 collate_fn=case.collate if negvision_one else pseudo_collate,
                 worker_init_fn=one_thread,
             )
-            functions[f"{name}, workers {workers}"] = all_of(loader)
+            functions[f"{name}, workers {workers}"] = lambda loader=loader: exhaust(loader)
     return alternate(functions, repeats)
 
 
+def exhaust(samples: Iterable) -> None:
+    for _ in samples:
+        pass
+
+
 def one_thread(_worker: int = 0) -> None:
-    """Leave the process one thread."""
+    """Use one thread in this process."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
 def speeds(times: dict[str, dict], count: int) -> dict[str, dict[str, float]]:
-    """Images a second: ``median``, and the slowest and the fastest round."""
+    """Images per second: ``median``, and the slowest and the fastest round."""
     return {
         name: {
             "median": count / taken["median_s"],

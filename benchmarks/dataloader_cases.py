@@ -1,4 +1,4 @@
-"""What benchmarks/dataloader.py measures: a floor, the usual pipeline and negvision's, by task."""
+"""The cases of benchmarks/dataloader.py: a floor, the usual pipeline and negvision's, by task."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import negvision.ops
 
 # isort: split
-# mmdet asks for mmcv._ext, which negvision serves.
+# mmdet needs mmcv._ext, which negvision provides.
 import cv2
 import mmcv
 import numpy as np
@@ -36,15 +36,14 @@ class Case:
 
     Attributes:
         title: With the sizes.
-        usual: Whose pipeline the usual one is.
-        floor: Name of the last of ``plain``, which no pipeline can do without.
-        plain: Name to a function of a sample that does no more than the name says.
-        build: The usual or negvision's dataset, with a probability of flips or the config's.
-        tensors: What must be equal, of one packed sample.
-        batch: Images of a batch, as the config has it.
-        collate: How negvision's config makes batches in a worker; MMEngine's default leaves
-            them lists.
-        tolerance: Mean difference of two tensors that is allowed, in gray levels.
+        usual: The package whose pipeline is the usual one.
+        floor: The last of ``plain``, which every pipeline must do.
+        plain: Name -> function of a sample.
+        build: The usual or negvision's dataset, with the probability of flips or the config's.
+        tensors: The tensors of a packed sample that must be equal.
+        batch: Batch size of the config.
+        collate: How the config makes batches in a worker; MMEngine's default keeps lists.
+        tolerance: Allowed mean difference of two tensors, in gray levels.
     """
 
     title: str
@@ -68,7 +67,7 @@ class PlainPack(BaseTransform):
 
 
 def detection() -> Case:
-    """COCO images at 1333 x 800, as configs/_base_/datasets/coco_detection.py has them."""
+    """COCO images at 1333 x 800, as in configs/_base_/datasets/coco_detection.py."""
     root = require("coco128/annotations/instances_train.json").parents[1]
     loader = Config.fromfile(BASES / "coco_detection.py").train_dataloader
     ours = loader.dataset.pipeline
@@ -100,7 +99,7 @@ def detection() -> Case:
 
 
 def faces() -> Case:
-    """Aligned faces of 112 x 112, as configs/_base_/datasets/ms1mv2_face.py has them."""
+    """Aligned faces of 112 x 112, as in configs/_base_/datasets/ms1mv2_face.py."""
     root = require("lfw112/train.txt").parent
     loader = Config.fromfile(BASES / "ms1mv2_face.py").train_dataloader
     ours = loader.dataset.pipeline
@@ -123,24 +122,16 @@ def faces() -> Case:
         sample = packed["data_samples"]
         yield sample["label"] if isinstance(sample, dict) else sample.label
 
-    collate = FUNCTIONS.get(loader.collate_fn.type)
-    return Case(
-        "faces, 112 x 112",
-        "mmcv",
-        "decode",
-        {"decode": _decode},
-        build,
-        tensors,
-        batch=loader.batch_size,
-        collate=collate,
-    )
+    collate, batch = FUNCTIONS.get(loader.collate_fn.type), loader.batch_size
+    plain = {"decode": _decode}
+    return Case("faces, 112 x 112", "mmcv", "decode", plain, build, tensors, batch, collate)
 
 
 def segmentation(photometric: bool = True, zoom: int = 2) -> Case:
-    """CamVid as configs/_base_/datasets/camvid_ood_segmentation.py has it, with all classes.
+    """CamVid as in configs/_base_/datasets/camvid_ood_segmentation.py, with all classes.
 
     Args:
-        photometric: Keep the distortion of colors.
+        photometric: Keep the photometric distortion.
         zoom: The config trains at half the size of the images; 2 is their own size.
     """
     root = require("camvid/classes.txt").parent
@@ -168,7 +159,7 @@ def segmentation(photometric: bool = True, zoom: int = 2) -> Case:
         return _build("mmseg", {**kind, **common}, ours if negvision_one else usual, flip)
 
     def decode_both(info: dict) -> tuple[np.ndarray, np.ndarray]:
-        # As mmseg and negvision do, since OpenCV turns the indices of a palette into colors.
+        # Pillow, as in mmseg and negvision: OpenCV would return the colors of a palette.
         with Image.open(io.BytesIO(Path(info["seg_map_path"]).read_bytes())) as labels:
             return _decode(info), np.array(labels)
 
@@ -178,7 +169,7 @@ def segmentation(photometric: bool = True, zoom: int = 2) -> Case:
         mmcv.imrescale(labels, middle, interpolation="nearest")
 
     return Case(
-        f"segmentation, {scale[0]} x {scale[1]}" + ("" if photometric else ", colors as they are"),
+        f"segmentation, {scale[0]} x {scale[1]}" + ("" if photometric else ", colors unchanged"),
         "mmseg",
         "decode + resize both",
         {"decode both": decode_both, "decode + resize both": resize_both},

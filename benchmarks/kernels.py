@@ -1,10 +1,9 @@
-"""How near each compiled operator comes to what the device can do.
+"""How close each compiled operator comes to the limits of the device.
 
-Two numbers of each: the bytes that must be moved, every input read once and every output written
-once, and the operations that must be done. Two ceilings are measured on the same device in the same
-run: bytes a second of a large copy, and operations a second of a large product of matrices in
-float32. The share is that of the nearer ceiling. Sizes are such that no core holds them in its
-cache, but for the assignment, whose data are small.
+Each operator must move some bytes (every input read once, every output written once) and do some
+operations. Two ceilings are measured in the same run: bytes per second of a large copy, operations
+per second of a large float32 matrix product. The share of the nearer ceiling is reported. Sizes
+exceed the caches, except for the assignment, whose data are small.
 
     python benchmarks/kernels.py                    # results/kernels.json
     python benchmarks/kernels.py --device cuda      # results/kernels_cuda.json
@@ -23,27 +22,20 @@ from harness import alternate, machine, write_results
 
 import negvision.ops
 
-# Operations of one overlap: 4 comparisons for the corners of the intersection, 6 subtractions, 2
-# clamps, 3 products, a sum, a difference, a comparison with eps and a division. Of its gradient:
-# the same again, and four derivatives of about ten operations for either box.
+# One overlap: 4 comparisons for the corners of the intersection, 6 subtractions, 2 clamps, 3
+# products, a sum, a difference, a comparison with eps and a division. Its gradient: the same, and
+# four derivatives of about ten operations for each box.
 IOU, IOU_GRADIENT = 19, 60
-# Of one exponential, ten, as polynomials of single precision have; with what is done around it.
+# One exponential: about ten, a polynomial in single precision, and the work around it.
 EXPONENTIAL = 15
-# Of one similarity in a histogram: to a sortable integer, compared, shifted, masked, counted.
+# One similarity in a histogram: made sortable, compared, shifted, masked, counted.
 COUNTED = 6
 SHORTEST_RUN = 0.02  # seconds; shorter calls are repeated
 
 
 @dataclass
 class Work:
-    """One operator on one size.
-
-    Attributes:
-        size: For the table.
-        run: Calls it.
-        bytes: That must be moved.
-        operations: That must be done.
-    """
+    """One operator at one size, with the bytes and operations that it needs at least."""
 
     size: str
     run: Callable[[], object]
@@ -63,26 +55,21 @@ def overlaps(device: str, generator: torch.Generator) -> dict[str, Work]:
     c, d = boxes(aligned).to(device), boxes(aligned).to(device)
     grad = torch.rand(n, m, generator=generator).to(device)
     operators = torch.ops.negvision
+    pairs = f"{n:,} x {m:,}"
     return {
         "pairwise IoU": Work(
-            f"{n:,} x {m:,}",
-            lambda: operators.pairwise_box_iou(a, b, 0, 1e-6),
-            4 * n * m + 16 * (n + m),
-            IOU * n * m,
+            pairs, lambda: operators.pairwise_box_iou(a, b, 0, 1e-6),
+            4 * n * m + 16 * (n + m), IOU * n * m,
         ),
         "its gradients": Work(
-            f"{n:,} x {m:,}",
-            lambda: operators.pairwise_box_iou_backward(grad, a, b, 0, 1e-6),
-            4 * n * m + 32 * (n + m),
-            IOU_GRADIENT * n * m,
+            pairs, lambda: operators.pairwise_box_iou_backward(grad, a, b, 0, 1e-6),
+            4 * n * m + 32 * (n + m), IOU_GRADIENT * n * m,
         ),
         "aligned IoU": Work(
-            f"{aligned:,}",
-            lambda: operators.aligned_box_iou(c, d, 0, 1e-6),
-            36 * aligned,
-            IOU * aligned,
+            f"{aligned:,}", lambda: operators.aligned_box_iou(c, d, 0, 1e-6),
+            36 * aligned, IOU * aligned,
         ),
-    }
+    }  # fmt: skip
 
 
 def assignment(device: str) -> dict[str, Work]:
@@ -112,34 +99,29 @@ def negatives(device: str, generator: torch.Generator) -> dict[str, Work]:
     operators = torch.ops.negvision
     logsumexp, _ = operators.negatives_logsumexp(similarities, rows, columns, -n, None, 64.0)
     ones = torch.ones(n, device=device)
-    # Overwritten at each call, so of its own; what it holds does not change how long it takes.
+    # Overwritten at each call; the values do not change the time.
     weights = similarities.clone()
     pairs = (torch.rand(batch, batch, generator=generator) * 2 - 1).to(device)
     labels = torch.randint(batch // 8, (batch,), generator=generator).int().to(device)
     none = torch.zeros(2, dtype=torch.int64, device=device)
     upper = batch * (batch - 1) // 2
+    size = f"{n} x {classes:,}"
+    given = rows, columns, -n, None, 64.0
     return {
         "filtered logsumexp": Work(
-            f"{n} x {classes:,}",
-            lambda: operators.negatives_logsumexp(similarities, rows, columns, -n, None, 64.0),
-            4 * n * classes + 4 * classes,
-            EXPONENTIAL * n * classes,
+            size, lambda: operators.negatives_logsumexp(similarities, *given),
+            4 * n * classes + 4 * classes, EXPONENTIAL * n * classes,
         ),
         "its softmax": Work(
-            f"{n} x {classes:,}",
-            lambda: operators.negatives_softmax_(
-                weights, rows, columns, -n, None, 64.0, logsumexp, ones
-            ),
-            8 * n * classes + 4 * classes,
-            EXPONENTIAL * n * classes,
+            size, lambda: operators.negatives_softmax_(weights, *given, logsumexp, ones),
+            8 * n * classes + 4 * classes, EXPONENTIAL * n * classes,
         ),
         "histogram of pairs": Work(
             f"{batch:,} samples, one byte of four",
             lambda: operators.negatives_histogram(pairs, labels, labels, 0, none, 24),
-            4 * upper,
-            COUNTED * upper,
+            4 * upper, COUNTED * upper,
         ),
-    }
+    }  # fmt: skip
 
 
 def pixels(generator: torch.Generator) -> dict[str, Work]:
@@ -151,23 +133,18 @@ def pixels(generator: torch.Generator) -> dict[str, Work]:
     arguments = (image, False, True, [0, 1, 2, 3], [8.0, 1.1, 0.9, 5.0])
     return {
         "planes": Work(
-            f"{height} x {width}",
-            lambda: operators.image_planes(image, False, True),
-            6 * area,
-            0,
+            f"{height} x {width}", lambda: operators.image_planes(image, False, True), 6 * area, 0
         ),
         "colors": Work(
-            f"{height} x {width}, four steps",
-            lambda: operators.distort_colors(*arguments),
-            6 * area,
+            f"{height} x {width}, four steps", lambda: operators.distort_colors(*arguments),
             # Brightness and contrast of three channels: 6 each. To HSV and back, twice: 35 and 45.
-            (2 * 3 * 6 + 2 * (35 + 45)) * area,
+            6 * area, (2 * 3 * 6 + 2 * (35 + 45)) * area,
         ),
-    }
+    }  # fmt: skip
 
 
 def ceilings(device: str, repeats: int) -> dict[str, float]:
-    """Bytes a second that a copy reads and writes, and operations a second of a product."""
+    """Bytes per second of a copy, read and written, and operations per second of a product."""
     cuda = device == "cuda"
     values = torch.rand(1 << 28 if cuda else 1 << 26).to(device)
     target = torch.empty_like(values)
@@ -186,7 +163,7 @@ def ceilings(device: str, repeats: int) -> dict[str, float]:
 
 
 def measure(work: Work, device: str, repeats: int) -> list[float]:
-    """Seconds a call, of several runs long enough to time."""
+    """Seconds per call, from several runs that are long enough to time."""
     synchronize = torch.cuda.synchronize if device == "cuda" else None
     once = alternate({"call": work.run}, 1, 2, synchronize)["call"]["min_s"]
     calls = max(1, round(SHORTEST_RUN / max(once, 1e-7)))

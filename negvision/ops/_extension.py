@@ -39,12 +39,7 @@ def extension_info() -> dict:
     """
     path, error = _load()
     loaded = path is not None and error is None
-    return {
-        "loaded": loaded,
-        "path": path,
-        "cuda": loaded and _has_kernel("CUDA"),
-        "error": error,
-    }
+    return {"loaded": loaded, "path": path, "cuda": loaded and _has_kernel("CUDA"), "error": error}
 
 
 def _has_kernel(key: str) -> bool:

@@ -4,10 +4,7 @@ import torch
 from torch.nn.functional import normalize
 
 DTYPES = [torch.float32, torch.float64]
-CLOSE = {
-    torch.float32: {"rtol": 1e-5, "atol": 1e-5},
-    torch.float64: {"rtol": 1e-12, "atol": 1e-12},
-}
+CLOSE = {torch.float32: {"rtol": 1e-5, "atol": 1e-5}, torch.float64: {"rtol": 1e-12, "atol": 1e-12}}
 
 
 def units(seed: int, count: int, size: int = 8, dtype=torch.float64) -> torch.Tensor:

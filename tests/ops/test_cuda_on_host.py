@@ -163,10 +163,7 @@ def tiles(seed: int, dtype: torch.dtype):
         )
 
 
-CLOSE = {
-    torch.float32: {"rtol": 1e-6, "atol": 1e-6},
-    torch.float64: {"rtol": 1e-12, "atol": 1e-12},
-}
+CLOSE = {torch.float32: {"rtol": 1e-6, "atol": 1e-6}, torch.float64: {"rtol": 1e-12, "atol": 1e-12}}
 
 
 @pytest.mark.parametrize("dtype", CLOSE)

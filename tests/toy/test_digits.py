@@ -27,8 +27,7 @@ def test_same_bytes_in_two_processes(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", code.format(TINY), str(tmp_path / name / "set")],
-            env=environment,
+            [sys.executable, "-c", code.format(TINY), str(tmp_path / name / "set")], env=environment
         )
         for name in "ab"
     ]

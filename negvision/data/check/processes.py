@@ -22,10 +22,7 @@ _AHEAD = 4
 
 
 def call_in_processes(
-    function: Callable[[int], Result],
-    count: int,
-    workers: int,
-    died: Callable[[int, str], Result],
+    function: Callable[[int], Result], count: int, workers: int, died: Callable[[int, str], Result]
 ) -> Iterator[Result]:
     """Yield ``function(0)``, ..., ``function(count - 1)``, in order.
 

@@ -43,10 +43,7 @@ class ImagePack:
 
 
 def write_pack(
-    path: str | os.PathLike,
-    images: Sequence[bytes],
-    labels: Sequence[int],
-    classes: Sequence[str],
+    path: str | os.PathLike, images: Sequence[bytes], labels: Sequence[int], classes: Sequence[str]
 ) -> None:
     """Write encoded images as a pack; the same images give the same bytes.
 

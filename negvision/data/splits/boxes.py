@@ -5,11 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from negvision.data.formats.coco_file import (
-    find_classes,
-    find_reference_problem,
-    index_images,
-)
+from negvision.data.formats.coco_file import find_classes, find_reference_problem, index_images
 from negvision.data.splits.images import require_two_names
 from negvision.errors import DatasetError, Problems
 

@@ -112,12 +112,7 @@ def write_label_images(
 
 
 def _relabel(
-    name: str,
-    labels: Path,
-    out: Path,
-    ids: Collection[int],
-    tables: LabelTables,
-    drop_images: bool,
+    name: str, labels: Path, out: Path, ids: Collection[int], tables: LabelTables, drop_images: bool
 ) -> PixelCounts:
     path = labels / f"{name}.png"
     image = read_label_image(str(path))

@@ -289,11 +289,7 @@ def foreign(tmp_path, monkeypatch):
     (tmp_path / "b.jpg").write_bytes((tmp_path / "b.jpg").read_bytes()[:-50])
     (tmp_path / "c.jpg").write_text("no image")
     write(tmp_path / "d.jpg", picture(3, 30, 20))
-    return {
-        "type": "Foreign",
-        "data_root": str(tmp_path),
-        "pipeline": [{"type": "LoadLeniently"}],
-    }
+    return {"type": "Foreign", "data_root": str(tmp_path), "pipeline": [{"type": "LoadLeniently"}]}
 
 
 def test_sets_of_other_packages(foreign):
