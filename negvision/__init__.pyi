@@ -39,14 +39,14 @@ from .detection.prediction_hooks import PredictionSheetHook as PredictionSheetHo
 from .engine.bad_sample_hook import BadSampleHook as BadSampleHook
 from .engine.checkpoints.saving import CheckpointHook as CheckpointHook
 from .engine.class_check_hook import ClassCheckHook as ClassCheckHook
-from .engine.hooks import ProgressHook as ProgressHook
 from .engine.interruption import InterruptionHook as InterruptionHook
 from .engine.loops import EpochTrainLoop as EpochTrainLoop
 from .engine.loops import IterTrainLoop as IterTrainLoop
 from .engine.loss_guard import LossGuardHook as LossGuardHook
 from .engine.memory_format import ChannelsLastHook as ChannelsLastHook
 from .engine.optim import BF16OptimWrapper as BF16OptimWrapper
-from .engine.parallel.fsdp import FullyShardedModel as FullyShardedModel
+from .engine.parallel.model_wrappers import FullyShardedModel as FullyShardedModel
+from .engine.progress_hook import ProgressHook as ProgressHook
 from .errors import CheckpointError as CheckpointError
 from .errors import ConfigError as ConfigError
 from .errors import DatasetError as DatasetError

@@ -57,12 +57,14 @@ METRICS = _child(
     "negvision.classification.ood_image_metric",
     *_with_mmseg("negvision.segmentation.metrics"),
 )
-MODEL_WRAPPERS = _child(mmengine_registry.MODEL_WRAPPERS, "negvision.engine.parallel.fsdp")
+MODEL_WRAPPERS = _child(
+    mmengine_registry.MODEL_WRAPPERS, "negvision.engine.parallel.model_wrappers"
+)
 OPTIM_WRAPPERS = _child(mmengine_registry.OPTIM_WRAPPERS, "negvision.engine.optim")
 LOOPS = _child(mmengine_registry.LOOPS, "negvision.engine.loops")
 HOOKS = _child(
     mmengine_registry.HOOKS,
-    "negvision.engine.hooks",
+    "negvision.engine.progress_hook",
     "negvision.engine.bad_sample_hook",
     "negvision.engine.class_check_hook",
     "negvision.engine.memory_format",

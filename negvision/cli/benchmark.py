@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             f"{args.model} contains its weights: --checkpoint and --cfg-options need a config"
         )
     require_exporting()
-    from negvision.engine.calibration import check_writable
+    from negvision.files import check_writable
 
     if args.json is not None:
         check_writable(Path(args.json))

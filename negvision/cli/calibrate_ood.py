@@ -5,6 +5,7 @@ from pathlib import Path
 
 from negvision.cli.arguments import add_config, add_runner_arguments, checked
 from negvision.errors import CheckpointError
+from negvision.files import check_writable
 
 HELP = "choose the OOD threshold above which samples are unknown"
 DESCRIPTION = (
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if not source.is_file():
         raise CheckpointError(f"checkpoint {args.checkpoint!r} does not exist")
     from negvision.compat.patches import captured_pycocotools
-    from negvision.engine.calibration import calibrate, check_writable, save_with_threshold
+    from negvision.engine.calibration import calibrate, save_with_threshold
     from negvision.engine.prepare import build_runner, prepare_config
 
     target = Path(args.out) if args.out else source.with_name(f"{source.stem}_ood.pth")

@@ -46,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
     from negvision.compat.patches import captured_pycocotools
     from negvision.data.check.check import DataCheck
     from negvision.data.check.report import as_data, as_text
-    from negvision.engine.calibration import check_writable
     from negvision.engine.config.check import check_config
     from negvision.engine.prepare import prepare_config
     from negvision.engine.quiet import log_of_reading_hidden
+    from negvision.files import check_writable
 
     def bar(samples, scan):
         label = f"{', '.join(scan.splits)} {Path(scan.source).name}"

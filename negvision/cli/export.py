@@ -62,11 +62,11 @@ def require_exporting() -> None:
 def run(args: argparse.Namespace) -> int:
     """Export; 0, or 1 if the export differs from the model."""
     require_exporting()
-    from negvision.engine.calibration import check_writable
     from negvision.engine.config.check import check_config
     from negvision.engine.config.data_files import check_data
     from negvision.engine.prepare import prepare_config
     from negvision.export.exporting import ParityError, Request, export
+    from negvision.files import check_writable
 
     request = Request(
         out=Path(args.out),

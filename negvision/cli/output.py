@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from negvision.errors import UserError
+from negvision.files import atomic_write
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -50,15 +49,12 @@ def write_page(path: Path, text: str) -> None:
     Raises:
         UserError: It cannot be written there.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # File names on disk need not be valid text.
-        partial.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(partial, path)
+        with atomic_write(path, error=None) as partial:
+            # File names on disk need not be valid text.
+            partial.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise UserError(
             f"cannot write {path}: {error.strerror or error}; name another file with --out"
         ) from None

@@ -33,9 +33,9 @@ def run(args: argparse.Namespace) -> int:
     target = Path(args.out)
     if target.suffix != _SUFFIX or target.name == _SUFFIX:
         raise UserError(f"out is {args.out!r}; give a file NAME{_SUFFIX}")
-    from negvision.engine.calibration import check_writable
     from negvision.engine.checkpoints.loading import load_checkpoint_file
-    from negvision.engine.checkpoints.weights_file import publish
+    from negvision.engine.checkpoints.safetensors_file import publish
+    from negvision.files import check_writable
 
     check_writable(target)
     checkpoint = load_checkpoint_file(args.checkpoint, "cpu", args.trust_checkpoint)

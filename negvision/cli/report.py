@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
     single = len(args.work_dirs) == 1
     out = Path(args.out or (Path(args.work_dirs[0]) if single else Path()) / "report.html")
     require_html(out)
-    from negvision.engine.calibration import check_writable
     from negvision.engine.prepare import prepare_config
+    from negvision.files import check_writable
     from negvision.report.config_diff import config_change, config_lines
     from negvision.report.run_page import run_page
     from negvision.report.run_report import find_run, gather

@@ -92,8 +92,8 @@ def run(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     from negvision.compat.patches import captured_pycocotools
     from negvision.engine.config.options import apply_training_arguments
-    from negvision.engine.faults import faults_explained
     from negvision.engine.interruption import EXIT_INTERRUPTED, TrainingInterrupted
+    from negvision.engine.machine_errors import machine_errors_explained
     from negvision.engine.parallel.launch import leave_processes
     from negvision.engine.prepare import build_runner, prepare_config
 
@@ -101,7 +101,7 @@ def _train(args: argparse.Namespace) -> int:
     apply_training_arguments(cfg, args)
     if args.resume is not None:
         _set_resume(cfg, args.resume, args.trust_checkpoint)
-    with captured_pycocotools(), faults_explained(cfg.work_dir):
+    with captured_pycocotools(), machine_errors_explained(cfg.work_dir):
         runner = build_runner(cfg, ("train", "val"))
         try:
             runner.train()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from negvision.engine.checkpoints.loading import load_checkpoint_file
-from negvision.errors import ConfigError, OODDataError, UserError
+from negvision.errors import ConfigError, OODDataError
+from negvision.files import atomic_write
 from negvision.ood.shaping import fit_shaping, shapings_to_fit
 from negvision.ood.threshold import OODThreshold, set_threshold, threshold_at_tpr
 
@@ -120,25 +120,9 @@ def save_with_threshold(
             keys = [key for key in own if key.startswith(f"{name}.")]
             checkpoint["state_dict"].update({key: own[key].cpu() for key in keys})
     checkpoint["meta"] = {**(checkpoint.get("meta") or {}), "ood": threshold.as_meta()}
-    half = Path(target).with_name(f".{Path(target).name}.{os.getpid()}")
-    try:
-        torch.save(checkpoint, half)
-        os.replace(half, target)
-    except (OSError, RuntimeError) as error:  # torch says RuntimeError of a full disk
-        raise UserError(f"{target} cannot be written: {error}") from None
-    finally:
-        half.unlink(missing_ok=True)
+    with atomic_write(target) as partial:
+        torch.save(checkpoint, partial)
     return Path(target)
-
-
-def check_writable(target: Path) -> None:
-    """Raise UserError where ``target`` cannot be written; folders above it are made."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{target} cannot be written: {error}") from None
-    if target.is_dir() or not os.access(target.parent, os.W_OK):
-        raise UserError(f"{target} cannot be written: choose another file")
 
 
 def _predictions(model: nn.Module, loader, label: str) -> Iterator:

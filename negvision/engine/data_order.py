@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, get_worker_info
 
-from negvision.engine.random_state import random_state_kept
+from negvision.engine.checkpoints.training_state import random_state_kept
 
 
 class SeededIndex(int):

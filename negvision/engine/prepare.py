@@ -8,8 +8,8 @@ from negvision.engine.config.check import check_batches, check_config
 from negvision.engine.config.data_files import check_data, replace_data_root
 from negvision.engine.config.options import check_training_options
 from negvision.engine.config.reading import load_config, parse_options, set_work_dir
-from negvision.engine.faults import require_writable
 from negvision.engine.file_handlers import install_file_handlers
+from negvision.engine.machine_errors import require_writable
 from negvision.engine.quiet import silence_idle_warnings
 from negvision.engine.runner import Runner
 

@@ -1,4 +1,4 @@
-"""mmengine's runner, quiet on the console and able to run several processes on a CPU."""
+"""mmengine's runner with exact resume, sharded parameters and several processes on a CPU."""
 
 import contextlib
 import copy
@@ -14,27 +14,38 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.base_loop import BaseLoop
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from negvision.engine.checkpoints.gradients import pending_gradients, restore_gradients
 from negvision.engine.checkpoints.provenance import provenance
-from negvision.engine.checkpoints.saving import raise_on_all_ranks, written_whole
+from negvision.engine.checkpoints.saving import raise_on_all_ranks, write_checkpoint
+from negvision.engine.checkpoints.training_state import (
+    pending_gradients,
+    random_state,
+    random_state_kept,
+    restore_gradients,
+    set_random_state,
+)
 from negvision.engine.compiling import compile_parts
 from negvision.engine.data_order import SeededBatches, seed_batches
 from negvision.engine.optim import scale_learning_rate
-from negvision.engine.parallel import shards
-from negvision.engine.parallel.fsdp import FullyShardedModel
 from negvision.engine.parallel.launch import init_cpu_processes, with_group_timeout
-from negvision.engine.parallel.whole import clip_over_dtensors, own_tensors, whole_tensors
-from negvision.engine.parallel.wrapping import wrap_for_ranks
+from negvision.engine.parallel.model_wrappers import FullyShardedModel, wrap_for_ranks
+from negvision.engine.parallel.sharded import (
+    clip_over_ranks,
+    find_row_shards,
+    full_state,
+    optim_wrappers_of,
+    own_state,
+    without_row_shards,
+)
 from negvision.engine.quiet import replace_console_handler
-from negvision.engine.random_state import random_state, random_state_kept, set_random_state
 from negvision.engine.recompute import activations_recomputed_our_way
 from negvision.errors import CheckpointError
 from negvision.ood.threshold import OODThreshold, set_threshold
 
-# Ours of mmengine's components, for configs that name those.
-_RESUMABLE = {
+# negvision's replacements of mmengine's components, for configs that name the latter.
+_REPLACEMENTS = {
     "EpochBasedTrainLoop": "negvision.EpochTrainLoop",
     "IterBasedTrainLoop": "negvision.IterTrainLoop",
     "CheckpointHook": "negvision.CheckpointHook",
@@ -46,18 +57,18 @@ _ADDED_HOOKS = {
 
 
 class Runner(MMEngineRunner):
-    """A runner whose console shows warnings, progress and results; the log file has all.
+    """A runner that resumes exactly, trains sharded parameters and keeps the console short.
 
-    Parameters that are sharded over ranks (:mod:`negvision.engine.parallel.shards`) train, are
-    clipped, saved whole and resumed at any world size. The OOD threshold of a checkpoint, if it has
-    one, is given to the model with the weights.
+    Checkpoints are written atomically, and a resumed run continues as if it had never stopped, also
+    in the middle of an epoch: in any config :mod:`negvision.engine.loops` and
+    :class:`negvision.engine.checkpoints.saving.CheckpointHook` replace mmengine's loops and
+    ``CheckpointHook``. :class:`negvision.engine.interruption.InterruptionHook` and
+    :class:`negvision.engine.loss_guard.LossGuardHook` are added.
 
-    Checkpoints are written whole or not at all, and a resumed run goes on as if it had never
-    stopped, in the middle of an epoch too: mmengine's loops and its ``CheckpointHook`` are
-    replaced by :mod:`negvision.engine.loops` and
-    :class:`negvision.engine.checkpoints.saving.CheckpointHook` in any config. Signals and losses
-    that are not finite are met by :class:`negvision.engine.interruption.InterruptionHook` and
-    :class:`negvision.engine.loss_guard.LossGuardHook`, which are added.
+    Parameters that are sharded over ranks (:mod:`negvision.engine.parallel.sharded`) are clipped,
+    saved in full and resumed at any world size. Loading a checkpoint sets the model's OOD threshold
+    if the checkpoint has one. The console shows warnings, progress and results; the log file has
+    everything.
 
     Use it as :class:`mmengine.runner.Runner`: ``Runner.from_cfg(cfg).train()``.
     """
@@ -78,10 +89,10 @@ class Runner(MMEngineRunner):
         return logger
 
     def load_checkpoint(self, filename: str, *args, **kwargs) -> dict:
-        # mmengine prints here, on every rank: where it loads from (which the command said), and
-        # which weights do not fit (which must be seen).
+        # mmengine prints on every rank: the path, which is known, and the weights that do not fit,
+        # which belong in the log.
         printed = io.StringIO()
-        with contextlib.redirect_stdout(printed), own_tensors(self.model, []):
+        with contextlib.redirect_stdout(printed), own_state(self.model, []):
             checkpoint = super().load_checkpoint(filename, *args, **kwargs)
         lines = printed.getvalue().splitlines()
         rest = [line for line in lines if line and not line.startswith("Loads checkpoint by")]
@@ -94,11 +105,10 @@ class Runner(MMEngineRunner):
 
     def build_optim_wrapper(self, optim_wrapper):
         if isinstance(self.model, FullyShardedModel):
-            # Optimizers hold the shares, and weights are to be drawn before they are shared out.
-            self.model.initialise()
+            # Optimizers hold shards, and weights are drawn before they are sharded.
+            self.model.initialize()
         built = super().build_optim_wrapper(optim_wrapper)
-        shards.clip_over_shards(self.model, built)
-        clip_over_dtensors(self.model, built)
+        clip_over_ranks(self.model, built)
         return built
 
     def save_checkpoint(
@@ -112,28 +122,28 @@ class Runner(MMEngineRunner):
         by_epoch: bool = True,
         backend_args: dict | None = None,
     ) -> None:
-        # mmengine calls this on all ranks and lets the first alone save; joining needs them all.
+        # All ranks come here. The first one saves; gathering shards needs them all.
         models = [self.model]
         models += [hook.ema_model for hook in self.hooks if isinstance(hook, EMAHook)]
-        optimizers = shards.optimizers_of(self.optim_wrapper) if save_optimizer else []
+        optimizers = self._optimizers() if save_optimizer else []
         meta = {**(meta or {}), **provenance()}
         if save_optimizer:
             meta |= self._training_state()
         rest = (file_client_args, save_optimizer, save_param_scheduler, meta, by_epoch)
-        with shards.whole_state(models, optimizers), whole_tensors(self.model, optimizers):
+        with full_state(models, optimizers):
             error = None
             if "://" in str(out_dir) or file_client_args or backend_args:
                 super().save_checkpoint(out_dir, filename, *rest, backend_args)
             elif is_main_process():
                 try:
-                    with written_whole(Path(out_dir) / filename) as partial:
+                    with write_checkpoint(Path(out_dir) / filename) as partial:
                         super().save_checkpoint(out_dir, partial.name, *rest)
                 except CheckpointError as failure:
                     error = failure
         raise_on_all_ranks(error)
 
     def _training_state(self) -> dict:
-        """What a run needs to go on, beside what mmengine saves. All ranks must call this."""
+        """What a resumed run needs besides what mmengine saves. All ranks must call this."""
         held = self._state_before_evaluation
         loader = self.train_loop.dataloader
         return {
@@ -152,43 +162,45 @@ class Runner(MMEngineRunner):
     ) -> None:
         if resume_optimizer:
             self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
-        is_shared_out = isinstance(self.model, FullyShardedModel)
-        if map_location == "default" and (is_shared_out or shards.find_shards(self.model)):
-            # The whole of what is sharded may be more than a GPU holds.
+        is_sharded = isinstance(self.model, FullyShardedModel) or find_row_shards(self.model)
+        if map_location == "default" and is_sharded:
+            # A GPU may not hold the full parameters.
             map_location = "cpu"
-        optimizers = shards.optimizers_of(self.optim_wrapper)
-        with shards.own_state(self.model, optimizers), own_tensors(self.model, optimizers):
+        with own_state(self.model, self._optimizers()):
             super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
         meta = self._loaded_meta
         restore_gradients(self.model, meta.get("gradients"))
         self._resumed_states = meta.get("random_states", [])
         self._move_to_same_sample(meta)
 
+    def _optimizers(self) -> list[Optimizer]:
+        return [wrapper.optimizer for wrapper in optim_wrappers_of(self.optim_wrapper)]
+
     def _move_to_same_sample(self, meta: dict) -> None:
-        """Within an epoch of batches of another size, find the batch that comes next."""
+        """Find the next batch in an epoch whose batches had another size."""
         loop, saved = self.train_loop, meta.get("global_batch_size")
         size = (loop.dataloader.batch_size or 1) * get_world_size()
         if saved in (None, size):
             return
         self.logger.warning(
-            f"resumed with {size} images a step; the checkpoint was written with {saved}. The "
-            "learning rate is that of the checkpoint, and steps of schedules are counted as before"
+            f"resumed with {size} images per step; the checkpoint was written with {saved}. The "
+            "learning rate and the schedule's count of steps come from the checkpoint"
         )
         if loop.max_epochs > 1:
             seen = (meta["iter"] - meta["epoch"] * meta["batches_per_epoch"]) * saved
             loop._iter = meta["epoch"] * len(loop.dataloader) + seen // size
 
     def restore_random_state(self) -> None:
-        """Draw from here on as the run that wrote the checkpoint would have, once."""
+        """Restore the random state of the checkpoint, once, if the world size is the same."""
         states, self._resumed_states = self._resumed_states, []
         if len(states) == get_world_size():
             set_random_state(states[get_rank()])
 
     @contextlib.contextmanager
     def evaluation_in_training(self) -> Iterator[None]:
-        """Evaluate between two iterations; the training draws as if it had not been.
+        """Around an evaluation between two iterations: keeps the random state of the training.
 
-        All ranks evaluate what a checkpoint would hold: running statistics are those of the first.
+        All ranks evaluate what a checkpoint would hold: running statistics of the first rank.
         """
         if get_world_size() > 1:
             for buffer in self.model.buffers():
@@ -219,26 +231,28 @@ class Runner(MMEngineRunner):
         loop = copy.deepcopy(loop)
         if "type" not in loop and "by_epoch" in loop:
             loop["type"] = "EpochBasedTrainLoop" if loop.pop("by_epoch") else "IterBasedTrainLoop"
-        return super().build_train_loop(_with_ours(loop))
+        return super().build_train_loop(_with_replacement(loop))
 
     def register_default_hooks(self, hooks: dict[str, Hook | dict | None] | None = None) -> None:
         hooks = {"checkpoint": {"type": "CheckpointHook", "interval": 1}, **(hooks or {})}
         for name, kind in _ADDED_HOOKS.items():
             if hooks.setdefault(name, {"type": kind}) is None:
                 del hooks[name]
-        super().register_default_hooks({name: _with_ours(hook) for name, hook in hooks.items()})
+        super().register_default_hooks(
+            {name: _with_replacement(hook) for name, hook in hooks.items()}
+        )
 
     def train(self) -> torch.nn.Module:
         with activations_recomputed_our_way():
             return super().train()
 
     def _maybe_compile(self, target: str) -> None:
-        # mmengine compiles the whole step, which breaks on lists of boxes.
+        # mmengine compiles the full step, which fails on lists of boxes.
         options = self.cfg.get("compile")
         if options:
             model = self.model.module if is_model_wrapper(self.model) else self.model
             names = compile_parts(model, {} if options is True else options)
-            self.logger.info(f"compile: {', '.join(names)}; the first iterations take long")
+            self.logger.info(f"compile: {', '.join(names)}; the first iterations are slow")
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         if auto_scale_lr and auto_scale_lr.get("enable"):
@@ -251,9 +265,9 @@ class Runner(MMEngineRunner):
     def _init_model_weights(self) -> None:
         if isinstance(self.model, FullyShardedModel):
             return  # done when the optimizer was built
-        # mmengine broadcasts what the first rank has; each has its own rows of what is sharded.
+        # mmengine broadcasts the weights of the first rank; each rank has its own row shards.
         model = self.model.module if is_model_wrapper(self.model) else self.model
-        with shards.shards_left_out(model):
+        with without_row_shards(model):
             super()._init_model_weights()
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module):
@@ -262,12 +276,12 @@ class Runner(MMEngineRunner):
         return wrap_for_ranks(model, model_wrapper_cfg, self.cfg)
 
 
-def _with_ours(component: object) -> object:
-    """The config of a component, with ours in the place of mmengine's of the same name."""
+def _with_replacement(component: object) -> object:
+    """The config of a component with negvision's type instead of mmengine's of the same name."""
     if not isinstance(component, dict):
         return component
     kind = component.get("type")
     name = (
         kind.removeprefix("mmengine.") if isinstance(kind, str) else getattr(kind, "__name__", "")
     )
-    return {**component, "type": _RESUMABLE.get(name, kind)}
+    return {**component, "type": _REPLACEMENTS.get(name, kind)}

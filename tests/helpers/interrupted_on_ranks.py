@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from helpers.tiny_training import At, Net, assert_same, make_runner, outcome
-from negvision.engine.checkpoints.gradients import pending_gradients, restore_gradients
+from negvision.engine.checkpoints.training_state import pending_gradients, restore_gradients
 from negvision.engine.interruption import TrainingInterrupted
 
 LAUNCHED = {"launcher": "pytorch", "env_cfg": {"dist_cfg": {"backend": "gloo"}}}

@@ -1,6 +1,6 @@
-"""Run by torchrun in test_launcher.py: all-reduces over gloo, and what the first argument asks for.
+"""A worker for test_launcher.py: all-reduces over gloo, and an event on rank 1.
 
-The other arguments: whom it happens to, and how many steps there are.
+Arguments: the event, and the number of steps.
 """
 
 import datetime
@@ -12,7 +12,7 @@ import time
 import torch
 import torch.distributed as dist
 
-from negvision.engine.faults import MachineError
+from negvision.engine.machine_errors import MachineError
 from negvision.engine.parallel.failures import reports_to_launcher
 from negvision.errors import ConfigError
 
@@ -28,7 +28,7 @@ def fail(what):
         raise ValueError("boom")
     if what == "machine":
         raise MachineError("the mount is gone")
-    if what == "user":
+    if what in ("user", "all_users"):
         raise ConfigError("model.x is wrong")
     if what == "hang":
         time.sleep(600)
@@ -48,7 +48,7 @@ def main(argv=None):
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, lambda number, frame: received.append(number))
     for step in range(steps):
-        if rank == 1 and step == 3 and FIRST_TRY:
+        if step == 3 and FIRST_TRY and (rank == 1 or what == "all_users"):
             fail(what)
         count = torch.tensor([len(received)])
         dist.all_reduce(count)

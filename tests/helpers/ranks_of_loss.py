@@ -5,7 +5,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from negvision.engine.parallel.shards import clip_grad_norm, find_shards, keep_shards_from_ddp
+from negvision.engine.parallel.sharded import clip_grad_norm, find_row_shards, keep_shards_from_ddp
 from negvision.face.losses import UNPGLoss
 
 CLASSES, SIZE, COUNTS = 31, 12, (5, 7, 2)
@@ -109,7 +109,7 @@ def check(sharded, margin, labels="any", counts=COUNTS, dtype=torch.float64, **k
     # Clipping by norm: one norm, that of one process, on all ranks.
     for order in (2.0, 1.0, float("inf")):
         want = nn.utils.clip_grad_norm_(expected_model.parameters(), 0.1, order)
-        shards = {shard.parameter for shard in find_shards(model)}
+        shards = {shard.parameter for shard in find_row_shards(model)}
         got = clip_grad_norm(shards, list(model.parameters()), 0.1, order)
         assert abs(got - want) <= 1e-6 * want, (where, order, got, want)
         got = model.head.weight.grad

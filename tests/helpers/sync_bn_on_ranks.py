@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from negvision.engine.parallel.sync_bn import SyncBatchNorm, synchronise_batch_norm
+from negvision.engine.parallel.sync_bn import SyncBatchNorm, synchronize_batch_norm
 from negvision.engine.recompute import checkpoint_activations
 from negvision.ood.abet import LearnedTemperature
 
@@ -51,7 +51,7 @@ def check(
     one = layer(shape[0], **options).to(dtype)
     for parameter in one.parameters():
         nn.init.normal_(parameter, generator=generator)
-    several = synchronise_batch_norm(copy.deepcopy(one), "torch", "cpu")
+    several = synchronize_batch_norm(copy.deepcopy(one), "torch", "cpu")
     assert type(several) is SyncBatchNorm
     where = (shape, layer.__name__, counts, options)
     for step in range(3):
@@ -107,7 +107,7 @@ def check_temperature():
     counts = (4, 1, 0)[: dist.get_world_size()]
     torch.manual_seed(0)
     one = LearnedTemperature(5).double()
-    several = synchronise_batch_norm(copy.deepcopy(one), "torch", "cpu")
+    several = synchronize_batch_norm(copy.deepcopy(one), "torch", "cpu")
     x = torch.randn(sum(counts), 5, dtype=torch.float64)
     close(several(own_part(x, counts)), own_part(one(x), counts), "temperature")
     close(several.norm.running_var, one.norm.running_var, "temperature")
@@ -132,7 +132,7 @@ def check_network(recompute):
     counts = (3, 3, 3)[: dist.get_world_size()]
     torch.manual_seed(0)
     one = Network().double()
-    several = synchronise_batch_norm(copy.deepcopy(one), "mmcv", "cpu")
+    several = synchronize_batch_norm(copy.deepcopy(one), "mmcv", "cpu")
     if recompute:
         checkpoint_activations(several.blocks)
     wrapped = DistributedDataParallel(several, broadcast_buffers=False)

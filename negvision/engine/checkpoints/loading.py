@@ -14,7 +14,7 @@ from mmengine.optim import OneCycleParamScheduler
 from mmengine.runner.checkpoint import get_torchvision_models
 
 from negvision.compat.patches import replace_checkpoint_loaders
-from negvision.engine.checkpoints.weights_file import SUFFIX, read_weights
+from negvision.engine.checkpoints.safetensors_file import SUFFIX, read_weights
 from negvision.errors import CheckpointError, UserError, did_you_mean
 
 # Functions that mmengine's pickles name by getattr(owner, name): statistics of logged values, and

@@ -1,8 +1,7 @@
-"""A rank that fails says so in the file that torchrun reads, the cause before what follows it."""
+"""How a rank of torchrun ends: it prints its error and leaves marks for the launcher."""
 
 import faulthandler
 import functools
-import json
 import logging
 import os
 import re
@@ -13,18 +12,21 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from negvision.engine.faults import MachineError
+from negvision.engine.machine_errors import MachineError
 from negvision.engine.parallel.launch import leave_processes
 from negvision.errors import is_user_error
 
-# Set by negvision's launcher, which prints what is in the files; torchrun's own prints too late.
-LAUNCHER_PRINTS = "NEGVISION_LAUNCHER_PRINTS"
-# Where each thread is, on stderr; the launcher asks a rank that hangs for it.
-STACK_SIGNAL = signal.SIGUSR2
-# The rank that is the cause has this long to end before those that only miss it.
+# Set by negvision's launcher: the folder of the marks, which are empty files.
+JOB_FOLDER = "NEGVISION_JOB_FOLDER"
+# A signal reached the launcher; a rank stopped for a signal; a rank found a user error.
+INTERRUPTED, STOPPED, USER_ERROR = "interrupted", "stopped", "user_error"
+
+# Makes a rank print the stacks of its threads.
+_STACK_SIGNAL = signal.SIGUSR2
+# Seconds in which the rank that is the cause ends before the ranks that miss it.
 _COURTESY = 3.0
 
-# What gloo, NCCL and the store say of a peer; each is the text of a RuntimeError.
+# Texts of the RuntimeErrors by which gloo, NCCL and the store report a peer.
 _GONE = re.compile(
     r"Connection closed by peer|Connection reset by peer|Connection was likely closed|Broken pipe"
     r"|Connection refused|ncclRemoteError|remote process exited|Socket Timeout.*peer",
@@ -35,60 +37,50 @@ _SILENT = re.compile(
     r"|timed out after \d+ ?(ms|seconds)|Application timeout caused pair closure",
     re.IGNORECASE,
 )
+_SILENT_TEXT = (
+    "timed out waiting for another rank, which hangs or is very slow "
+    "(env_cfg.dist_cfg.timeout sets the limit in seconds)"
+)
 
 
-class LostContactError(RuntimeError):
-    """Another rank is gone; its own error is the cause."""
-
-
-class SilentRankError(LostContactError):
-    """Another rank did not come to a collective operation within the group's timeout."""
-
-
-def as_lost_contact(error: BaseException) -> LostContactError | None:
-    """What ``error`` says of another rank; None where it is about this one.
+def lost_contact(error: BaseException) -> str | None:
+    """The message for an error that another rank caused; None for an error of this rank.
 
     Example:
-        >>> as_lost_contact(RuntimeError("[pair.cc:553] Connection closed by peer [::1]:4242"))
-        LostContactError('lost contact with another rank; see its error')
+        >>> lost_contact(RuntimeError("[pair.cc:553] Connection closed by peer [::1]:4242"))
+        'lost contact with another rank; see its error'
     """
     if not isinstance(error, RuntimeError):
         return None
-    text = str(error)
-    if _SILENT.search(text):
-        return SilentRankError(
-            "waited in vain for another rank, which hangs or is very slow "
-            "(env_cfg.dist_cfg.timeout, in seconds, is how long a rank waits)"
-        )
-    if _GONE.search(text):
-        return LostContactError("lost contact with another rank; see its error")
-    return None
+    if _SILENT.search(str(error)):
+        return _SILENT_TEXT
+    return "lost contact with another rank; see its error" if _GONE.search(str(error)) else None
 
 
 def reports_to_launcher(command: Callable[..., int]) -> Callable[..., int]:
-    """Make a command's ``main``, as a worker of torchrun, leave its error where the launcher looks.
+    """Make a command's ``main`` end well as a worker of torchrun; elsewhere it is unchanged.
 
-    Elsewhere the command is as it was. A worker ends at once, without the interpreter's usual end:
-    threads of gloo and NCCL can hang or abort it, those of a rank that has succeeded as well. An
-    error that only says that another rank is gone is one line, some seconds later, so that it is
-    not the first.
+    A worker exits at once, without the interpreter's shutdown: threads of gloo and NCCL can hang or
+    abort it. An error caused by another rank is one line, printed some seconds later, so that the
+    cause comes first. Under negvision's launcher, a user error that all ranks find is printed once.
     """
 
     @functools.wraps(command)
-    def run(argv: list[str] | None = None) -> int:
+    def run(argv: object = None) -> int:
         if not os.environ.get("TORCHELASTIC_ERROR_FILE"):
             return command(argv)
         faulthandler.enable()
-        faulthandler.register(STACK_SIGNAL, all_threads=True)
-        try:
-            status = command(argv)
-            leave_processes()
-        except KeyboardInterrupt:
-            status = 128 + signal.SIGINT
-        except Exception as error:
-            # What a machine did may not happen again: the launcher may try.
-            status = 2 if is_user_error(error) and not isinstance(error, MachineError) else 1
-            _report(error)
+        faulthandler.register(_STACK_SIGNAL, all_threads=True)
+        # torchrun also restarts workers that need no second try.
+        if _is_marked(INTERRUPTED):
+            status = os.EX_TEMPFAIL
+        elif _is_marked(USER_ERROR):
+            status = 2
+        else:
+            status = _status(command, argv)
+        if status == os.EX_TEMPFAIL and _mark(STOPPED) is not None:
+            # For any other status torchrun ends the ranks that still save, and restarts all.
+            status = 0
         sys.stdout.flush()
         sys.stderr.flush()
         logging.shutdown()
@@ -97,28 +89,64 @@ def reports_to_launcher(command: Callable[..., int]) -> Callable[..., int]:
     return run
 
 
-def _report(error: Exception) -> None:
-    lost = as_lost_contact(error)
-    if lost is not None:
-        time.sleep(_COURTESY)
-    told = lost or error
-    message = text = f"{type(told).__name__}: {told}"
-    if lost is None and not is_user_error(error):
-        text = "".join(traceback.format_exception(error))
-    recorded = _record(message, text)
-    if not (recorded and os.environ.get(LAUNCHER_PRINTS)):
-        print(f"rank {os.environ.get('RANK', '?')}: {text}", file=sys.stderr)
-
-
-def _record(message: str, text: str) -> bool:
-    """Write torchrun's file of the error; False where that is not possible.
-
-    torchrun shows ``py_callstack``, which is its word for ``text``.
-    """
-    info = {"py_callstack": text, "timestamp": str(int(time.time()))}
-    content = json.dumps({"message": {"message": message, "extraInfo": info}})
+def _status(command: Callable[..., int], argv: object) -> int:
     try:
-        Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(content)
-    except OSError:  # a full disk
+        status = command(argv)
+        leave_processes()
+        return status
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Exception as error:
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    """Print ``error``; the exit status of the rank."""
+    text = lost_contact(error)
+    if text is not None:
+        signal.signal(_STACK_SIGNAL, signal.SIG_IGN)  # this rank does not hang
+        time.sleep(_COURTESY)
+    elif not is_user_error(error):
+        text = "".join(traceback.format_exception(error)).rstrip()
+    else:
+        text = f"{type(error).__name__}: {error}"
+        # Another try may help after an error of the machine.
+        if not isinstance(error, MachineError):
+            if _mark(USER_ERROR) is not False:
+                _print(text)
+            return 2
+    _print(text)
+    if text == _SILENT_TEXT:
+        _show_stacks_of_hanging_ranks()
+    return 1
+
+
+def _print(text: str) -> None:
+    print(f"rank {os.environ.get('RANK', '?')}: {text}", file=sys.stderr, flush=True)
+
+
+def _show_stacks_of_hanging_ranks() -> None:
+    for pid in child_processes(os.getppid()):
+        if pid != os.getpid():
+            os.kill(pid, _STACK_SIGNAL)
+    time.sleep(1)
+
+
+def child_processes(pid: int) -> list[int]:
+    """The processes that the main thread of process ``pid`` started and that still exist."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _mark(name: str) -> bool | None:
+    """Leave a mark for the launcher: whether it is the first, None without such a launcher."""
+    if JOB_FOLDER not in os.environ:
+        return None
+    try:
+        Path(os.environ[JOB_FOLDER], name).touch(exist_ok=False)
+    except FileExistsError:
         return False
     return True
+
+
+def _is_marked(name: str) -> bool:
+    return JOB_FOLDER in os.environ and Path(os.environ[JOB_FOLDER], name).exists()

@@ -1,4 +1,4 @@
-"""Batch normalisation over all ranks' batches, on a CPU too, where torch's refuses to work."""
+"""Batch normalization over the batches of all ranks that also runs on a CPU, unlike torch's."""
 
 import torch
 import torch.distributed as dist
@@ -15,16 +15,15 @@ KINDS = ("torch", "mmcv")
 
 
 class SyncBatchNorm(_BatchNorm):
-    """``BatchNorm1d`` ... ``3d`` whose statistics are those of all ranks' batches joined.
+    """``BatchNorm1d`` ... ``3d`` with statistics of the joined batch of all ranks.
 
-    Ranks may have batches of different sizes, none included. Outputs, gradients with respect to
-    the input and running statistics are those of one process with the joined batch; gradients of
-    weight and bias are this rank's part, whose sum over ranks is that of one process, as
-    DistributedDataParallel wants them. In evaluation and where there is one process it is the
-    plain layer. Statistics are float32, or float64 where the input is.
+    Ranks may have batches of different sizes, also empty ones. Outputs, input gradients and running
+    statistics are those of one process with the joined batch; gradients of weight and bias are
+    this rank's part, which DistributedDataParallel sums. In evaluation and with one process it is
+    the plain layer. Statistics are float32, or float64 for float64 input.
 
-    Every rank must run it as often as the others do: where one passes it by, all wait for it.
-    A single value on all ranks together has no variance: it is normalised as in evaluation.
+    Every rank must run the layer equally often, or all wait. A single value on all ranks together
+    has no variance and is normalized as in evaluation.
 
     Example:
         >>> layer = SyncBatchNorm(4)
@@ -34,7 +33,7 @@ class SyncBatchNorm(_BatchNorm):
 
     @property
     def over_ranks(self) -> bool:
-        """Whether there are other ranks to wait for."""
+        """Whether there are other ranks."""
         return get_dist_info()[1] > 1
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -42,7 +41,7 @@ class SyncBatchNorm(_BatchNorm):
             raise ValueError(f"expected at least 2D input, got {input.dim()}D")
 
     def forward(self, input: Tensor) -> Tensor:
-        """Shape (N, C, ...), and back."""
+        """Normalize (N, C, ...); the shape stays."""
         if not self.training or not self.over_ranks:
             return super().forward(input)
         self._check_input_dim(input)
@@ -51,12 +50,12 @@ class SyncBatchNorm(_BatchNorm):
             return self._as_in_evaluation(input)
         if self.track_running_stats:
             self._follow(*statistics)
-        return _Normalise.apply(input, self.weight, self.bias, *statistics, self.eps)
+        return _Normalize.apply(input, self.weight, self.bias, *statistics, self.eps)
 
     def _as_in_evaluation(self, input: Tensor) -> Tensor:
         if not self.track_running_stats:
             raise ValueError(
-                "batch normalisation without running statistics needs more than one value per "
+                "batch normalization without running statistics needs more than one value per "
                 f"channel over all ranks, got input of {tuple(input.shape)} on this rank"
             )
         return functional.batch_norm(
@@ -84,14 +83,14 @@ def _all_but_channels(x: Tensor) -> list[int]:
 
 @torch.no_grad()
 def _joined_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and variance (C,), biased, of (N, C, ...) over all ranks, and how many they are of."""
+    """Mean and biased variance (C,) of (N, C, ...) over all ranks, and the count of values."""
     wide = x if x.dtype == torch.float64 else x.float()
     if x.numel():
         var, mean = torch.var_mean(wide, _all_but_channels(x), correction=0)
     else:
         var = mean = wide.new_zeros(x.shape[1])
     count = x.numel() // x.shape[1]
-    # float64 also counts beyond 2**24, and joins in an order that is the same on all ranks.
+    # float64 also counts beyond 2**24. The order of the sum is the same on all ranks.
     own = torch.cat([mean.double(), var.double(), mean.new_full((1,), count, dtype=torch.float64)])
     gathered = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, own)
@@ -102,8 +101,8 @@ def _joined_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean.to(wide.dtype), var.to(wide.dtype), total
 
 
-class _Normalise(torch.autograd.Function):
-    """``(x - mean) / sqrt(var + eps) * weight + bias``, mean and var those of the joined batch."""
+class _Normalize(torch.autograd.Function):
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` with mean and var of the joined batch."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, mean, var, count, eps):
@@ -126,17 +125,17 @@ class _Normalise(torch.autograd.Function):
         x, weight, mean, scale, count = ctx.saved_tensors
         dims = _all_but_channels(x)
         wide = grad.to(mean.dtype)
-        centred = x.to(mean.dtype) - _channels(mean, x)
+        centered = x.to(mean.dtype) - _channels(mean, x)
         of_bias = wide.sum(dims)
-        of_weight = (wide * centred).sum(dims) * scale
+        of_weight = (wide * centered).sum(dims) * scale
         sums = torch.stack([of_bias, of_weight])
-        # Also where the input wants no gradient: the ranks must agree on who takes part.
+        # Also without a gradient of the input: all ranks must take part.
         dist.all_reduce(sums)
         grad_x = None
         if ctx.needs_input_grad[0]:
             sums = sums / count.to(sums.dtype)
             factor = scale if weight is None else scale * weight.to(scale.dtype)
-            grad_x = wide - _channels(sums[0], x) - centred * _channels(sums[1] * scale, x)
+            grad_x = wide - _channels(sums[0], x) - centered * _channels(sums[1] * scale, x)
             grad_x = (grad_x * _channels(factor, x)).to(x.dtype)
         grad_weight = grad_bias = None
         if weight is not None:
@@ -144,22 +143,21 @@ class _Normalise(torch.autograd.Function):
         return grad_x, grad_weight, grad_bias, None, None, None, None
 
 
-def synchronise_batch_norm(model: nn.Module, kind: str | None, device: str) -> nn.Module:
-    """Make batch normalisation of ``model`` look at all ranks.
+def synchronize_batch_norm(model: nn.Module, kind: str | None, device: str) -> nn.Module:
+    """Make batch normalization layers of ``model`` use the batches of all ranks.
 
     Args:
-        model: Changed in place, itself replaced where it is such a layer.
-        kind: The config's ``sync_bn``, of :data:`KINDS`. None: only layers that are synchronised
-            by their own config (``norm_cfg=dict(type="SyncBN")``) are, and on a CPU made so that
-            they work there.
-        device: ``"cpu"``: layers become :class:`SyncBatchNorm`, the same for both kinds. Else they
-            become those of torch or of mmcv.
+        model: Changed in place; replaced if it is such a layer itself.
+        kind: The config's ``sync_bn``, one of :data:`KINDS`. None: only layers that their own
+            config synchronizes (``norm_cfg=dict(type="SyncBN")``).
+        device: ``"cpu"``: layers become :class:`SyncBatchNorm`, for both kinds. Otherwise they
+            become the layers of torch or of mmcv.
 
     Returns:
         The model. Parameters and buffers are the same objects.
 
     Raises:
-        ConfigError: ``kind`` is something else.
+        ConfigError: ``kind`` has another value.
     """
     if kind is not None and kind not in KINDS:
         raise ConfigError(
@@ -172,7 +170,7 @@ def synchronise_batch_norm(model: nn.Module, kind: str | None, device: str) -> n
     if isinstance(model, nn.SyncBatchNorm) or (kind and isinstance(model, _BatchNorm)):
         return _converted(model)
     for name, child in model.named_children():
-        setattr(model, name, synchronise_batch_norm(child, kind, device))
+        setattr(model, name, synchronize_batch_norm(child, kind, device))
     return model
 
 

@@ -1,133 +1,122 @@
-"""``python -m negvision.engine.parallel.torchrun``: torchrun, with ends that can be understood.
+"""``python -m negvision.engine.parallel.torchrun``: torchrun with exit statuses and time to save.
 
-It takes torchrun's arguments and starts workers as torchrun does. What differs is the end: the
-error of the rank that failed is printed first; ranks that were interrupted by SIGTERM or SIGUSR1
-have time to save, and the launcher exits with 75 as they do; an error of the user's is not tried
-again. Exit statuses: 0, 1 after a failure, 2 after an error of the user's, 75 after an
-interruption, 128 + n after signal n from the keyboard.
+It takes torchrun's arguments and runs torchrun. Plain torchrun exits with 1 after every failure,
+ends by SIGUSR1, sends SIGTERM to the data workers of a rank too, kills ranks that take more than 30
+seconds to save, and restarts ranks that were interrupted or found a user error. Exit statuses here:
+0; 1 after a failure; 2 after a user error; 75 after SIGTERM or SIGUSR1; 128 + n after signal n from
+the keyboard.
 """
 
+import functools
 import logging
 import os
 import signal
 import sys
 import tempfile
-import uuid
+from pathlib import Path
 
-from torch.distributed.elastic.agent.server.api import WorkerSpec
 from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousParameters
-from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
-from torch.distributed.launcher.api import LaunchConfig
-from torch.distributed.run import config_from_args, get_args_parser
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
+from torch.distributed.run import get_args_parser, run
 
-from negvision.engine.parallel.agent import Agent, ErrorFiles, JobEnded
-from negvision.engine.parallel.failures import LAUNCHER_PRINTS
+from negvision.engine.parallel.failures import (
+    INTERRUPTED,
+    JOB_FOLDER,
+    STOPPED,
+    USER_ERROR,
+    child_processes,
+)
 
-# A worker saves and ends by itself after these; torch's handlers for the others end it.
 _PASSED_ON = (signal.SIGTERM, signal.SIGUSR1)
-_ENDING = "SIGINT,SIGHUP,SIGQUIT"
+_NOTHING_SAVED = (
+    "interrupted before there was anything to save; run the same command with --resume auto"
+)
+_HINTS = {
+    signal.SIGKILL: ", perhaps out of memory",
+    signal.SIGBUS: ", perhaps no room in shared memory (/dev/shm)",
+    signal.SIGABRT: "; NCCL ends a rank this way that waited too long for another",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Start the workers and wait for them; the exit status."""
     args = get_args_parser().parse_args(argv)
-    if args.standalone:
-        # Port 0: two runs on a machine do not meet.
-        args.rdzv_backend, args.rdzv_endpoint = "c10d", "localhost:0"
-        args.rdzv_id = str(uuid.uuid4())
-    # As torchrun does, which says so in a frame of asterisks.
+    # After these torchrun ends the workers.
+    args.signals_to_handle = "SIGINT,SIGHUP,SIGQUIT"
+    # torchrun does so too, and prints a warning.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ[LAUNCHER_PRINTS] = "1"
-    # A store that the agent keeps over restarts still has the addresses of ranks that are gone,
-    # and gloo connects to whichever it reads first.
+    # A store shared between restarts still has the addresses of ranks that are gone, and gloo
+    # connects to whichever it reads first.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
-    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = _ENDING
     if "LOGLEVEL" not in os.environ:
-        _silence_torch()
-    with tempfile.TemporaryDirectory(prefix="negvision_errors_") as folder:
-        args.log_dir = args.log_dir or folder
-        try:
-            return _run(*config_from_args(args))
-        except (AssertionError, ValueError) as error:
-            return _end(2, f"torchrun: {error}")
-
-
-def _run(config: LaunchConfig, command: str, arguments: list[str]) -> int:
-    static = config.rdzv_backend == "static"
-    address, _, port = config.rdzv_endpoint.rpartition(":")
-    try:
-        rendezvous = get_rendezvous_handler(
-            RendezvousParameters(
-                backend=config.rdzv_backend,
-                endpoint=config.rdzv_endpoint,
-                run_id=config.run_id,
-                min_nodes=config.min_nodes,
-                max_nodes=config.max_nodes,
-                local_addr=config.local_addr,
-                **config.rdzv_configs,
-            )
-        )
-    except RendezvousError as error:
-        return _end(1, f"no rendezvous at {config.rdzv_endpoint}: {error}")
-    spec = WorkerSpec(
-        role=config.role,
-        local_world_size=config.nproc_per_node,
-        entrypoint=command,
-        args=tuple(arguments),
-        rdzv_handler=rendezvous,
-        max_restarts=config.max_restarts,
-        monitor_interval=config.monitor_interval,
-        master_addr=address if static else None,
-        master_port=int(port) if static else None,
-        local_addr=config.local_addr,
-        event_log_handler=config.event_log_handler,
-        numa_options=config.numa_options,
-        virtual_local_rank=config.virtual_local_rank,
-    )
-    agent = Agent(
-        spec,
-        ErrorFiles(config.logs_specs),
-        start_method=config.start_method,
-        log_line_prefix_template=config.log_line_prefix_template,
-    )
-    closes = True
-    try:
+        # Its errors are worth a line: they report failures that lead to a restart.
+        for name in list(logging.root.manager.loggerDict):
+            if name.startswith("torch.distributed.elastic"):
+                logging.getLogger(name).setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="negvision_job_") as folder:
+        os.environ[JOB_FOLDER] = folder
         for number in _PASSED_ON:
-            signal.signal(number, agent.pass_on)
-        result = agent.run()
-        if result is None:
-            return _end(1, "another machine ended the job; see its error")
-        return 1 if result.is_failed() else 0
-    except JobEnded as end:
-        # Machines that come after an interruption may still meet under this id.
-        closes = end.status == 2
-        return _end(end.status, str(end))
-    except SignalException as end:
-        closes = False
-        return _end(128 + end.sigval, f"stopped by {end.sigval.name}")
-    except RendezvousError as error:
-        return _end(
-            1,
-            f"no rendezvous with the other machines at {config.rdzv_endpoint}: "
-            f"{type(error).__name__}: {error}",
-        )
-    finally:
-        if closes:
-            rendezvous.shutdown()
-
-
-def _silence_torch() -> None:
-    """Its account of the same events, which it gives a line before and after each."""
-    for name in list(logging.root.manager.loggerDict):
-        if name.startswith("torch.distributed.elastic"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def _end(status: int, words: str) -> int:
-    if words:
-        print(words, file=sys.stderr, flush=True)
+            signal.signal(number, functools.partial(_pass_on, Path(folder)))
+        status, text = _run(args, Path(folder))
+    if text:
+        print(text, file=sys.stderr, flush=True)
     return status
+
+
+def _run(args, folder: Path) -> tuple[int, str]:
+    """The exit status, and what to print, if anything."""
+    try:
+        run(args)
+    except ChildFailedError as error:
+        return _failed(error, folder)
+    except SignalException as end:
+        if end.sigval in _PASSED_ON:
+            return os.EX_TEMPFAIL, _NOTHING_SAVED
+        return 128 + end.sigval, f"stopped by {end.sigval.name}"
+    except RendezvousError as error:
+        return 1, f"no rendezvous at {args.rdzv_endpoint}: {type(error).__name__}: {error}"
+    except (AssertionError, ValueError) as error:
+        return 2, f"torchrun: {error}"
+    return (os.EX_TEMPFAIL if (folder / STOPPED).exists() else 0), ""
+
+
+def _pass_on(folder: Path, number: int, frame: object) -> None:
+    """Handle a signal that is for the ranks, which save and end by themselves.
+
+    Raises:
+        SignalException: There is no rank yet; the launcher waits for other machines.
+    """
+    (folder / INTERRUPTED).touch()
+    workers = child_processes(os.getpid())
+    if not workers:
+        raise SignalException("no workers", signal.Signals(number))
+    for pid in workers:
+        os.kill(pid, number)
+
+
+def _failed(error: ChildFailedError, folder: Path) -> tuple[int, str]:
+    statuses = {rank: failure.exitcode for rank, failure in error.failures.items()}
+    if (folder / INTERRUPTED).exists() and all(status < 0 for status in statuses.values()):
+        return os.EX_TEMPFAIL, _NOTHING_SAVED  # before the ranks could handle the signal
+    if (folder / USER_ERROR).exists():
+        return 2, ""
+    # torchrun ends the other ranks by SIGTERM.
+    causes = {rank: s for rank, s in statuses.items() if s != -signal.SIGTERM} or statuses
+    return 1, "\n".join(f"rank {rank} died: {describe_end(s)}" for rank, s in causes.items())
+
+
+def describe_end(status: int) -> str:
+    """What an exit status, or minus the number of a signal, says.
+
+    Example:
+        >>> describe_end(-9)
+        'killed by signal 9 (SIGKILL), perhaps out of memory'
+    """
+    if status >= 0:
+        return f"exit status {status}; what it printed is above"
+    names = {known.value: known.name for known in signal.Signals}
+    return f"killed by signal {-status} ({names.get(-status, 'unnamed')}){_HINTS.get(-status, '')}"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 
 from negvision.engine.checkpoints.finding import find_damage, find_resume_checkpoint
 from negvision.engine.checkpoints.saving import remove_partial_files, written_whole
-from negvision.engine.faults import MachineError, require_writable
+from negvision.engine.machine_errors import MachineError, require_writable
 from negvision.errors import CheckpointError
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from negvision.engine.checkpoints.loading import load_checkpoint_file
-from negvision.engine.checkpoints.weights_file import publish
+from negvision.engine.checkpoints.safetensors_file import publish
 from negvision.errors import CheckpointError, UserError
 from negvision.ood.threshold import OODThreshold
 

@@ -6,7 +6,7 @@ from helpers.gloo import run_on_ranks
 from helpers.sync_bn_on_ranks import check_all_sync_bn
 from torch import nn
 
-from negvision.engine.parallel.sync_bn import SyncBatchNorm, synchronise_batch_norm
+from negvision.engine.parallel.sync_bn import SyncBatchNorm, synchronize_batch_norm
 from negvision.errors import ConfigError
 
 
@@ -37,9 +37,9 @@ def test_conversion_keeps_parameters_and_state():
     model.norm.eval()
     before = dict(model.named_parameters()), dict(model.named_buffers())
     names = list(model.state_dict())
-    converted = synchronise_batch_norm(model, None, "cpu")
+    converted = synchronize_batch_norm(model, None, "cpu")
     assert type(converted.norm) is nn.BatchNorm1d and type(converted.already) is SyncBatchNorm
-    converted = synchronise_batch_norm(model, "mmcv", "cpu")
+    converted = synchronize_batch_norm(model, "mmcv", "cpu")
     assert converted is model and type(model.norm) is SyncBatchNorm
     assert type(model.other) is nn.GroupNorm
     assert (model.norm.eps, model.norm.momentum, model.norm.training) == (0.5, 0.2, False)
@@ -50,15 +50,15 @@ def test_conversion_keeps_parameters_and_state():
 
 
 def test_on_cuda_it_is_the_layer_of_torch():
-    model = synchronise_batch_norm(nn.Sequential(nn.BatchNorm2d(2)), "torch", "cuda")
+    model = synchronize_batch_norm(nn.Sequential(nn.BatchNorm2d(2)), "torch", "cuda")
     assert type(model[0]) is nn.SyncBatchNorm
-    model = synchronise_batch_norm(nn.Sequential(nn.BatchNorm2d(2)), None, "cuda")
+    model = synchronize_batch_norm(nn.Sequential(nn.BatchNorm2d(2)), None, "cuda")
     assert type(model[0]) is nn.BatchNorm2d
 
 
 def test_another_kind():
     with pytest.raises(ConfigError, match="sync_bn is 'Torch'; it must be one of 'torch', 'mmcv'"):
-        synchronise_batch_norm(nn.Linear(2, 2), "Torch", "cpu")
+        synchronize_batch_norm(nn.Linear(2, 2), "Torch", "cpu")
 
 
 def test_wrong_input():

@@ -7,7 +7,7 @@ import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
-from negvision.engine.parallel import shards
+from negvision.engine.parallel import sharded
 from negvision.errors import CheckpointError, UserError
 
 
@@ -34,25 +34,25 @@ def model_with_gradients(**kwargs):
 
 def test_names_of_shards():
     model = model_with_gradients()
-    (shard,) = shards.find_shards(model)
+    (shard,) = sharded.find_row_shards(model)
     assert shard.path == "1.weight" and shard.parameter is model[1].weight
     assert (shard.rows, shard.total) == (range(2, 4), 5)
-    assert shards.find_shards(nn.Linear(2, 2)) == []
-    assert shards.find_shards(model[1])[0].path == "weight"
+    assert sharded.find_row_shards(nn.Linear(2, 2)) == []
+    assert sharded.find_row_shards(model[1])[0].path == "weight"
 
 
-def test_ddp_is_told():
+def test_ddp_ignores_row_shards():
     model = model_with_gradients()
-    shards.keep_shards_from_ddp(model)
+    sharded.keep_shards_from_ddp(model)
     assert list(model._ddp_params_and_buffers_to_ignore) == ["1.weight"]
     plain = nn.Linear(2, 2)
-    shards.keep_shards_from_ddp(plain)
+    sharded.keep_shards_from_ddp(plain)
     assert not hasattr(plain, "_ddp_params_and_buffers_to_ignore")
 
 
 def test_left_out_of_a_state_dict_for_a_while():
     model = model_with_gradients()
-    with shards.shards_left_out(model):
+    with sharded.without_row_shards(model):
         assert list(model.state_dict()) == ["0.weight", "0.bias", "1.bias"]
     assert "1.weight" in model.state_dict()
 
@@ -61,7 +61,7 @@ def test_left_out_of_a_state_dict_for_a_while():
 def test_clipping_in_one_process_is_that_of_torch(order):
     model, other = model_with_gradients(), model_with_gradients()
     before = nn.utils.clip_grad_norm_(other.parameters(), 0.5, order)
-    norm = shards.clip_grad_norm({model[1].weight}, model.parameters(), 0.5, order)
+    norm = sharded.clip_grad_norm({model[1].weight}, model.parameters(), 0.5, order)
     torch.testing.assert_close(norm, before)
     for got, wanted in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(got.grad, wanted.grad)
@@ -70,20 +70,20 @@ def test_clipping_in_one_process_is_that_of_torch(order):
 def test_clipping_without_rows_or_without_others():
     model = model_with_gradients(rows=range(5, 5))
     others = [p.grad.clone() for p in model.parameters() if p.numel()]
-    norm = shards.clip_grad_norm({model[1].weight}, model.parameters(), 1.0)
+    norm = sharded.clip_grad_norm({model[1].weight}, model.parameters(), 1.0)
     torch.testing.assert_close(norm, nn.utils.get_total_norm(others))
     alone = model_with_gradients()[1].weight
-    torch.testing.assert_close(alone.grad.norm(), shards.clip_grad_norm({alone}, [alone], 9.0))
+    torch.testing.assert_close(alone.grad.norm(), sharded.clip_grad_norm({alone}, [alone], 9.0))
 
 
 def test_clipping_a_norm_that_is_not_finite():
     model = model_with_gradients()
     model[1].weight.grad[0, 0] = math.nan
     with pytest.raises(RuntimeError, match=r"norm of order 2\.0 is nan"):
-        shards.clip_grad_norm({model[1].weight}, model.parameters(), 1.0, error_if_nonfinite=True)
+        sharded.clip_grad_norm({model[1].weight}, model.parameters(), 1.0, error_if_nonfinite=True)
 
 
-def test_wrappers_clip_over_shards():
+def test_wrappers_clip_over_ranks():
     model, plain = model_with_gradients(), nn.Linear(2, 2)
     by_norm, by_value = {"max_norm": 0.1}, {"type": "value", "clip_value": 0.1}
 
@@ -93,36 +93,37 @@ def test_wrappers_clip_over_shards():
     wrappers = OptimWrapperDict(
         first=wrapper(model, clip_grad=dict(by_norm)), second=wrapper(plain)
     )
-    shards.clip_over_shards(model, wrappers)
+    sharded.clip_over_ranks(model, wrappers)
     wrappers["first"].step()
     norm = nn.utils.get_total_norm([parameter.grad for parameter in model.parameters()])
     torch.testing.assert_close(norm, torch.tensor(0.1), rtol=1e-4, atol=0)
-    assert wrappers["first"].clip_func.func is shards.clip_grad_norm
+    assert wrappers["first"].clip_func.func is sharded.clip_grad_norm
     for unchanged in (
         (model, wrapper(model, clip_grad=dict(by_value)), nn.utils.clip_grad_value_),
         (plain, wrapper(plain, clip_grad=dict(by_norm)), nn.utils.clip_grad_norm_),
     ):
-        shards.clip_over_shards(*unchanged[:2])
+        sharded.clip_over_ranks(*unchanged[:2])
         assert unchanged[1].clip_func is unchanged[2]
-    assert shards.optimizers_of(wrappers) == [w.optimizer for w in wrappers.values()]
-    assert shards.optimizers_of({"type": "OptimWrapper"}) == shards.optimizers_of(None) == []
+    assert sharded.optim_wrappers_of(wrappers) == list(wrappers.values())
+    assert sharded.optim_wrappers_of({"type": "OptimWrapper"}) == []
+    assert sharded.optim_wrappers_of(None) == []
 
 
-def whole_optimizer_state(total, **options):
+def full_optimizer_state(total, **options):
     """Of one process that has all rows."""
     model = model_with_gradients(rows=range(total), total=total)
     optimizer = torch.optim.AdamW(model.parameters(), **options)
     optimizer.step()
-    with shards.whole_state([model], [optimizer]):
+    with sharded.full_state([model], [optimizer]):
         return optimizer.state_dict()
 
 
 def test_optimizer_takes_its_rows():
-    state = whole_optimizer_state(5)
+    state = full_optimizer_state(5)
     model = model_with_gradients()
     optimizer = torch.optim.AdamW(model.parameters())
     for _ in range(2):  # a second time, from the same state
-        with shards.own_state(model, [optimizer]):
+        with sharded.own_state(model, [optimizer]):
             optimizer.load_state_dict(state)
     own = optimizer.state[model[1].weight]
     for name in ("exp_avg", "exp_avg_sq"):
@@ -136,7 +137,7 @@ def test_groups_of_parameters_keep_their_order():
     groups = [{"params": [model[1].weight], "lr": 0.5}, {"params": model[0].parameters()}]
     optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
     optimizer.step()
-    with shards.whole_state([model], [optimizer]):
+    with sharded.full_state([model], [optimizer]):
         state = optimizer.state_dict()
     assert torch.equal(state["state"][0]["momentum_buffer"], model[1].weight.grad)
     assert torch.equal(state["state"][1]["momentum_buffer"], model[0].weight.grad)
@@ -147,9 +148,9 @@ def test_state_of_another_number_of_rows():
     optimizer = torch.optim.AdamW(model.parameters())
     with (
         pytest.raises(CheckpointError, match=r"'exp_avg' of 1.weight .*\(6, 3\).*\(5, 3\)"),
-        shards.own_state(model, [optimizer]),
+        sharded.own_state(model, [optimizer]),
     ):
-        optimizer.load_state_dict(whole_optimizer_state(6))
+        optimizer.load_state_dict(full_optimizer_state(6))
 
 
 def test_state_that_cannot_be_joined():
@@ -157,7 +158,7 @@ def test_state_that_cannot_be_joined():
     optimizer = torch.optim.Adafactor(model.parameters())
     optimizer.step()
     message = r"Adafactor keeps 'row_var' of shape \(5, 1\) for 1.weight.*SGD or AdamW"
-    with pytest.raises(UserError, match=message), shards.whole_state([model], [optimizer]):
+    with pytest.raises(UserError, match=message), sharded.full_state([model], [optimizer]):
         pass
 
 
@@ -165,9 +166,9 @@ def test_nothing_is_left_behind():
     model = model_with_gradients(rows=range(5))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     optimizer.step()
-    with shards.whole_state([model], [optimizer]):
+    with sharded.full_state([model], [optimizer]):
         pass
-    with shards.own_state(model, [optimizer]):
+    with sharded.own_state(model, [optimizer]):
         pass
     assert not model[1]._state_dict_hooks and not optimizer._optimizer_state_dict_post_hooks
     assert not optimizer._optimizer_load_state_dict_pre_hooks

@@ -7,7 +7,7 @@ import torch
 from helpers.tiny_training import At, Noisy, make_runner
 from torch.utils.data import DataLoader
 
-from negvision.engine.faults import MachineError, faults_explained, require_writable
+from negvision.engine.machine_errors import MachineError, machine_errors_explained, require_writable
 
 
 def loader(dataset, workers):
@@ -31,7 +31,7 @@ class Deadly(Noisy):
 
 def test_dead_data_worker(tmp_path):
     runner = make_runner(tmp_path, train_dataloader=loader(Deadly(), workers=1))
-    with pytest.raises(MachineError) as error, faults_explained(tmp_path):
+    with pytest.raises(MachineError) as error, machine_errors_explained(tmp_path):
         runner.train()
     message = str(error.value)
     assert "worker process of the dataloader (pid " in message
@@ -61,13 +61,16 @@ def keep(samples):
 
 def test_data_worker_that_dies_as_it_hands_over_a_batch():
     batches = DataLoader(DyingAsItSends(), batch_size=4, num_workers=2, collate_fn=keep)
-    with pytest.raises(MachineError, match=r"pid \d+\) died: .*--resume"), faults_explained("work"):
+    with (
+        pytest.raises(MachineError, match=r"pid \d+\) died: .*--resume"),
+        machine_errors_explained("work"),
+    ):
         list(batches)
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(), EOFError()])
 def test_a_connection_that_is_not_a_workers(error):
-    with pytest.raises(type(error)), faults_explained("work"):
+    with pytest.raises(type(error)), machine_errors_explained("work"):
         raise error
 
 
@@ -81,7 +84,7 @@ class OnLostMount(Noisy):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_lost_mount(tmp_path, workers):
     runner = make_runner(tmp_path, train_dataloader=loader(OnLostMount(), workers))
-    with pytest.raises((MachineError, OSError)) as error, faults_explained(tmp_path):
+    with pytest.raises((MachineError, OSError)) as error, machine_errors_explained(tmp_path):
         runner.train()
     assert isinstance(error.value, MachineError)
     assert "/mnt/data/7.jpg: Stale file handle" in str(error.value)
@@ -101,14 +104,14 @@ def test_files_of_the_run_that_cannot_be_written(tmp_path, number, expected):
         raise OSError(number, os.strerror(number))
 
     runner = make_runner(tmp_path, custom_hooks=[At(2, fail)])
-    with pytest.raises(MachineError, match=expected) as error, faults_explained(tmp_path):
+    with pytest.raises(MachineError, match=expected) as error, machine_errors_explained(tmp_path):
         runner.train()
     assert str(tmp_path) in str(error.value) and "--resume" in str(error.value)
 
 
 def test_memory_of_a_gpu():
     expected = r"tried to allocate.*\n.*batch_size.*--accumulate"
-    with pytest.raises(MachineError, match=expected), faults_explained("work"):
+    with pytest.raises(MachineError, match=expected), machine_errors_explained("work"):
         raise torch.OutOfMemoryError("CUDA out of memory: tried to allocate 20 GiB\ndetails")
 
 
@@ -116,7 +119,7 @@ def test_memory_of_a_gpu():
     "error", [RuntimeError("size mismatch"), FileNotFoundError(2, "No such file", "a"), KeyError(1)]
 )
 def test_other_errors_pass(error):
-    with pytest.raises(type(error)) as caught, faults_explained("work"):
+    with pytest.raises(type(error)) as caught, machine_errors_explained("work"):
         raise error
     assert caught.value is error
 

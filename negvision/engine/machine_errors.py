@@ -47,7 +47,7 @@ def require_writable(work_dir: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def faults_explained(work_dir: str | Path) -> Iterator[None]:
+def machine_errors_explained(work_dir: str | Path) -> Iterator[None]:
     """Inside of the block, a fault of the machine is a :class:`MachineError` that says the remedy.
 
     Args:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from negvision.errors import CheckpointError, UserError
+from negvision.errors import CheckpointError
+from negvision.files import atomic_write
 
 SUFFIX = ".safetensors"
 _KEY = "negvision"
@@ -77,14 +77,8 @@ def publish(checkpoint: Mapping[str, Any], target: Path, source: str, ema: bool 
     data = safetensors.torch.save(tensors, {"format": "pt", _KEY: json.dumps(kept)})
     digest = hashlib.sha256(data).hexdigest()[:8]
     final = target.with_name(f"{target.name.removesuffix(SUFFIX)}-{digest}{SUFFIX}")
-    half = final.with_name(f".{final.name}.{os.getpid()}")
-    try:
-        half.write_bytes(data)
-        os.replace(half, final)
-    except OSError as error:
-        raise UserError(f"{final} cannot be written: {error.strerror or error}") from None
-    finally:
-        half.unlink(missing_ok=True)
+    with atomic_write(final) as partial:
+        partial.write_bytes(data)
     return final
 
 
