@@ -6,8 +6,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from helpers.ood_pixels import CLASSES, QUIET, prediction
 from mmengine.structures import PixelData
-from mmseg.structures import SegDataSample
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from negvision.errors import ConfigError, OODDataError
@@ -15,39 +15,6 @@ from negvision.ood import ood_score
 from negvision.ood.records import OODRecords
 from negvision.segmentation.metrics import OODPixelMetric, pixel_counts
 from negvision.segmentation.metrics.components import Overlaps, component_overlaps
-
-CLASSES = ("sky", "road", "car")
-# No scores file, so that tests write nothing to the current folder.
-QUIET = {"scores_file": None, "resamples": 20, "min_component_size": 4}
-
-
-def prediction(seed, size=(24, 30), ood_share=0.1, temperature=True, shift=1.0):
-    """A sample with truth and prediction; OOD pixels score higher by ``shift``."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def random(*shape):
-        return torch.rand(*shape, generator=generator)
-
-    coarse = random(-(-size[0] // 3), -(-size[1] // 3))
-    coarse = coarse.repeat_interleave(3, 0).repeat_interleave(3, 1)[: size[0], : size[1]]
-    truth = (coarse < ood_share).byte()
-    truth[random(*size) < 0.1] = 255
-    logits = torch.randn(3, *size, generator=generator) - shift * (truth == 1)
-    labels = torch.randint(0, 3, size, generator=generator)
-    labels[truth != 0] = 255
-    t = random(*size) * 0.9 + 0.05 if temperature else None
-    sample = SegDataSample(
-        gt_sem_seg=PixelData(data=labels[None]),
-        seg_logits=PixelData(data=logits),
-        pred_sem_seg=PixelData(data=logits.argmax(0, keepdim=True)),
-        metainfo={"img_path": f"{seed}.png"},
-    )
-    scores = ood_score("abet", logits, t, dim=0)
-    sample.ood_map = PixelData(metainfo={"score": "abet"}, data=scores[None])
-    sample.gt_ood_map = PixelData(data=truth[None])
-    if temperature:
-        sample.temperature = PixelData(data=t[None])
-    return sample
 
 
 def metric_of(samples, **options):

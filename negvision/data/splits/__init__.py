@@ -5,8 +5,6 @@ their objects would be trained as background. The evaluation has in-distribution
 without held-out classes, and out-of-distribution (OOD) images or pixels of them.
 """
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +19,7 @@ from negvision.data.splits.images import (
 )
 from negvision.data.splits.pixels import LabelTables, PixelCounts, label_tables, write_label_images
 from negvision.errors import DatasetError, did_you_mean
+from negvision.files import staged
 
 __all__ = [
     "CocoParts",
@@ -110,17 +109,5 @@ def staged_outputs(folder: Path, names: Sequence[str], overwrite: bool) -> Itera
             f"{folder} has {', '.join(standing)} already; name another folder with --out, or "
             "replace them with --overwrite"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    # In the same folder: a move is atomic only within one file system.
-    staging = Path(tempfile.mkdtemp(prefix=".split.", dir=folder))
-    try:
-        new, old = staging / "new", staging / "old"
-        new.mkdir()
-        old.mkdir()
+    with staged(folder) as new:
         yield new
-        for name in names:
-            if (folder / name).is_dir():
-                (folder / name).rename(old / name)
-            (new / name).replace(folder / name)
-    finally:
-        shutil.rmtree(staging)

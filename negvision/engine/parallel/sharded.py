@@ -206,7 +206,9 @@ def without_row_shards(model: nn.Module) -> Iterator[None]:
     """Inside the block, state dicts of ``model`` lack its row shards."""
     with contextlib.ExitStack() as stack:
         for shard in find_row_shards(model):
-            stack.callback(shard.module.register_state_dict_post_hook(shard.remove).remove)
+            # torch sets an attribute of the hook, which a method does not have.
+            hook = functools.partial(shard.remove)
+            stack.callback(shard.module.register_state_dict_post_hook(hook).remove)
         yield
 
 

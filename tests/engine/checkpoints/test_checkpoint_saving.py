@@ -8,7 +8,7 @@ from helpers.tiny_training import make_runner
 from mmengine.hooks import Hook
 
 from negvision.engine.checkpoints.finding import find_damage, find_resume_checkpoint
-from negvision.engine.checkpoints.saving import remove_partial_files, written_whole
+from negvision.engine.checkpoints.saving import write_checkpoint
 from negvision.engine.machine_errors import MachineError, require_writable
 from negvision.errors import CheckpointError
 
@@ -26,34 +26,6 @@ def mounted(folder, options):
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_takes_the_place_at_once(tmp_path):
-    path = tmp_path / "a.pth"
-    path.write_text("old")
-    with written_whole(path) as partial:
-        partial.write_text("new")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
-    assert [file.name for file in tmp_path.iterdir()] == ["a.pth"]
-
-
-@pytest.mark.parametrize("failure", [KeyboardInterrupt, ValueError])
-def test_a_failure_leaves_what_was_there(tmp_path, failure):
-    path = tmp_path / "a.pth"
-    path.write_text("old")
-    with pytest.raises(failure), written_whole(path) as partial:
-        partial.write_text("half")
-        raise failure
-    assert path.read_text() == "old"
-    assert [file.name for file in tmp_path.iterdir()] == ["a.pth"]
-
-
-def test_what_killed_processes_left_is_removed(tmp_path):
-    (tmp_path / ".iter_3.pth.partial").write_text("half")
-    (tmp_path / "iter_2.pth").write_text("whole")
-    remove_partial_files(tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["iter_2.pth"]
 
 
 class Fill(Hook):
@@ -85,7 +57,7 @@ def test_full_disk_keeps_the_last_good_checkpoint(tmp_path, keep):
             runner.train()
         message = str(error.value)
         assert "epoch_2.pth" in message and "the disk is full" in message
-        assert "The last whole one is" in message and "epoch_1.pth" in message
+        assert "The last good one is" in message and "epoch_1.pth" in message
         kept = find_resume_checkpoint(disk / "run")
         assert kept.name == "epoch_1.pth" and find_damage(kept) is None
         assert not list((disk / "run").glob(".*"))
@@ -118,7 +90,7 @@ def test_best_checkpoint_is_replaced_when_the_better_one_is_there(tmp_path):
 def test_folder_that_cannot_be_written(tmp_path):
     with mounted(tmp_path / "disk", "size=1m,ro") as disk:
         expected = pytest.raises(CheckpointError, match=r"a\.pth cannot be written: Read-only file")
-        with expected, written_whole(disk / "a.pth") as partial:
+        with expected, write_checkpoint(disk / "a.pth") as partial:
             partial.write_text("new")
         assert os.listdir(disk) == []
 

@@ -1,42 +1,33 @@
-"""Over two and three gloo processes, metrics count repeated samples once."""
+"""Over two and three gloo processes no metric counts a repeated sample twice."""
 
 import json
-import multiprocessing
-import os
 
 import pytest
-import torch.multiprocessing
-from helpers.metrics_on_ranks import cases, evaluated, run
+from helpers.gloo import run_on_ranks
+from helpers.metrics_on_ranks import cases, evaluated, save_evaluated
 
 from negvision.detection.metrics.coco_evaluation import evaluate_coco
 
 
-def test_ranks_equal_one_process(tmp_path, monkeypatch):
+def test_results_over_ranks_are_those_of_one_process(tmp_path, monkeypatch):
     # Ranks exchange their parts in the current folder.
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__), prepend=os.pathsep)
-    multiprocessing.set_forkserver_preload(["metrics_on_ranks"])
-    context = torch.multiprocessing.start_processes(
-        run, (str(tmp_path),), nprocs=3, join=False, start_method="forkserver"
-    )
     alone = evaluated(tmp_path / "alone")
-    while not context.join():
-        pass
     for ranks in (2, 3):
+        run_on_ranks(save_evaluated, ranks, tmp_path, tmp_path)
         of_ranks = [
             json.loads((tmp_path / f"found_{ranks}_{rank}.json").read_text())
             for rank in range(ranks)
         ]
         for name, one in alone.items():
-            # Some sample must be repeated, or this tests nothing.
+            # The sampler repeated some sample.
             assert sum(found[name]["dealt"] for found in of_ranks) > one["dealt"], name
             for found in of_ranks:
-                values = found[name]["values"]
-                assert values == pytest.approx(one["values"], abs=1e-12, nan_ok=True), name
+                expected = pytest.approx(one["results"], abs=1e-12, nan_ok=True)
+                assert found[name]["results"] == expected, name
 
 
-def test_an_image_that_comes_twice_counts_once_for_coco(tmp_path):
+def test_coco_metric_counts_a_repeated_image_once(tmp_path):
     build, samples = cases(tmp_path / "cases")["CocoMetric"]
     once, twice = build(), build()
     for metric, times in ((once, 1), (twice, 2)):
@@ -47,5 +38,5 @@ def test_an_image_that_comes_twice_counts_once_for_coco(tmp_path):
         for metric in (once, twice)
     ]
     assert twice.evaluate(2 * len(samples)) == pytest.approx(once.evaluate(7), nan_ok=True)
-    # Counted twice, it would change the AP.
+    # Counting it twice would change the result.
     assert counted[0].average_precision() != counted[1].average_precision()
