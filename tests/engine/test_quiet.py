@@ -5,7 +5,7 @@ from mmengine.hooks import logger_hook
 from mmengine.logging import MMLogger, print_log
 
 from negvision.compat.patches import captured_pycocotools
-from negvision.engine import hooks
+from negvision.engine import progress_hook
 from negvision.engine.quiet import (
     is_for_console,
     muted_console,
@@ -26,7 +26,7 @@ def test_console_shows_warnings_progress_and_negvision_only(tmp_path, capsys):
     logger.handle(record("/x/mmengine/runner/runner.py", "something odd", logging.WARNING))
     logger.handle(record(logger_hook.__file__, "Epoch(train) [1][5/10]"))
     logger.handle(record(logger_hook.__file__, "Exp name: a_b"))
-    logger.handle(record(hooks.__file__, "epoch 1/2"))
+    logger.handle(record(progress_hook.__file__, "epoch 1/2"))
     shown = capsys.readouterr().out.splitlines()
     assert shown == ["warning: something odd", "Epoch(train) [1][5/10]", "epoch 1/2"]
     logged = file.read_text()
@@ -47,8 +47,8 @@ def test_muted_console_leaves_the_file(tmp_path, capsys):
     logger = MMLogger("test_quiet_muted", log_file=str(tmp_path / "a.log"))
     replace_console_handler(logger)
     with muted_console(logger):
-        logger.handle(record(hooks.__file__, "hidden"))
-    logger.handle(record(hooks.__file__, "seen"))
+        logger.handle(record(progress_hook.__file__, "hidden"))
+    logger.handle(record(progress_hook.__file__, "seen"))
     assert capsys.readouterr().out == "seen\n"
     assert "hidden" in (tmp_path / "a.log").read_text()
 
@@ -79,4 +79,4 @@ def test_a_clone_that_has_the_name_of_the_package_shows_no_more():
     """Dependencies lie below it in .venv, so its name is in the path of all of their files."""
     below = "/home/me/negvision/.venv/lib/python3.11/site-packages/mmengine/runner/runner.py"
     assert not is_for_console(record(below, "Load checkpoint"))
-    assert is_for_console(record(hooks.__file__, "a line"))
+    assert is_for_console(record(progress_hook.__file__, "a line"))

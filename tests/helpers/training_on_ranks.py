@@ -402,12 +402,12 @@ def check_mixed_precision(folder):
 
 
 _HEAD = {**FACES["head"], "sharded": True}
-# Task, arguments of the wrapper and of the model, what is said.
+# Task, arguments of the wrapper, arguments of the model, message.
 REFUSED = [
-    ("faces", {}, {"head": _HEAD}, "head.weight is sharded over ranks by its own module"),
+    ("faces", {}, {"head": _HEAD}, "head.weight is already sharded over ranks"),
     ("faces", {"mixed_precision": "fp16"}, {}, "mixed_precision is 'fp16'"),
     ("faces", {"shard": "backbone.layr1"}, {}, "no such module; nearest: 'backbone.layer1'"),
-    ("segmentation", {"shard": ["decode_head"]}, {}, "names a FCNHead, which computes by its"),
+    ("segmentation", {"shard": ["decode_head"]}, {}, "names a FCNHead, which computes in its"),
 ]
 
 
