@@ -1,1 +1,1 @@
-"""What several tasks share: hooks, config checks, launch helpers."""
+"""Training shared by all tasks: runner, hooks, config checks, checkpoints, launching."""

@@ -1,4 +1,4 @@
-"""Bring to the log what the datasets of a training run left out."""
+"""Log what the datasets of a training run skipped."""
 
 from collections.abc import Iterator
 
@@ -13,12 +13,11 @@ _EXAMPLES = 5
 
 @HOOKS.register_module()
 class BadSampleHook(Hook):
-    """Log how often ``on_bad_sample="skip"`` put another training image in an unusable one's place.
+    """Log how often ``on_bad_sample="skip"`` replaced an unusable training image by another.
 
-    The scalar ``skipped_images`` counts since the process began, over all workers of the data
-    loaders and all ranks; workers prepare batches ahead, so it may run ahead of the iteration. At
-    the end of training one line has the total and names images. Nothing is logged where no
-    dataset skips.
+    The scalar ``skipped_images`` counts since the start of the process, over all data loader
+    workers and ranks; workers prepare batches ahead, so it may be ahead of the iteration. At the
+    end of training one line has the total and names images. Nothing is logged if no dataset skips.
 
     Example:
         >>> default_hooks = dict(bad_samples=dict(type="negvision.BadSampleHook"))
@@ -33,7 +32,7 @@ class BadSampleHook(Hook):
         self._interval = min(loggers, default=50)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        # All ranks have a dataset that skips or none has: they read one config.
+        # All ranks have the same config, so all or none have a dataset that skips.
         if self._datasets and (
             self.every_n_inner_iters(batch_idx, self._interval)
             or self.end_of_epoch(runner.train_dataloader, batch_idx)
@@ -45,11 +44,11 @@ class BadSampleHook(Hook):
             return
         total = self._total()
         if total:
-            # The same image may have come up on several ranks.
+            # Several ranks may have drawn the same image.
             names = set().union(*all_gather_object(_names(self._datasets)))
             runner.logger.warning(_summary(total, sorted(names)))
         else:
-            runner.logger.info("on_bad_sample: no training image was left out")
+            runner.logger.info("on_bad_sample: no training image was skipped")
 
     def _total(self) -> int:
         times = torch.tensor(sum(dataset.skip_counts.times for dataset in self._datasets))
@@ -58,7 +57,7 @@ class BadSampleHook(Hook):
 
 
 def skipping_datasets(dataset) -> Iterator:
-    """The datasets inside of ``dataset``, whatever wraps them, that leave out what is unusable."""
+    """The datasets in ``dataset``, wrapped or not, that skip unusable samples."""
     inner = [*getattr(dataset, "datasets", ()), getattr(dataset, "dataset", None)]
     if getattr(dataset, "skip_counts", None) is not None:
         yield dataset
@@ -80,6 +79,6 @@ def _summary(total: int, names: list[str]) -> str:
     shown = "".join(f"\n  {name}" for name in names[:_EXAMPLES])
     more = f"\n  ... and {len(names) - _EXAMPLES:,} more" if len(names) > _EXAMPLES else ""
     return (
-        f"on_bad_sample: {total:,} times another image took the place of an unusable one; of "
-        f"these there are {len(names):,}:{shown}{more}"
+        f"on_bad_sample: unusable images were replaced {total:,} times; {len(names):,} images are "
+        f"unusable:{shown}{more}"
     )

@@ -1,4 +1,4 @@
-"""Choose an OOD threshold on in-distribution images, and keep it with the weights."""
+"""Choose an OOD threshold on in-distribution images, and store it with the weights."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from negvision.files import atomic_write
 from negvision.ood.shaping import fit_shaping, shapings_to_fit
 from negvision.ood.threshold import OODThreshold, set_threshold, threshold_at_tpr
 
-# Of each image's pixels so many, evenly spaced, take part.
+# So many evenly spaced pixels of each image are used.
 _PIXELS_PER_IMAGE = 4096
 
 
 def calibrate(runner: Runner, split: str, tpr: float, min_score: float) -> OODThreshold:
-    """Run the model of ``runner`` over its in-distribution images and choose the threshold.
+    """Run the model of ``runner`` on its in-distribution images and choose the threshold.
 
-    Feature shapings that hold statistics (ReAct, DICE) are fitted on the same images first.
+    Feature shapings with statistics (ReAct, DICE) are fitted on the same images first.
 
     Args:
-        runner: Built, its weights loaded.
-        split: "val" or "test", whose dataloader is read; OOD images in it take no part.
+        runner: Built, with weights loaded.
+        split: "val" or "test"; OOD images of its data loader are ignored.
         tpr: Share of ID samples to keep, in (0, 1].
-        min_score: Boxes of a lower class score take no part.
+        min_score: Boxes with a lower class score are ignored.
 
     Raises:
         ConfigError: The model has no OOD score.
-        OODDataError: There is no in-distribution sample, or fewer than ``1 / (1 - tpr)``.
+        OODDataError: There are no in-distribution samples, or fewer than ``1 / (1 - tpr)``.
     """
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     score = score_of(model)
@@ -52,30 +52,28 @@ def calibrate(runner: Runner, split: str, tpr: float, min_score: float) -> OODTh
             if not sample.metainfo.get("is_ood", False)
         ]
     scores = torch.cat(kept) if kept else torch.zeros(0)
-    # With fewer not even one may lie above, and the threshold is the largest score there was.
+    # With fewer samples the threshold would be the largest score.
     needed = 1 if tpr == 1 else math.ceil(round(1 / (1 - tpr), 6))
     if 0 < len(scores) < needed:
         raise OODDataError(
-            f"{len(scores):,} in-distribution samples cannot place a threshold that keeps "
-            f"{tpr:.4g} of them: that takes {needed:,} at least. Use more images or a lower --tpr"
-            + (
-                f", or count boxes of a class score below {min_score:g}: --min-score"
-                * (min_score > 0)
-            )
+            f"{len(scores):,} in-distribution samples are too few for a threshold that keeps "
+            f"{tpr:.4g} of them: at least {needed:,} are needed. Use more images or a lower --tpr"
+            + f", or lower --min-score {min_score:g}"
+            * (min_score > 0)
         )
     return OODThreshold(threshold_at_tpr(scores, tpr), score, tpr, len(scores), min_score)
 
 
 def score_of(model: nn.Module) -> str:
-    """The name of the score that ``model`` computes.
+    """The name of the OOD score of ``model``.
 
     Raises:
-        ConfigError: It computes none.
+        ConfigError: It has none.
     """
     names = {module.score for module in model.modules() if hasattr(module, "ood_threshold")}
     if not names:
         raise ConfigError(
-            f"{type(model).__name__} has no OOD score. Give it one in the config, e.g. "
+            f"{type(model).__name__} has no OOD score. Set one in the config, e.g. "
             "bbox_head.type='negvision.AbeTBBoxHead', model.type='negvision.AbeTEncoderDecoder' or "
             "model.type='negvision.AbeTClassifier'"
         )
@@ -83,7 +81,7 @@ def score_of(model: nn.Module) -> str:
 
 
 def override_threshold(model: nn.Module, value: float) -> None:
-    """Make ``model`` mark as unknown what scores above ``value``, whatever its checkpoint says.
+    """Set the OOD threshold of ``model``, whatever its checkpoint says.
 
     Raises:
         ConfigError: The model has no OOD score.
@@ -92,7 +90,7 @@ def override_threshold(model: nn.Module, value: float) -> None:
 
 
 def require_threshold(model: nn.Module, checkpoint: str) -> None:
-    """Raise unless a threshold came with the weights from ``checkpoint``.
+    """Raise unless the weights from ``checkpoint`` came with a threshold.
 
     Raises:
         ConfigError: The model has no OOD score.
@@ -108,11 +106,11 @@ def save_with_threshold(
 ) -> Path:
     """Write the checkpoint ``source`` with the threshold in its metadata as ``target``.
 
-    Statistics of feature shapings go into its weights. A crash while writing leaves no half file.
+    Statistics of feature shapings are added to its weights.
     """
     checkpoint = load_checkpoint_file(source, "cpu", trust)
     if "state_dict" not in checkpoint:
-        # Weights alone, as published models often come.
+        # Weights without anything else, like many published models.
         checkpoint = {"state_dict": checkpoint}
     own = model.state_dict()
     for name, module in model.named_modules():
@@ -131,17 +129,17 @@ def _predictions(model: nn.Module, loader, label: str) -> Iterator:
 
 
 def _id_scores(sample, min_score: float) -> Tensor:
-    """Scores (n,) of one in-distribution image: of its boxes, some of its pixels, or its own."""
+    """Scores (n,) of an in-distribution image: of its boxes, some of its pixels, or the image."""
     if "pred_instances" in sample:
         found = sample.pred_instances
         if not len(found):
-            # Without a proposal in the batch mmdet asks no head, so there are no scores either.
+            # Without proposals in the batch mmdet calls no head, so there are no scores.
             return torch.zeros(0)
         return found.ood_score[found.scores >= min_score].float().cpu()
     if "ood_map" in sample:
         scores = sample.ood_map.data.flatten()
         if "gt_ood_map" in sample:
-            # Neither unknown objects nor void.
+            # Without unknown objects and void.
             scores = scores[sample.gt_ood_map.data.flatten().to(scores.device) == 0]
         return scores[:: max(len(scores) // _PIXELS_PER_IMAGE, 1)].float().cpu()
     return sample.ood_score.reshape(1).float().cpu()

@@ -1,4 +1,4 @@
-"""Compare the classes of data sets and model: labels are places in a list, and nothing else."""
+"""Compare the classes of datasets and model: a label is only a position in a list."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,22 +9,21 @@ from torch import nn
 from negvision.errors import ConfigError
 from negvision.registry import HOOKS
 
-# Names of the modules, or of the lists they are in, whose classes are those of the data set.
+# Modules, or lists of modules, whose classes are those of the dataset.
 _HEADS = {"bbox_head", "mask_head", "decode_head", "auxiliary_head"}
 
 
 @HOOKS.register_module()
 class ClassCheckHook(Hook):
-    """Refuse to train or test where the classes of data and model are not the same.
+    """Refuse to train or test if the classes of data and model differ.
 
-    Otherwise, no error would come up: of a head with too few classes, objects of the last ones
-    are trained as background, and a class that the annotations of ``val`` do not list moves all
-    labels behind it. Data sets without names of classes, such as faces, are left alone.
+    These mistakes raise no error otherwise: a head with too few classes trains objects of the last
+    classes as background, and a class missing in the annotations of ``val`` shifts all labels
+    after it. Datasets without class names, such as faces, are not checked.
 
     Raises:
-        ConfigError: ``num_classes`` of a head is not the number of classes of the training set;
-            those of ``val``, or in a test those that the checkpoint was trained on, are others or
-            in another order.
+        ConfigError: ``num_classes`` of a head is not the number of classes of the training set, or
+            the classes of ``val`` (in a test: of the checkpoint) differ or have another order.
 
     Example:
         >>> default_hooks = dict(classes=dict(type="negvision.ClassCheckHook"))
@@ -65,11 +64,11 @@ def _compare(
 ) -> None:
     if trained and evaluated and list(trained) != list(evaluated):
         raise ConfigError(
-            f"the classes of {split} are not those of {source}, or in another order:\n"
+            f"the classes of {split} differ from those of {source}, or are in another order:\n"
             f"  {source}: {_shown(trained)}\n  {split}: {_shown(evaluated)}\n"
-            "A label is a place in this list. Let the annotation files list all classes, with the "
-            "same ids, and give all datasets the same metainfo = dict(classes=(...)) where the "
-            "order differs"
+            "A label is a position in this list. List all classes with the same ids in all "
+            "annotation files. If the order differs, give all datasets the same "
+            "metainfo = dict(classes=(...))"
         )
 
 

@@ -14,23 +14,23 @@ from negvision.engine.parallel.sync_bn import SyncBatchNorm
 from negvision.errors import ConfigError, UserError
 
 _PARTS = ("backbone", "neck")
-# By these methods heads of mmdet and mmseg compute losses of what their `forward` returns.
+# Heads of mmdet and mmseg compute losses from the output of `forward` in these methods.
 _LOSSES = ("loss_by_feat", "loss_and_target")
 
 
 def compile_parts(model: nn.Module, options: Mapping[str, Any]) -> list[str]:
     """Compile a model's backbone, neck and the ``forward`` of its heads, in place.
 
-    Losses, targets and post-processing stay as they are, since they handle lists of boxes. Names
-    in state dicts stay too. Compilation itself happens when a part is first called, and again for
-    other shapes.
+    Losses, targets and post-processing are not compiled, since they handle lists of boxes. Names
+    in state dicts do not change. A part is compiled when it is first called, and again for other
+    shapes.
 
     Args:
         model: Not wrapped.
         options: Of :func:`torch.compile`.
 
     Returns:
-        Names of what was compiled.
+        Names of the compiled parts.
 
     Raises:
         ConfigError: The model has no such part.
@@ -41,13 +41,13 @@ def compile_parts(model: nn.Module, options: Mapping[str, Any]) -> list[str]:
     names = []
     for name, module in model.named_modules():
         if isinstance(module, SyncBatchNorm):
-            # What ranks say to each other is not for a compiler.
+            # Communication of ranks cannot be compiled.
             module.forward = torch.compiler.disable(module.forward)
         elif name in _PARTS:
             module.compile(**options)
             names.append(name)
         elif any(callable(getattr(module, loss, None)) for loss in _LOSSES):
-            # mmseg calls it by this name, not the module.
+            # mmseg calls `forward`, not the module.
             module.forward = torch.compile(module.forward, **options)
             names.append(name)
     if not names:
@@ -59,16 +59,16 @@ def compile_parts(model: nn.Module, options: Mapping[str, Any]) -> list[str]:
 
 
 def check_compiler() -> None:
-    """Look for what torch.compile needs at run time.
+    """Check that torch.compile finds what it needs at run time.
 
     Raises:
-        UserError: It is not there; the message says how to get it.
+        UserError: It is missing; the message says how to install it.
     """
     compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
     if not any(shutil.which(compiler) for compiler in compilers):
         raise UserError(
             f"compile needs a C++ compiler, and there is no {' or '.join(compilers)} on PATH. "
-            "Install one (apt install g++), name it by CXX, or train without --compile"
+            "Install one (apt install g++), set CXX, or train without --compile"
         )
     headers = Path(sysconfig.get_paths()["include"])
     if not (headers / "Python.h").is_file():

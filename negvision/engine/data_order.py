@@ -1,7 +1,7 @@
-"""The order of samples and their augmentation: a function of the seed and the place alone.
+"""Order and augmentation of samples that depend only on the seed and the position.
 
-Neither the number of workers nor an interruption changes them: each sample is drawn with random
-numbers seeded by the run's seed, the epoch, the batch and its own index, whichever process does it.
+The number of workers and interruptions do not change them: each sample is drawn with random numbers
+seeded by the run's seed, the epoch, the batch and its own index, in whichever process.
 """
 
 import functools
@@ -20,7 +20,7 @@ from negvision.engine.checkpoints.training_state import random_state_kept
 
 
 class SeededIndex(int):
-    """An index of a dataset that carries the seed its sample is drawn with."""
+    """An index of a dataset with the seed for drawing its sample."""
 
     seed: int
 
@@ -34,14 +34,13 @@ class SeededIndex(int):
 
 
 class SeededBatches:
-    """The batches of a batch sampler, each index with its seed, from any of them on.
+    """The batches of a batch sampler, starting at any of them, with a seed for each index.
 
-    Takes the place of ``batch_sampler`` in a DataLoader; what else is asked of it, the batch
-    sampler answers.
+    Replaces ``batch_sampler`` in a DataLoader; other attributes come from the batch sampler.
 
     Args:
         batches: A batch sampler, such as :class:`torch.utils.data.BatchSampler`.
-        seed: The run's, the same on all ranks.
+        seed: The seed of the run, the same on all ranks.
 
     Example:
         >>> from torch.utils.data import SequentialSampler
@@ -56,7 +55,7 @@ class SeededBatches:
         self._epoch = self._first = 0
 
     def begin(self, epoch: int, batch: int = 0, seed: int | None = None) -> None:
-        """Choose where the next iteration begins; nothing of what is left out is loaded."""
+        """Choose where the next iteration starts; skipped batches are not loaded."""
         sampler = getattr(self._batches, "sampler", None)
         if seed is not None and seed != self._seed:
             self._seed = seed
@@ -68,7 +67,7 @@ class SeededBatches:
 
     @property
     def endless(self) -> bool:
-        """Whether the sampler never ends: those that do have an epoch."""
+        """Whether the sampler never ends; other samplers have an epoch."""
         return not hasattr(getattr(self._batches, "sampler", None), "epoch")
 
     def __iter__(self) -> Iterator[list[SeededIndex]]:
@@ -85,7 +84,7 @@ class SeededBatches:
         return getattr(self._batches, name)
 
     def _with_seeds(self, batch: Sequence[int], number: int) -> list[SeededIndex]:
-        # An index that comes twice in a batch is drawn differently each time.
+        # An index that occurs twice in a batch gets two seeds.
         before: Counter[int] = Counter()
         seeded = []
         for index in batch:
@@ -98,12 +97,11 @@ class SeededBatches:
 def seed_batches(loader: DataLoader, seed: int) -> None:
     """Give every sample of ``loader`` its own seed; see the module.
 
-    The loader's own draw, of the seeds of its workers, is taken from the run's generator too: it
-    gets another one. Samplers, datasets and workers stay what they are.
+    The loader also gets its own generator, since it draws the seeds of its workers. Samplers,
+    datasets and workers do not change.
     """
     batches = SeededBatches(loader.batch_sampler, seed)
-    # DataLoader refuses to have its batch sampler set, since it would not be told of another batch
-    # size; here that does not change.
+    # DataLoader refuses a new batch sampler, since the batch size could change; here it does not.
     vars(loader)["batch_sampler"] = batches
     loader.generator = torch.Generator().manual_seed(seed)
     # DataLoader's documented way to fetch a whole batch at once.
@@ -111,10 +109,10 @@ def seed_batches(loader: DataLoader, seed: int) -> None:
 
 
 def draw_seeded(dataset: Dataset, indices: Sequence[int]) -> list:
-    """``[dataset[i] for i in indices]``, each drawn with the seed that the index carries."""
+    """``[dataset[i] for i in indices]``, each drawn with the seed of its index."""
     if get_worker_info() is not None:
         return [_draw(dataset, index) for index in indices]
-    # In the training's own process its generators must not notice.
+    # In the process of the training its random state is kept.
     with random_state_kept():
         return [_draw(dataset, index) for index in indices]
 
@@ -123,7 +121,7 @@ def _draw(dataset: Dataset, index: int) -> Any:
     if isinstance(index, SeededIndex):
         random.seed(index.seed)
         np.random.seed(index.seed & 0xFFFFFFFF)  # noqa: NPY002
-        # Not torch.manual_seed, which seeds the GPUs as well.
+        # torch.manual_seed would also seed the GPUs.
         torch.default_generator.manual_seed(index.seed)
     return dataset[int(index)]
 

@@ -1,4 +1,4 @@
-"""Make MMEngine read data files without running what may be hidden in them."""
+"""Make MMEngine read data files without running code that may be hidden in them."""
 
 import yaml
 from mmengine.fileio.handlers import PickleHandler, YamlHandler
@@ -8,35 +8,33 @@ from negvision.errors import DatasetError
 
 
 class _NoPickles(PickleHandler):
-    """Writes pickles as before, and reads none."""
+    """Writes pickles, but refuses to read them."""
 
     def load_from_fileobj(self, file, **kwargs):
         raise DatasetError(
-            f"{getattr(file, 'name', 'a data file (.pkl)')}: was not loaded: it is a pickle, a "
-            "program that can run any code. Convert it to JSON; if you know where it comes from, "
-            "pass --trust-checkpoint"
+            f"{getattr(file, 'name', 'a data file (.pkl)')}: not loaded: a pickle can run any "
+            "code. Convert it to JSON, or, if you trust its source, pass --trust-checkpoint"
         )
 
 
 class _PlainYaml(YamlHandler):
-    """Reads plain values; MMEngine's reader makes any Python object that a file names."""
+    """Reads plain values; MMEngine's reader creates any Python object that a file names."""
 
     def load_from_fileobj(self, file, **kwargs):
         try:
             return yaml.load(file, yaml.SafeLoader)
         except (yaml.YAMLError, RecursionError) as error:
             name = getattr(file, "name", "a data file (.yaml)")
-            raise DatasetError(f"{name}: is not YAML of plain values ({error}).") from None
+            raise DatasetError(f"{name}: is not YAML with plain values only ({error})") from None
 
 
 def install_file_handlers(trust: bool = False) -> None:
-    """Replace the readers that ``mmengine.fileio.load`` has for pickles and YAML.
+    """Replace the readers of ``mmengine.fileio.load`` for pickles and YAML.
 
-    Annotation files, proposals and the like are read by it wherever a data set is MMEngine's or
-    mmdet's own.
+    The datasets of MMEngine and mmdet read annotation files and proposals by it.
 
     Args:
-        trust: Unpickle whatever a file holds, which can run any code.
+        trust: Unpickle any object, which can run any code.
     """
     pickles = PickleHandler() if trust else _NoPickles()
     replace_file_handlers(

@@ -1,4 +1,4 @@
-"""Stop a run when the machine asks for it: save what there is, and say so by the exit code."""
+"""Save and stop a run on SIGTERM or SIGUSR1, with an exit code of its own."""
 
 import contextlib
 import signal
@@ -12,18 +12,18 @@ from mmengine.hooks import EMAHook, Hook
 from negvision.engine.checkpoints.saving import save_interrupted
 from negvision.registry import HOOKS
 
-# EX_TEMPFAIL of sysexits.h: try again later. A scheduler can tell it from a failure.
+# EX_TEMPFAIL of sysexits.h, "try again later", which schedulers can tell from a failure.
 EXIT_INTERRUPTED = 75
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class TrainingInterrupted(Exception):
-    """A signal ended the training; its state is in a checkpoint, and ``--resume`` goes on."""
+    """A signal ended the training; its state is in a checkpoint for ``--resume``."""
 
     def __init__(self, signal_name: str, checkpoint: str) -> None:
         super().__init__(
-            f"{signal_name}: the training was interrupted. It goes on from {checkpoint} with "
-            "the same command and --resume"
+            f"{signal_name}: the training was interrupted. To continue from {checkpoint}, run the "
+            "same command with --resume"
         )
 
 
@@ -31,17 +31,15 @@ class TrainingInterrupted(Exception):
 class InterruptionHook(Hook):
     """On SIGTERM or SIGUSR1 finish the iteration, save ``interrupted.pth`` and end the run.
 
-    SLURM sends SIGUSR1 ahead of the time limit where asked to (``--signal=USR1@120``), schedulers
-    and Kubernetes send SIGTERM. :func:`negvision.cli.train.main` then exits with
-    :data:`EXIT_INTERRUPTED`. During an evaluation, which has nothing to save of its own, the state
-    before it is saved, and a resumed run evaluates first. In a distributed run all ranks stop after
-    the same iteration, whichever of them got the signal.
+    SLURM sends SIGUSR1 before the time limit if asked to (``--signal=USR1@120``), schedulers and
+    Kubernetes send SIGTERM. ``negvision train`` then exits with :data:`EXIT_INTERRUPTED`. During an
+    evaluation the state before it is saved, and a resumed run evaluates first. In a distributed
+    run all ranks stop after the same iteration, whichever of them got the signal.
 
-    The runner adds this hook where a config does not: ``default_hooks=dict(interruption=None)``
-    leaves the signals to whoever else handles them.
+    The runner adds this hook to any config; ``default_hooks=dict(interruption=None)`` removes it.
     """
 
-    # After all others, so that the state that is saved is the state of the whole iteration.
+    # After all others, so that the saved state includes their work.
     priority = "LOWEST"
 
     def __init__(self) -> None:
@@ -52,7 +50,7 @@ class InterruptionHook(Hook):
     def before_train(self, runner) -> None:
         self._received = None
         if get_dist_info()[1] > 1 and dist.get_backend() != "gloo":
-            # A flag in the memory of the CPU does not wait for the GPU.
+            # A flag on the CPU does not wait for the GPU.
             self._group = dist.new_group(backend="gloo")
         if threading.current_thread() is not threading.main_thread():
             return
@@ -66,13 +64,13 @@ class InterruptionHook(Hook):
             self._leave(received, path)
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        # No agreement: ranks may have different numbers of batches. Whoever sends such a signal
-        # sends it to all of them.
+        # Ranks cannot agree here, since their numbers of batches may differ. Schedulers send the
+        # signal to all of them.
         if self._received is None or not runner.evaluating_in_training:
             return
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
-                # Puts the weights of the training back.
+                # Restores the weights of the training.
                 hook.after_val_epoch(runner)
         self._leave(self._received, save_interrupted(runner, runner.epoch, runner.iter))
 

@@ -1,12 +1,12 @@
-"""Training loops that go on where a run was interrupted, in the middle of an epoch too.
+"""Training loops that resume exactly, also in the middle of an epoch.
 
-They take the place of mmengine's loops of the same names in any config (:class:`Runner
-<negvision.engine.runner.Runner>`), and differ in what an interruption would change:
+:class:`Runner <negvision.engine.runner.Runner>` replaces mmengine's loops by them in any config.
+The differences:
 
-- A resumed run begins with the batch after the last one that was trained on, and with the random
-  states of that moment, so its weights are those of a run that was never interrupted.
-- An evaluation draws no random number of the training's, and one that was due when the checkpoint
-  was written is made first.
+- A resumed run starts with the next batch and the random states of the checkpoint, so its weights
+  are those of a run that was never interrupted.
+- An evaluation does not change the random state of the training, and an evaluation that was due
+  when the checkpoint was written is run first.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from negvision.registry import LOOPS
 
 
 class _Resumable:
-    """What both loops share."""
+    """Base of both loops."""
 
     def _start(self) -> None:
         self.runner.call_hook("before_train")
@@ -41,10 +41,10 @@ class _Resumable:
 
 @LOOPS.register_module()
 class EpochTrainLoop(_Resumable, EpochBasedTrainLoop):
-    """mmengine's ``EpochBasedTrainLoop``, resumable within an epoch; see the module."""
+    """mmengine's ``EpochBasedTrainLoop``, resumable within an epoch."""
 
     def run(self):
-        """Train to the last epoch; the trained model."""
+        """Train to the last epoch; returns the model."""
         self._start()
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
@@ -54,7 +54,7 @@ class EpochTrainLoop(_Resumable, EpochBasedTrainLoop):
         return self.runner.model
 
     def run_epoch(self) -> None:
-        """Train on what is left of an epoch."""
+        """Train on the rest of an epoch."""
         first = self._iter - self._epoch * len(self.dataloader)
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
@@ -74,12 +74,12 @@ class EpochTrainLoop(_Resumable, EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class IterTrainLoop(_Resumable, IterBasedTrainLoop):
-    """mmengine's ``IterBasedTrainLoop``, resumable at any iteration; see the module."""
+    """mmengine's ``IterBasedTrainLoop``, resumable at any iteration."""
 
     def run(self):
-        """Train to the last iteration; the trained model."""
+        """Train to the last iteration; returns the model."""
         self._start()
-        # The whole training is one big epoch to the hooks.
+        # For the hooks the training is one epoch.
         self.runner.call_hook("before_train_epoch")
         batches = self._batches()
         while self._iter < self._max_iters and not self.stop_training:

@@ -1,4 +1,4 @@
-"""Leave out steps whose loss is not a number or explodes, and stop a run that has nothing else."""
+"""Skip steps whose loss is not finite or explodes, and stop a run of nothing else."""
 
 import functools
 import json
@@ -18,35 +18,35 @@ from torch import Tensor
 from negvision.errors import UserError
 from negvision.registry import HOOKS
 
-# As many losses of sound steps have to be known before one can be said to explode.
+# Losses needed before a loss can be called exploding.
 _LEAST_KNOWN = 20
 _BAD = "bad_steps"
 
 
 class DivergedError(UserError):
-    """The loss was not finite, or far beyond what it was, for many iterations in a row."""
+    """The loss was not finite, or exploded, for many iterations in a row."""
 
 
 @HOOKS.register_module()
 class LossGuardHook(Hook):
     """Skip the optimizer's step where the loss or a gradient is not finite, or the loss explodes.
 
-    Before each step all ranks agree on it: what one of them finds, all leave out. The buffers of
-    the model (running statistics) are put back too, so a skipped step leaves nothing behind. Skips
-    are logged with the images of the batch and counted as ``skipped_steps`` in the log's records.
-    After ``max_in_a_row`` of them the run ends with a :class:`DivergedError`, and the images of the
-    last batch, of all ranks, are listed in ``diverged.json`` in the work dir.
+    Ranks agree before each step: if one finds a problem, all skip the step. The model's buffers
+    (running statistics) are restored too, so a skipped step changes nothing. Skips are logged with
+    the images of the batch and counted as the scalar ``skipped_steps``. After ``max_in_a_row``
+    skips in a row the run ends with a :class:`DivergedError`, and ``diverged.json`` in the work dir
+    lists the images of the last batch of all ranks.
 
-    With gradient accumulation a step is that of all its iterations. Under float16 loss scaling
-    infinite gradients are the scaler's business, and the loss alone is watched.
+    With gradient accumulation a step covers all its iterations. Under float16 loss scaling the
+    scaler handles infinite gradients, and only the loss is checked.
 
-    The runner adds this hook where a config does not; ``default_hooks=dict(loss_guard=None)``
-    leaves it out. Looking at the loss waits for the GPU once a step.
+    The runner adds this hook to any config; ``default_hooks=dict(loss_guard=None)`` removes it. It
+    waits for the GPU once per step.
 
     Args:
         max_in_a_row: Skips in a row that end the run.
-        explosion: A loss greater than this many times the median of the last hundred is one that
-            explodes; None: only losses that are not finite are skipped.
+        explosion: Skip a loss greater than this many times the median of the last hundred; None:
+            skip only losses that are not finite.
 
     Raises:
         ValueError: An argument is too small.
@@ -85,7 +85,7 @@ class LossGuardHook(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         if self._skipped:
             runner.message_hub.update_scalar("train/skipped_steps", self._skipped)
-        # Plain numbers in lists, which checkpoints may hold.
+        # Plain numbers and lists, which load from a checkpoint without running code.
         state = {"recent": list(self._recent), "skipped": self._skipped, "in_a_row": self._in_a_row}
         runner.message_hub.update_info(_BAD, state)
         reason, self._reason = self._reason, None
@@ -95,7 +95,7 @@ class LossGuardHook(Hook):
         shown = ", ".join(images[:4]) + (f" and {len(images) - 4} more" if len(images) > 4 else "")
         runner.logger.warning(
             f"iteration {runner.iter + 1}: {reason}; the step is skipped ({self._in_a_row} in a "
-            f"row, {self._skipped} in all). Images: {shown or 'unknown'}"
+            f"row, {self._skipped} in total). Images: {shown or 'unknown'}"
         )
         if self._in_a_row >= self.max_in_a_row:
             self._stop(runner, reason, images)
@@ -110,7 +110,7 @@ class LossGuardHook(Hook):
 
         @functools.wraps(step)
         def guarded_step(**kwargs) -> None:
-            self._reason = self._fault(wrapper)
+            self._reason = self._problem(wrapper)
             if self._reason is None:
                 self._in_a_row = 0
                 step(**kwargs)
@@ -125,8 +125,8 @@ class LossGuardHook(Hook):
         wrapper.backward, wrapper.step = noted_backward, guarded_step
 
     @torch.no_grad()
-    def _fault(self, wrapper) -> str | None:
-        """What speaks against a step, the same on all ranks."""
+    def _problem(self, wrapper) -> str | None:
+        """Why to skip the step, the same on all ranks; None for a good step."""
         losses = torch.stack(self._losses)
         self._losses = []
         bad_loss = ~losses.isfinite().all()
@@ -163,10 +163,9 @@ class LossGuardHook(Hook):
             path.write_text(json.dumps(content, indent=1))
         raise DivergedError(
             f"{self._in_a_row} steps in a row were skipped, the last at iteration "
-            f"{runner.iter + 1}: {reason}. The images of its batch are listed in {path}. Look at "
-            "them (negvision browse-dataset), "
-            "lower the learning rate, lengthen the warm-up or clip "
-            "gradients, and go on from the last checkpoint with --resume"
+            f"{runner.iter + 1}: {reason}. {path} lists the images of its batch. Look at them "
+            "(negvision browse-dataset), lower the learning rate, lengthen the warm-up or clip "
+            "gradients, and continue from the last checkpoint with --resume"
         )
 
 
@@ -177,17 +176,17 @@ def _gradients_are_finite(optimizer: torch.optim.Optimizer) -> Tensor:
         for parameter in group["params"]
         if parameter.grad is not None
     ]
-    # Of sharded gradients this rank's share, which may be empty; the ranks' answers are joined.
+    # Sharded gradients: the shard of this rank, which may be empty; the caller asks all ranks.
     shares = [g.to_local() if hasattr(g, "to_local") else g for g in gradients]
     shares = [share for share in shares if share.numel()]
     if not shares:
         return torch.tensor(True)
-    # The greatest of all: that of squares overflows where no gradient does.
+    # The maximum norm: a sum of squares may overflow although all gradients are finite.
     return torch.nn.utils.get_total_norm(shares, norm_type=float("inf")).isfinite()
 
 
 def image_names(batch: Any) -> list[str]:
-    """Paths, or else ids, of the images of a batch; empty where its samples have none."""
+    """Paths or ids of the images of a batch; empty if its samples have neither."""
     samples = batch.get("data_samples", []) if isinstance(batch, dict) else []
     names = []
     for sample in samples if isinstance(samples, list | tuple) else []:

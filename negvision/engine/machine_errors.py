@@ -1,4 +1,4 @@
-"""What a machine does to a run, in words that say what to do."""
+"""Errors of the machine, such as a full disk, with messages that say what to do."""
 
 import contextlib
 import errno
@@ -16,24 +16,24 @@ from negvision.errors import UserError
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LOST = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO)
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
-_GO_ON = "Go on with --resume"
+_GO_ON = "Continue with --resume"
 
 
 class MachineError(UserError):
-    """The disk, a mount, a worker process or the memory of the machine failed the run."""
+    """The disk, a mount, a worker process or the memory of the machine failed."""
 
 
 def require_writable(work_dir: str | Path) -> None:
-    """Make sure of the work dir before hours are spent.
+    """Check the work dir before hours are spent.
 
     Raises:
-        MachineError: It cannot be made, or no file can be written to it.
+        MachineError: It cannot be created, or no file can be written to it.
     """
     folder = Path(work_dir)
     probe = folder / f".probe-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # A page at least: an empty file can be made on a disk that is full.
+        # Not empty: an empty file can be created on a full disk.
         probe.write_bytes(bytes(4096))
         probe.unlink()
     except OSError as error:
@@ -48,14 +48,14 @@ def require_writable(work_dir: str | Path) -> None:
 
 @contextlib.contextmanager
 def machine_errors_explained(work_dir: str | Path) -> Iterator[None]:
-    """Inside of the block, a fault of the machine is a :class:`MachineError` that says the remedy.
+    """Inside the block, errors of the machine become a :class:`MachineError` that says what to do.
 
     Args:
-        work_dir: Named where the system does not say which file cannot be written.
+        work_dir: Named if the system does not say which file cannot be written.
 
     Raises:
-        MachineError: A full disk, a file system that is gone or read-only, a worker process of a
-            dataloader that died, a GPU without memory left.
+        MachineError: A full disk, a lost or read-only file system, a dead worker process of a data
+            loader, a GPU out of memory.
     """
     try:
         yield
@@ -73,8 +73,8 @@ def machine_errors_explained(work_dir: str | Path) -> Iterator[None]:
         raise MachineError(message) from error
     except torch.OutOfMemoryError as error:
         raise MachineError(
-            f"{str(error).splitlines()[0]}\nLower train_dataloader.batch_size (with --accumulate N "
-            "a step has as many images as before), or use --amp or --checkpoint-activations"
+            f"{str(error).splitlines()[0]}\nLower train_dataloader.batch_size (--accumulate N "
+            "keeps the number of images per step), or use --amp or --checkpoint-activations"
         ) from error
     except RuntimeError as error:
         message = _of_worker(str(error))
@@ -84,7 +84,7 @@ def machine_errors_explained(work_dir: str | Path) -> Iterator[None]:
 
 
 def _of_file(error: OSError, work_dir: str | Path) -> str | None:
-    # Of an error in a worker process the text alone arrives.
+    # From a worker process only the text of the error arrives.
     found = re.search(r"^OSError: \[Errno (\d+)\] [^:\n]*(?:: '(.*)')?$", str(error), re.MULTILINE)
     if error.errno is None and found:
         error = OSError(int(found[1]), os.strerror(int(found[1])), found[2])
@@ -99,15 +99,15 @@ def _of_file(error: OSError, work_dir: str | Path) -> str | None:
 
 
 def _of_broken_pipe(error: BaseException, patience: float = 5.0) -> str | None:
-    """Tell of the worker process whose death broke a connection.
+    """The message if the death of a worker process broke a connection.
 
-    One that dies while it hands over a batch closes its end before the system counts it as dead,
-    so torch does not find it and raises the error of the connection. It is waited for here:
-    torch's handler of the signal would raise another error, wherever the program is by then.
+    A worker that dies while it hands over a batch closes its connection before the system counts
+    it as dead, so torch does not find it and raises the error of the connection. This waits for
+    its end: otherwise torch's signal handler raises another error later.
 
     Args:
         error: As it was raised.
-        patience: Seconds in which a worker has to end.
+        patience: Seconds to wait for the end of a worker.
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     receiving = [frame for frame in frames if frame.f_code.co_name == "_try_get_data"]
@@ -135,7 +135,7 @@ def _of_worker(text: str) -> str | None:
 
 def _worker_died(pids: str, end: str) -> str:
     return (
-        f"a worker process of the dataloader (pid {pids}) died: {end}. Most often the memory of "
-        "the machine is spent, or that in /dev/shm: lower train_dataloader.num_workers, or give "
-        f"the container more. {_GO_ON}"
+        f"a worker process of the dataloader (pid {pids}) died: {end}. The usual cause is a lack "
+        "of memory, or of space in /dev/shm: lower train_dataloader.num_workers, or give the "
+        f"container more. {_GO_ON}"
     )

@@ -1,4 +1,4 @@
-"""The order in which a model's weights, and so its feature maps, lie in memory."""
+"""The memory format of a model's weights, and so of its feature maps."""
 
 import torch
 from mmengine.config import Config
@@ -12,14 +12,14 @@ from negvision.registry import HOOKS
 
 @HOOKS.register_module()
 class ChannelsLastHook(Hook):
-    """Lay convolutions out with the channels last, where CPU and Tensor Core kernels want them.
+    """Store convolution weights with the channels last, for faster CPU and Tensor Core kernels.
 
-    Values change by rounding alone; checkpoints are the same. Feature maps follow the weights, so
-    the images need not be converted.
+    Results differ by rounding only; checkpoints are the same. Feature maps follow the weights, so
+    the images need no conversion.
 
     Raises:
-        ConfigError: When the run begins: the model is wrapped for several processes already, and
-            the hook does not stand in the config, where the runner sees it before it wraps.
+        ConfigError: At the start of the run: the model is wrapped for several processes already,
+            and the hook is not in the config, where the runner finds it in time.
 
     Example:
         >>> custom_hooks = [dict(type="negvision.ChannelsLastHook")]
@@ -27,22 +27,22 @@ class ChannelsLastHook(Hook):
 
     def before_run(self, runner) -> None:
         if getattr(runner.model, "is_sharded", False):
-            runner.logger.info("channels last: not for weights that are sharded over ranks")
+            runner.logger.info("channels last: not applied to weights that are sharded over ranks")
             return
         if not is_model_wrapper(runner.model):
             runner.model.to(memory_format=torch.channels_last)
         elif not _is_channels_last(runner.model.module):
             raise ConfigError(
-                "ChannelsLastHook comes too late: the model is wrapped for several processes. "
-                "Name it in the config: custom_hooks = [dict(type='negvision.ChannelsLastHook')]"
+                "ChannelsLastHook is too late: the model is already wrapped for several processes. "
+                "Add it to the config: custom_hooks = [dict(type='negvision.ChannelsLastHook')]"
             )
 
 
 def lay_out_as_asked(model: nn.Module, cfg: Config) -> None:
-    """Do what a ChannelsLastHook among the config's hooks is to do, before a model is wrapped.
+    """Apply the ChannelsLastHook of a config, if any, before the model is wrapped.
 
-    DistributedDataParallel takes down how each weight lies in memory. Where that changes later, it
-    averages the gradients of one layout and hands them back in another: wrong, without a word.
+    DistributedDataParallel records the memory format of each weight. If that changes later, the
+    averaged gradients are silently wrong.
     """
     for hook in cfg.get("custom_hooks") or []:
         kind = hook.get("type") if isinstance(hook, dict) else type(hook)

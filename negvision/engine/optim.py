@@ -17,16 +17,16 @@ def scale_learning_rate(
     world_size: int,
     logger: Logger,
 ) -> None:
-    """Scale learning rates by the images of an update over those they are meant for.
+    """Scale learning rates by the images per update over ``base``.
 
-    mmengine's own leaves out that gradients of several iterations make one update.
+    mmengine's version ignores gradient accumulation.
 
     Args:
-        optim_wrapper: Changed. Schedules must not have been built yet: they note the rates.
-        base: Images of an update that the rates are meant for.
-        batch_size: Of a process.
-        world_size: Processes.
-        logger: Told what was done.
+        optim_wrapper: Changed. Call this before schedules are built, since they store the rates.
+        base: Images per update that the rates are meant for.
+        batch_size: Images per process.
+        world_size: Number of processes.
+        logger: Gets a line about the result.
     """
     several = isinstance(optim_wrapper, OptimWrapperDict)
     for name, wrapper in optim_wrapper.items() if several else [("", optim_wrapper)]:
@@ -43,7 +43,7 @@ def scale_learning_rate(
 
 @OPTIM_WRAPPERS.register_module()
 class BF16OptimWrapper(OptimWrapper):
-    """Forward passes in bfloat16, on a CPU too, where AmpOptimWrapper refuses to work.
+    """Forward passes in bfloat16, also on a CPU, unlike AmpOptimWrapper.
 
     bfloat16 has the exponent range of float32, so losses need no scaling.
     """

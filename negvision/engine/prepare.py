@@ -1,4 +1,4 @@
-"""What happens between a command line and a runner: the same order for every command."""
+"""From a command line to a runner, in the same order for every command."""
 
 from mmengine.config import Config
 from mmengine.registry import RUNNERS

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a header, a line per interval, a bar on a terminal."""
+"""The console output of a run: a header, a line per interval, a bar on terminals."""
 
 import datetime
 import resource
@@ -19,13 +19,12 @@ from negvision.registry import HOOKS
 class ProgressHook(LoggerHook):
     """mmengine's LoggerHook with a header at the start and one short line per interval.
 
-    The scalars go to the visualizer backends (TensorBoard, ``scalars.json``) as they do with
-    LoggerHook, with the memory in use also where there is no GPU. On a terminal a bar runs
-    between the lines; where the output is piped, there are the lines alone.
+    The scalars go to the visualizer backends (TensorBoard, ``scalars.json``) as with LoggerHook,
+    with the memory in use also without a GPU. Terminals also show a progress bar.
 
     Args:
-        interval: Iterations from one line to the next.
-        bar: Whether to draw the bar; by default where stdout is a terminal.
+        interval: Iterations between two lines.
+        bar: Whether to draw the bar; by default if stdout is a terminal.
         **kwargs: As in :class:`mmengine.hooks.LoggerHook`.
 
     Example:
@@ -42,11 +41,10 @@ class ProgressHook(LoggerHook):
         runner.logger.info(run_summary(runner))
 
     def _advance(self, label: str, done: int, total: int) -> None:
-        """Draw the bar at ``done`` of ``total``. Nothing is left of it once it is full."""
+        """Draw the bar at ``done`` of ``total``; a full bar is removed."""
         if not (self._wants_bar and is_main_process()):
             return
         if self._bar is None:
-            # dynamic_ncols follows the window; leave=False keeps finished bars off the scroll.
             self._bar = tqdm(
                 initial=done - 1,
                 total=total,
@@ -94,7 +92,7 @@ class ProgressHook(LoggerHook):
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         with muted_console(runner.logger):
-            # mmengine's line holds every figure of every class.
+            # mmengine's line has all metrics of all classes.
             super().after_val_epoch(runner, metrics)
         runner.logger.info(evaluation_line(runner, "val", metrics or {}))
 
@@ -103,13 +101,13 @@ class ProgressHook(LoggerHook):
 
     def after_test_epoch(self, runner, metrics=None) -> None:
         with muted_console(runner.logger):
-            # mmengine's line holds every figure of every class.
+            # mmengine's line has all metrics of all classes.
             super().after_test_epoch(runner, metrics)
         runner.logger.info(evaluation_line(runner, "test", metrics or {}))
 
 
 def memory_in_use(runner) -> int:
-    """Largest memory so far, MB: of tensors on the GPU, or resident in this process on a CPU."""
+    """Peak memory in MB: of tensors on the GPU, or of this process on a CPU."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() // 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -120,7 +118,7 @@ def memory_in_use(runner) -> int:
 def training_line(runner, tag: dict, batch_idx: int) -> str:
     """One line of training progress from the scalars of the log processor.
 
-    Columns keep their width from line to line, so that they can be read downwards.
+    Columns keep their width from line to line.
     """
     if runner.log_processor.by_epoch:
         epochs, iters = str(runner.max_epochs), str(len(runner.train_dataloader))
@@ -136,7 +134,7 @@ def training_line(runner, tag: dict, batch_idx: int) -> str:
     losses = [
         f"{key.removeprefix('loss_')} {value:.4f}"
         for key, value in tag.items()
-        # Grouped figures, such as pairs/gap, are for the curves.
+        # Grouped scalars, such as pairs/gap, are for the curves.
         if key not in known and "/" not in key.removeprefix("train/") and isinstance(value, float)
     ]
     if losses:
@@ -155,7 +153,7 @@ def training_line(runner, tag: dict, batch_idx: int) -> str:
 
 
 def evaluation_line(runner, split: str, metrics: dict, count: int = 3) -> str:
-    """The first ``count`` figures of an evaluation; its table and the log have the others."""
+    """The first ``count`` metrics of an evaluation; its table and the log have the others."""
     parts = [f"{name.rpartition('/')[2]} {value:.4f}" for name, value in metrics.items()][:count]
     if split == "val" and not isinstance(runner._train_loop, dict | None):
         epochs = f"{runner.epoch} epochs, " if runner.log_processor.by_epoch else ""
@@ -164,9 +162,9 @@ def evaluation_line(runner, split: str, metrics: dict, count: int = 3) -> str:
 
 
 def run_summary(runner) -> str:
-    """Config, work dir, devices, model size, dataset sizes and length of a run, a line each.
+    """Config, work dir, devices, model size, dataset sizes and length of a run, one line each.
 
-    Reads only what is already built: a loop that is still a dict is left alone.
+    Loops that are not built yet are omitted.
     """
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     total = sum(p.numel() for p in model.parameters())
@@ -177,7 +175,7 @@ def run_summary(runner) -> str:
         "device": _devices(runner),
         "model": type(model).__name__,
     }
-    if total:  # an exported model keeps its own to itself
+    if total:  # an exported model has none
         rows["model"] += f", {total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained"
     loops = {
         "train": runner._train_loop,
@@ -190,7 +188,7 @@ def run_summary(runner) -> str:
             "batch_size"
         )
         row = f"{len(loop.dataloader.dataset)} images"
-        row += f", {batch} a batch" if batch else ""
+        row += f", {batch} per batch" if batch else ""
         row += f" on each of {runner.world_size} processes" if runner.world_size > 1 else ""
         rows[name] = row
     if "train" in built:

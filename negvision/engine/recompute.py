@@ -1,4 +1,4 @@
-"""Trade time for memory: forget activations and compute them again for the backward."""
+"""Activation checkpointing: free activations and compute them again in the backward pass."""
 
 import contextlib
 import functools
@@ -14,26 +14,26 @@ from negvision.engine.config.model_parts import model_parts
 
 
 def recomputed(module: nn.Module, *args: Any, forward: Callable | None = None, **kwargs: Any):
-    """``module(*args, **kwargs)`` without keeping what lies between input and output.
+    """``module(*args, **kwargs)`` without storing the activations inside.
 
-    Running statistics are updated by the first pass alone, and random numbers are drawn alike in
-    both, so training with and without it gives the same model.
+    Only the first pass updates running statistics, and both passes draw the same random numbers,
+    so training with and without it gives the same model.
 
     Args:
-        module: Whose running statistics are looked after.
-        *args, **kwargs: Of the call.
-        forward: What is called; None: the module.
+        module: The module with the running statistics.
+        *args, **kwargs: Arguments of the call.
+        forward: The function to call; None: the module.
     """
 
     def contexts() -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
-        return contextlib.nullcontext(), _statistics_left_alone(module)
+        return contextlib.nullcontext(), _statistics_kept(module)
 
     function = module if forward is None else forward
     return checkpoint(function, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
 @contextlib.contextmanager
-def _statistics_left_alone(module: nn.Module) -> Iterator[None]:
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
     layers = [
         (layer, layer.momentum, layer.num_batches_tracked)
         for layer in module.modules()
@@ -51,16 +51,14 @@ def _statistics_left_alone(module: nn.Module) -> Iterator[None]:
 
 
 def checkpoint_activations(modules: Iterable[nn.Module]) -> None:
-    """Make ``modules`` forget what lies inside of them whenever they are called.
-
-    State dicts keep their names.
-    """
+    """Apply :func:`recomputed` to all calls of ``modules``; names in state dicts do not change."""
     for module in modules:
         module.forward = functools.partial(recomputed, module, forward=module.forward)
 
 
-def activations_recomputed_our_way() -> contextlib.AbstractContextManager[None]:
-    """Inside the block, mmengine's runner applies ``activation_checkpointing`` as we do."""
+def activation_checkpointing_replaced() -> contextlib.AbstractContextManager[None]:
+    """Inside the block, mmengine's runner applies ``activation_checkpointing`` by
+    :func:`recomputed`."""
     return replace_activation_checkpointing(_turn_on)
 
 

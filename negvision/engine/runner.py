@@ -40,7 +40,7 @@ from negvision.engine.parallel.sharded import (
     without_row_shards,
 )
 from negvision.engine.quiet import replace_console_handler
-from negvision.engine.recompute import activations_recomputed_our_way
+from negvision.engine.recompute import activation_checkpointing_replaced
 from negvision.errors import CheckpointError
 from negvision.ood.threshold import OODThreshold, set_threshold
 
@@ -243,7 +243,7 @@ class Runner(MMEngineRunner):
         )
 
     def train(self) -> torch.nn.Module:
-        with activations_recomputed_our_way():
+        with activation_checkpointing_replaced():
             return super().train()
 
     def _maybe_compile(self, target: str) -> None:

@@ -100,7 +100,7 @@ def test_training_testing_and_a_threshold(config_of, tmp_path, capsys, monkeypat
     assert run(train, config, *work) == 0
     printed = capsys.readouterr().out
     assert "warning:" not in printed, printed
-    assert "AbeTClassifier" in printed and "40 images, 8 a batch" in printed
+    assert "AbeTClassifier" in printed and "40 images, 8 per batch" in printed
     assert "epoch 2/2  iter 5/5" in printed and "val  after 2 epochs" in printed
     # The AUROC of every epoch, which shows a collapse.
     (scalars,) = (tmp_path / "run").glob("*/vis_data/scalars.json")

@@ -1,4 +1,4 @@
-"""tools/dist_train.sh with real trainings: a rank is killed, the job goes on; a signal saves."""
+"""tools/dist_train.sh with real trainings: restart after a killed rank, saving on a signal."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.skipif(torch.cuda.is_available(), reason="about processes on a CPU"),
 ]
 
-# Kills rank 1, or says that it is time for a signal, once, in the second of three epochs.
+# Once, in the second of three epochs: kills rank 1, or marks that it is time for a signal.
 EVENT = """
 import os, signal, time
 from mmengine.hooks import Hook
@@ -82,13 +82,12 @@ def weights(path):
     return torch.load(path, weights_only=False)["state_dict"]
 
 
-def test_a_job_whose_rank_was_killed_starts_again_and_finishes(job, tmp_path):
+def test_job_with_a_killed_rank_restarts_and_finishes(job, tmp_path):
     process, _ = job("kill", MAX_RESTARTS="1")
     status, output = finish(process)
     assert status == 0, output
-    died = "rank 1 died: killed by signal 9 (SIGKILL), perhaps out of memory\n"
-    assert f"{died}starting all ranks again (1 of 1)\n" in output
-    # From the checkpoint of the first epoch, which was not trained again.
+    assert "failed (exitcode: -9) local_rank: 1" in output  # torchrun's line
+    # The first epoch was not trained again.
     assert output.count("epoch 1/3  iter 2/2") == 1, output
     assert "epoch 3/3  iter 2/2" in output
     assert {f"epoch_{n}.pth" for n in (1, 2, 3)} <= {p.name for p in job.work.iterdir()}
@@ -102,7 +101,7 @@ def test_a_job_whose_rank_was_killed_starts_again_and_finishes(job, tmp_path):
         assert torch.equal(value, expected[name]), name
 
 
-def test_a_signal_to_the_launcher_saves_and_the_same_command_goes_on(job):
+def test_signal_to_the_launcher_saves_and_the_same_command_resumes(job):
     process, mark = job("wait", "--resume", "auto")
     while not mark.exists():
         assert process.poll() is None, process.communicate()[0]
@@ -117,7 +116,7 @@ def test_a_signal_to_the_launcher_saves_and_the_same_command_goes_on(job):
     assert "epoch 1/3" not in output and "epoch 3/3  iter 2/2" in output
 
 
-def test_a_wrong_config_is_said_once(job):
+def test_wrong_config_is_reported_once(job):
     process, _ = job("nothing", "--cfg-options", "model.bbox_head.type=RetinaHaed")
     status, output = finish(process)
     assert status == 2

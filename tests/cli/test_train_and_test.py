@@ -24,7 +24,7 @@ def test_train_resume_and_test(tiny_config, tmp_path, capsys):
     assert len(lines) == 2, first
     for word in ("loss ", "cls ", "lr ", "eta ", "mem "):
         assert word in lines[-1]
-    assert "RetinaNet" in first and "8 images, 2 a batch" in first
+    assert "RetinaNet" in first and "8 images, 2 per batch" in first
     assert "1 epochs of 4 iterations" in first
     assert "Average Precision" in first and "val  after 1 epochs, 4 iterations  bbox_mAP" in first
     assert "data_time" not in first and "warning:" not in first

@@ -99,8 +99,8 @@ def test_counts_of_all_workers_are_logged(tmp_path, loader, by_epoch):
         assert logged[0] >= 2 and logged[-1] == dataset.skip_counts.times
     (log,) = tmp_path.rglob("*.log")
     text = log.read_text()
-    assert f"{dataset.skip_counts.times} times another image took the place" in text
-    assert "of these there are 2:\n  2.png\n  7.png" in text
+    assert f"unusable images were replaced {dataset.skip_counts.times} times" in text
+    assert "2 images are unusable:\n  2.png\n  7.png" in text
     # Each process names an image once, at its first.
     assert "2.png: truncated" in text
 

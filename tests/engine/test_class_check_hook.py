@@ -61,7 +61,9 @@ def test_a_head_of_other_classes_is_named(heads, named):
 
 @pytest.mark.parametrize("val", [("red", "platelet"), ("white", "red", "platelet")])
 def test_other_classes_of_val_are_shown(val):
-    with pytest.raises(ConfigError, match="the classes of val are not those of the training set"):
+    with pytest.raises(
+        ConfigError, match="the classes of val differ from those of the training set"
+    ):
         train(val=val, bbox_head=3)
 
 
@@ -72,7 +74,7 @@ def test_classes_of_a_test_are_those_of_the_checkpoint():
 
     test(CELLS, CELLS)
     test(None, CELLS)  # weights of elsewhere do not say
-    with pytest.raises(ConfigError, match="those of the checkpoint, or in another order"):
+    with pytest.raises(ConfigError, match="those of the checkpoint, or are in another order"):
         test(CELLS, CELLS[::-1])
 
 

@@ -23,7 +23,7 @@ def test_yaml_builds_no_objects(tmp_path, monkeypatch, text):
     before = dict(file_handlers)
     try:
         install_file_handlers()
-        with pytest.raises(DatasetError, match=r"is not YAML of plain values"):
+        with pytest.raises(DatasetError, match=r"is not YAML with plain values only"):
             fileio.load(tmp_path / "a.yaml")
     finally:
         file_handlers.update(before)

@@ -1,1 +1,1 @@
-"""Checkpoints: written whole or not at all, found again, and loaded without running them."""
+"""Checkpoints: written atomically, found for resuming, and loaded without running code."""

@@ -1,4 +1,4 @@
-"""Load checkpoints without running what may be hidden in them."""
+"""Load checkpoints without running code that may be hidden in them."""
 
 import pickle
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from negvision.compat.patches import replace_checkpoint_loaders
 from negvision.engine.checkpoints.safetensors_file import SUFFIX, read_weights
 from negvision.errors import CheckpointError, UserError, did_you_mean
 
-# Functions that mmengine's pickles name by getattr(owner, name): statistics of logged values, and
-# the curve of OneCycleLR.
+# mmengine's pickles refer to these methods by getattr(owner, name): statistics of logged values,
+# and the curve of OneCycleLR.
 _METHODS = {
     HistoryBuffer: ("min", "max", "mean", "current"),
     OneCycleParamScheduler: ("_annealing_cos", "_annealing_linear"),
@@ -26,14 +26,14 @@ _METHODS = {
 
 
 def _named_method(owner: type, name: str) -> Callable:
-    """Stand in for ``getattr``, which would let a pickle reach any attribute of all else there."""
+    """Replace ``getattr``, by which a pickle could reach any attribute of allowed objects."""
     if owner not in _METHODS or name not in _METHODS[owner]:
         raise pickle.UnpicklingError(f"getattr({owner!r}, {name!r}) is not allowed")
     return getattr(owner, name)
 
 
 def _allowed_globals() -> list:
-    """What a checkpoint of mmengine holds beside tensors and Python's own containers."""
+    """What a checkpoint of mmengine holds besides tensors and Python's containers."""
     multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
     arrays = []
     for module in ("numpy._core.multiarray", "numpy.core.multiarray"):
@@ -49,17 +49,17 @@ def _allowed_globals() -> list:
 def load_checkpoint_file(
     path: str | Path, map_location: Any = None, trust: bool = False, mapped: bool = False
 ) -> dict[str, Any]:
-    """Read a checkpoint that torch.save or mmengine wrote, or weights in a safetensors file.
+    """Read a checkpoint of torch.save or mmengine, or a safetensors file.
 
     Args:
         path: A local file.
         map_location: As in :func:`torch.load`.
-        trust: Unpickle whatever the file holds, which can run any code. Never the default.
+        trust: Unpickle any object, which can run any code. Never the default.
         mapped: Leave tensors on the disk until they are used.
 
     Raises:
         CheckpointError: The file does not exist, is damaged, or names an object that is not on
-            the allow-list; nothing of it has been run then.
+            the allow-list; no code of it has run.
 
     Example:
         >>> checkpoint = load_checkpoint_file("work_dirs/atss_r50/epoch_12.pth", "cpu")
@@ -81,15 +81,14 @@ def _unpickle(file: Any, what: str, map_location: Any, trust: bool, mapped: bool
                 file, map_location=map_location, weights_only=not trust, mmap=mapped
             )
     except pickle.UnpicklingError as error:
-        # torch's own text advises weights_only=False; ours says what that means.
+        # torch's own message advises weights_only=False, without the risk.
         reason = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
         raise CheckpointError(
             f"{what} was not loaded: it holds more than weights and training state, or is "
             f"damaged.\n  {reason.strip().splitlines()[0]}\n"
-            "Loading it could run code that somebody put there. If you know where it comes from, "
-            "pass --trust-checkpoint"
+            "Loading it could run hidden code. If you trust its source, pass --trust-checkpoint"
         ) from None
-    except Exception as error:  # a damaged pickle raises nearly every kind
+    except Exception as error:  # a damaged pickle raises nearly any error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{what} cannot be read ({reason}); it is damaged, incomplete or not a checkpoint. "

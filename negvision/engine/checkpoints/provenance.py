@@ -1,4 +1,4 @@
-"""What made a checkpoint: versions of what computes, and the commit of the code."""
+"""The versions of libraries and the commit of the code that wrote a checkpoint."""
 
 import functools
 import platform
@@ -23,7 +23,7 @@ _DISTRIBUTIONS = {
 def provenance() -> dict:
     """``versions`` by import name, and ``git``: the commit of negvision's clone, or None.
 
-    ``+changes`` behind the commit says that files differed from it.
+    ``+changes`` after the commit means that files differ from it.
     """
     versions = {"negvision": negvision.__version__, "python": platform.python_version()}
     for name, distributions in _DISTRIBUTIONS.items():
@@ -39,7 +39,7 @@ def provenance() -> dict:
 def _commit() -> str | None:
     folder = Path(negvision.__file__).parent
     commit = _git(folder, "rev-parse", "HEAD")
-    # An installed package may lie below the repository of somebody's project.
+    # An installed package may be inside the repository of another project.
     if commit is None or _git(folder, "ls-files", "__init__.py") in (None, ""):
         return None
     return commit + ("+changes" if _git(folder, "status", "--porcelain", "-uno") else "")

@@ -1,4 +1,4 @@
-"""Published weights in safetensors' format: tensors and texts, in which no code has a place."""
+"""Published weights in the safetensors format, which holds tensors and text but no code."""
 
 import hashlib
 import json
@@ -15,21 +15,21 @@ from negvision.files import atomic_write
 
 SUFFIX = ".safetensors"
 _KEY = "negvision"
-# What of a checkpoint's meta is of use to who gets the weights.
+# The fields of a checkpoint's meta that are published.
 _KEPT = (
     "cfg", "dataset_meta", "ood", "epoch", "iter", "versions", "git", "experiment_name", "time",
 )  # fmt: skip
 
 
 def read_weights(path: Path, map_location: Any = None) -> dict[str, Any]:
-    """Read a ``.safetensors`` file as if it were a checkpoint of MMEngine.
+    """Read a ``.safetensors`` file like a checkpoint of MMEngine.
 
     Args:
-        path: A local file, written by :func:`publish` or by anyone else.
-        map_location: A device, or its name; anything else leaves the tensors on the CPU.
+        path: A local file, written by :func:`publish` or another program.
+        map_location: A device or its name; anything else leaves the tensors on the CPU.
 
     Returns:
-        ``state_dict`` and ``meta``, which is empty where the file is not of negvision.
+        ``state_dict`` and ``meta``, which is empty if negvision did not write the file.
 
     Raises:
         CheckpointError: The file is damaged.
@@ -52,27 +52,27 @@ def read_weights(path: Path, map_location: Any = None) -> dict[str, Any]:
 
 
 def publish(checkpoint: Mapping[str, Any], target: Path, source: str, ema: bool = True) -> Path:
-    """Write the weights of a checkpoint, and what describes them, for others to use.
+    """Write the weights of a checkpoint and their description, for others to use.
 
     Args:
         checkpoint: As :func:`negvision.engine.checkpoints.loading.load_checkpoint_file` reads it.
-        target: ``NAME.safetensors``; the first eight digits of the file's SHA-256 go behind NAME.
-        source: Of the checkpoint, named in errors.
-        ema: Where averages of the weights were kept, publish those rather than the weights of the
-            last step.
+        target: ``NAME.safetensors``; the first eight digits of the file's SHA-256 are added to
+            NAME.
+        source: Path of the checkpoint, for error messages.
+        ema: Publish averaged weights, if there are any, instead of those of the last step.
 
     Returns:
-        The path of the file. It is whole or not there.
+        The path of the file.
 
     Raises:
-        CheckpointError: There are no weights, or not the ones that were asked for.
+        CheckpointError: There are no weights, or not the requested ones.
         UserError: The file cannot be written.
     """
     weights = _weights(checkpoint, source, ema)
     meta = checkpoint.get("meta")
     meta = meta if isinstance(meta, Mapping) else {}
     kept = {key: _plain(meta[key]) for key in _KEPT if key in meta}
-    # Copies: two names of one tensor are two tensors here.
+    # Copies, since safetensors refuses tensors that share memory.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     data = safetensors.torch.save(tensors, {"format": "pt", _KEY: json.dumps(kept)})
     digest = hashlib.sha256(data).hexdigest()[:8]
@@ -83,7 +83,7 @@ def publish(checkpoint: Mapping[str, Any], target: Path, source: str, ema: bool 
 
 
 def _weights(checkpoint: Mapping[str, Any], source: str, ema: bool) -> dict[str, Tensor]:
-    # MMEngine saves averages as the weights, and the weights of the last step beside them.
+    # MMEngine saves averages as state_dict and the weights of the last step as ema_state_dict.
     state = checkpoint.get("state_dict", checkpoint)
     if not isinstance(state, Mapping):
         raise CheckpointError(f"checkpoint {source!r}: its state_dict is a {type(state).__name__}")
@@ -91,21 +91,18 @@ def _weights(checkpoint: Mapping[str, Any], source: str, ema: bool) -> dict[str,
         last = checkpoint.get("ema_state_dict")
         if last is None:
             raise CheckpointError(
-                f"checkpoint {source!r} has no averaged weights (EMA), so there is no choice: "
-                "leave out --without-ema"
+                f"checkpoint {source!r} has no averaged weights (EMA): remove --without-ema"
             )
         state = {key: last.get(f"module.{key}", value) for key, value in state.items()}
     others = [key for key, value in state.items() if not isinstance(value, Tensor)]
     if others or not state:
-        found = f"{others[0]!r} is no tensor" if others else "it is empty"
-        raise CheckpointError(
-            f"checkpoint {source!r} has no weights that can be published: {found}"
-        )
+        found = f"{others[0]!r} is not a tensor" if others else "it is empty"
+        raise CheckpointError(f"checkpoint {source!r} has no weights to publish: {found}")
     return dict(state)
 
 
 def _plain(value: Any) -> Any:
-    """Texts, numbers, lists and dicts of ``value``; what is none of these, as arrays, is left out.
+    """Only the strings, numbers, lists and dicts of ``value``, without arrays and other objects.
 
     Example:
         >>> _plain({"classes": ("a", "b"), "pairs": torch.zeros(2)})

@@ -1,1 +1,1 @@
-"""Several processes: how they start, and what each of them holds."""
+"""Training in several processes: launching, wrapping and sharding."""

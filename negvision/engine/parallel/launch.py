@@ -1,4 +1,4 @@
-"""Join the processes of a distributed run, on a CPU too, and leave them."""
+"""Join and leave the process group of a distributed run, also on a CPU."""
 
 import datetime
 import os
@@ -7,13 +7,13 @@ import torch.distributed as dist
 
 from negvision.errors import UserError
 
-# Seconds that a rank waits for the others: torch's own for NCCL; gloo's are 1,800. The first rank
-# alone evaluates and writes checkpoints in the meantime.
+# Seconds that a rank waits for the others, torch's default for NCCL; gloo's is 1,800. Meanwhile
+# the first rank may evaluate or write a checkpoint.
 _GROUP_TIMEOUT = 600
 
 
 def with_group_timeout(env_cfg: dict) -> dict:
-    """``env_cfg`` with a ``dist_cfg.timeout``, so that a rank that hangs ends the run.
+    """``env_cfg`` with a ``dist_cfg.timeout``, so that a hanging rank ends the run.
 
     Example:
         >>> with_group_timeout({"dist_cfg": {"backend": "nccl"}})
@@ -23,27 +23,27 @@ def with_group_timeout(env_cfg: dict) -> dict:
 
 
 def init_cpu_processes(launcher: str, dist_cfg: dict) -> None:
-    """Join the process group over gloo. mmengine's own start selects a CUDA device first.
+    """Join the process group over gloo; mmengine would select a CUDA device first.
 
     Args:
-        launcher: ``"pytorch"``, which is torchrun; the others need CUDA devices.
+        launcher: ``"pytorch"`` (torchrun); the others need CUDA devices.
         dist_cfg: ``env_cfg.dist_cfg``; ``timeout`` is in seconds.
 
     Raises:
-        UserError: for a launcher that needs CUDA, or outside torchrun.
+        UserError: The launcher needs CUDA, or torchrun did not start this process.
     """
     if dist.is_initialized():
         return
     if launcher != "pytorch":
         raise UserError(
-            f"--launcher {launcher} needs a CUDA device on every task and none is visible here. "
-            "On CPUs use tools/dist_train.sh (torchrun)"
+            f"--launcher {launcher} needs a CUDA device for every task, and none is visible. On "
+            "CPUs use tools/dist_train.sh (torchrun)"
         )
     missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR") if name not in os.environ]
     if missing:
         raise UserError(
-            f"--launcher pytorch expects the environment of torchrun ({', '.join(missing)} not "
-            "set). Start with: tools/dist_train.sh CONFIG PROCESSES"
+            f"--launcher pytorch needs the environment of torchrun ({', '.join(missing)} not set). "
+            "Run: tools/dist_train.sh CONFIG PROCESSES"
         )
     options = {key: value for key, value in dist_cfg.items() if key == "timeout"}
     if "timeout" in options:
@@ -52,9 +52,9 @@ def init_cpu_processes(launcher: str, dist_cfg: dict) -> None:
 
 
 def leave_processes() -> None:
-    """Leave the process group, if there is one, at the end of a command.
+    """Leave the process group, if any, at the end of a command.
 
-    Left to the end of the interpreter, gloo's threads now and then abort it.
+    Otherwise gloo's threads sometimes abort the interpreter's shutdown.
     """
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
