@@ -61,9 +61,7 @@ def test_a_head_of_other_classes_is_named(heads, named):
 
 @pytest.mark.parametrize("val", [("red", "platelet"), ("white", "red", "platelet")])
 def test_other_classes_of_val_are_shown(val):
-    with pytest.raises(
-        ConfigError, match="the classes of val differ from those of the training set"
-    ):
+    with pytest.raises(ConfigError, match="the classes of val differ from those of the training"):
         train(val=val, bbox_head=3)
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from helpers.ood_pixels import CLASSES, QUIET, prediction
-from mmengine.structures import PixelData
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from negvision.errors import ConfigError, OODDataError
