@@ -1,18 +1,16 @@
-"""Errors that a user can put right, and how a command shows them."""
+"""Errors that a user can fix, and the helpers that word their messages."""
 
 import difflib
-import functools
 import reprlib
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something in the user's input is wrong; the message says what, and what to do about it.
+    """Something in the user's input is wrong; the message says what, where, and what to do.
 
-    Commands print it in one block without a traceback and end with exit status 2. Other packages
-    need not derive from it: any exception whose ``is_user_error`` is true is treated so.
+    Commands print it without a traceback and exit with status 2. Other packages need not derive
+    from it: any exception whose ``is_user_error`` is true is treated the same way.
     """
 
     is_user_error = True
@@ -23,7 +21,7 @@ class ConfigError(UserError):
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, damaged, or holds objects that are not on the allow-list."""
+    """A checkpoint is missing, damaged, or contains objects that are not on the allow-list."""
 
 
 class ExportError(UserError):
@@ -35,16 +33,16 @@ class MissingDataError(UserError):
 
 
 class DatasetError(UserError, ValueError):
-    """A data set or one of its files is unusable; the message says where and what to do.
+    """A dataset or one of its files is unusable; the message says where and what to do.
 
-    It is built from one string, so that it survives pickling and PyTorch's re-raising from a
-    DataLoader worker. There PyTorch builds the error anew from a text that holds the worker's
-    whole traceback; of that text the original message is kept.
+    It takes one string, so it survives pickling and PyTorch's re-raising from a DataLoader worker.
+    PyTorch then constructs the error from a text with the worker's full traceback, of which only
+    the original message is kept.
 
     Args:
         message: What is shown.
-        kind: The fault in a few words without names and numbers, such as "truncated image", for
-            those who count faults; PyTorch's re-raising loses it.
+        kind: The problem in a few words without names and numbers, such as "truncated image", for
+            counting. PyTorch's re-raising loses it.
     """
 
     def __init__(self, message: str, kind: str = "") -> None:
@@ -56,7 +54,7 @@ class DatasetError(UserError, ValueError):
 
 
 class OODDataError(UserError, ValueError):
-    """Scores cannot be evaluated: not finite, or all of one kind; the message counts them."""
+    """Scores cannot be evaluated: some are not finite, or all samples are of one kind."""
 
 
 # Long enough for a path or a line of a list.
@@ -77,9 +75,9 @@ class Problems:
         return bool(self.counts)
 
     def add(self, kind: str, where: str, value: object = None, count: int = 1) -> None:
-        """Count one problem of ``kind``; ``value`` is what was found there.
+        """Count a problem of ``kind`` at ``where``; ``value`` is what was found there.
 
-        ``count`` problems that one example stands for are counted at once.
+        One example may stand for ``count`` problems.
         """
         self.counts[kind] += count
         examples = self._examples.setdefault(kind, [])
@@ -87,7 +85,7 @@ class Problems:
             examples.append(where if value is None else f"{where}: {_SHORT.repr(value)}")
 
     def merge(self, other: "Problems", source: str = "") -> None:
-        """Add the problems of ``other``; examples that do not name ``source`` get it in front.
+        """Add the problems of ``other``; examples without ``source`` in them are prefixed with it.
 
         Example:
             >>> first, second = Problems(), Problems()
@@ -108,7 +106,7 @@ class Problems:
         return list(self._examples.get(kind, ()))
 
     def summary(self) -> str:
-        """All kinds with their counts in one line, the most frequent first."""
+        """All kinds with their counts on one line, most frequent first."""
         return ", ".join(f"{count} x {kind}" for kind, count in self.counts.most_common())
 
     def report(self) -> str:
@@ -123,7 +121,7 @@ class Problems:
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3, cutoff: float = 0.6) -> list[str]:
-    """The ``count`` choices most like ``name``, best first; letter case does not count.
+    """The ``count`` choices most similar to ``name``, best first, ignoring case.
 
     Example:
         >>> nearest("ATSSHaed", ["ATSSHead", "RetinaHead", "FCOSHead"], count=1)
@@ -137,28 +135,11 @@ def nearest(name: str, choices: Iterable[str], count: int = 3, cutoff: float = 0
 
 
 def did_you_mean(name: str, choices: Iterable[str], count: int = 3) -> str:
-    """``"; nearest: 'A', 'B'"`` for the choices like ``name``, or ``""`` where none is."""
+    """``"; nearest: 'A', 'B'"`` for choices similar to ``name``, or ``""``."""
     close = nearest(name, choices, count)
     return "; nearest: " + ", ".join(repr(match) for match in close) if close else ""
 
 
 def is_user_error(error: BaseException) -> bool:
-    """Whether ``error`` is for the user to put right."""
+    """Whether the user can fix ``error``."""
     return getattr(error, "is_user_error", False)
-
-
-def reports_user_errors(command: Callable[..., int]) -> Callable[..., int]:
-    """Make a command's ``main`` print a user error as one block on stderr and return 2."""
-
-    @functools.wraps(command)
-    def run(argv: list[str] | None = None) -> int:
-        try:
-            return command(argv)
-        except Exception as error:
-            if not is_user_error(error):
-                raise
-            sys.stdout.flush()
-            print(f"\n{type(error).__name__}: {error}\n", file=sys.stderr)
-            return 2
-
-    return run

@@ -66,13 +66,6 @@ def test_grouped_figures_of_training_have_a_panel_each(tmp_path):
     assert "<!-- pairs/gap -->" in text and "<!-- acc -->" not in text
 
 
-def test_runs_of_one_name_are_told_apart(tmp_path, capsys):
-    logs = [str(write_log(tmp_path / name / "run")) for name in ("a", "b")]
-    assert main([*logs, "--out", str(tmp_path / "x.png")]) == 0
-    printed = capsys.readouterr().out
-    assert all(path in printed for path in logs)
-
-
 def test_run_without_evaluation_or_with_nan(tmp_path, capsys):
     plain = tmp_path / "scalars.json"
     plain.write_text(json.dumps({"loss": 1.0, "step": 3}))

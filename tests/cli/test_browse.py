@@ -77,13 +77,6 @@ def test_pictures_are_the_same_each_time(tiny_config, tmp_path):
         assert all((first[name] == second[name]).all() for name in first)
 
 
-def test_default_folder(tiny_config, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert browse_dataset(tiny_config, "--num", 1) == 0
-    assert "images  work_dirs/tiny/dataset/ (1 files)" in capsys.readouterr().out
-    assert (tmp_path / "work_dirs" / "tiny" / "dataset" / "000000_0.png").is_file()
-
-
 def test_dataset(tiny_config, tmp_path, capsys):
     out = tmp_path / "out"
     assert browse_dataset(tiny_config, "--out-dir", out) == 0

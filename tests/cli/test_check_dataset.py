@@ -5,20 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from helpers.commands import command
 
-main = command("check-dataset")
-main = command("check-dataset")
+run = command("check-dataset")
 
 ROOT = Path(__file__).parents[2]
-
-
-def run(*argv) -> int:
-    return main([str(arg) for arg in argv])
 
 
 def test_clean_split_is_status_0(tiny_config, capsys):
@@ -63,11 +57,11 @@ def test_wrapped_sets_are_taken_apart(tiny_config, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--workers", "-1"], "--workers -1: 0 or more"),
+        (["--workers", "-1"], "--workers: '-1' is not 0 or a positive integer"),
         (["--data-root", "nowhere"], "nowhere/annotations/all.json does not exist"),
         (["--cfg-options", "train_dataloader=None", "--split", "train"], "no train_dataloader"),
         (["--cfg-options", "model.bakbone=1"], "bakbone"),
-        (["--json", "/no/such/folder/out.json"], "/no/such/folder/out.json: cannot be written"),
+        (["--json", "/proc/none/out.json"], "/proc/none/out.json cannot be written"),
     ],
 )
 def test_user_errors_are_status_2(tiny_config, capsys, argv, message):
@@ -78,6 +72,7 @@ def test_user_errors_are_status_2(tiny_config, capsys, argv, message):
 
 SLOW = """
 import os, signal, threading, time
+from negvision.cli.main import main
 from negvision.data.check import sample
 
 # A job in the background of a shell starts with the signal ignored.
@@ -89,17 +84,16 @@ def slowly(self, index):
     if index == 5:
         # A terminal sends Ctrl-C to the workers as well.
         os.killpg(os.getpgid(0), signal.SIGINT)
-        time.sleep(60)
+        time.sleep(600)
     return load(self, index)
 
 sample.SampleCheck.__call__ = slowly
 import sys
-sys.exit(command("check-dataset")(sys.argv[1:]))
+sys.exit(main(["check-dataset", *sys.argv[1:]]))
 """
 
 
 def test_ctrl_c_of_a_terminal_is_status_130(tiny_config):
-    started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW, str(tiny_config), "--split", "train", "--workers", "2"],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -108,11 +102,10 @@ def test_ctrl_c_of_a_terminal_is_status_130(tiny_config):
         text=True,
         start_new_session=True,
     )
-    out, error = process.communicate(timeout=120)
+    out, error = process.communicate(timeout=300)
     assert process.returncode == 130, error
     assert "interrupted: no problem in" in out and "of 8 images" in out
     assert "Traceback" not in error
-    assert time.monotonic() - started < 55
     # No worker is left in the group.
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, signal.SIGCONT)

@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from negvision.cli import doctor
 from negvision.cli.main import COMMANDS, main
+from negvision.errors import DatasetError, UserError
 
 HEAVY = {"torch", "mmengine", "mmcv", "mmdet", "mmseg", "numpy", "cv2", "onnxruntime", "gradio"}
 
@@ -41,12 +43,34 @@ def test_usage_errors(capsys, argv, message):
     assert message in capsys.readouterr().err
 
 
+class MarkedElsewhere(ValueError):
+    is_user_error = True
+
+
+@pytest.mark.parametrize("kind", [UserError, MarkedElsewhere, DatasetError])
+def test_user_errors_are_one_block_and_status_2(monkeypatch, capsys, kind):
+    def fail(args):
+        raise kind("box 3 is wrong")
+
+    monkeypatch.setattr(doctor, "run", fail)
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().err == f"\n{kind.__name__}: box 3 is wrong\n\n"
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr(doctor, "run", lambda args: [][0])
+    with pytest.raises(IndexError):
+        main(["doctor"])
+
+
 @pytest.mark.parametrize("last", ["--help", "--no-such-option"])
 def test_help_and_usage_errors_import_nothing_heavy(last):
     """All commands in one new process, whose modules are listed at the end."""
     code = f"""
 import contextlib, io, sys
+from negvision.cli import doctor
 from negvision.cli.main import COMMANDS, main
+from negvision.errors import DatasetError, UserError
 for command in COMMANDS:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         try:

@@ -123,22 +123,6 @@ def test_choices_of_classes_that_cannot_be(tmp_path, out, capsys, held_out, says
     assert not out.exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ('{"images": [', "the annotation file is not JSON"),
-        ("[]", "this one holds a list"),
-        ('{"images": [], "annotations": []}', "has a list 'categories'; found nothing"),
-        (None, "a.json does not exist"),
-    ],
-)
-def test_files_at_fault(tmp_path, out, capsys, text, says):
-    if text is not None:
-        (tmp_path / "a.json").write_text(text)
-    assert detection(out, str(tmp_path / "a.json")) == 2
-    assert says in capsys.readouterr().err
-
-
 @pytest.fixture
 def labels(tmp_path):
     """Two label images with the ids of sky 0, road 1, dog 2, unknown 9."""
@@ -171,13 +155,6 @@ def test_segmentation(labels, out, capsys):
     assert np.array(Image.open(out / "masks" / "1.png")).tolist() == [[0, 1, 255, 255]]
     assert np.array(Image.open(out / "ood" / "1.png")).tolist() == [[0, 0, 1, 255]]
     assert (out / "classes.txt").read_text() == "0 sky\n1 road\n"
-
-
-def test_segmentation_without_images_that_show_them(labels, out, capsys):
-    assert segmentation(labels, out, "--drop-images") == 0
-    assert "1 of 2 images show held-out classes; 1 are dropped" in capsys.readouterr().out
-    assert [path.name for path in (out / "masks").iterdir()] == ["2.png"]
-    assert (out / "images.txt").read_text() == "2\n"
 
 
 def test_errors_of_segmentation(labels, out, capsys):
@@ -221,16 +198,6 @@ def test_classification_of_lists(tmp_path, out, capsys):
         "test_ood.txt": "e.png -1\n",
         "classes.txt": "car\nship\n",
     }
-
-
-def test_classification_of_folders(tmp_path, out):
-    for name in ("train/ship/1.png", "train/car/2.png", "test/cat/3.png", "test/car/4.png"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).touch()
-    assert classification(out, tmp_path / "train", tmp_path / "test") == 0
-    assert (out / "train_id.txt").read_text() == "car/2.png 0\nship/1.png 1\n"
-    assert (out / "test_id.txt").read_text() == "car/4.png 0\n"
-    assert (out / "test_ood.txt").read_text() == "cat/3.png -1\n"
 
 
 def test_errors_of_classification(tmp_path, out, capsys):

@@ -99,8 +99,3 @@ def test_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="No space left on device"):
         write_page(page, "a new page")
     assert os.listdir(tmp_path) == ["page.html"] and page.read_text() == "old"
-
-
-def test_path_that_is_no_text_is_written(tmp_path):
-    write_page(tmp_path / "page.html", "caf\udce9.png")
-    assert (tmp_path / "page.html").read_text(encoding="utf-8") == "caf?.png"

@@ -44,14 +44,6 @@ def test_a_sound_machine(sound, capsys):
     assert "compiled for CPU and CUDA  (/somewhere/_C.abi3.so)" in out
 
 
-def test_columns_are_aligned(sound, capsys):
-    _, out = run(capsys)
-    rows = [line for line in out.splitlines() if line.startswith("  ")]
-    # Every value starts in the same column, right after two spaces.
-    column = rows[0].index(negvision.__version__)
-    assert all(row[column - 2 : column] == "  " and row[column] != " " for row in rows)
-
-
 def test_version_problems_are_printed_with_remedies(sound, capsys):
     sound.setattr(doctor, "check_versions", lambda installed: [Finding("Old.", "pip a")])
     sound.setattr(doctor, "check_imports", lambda installed: [Finding("Broken.", "pip b")])

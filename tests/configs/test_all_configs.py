@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.learning import assert_learns
 from mmdet.registry import MODELS
 from mmengine.registry import DefaultScope
 
@@ -125,16 +126,7 @@ def test_slim_config_learns_and_predicts(name):
     batch = demo_mm_inputs(
         batch_size=2, image_shapes=(3, 96, 96), num_items=[3, 0], num_classes=classes
     )
-    data = model.data_preprocessor(batch, True)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
-    losses = []
-    for _ in range(2):
-        total, _ = model.parse_losses(model(**data, mode="loss"))
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        losses.append(total.item())
-    assert losses[1] < losses[0]
+    assert_learns(model, batch, lr=0.001)
     model.eval()
     with torch.no_grad():
         results = model(**model.data_preprocessor(batch, False), mode="predict")
@@ -155,16 +147,7 @@ def test_classifier_learns_and_predicts(name):
         "inputs": [torch.randint(256, (3, 32, 32), dtype=torch.uint8) for _ in range(classes)],
         "data_samples": [ImageDataSample(label=torch.tensor(label)) for label in range(classes)],
     }
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
-    losses = []
-    for _ in range(2):
-        data = model.data_preprocessor(batch, True)
-        total, _ = model.parse_losses(model(**data, mode="loss"))
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        losses.append(total.item())
-    assert losses[1] < losses[0]
+    assert_learns(model, batch, lr=0.001)
     model.eval()
     with torch.no_grad():
         results = model(**model.data_preprocessor(batch, False), mode="predict")

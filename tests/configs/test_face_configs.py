@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.learning import assert_learns
 
 from negvision.engine.config.reading import load_config
 from negvision.face.structures import FaceDataSample
@@ -83,16 +84,7 @@ def test_slim_config_learns_and_predicts(name):
             FaceDataSample(label=torch.tensor(i // 2), metainfo={"sample_idx": i}) for i in range(8)
         ],
     }
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.002)
-    losses = []
-    for _ in range(3):
-        batch = model.data_preprocessor(data, True)
-        total, _ = model.parse_losses(model(**batch, mode="loss"))
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        losses.append(total.item())
-    assert losses[-1] < losses[0]
+    assert_learns(model, data, lr=0.002)
     model.eval()
     with torch.no_grad():
         results = model(**model.data_preprocessor(data, False), mode="predict")

@@ -137,22 +137,3 @@ def test_x101_trains_twice_as_long_at_several_sizes():
     (resize,) = (t for t in cfg.train_dataloader.dataset.pipeline if "Resize" in t.type)
     assert (resize.type, resize.scale) == ("RandomResize", [(1333, 640), (1333, 800)])
     assert cfg.model.backbone.stage_with_dcn == (False, True, True, True)
-
-
-@pytest.mark.parametrize(
-    "name", ["quickstart/atss_digits.py", "atss/bccd_retinanet.py", "atss/coco128_atss.py"]
-)
-def test_slim_schedule_ends_where_training_ends(name):
-    cfg = load(name)
-    iterations = cfg.train_cfg.max_iters
-    warmup, cosine = cfg.param_scheduler
-    assert warmup.end == cosine.begin and cosine.end == iterations
-    assert iterations % cfg.train_cfg.val_interval == 0
-    assert not cfg.log_processor.by_epoch
-    assert not cfg.default_hooks.checkpoint.by_epoch
-    assert not cfg.default_hooks.logger.log_metric_by_epoch
-
-
-def test_digits_are_never_mirrored():
-    pipeline = load("quickstart/atss_digits.py").train_dataloader.dataset.pipeline
-    assert not any("Flip" in transform.type for transform in pipeline)
