@@ -1,8 +1,8 @@
 """ArcFace and CosFace on a part of LFW with and without UNPG: same network, budget, seeds, data.
 
-Trains each config once a seed, one run after the other, verifies the 600 pairs of LFW's first fold
-(people that are not in the training set), writes ``benchmarks/results/lfw112.json`` and prints a
-table. A run whose figures stand in the work dir already is not repeated::
+Trains each config once per seed, verifies the 600 pairs of LFW's first fold (people outside the
+training set), writes ``benchmarks/results/lfw112.json`` and prints a table. Runs whose results are
+already in the work dir are not repeated::
 
     NEGVISION_DATA=... python benchmarks/lfw_table.py --seeds 0 1 2
 """
@@ -21,7 +21,7 @@ CONFIGS = {
     "CosFace": "configs/unpg/lfw112_cosface.py",
     "CosFace + UNPG": "configs/unpg/lfw112_cosface_unpg.py",
 }
-FIGURES = {
+METRICS = {
     "accuracy": "accuracy",
     "TAR at FAR 1e-2": "tar@far=1e-2",
     "overlap": "overlap",
@@ -30,9 +30,9 @@ FIGURES = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run what is missing, then write and print the figures."""
+    """Run what is missing, then write and print the results."""
     args = parser_for("lfw112", __doc__).parse_args(argv)
-    runs = run_all(CONFIGS, args, read_figures, format_run, test=False)
+    runs = run_all(CONFIGS, args, read_metrics, format_run, test=False)
     summary = {name: summarise(entries, ("pairs",)) for name, entries in runs.items()}
     path = write_results(
         "lfw112",
@@ -44,18 +44,18 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def read_figures(work: Path) -> dict[str, dict[str, float]]:
-    """The figures of the last evaluation, in percent."""
+def read_metrics(work: Path) -> dict[str, dict[str, float]]:
+    """The metrics of the last evaluation, in percent."""
     found = last_evaluation(work / "train", "vis_data/scalars.json", "verification/accuracy")
     return {
-        "pairs": {n: round(100 * found[f"verification/{key}"], 2) for n, key in FIGURES.items()}
+        "pairs": {n: round(100 * found[f"verification/{key}"], 2) for n, key in METRICS.items()}
     }
 
 
 def format_run(run: dict) -> str:
     """One line about a run."""
-    figures = ", ".join(f"{name} {value:.1f}" for name, value in run["pairs"].items())
-    return f"{figures} ({run['train_seconds']:.0f} s)"
+    values = ", ".join(f"{name} {value:.1f}" for name, value in run["pairs"].items())
+    return f"{values} ({run['train_seconds']:.0f} s)"
 
 
 if __name__ == "__main__":

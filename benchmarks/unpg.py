@@ -1,10 +1,11 @@
-"""UNPG loss, forward and backward: negvision's against the definition and a margin loss alone.
+"""UNPG loss, forward and backward: negvision against the definition and a plain margin loss.
 
-In turns in one process, medians: (a) the definition written out, a cross entropy over the N x (C +
-pairs) concatenation; (b) pytorch-metric-learning's ArcFaceLoss, which has the class part alone; (c)
-the bare matrix products of that work, three N x C x D and three N x N x D, as the floor. Losses of
-(a) and negvision's must agree, or the run fails. Peak memory is that of a process of its own, the
-gradients included. What would need more memory than there is is not run, and said so.
+Medians of alternating runs in one process: (a) the definition written out, a cross entropy over the
+N x (C + pairs) concatenation; (b) pytorch-metric-learning's ArcFaceLoss, which has only the class
+part; (c) the bare matrix products of that work, three N x C x D and three N x N x D, as the lower
+bound. The run fails if the losses of (a) and negvision differ. Peak memory includes the gradients
+and is measured in a separate process. The definition is skipped, with a note, if it needs more
+memory than is available.
 
     python benchmarks/unpg.py                         # results/unpg.json
     python benchmarks/unpg.py --samples 512 --classes 10000
@@ -29,12 +30,12 @@ from negvision.face.losses import UNPGLoss
 SIZE = 512
 MARGIN, SCALE, WHISKER = 0.5, 64.0, 1.5
 NAMES = ("definition", "metric-learning", "products", "negvision")
-# Copies of the concatenation that are alive at once: itself, its log-softmax, and two gradients.
+# Simultaneous copies of the concatenation: itself, its log-softmax, and two gradients.
 COPIES = 4
 
 
 def definition(embeddings, labels, weight, margin) -> torch.Tensor:
-    """Jung et al., BMVC 2022, section 3, as it is written."""
+    """Jung et al., BMVC 2022, section 3, literally."""
     units = functional.normalize(embeddings)
     cosine = units @ functional.normalize(weight).T
     rows = torch.arange(len(units), device=units.device)
@@ -53,7 +54,7 @@ def definition(embeddings, labels, weight, margin) -> torch.Tensor:
 
 
 def functions(samples: int, classes: int, device: str, rounded: str | None) -> dict:
-    """What is timed; each but the products returns the loss, having computed all gradients."""
+    """The timed functions; all except the products compute the gradients and return the loss."""
     generator = torch.Generator().manual_seed(0)
     embeddings = torch.randn(samples, SIZE, generator=generator).to(device).requires_grad_()
     labels = torch.randint(classes, (samples,), generator=generator).to(device)
@@ -147,7 +148,7 @@ def show(row: dict) -> None:
     )
     if "definition" not in ms:
         print(
-            f"{'':>16}   the definition is not run: one copy of its {row['samples']:,} x "
+            f"{'':>16}   the definition is skipped: one copy of its {row['samples']:,} x "
             f"(classes + pairs) matrix takes {row['concatenation_gib']:,.1f} GiB"
         )
 
@@ -158,7 +159,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--classes", type=int, nargs="+", help="default: 10,000 and 100,000")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument(
-        "--products", choices=["bfloat16", "float16"], help="what factors are rounded to"
+        "--products", choices=["bfloat16", "float16"], help="precision of the products' factors"
     )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", help="JSON file (default: results/unpg[_bfloat16][_cuda].json)")

@@ -38,22 +38,16 @@ def test_no_tensor_is_pickled_with_a_label():
     assert isinstance(SAMPLES["as packed"].label, torch.Tensor)
 
 
-def faces(count):
-    generator = torch.Generator().manual_seed(0)
-    return [
-        {
-            "inputs": torch.randint(0, 256, (3, 8, 8), generator=generator, dtype=torch.uint8),
-            "data_samples": FaceDataSample(label=torch.tensor(i), metainfo={"sample_idx": i}),
-        }
-        for i in range(count)
-    ]
-
-
 def test_default_collate_gives_the_model_the_same_batches():
     options = {"mean": [120.0] * 3, "std": [60.0] * 3, "bgr_to_rgb": True}
     prepare = ImgDataPreprocessor(**options)
+    inputs = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
+    faces = [
+        {"inputs": image, "data_samples": FaceDataSample(label=torch.tensor(i))}
+        for i, image in enumerate(inputs)
+    ]
     early, late = (
-        [prepare(batch) for batch in DataLoader(faces(5), 2, collate_fn=fn)]
+        [prepare(batch) for batch in DataLoader(faces, 2, collate_fn=fn)]
         for fn in (default_collate, pseudo_collate)
     )
     assert len(early) == len(late) == 3

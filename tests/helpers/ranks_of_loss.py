@@ -1,4 +1,6 @@
-"""Run by every rank: the loss of several beside that of one process on their joined batch."""
+"""Run by every rank: compares the loss of several ranks with that of one process."""
+
+import contextlib
 
 import torch
 import torch.distributed as dist
@@ -11,7 +13,7 @@ from negvision.face.losses import UNPGLoss
 CLASSES, SIZE, COUNTS = 31, 12, (5, 7, 2)
 LABELS_OF_CASES = {
     "any": lambda generator, count: torch.randint(CLASSES, (count,), generator=generator),
-    # None of the batch's classes is in the last rank's share.
+    # No class of the batch is in the last rank's shard.
     "low": lambda generator, count: torch.randint(8, (count,), generator=generator),
     "one": lambda generator, count: torch.zeros(count).long(),
 }
@@ -40,10 +42,10 @@ class Model(nn.Module):
         return self.head(self.linear(inputs), labels)
 
 
-def build(whole, **kwargs):
-    """A model with the same numbers on all ranks; ``whole``: as one process would."""
+def build(alone, **kwargs):
+    """A model with the same weights on all ranks; ``alone``: as in a single process."""
     arguments = {"num_classes": CLASSES, **kwargs}
-    with single_process() if whole else without_change():
+    with single_process() if alone else contextlib.nullcontext():
         model = Model(UNPGLoss(embedding_size=SIZE, **arguments)).double()
     generator = torch.Generator().manual_seed(2)
     centers = torch.randn(arguments["num_classes"], SIZE, generator=generator).double()
@@ -53,20 +55,12 @@ def build(whole, **kwargs):
     return model
 
 
-class single_process:
-    """While it lasts, the loss sees one rank alone."""
-
-    def __enter__(self):
-        self.before = dist.is_initialized
-        dist.is_initialized = lambda: False
-
-    def __exit__(self, *_):
-        dist.is_initialized = self.before
-
-
-class without_change:
-    def __enter__(self): ...
-    def __exit__(self, *_): ...
+@contextlib.contextmanager
+def single_process():
+    """Within it, the loss sees only one rank."""
+    before, dist.is_initialized = dist.is_initialized, lambda: False
+    yield
+    dist.is_initialized = before
 
 
 def check(sharded, margin, labels="any", counts=COUNTS, dtype=torch.float64, **kwargs):
@@ -77,7 +71,7 @@ def check(sharded, margin, labels="any", counts=COUNTS, dtype=torch.float64, **k
     inputs = torch.randn(sum(counts), SIZE, generator=generator).double()
     labels = LABELS_OF_CASES[labels](generator, sum(counts))
     own = slice(sum(counts[:rank]), sum(counts[: rank + 1]))
-    # A scale at which a float32 loss is near 1, so that 1e-6 is meant absolutely.
+    # A scale at which a float32 loss is near 1, for an absolute tolerance of 1e-6.
     kwargs = {**kwargs, "margin": {"type": margin}, "scale": 64.0 if dtype.itemsize == 8 else 4.0}
 
     expected_model = build(True, **kwargs).to(dtype)
@@ -117,7 +111,7 @@ def check(sharded, margin, labels="any", counts=COUNTS, dtype=torch.float64, **k
 
 
 def check_sample():
-    """Over ranks: the batch's classes are in the samples, whose share of each rank is right."""
+    """Samples of the centers contain the batch's classes and have the right size on each rank."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(rank)
     loss = UNPGLoss(90, SIZE, sharded=True, sample_rate=0.4)
@@ -134,13 +128,13 @@ def check_sample():
     for label in everyone:
         if label in loss.shard:
             assert moved[label - loss.shard.start], label
-    # More ranks than classes: some share is empty.
+    # More ranks than classes: some shard is empty.
     empty = UNPGLoss(1, SIZE, sharded=True, sample_rate=0.4)
     assert empty(torch.randn(2, SIZE), torch.zeros(2).long()).isfinite()
 
 
 def check_start():
-    """Centres begin alike at any world size, each rank seeded for itself or not."""
+    """Centers start the same at any world size, even if ranks have different seeds."""
     torch.manual_seed(5 if dist.get_rank() == 0 else 77)
     sharded = UNPGLoss(2500, 3, sharded=True)
     with single_process():

@@ -1,4 +1,4 @@
-"""Training with sharded centers through negvision's runner, on one rank or several."""
+"""Training with sharded centers by negvision's runner, on one rank or several."""
 
 from pathlib import Path
 
@@ -67,7 +67,7 @@ class Count(BaseMetric):
 
 
 class Held(Hook):
-    """Saves what each rank holds when training begins, a checkpoint loaded, and when it ends."""
+    """Saves the tensors of each rank at the start of training, after loading, and at the end."""
 
     def __init__(self):
         self.at = {}
@@ -125,7 +125,7 @@ def build_runner(work_dir, optimizer="sgd", steps=3, sharded=True, classes=CLASS
 
 
 def resume(from_dir, work_dir, **kwargs):
-    """One step more than the three that ``from_dir`` has."""
+    """Train one step more than the three of ``from_dir``."""
     runner = build_runner(
         work_dir, steps=4, load_from=str(from_dir / "iter_3.pth"), resume=True, **kwargs
     )
@@ -134,7 +134,7 @@ def resume(from_dir, work_dir, **kwargs):
 
 
 def train_and_resume(folder, train):
-    """Train if told, and resume what was trained; each rank leaves what it :class:`Held`."""
+    """Train if ``train``, then resume; each rank saves what it :class:`Held`."""
     for optimizer in OPTIMIZERS:
         trained = folder / f"trained_{optimizer}"
         if train:

@@ -1,21 +1,9 @@
-# An IResNet-18 of a sixteenth of the operations, for machines without a GPU and images of 48 x 48.
+# An IResNet-18 with a sixteenth of the operations, for machines without a GPU and 48 x 48 images.
+_base_ = "./face_iresnet.py"
+
 embedding_size = 128
 model = dict(
-    type="negvision.FaceRecognizer",
-    backbone=dict(type="negvision.IResNet", depth=18, widths=(16, 32, 64, 128)),
-    neck=dict(
-        type="negvision.FaceEmbeddingNeck",
-        in_channels=128,
-        spatial_size=3,
-        embedding_size=embedding_size,
-    ),
-    head=dict(
-        type="negvision.UNPGLoss",
-        num_classes=None,
-        embedding_size=embedding_size,
-        margin=dict(type="negvision.ArcFaceMargin", m=0.5),
-        scale=64.0,
-        whisker=1.5,
-        metric_pairs=False,
-    ),
+    backbone=dict(depth=18, widths=(16, 32, 64, 128)),
+    neck=dict(in_channels=128, spatial_size=3, embedding_size=embedding_size),
+    head=dict(embedding_size=embedding_size),
 )

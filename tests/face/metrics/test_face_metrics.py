@@ -45,7 +45,7 @@ def test_verification_equals_the_definitions():
     for far in (1e-1, 1e-2):
         found = values[f"verification/tar@far=1e{round(np.log10(far))}"]
         assert found == pytest.approx(slow_tar_at_far(scores, same, far), abs=1e-9)
-    # 700 pairs have not a thousand negatives.
+    # 700 pairs have fewer than a thousand negatives.
     assert not [key for key in values if "far=1e-3" in key or "far=1e-6" in key]
     assert values["verification/negative_pairs"] == (~same).sum()
     assert values["verification/negative_std"] == pytest.approx(scores[~same].std(), abs=1e-6)
@@ -156,7 +156,7 @@ def test_through_the_evaluator_with_data_samples():
         assert alone == {key: found[key] for key in alone}
 
 
-def test_a_model_that_gives_one_direction_is_no_better_than_chance():
+def test_constant_embeddings_are_no_better_than_chance():
     meta, _, labels = random_case(7)
     embeddings = np.linspace(0.5, 2, len(labels))[:, None].astype("f4") * np.ones(8, "f4")
     samples = predictions(embeddings, labels)
@@ -286,7 +286,7 @@ def test_protocols_that_do_not_fit(kind, change, error, message):
         build(name, meta)
 
 
-def test_detection_scores_that_are_not_there():
+def test_missing_detection_scores():
     meta, _, _ = random_case(13)
     del meta["detection_scores"]
     with pytest.raises(ConfigError, match="needs 'detection_scores'"):
