@@ -85,7 +85,7 @@ def atss_assign(
             iof = box_iou(own[:, None], ignored[image][None], "iof", _UNION_FLOOR)
             candidate = candidate & ~(iof > ignore_iof_thr).any(1)
         predicted = None
-        if pred_boxes is not None:
+        if pred_boxes is not None and pred_scores is not None:
             predicted = (pred_boxes[image], pred_scores[image], label, alpha)
         claims = _claims(own, num_level_priors, gt, topk, candidate, predicted)
         taken = claims > 0

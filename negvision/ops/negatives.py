@@ -176,7 +176,7 @@ class _Once(Function):
         return None if gradient is None else gradient.view_as(gradient)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, *grads):
         raise NotImplementedError(
             "negvision's log-sums over negative pairs can be differentiated once, not twice"
         )
@@ -201,8 +201,9 @@ class _ClassLogsumexp(Function):
         return logsumexp
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, *grads):
         embeddings, centers, *_ = ctx.saved_tensors
+        (grad,) = grads
         with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
             gradients = _ClassLogsumexp.gradients(ctx, grad.contiguous())
         of_embeddings, of_centers = (_Once.apply(g, embeddings, centers, grad) for g in gradients)
@@ -290,8 +291,8 @@ class _PairLogsumexp(Function):
         return value, bounds, kept, total
 
     @staticmethod
-    def backward(ctx, grad, *_):
-        embeddings = ctx.saved_tensors[0]
+    def backward(ctx, *grads):
+        embeddings, grad = ctx.saved_tensors[0], grads[0]
         with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
             gradient = _PairLogsumexp.gradient(ctx, grad)
         return _Once.apply(gradient, embeddings, grad), None, None, None, None, None, None
@@ -325,7 +326,7 @@ class _Strips:
         rank, world_size = share
         self.embeddings, self.labels, self.held = embeddings, labels, held
         self.begins = list(range(0, len(embeddings), _STRIP_ROWS))[rank::world_size]
-        self._tiles = [self._tile(begin) for begin in self.begins] if held else None
+        self._tiles = [self._tile(begin) for begin in self.begins] if held else []
 
     def _tile(self, begin: int) -> Tensor:
         return self.embeddings[begin : begin + _STRIP_ROWS] @ self.embeddings[begin:].T
@@ -362,7 +363,7 @@ def _whisker_bounds(
     """
     bits = torch.finfo(like.dtype).bits
     keys = torch.zeros(2, dtype=torch.int64, device=like.device)
-    ranks = total = None
+    ranks, total = keys, keys[0]  # known after the first round
     for shift in range(bits - 8, -1, -8):
         counts = torch.zeros(2, 256, dtype=torch.int64, device=like.device)
         for tile, rows, columns in tiles:
@@ -370,7 +371,7 @@ def _whisker_bounds(
         if all_reduce is not None:
             all_reduce(counts)
         until = counts.cumsum(1)
-        if ranks is None:
+        if shift == bits - 8:
             total = until[0, -1]
             ranks = torch.stack([total // 4, 3 * total // 4])
         byte = (until <= ranks[:, None]).sum(1).clamp(max=255)

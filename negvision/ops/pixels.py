@@ -81,7 +81,7 @@ def distort_colors(
     Example:
         >>> image = torch.tensor([[[10, 20, 200]]], dtype=torch.uint8)
         >>> distort_colors(image, [("contrast", 1.5), ("hue", 60)]).flatten().tolist()
-        [30, 255, 15]
+        [31, 255, 15]
     """
     if image.device.type != "cpu" or image.dtype != torch.uint8 or image.shape[2:] != (3,):
         raise ValueError(

@@ -171,7 +171,7 @@ def compose_character(
     color = contrasting_color(rng, image)
     image += rng.uniform(0.8, 1.0) * alpha[..., None] * (color - image)
     image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.8))
-    image += rng.uniform(0, 8) * rng.standard_normal(image.shape, dtype=np.float32)
+    image = image + rng.uniform(0, 8) * rng.standard_normal(image.shape, dtype=np.float32)
     return uneven_light(rng, image)
 
 

@@ -136,7 +136,7 @@ class GeneratesDigits:
         self, *args, data_root: str | None = None, digits: dict | None = None, **kwargs
     ) -> None:
         root = ensure_digits(data_root, **(digits or {}))
-        super().__init__(*args, data_root=str(root), **kwargs)
+        super().__init__(*args, data_root=str(root), **kwargs)  # ty: ignore[unknown-argument]
 
 
 # A PNG and its label.
@@ -208,8 +208,8 @@ def _write_images(
             (root / folder / f"{name}{suffix}").write_bytes(encoded.tobytes())
             hashes[folder].update(encoded.tobytes())
         coco.add(f"{name}.jpg", side, side, objects)
-        # Crops are cut from the image as it is read back.
-        _add_crops(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), objects, wanted, split, packs)
+        read_back = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
+        _add_crops(read_back, objects, wanted, split, packs)
         bar.update()
     return {folder: sha.hexdigest() for folder, sha in hashes.items()}
 

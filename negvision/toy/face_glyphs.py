@@ -121,7 +121,7 @@ def ensure_face_glyphs(root: str | Path | None = None, **parameters) -> Path:
         >>> root = ensure_face_glyphs(tempfile.mkdtemp(), train_identities=4, val_identities=2,
         ...                           test_identities=2, val_pairs=10, test_pairs=10)
         >>> (root / "train.txt").read_text().splitlines()[0]
-        'train/0041_00.jpg 0'
+        'train/0042_00.jpg 0'
     """
     wanted = FaceGlyphsParameters(**parameters)
     root = Path(root) if root is not None else default_root()

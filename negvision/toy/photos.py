@@ -90,7 +90,8 @@ def find_package_file(package: str, file: str) -> Path:
 def load_photos() -> tuple[Photo, ...]:
     """All photographs, decoded once per process."""
     return tuple(
-        Photo(path.stem, cv2.imread(str(path), cv2.IMREAD_COLOR)) for path in photo_paths()
+        Photo(path.stem, np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR)))
+        for path in photo_paths()
     )
 
 

@@ -187,7 +187,8 @@ def _count_odd_sizes(scan: DatasetScan) -> None:
 def _shape_of(scan: DatasetScan, index: int) -> tuple[int, int] | None:
     """(H, W) of a sample after the pipeline; None if the pipeline fails."""
     try:
-        return tuple(scan.dataset[index]["inputs"].shape[-2:])
+        height, width = scan.dataset[index]["inputs"].shape[-2:]
+        return height, width
     except Exception:  # loading was checked, the rest of a pipeline is not
         return None
 

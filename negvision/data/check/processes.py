@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 import cv2
@@ -96,7 +97,7 @@ class _Pool:
             workers, multiprocessing.get_context("fork"), _start_worker, (function,)
         )
         self._others = set(multiprocessing.active_children())
-        self.children: list[multiprocessing.Process] = []
+        self.children: list[BaseProcess] = []
 
     def __enter__(self) -> _Pool:
         return self

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class DatasetScan:
     def __init__(self, config: Mapping, splits: tuple[str, ...]) -> None:
         self.config = config
         self.splits = splits
-        self.dataset = None
+        self.dataset: Any = None
         self.problems, self.notes = Problems(), Problems()
         self.total = self.read = self.unusable = 0
         self.sizes: dict[tuple[int, int], list[int]] = {}
@@ -92,7 +93,7 @@ class DatasetScan:
             self.notes.add("pipeline without a transform that loads: no image read", self.name)
         return bool(self.total)
 
-    def samples(self, workers: int) -> Iterator[None]:
+    def samples(self, workers: int) -> Generator[None]:
         """Read all samples, one per step, in ``workers`` processes."""
         check = SampleCheck(self.dataset, own_process=workers > 0)
         died = functools.partial(_died, self.sample_name)

@@ -167,7 +167,9 @@ def resolve_classes(
         DatasetError: A name is no class; the nearest names are shown.
     """
     names = [name for name in wanted if not isinstance(name, int)]
-    if names and ids is None:
+    if ids is None:
+        if not names:
+            return [name for name in wanted if isinstance(name, int)]
         raise DatasetError(
             f"{what} has the name {names[0]!r}, but this dataset does not name the ids of its "
             "classes. Give ids instead, or use negvision.SegDataset"

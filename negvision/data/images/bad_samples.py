@@ -5,12 +5,18 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
 from negvision.errors import DatasetError, Problems
+
+if TYPE_CHECKING:
+    from mmengine.dataset import BaseDataset
+else:
+    BaseDataset = object
 
 _WORKERS = 1024
 _SAMPLES = 2**20
@@ -77,7 +83,7 @@ class SkipCounts:
         return SkipCounts()
 
 
-class BadSampleMixin:
+class BadSampleMixin(BaseDataset):
     """Adds ``on_bad_sample`` to a dataset derived from MMEngine's ``BaseDataset``.
 
     Put it before the dataset class in the list of bases.

@@ -44,7 +44,7 @@ def held_on_demand(draw: Callable) -> Callable:
         ...     number({}), number({})
         (2, 2)
     """
-    name = draw.__name__
+    name = str(getattr(draw, "__name__", draw))
 
     @functools.wraps(draw)
     def drawn_or_held(self, *args):

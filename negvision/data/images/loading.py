@@ -98,8 +98,8 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
             data = self._read(path)
         image = decode_image(data, path, self.color_type, self.imdecode_backend, self.max_pixels)
         shape = image.shape[:2]
-        annotated = (results.get("height"), results.get("width"))
-        if None not in annotated and tuple(annotated) != shape:
+        annotated = (results.get("height", shape[0]), results.get("width", shape[1]))
+        if annotated != shape and None not in annotated:
             raise DatasetError(
                 _size_message(path, shape, annotated), kind="image of another size than annotated"
             )
