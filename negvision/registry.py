@@ -1,7 +1,7 @@
-"""The suite's registries, children of MMEngine's.
+"""The registries of negvision, children of MMEngine's.
 
-A config names a component as ``negvision.Name``; MMEngine then imports this module by the scope
-in front of the dot, so no config needs ``custom_imports`` and nothing has to be imported first.
+A config names a component as ``negvision.Name``. MMEngine imports this module by the scope before
+the dot, so configs need no ``custom_imports``.
 """
 
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ def _child(parent: Registry, *locations: str) -> Registry:
 
 
 def _with_mmseg(*locations: str) -> tuple[str, ...]:
-    """``locations``, where mmseg is installed: detection and faces do without."""
+    """``locations`` if mmseg is installed; detection and faces do not need it."""
     return locations if find_spec("mmseg") else ()
 
 

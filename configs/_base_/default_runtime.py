@@ -11,7 +11,7 @@ default_hooks = dict(
     visualization=dict(type="negvision.DrawDetectionsHook"),
 )
 
-# On machines without a GPU the processes of a distributed run talk over gloo instead.
+# On machines without a GPU the processes of a distributed run communicate over gloo instead.
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),

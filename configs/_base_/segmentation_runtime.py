@@ -5,7 +5,7 @@ default_scope = "mmseg"
 
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),
-    # The last one is saved in any case.
+    # The last one is always saved.
     checkpoint=dict(by_epoch=False, interval=8000),
     # A sheet of OOD maps in the work dir, and `negvision test --show-dir`.
     visualization=dict(_delete_=True, type="negvision.OODMapHook"),

@@ -9,5 +9,5 @@ _base_ = [
 
 model = dict(bbox_head=dict(type="negvision.AbeTATSSHead", num_classes=20))
 
-# That of ATSS for 16 images a batch, scaled to 4.
+# The learning rate of ATSS for 16 images per batch, scaled to 4.
 optim_wrapper = dict(optimizer=dict(lr=0.0025))

@@ -1,4 +1,4 @@
-# Plain DeepLabV3+ on CamVid without people, scored by its largest logit: what AbeT is held against.
+# Plain DeepLabV3+ on CamVid without people, scored by its largest logit: the baseline of AbeT.
 _base_ = [
     "../_base_/models/deeplabv3plus_r18_slim.py",
     "../_base_/datasets/camvid_ood_segmentation.py",

@@ -1,5 +1,5 @@
 # Plain Faster R-CNN on playing cards, from scratch, with queen and ten held out: the other side of
-# cards_abet.py. Nothing differs but the type of the box head.
+# cards_abet.py. Only the type of the box head differs.
 _base_ = [
     "../_base_/models/faster_rcnn_r18_slim.py",
     "../_base_/datasets/cards_ood_detection.py",

@@ -1,4 +1,4 @@
-# AbeT's ablation: inner products in the place of cosines.
+# AbeT's ablation: inner products instead of cosines.
 _base_ = "./cifar10_abet.py"
 
 model = dict(logits="inner")

@@ -1,5 +1,5 @@
 # Plain Faster R-CNN on the recipe of ../abet_faster_rcnn_r50.py: the baselines MSP, MaxLogit,
-# entropy and energy. Nothing differs but the type of the box head.
+# entropy and energy. Only the type of the box head differs.
 _base_ = [
     "../_base_/models/faster_rcnn_r50_fpn.py",
     "../_base_/datasets/voc_coco_ood.py",

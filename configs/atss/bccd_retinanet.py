@@ -1,5 +1,5 @@
 # One side of a comparison on real images: RetinaNet, one anchor, max-IoU, from scratch. The other
-# is bccd_retinanet_atss.py; nothing differs but how positives are chosen.
+# is bccd_retinanet_atss.py; only the choice of positives differs.
 _base_ = [
     "../_base_/models/retinanet_r18_slim.py",
     "../_base_/datasets/bccd_detection.py",

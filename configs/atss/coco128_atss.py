@@ -7,7 +7,7 @@ _base_ = [
     "../_base_/iteration_runtime.py",
 ]
 
-# Objects of COCO reach from a few pixels to the whole of the picture: one level more.
+# Objects of COCO range from a few pixels to the full image: one level more.
 model = dict(
     neck=dict(add_extra_convs="on_output", num_outs=4),
     bbox_head=dict(anchor_generator=dict(strides=[8, 16, 32, 64])),

@@ -1,6 +1,6 @@
 # "RetinaNet (#A=1)" of the paper's table 3, AP 37.0: the network of ATSS (GroupNorm, GIoU,
-# centerness, a scale a level) with anchors assigned by max-IoU and positive only where their
-# center lies inside the box. retinanet_r50_atss.py differs in the assigner alone.
+# centerness, a scale per level) with anchors assigned by max-IoU and positive only where their
+# center lies inside the box. retinanet_r50_atss.py differs only in the assigner.
 _base_ = "../atss_r50.py"
 
 model = dict(

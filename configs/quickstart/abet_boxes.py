@@ -7,7 +7,7 @@ _base_ = [
     "../_base_/iteration_runtime.py",
 ]
 
-# Digits are found long before they are told apart, hence the weight on the classes.
+# Digits are localized long before they are classified, hence the weight on the classes.
 model = dict(
     bbox_head=dict(type="negvision.AbeTATSSHead", num_classes=8, loss_cls=dict(loss_weight=2.0))
 )

@@ -22,7 +22,7 @@ model = dict(
     ),
     decode_head=dict(
         num_classes={{_base_.num_classes}},
-        # Nine pixels of ten are background: without weights digits are told apart much later.
+        # Nine pixels of ten are background: without weights digits are classified much later.
         # The mean is over pixels that are not void all the same: mmseg weighs them then.
         loss_decode=dict(class_weight=[0.1] + [1.0] * 8, avg_non_ignore=False),
     ),

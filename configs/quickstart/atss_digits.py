@@ -6,7 +6,7 @@ _base_ = [
     "../_base_/iteration_runtime.py",
 ]
 
-# Digits are found long before they are told apart, hence the weight on the classes.
+# Digits are localized long before they are classified, hence the weight on the classes.
 model = dict(bbox_head=dict(num_classes=10, loss_cls=dict(loss_weight=2.0)))
 
 max_iters = 2400
@@ -16,7 +16,7 @@ param_scheduler = [
     dict(type="CosineAnnealingLR", eta_min=1e-5, by_epoch=False, begin=100, end=max_iters),
 ]
 
-# Two pictures to judge by, in the work dir: which anchors train, and what is found in the end.
+# Two images in the work dir show which anchors train, and what is detected in the end.
 custom_hooks = [
     dict(type="negvision.ChannelsLastHook"),
     dict(type="negvision.AssignmentSheetHook"),

@@ -1,4 +1,4 @@
-# ArcFace alone, IResNet-50, CASIA-WebFace.
+# Plain ArcFace, IResNet-50, CASIA-WebFace.
 _base_ = [
     "../_base_/models/face_iresnet.py",
     "../_base_/datasets/casia_face.py",

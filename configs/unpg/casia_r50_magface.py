@@ -1,4 +1,4 @@
-# MagFace alone, IResNet-50, CASIA-WebFace.
+# Plain MagFace, IResNet-50, CASIA-WebFace.
 _base_ = "./casia_r50_arcface.py"
 
 model = dict(head=dict(margin=dict(_delete_=True, type="negvision.MagFaceMargin")))

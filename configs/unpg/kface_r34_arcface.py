@@ -1,4 +1,4 @@
-# ArcFace alone, IResNet-34, K-FACE.
+# Plain ArcFace, IResNet-34, K-FACE.
 _base_ = [
     "../_base_/models/face_iresnet.py",
     "../_base_/datasets/kface_face.py",

@@ -1,4 +1,4 @@
-# MagFace alone, IResNet-34, K-FACE.
+# Plain MagFace, IResNet-34, K-FACE.
 _base_ = "./kface_r34_arcface.py"
 
 model = dict(head=dict(margin=dict(_delete_=True, type="negvision.MagFaceMargin")))

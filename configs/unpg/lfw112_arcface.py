@@ -1,4 +1,4 @@
-# ArcFace alone on a part of LFW, on two CPU cores.
+# Plain ArcFace on a part of LFW, on two CPU cores.
 _base_ = [
     "../_base_/models/face_slim.py",
     "../_base_/datasets/lfw112_face.py",

@@ -1,4 +1,4 @@
-# CosFace alone on a part of LFW, on two CPU cores.
+# Plain CosFace on a part of LFW, on two CPU cores.
 _base_ = "./lfw112_arcface.py"
 
 model = dict(head=dict(margin=dict(_delete_=True, type="negvision.CosFaceMargin", m=0.35)))

@@ -1,4 +1,4 @@
-# ArcFace alone, IResNet-100, MS1MV2.
+# Plain ArcFace, IResNet-100, MS1MV2.
 _base_ = [
     "../_base_/models/face_iresnet.py",
     "../_base_/datasets/ms1mv2_face.py",

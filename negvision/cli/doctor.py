@@ -107,7 +107,7 @@ def _own_kernels() -> tuple[str, list[Finding]]:
         return "not compiled", [Finding(problem, BUILD_COMMAND)]
     value = f"compiled for {'CPU and CUDA' if info['cuda'] else 'CPU'}  ({info['path']})"
     if not info["cuda"] and _gpus():
-        problem = "negvision's kernels are compiled for the CPU alone, and there is a GPU."
+        problem = "negvision's kernels are compiled for the CPU only, but there is a GPU."
         return value, [Finding(problem, f"with nvcc on PATH: FORCE_CUDA=1 {BUILD_COMMAND}")]
     return value, []
 
@@ -115,7 +115,7 @@ def _own_kernels() -> tuple[str, list[Finding]]:
 def _mmcv_kernels() -> tuple[str, list[Finding]]:
     try:
         spec = importlib.util.find_spec("mmcv._ext")
-    except Exception:  # mmcv is missing or broken, which the versions or imports have told
+    except Exception:  # mmcv is missing or broken; the other sections report it
         return "not available: mmcv does not import", []
     if isinstance(spec.loader, SubstituteLoader):
         return f"negvision's, on torchvision's kernels  ({Path(spec.origin).parent})", []
@@ -160,10 +160,10 @@ def _devices() -> tuple[Rows, list[Finding]]:
 
 
 def _gpus() -> list[str]:
-    """One description per GPU that torch can use."""
+    """A description of each GPU that torch can use."""
     try:
         import torch
-    except Exception:  # told by the imports
+    except Exception:  # the imports report it
         return []
     if not torch.cuda.is_available():
         return []
@@ -178,13 +178,13 @@ def _gpus() -> list[str]:
 def _torch_cuda() -> str | None:
     try:
         import torch
-    except Exception:  # told by the imports
+    except Exception:  # the imports report it
         return None
     return torch.version.cuda
 
 
 def _driver() -> str | None:
-    """Version of the NVIDIA driver, where there is one with a GPU."""
+    """Version of the NVIDIA driver, if there is one with a GPU."""
     output = _output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     return output.splitlines()[0].strip() if output else None
 

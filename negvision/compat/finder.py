@@ -1,4 +1,4 @@
-"""An import hook for ``mmcv._ext``, asked only after every other finder has failed."""
+"""An import hook for ``mmcv._ext``, used only after every other finder has failed."""
 
 import importlib
 import importlib.abc
@@ -12,8 +12,8 @@ SUBSTITUTE = "negvision.compat.mmcv_ext"
 class SubstituteLoader(importlib.abc.Loader):
     """Fill ``mmcv._ext`` with the functions of :mod:`negvision.compat.mmcv_ext`.
 
-    The functions are copied into a module of its own rather than the substitute being aliased:
-    the import machinery would otherwise write the name ``mmcv._ext`` into the substitute's spec.
+    The functions are copied into a new module. With an alias, the import machinery would write the
+    name ``mmcv._ext`` into the substitute's spec.
     """
 
     def exec_module(self, module):
@@ -28,8 +28,7 @@ class SubstituteLoader(importlib.abc.Loader):
 class MMCVExtFinder(importlib.abc.MetaPathFinder):
     """Serve :mod:`negvision.compat.mmcv_ext` under the name ``mmcv._ext``.
 
-    Standing last on ``sys.meta_path``, it is reached only where mmcv has no compiled extension:
-    a compiled one always wins.
+    It is last on ``sys.meta_path``, so a compiled extension of mmcv always wins.
     """
 
     def find_spec(self, fullname, path=None, target=None):

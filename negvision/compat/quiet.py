@@ -1,4 +1,4 @@
-"""Import OpenMMLab without the lines it prints about optional parts that nobody asked for."""
+"""Import OpenMMLab without the lines it prints about optional packages."""
 
 import contextlib
 import io
@@ -13,10 +13,10 @@ KNOWN_LINES = ("Could not import OneDL. Skipping OneDL datasets.", "Could not im
 
 @contextlib.contextmanager
 def quiet_imports() -> Iterator[None]:
-    """Drop the lines of :data:`KNOWN_LINES` from what is printed inside of the block.
+    """Drop the lines of :data:`KNOWN_LINES` from what the block prints.
 
-    All other output reaches ``sys.stdout`` when the block ends, also where it ends with an
-    exception; warnings and ``sys.stderr`` are not touched.
+    All other output reaches ``sys.stdout`` when the block ends, also after an exception. Warnings
+    and ``sys.stderr`` are not touched.
 
     Example:
         >>> with quiet_imports():

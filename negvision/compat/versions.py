@@ -1,6 +1,6 @@
-"""Which versions of the stack are installed, which of them do not go together, and the remedy.
+"""Which versions of the stack are installed, which are incompatible, and how to fix that.
 
-:func:`check_versions` reads the metadata of installed distributions alone and is cheap;
+:func:`check_versions` only reads the metadata of installed distributions and is cheap;
 :func:`check_imports` imports the stack.
 """
 
@@ -52,7 +52,7 @@ def installed_distributions() -> dict[str, str]:
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
         if name:
-            # The first folder on the path is the one that imports use.
+            # Imports use the first folder on the path.
             installed.setdefault(canonicalize_name(name), distribution.version)
     return installed
 
@@ -81,7 +81,7 @@ def check_versions(installed: Mapping[str, str] | None = None) -> list[Finding]:
             by default what is installed.
 
     Returns:
-        The findings, empty where all is well.
+        The findings; empty if there is no problem.
 
     Example:
         >>> [finding] = check_versions({**installed_distributions(), "torch": "2.9.1"})
@@ -98,7 +98,7 @@ def check_versions(installed: Mapping[str, str] | None = None) -> list[Finding]:
 
 
 def check_imports(installed: Mapping[str, str] | None = None) -> list[Finding]:
-    """Import torch, torchvision, mmengine, mmcv, mmdet and mmseg, as far as they are installed.
+    """Import those of torch, torchvision, mmengine, mmcv, mmdet and mmseg that are installed.
 
     Stops at the first that fails, since the later ones import it: at most one finding.
     """
@@ -132,7 +132,7 @@ def _check_openmmlab(installed: Mapping[str, str]) -> list[Finding]:
                 Finding(
                     f"{continuation} {installed[continuation]} and {upstream} "
                     f"{installed[upstream]} are both installed: they write the same files "
-                    f"({import_name}/), and what was installed last is mixed with what was first.",
+                    f"({import_name}/), so their files are mixed.",
                     f"pip uninstall -y {upstream} {continuation} && "
                     f"pip install {continuation}=={installed[continuation]}",
                 )

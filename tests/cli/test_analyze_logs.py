@@ -56,7 +56,7 @@ def test_runs_are_overlaid(tmp_path, capsys, monkeypatch):
     assert "theirs" in capsys.readouterr().out
 
 
-def test_grouped_figures_of_training_have_a_panel_each(tmp_path):
+def test_grouped_training_metrics_have_a_panel_each(tmp_path):
     lines = [{"loss": 2.0 / k, "acc": 0.1, "pairs/gap": k - 2.0, "step": k} for k in (1, 2, 3)]
     (tmp_path / "scalars.json").write_text("\n".join(map(json.dumps, lines)))
     out = tmp_path / "curves.svg"

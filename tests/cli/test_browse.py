@@ -43,7 +43,7 @@ def test_assignments(tiny_config, tmp_path, capsys):
     assert f"images  {out}/ (3 files)" in printed
 
 
-def test_boxes_without_a_positive_are_listed_and_red(tiny_config, tmp_path, capsys):
+def test_boxes_without_positives_are_listed_and_red(tiny_config, tmp_path, capsys):
     out = tmp_path / "out"
     argv = [tiny_config, "--out-dir", out, "--indices", 2, 5, "--cfg-options", *NONE_MATCH]
     assert browse_assignments(*argv) == 0
@@ -60,7 +60,7 @@ def test_boxes_without_a_positive_are_listed_and_red(tiny_config, tmp_path, caps
     assert (picture[-960:] == (255, 30, 30)).all(-1).sum() > 500
 
 
-def test_pictures_are_the_same_each_time(tiny_config, tmp_path):
+def test_images_are_the_same_each_time(tiny_config, tmp_path):
     text = tiny_config.read_text()
     tiny_config.write_text(
         text.replace(

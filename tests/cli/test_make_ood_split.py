@@ -117,7 +117,7 @@ def test_files_of_an_older_split_are_kept_or_replaced(tmp_path, out, capsys):
         (["jack"], "no image shows held-out classes alone, so there is no OOD image"),
     ],
 )
-def test_choices_of_classes_that_cannot_be(tmp_path, out, capsys, held_out, says):
+def test_invalid_choices_of_classes(tmp_path, out, capsys, held_out, says):
     assert detection(out, write_coco(tmp_path / "a.json", "a", "q"), held_out=held_out) == 2
     assert says in capsys.readouterr().err
     assert not out.exists()

@@ -19,7 +19,7 @@ def trained(tiny_config, tmp_path):
     return tiny_config, tmp_path / "run/epoch_1.pth"
 
 
-def test_published_weights_detect_the_same(trained, tmp_path, capsys):
+def test_published_weights_give_the_same_detections(trained, tmp_path, capsys):
     config, checkpoint = trained
     capsys.readouterr()
     assert publish(checkpoint, tmp_path / "p/tiny.safetensors") == 0

@@ -117,7 +117,7 @@ def test_out_is_checked_before_anything_is_evaluated(work_dir, tmp_path, capsys,
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_work_dirs_that_are_none(work_dir, tmp_path, capsys):
+def test_invalid_work_dirs(work_dir, tmp_path, capsys):
     for argv, message in (
         ([str(tmp_path / "gone")], "does not exist"),
         ([str(work_dir.parent)], "is not a work dir"),

@@ -155,7 +155,7 @@ def test_data_root_moves_every_dataset(tiny_config, coco_root, tmp_path, capsys)
         (["--resume"], "no checkpoint"),
         (["--resume", "nothing.pth"], "nothing.pth: there is no such file"),
         (["--cfg-options", "model.bakbone.depth=50"], "nearest: 'backbone'"),
-        (["--compile", "--checkpoint-activations"], "do not go together"),
+        (["--compile", "--checkpoint-activations"], "cannot be combined"),
         (["--checkpoint-activations", "bakbone"], "nearest: 'backbone'"),
         (["--launcher", "slurm"], "needs a CUDA device"),
         (["--launcher", "pytorch"], "torchrun"),

@@ -40,7 +40,7 @@ def test_writes_a_file_for_each_list(voc, capsys):
     assert len(json.loads((voc / "coco/train.json").read_text())["annotations"]) == 3
 
 
-def test_older_files_are_kept_unless_told_otherwise(voc, tmp_path, capsys):
+def test_existing_files_are_kept_without_overwrite(voc, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(voc, "--out", out) == 0
     (out / "train.json").write_text("mine")
@@ -51,7 +51,7 @@ def test_older_files_are_kept_unless_told_otherwise(voc, tmp_path, capsys):
     assert json.loads((out / "train.json").read_text())["images"]
 
 
-def test_nothing_is_written_after_a_fault(voc, capsys):
+def test_nothing_is_written_after_an_error(voc, capsys):
     (voc / "ImageSets/Main/val.txt").write_text("b\n")
     assert run(voc) == 2
     message = capsys.readouterr().err
@@ -68,7 +68,7 @@ def test_wrong_arguments(voc, capsys, argv, expected):
     assert expected in capsys.readouterr().err
 
 
-def test_configs_are_copied_whole(tmp_path, monkeypatch, capsys):
+def test_all_configs_are_copied(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert copy_configs([]) == 0
     found = {p.relative_to("configs") for p in Path("configs").rglob("*.py")}

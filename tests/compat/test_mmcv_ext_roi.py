@@ -151,7 +151,7 @@ def test_roi_pool_equals_reference(substituted_mmcv):
         torch.testing.assert_close(pooled, reference_roi_pool(features, rois, size, scale))
 
 
-def test_roi_pool_equals_torchvision_on_whole_pixels(substituted_mmcv):
+def test_roi_pool_equals_torchvision_on_integer_pixels(substituted_mmcv):
     features, _ = features_and_rois()
     rois = torch.tensor([[0, 1, 2, 6, 5], [1, 0, 0, 7, 6], [1, 3, 3, 3, 3]], dtype=torch.float64)
     torch.testing.assert_close(

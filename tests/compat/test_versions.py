@@ -131,6 +131,6 @@ def test_the_first_import_that_fails_is_the_finding(monkeypatch, module, error, 
     assert imported[-1] == module
 
 
-def test_what_is_not_installed_is_not_imported(monkeypatch):
+def test_missing_packages_are_not_imported(monkeypatch):
     monkeypatch.setitem(sys.modules, "mmdet", None)  # an import would raise
     assert check_imports(without("onedl-mmdetection")) == []

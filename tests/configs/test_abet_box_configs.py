@@ -26,7 +26,7 @@ def load(name):
         ("abet/cards_faster_rcnn.py", "abet/cards_abet.py"),
     ],
 )
-def test_sides_differ_in_the_type_of_the_box_head_alone(plain, abet):
+def test_sides_differ_only_in_the_type_of_the_box_head(plain, abet):
     a, b = load(plain), load(abet)
     types = [cfg.model.roi_head.bbox_head.pop("type") for cfg in (a, b)]
     assert types == ["negvision.OODBBoxHead", "negvision.AbeTBBoxHead"]

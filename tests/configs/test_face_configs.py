@@ -43,7 +43,7 @@ def test_model_fits_the_images(name):
 
 @pytest.mark.parametrize("data", ["ms1mv2_r100", "casia_r50", "kface_r34"])
 @pytest.mark.parametrize("margin", ["arcface", "cosface", "magface"])
-def test_with_and_without_unpg_differ_in_the_metric_pairs_alone(data, margin):
+def test_with_and_without_unpg_differ_only_in_the_metric_pairs(data, margin):
     plain, unpg = load(f"unpg/{data}_{margin}.py"), load(f"unpg/{data}_{margin}_unpg.py")
     assert not plain.model.head.metric_pairs and unpg.model.head.metric_pairs
     unpg.model.head.metric_pairs = False

@@ -112,7 +112,7 @@ def test_published_weights_fit(ours, theirs):
         ),
     ],
 )
-def test_sides_of_a_comparison_differ_in_the_positives_alone(plain, changed, where):
+def test_sides_of_a_comparison_differ_only_in_the_positives(plain, changed, where):
     a, b = load(f"atss/{plain}"), load(f"atss/{changed}")
     assert outer(differences(a.model, b.model), 2) == where
     rest = differences(a._cfg_dict, b._cfg_dict)

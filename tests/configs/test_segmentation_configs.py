@@ -57,7 +57,7 @@ def test_segmentor_builds(name):
     assert len(chosen) == classes
 
 
-def test_what_is_held_out_is_not_trained():
+def test_held_out_classes_are_not_trained():
     for name in ("abet/camvid_abet.py", "quickstart/abet_pixels.py"):
         cfg = load_config(CONFIGS / name)
         for split in ("val", "test"):
@@ -67,7 +67,7 @@ def test_what_is_held_out_is_not_trained():
             assert cfg[f"{split}_evaluator"].type == "negvision.OODPixelMetric"
 
 
-def test_the_two_of_camvid_differ_in_the_model_alone():
+def test_camvid_configs_differ_only_in_the_model():
     abet, plain = (
         load_config(CONFIGS / "abet" / name)
         for name in ("camvid_abet.py", "camvid_deeplabv3plus.py")

@@ -2,7 +2,7 @@
 # out of distribution in test. Trained and predicted at half the size.
 data_root = "{{$NEGVISION_DATA:data}}/camvid/"
 scale = (240, 180)
-# Whole multiples of the output stride, so that nothing is spent on padding.
+# Multiples of the output stride, so that no padding is needed.
 crop_size = (176, 240)
 ood_classes = ["pedestrian", "bicyclist"]
 classes = (
@@ -22,7 +22,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type="negvision.LoadImageFromFile"),
     dict(type="Resize", scale=scale, keep_ratio=True),
-    # After Resize: figures are computed on the original image.
+    # After Resize: metrics are computed on the original image.
     dict(type="negvision.LoadSegAnnotations"),
     dict(type="negvision.LoadOODMap", ood_classes=ood_classes),
     dict(type="negvision.PackSegInputs"),
@@ -67,6 +67,6 @@ test_dataloader = dict(
     ),
 )
 
-# Half of the people on these pictures have fewer pixels than the 500 of SegmentMeIfYouCan.
+# Half of the people in these images have fewer pixels than the 500 of SegmentMeIfYouCan.
 val_evaluator = dict(type="negvision.OODPixelMetric", min_component_size=50)
 test_evaluator = val_evaluator

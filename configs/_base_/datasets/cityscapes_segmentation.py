@@ -20,7 +20,7 @@ train_pipeline = [
 ]
 val_pipeline = [
     dict(type="negvision.LoadImageFromFile"),
-    # After Resize, were there one: figures are computed on the original image.
+    # Metrics are computed on the original image.
     dict(type="negvision.LoadSegAnnotations"),
     dict(type="negvision.PackSegInputs"),
 ]

@@ -12,7 +12,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type="negvision.LoadImageFromFile"),
     dict(type="Resize", scale=(1333, 800), keep_ratio=True),
-    # After Resize: figures are computed, and boxes drawn, on the original image.
+    # After Resize: metrics are computed, and boxes drawn, on the original image.
     dict(type="LoadAnnotations", with_bbox=True),
     dict(
         type="negvision.PackDetInputs",

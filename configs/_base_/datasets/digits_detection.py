@@ -1,9 +1,9 @@
-# The embedded digits, generated at first use: 3,200 + 200 + 200 pictures of 192 x 192.
+# The embedded digits, generated at first use: 3,200 + 200 + 200 images of 192 x 192.
 # With 800 to train on, a small network finds 0.90 of the digits that it has seen (AP50) and 0.76 of
 # the others.
 data_root = "{{$NEGVISION_DATA:data}}/digits/"
 size = (192, 192)
-# Training on smaller pictures costs a third less a step; the scale jitter covers the difference.
+# Training on smaller images makes a step a third cheaper; the scale jitter covers the difference.
 crop = (160, 160)
 image_meta = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
 
@@ -11,8 +11,8 @@ train_pipeline = [
     dict(type="negvision.LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="RandomResize", scale=[(152, 152), (208, 208)], keep_ratio=True),
-    # No flips: a mirrored digit is another sign. No colour jitter either: the digits have all
-    # colours already, and with it the network learns slower.
+    # No flips: a mirrored digit is another sign. No color jitter either: the digits have all
+    # colors already, and the network would learn more slowly.
     dict(type="RandomCrop", crop_size=crop, allow_negative_crop=True),
     dict(type="Pad", size=crop, pad_val=dict(img=(114, 114, 114))),
     dict(type="negvision.PackDetInputs", meta_keys=image_meta),
@@ -20,7 +20,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type="negvision.LoadImageFromFile"),
     dict(type="Resize", scale=size, keep_ratio=True),
-    # After Resize: figures are computed on the original image.
+    # After Resize: metrics are computed on the original image.
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="negvision.PackDetInputs", meta_keys=image_meta),
 ]

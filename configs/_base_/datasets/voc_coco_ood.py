@@ -25,7 +25,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type="negvision.LoadImageFromFile"),
     dict(type="Resize", scale=(1333, 800), keep_ratio=True),
-    # After Resize: figures are computed on the original image.
+    # After Resize: metrics are computed on the original image.
     dict(type="LoadAnnotations", with_bbox=True),
     dict(
         type="negvision.PackDetInputs",

@@ -15,7 +15,7 @@ model = dict(
         out_indices=(0, 1, 2, 3),
         frozen_stages=1,
         norm_cfg=dict(type="BN", requires_grad=True),
-        # Two images a GPU are too few to estimate statistics: those of ImageNet stay.
+        # Two images per GPU are too few to estimate statistics: those of ImageNet stay.
         norm_eval=True,
         style="pytorch",
         init_cfg=dict(type="Pretrained", checkpoint="torchvision://resnet50"),

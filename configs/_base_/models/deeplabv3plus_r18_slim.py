@@ -22,7 +22,7 @@ model = dict(
         in_channels=192,
         in_index=2,
         channels=96,
-        # At an output stride of 16 and half the picture, as far as the paper's 6, 12 and 18.
+        # At an output stride of 16 and half the image, as far as the paper's 6, 12 and 18.
         dilations=(1, 3, 6, 9),
         c1_in_channels=48,
         c1_channels=24,

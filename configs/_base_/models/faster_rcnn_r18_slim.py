@@ -1,5 +1,5 @@
 # Faster R-CNN small enough to train from scratch on two CPU cores: three stages of ResNet-18, few
-# channels, three levels, 64 RoIs an image to train on and 100 to test on.
+# channels, three levels, 64 RoIs per image to train on and 100 to test on.
 _base_ = "./faster_rcnn_r50_fpn.py"
 
 model = dict(
@@ -8,7 +8,7 @@ model = dict(
         stem_channels=24,
         base_channels=48,
         num_stages=3,
-        # The first stage halves the picture too: layers at a quarter of its size cost most and
+        # The first stage halves the image too: layers at a quarter of its size cost most and
         # see little.
         strides=(2, 2, 2),
         dilations=(1, 1, 1),

@@ -1,4 +1,4 @@
-# RetinaNet with one anchor a location on the network of atss_r18_slim: the same backbone, neck,
+# RetinaNet with one anchor per location on the network of atss_r18_slim: the same backbone, neck,
 # towers and anchors, without centerness.
 _base_ = "./atss_r18_slim.py"
 

@@ -11,5 +11,5 @@ optim_wrapper = dict(
     optimizer=dict(type="SGD", lr=0.02, momentum=0.9, weight_decay=0.0001),
 )
 
-# `--auto-scale-lr` scales the learning rate to another number of images a batch.
+# `--auto-scale-lr` scales the learning rate to another number of images per batch.
 auto_scale_lr = dict(enable=False, base_batch_size=4)

@@ -2,7 +2,7 @@
 
 Served as ``mmcv._ext`` by :mod:`negvision.compat.finder` where mmcv was installed without its
 compiled operators. Signatures, in-place output buffers and results are those of mmcv 2.x, so
-``mmcv.ops`` works on top unchanged; what differs is said in the docstring of the function.
+``mmcv.ops`` works on top unchanged; differences are listed in the function's docstring.
 
 Three things hold for all functions here:
 
@@ -72,15 +72,15 @@ def get_compiling_cuda_version() -> str:
 
 
 def __getattr__(name: str):
-    # Private and special names are questions of Python or of a tool (__path__, __file__,
-    # _repr_html_), never operators: answering them with a function would break the asker.
+    # Python and tools look up private and special names (__path__, _repr_html_), which are never
+    # operators; returning a function would break the caller.
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def missing_operator(*args, **kwargs):
         raise NotImplementedError(
-            f"mmcv's operator {name!r} is not among those that negvision provides without "
-            f"compiled mmcv. Build mmcv with its operators (a compiler is needed, and nvcc for "
+            f"mmcv's operator {name!r} is not provided by negvision, and mmcv is not "
+            f"compiled. Build mmcv with its operators (a compiler is needed, and nvcc for "
             f"CUDA; this takes tens of minutes):\n    {build_mmcv_command()}"
         )
 

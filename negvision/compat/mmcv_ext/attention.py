@@ -29,7 +29,7 @@ def ms_deform_attn_forward(
     Returns:
         (B, Q, M * D) in the type of ``value``.
 
-    The shapes of the levels are read on the host: one synchronisation where they lie on a GPU.
+    The shapes of the levels are read on the host: one synchronization if they are on a GPU.
     """
     dtype = compute_dtype(value)
     output = _attend(

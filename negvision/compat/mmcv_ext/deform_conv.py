@@ -2,7 +2,7 @@
 
 mmcv and torchvision lay out offsets alike: for each offset group and kernel element, y before x.
 ``im2col_step`` and the scratch buffers (``columns``, ``ones``) steer the memory of mmcv's
-kernels, torchvision's have their own; they are taken and left alone.
+kernels, torchvision's have their own; they are accepted and not used.
 """
 
 import threading

@@ -50,7 +50,7 @@ def softmax_focal_loss_forward(
         weight: (C,) weight of a sample by its target class, or empty.
         output: (N,), overwritten.
         gamma: exponent of the modulating factor.
-        alpha: weight of the loss as a whole.
+        alpha: weight of the total loss.
     """
     p, log_p, balance = _softmax_terms(softmax, target, weight, alpha)
     output.copy_(-balance * (1 - p).pow(gamma) * log_p)

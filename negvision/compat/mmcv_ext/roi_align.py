@@ -42,7 +42,7 @@ def roi_align_forward(
         spatial_scale: pixels of the feature map per pixel of the image.
         sampling_ratio: points per bin and direction; 0 for as many as the bin has pixels.
         pool_mode: 0 maximum, 1 average.
-        aligned: shift the points by half a pixel, so that pixel centres lie at whole numbers.
+        aligned: shift the points by half a pixel, so that pixel centers are at integers.
 
     A bin without sampling points (a region of no height or width, ``aligned``, with
     ``sampling_ratio`` 0) gives 0 in both modes; mmcv's maximum gives -FLT_MAX.

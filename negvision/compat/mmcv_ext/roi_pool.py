@@ -1,6 +1,6 @@
 """RoIPool (Girshick, "Fast R-CNN", ICCV 2015, section 2.1) with mmcv's bins.
 
-torchvision rounds a region to whole pixels before dividing it into bins, mmcv does not: only the
+torchvision rounds a region to integer pixels before dividing it into bins, mmcv does not: only the
 backward, which follows the recorded maxima, can come from torchvision's kernels.
 """
 

@@ -10,7 +10,7 @@ from mmengine.utils import get_object_from_string
 
 from negvision.compat.quiet import quiet_imports
 
-# MMEngine keeps these names outside its registries: mmcv looks them up in its modules.
+# These names are in no registry: mmcv looks them up in its modules.
 NAMESPACES = {"nms": "mmcv.ops.nms", "dqs_cfg": "mmcv.ops.nms", "roi_layer": "mmcv.ops"}
 
 
@@ -20,7 +20,7 @@ def _roots() -> list[Registry]:
 
 @lru_cache
 def import_scope(scope: str) -> str | None:
-    """Import what ``scope`` registers; the reason where that is impossible, else None."""
+    """Import what ``scope`` registers; the reason if that is impossible, else None."""
     if scope == "mmengine":
         return None
     try:
@@ -50,9 +50,9 @@ def find_components(name: str, scope: str, field: str = "") -> list[tuple[str, C
     """Every class or function that ``type=name`` may stand for, with its registry's name.
 
     Args:
-        name: The value of ``type``, with or without a scope in front.
-        scope: The scope that holds where the dict stands (``default_scope`` or ``_scope_``).
-        field: The key under which the dict stands; ``nms`` and ``roi_layer`` have their own rules.
+        name: The value of ``type``, with or without a scope.
+        scope: The scope that applies to the dict (``default_scope`` or ``_scope_``).
+        field: The key of the dict; ``nms`` and ``roi_layer`` have their own rules.
     """
     if field in NAMESPACES:
         found = getattr(importlib.import_module(NAMESPACES[field]), name, None)
@@ -73,7 +73,7 @@ def find_components(name: str, scope: str, field: str = "") -> list[tuple[str, C
 
 
 def is_registered(name: str, scope: str) -> bool:
-    """Whether a registry of ``scope``, or of the one in front of ``name``, knows ``name``.
+    """Whether a registry of ``scope``, or of the scope before the dot, knows ``name``.
 
     Unlike :func:`find_components` it imports nothing but that scope.
     """
@@ -87,7 +87,7 @@ def is_registered(name: str, scope: str) -> bool:
 
 
 def component_names(scope: str) -> list[str]:
-    """All names that can be written in ``scope``, those of negvision with their prefix."""
+    """All names that are valid in ``scope``; those of negvision have their prefix."""
     import_scope("negvision")
     names = set()
     for source in {scope, "mmengine", "negvision"}:

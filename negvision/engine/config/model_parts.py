@@ -1,4 +1,4 @@
-"""Find the modules of a model that a config names for a treatment of their own."""
+"""Find the modules of a model that a config names, to shard or recompute them."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,16 +10,15 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def model_parts(model: nn.Module, names: Iterable[str], key: str) -> list[nn.Module]:
-    """The modules that ``names`` stand for, each once, none inside of another.
+    """The modules that ``names`` stand for, each once, none inside another.
 
-    A name is a path such as ``"neck"``. What only holds modules in a row (``Sequential``,
-    ``ModuleList``) stands for those, since some models call them one by one. ``"backbone"`` stands
-    for its blocks.
+    A name is a path such as ``"neck"``. A container (``Sequential``, ``ModuleList``) stands
+    for its modules, since some models call them one by one. ``"backbone"`` stands for its blocks.
 
     Args:
-        model: Not wrapped.
+        model: Without a wrapper.
         names: Paths.
-        key: The key of the config that has them, for messages.
+        key: The config's key, for error messages.
 
     Raises:
         ConfigError: The model has no such module.
@@ -48,7 +47,7 @@ def model_parts(model: nn.Module, names: Iterable[str], key: str) -> list[nn.Mod
 
 
 def _blocks(module: nn.Module) -> list[nn.Module]:
-    """The outermost modules inside of ``module`` that are made of others."""
+    """The outermost modules inside ``module`` that have children."""
     return [block for child in module.children() if not _is_leaf(child) for block in _row(child)]
 
 

@@ -1,4 +1,4 @@
-"""Options of training: what each changes in a config, and which go together."""
+"""Training options: what each changes in a config, and which can be combined."""
 
 import argparse
 from collections.abc import Mapping
@@ -43,8 +43,8 @@ def enable_amp(cfg: Config, kind: str = "auto") -> None:
             config's own if it has one, else float16 on CUDA and bfloat16 on a CPU.
 
     Raises:
-        ConfigError: ``optim_wrapper`` is of a type of its own, which this would discard, or this
-            machine cannot do that.
+        ConfigError: ``optim_wrapper`` has a custom type, which this would discard, or this machine
+            does not support the kind.
     """
     wrapper = cfg.optim_wrapper
     present = wrapper.get("type", "OptimWrapper")
@@ -91,7 +91,7 @@ def enable_auto_scale_lr(cfg: Config) -> None:
     """Scale the learning rate by the images of an update over ``auto_scale_lr.base_batch_size``.
 
     Raises:
-        ConfigError: The config does not say for which batch size its learning rate is meant.
+        ConfigError: The config lacks the batch size that its learning rate is meant for.
     """
     if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
         raise ConfigError(
@@ -104,9 +104,9 @@ def enable_auto_scale_lr(cfg: Config) -> None:
 def enable_ema(cfg: Config, momentum: float) -> None:
     """Evaluate and save a moving average of the weights.
 
-    The average follows closely in the beginning (``mmdet.ExpMomentumEMA``), so that it serves
-    short runs too. With gradient accumulation it is taken once an update. A hook that the config
-    has already keeps its other arguments.
+    The average follows closely at the beginning (``mmdet.ExpMomentumEMA``), so it works for short
+    runs too. With gradient accumulation it is updated once per update. An existing hook keeps its
+    other arguments.
     """
     hooks = list(cfg.get("custom_hooks") or [])
     interval = cfg.optim_wrapper.get("accumulative_counts", 1)
@@ -119,10 +119,10 @@ def enable_ema(cfg: Config, momentum: float) -> None:
 
 
 def check_training_options(cfg: Config) -> None:
-    """Refuse what cannot work together, or not on this machine, before anything is built.
+    """Refuse options that cannot be combined, or not used on this machine, before the build.
 
     Raises:
-        ConfigError: says what, and what to leave out.
+        ConfigError: Names the options, and which to leave out.
     """
     if cfg.get("sync_bn") not in (None, *SYNC_BN_KINDS):
         kinds = ", ".join(map(repr, SYNC_BN_KINDS))
@@ -142,23 +142,23 @@ def check_training_options(cfg: Config) -> None:
     several = cfg.get("launcher", "none") != "none"
     if compiled and cfg.get("activation_checkpointing"):
         raise ConfigError(
-            "compile and activation_checkpointing do not go together: the compiler decides by "
-            "itself what to compute again. Leave out --compile or --checkpoint-activations"
+            "compile and activation_checkpointing cannot be combined: the compiler decides "
+            "what to recompute. Leave out --compile or --checkpoint-activations"
         )
     if compiled and sharded and several:
         raise ConfigError(
-            "compile and model_wrapper_cfg negvision.FullyShardedModel do not go together; leave "
+            "compile and model_wrapper_cfg negvision.FullyShardedModel cannot be combined; leave "
             "out --compile, or model_wrapper_cfg"
         )
     if sharded and several and any(_plain(h) == "EMAHook" for h in cfg.get("custom_hooks") or []):
         raise ConfigError(
-            "EMAHook keeps a whole copy of the model on every rank, which "
-            "negvision.FullyShardedModel is there to avoid, and cannot copy a sharded one. Leave "
+            "EMAHook keeps a full copy of the model on every rank, which "
+            "negvision.FullyShardedModel avoids, and cannot copy a sharded one. Leave "
             "out --ema (or the hook), or model_wrapper_cfg"
         )
 
 
 def _plain(component: object) -> str:
-    """The name of what a dict with ``type="negvision.Name"`` or an object is: ``"Name"``."""
+    """``"Name"`` for a dict with ``type="negvision.Name"``, or for an object."""
     kind = component.get("type", "") if isinstance(component, Mapping) else type(component)
     return kind.rpartition(".")[2] if isinstance(kind, str) else getattr(kind, "__name__", "")

@@ -1,4 +1,4 @@
-"""Where the configs of the suite are: in a clone beside the package, in a wheel inside of it."""
+"""Where the shipped configs are: beside the package in a clone, inside it in a wheel."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ IN_WHEEL = ".configs"
 
 
 def shipped_configs() -> Path:
-    """The folder ``configs`` of the suite, links followed."""
+    """The folder ``configs``, with links resolved."""
     package = Path(negvision.__file__).resolve().parent
     inside = package / IN_WHEEL
     return inside if inside.is_dir() else package.parent / "configs"

@@ -56,7 +56,7 @@ def test_nearest_ignores_case_and_puts_the_best_first():
         ("model.neck.type", "negvision.Nothing", "is not registered"),
     ],
 )
-def test_typo_names_its_path_and_the_nearest(path, value, expected):
+def test_typo_reports_its_path_and_the_nearest_name(path, value, expected):
     cfg = retinanet()
     cfg.merge_from_dict({path: value})
     with pytest.raises(ConfigError) as caught:
@@ -73,7 +73,7 @@ def test_top_level_near_miss(key):
         check_config(cfg)
 
 
-def test_helper_variables_and_keys_that_builders_read_are_left_alone():
+def test_helper_variables_and_keys_that_builders_read_are_accepted():
     cfg = retinanet()
     cfg.merge_from_dict(
         {

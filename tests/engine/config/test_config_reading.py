@@ -64,7 +64,7 @@ def test_options_are_applied(path):
         ("optim_wraper.optimizer", "nearest: 'optim_wrapper'"),
     ],
 )
-def test_option_that_leads_nowhere(path, option, expected):
+def test_option_without_a_target(path, option, expected):
     with pytest.raises(ConfigError) as caught:
         load_config(path, {option: 1})
     assert expected in str(caught.value) and option in str(caught.value)

@@ -77,7 +77,7 @@ def test_missing_data_is_shown_as_a_tree(tmp_path):
     assert "--data-root" in message and "make quickstart" in message
 
 
-def test_only_what_is_absent_is_marked(tmp_path):
+def test_only_missing_paths_are_marked(tmp_path):
     (tmp_path / "coco" / "annotations").mkdir(parents=True)
     (tmp_path / "coco" / "annotations" / "train.json").write_text("{}")
     cfg = Config({"val_dataloader": {"dataset": dataset(f"{tmp_path}/coco/")}})
@@ -103,7 +103,7 @@ def test_only_the_splits_in_use_count(tmp_path):
         {"root": "coco/", "backend_args": {"backend": "petrel"}},
     ],
 )
-def test_remote_data_is_not_looked_for(elsewhere):
+def test_remote_data_is_not_checked(elsewhere):
     check_data(Config({"val_dataloader": {"dataset": dataset(**elsewhere)}}), ("val",))
 
 
@@ -149,7 +149,7 @@ def test_every_file_that_a_dataset_names_is_looked_for(tmp_path, kind, arguments
     check_data(cfg, ("val",))
 
 
-def test_set_that_is_nothing_but_a_folder(tmp_path):
+def test_dataset_that_is_only_a_folder(tmp_path):
     check_data(Config(face("FaceFolderDataset", tmp_path)), ("val",))
     with pytest.raises(MissingDataError, match=r"/none does not exist"):
         check_data(Config(face("FaceFolderDataset", tmp_path / "none")), ("val",))

@@ -49,7 +49,7 @@ def test_parts(names, parts):
     assert len(found) == len(parts) and set(found) == set(parts)
 
 
-def test_names_that_lead_nowhere():
+def test_unknown_names():
     with pytest.raises(ConfigError, match=r"shard names 'backbone\.layr1', but Model has no such "):
         model_parts(MODEL, ["backbone.layr1"], "shard")
     with pytest.raises(ConfigError, match="it has backbone, neck"):

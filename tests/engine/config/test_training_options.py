@@ -37,7 +37,7 @@ def cuda(request, monkeypatch):
     return request.param
 
 
-def test_nothing_by_default():
+def test_defaults_change_nothing():
     before = config(sync_bn="mmcv", compile=False)
     assert applied([], config(sync_bn="mmcv", compile=False)).to_dict() == before.to_dict()
 
@@ -103,13 +103,13 @@ def test_options_become_keys():
         (["--accumulate", "2.5"], "'2.5' is not an integer above 0"),
     ],
 )
-def test_values_that_are_none(argv, expected, capsys):
+def test_invalid_values(argv, expected, capsys):
     with pytest.raises(SystemExit):
         applied(argv)
     assert expected in capsys.readouterr().err
 
 
-def test_what_an_option_needs():
+def test_requirements_of_options():
     with pytest.raises(ConfigError, match="base_batch_size"):
         applied(["--auto-scale-lr"])
     several = Config({"optim_wrapper": {"generator": {}, "discriminator": {}}})
@@ -122,7 +122,7 @@ def test_what_an_option_needs():
     [
         ({"sync_bn": True}, "sync_bn is True; it must be one of 'torch', 'mmcv' or None"),
         ({"compile": "inductor"}, "compile is 'inductor'; it must be True"),
-        ({"compile": True, "activation_checkpointing": "neck"}, "do not go together"),
+        ({"compile": True, "activation_checkpointing": "neck"}, "cannot be combined"),
         ({"compile": {}, "model_wrapper_cfg": SHARDED}, None),  # an empty dict compiles nothing
         ({"compile": True, "model_wrapper_cfg": SHARDED}, "leave out --compile, or model_wrapper"),
         ({"custom_hooks": [{"type": "EMAHook"}], "model_wrapper_cfg": SHARDED}, "EMAHook keeps a"),
