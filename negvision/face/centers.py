@@ -1,11 +1,12 @@
 """Class centers, held in full by every rank or sharded over the ranks (Partial FC)."""
 
 import torch
+from mmengine.dist import broadcast, get_dist_info
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from negvision.errors import CheckpointError
-from negvision.face.distributed import rank_and_world_size, scale_gradient
+from negvision.face.distributed import scale_gradient
 
 # Centers are drawn in blocks, each with its own seed, so that shards of any size start the same.
 _INIT_BLOCK = 1024
@@ -50,7 +51,7 @@ class ClassCenters(BaseModule):
             )
         self.num_classes, self.embedding_size = num_classes, embedding_size
         self.sharded, self.sample_rate = sharded, sample_rate
-        self.shard = self.shard_of(*rank_and_world_size())
+        self.shard = self.shard_of(*get_dist_info())
         rows = len(self.shard) if sharded else num_classes
         self.weight = nn.Parameter(torch.empty(rows, embedding_size))
         self.reset_centers()
@@ -85,7 +86,7 @@ class ClassCenters(BaseModule):
         Raises:
             RuntimeError: The centers were sharded for another number of ranks.
         """
-        rank, world_size = rank_and_world_size()
+        rank, world_size = get_dist_info()
         own = self.shard_of(rank, world_size)
         if not self.sharded:
             # DistributedDataParallel averages the gradient of a parameter that all ranks hold.
@@ -156,9 +157,6 @@ class ClassCenters(BaseModule):
 
 def _common_seed() -> int:
     """The seed of rank 0, for ranks that were seeded differently."""
-    seed = torch.tensor([torch.initial_seed() % 2**62], dtype=torch.int64)
-    if rank_and_world_size()[1] > 1:
-        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-        seed = seed.to(device)
-        torch.distributed.broadcast(seed, 0)
+    seed = torch.tensor([torch.initial_seed() % 2**62])
+    broadcast(seed)
     return int(seed)

@@ -8,15 +8,9 @@ ranks, hence :func:`scale_gradient` on the inputs of the loss.
 
 import torch
 import torch.distributed as dist
+from mmengine.dist import get_dist_info, get_world_size
 from torch import Tensor
 from torch.autograd import Function
-
-
-def rank_and_world_size() -> tuple[int, int]:
-    """(0, 1) outside of a distributed run."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
 
 
 def gather(values: Tensor) -> Tensor:
@@ -28,17 +22,17 @@ def gather(values: Tensor) -> Tensor:
     Returns:
         Shape (sum of n, ...). The gradient of a row is the sum over ranks.
     """
-    return values if rank_and_world_size()[1] == 1 else _Gather.apply(values)
+    return values if get_world_size() == 1 else _Gather.apply(values)
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
     """The sum over the ranks of tensors of one shape."""
-    return values if rank_and_world_size()[1] == 1 else _Sum.apply(values)
+    return values if get_world_size() == 1 else _Sum.apply(values)
 
 
 def logsumexp_over_ranks(values: Tensor) -> Tensor:
     """``log(sum of exp)`` over the ranks; -inf where every rank has -inf."""
-    if rank_and_world_size()[1] == 1:
+    if get_world_size() == 1:
         return values
     maximum = values.detach().clone()
     dist.all_reduce(maximum, op=dist.ReduceOp.MAX)
@@ -61,7 +55,7 @@ def scale_gradient(values: Tensor, factor: float) -> Tensor:
 class _Gather(Function):
     @staticmethod
     def forward(ctx, values):
-        rank, world_size = rank_and_world_size()
+        rank, world_size = get_dist_info()
         own = torch.tensor([len(values)], device=values.device)
         counts = [torch.empty_like(own) for _ in range(world_size)]
         dist.all_gather(counts, own)

@@ -1,6 +1,7 @@
 """The UNPG loss."""
 
 import torch
+from mmengine.dist import get_dist_info
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -9,7 +10,6 @@ from negvision.face.centers import ClassCenters
 from negvision.face.distributed import (
     gather,
     logsumexp_over_ranks,
-    rank_and_world_size,
     scale_gradient,
     sum_over_ranks,
 )
@@ -120,7 +120,7 @@ class UNPGLoss(ClassCenters):
             return self._loss(embeddings, labels.long())
 
     def _loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        rank, world_size = rank_and_world_size()
+        rank, world_size = get_dist_info()
         embeddings = scale_gradient(embeddings, world_size)
         norms = torch.linalg.vector_norm(embeddings, dim=1)
         units = gather(embeddings / norms.clamp(min=1e-12)[:, None])

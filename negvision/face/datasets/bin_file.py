@@ -84,21 +84,11 @@ class FaceBinDataset(FaceProtocolDataset):
         return f"{self.ann_file}[{self._columns['bin_index'][row]}]"
 
 
-# What pickles of bytes and numeric arrays name, of Python 2 and 3 and of NumPy 1 and 2.
-_ALLOWED = {
-    ("_codecs", "encode"),
-    *((module, name) for module in ("builtins", "__builtin__") for name in ("bytes", "bytearray")),
-    *(("numpy", name) for name in ("dtype", "ndarray")),
-    *(
-        (f"{package}.{name}", function)
-        for package in ("numpy.core", "numpy._core")
-        for name, function in (
-            ("multiarray", "_reconstruct"),
-            ("multiarray", "scalar"),
-            ("numeric", "_frombuffer"),
-        )
-    ),
-}
+# The globals in pickles of bytes and numeric arrays, of Python 2 and 3 and of NumPy 1 and 2.
+_ALLOWED = re.compile(
+    r"_codecs\.encode|(builtins|__builtin__)\.(bytes|bytearray)|numpy\.(dtype|ndarray)|"
+    r"numpy\._?core\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer)"
+)
 
 
 class _Call:
@@ -124,7 +114,7 @@ class _BinUnpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(data), encoding="bytes")
 
     def find_class(self, module: str, name: str) -> _Call:
-        if (module, name) not in _ALLOWED:
+        if not _ALLOWED.fullmatch(f"{module}.{name}"):
             raise DatasetError(
                 f"the pickle asks for {module}.{name}, which no file of images and flags needs, "
                 "so it was not loaded. Do not open this file with pickle.load: it may run code."
