@@ -65,11 +65,11 @@ class ScoredClassifier(BaseModel):
         """
         if mode not in ("loss", "predict", "tensor"):
             raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
-        if mode != "tensor" and data_samples is None:
-            raise ValueError(f"mode {mode!r} needs data_samples")
         output = self.classify(_pooled(self.backbone(inputs)))
         if mode == "tensor":
             return output
+        if data_samples is None:
+            raise ValueError(f"mode {mode!r} needs data_samples")
         if mode == "predict":
             return self._predict(output, data_samples)
         labels = torch.stack([sample.label for sample in data_samples]).to(inputs.device)

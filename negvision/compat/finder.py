@@ -34,7 +34,8 @@ class MMCVExtFinder(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname, path=None, target=None):
         if fullname != "mmcv._ext":
             return None
-        origin = importlib.util.find_spec(SUBSTITUTE).origin
+        found = importlib.util.find_spec(SUBSTITUTE)
+        origin = found and found.origin
         return importlib.machinery.ModuleSpec(fullname, SubstituteLoader(), origin=origin)
 
 

@@ -1,6 +1,6 @@
 """Build the model of a config and load all its weights from a checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,6 @@ def named_classes(cfg: Config, meta: Mapping[str, Any]) -> tuple[str, ...]:
 
 def ood_of(model: nn.Module) -> tuple[str | None, float | None]:
     """Name and threshold of the OOD score of ``model``, each None if there is none."""
-    for module in model.modules():
-        if hasattr(module, "ood_threshold"):
-            return module.score, module.ood_threshold
-    return None, None
+    heads: Iterable[Any] = (m for m in model.modules() if hasattr(m, "ood_threshold"))
+    head = next(iter(heads), None)
+    return (None, None) if head is None else (head.score, head.ood_threshold)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,10 +121,11 @@ def ood_metrics(
     return values_of(curve, intervals=intervals)
 
 
-def values_of(curve: ScoreCurve, **extras) -> OODValues:
+def values_of(curve: ScoreCurve, **extras: Any) -> OODValues:
     """The metrics of a curve."""
+    values: dict[str, Any] = _values(curve)
     return OODValues(
-        **_values(curve),
+        **values,
         prevalence=curve.prevalence,
         num_ood=curve.total_positives,
         num_id=curve.total_negatives,

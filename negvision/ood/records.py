@@ -72,7 +72,7 @@ class OODRecords:
         }
         arrays["meta"] = np.array(json.dumps(meta))
         with open(path, "wb") as file:  # given a path, NumPy would append a suffix
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, allow_pickle=False, **arrays)
         return path
 
     @classmethod

@@ -86,6 +86,7 @@ class ReAct(FeatureShaping):
     """
 
     needs_fit = True
+    limit: Tensor
 
     def __init__(self, percentile: float = 90.0) -> None:
         super().__init__(percentile)

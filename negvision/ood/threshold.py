@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -103,7 +104,7 @@ def set_threshold(model: nn.Module, threshold: OODThreshold) -> int:
     Raises:
         CheckpointError: A head computes another score than the calibrated one.
     """
-    heads = [module for module in model.modules() if hasattr(module, "ood_threshold")]
+    heads: list[Any] = [m for m in model.modules() if hasattr(m, "ood_threshold")]
     for head in heads:
         if head.score != threshold.score:
             raise CheckpointError(

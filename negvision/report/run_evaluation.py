@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -47,7 +48,7 @@ class _CollectingHook(Hook):
     priority = "LOW"
 
     def __init__(self) -> None:
-        self.collector = None
+        self.collector: Any = None
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         if self.collector is None:

@@ -171,7 +171,7 @@ def _interpolate(features: Tensor, image_index: Tensor, y: Tensor, x: Tensor) ->
     """Values (K, C, h, w) of the maps of images ``image_index`` (K,) at points (K, 1, h, w)."""
     height, width = features.shape[2:]
     image = image_index[:, None, None]
-    value = 0
+    value = features.new_zeros(())
     for row, column, weight in _corners(y[:, 0], x[:, 0], height, width):
         # Advanced indices around the slice of channels put these last: (K, h, w, C).
         value = value + features[image, :, row, column] * weight[..., None]

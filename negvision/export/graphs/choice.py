@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from negvision.engine.checkpoints.provenance import provenance
@@ -57,7 +58,7 @@ class Exportable:
 
 
 def graph_and_metadata(
-    cfg: Config, model: nn.Module, meta: Mapping[str, Any], precision: str = "fp32"
+    cfg: Config, model: BaseModel, meta: Mapping[str, Any], precision: str = "fp32"
 ) -> tuple[Exportable, Metadata]:
     """The graph of a model and the metadata of its file.
 
@@ -97,7 +98,7 @@ def graph_and_metadata(
     )
 
 
-def choose_graph(model: nn.Module, resized: tuple[int, int] | None = None) -> Exportable:
+def choose_graph(model: BaseModel, resized: tuple[int, int] | None = None) -> Exportable:
     """The graph of ``model``, which is in evaluation mode with its weights loaded.
 
     Args:

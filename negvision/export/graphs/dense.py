@@ -3,6 +3,7 @@
 import torch
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from negvision.detection.heads import AbeTATSSHead, ATSSHead
@@ -22,7 +23,7 @@ class DenseDetector(nn.Module):
         model: A detector accepted by :func:`why_not_dense`, in evaluation mode.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: BaseModel) -> None:
         super().__init__()
         self.model = model
         self.cfg = self.head.test_cfg
@@ -105,7 +106,7 @@ class DenseDetector(nn.Module):
         return scores, places // classes, places % classes
 
 
-def why_not_dense(model: nn.Module) -> str | None:
+def why_not_dense(model: BaseModel) -> str | None:
     """The part of ``model`` that :class:`DenseDetector` does not support, None if there is none."""
     head = getattr(model, "bbox_head", None)
     if not isinstance(head, BaseDenseHead):

@@ -5,6 +5,8 @@ from mmdet.models.dense_heads import RPNHead
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmengine.config import ConfigDict
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from negvision.detection.heads import OODBBoxHead
@@ -25,7 +27,10 @@ class TwoStageDetector(nn.Module):
         model: A detector accepted by :func:`why_not_two_stage`, in evaluation mode.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    model: BaseModel
+    cfg: ConfigDict
+
+    def __init__(self, model: BaseModel) -> None:
         super().__init__()
         self.model = model
         self.cfg = model.roi_head.test_cfg
@@ -119,7 +124,7 @@ class TwoStageDetector(nn.Module):
         )
 
 
-def why_not_two_stage(model: nn.Module) -> str | None:
+def why_not_two_stage(model: BaseModel) -> str | None:
     """The part of ``model`` that :class:`TwoStageDetector` does not support, or None."""
     roi_head = getattr(model, "roi_head", None)
     if (

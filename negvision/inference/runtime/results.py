@@ -38,8 +38,13 @@ class Detections:
             array([1])
         """
         kept = self.scores >= score_threshold
-        columns = (self.boxes, self.scores, self.labels, self.ood_scores, self.unknown)
-        return Detections(*(None if column is None else column[kept] for column in columns))
+        return Detections(
+            self.boxes[kept],
+            self.scores[kept],
+            self.labels[kept],
+            None if self.ood_scores is None else self.ood_scores[kept],
+            None if self.unknown is None else self.unknown[kept],
+        )
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,9 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
 
     def get_label_map(self, new_classes: Sequence[str] | None = None) -> dict[int, int]:
         """Label of each id of the label images; 255 for ids not in ``new_classes``."""
-        chosen = resolve_classes(new_classes, self.class_ids, "metainfo['classes']")
+        chosen = resolve_classes(
+            new_classes or tuple(self.class_ids), self.class_ids, "metainfo['classes']"
+        )
         label_map = dict.fromkeys(self.class_ids.values(), VOID)
         return label_map | {class_id: label for label, class_id in enumerate(chosen)}
 
