@@ -35,7 +35,7 @@ class MMCVExtFinder(importlib.abc.MetaPathFinder):
         if fullname != "mmcv._ext":
             return None
         found = importlib.util.find_spec(SUBSTITUTE)
-        origin = found and found.origin
+        origin = None if found is None else found.origin
         return importlib.machinery.ModuleSpec(fullname, SubstituteLoader(), origin=origin)
 
 

@@ -1,6 +1,7 @@
 """Assigners: which priors are positive, which are negative, and which take no part."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
 from mmdet.models.task_modules.assigners import MaxIoUAssigner as MMDetMaxIoUAssigner
@@ -152,7 +153,7 @@ class ATSSAssigner(BaseAssigner):
         Raises:
             ValueError: As in :meth:`assign`.
         """
-        dynamic = {}
+        dynamic: dict[str, Any] = {}
         if self.alpha is not None:
             if pred_boxes is None or pred_scores is None:
                 raise ValueError(

@@ -6,6 +6,7 @@ A NaN coordinate found here names its annotation; in training it would only be a
 import os
 from collections.abc import Sequence
 from math import isfinite
+from typing import Any
 
 from negvision.data.formats.coco_file import find_reference_problem, index_images
 from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
@@ -126,7 +127,8 @@ def _find_problem(
     problem = find_reference_problem(annotation, images, category_ids)
     if problem:
         return problem
-    image_id, annotation_id, box = (annotation.get(key) for key in ("image_id", "id", "bbox"))
+    image_id, annotation_id = annotation.get("image_id"), annotation.get("id")
+    box: Any = annotation.get("bbox")
     if not isinstance(annotation_id, int | str | None):
         return "id that is no number", annotation
     if annotation_id in seen:

@@ -121,7 +121,7 @@ class DrawDetectionsHook(Hook):
             raise UserError("DrawDetectionsHook: draw=True needs test_out_dir, a folder")
         self._taken = set()
 
-    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=()) -> None:
         if not self.draw:
             return
         classes = runner.test_dataloader.dataset.metainfo.get("classes", ())
@@ -162,7 +162,7 @@ class DetectionsWriter(Hook):
     def before_test_epoch(self, runner) -> None:
         self._images = []
 
-    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=()) -> None:
         dataset = runner.test_dataloader.dataset
         # The first of several concatenated sets is the in-distribution one.
         cat_ids = getattr(getattr(dataset, "datasets", [dataset])[0], "cat_ids", None)
@@ -205,7 +205,9 @@ def _checked_score(score_thr: float) -> float:
     return score_thr
 
 
-def _arrays(found, score_thr: float) -> tuple[np.ndarray | None, ...]:
+def _arrays(
+    found, score_thr: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
     """Boxes, labels and scores of at least ``score_thr``, and which are unknown, or None."""
     found = found[found.scores >= score_thr].cpu()
     unknown = found.is_ood.numpy() if "is_ood" in found else None

@@ -152,6 +152,7 @@ def _write(
         if request.precision == "fp16":
             model = precision.to_fp16(model, network)
         else:
+            assert request.calibration is not None  # checked with the arguments
             calibration = sample_images.images_in(request.calibration)
             quantized = precision.to_int8(model, network, calibration)
             if evaluate is not None:

@@ -86,6 +86,7 @@ def _write(graph: Exportable, opset: int) -> onnx.ModelProto:
         custom_translation_table=translation.table(),
         verbose=False,
     )
+    assert program is not None  # dynamo=True returns a program
     model = program.model_proto
     written = {entry.domain: entry.version for entry in model.opset_import}
     if written.get("") != opset:
@@ -139,7 +140,7 @@ def write_torchexport(graph: Exportable, metadata: Metadata, path: Path) -> Grap
 
 def write_openvino(onnx_path: Path, graph: Exportable, metadata: Metadata, path: Path) -> Graph:
     """Convert an ONNX file to ``path``, with the weights next to it, and load it again."""
-    import openvino
+    import openvino  # ty: ignore[import-not-found]  (optional)
 
     converted = openvino.convert_model(onnx_path)
     converted.set_rt_info(metadata.to_json(), [KEY])

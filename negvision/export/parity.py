@@ -148,17 +148,18 @@ def compare_results(
     own: Result, theirs: Result, metadata: Metadata, slack: float, found: Differences
 ) -> None:
     """Add the differences of two results of one image to ``found``; see :func:`compare`."""
-    if isinstance(own, Detections):
+    assert type(own) is type(theirs)
+    if isinstance(own, Detections) and isinstance(theirs, Detections):
         _compare_boxes(theirs, own, metadata, slack, found)
-    elif isinstance(own, LabelMap):
+    elif isinstance(own, LabelMap) and isinstance(theirs, LabelMap):
         if own.labels.shape != theirs.labels.shape:
             raise ExportError(
                 f"labels have the shape {own.labels.shape}, and {theirs.labels.shape} in PyTorch"
             )
         found.note(labels=own.labels != theirs.labels)
-        if own.ood_scores is not None:
+        if own.ood_scores is not None and theirs.ood_scores is not None:
             found.note(ood=_relative(theirs.ood_scores, own.ood_scores))
-    elif isinstance(own, Embedding):
+    elif isinstance(own, Embedding) and isinstance(theirs, Embedding):
         scale = max(float(np.abs(theirs.vector).max()), 1e-12)
         difference = _relative(theirs.vector / scale, own.vector / scale)
         found.note(embedding=difference.max(keepdims=True))

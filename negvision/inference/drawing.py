@@ -71,7 +71,7 @@ def draw(
 
 def label_color(label: int) -> Color:
     """The RGB color of a class in label maps; colors repeat after twenty classes."""
-    red, green, blue = matplotlib.colormaps[_LABEL_COLORS].colors[label % 20]
+    red, green, blue, _ = matplotlib.colormaps[_LABEL_COLORS](label % 20)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 

@@ -126,7 +126,7 @@ class Writer:
         self._name = ""  # of the current image or video
         self._video: VideoWriter | None = None
         self._boxes = self._unknown = 0
-        self._predictions = None
+        self._predictions: Any = None
         if model.task == "detection":
             self._predictions = folder.begin("predictions.json").open("w", encoding="utf-8")
         self._embeddings: list[tuple[np.ndarray, str, int]] = []

@@ -89,5 +89,5 @@ def named_classes(cfg: Config, meta: Mapping[str, Any]) -> tuple[str, ...]:
 def ood_of(model: nn.Module) -> tuple[str | None, float | None]:
     """Name and threshold of the OOD score of ``model``, each None if there is none."""
     heads: Iterable[Any] = (m for m in model.modules() if hasattr(m, "ood_threshold"))
-    head = next(iter(heads), None)
+    head: Any = next(iter(heads), None)
     return (None, None) if head is None else (head.score, head.ood_threshold)

@@ -14,7 +14,8 @@ import torch
 from negvision.errors import OODDataError, UserError
 from negvision.ood.metrics import METRIC_NAMES, METRIC_TITLES, OODValues, ood_metrics
 
-_ARRAYS = ("is_ood", "image", "weights", "boxes", "labels")
+_OPTIONAL = ("weights", "boxes", "labels")
+_ARRAYS = ("is_ood", "image", *_OPTIONAL)
 # A prevalence at which AP can be compared between sets.
 REFERENCE_PREVALENCE = 0.1
 METRIC_HEADINGS = "".join(f"{title:>12}" for title in METRIC_TITLES.values())
@@ -104,7 +105,9 @@ class OODRecords:
                     for name, values in arrays.items()
                     if name.startswith("heat/")
                 },
-                **{name: arrays.get(name) for name in _ARRAYS},
+                is_ood=arrays["is_ood"],
+                image=arrays["image"],
+                **{name: arrays.get(name) for name in _OPTIONAL},
             )
         except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
             raise UserError(

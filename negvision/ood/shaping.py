@@ -28,6 +28,7 @@ class FeatureShaping(nn.Module):
     """
 
     needs_fit = False
+    fitted: Tensor  # whether there are statistics, for those that need them
 
     def __init__(self, percentile: float) -> None:
         super().__init__()

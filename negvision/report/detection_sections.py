@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -254,7 +255,7 @@ def _detections(image: _Seen, ids: Sequence[int]) -> list[dict]:
     return found
 
 
-def loss_of_image(model: nn.Module, image: torch.Tensor, sample) -> dict[str, float]:
+def loss_of_image(model: BaseModel, image: torch.Tensor, sample) -> dict[str, float]:
     """The training loss of one image and its parts; weights and statistics stay unchanged.
 
     The image is a batch of its own. The model stays in evaluation mode, so running statistics

@@ -50,7 +50,9 @@ class _CollectingHook(Hook):
     def __init__(self) -> None:
         self.collector: Any = None
 
-    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+    def after_test_iter(
+        self, runner, batch_idx, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         if self.collector is None:
             self.collector = _collector(runner, outputs[0])
         self.collector.add(data_batch["inputs"], outputs)

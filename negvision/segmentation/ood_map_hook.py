@@ -139,13 +139,14 @@ def _maps(sample, longest: int | None = None) -> _Maps:
         if truth.any() and (labels == 0).any():
             auroc = score_curve(heat[valid], labels[valid] == 1).auroc()
             caption += f", AUROC {auroc:.3f}"
-    return _Maps(
-        _shrunk(heat.numpy(), longest), _shrunk(truth, longest), _shrunk(unknown, longest), caption
+    optional = (
+        values if values is None else _shrunk(values, longest) for values in (truth, unknown)
     )
+    return _Maps(_shrunk(heat.numpy(), longest), *optional, caption)
 
 
-def _shrunk(values: np.ndarray | None, longest: int | None) -> np.ndarray | None:
-    if values is None or longest is None or max(values.shape) <= longest:
+def _shrunk(values: np.ndarray, longest: int | None) -> np.ndarray:
+    if longest is None or max(values.shape) <= longest:
         return values
     factor = longest / max(values.shape)
     size = tuple(max(round(side * factor), 1) for side in values.shape[::-1])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
@@ -215,7 +216,7 @@ def _check_conv_seg(head: nn.Module) -> nn.Conv2d:
     return conv_seg
 
 
-def _replace_conv_seg(head: nn.Module, **options) -> AbeTConvSeg:
+def _replace_conv_seg(head: BaseDecodeHead, **options) -> AbeTConvSeg:
     """Replace ``head.conv_seg`` by :class:`AbeTConvSeg` with its own initialization.
 
     mmseg's heads reinitialize ``conv_seg`` from a normal distribution of 0.01 by an ``override``

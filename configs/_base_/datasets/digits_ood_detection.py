@@ -1,5 +1,5 @@
-# The embedded digits with 7 and 9 held out. Training uses images without them; testing uses those of
-# test without them, and 100 more that show only them.
+# The embedded digits with 7 and 9 held out. Training uses images without them; testing uses those
+# of test without them, and 100 more that show only them.
 _base_ = "./digits_detection.py"
 
 metainfo = dict(classes=("zero", "one", "two", "three", "four", "five", "six", "eight"))

@@ -96,7 +96,7 @@ def grid_priors(prior_generator, featmap_sizes, device) -> list[Tensor]:
 
 def valid_priors(
     prior_generator,
-    featmap_sizes: Sequence[tuple[int, int]],
+    featmap_sizes: Sequence[tuple[int, ...]],
     batch_img_metas: Sequence[dict],
     priors: Tensor,
     allowed_border: float = -1,

@@ -43,7 +43,7 @@ class CocoTruthMetric(CollectedMetric):
         self._category_ids: list[int] = []
 
     @property
-    def dataset_meta(self) -> dict | None:
+    def dataset_meta(self) -> dict:
         """Meta information of the dataset; setting it looks up each class in ``ann_file``."""
         return self._dataset_meta
 

@@ -57,7 +57,7 @@ class DenseDetector(nn.Module):
             candidates.gather(torch.cat(deltas, 1), places),
             candidates.image_sizes(image, sizes),
         )
-        if factors is not None:
+        if factors:
             flat = torch.cat([flatten_level(level, 1) for level in factors], 1).sigmoid()
             weighted = scores * candidates.gather(flat, places)[..., 0]
             scores = torch.where(scores > ABSENT / 2, weighted, ABSENT)
@@ -75,8 +75,8 @@ class DenseDetector(nn.Module):
             candidates.gather(boxes, kept), scores, labels.gather(1, kept), ood
         )
 
-    def _outputs(self, image: Tensor) -> list[list[Tensor] | None]:
-        """Logits, deltas, score factors and temperatures by level, None for missing ones."""
+    def _outputs(self, image: Tensor) -> list[list[Tensor]]:
+        """Logits, deltas, score factors and temperatures by level, [] for missing ones."""
         features = self.model.extract_feat(image)
         if not self.has_ood:
             outputs = self.head(features)
@@ -87,7 +87,7 @@ class DenseDetector(nn.Module):
             logits = [logits for logits, _ in pairs]
             outputs = [logits, *others, [temperature[:, None] for _, temperature in pairs]]
         outputs = [[level.float() for level in part] for part in outputs]
-        return outputs + [None] * (4 - len(outputs))
+        return outputs + [[]] * (4 - len(outputs))
 
     def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, anchors and classes, (B, k) each, of one level's logits (B, A, C)."""

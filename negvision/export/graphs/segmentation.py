@@ -1,6 +1,7 @@
 """Segmentors as one graph: labels and OOD scores of pixels."""
 
 import contextlib
+from typing import Any
 
 import torch
 from mmseg.models import EncoderDecoder
@@ -108,7 +109,7 @@ def replace_adaptive_pools(model: nn.Module) -> None:
     for module in model.modules():
         for name, child in module.named_children():
             if isinstance(child, nn.AdaptiveAvgPool2d):
-                bins = child.output_size
-                bins = (bins, bins) if isinstance(bins, int) else tuple(bins)
+                size: Any = child.output_size
+                bins = (size, size) if isinstance(size, int) else tuple(size)
                 if bins != (1, 1) and None not in bins:
                     setattr(module, name, AdaptiveMean(bins))

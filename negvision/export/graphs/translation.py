@@ -141,7 +141,8 @@ def _emit_script(name: str, *inputs, value: torch.Tensor | None = None, **attrib
         return getattr(op, name)(*inputs, **attributes)
     numbers = value.tolist()
     kind = "float" if value.is_floating_point() else "int"
-    return op.Constant(**{f"value_{kind}{'s' if isinstance(numbers, list) else ''}": numbers})
+    constant: Any = op.Constant
+    return constant(**{f"value_{kind}{'s' if isinstance(numbers, list) else ''}": numbers})
 
 
 def _legacy_suppress(graph, boxes, scores, iou_threshold, limit):

@@ -1,5 +1,7 @@
 """Faster R-CNN as one graph, with mmdet's box head or one with an OOD score."""
 
+from typing import Any
+
 import torch
 from mmdet.models.dense_heads import RPNHead
 from mmdet.models.roi_heads import StandardRoIHead
@@ -104,7 +106,7 @@ class TwoStageDetector(nn.Module):
         present = scores > ABSENT / 2
         return torch.where(present[..., None], candidates.gather(boxes, kept), 0), present
 
-    def _pooled(self, features: tuple[Tensor], regions: Tensor) -> Tensor:
+    def _pooled(self, features: tuple[Tensor, ...], regions: Tensor) -> Tensor:
         """(B * P, C, S, S) of regions (B, P, 4)."""
         extractor = self.model.roi_head.bbox_roi_extractor
         layers = extractor.roi_layers
@@ -126,7 +128,7 @@ class TwoStageDetector(nn.Module):
 
 def why_not_two_stage(model: BaseModel) -> str | None:
     """The part of ``model`` that :class:`TwoStageDetector` does not support, or None."""
-    roi_head = getattr(model, "roi_head", None)
+    roi_head: Any = getattr(model, "roi_head", None)
     if (
         type(roi_head) is not StandardRoIHead
         or type(getattr(model, "rpn_head", None)) is not RPNHead

@@ -180,7 +180,7 @@ class _Session:
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:
-            outputs = self.session.run(None, dict(inputs))
+            outputs: Any = self.session.run(None, dict(inputs))
         except Exception as error:  # each kind of error has its own class
             raise ExportError(
                 f"model {self.path!r} cannot be run by ONNX Runtime: {_first_line(error)}"

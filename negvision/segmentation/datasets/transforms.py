@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -189,7 +190,7 @@ class PackSegInputs(MMSegPackSegInputs):
         """Pack ``results``; see mmseg's."""
         metainfo = {key: results[key] for key in self.meta_keys if key in results}
         others = {key: results[key] for key in results if key != "img" and key not in metainfo}
-        packed = super().transform(others)
+        packed: dict[str, Any] = super().transform(others)
         for key, value in metainfo.items():
             # mmseg deep-copies everything, which takes a third of the packing time.
             packed["data_samples"].set_field(value, key, field_type="metainfo")
