@@ -74,7 +74,7 @@ class DetectionCollector:
         evaluator: Arguments of the test evaluator; metrics need its ``ann_file``.
     """
 
-    def __init__(self, model: nn.Module, classes: Sequence[str], evaluator: Mapping) -> None:
+    def __init__(self, model: BaseModel, classes: Sequence[str], evaluator: Mapping) -> None:
         self.model = model
         self.classes = tuple(classes)
         self.evaluator = evaluator

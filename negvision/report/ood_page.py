@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +100,7 @@ def _context(evaluation: OODEvaluation) -> dict[str, Any]:
         "notes": records.notes,
         "columns": table,
         "rows": [
-            Row(name, [Cell(c.value(values), values.intervals.get(c.key)) for c in table])
+            (name, [(c.value(values), values.intervals.get(c.key)) for c in table])
             for name, values in by_score.items()
         ],
         "has_intervals": bool(first.intervals),
@@ -167,28 +167,6 @@ class Column:
         return getattr(values, self.key)
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A value and its interval, each None if there is none."""
-
-    value: float | None
-    interval: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table: a score, stratum, or image, with a cell per column."""
-
-    name: str
-    cells: Sequence[Cell]
-    num_ood: int | None = None
-    num_id: int | None = None
-
-
-def _row(name: str, values: Iterable[float | None], **counts: int) -> Row:
-    return Row(name, [Cell(value) for value in values], **counts)
-
-
 def columns(task: str, prevalence: float) -> list[Column]:
     """The columns of the table of scores.
 
@@ -197,67 +175,36 @@ def columns(task: str, prevalence: float) -> list[Column]:
         prevalence: Share of OOD samples, in [0, 1].
     """
     one, many = _NOUNS[task]
-    return [
-        Column(
-            "auroc",
-            "AUROC",
-            "higher",
-            0.5,
-            f"The probability that a random OOD {one} scores higher than a random ID {one}; ties "
-            "count one half. It is the same in both directions.",
-        ),
-        Column(
-            "ap_out",
-            "AP out",
-            "higher",
-            prevalence,
-            f"Average precision with OOD as the positive class: the precision of the {many} called "
-            "unknown, averaged over recall. Its chance level is the share of OOD, so it cannot be "
-            "compared between data sets with different shares.",
-        ),
-        Column(
-            "ap_in",
-            "AP in",
-            "higher",
-            1 - prevalence,
-            f"Average precision with ID as the positive class: the precision of the {many} called "
-            "known, averaged over recall.",
-        ),
-        Column(
-            "fpr95_ood",
-            "FPR95 ood+",
-            "lower",
-            0.95,
-            f"OOD positive: the share of ID {many} called unknown at the threshold that finds 95 % "
-            "of the OOD.",
-        ),
-        Column(
-            "fpr95_id",
-            "FPR95 id+",
-            "lower",
-            0.95,
-            f"ID positive: the share of OOD {many} that pass as known at the threshold that keeps "
-            "95 % of the ID.",
-        ),
-        Column(
-            _AP_AT,
-            f"AP@{REFERENCE_PREVALENCE:g}",
-            "higher",
-            REFERENCE_PREVALENCE,
-            f"AP out if {100 * REFERENCE_PREVALENCE:.0f} % of the {many} were OOD, which can be "
-            "compared between data sets.",
-        ),
+    meanings = {
+        "auroc": f"The probability that a random OOD {one} scores higher than a random ID {one}; "
+        "ties count one half. It is the same in both directions.",
+        "ap_out": "Average precision with OOD as the positive class: the precision of the "
+        f"{many} called unknown, averaged over recall. Its chance level is the share of OOD, so it "
+        "cannot be compared between data sets with different shares.",
+        "ap_in": f"Average precision with ID as the positive class: the precision of the {many} "
+        "called known, averaged over recall.",
+        "fpr95_ood": f"OOD positive: the share of ID {many} called unknown at the threshold that "
+        "finds 95 % of the OOD.",
+        "fpr95_id": f"ID positive: the share of OOD {many} that pass as known at the threshold "
+        "that keeps 95 % of the ID.",
+        _AP_AT: f"AP out if {100 * REFERENCE_PREVALENCE:.0f} % of the {many} were OOD, which can "
+        "be compared between data sets.",
+    }
+    heads = ("AUROC", "AP out", "AP in", "FPR95 ood+", "FPR95 id+", f"AP@{REFERENCE_PREVALENCE:g}")
+    better = ("higher", "higher", "higher", "lower", "lower", "higher")
+    chance = (0.5, prevalence, 1 - prevalence, 0.95, 0.95, REFERENCE_PREVALENCE)
+    values = zip(meanings, heads, better, chance, meanings.values(), strict=True)
+    return [Column(*one) for one in values]
+
+
+def _stratum_rows(parts: Sequence[Stratum]) -> tuple[list[tuple], list[float | None]]:
+    """Each part with its values in the order of ``METRIC_NAMES``, and the gaps between parts."""
+    none = dict.fromkeys(METRIC_NAMES)
+    rows = [
+        (part, list((none if part.metrics is None else part.metrics.as_dict()).values()))
+        for part in parts
     ]
-
-
-def _stratum_rows(parts: Sequence[Stratum]) -> tuple[list[Row], list[Cell]]:
-    """A row for each part, in the order of ``METRIC_NAMES``, and the gaps between the parts."""
-    rows = []
-    for part in parts:
-        none = dict.fromkeys(METRIC_NAMES)
-        values = none if part.metrics is None else part.metrics.as_dict()
-        rows.append(_row(part.name, values.values(), num_ood=part.num_ood, num_id=part.num_id))
-    return rows, [Cell(stratum_gap(parts, name)) for name in METRIC_NAMES]
+    return rows, [stratum_gap(parts, name) for name in METRIC_NAMES]
 
 
 def _per_image(records: OODRecords) -> dict[str, Any] | None:
@@ -270,6 +217,6 @@ def _per_image(records: OODRecords) -> dict[str, Any] | None:
     ranked = sorted(by_image.items(), key=lambda pair: pair[1].auroc)[:_WORST_IMAGES]
     return {
         "count": len(by_image),
-        "spread": [_row(name, map(function, values)) for name, function in spread.items()],
-        "worst": [_row(str(records.paths[k]), one.as_dict().values()) for k, one in ranked],
+        "spread": [(name, list(map(function, values))) for name, function in spread.items()],
+        "worst": [(str(records.paths[k]), list(one.as_dict().values())) for k, one in ranked],
     }

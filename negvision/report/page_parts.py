@@ -16,14 +16,8 @@ Value = float | int | str | None
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A row of a table.
-
-    Attributes:
-        name: Of the metric, class, or size.
-        values: One per column. None and NaN are shown as a dash, integers as counts.
-        meaning: One sentence, or "".
-        better: "higher" or "lower", for the compared column; "" if neither is better.
-    """
+    """A row of a table: a value per column, the meaning, and whether "higher" or "lower" (or "")
+    is better in the compared column. None and NaN are shown as a dash, integers as counts."""
 
     name: str
     values: Sequence[Value]
@@ -33,16 +27,10 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class MetricTable:
-    """Metrics by name.
+    """Metrics by name; tables with the same title are compared between runs.
 
-    Attributes:
-        title: Tables with the same title are compared between runs.
-        head: Header of the column of names.
-        columns: Headers of the other columns.
-        rows: The rows.
-        caption: A note for readers, or "".
-        compared: The column used to compare runs; None to leave the table out of comparisons.
-        hidden: Not shown on the page of a single run.
+    ``head`` is the header of the column of names. ``compared`` is the column used to compare runs,
+    None to compare none. A ``hidden`` table is not on the page of a single run.
     """
 
     title: str
@@ -53,11 +41,6 @@ class MetricTable:
     compared: int | None = 0
     hidden: bool = False
     kind: str = "table"
-
-    @property
-    def has_meanings(self) -> bool:
-        """Whether a column for the meanings is needed."""
-        return any(row.meaning for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -129,14 +112,9 @@ class EmbeddedImage:
 
 @dataclass(frozen=True)
 class ImageSample:
-    """A sample with its images.
+    """A sample with its images, such as a photo and its heat map.
 
-    Attributes:
-        path: Of the image file.
-        facts: Short phrases for the caption.
-        images: The image and what belongs beside it, such as a heat map.
-        problem: Why the image itself is missing; "" if it is not.
-        tag: Headline of the caption, or "".
+    The caption has a ``tag``, ``facts``, and the path. ``problem`` tells why the photo is missing.
     """
 
     path: str
@@ -179,12 +157,9 @@ class Section:
 
 @dataclass(frozen=True)
 class ConfigChange:
-    """The difference between two configs.
+    """A unified diff of two configs, starting with their names; empty if nothing differs.
 
-    Attributes:
-        title: What is compared with what.
-        lines: Of a unified diff, starting with the two names; empty if nothing differs.
-        missing: Why there is no diff, or "".
+    ``missing`` tells why there is no diff.
     """
 
     title: str
@@ -196,14 +171,9 @@ class ConfigChange:
 class RunReport:
     """Everything the page shows about one run.
 
-    Attributes:
-        name: Unique on the page.
-        facts: Name to value: checkpoint, versions, commit.
-        changes: Differences between the run's config and its base.
-        config: The run's config as lines ``path = value``.
-        log: Curves of its training, or None.
-        log_problem: Why there is no log, or "".
-        sections: Results of its task.
+    Its unique name, facts such as checkpoint and commit, the differences between its config and
+    the base, the config as lines ``path = value``, its log or why there is none, and the results
+    of its task.
     """
 
     name: str

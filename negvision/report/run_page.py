@@ -107,13 +107,7 @@ def _is_of_training(key: str) -> bool:
 
 @dataclass(frozen=True)
 class ComparedCell:
-    """A metric of one run.
-
-    Attributes:
-        value: None if the run does not have it.
-        change: From the first run; None if either value is missing, and for the first run.
-        best: Whether this value is the best, and not all are equal.
-    """
+    """A metric of one run, its change from the first run, and whether it is the best."""
 
     value: float | int | None
     change: float | int | None = None

@@ -96,7 +96,7 @@ def outline(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = Fa
         points = contour[:, 0]
         if dashed:
             points = points[np.arange(len(points)) % _PERIOD < _DASH]
-        line[points[:, 1], points[:, 0]] = 1
+        line[tuple(points[:, ::-1].T)] = 1
     if max(size) > _LARGE:
         line = cv2.dilate(line, np.ones((2, 2), np.uint8))
     casing = cv2.dilate(line, np.ones((3, 3), np.uint8)) > 0

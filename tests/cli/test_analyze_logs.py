@@ -1,4 +1,4 @@
-"""From logs to a picture and a table."""
+"""From logs to a plot and a table."""
 
 import json
 
@@ -56,17 +56,21 @@ def test_runs_are_overlaid(tmp_path, capsys, monkeypatch):
     assert "theirs" in capsys.readouterr().out
 
 
-def test_grouped_training_metrics_have_a_panel_each(tmp_path):
+def test_grouped_training_metrics_have_panels(tmp_path):
     lines = [{"loss": 2.0 / k, "acc": 0.1, "pairs/gap": k - 2.0, "step": k} for k in (1, 2, 3)]
     (tmp_path / "scalars.json").write_text("\n".join(map(json.dumps, lines)))
     out = tmp_path / "curves.svg"
     assert main([str(tmp_path), "--out", str(out)]) == 0
-    # Text of an SVG is drawn as outlines, and named in a comment.
+    # Matplotlib draws text as outlines, with a comment.
     text = out.read_text()
     assert "<!-- pairs/gap -->" in text and "<!-- acc -->" not in text
 
 
-def test_run_without_evaluation_or_with_nan(tmp_path, capsys):
+def test_equal_names_missing_evaluations_and_nan(tmp_path, capsys):
+    logs = [str(write_log(tmp_path / name / "run")) for name in ("a", "b")]
+    assert main([*logs, "--out", str(tmp_path / "x.png")]) == 0
+    printed = capsys.readouterr().out
+    assert all(path in printed for path in logs)
     plain = tmp_path / "scalars.json"
     plain.write_text(json.dumps({"loss": 1.0, "step": 3}))
     assert main([str(plain)]) == 0

@@ -1,4 +1,4 @@
-"""Pictures and tables of the browsing commands."""
+"""Images and tables of the browsing commands."""
 
 import json
 
@@ -28,7 +28,7 @@ def test_assignments(tiny_config, tmp_path, capsys):
     printed = capsys.readouterr().out
     found = pictures(out)
     assert list(found) == ["000000_0.png", "000003_3.png", "000007_7.png"]
-    # 64 pixels become the first multiple above 900; title and legend stand above.
+    # 64 pixels become the first multiple above 900; title and legend are above.
     assert all(p.shape[1] == 960 and p.shape[0] > 1000 for p in found.values())
     lines = [line.split() for line in printed.splitlines()]
     assert lines[0] == ["level", "anchor", "px", "anchors", "positives", "share"]
@@ -60,7 +60,7 @@ def test_boxes_without_positives_are_listed_and_red(tiny_config, tmp_path, capsy
     assert (picture[-960:] == (255, 30, 30)).all(-1).sum() > 500
 
 
-def test_images_are_the_same_each_time(tiny_config, tmp_path):
+def test_images_are_reproducible(tiny_config, tmp_path):
     text = tiny_config.read_text()
     tiny_config.write_text(
         text.replace(
@@ -77,11 +77,12 @@ def test_images_are_the_same_each_time(tiny_config, tmp_path):
         assert all((first[name] == second[name]).all() for name in first)
 
 
-def test_dataset(tiny_config, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert browse_dataset(tiny_config, "--out-dir", out) == 0
+def test_dataset_in_the_default_folder(tiny_config, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert browse_dataset(tiny_config) == 0
     printed = capsys.readouterr().out
-    assert len(pictures(out)) == 8
+    assert "images  work_dirs/tiny/dataset/ (8 files)" in printed
+    assert len(pictures(tmp_path / "work_dirs" / "tiny" / "dataset")) == 8
     lines = [line.split() for line in printed.splitlines()]
     assert lines[1:4] == [
         ["square", "8", "8", "0"],
@@ -120,16 +121,16 @@ def test_masks_crowds_and_data_root(tiny_config, coco_root, tmp_path, capsys):
     x, y, width, height = (10 * value for value in content["annotations"][0]["bbox"])
     top = without.shape[0] - 640
     changed = (without != with_masks).any(-1)
-    # The mask tints the inside of its box and nothing else.
+    # The mask tints the inside of its box only.
     assert changed[top + y + 20 : top + y + 60, x + 20 : x + 200].mean() > 0.5
     changed[top + y : top + y + height, x : x + width] = False
     assert not changed.any()
-    # The crowd's outline is dashed: grey comes and goes along its right edge.
+    # The crowd's outline is dashed: gray alternates along its right edge.
     x, y, width, height = (10 * value for value in crowd["bbox"])
     edge = without[top + y + 5 : top + y + height - 5, x + width - 1]
-    grey = (edge == 190).all(-1)
-    assert 0.4 < grey.mean() < 0.9
-    assert np.count_nonzero(np.diff(grey.astype(int))) > 10
+    gray = (edge == 190).all(-1)
+    assert 0.4 < gray.mean() < 0.9
+    assert np.count_nonzero(np.diff(gray.astype(int))) > 10
 
 
 @pytest.mark.parametrize("browse", [browse_assignments, browse_dataset])

@@ -1,4 +1,4 @@
-"""From a work dir to a page, and what is said where that cannot be."""
+"""From a work dir to an OOD page, and errors on the way."""
 
 import os
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_page_of_the_newest_scores_of_a_work_dir(tmp_path, capsys):
     page = new.with_name("ood_report.html")
     text = page.read_text(encoding="utf-8")
     assert "<title>OOD images: work</title>" in text
-    assert "0.5000" in text  # the AUROC of the newer
+    assert "0.5000" in text  # the AUROC of the newer file
     assert str(new) in text
     assert str(page) in capsys.readouterr().out
     assert not old.with_name("ood_report.html").exists()
@@ -51,25 +51,18 @@ def test_file_out_and_title_are_given(tmp_path):
     assert os.listdir(out.parent) == ["page.html"]
 
 
-def test_folder_without_scores_names_the_command(tmp_path, capsys):
+def test_unusable_scores_are_reported(tmp_path, capsys):
+    with pytest.raises(UserError, match="there is no such file or folder"):
+        find_scores(tmp_path / "nowhere")
     assert main([str(tmp_path)]) == 2
     printed = capsys.readouterr().err
     assert f"no ood_scores.npz in or below {tmp_path}" in printed
     assert "negvision test CONFIG CHECKPOINT" in printed
-
-
-def test_missing_folder_and_broken_file(tmp_path, capsys):
-    with pytest.raises(UserError, match="there is no such file or folder"):
-        find_scores(tmp_path / "nowhere")
-    broken = tmp_path / "ood_scores.npz"
-    broken.write_text("not an archive")
+    scores = tmp_path / "ood_scores.npz"
+    scores.write_text("not an archive")
     assert main([str(tmp_path)]) == 2
     assert "does not hold OOD scores" in capsys.readouterr().err
-    assert os.listdir(tmp_path) == ["ood_scores.npz"]
-
-
-def test_scores_without_ood(tmp_path, capsys):
-    assert main([str(write_scores(tmp_path / "ood_scores.npz", (0, 0, 0)))]) == 2
+    assert main([str(write_scores(scores, (0, 0, 0)))]) == 2
     assert "there is no OOD sample (0 OOD, 3 ID)" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["ood_scores.npz"]
 
@@ -99,3 +92,7 @@ def test_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="No space left on device"):
         write_page(page, "a new page")
     assert os.listdir(tmp_path) == ["page.html"] and page.read_text() == "old"
+    monkeypatch.undo()
+    # File names need not be valid text.
+    write_page(page, "caf\udce9.png")
+    assert page.read_text(encoding="utf-8") == "caf?.png"

@@ -1,4 +1,4 @@
-"""From work dirs to a page about a detector, and what is said where that cannot be."""
+"""From work dirs to a page about a detector, and errors on the way."""
 
 import json
 import re
@@ -21,13 +21,13 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(scope="module")
 def trained() -> list[Path]:
-    """The work dir of the first test that trained, for all that follow."""
+    """The work dir of the first test, shared with the others."""
     return []
 
 
 @pytest.fixture
 def work_dir(tiny_config, trained, tmp_path) -> Path:
-    """A copy of that of a training which has begun to find something."""
+    """A copy of a work dir whose model detects something."""
     if not trained:
         folder = tmp_path / "trained" / "tiny"
         options = ["train_cfg.max_epochs=16", "train_cfg.val_interval=8", "randomness.seed=0"]
@@ -56,7 +56,7 @@ def test_page_of_a_detector_and_of_two(work_dir, tmp_path, capsys, monkeypatch):
     page = work_dir / "report.html"
     assert after.pop(str(page)) and after == before
     text = text_of(page)
-    # The same checkpoint on the same images as at the end of the training.
+    # The same checkpoint and images as at the end of training.
     shown = float(re.search(r"mAP\s+([\d.]+)\s", text)[1])
     assert shown > 0.01
     assert shown == pytest.approx(evaluated["coco/bbox_mAP"], abs=6e-4)
@@ -80,12 +80,12 @@ def test_page_of_a_detector_and_of_two(work_dir, tmp_path, capsys, monkeypatch):
     text = text_of(tmp_path / "report.html")
     assert "+model.train_cfg.assigner.min_pos_iou = 0.4" in text
     assert re.search(r"mAP\s+[\d.]+\s+[\d.]+\s+±0.000", text)
-    # Fewer boxes got a positive.
+    # Fewer boxes have a positive.
     assert re.search(r"all\s+0\.000 ★\s+0\.250\s+\+0\.250", re.sub(r"\s+", " ", text))
     assert "other has no curves" in text
 
 
-def test_test_set_without_annotations_and_train_set_that_is_gone(work_dir, tmp_path):
+def test_test_set_without_annotations_and_missing_train_set(work_dir, tmp_path):
     config = work_dir / "tiny.py"
     text = config.read_text()
     head, mark, test = text.partition("test_dataloader = dict(")
@@ -117,7 +117,7 @@ def test_out_is_checked_before_anything_is_evaluated(work_dir, tmp_path, capsys,
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_invalid_work_dirs(work_dir, tmp_path, capsys):
+def test_invalid_work_dirs_are_reported(work_dir, tmp_path, capsys):
     for argv, message in (
         ([str(tmp_path / "gone")], "does not exist"),
         ([str(work_dir.parent)], "is not a work dir"),

@@ -1,4 +1,4 @@
-"""What the page of a run tells of a detector, from predictions made by hand."""
+"""Sections for detectors, from handmade predictions."""
 
 import json
 
@@ -39,7 +39,7 @@ def ann_file(tmp_path):
 
 
 def predictions(ann_file, is_ood=False):
-    """Each object, moved a little, some under another class."""
+    """Each object, moved slightly, some with another class."""
     rng = np.random.default_rng(1)
     annotations = json.loads(ann_file.read_text())["annotations"]
     for image_id in range(6):
@@ -63,9 +63,9 @@ def sections_of(ann_file, samples, **evaluator):
     return {section.anchor: section for section in collector.sections()}
 
 
-def test_figures_are_those_of_the_evaluation_and_of_known_images_alone(ann_file):
+def test_metrics_are_those_of_known_images(ann_file):
     samples = list(predictions(ann_file))
-    # Of another data set, with the ids of images of this one.
+    # OOD images from another data set, with the same image ids.
     sections = sections_of(ann_file, [*samples, *predictions(ann_file, is_ood=True)])
     detections = []
     for sample in samples:
@@ -81,8 +81,8 @@ def test_figures_are_those_of_the_evaluation_and_of_known_images_alone(ann_file)
                 }
             )
     result = evaluate_coco(load_coco_annotations(ann_file), detections, IDS)
-    figures, by_class = sections["metrics"].parts
-    assert {row.name: row.values[0] for row in figures.rows} == pytest.approx(
+    overall, by_class = sections["metrics"].parts
+    assert {row.name: row.values[0] for row in overall.rows} == pytest.approx(
         result.metrics(), nan_ok=True
     )
     rows = {row.name: row.values for row in by_class.rows}
@@ -92,20 +92,20 @@ def test_figures_are_those_of_the_evaluation_and_of_known_images_alone(ann_file)
     [matrix] = sections["confusion"].parts
     assert sum(map(sum, matrix.counts[:3])) == 20
     [plots] = sections["precision"].parts
-    # Nothing is to be found of the third.
+    # The third class has no objects.
     assert [plot.title for plot in plots.plots] == ["mean of all classes", "cat", "dog"]
     # The mean of 101 points is the AP.
     assert f"IoU 0.5 {result.average_precision(iou=0.5):.3f}" in plots.plots[0].alt
 
 
-def test_limits_of_the_evaluator_count(ann_file):
+def test_limits_of_the_evaluator_are_used(ann_file):
     samples = list(predictions(ann_file))
     rows = sections_of(ann_file, samples, max_dets=(1, 2), area_limits=(1.0, 2.0))
     names = [row.name for row in rows["metrics"].parts[0].rows]
     assert "AR@2" in names and "AR_l@2" in names
 
 
-def test_what_is_missing_is_said(ann_file):
+def test_missing_parts_are_explained(ann_file):
     collector = DetectionCollector(torch.nn.Identity(), CLASSES, {})
     samples = list(predictions(ann_file))
     collector.add([None] * 6, samples)

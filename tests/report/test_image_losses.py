@@ -2,59 +2,13 @@
 
 import pytest
 import torch
+from helpers.small_models import build_model, load_named_config
 from mmdet.structures import DetDataSample
-from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 
 from negvision.report.detection_sections import loss_of_image, why_no_loss
 
 SIZE, SCALE = (64, 96), 2.0
-
-
-def model_of(kind: str):
-    init_default_scope("mmdet")
-    torch.manual_seed(0)
-    head = {
-        "type": kind,
-        "num_classes": 3,
-        "in_channels": 16,
-        "feat_channels": 16,
-        "stacked_convs": 1,
-        "anchor_generator": {
-            "type": "AnchorGenerator",
-            "scales": [4],
-            "ratios": [1.0],
-            "strides": [8, 16, 32],
-        },
-    }
-    assigner = {"type": "MaxIoUAssigner", "pos_iou_thr": 0.5, "neg_iou_thr": 0.4}
-    if kind == "ATSSHead":
-        assigner = {"type": "ATSSAssigner", "topk": 9}
-        head |= {"norm_cfg": None, "bbox_coder": {"type": "DeltaXYWHBBoxCoder"}}
-        head["loss_bbox"] = {"type": "GIoULoss", "loss_weight": 2.0}
-    model = {
-        "type": "RetinaNet",
-        "data_preprocessor": {
-            "type": "DetDataPreprocessor",
-            "mean": [100.0] * 3,
-            "std": [50.0] * 3,
-            "pad_size_divisor": 32,
-        },
-        "backbone": {
-            "type": "ResNet",
-            "depth": 18,
-            "base_channels": 8,
-            "out_indices": (1, 2, 3),
-            "norm_eval": False,
-        },
-        "neck": {"type": "FPN", "in_channels": [16, 32, 64], "out_channels": 16, "num_outs": 3},
-        "bbox_head": head,
-        "train_cfg": {"assigner": assigner, "allowed_border": -1, "pos_weight": -1, "debug": False},
-        "test_cfg": {"nms_pre": 10, "score_thr": 0.0, "nms": None, "max_per_img": 5},
-    }
-    model = MODELS.build(model)
-    model.init_weights()
-    return model.eval()
 
 
 def sample_of(boxes, scale: float) -> DetDataSample:
@@ -73,9 +27,9 @@ def sample_of(boxes, scale: float) -> DetDataSample:
     )
 
 
-@pytest.fixture(params=["ATSSHead", "RetinaHead"])
+@pytest.fixture(params=["atss", "retina"])
 def model(request):
-    return model_of(request.param)
+    return build_model(load_named_config(request.param))
 
 
 @pytest.fixture
@@ -87,7 +41,7 @@ def image():
 BOXES = [[4.0, 4.0, 20.0, 24.0], [20.0, 10.0, 44.0, 30.0]]
 
 
-def test_is_the_training_loss_of_the_image_alone(model, image):
+def test_equals_the_training_loss_of_the_image(model, image):
     found = loss_of_image(model, image, sample_of(BOXES, SCALE))
     # The same boxes as a training pipeline has them, in pixels of the resized image.
     resized = sample_of((SCALE * torch.tensor(BOXES)).tolist(), 1.0)
@@ -119,13 +73,10 @@ def test_nothing_changes(model, image):
     assert sample.gt_instances.bboxes.tolist() == BOXES
     assert not model.training and all(weight.grad is None for weight in model.parameters())
     assert loss_of_image(model, image, sample) == first
-
-
-def test_an_image_without_objects_has_a_loss(model, image):
     assert loss_of_image(model, image, sample_of([], SCALE))["loss"] > 0
 
 
-def test_what_keeps_from_a_loss_is_said(model):
+def test_missing_losses_are_explained(model):
     assert why_no_loss(model, sample_of(BOXES, SCALE)) == ""
     assert "cannot be trained" in why_no_loss(torch.nn.Identity(), sample_of(BOXES, SCALE))
     bare = DetDataSample(metainfo={"scale_factor": (1, 1)}, gt_instances=InstanceData())

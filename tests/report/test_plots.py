@@ -1,4 +1,4 @@
-"""Plots show what the figures say, and stay small."""
+"""Plots show the metrics, and stay small."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -10,7 +10,6 @@ import torch
 from negvision.ood import ood_metrics
 from negvision.report.plots import (
     histogram,
-    line_styles,
     pr_plot,
     roc_plot,
     thinned,
@@ -18,7 +17,7 @@ from negvision.report.plots import (
 )
 
 
-def figures(count: int, shift: float = 1.0, seed: int = 0):
+def values(count: int, shift: float = 1.0, seed: int = 0):
     rng = np.random.default_rng(seed)
     is_ood = rng.random(count) < 0.3
     scores = rng.normal(size=count) + shift * is_ood
@@ -26,7 +25,7 @@ def figures(count: int, shift: float = 1.0, seed: int = 0):
 
 
 def drawn_lines(monkeypatch) -> list[tuple[np.ndarray, np.ndarray, dict]]:
-    """What is drawn from here on."""
+    """The lines drawn from now on."""
     from matplotlib.axes import Axes
 
     lines, plot = [], Axes.plot
@@ -36,37 +35,25 @@ def drawn_lines(monkeypatch) -> list[tuple[np.ndarray, np.ndarray, dict]]:
     return lines
 
 
-def test_area_below_the_roc_is_auroc_and_chance_is_the_diagonal(monkeypatch):
-    lines = drawn_lines(monkeypatch)
-    by_score = {"abet": figures(3000), "msp": figures(3000, 0.3)}
-    roc_plot(by_score)
-    (x, y, _), *others = lines
-    assert (x, y) == ([0, 1], [0, 1])
-    # The own score is drawn last, on top.
-    for (x, y, _), metrics in zip(others, reversed(by_score.values()), strict=True):
-        assert np.trapezoid(y, x) == pytest.approx(metrics.auroc, abs=2e-3)
-        assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
-
-
-@pytest.mark.parametrize(("positive", "figure"), [("OOD", "ap_out"), ("ID", "ap_in")])
-def test_area_below_the_steps_of_precision_is_ap(monkeypatch, positive, figure):
+@pytest.mark.parametrize(("positive", "name"), [("OOD", "ap_out"), ("ID", "ap_in")])
+def test_area_below_the_steps_of_precision_is_ap(monkeypatch, positive, name):
     from matplotlib.axes import Axes
 
     levels = []
     monkeypatch.setattr(Axes, "axhline", lambda self, y, **kwargs: levels.append(y))
     lines = drawn_lines(monkeypatch)
-    metrics = figures(3000)
+    metrics = values(3000)
     pr_plot({"abet": metrics}, positive)
     [(recall, precision, style)] = lines
     assert style["drawstyle"] == "steps-pre"
     area = np.sum(np.diff(recall) * precision[1:])
-    assert area == pytest.approx(getattr(metrics, figure), abs=5e-3)
+    assert area == pytest.approx(getattr(metrics, name), abs=5e-3)
     prevalence = metrics.prevalence
     assert levels == [pytest.approx(prevalence if positive == "OOD" else 1 - prevalence)]
 
 
 def test_plots_of_many_samples_are_small():
-    by_score = {f"s{k}": figures(200_000, seed=k) for k in range(5)}
+    by_score = {f"s{k}": values(200_000, seed=k) for k in range(5)}
     size = len(roc_plot(by_score)) + len(pr_plot(by_score, "OOD")) + len(pr_plot(by_score, "ID"))
     assert size < 700_000
 
@@ -88,6 +75,30 @@ def test_histogram_has_area_one_by_weight(monkeypatch):
     assert ood_density[-1] * width == pytest.approx(7 / 8)
 
 
+def test_roc_encloses_auroc_and_the_own_score_is_on_top(monkeypatch):
+    lines = drawn_lines(monkeypatch)
+    by_score = {"abet": values(3000), "msp": values(3000, 0.3)}
+    roc_plot(by_score)
+    (x, y, _), *others = lines
+    assert (x, y) == ([0, 1], [0, 1])
+    for (x, y, _), metrics in zip(others, reversed(by_score.values()), strict=True):
+        assert np.trapezoid(y, x) == pytest.approx(metrics.auroc, abs=2e-3)
+        assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+
+
+def test_histogram_of_equal_scores_with_a_threshold_and_a_name_like_a_formula(monkeypatch):
+    from matplotlib.axes import Axes
+
+    at = []
+    monkeypatch.setattr(Axes, "axvline", lambda self, x, **kwargs: at.append(x))
+    is_ood = np.array([True, False, True, False])
+    for threshold in (None, 3.2, 7.0):
+        drawn = histogram(np.full(4, 3.0), is_ood, None, r"$\frac{<b>$", threshold)
+        assert drawn.outside == 0
+        assert r"$\frac{&lt;b&gt;$ (higher = more OOD)" in drawn.svg
+    assert at == [3.2]
+
+
 def test_far_outliers_do_not_stretch_the_histogram():
     rng = np.random.default_rng(0)
     scores = rng.normal(size=4000)
@@ -99,25 +110,10 @@ def test_far_outliers_do_not_stretch_the_histogram():
     assert max(ticks) < 5
 
 
-def test_equal_scores_have_a_histogram():
-    drawn = histogram(np.full(4, 3.0), np.array([True, False, True, False]), None, "abet")
-    assert drawn.outside == 0
-    assert "<svg" in drawn.svg
-
-
-def test_threshold_is_drawn_where_it_is_in_range(monkeypatch):
-    from matplotlib.axes import Axes
-
-    at = []
-    monkeypatch.setattr(Axes, "axvline", lambda self, x, **kwargs: at.append(x))
-    scores, is_ood = np.linspace(0, 1, 20), np.arange(20) > 9
-    for threshold in (None, 0.4, 7.0):
-        histogram(scores, is_ood, None, "abet", threshold)
-    assert at == [0.4]
-
-
-def test_svg_is_an_element_without_ids_of_its_groups_and_links():
-    text = roc_plot({"abet": figures(50)})
+def test_svg_is_reproducible_and_without_group_ids_and_links():
+    metrics = values(50)
+    text = roc_plot({"abet": metrics})
+    assert roc_plot({"abet": metrics}) == text
     root = ElementTree.fromstring(text)
     assert root.tag.endswith("svg") and root.get("viewBox") and root.get("width") is None
     assert not [
@@ -125,22 +121,6 @@ def test_svg_is_an_element_without_ids_of_its_groups_and_links():
     ]
     assert not re.search(r'(href|src)="http', text)
     assert ">TPR: share of OOD found</text>" in text  # text, not outlines
-
-
-def test_same_plot_is_the_same_text():
-    metrics = figures(50)
-    assert roc_plot({"abet": metrics}) == roc_plot({"abet": metrics})
-
-
-def test_name_that_looks_like_a_formula_is_no_formula():
-    drawn = histogram(np.arange(4.0), np.arange(4) > 1, None, r"$\frac{<b>$")
-    assert r"$\frac{&lt;b&gt;$ (higher = more OOD)" in drawn.svg
-
-
-def test_styles_of_five_scores_differ():
-    styles = line_styles(dict.fromkeys("abcde"))
-    assert len({(style.color, style.dashes) for style in styles.values()}) == 5
-    assert styles["a"].dashes == () and styles["a"].width > styles["b"].width
 
 
 def test_thinned_line_stays_close_and_keeps_its_ends():
@@ -152,10 +132,10 @@ def test_thinned_line_stays_close_and_keeps_its_ends():
     assert np.abs(np.interp(x, few_x, few_y) - y).max() < 0.012
 
 
-def test_weighted_quantiles_are_those_of_repeated_values():
+def test_weighted_quantiles_equal_those_of_repeated_values():
     rng = np.random.default_rng(0)
-    values, weights = rng.normal(size=40), rng.integers(1, 5, 40)
+    numbers, weights = rng.normal(size=40), rng.integers(1, 5, 40)
     shares = [0.005, 0.31, 0.5, 0.77, 0.999]
-    oracle = np.quantile(np.repeat(values, weights), shares, method="inverted_cdf")
-    assert weighted_quantiles(values, weights.astype(float), shares).tolist() == oracle.tolist()
-    assert weighted_quantiles(values, None, [0.0, 1.0]).tolist() == [values.min(), values.max()]
+    oracle = np.quantile(np.repeat(numbers, weights), shares, method="inverted_cdf")
+    assert weighted_quantiles(numbers, weights.astype(float), shares).tolist() == oracle.tolist()
+    assert weighted_quantiles(numbers, None, [0.0, 1.0]).tolist() == [numbers.min(), numbers.max()]

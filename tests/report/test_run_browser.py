@@ -1,4 +1,4 @@
-"""The page of a run as a browser shows it."""
+"""The page of a run in a browser."""
 
 from helpers.chromium import open_page
 from helpers.run_reports import make_report
@@ -9,7 +9,7 @@ from negvision.report.page_parts import Html, Section
 from negvision.report.run_page import run_page
 
 
-def test_tables_plots_and_pictures_are_shown_without_the_network(browser, make_records, tmp_path):
+def test_tables_plots_and_images_are_shown_without_the_network(browser, make_records, tmp_path):
     part = Html(ood_sections(make_records("boxes", num_images=12), "ood-", resamples=2))
     report = make_report()
     report = make_report(sections=[*report.sections[:-1], Section("ood", "OOD", [part])])
@@ -18,7 +18,7 @@ def test_tables_plots_and_pictures_are_shown_without_the_network(browser, make_r
     assert [url for url in requests if not url.startswith("data:")] == [own]
     assert browser.title == "run"
     plots = browser.find_elements(By.CSS_SELECTOR, ".plot svg")
-    # Losses, rate, one metric; four of the test; four of the OOD report.
+    # Loss, learning rate, and one metric; four of the test; four of the OOD section.
     assert len(plots) == 3 + 4 + 4
     for svg in plots:
         assert svg.size["width"] > 150 and svg.size["height"] > 100
@@ -30,24 +30,14 @@ def test_tables_plots_and_pictures_are_shown_without_the_network(browser, make_r
         "return [...document.querySelectorAll('main [id]:not(svg [id])')].map(e => e.id)"
     )
     assert len(ids) == len(set(ids))
-    assert browser.get_log("browser") == []
-
-
-def test_shares_of_a_matrix_are_its_colours(browser, tmp_path):
-    open_page(browser, tmp_path / "page.html", run_page([make_report()]))
-    cells = browser.find_elements(By.CSS_SELECTOR, ".matrix tbody td")
-    colors = [cell.value_of_css_property("background-color") for cell in cells]
-    # 80, 1 and 19 percent of the cats.
-    assert len(set(colors[:3])) == 3
-    assert cells[0].value_of_css_property("color") != cells[1].value_of_css_property("color")
-
-
-def test_whole_config_opens_without_a_script(browser, tmp_path):
-    open_page(browser, tmp_path / "page.html", run_page([make_report()]))
-    whole = browser.find_element(By.CSS_SELECTOR, "details pre")
-    assert not whole.is_displayed()
+    cells = browser.find_elements(By.CSS_SELECTOR, ".matrix tbody td")[:3]
+    # 80, 1, and 19 percent of the cats.
+    assert len({cell.value_of_css_property("background-color") for cell in cells}) == 3
+    config = browser.find_element(By.CSS_SELECTOR, "details pre")
+    assert not config.is_displayed()
     browser.find_element(By.TAG_NAME, "summary").click()
-    assert whole.is_displayed() and "model.type = 'ATSS'" in whole.text
+    assert config.is_displayed() and "model.type = 'ATSS'" in config.text
+    assert browser.get_log("browser") == []
 
 
 def test_comparison_on_a_phone_needs_no_sideways_scrolling(browser, tmp_path):

@@ -1,4 +1,4 @@
-"""Which files of a work dir are a run's."""
+"""Finding the files of a run in its work dir."""
 
 import os
 
@@ -20,19 +20,19 @@ def work_dir(tmp_path):
     return folder
 
 
-def test_last_checkpoint_is_the_one_that_the_run_names(work_dir):
+def test_last_checkpoint_is_the_one_named_by_the_run(work_dir):
     assert find_run(work_dir).checkpoint == work_dir / "iter_4.pth"
     (work_dir / "last_checkpoint").write_text(str(work_dir / "iter_2.pth"))
     assert find_run(work_dir).checkpoint == work_dir / "iter_2.pth"
 
 
-def test_moved_work_dir_has_its_own_checkpoint(work_dir):
+def test_moved_work_dir_uses_its_own_checkpoint(work_dir):
     old = work_dir.parents[1] / "elsewhere"
     old.mkdir()
     (old / "iter_2.pth").write_bytes(b"x")
     (work_dir / "last_checkpoint").write_text(str(old / "iter_2.pth"))
     assert find_run(work_dir).checkpoint == work_dir / "iter_2.pth"
-    # One that is elsewhere alone, as where CheckpointHook has an out_dir, is taken from there.
+    # CheckpointHook may write elsewhere (out_dir).
     (work_dir / "iter_2.pth").unlink()
     assert find_run(work_dir).checkpoint == old / "iter_2.pth"
     (old / "iter_2.pth").unlink()
@@ -53,7 +53,7 @@ def test_config_of_the_visualizer_where_there_is_no_other(work_dir):
     assert find_run(work_dir).config == kept / "config.py"
 
 
-def test_what_is_no_run_is_said(work_dir):
+def test_invalid_work_dirs_are_reported(work_dir):
     with pytest.raises(UserError, match="does not exist"):
         find_run(work_dir / "gone")
     with pytest.raises(UserError, match=r"is not a work dir.*did you mean '.*runs/atss'"):

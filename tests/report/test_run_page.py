@@ -1,4 +1,4 @@
-"""The page of a run and of several, read as HTML."""
+"""The pages of one run and of several, read as HTML."""
 
 import re
 
@@ -10,7 +10,7 @@ from negvision.report.page_parts import ConfigChange, Matrix, MetricRow, MetricT
 from negvision.report.run_page import compared_tables, curve_parts, run_page
 
 
-def test_all_parts_of_a_run_are_on_its_page():
+def test_page_has_all_parts():
     page = Page(run_page([make_report()]))
     assert page.row("mAP") == ["mAP", "0.500", "AP of all"]
     assert page.row("mAP_l")[1] == "\N{EN DASH}"
@@ -41,23 +41,17 @@ def test_all_parts_of_a_run_are_on_its_page():
     assert not [tag for tag, _ in page.elements if tag in ("script", "link", "iframe")][1:]
 
 
-def test_curves_are_of_losses_rate_and_main_metrics():
+def test_curves_show_losses_learning_rate_and_main_metrics():
     training, evaluations = curve_parts([make_log("a")])
     assert [plot.title for plot in training.plots] == ["loss", "lr"]
     assert [plot.title for plot in evaluations.plots] == ["coco/bbox_mAP"]
     assert "a: 3 to 1" in training.plots[0].alt
     both, _ = curve_parts([make_log("a"), make_log("b")])
     assert list(both.legend) == ["a", "b"]
-
-
-def test_a_single_evaluation_is_a_table():
     log = make_log("a", 0.4, evaluations=1)
     del log.evaluations["coco/bbox_mAP/cat"]
     _, table = curve_parts([log])
     assert [(row.name, list(row.values)) for row in table.rows] == [("coco/bbox_mAP", [0.4])]
-
-
-def test_run_without_a_log_says_so():
     text = run_page([make_report(log=None, log_problem="no scalars.json below here")])
     assert "no scalars.json below here" in Page(text).text
 
@@ -68,7 +62,7 @@ def test_comparison_shows_differences_and_marks_the_best():
     page = Page(run_page(reports, [change]))
     minus = "\N{MINUS SIGN}"
     assert page.row("mAP") == ["mAP", "0.500", "0.600 ★ +0.100", f"0.450 {minus}0.050"]
-    # The same in all: none is best.
+    # Equal values: none is best.
     assert page.row("eer") == ["eer", "0.250", *["0.250 \N{PLUS-MINUS SIGN}0.000"] * 2]
     assert page.row("mAP_l")[1:] == ["\N{EN DASH}"] * 3
     assert page.row("dog")[2] == "0.500 ★ +0.100"
@@ -99,7 +93,7 @@ def test_best_of_a_row(better, values, best):
     assert table.rows[0].cells[0].change is None
 
 
-def test_runs_of_other_classes_are_compared_row_by_row():
+def test_rows_of_different_classes_are_matched_by_name():
     def of(name, rows):
         table = MetricTable("t", "class", ["AP"], [MetricRow(*row) for row in rows])
         return make_report(name, sections=[Section("s", "S", [table])])
@@ -113,7 +107,7 @@ def test_runs_of_other_classes_are_compared_row_by_row():
     assert table.rows[0].cells[1].change == pytest.approx(0.3)
 
 
-def test_many_classes_are_a_list_of_errors():
+def test_many_classes_give_a_list_of_errors():
     names = [f"class {number}" for number in range(30)]
     counts = [[0] * 30 for _ in names]
     counts[3][7], counts[3][3], counts[8][1] = 5, 15, 6
@@ -125,7 +119,7 @@ def test_many_classes_are_a_list_of_errors():
     ]
 
 
-def test_names_from_elsewhere_are_escaped():
+def test_names_are_escaped():
     evil = "<script>alert(1)</script>"
     report = make_report(evil, facts={evil: evil}, config=[evil])
     for text in (run_page([report]), run_page([report, make_report("b", facts={})])):

@@ -1,4 +1,4 @@
-"""What pages tell of faces, segmentors and classifiers, compared with slow definitions."""
+"""Sections for faces, segmentors, and classifiers, compared with scikit-learn."""
 
 import numpy as np
 import pytest
@@ -51,12 +51,7 @@ def test_pairs_of_faces():
     assert figures["positive_mean"][0] == pytest.approx(scores[same].mean(), abs=1e-6)
     titles = [plot.title for part in section.parts if part.kind == "plots" for plot in part.plots]
     assert titles == ["ROC", "Scores of pairs"]
-
-
-def test_faces_without_pairs():
-    collector = PairCollector(None, {"gallery": [0]}, {})
-    collector.add([], list(face_samples(4)))
-    [section] = collector.sections()
+    [section] = PairCollector(None, {"gallery": [0]}, {}).sections()
     assert "no pairs" in section.missing and not section.parts
 
 
@@ -98,16 +93,10 @@ def test_label_maps():
         labels, predicted = one.gt_sem_seg.data.numpy(), one.pred_sem_seg.data.numpy()
         slow.append(100 * (labels != predicted)[labels != 255].mean())
     assert shares == pytest.approx(sorted(slow, reverse=True)[:12], abs=0.051)
-    # The images are not there; both maps are shown all the same.
+    # The images are missing; both maps are shown anyway.
     assert all(sample.problem and len(sample.images) == 2 for sample in gallery.samples)
-
-
-def test_label_maps_without_truth():
-    [sample] = list(seg_samples())[:1]
-    del sample.gt_sem_seg
-    collector = LabelMapCollector(("road", "car", "sky"))
-    collector.add([], [sample])
-    assert all("no labels" in section.missing for section in collector.sections())
+    empty = LabelMapCollector(("road", "car", "sky")).sections()
+    assert all("no labels" in section.missing for section in empty)
 
 
 def test_classes_of_images():

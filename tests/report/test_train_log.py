@@ -1,4 +1,4 @@
-"""Reading what training leaves, runs that were resumed or cut off included."""
+"""Reading logs of training, including resumed and interrupted runs."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def write(folder, entries, time=None, config=""):
     return file
 
 
-def test_curves_of_a_run_by_epoch_stand_at_iterations(tmp_path):
+def test_epochs_are_converted_to_iterations(tmp_path):
     # Lines each 10 iterations of an epoch of 25; the rest of an epoch is not logged.
     entries = []
     for epoch in (1, 2, 3):
@@ -45,15 +45,16 @@ def test_curves_of_a_run_by_epoch_stand_at_iterations(tmp_path):
     assert "time" not in log.evaluations
 
 
-def test_curves_of_a_run_by_iterations(tmp_path):
-    entries = [training(5), evaluation(6, 0.2), training(10), evaluation(12, 0.3)]
+@pytest.mark.parametrize(
+    ("entries", "steps"),
+    [
+        ([training(5), evaluation(6, 0.2), training(10), evaluation(12, 0.3)], [6, 12]),
+        ([training(10), training(20), evaluation(1, 0.2)], [20]),
+    ],
+)
+def test_evaluations_by_iterations_and_after_a_single_epoch(tmp_path, entries, steps):
     log = read_train_log(write(tmp_path, entries))
-    assert log.evaluations["coco/bbox_mAP"][0] == [6, 12]
-
-
-def test_one_epoch_is_evaluated_after_its_last_line(tmp_path):
-    log = read_train_log(write(tmp_path, [training(10), training(20), evaluation(1, 0.2)]))
-    assert log.evaluations["coco/bbox_mAP"][0] == [20]
+    assert log.evaluations["coco/bbox_mAP"][0] == steps
 
 
 def test_folder_gives_its_newest_run(tmp_path):
@@ -66,7 +67,7 @@ def test_folder_gives_its_newest_run(tmp_path):
     assert log.name == tmp_path.name
 
 
-def test_resumed_run_goes_on_where_its_checkpoint_was(tmp_path):
+def test_resumed_run_continues_at_its_checkpoint(tmp_path):
     first = [training(10, loss=9.0), evaluation(10, 0.1), training(20, loss=8.0)]
     first += [evaluation(20, 0.2), training(30, loss=7.0)]
     old = write(tmp_path / "1", first, time=100)
@@ -79,7 +80,7 @@ def test_resumed_run_goes_on_where_its_checkpoint_was(tmp_path):
     assert log.evaluations["coco/bbox_mAP"] == ([10, 20], [0.1, 0.2])
 
 
-def test_half_a_line_at_the_end_is_left_out(tmp_path):
+def test_incomplete_last_line_is_ignored(tmp_path):
     file = write(tmp_path, [training(1), training(2)])
     file.write_text(file.read_text() + '\n{"loss": 1.')
     assert read_train_log(file).train["loss"][0] == [1, 2]
@@ -96,15 +97,10 @@ def test_half_a_line_at_the_end_is_left_out(tmp_path):
         ('{"coco/bbox_mAP": 0.5, "step": 0}', "no line has a loss"),
     ],
 )
-def test_what_is_no_log_is_said(tmp_path, text, message):
+def test_invalid_logs_are_reported(tmp_path, text, message):
     file = tmp_path / "scalars.json"
     file.write_text(text)
     with pytest.raises(LogError, match=message):
         read_train_log(file)
-
-
-def test_missing_logs(tmp_path):
     with pytest.raises(LogError, match="does not exist; name a work dir"):
         read_train_log(tmp_path / "nothing")
-    with pytest.raises(LogError, match=r"no scalars\.json with content below"):
-        read_train_log(tmp_path)

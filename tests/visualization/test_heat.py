@@ -8,7 +8,6 @@ from negvision.visualization.heat import (
     TRUTH_COLOR,
     draw_heat,
     heat_colors,
-    heat_legend,
     heat_range,
     outline,
 )
@@ -29,7 +28,7 @@ def test_a_map_of_one_value_is_drawn(value):
     assert picture.shape[0] == 40 and picture.dtype == np.uint8
 
 
-def test_range_is_robust_and_holds_the_threshold():
+def test_range_is_robust_and_includes_the_threshold():
     values = np.linspace(0, 1, 1001)
     values[-1] = 1e6
     low, high = heat_range(values)
@@ -56,21 +55,13 @@ def test_outlines_surround_regions_and_dashes_have_gaps():
     assert (untouched == 128).all()
 
 
-def test_picture_has_image_map_and_bar():
+def test_image_map_and_bar_are_side_by_side():
     image = np.full((30, 40, 3), 77, np.uint8)
     heat = np.linspace(0, 1, 1200, dtype=np.float32).reshape(30, 40)
     picture = draw_heat(image, heat, heat > 0.9, heat > 0.5, threshold=0.5, longest=200)
     assert picture.shape[0] == 150 and picture.shape[1] > 2 * 200
     assert (picture[20, 20] == 77).all()
-    # The map is dark at the top left and light at the bottom right, where nothing is outlined.
+    # The map is dark at the top left and light at the bottom right, without outlines there.
     left, right = picture[5, 215].astype(int).sum(), picture[142, 390].astype(int).sum()
     assert left < 60 < right
     assert (picture == UNKNOWN_COLOR).all(-1).any() and (picture == TRUTH_COLOR).all(-1).any()
-
-
-def test_legend_names_what_is_drawn():
-    assert [entry.text for entry in heat_legend(True, True)] == [
-        "OOD in the ground truth",
-        "predicted unknown",
-    ]
-    assert heat_legend(False, False) == []

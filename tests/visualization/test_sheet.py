@@ -1,4 +1,4 @@
-"""Sheets hold every picture, caption and legend entry."""
+"""Sheets show every image, caption, and legend entry."""
 
 import cv2
 import numpy as np
@@ -17,23 +17,20 @@ def where(sheet, shade):
     return rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
 
 
-def test_pictures_stand_in_rows_and_none_is_covered():
+def test_images_are_in_rows_and_not_covered():
     sheet = contact_sheet([tile(s) for s in (10, 60, 110)], ["a", "b", "c"], columns=2)
     first, second, third = (where(sheet, shade) for shade in (10, 60, 110))
     assert first[:2] == second[:2] and first[3] < second[2]
     assert third[0] > first[1] and third[2] == first[2]
     for shade in (10, 60, 110):
         assert (sheet == (shade, 10, 200)).all(-1).sum() == 80 * 120
-
-
-def test_pictures_of_different_sizes():
     sheet = contact_sheet([tile(10, 40, 60), tile(60, 90, 200)], ["small", "large"], columns=2)
     small, large = where(sheet, 10), where(sheet, 60)
-    # Both end at their captions.
     assert small[1] == large[1] and small[3] < large[2]
+    assert contact_sheet([], [], title="nothing").shape[2] == 3
 
 
-def test_caption_is_below_its_picture_and_inside_its_column():
+def test_caption_is_below_its_image_and_inside_its_column():
     plain = contact_sheet([tile(10), tile(60)], ["", ""], columns=2)
     text = "caption that is far too long for a column of this width"
     sheet = contact_sheet([tile(10), tile(60)], [text, ""], columns=2)
@@ -45,7 +42,7 @@ def test_caption_is_below_its_picture_and_inside_its_column():
     assert two.shape[0] > sheet.shape[0]
 
 
-def test_title_and_legend_stand_above():
+def test_title_and_legend_are_above():
     entries = [
         LegendEntry("box", (250, 0, 0)),
         LegendEntry("ignored", (0, 250, 0), dashed=True),
@@ -63,11 +60,7 @@ def test_title_and_legend_stand_above():
         assert (narrow == entry.color).all(-1).any()
 
 
-def test_sheet_without_pictures():
-    assert contact_sheet([], [], title="nothing").shape[2] == 3
-
-
-def test_wrong_arguments_are_named():
+def test_wrong_arguments_are_rejected():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         contact_sheet([tile(10)], ["a"], columns=0)
     with pytest.raises(ValueError, match="1 images need as many captions, got 2"):
@@ -77,7 +70,7 @@ def test_wrong_arguments_are_named():
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_saved_pictures_have_their_colors(tmp_path, suffix):
+def test_saved_images_keep_their_colors(tmp_path, suffix):
     path = save_picture(tmp_path / "new" / f"a{suffix}", tile(10))
     loaded = cv2.imread(str(path))[..., ::-1].astype(int)
     assert np.abs(loaded - tile(10)).max() <= (0 if suffix == ".png" else 6)
@@ -89,7 +82,7 @@ def test_predictions_with_and_without_detections():
     assert (plain == 90).all()
     truth = draw_predictions(image, [], [], [], ("a",), truth=[(10, 10, 40, 40)], longest=256)
     assert tuple(truth[40, 100]) == (255, 255, 255)
-    # A label without a name is shown by its number.
+    # A label without a name is shown as its number.
     found = draw_predictions(image, [(5, 5, 50, 50)], [7], [0.9], ("a",), longest=256)
     assert (found != 90).any()
     ignored = draw_predictions(image, [], [], [], ("a",), ignored=[(10, 10, 40, 40)], longest=256)

@@ -1,4 +1,4 @@
-"""Which samples are shown as most wrong, and what their pictures hold."""
+"""Which samples are shown as most wrong, and what their images show."""
 
 import base64
 import io
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from negvision.report.image_samples import heat_limits, heat_maps, most_wrong, read_rgb
+from negvision.report.image_samples import heat_maps, most_wrong, read_rgb
 from negvision.visualization import BOX_COLOR, UNKNOWN_COLOR
 
 
@@ -42,22 +42,18 @@ def oracle(records, is_ood: bool, count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("task", ["boxes", "images"])
-def test_worst_come_first_one_an_image(make_records, task):
+def test_worst_come_first_one_per_image(make_records, task):
     records = make_records(task)
     wrong = most_wrong(records, count=5)
     for kind, is_ood in (("ID", False), ("OOD", True)):
         assert [sample.path for sample in wrong[kind]] == oracle(records, is_ood, 5)
         assert wrong[kind]
-
-
-def test_what_is_on_its_side_of_all_others_is_not_wrong(make_records):
-    records = make_records("images")
     own = np.where(records.is_ood, 2.0, 1.0)
-    own[np.flatnonzero(~records.is_ood)[0]] = 2.0  # as high as OOD is not higher
+    own[np.flatnonzero(~records.is_ood)[0]] = 2.0  # not higher than any OOD sample
     assert most_wrong(replace(records, scores={"abet": own})) == {"ID": [], "OOD": []}
 
 
-def test_words_name_rank_class_and_side_of_the_threshold(make_records):
+def test_captions_have_rank_class_and_side_of_the_threshold(make_records):
     records = make_records("images", num_images=6)
     records = replace(
         records,
@@ -79,7 +75,7 @@ def test_words_name_rank_class_and_side_of_the_threshold(make_records):
     assert most_wrong(strange)["ID"][0].facts[0] == "predicted: class 9"
 
 
-def test_boxes_are_drawn_as_the_score_sees_them(make_records):
+def test_boxes_have_the_color_of_the_mistake(make_records):
     wrong = most_wrong(make_records("boxes"), count=3)
     for sample in wrong["ID"]:
         assert has_color(pixels(sample.images[0]), UNKNOWN_COLOR)
@@ -91,14 +87,14 @@ def test_boxes_are_drawn_as_the_score_sees_them(make_records):
     "box",
     [(0, 0, 128, 96), (-50, -50, 300, 300), (120, 90, 128, 96), (5, 5, 5, 5), (300, 5, 310, 9)],
 )
-def test_box_at_the_edge_or_outside_has_a_picture(make_records, box):
+def test_box_at_the_edge_or_outside_has_an_image(make_records, box):
     records = make_records("boxes", num_images=10)
     boxes = np.tile(np.float32(box), (len(records.is_ood), 1))
     for samples in most_wrong(replace(records, boxes=boxes), count=1).values():
         assert max(pixels(samples[0].images[0]).shape) == 320
 
 
-def test_crop_is_of_the_box_and_what_is_around_it(make_records):
+def test_crop_is_the_box_and_its_surroundings(make_records):
     records = make_records("boxes", num_images=10)
     for path in records.paths:
         image = np.zeros((400, 400, 3), np.uint8)
@@ -114,7 +110,7 @@ def test_crop_is_of_the_box_and_what_is_around_it(make_records):
         assert start == pytest.approx(87, abs=8) and end == pytest.approx(233, abs=8)
 
 
-def test_missing_and_damaged_files_are_told_of(make_records, tmp_path):
+def test_missing_and_damaged_files_are_reported(make_records, tmp_path):
     records = make_records("images")
     damaged = tmp_path / "damaged.png"
     damaged.write_bytes(b"")
@@ -125,7 +121,7 @@ def test_missing_and_damaged_files_are_told_of(make_records, tmp_path):
     assert sample.problem.startswith("the file is empty") and not sample.images
 
 
-def test_picture_is_read_as_rgb(tmp_path):
+def test_image_is_read_as_rgb(tmp_path):
     path = tmp_path / "blue.png"
     cv2.imwrite(str(path), np.full((4, 5, 3), (255, 0, 0), np.uint8))
     picture, problem = read_rgb(str(path))
@@ -134,7 +130,7 @@ def test_picture_is_read_as_rgb(tmp_path):
     assert picture is None and problem.startswith("cannot be read: No such file")
 
 
-def test_heat_maps_come_by_auroc_beside_their_pictures(make_records):
+def test_heat_maps_are_sorted_by_auroc_and_aligned_with_their_images(make_records):
     records = make_records("pixels")
     own = records.scores["abet"].copy()
     own[records.image == 4] *= -1
@@ -152,7 +148,7 @@ def test_heat_maps_come_by_auroc_beside_their_pictures(make_records):
     assert column / heat.shape[1] == pytest.approx(16.5 / 32, abs=0.05)
 
 
-def test_heat_of_an_image_without_ood_comes_last_and_without_a_picture_alone(make_records):
+def test_heat_map_without_ood_or_without_an_image(make_records):
     records = make_records("pixels")
     is_ood = records.is_ood & (records.image != 2)
     samples = heat_maps(replace(records, is_ood=is_ood, paths=list("abcdef")))
@@ -161,9 +157,3 @@ def test_heat_of_an_image_without_ood_comes_last_and_without_a_picture_alone(mak
     assert fact.startswith("median score of ID ")
     assert samples[-1].problem == "cannot be read: No such file or directory."
     assert len(samples[-1].images) == 1
-
-
-def test_range_of_equal_scores_has_a_width(make_records):
-    records = make_records("pixels")
-    equal = replace(records, scores={"abet": np.full(len(records.is_ood), 3.0, np.float32)})
-    assert heat_limits(equal) == (2.5, 3.5)
