@@ -90,7 +90,7 @@ operators-in-place:
 
 clean:
 	@rm -rf build dist site negvision.egg-info negvision/ops/_C*.so $(VENV)/operators
-	@rm -rf .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .cache .pytest_cache .ruff_cache .hypothesis
 	@find negvision tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 env: $(VENV)/operators
