@@ -66,7 +66,7 @@ class ScoredClassifier(BaseModel):
         if mode not in ("loss", "predict", "tensor"):
             raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
         output = self.classify(_pooled(self.backbone(inputs)))
-        if mode == "tensor":
+        if data_samples is None or mode == "tensor":
             return output
         if data_samples is None:
             raise ValueError(f"mode {mode!r} needs data_samples")

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,8 @@ from mmengine.dataset import pseudo_collate
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
-from mmengine.model import BaseModel, BaseModule, is_model_wrapper
+from mmengine.model import is_model_wrapper
 from mmengine.structures import InstanceData
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from negvision.engine.sheet_hook import check_at_least_one
@@ -79,7 +79,7 @@ class AssignmentView:
         return self.classes[label] if label < len(self.classes) else str(label)
 
 
-def assignment_views(model: BaseModel, dataset, indices: Iterable[int]) -> Iterator[AssignmentView]:
+def assignment_views(model: Any, dataset, indices: Iterable[int]) -> Iterator[AssignmentView]:
     """Run images through pipeline, preprocessor and assigner as a training step does.
 
     Unlike in a step, each image is a batch of its own, padded separately. The sizes of the feature
@@ -134,7 +134,7 @@ def assignment_views(model: BaseModel, dataset, indices: Iterable[int]) -> Itera
         )
 
 
-def find_head(model: BaseModel) -> nn.Module:
+def find_head(model: Any) -> Any:
     """The head of ``model`` that assigns anchors.
 
     Raises:
@@ -164,7 +164,7 @@ def _needs_predictions(assigner) -> ConfigError:
     )
 
 
-def _preprocess(model: BaseModel, packed: dict) -> dict:
+def _preprocess(model: Any, packed: dict) -> dict:
     # Some batch augmentations read the iteration, which only a running loop sets.
     hub = MessageHub.get_current_instance()
     if hub.get_info("iter") is None:
@@ -174,7 +174,7 @@ def _preprocess(model: BaseModel, packed: dict) -> dict:
 
 
 def _feature_sizes(
-    model: BaseModel, shape: tuple[int, int], device: torch.device
+    model: Any, shape: tuple[int, int], device: torch.device
 ) -> list[tuple[int, int]]:
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -188,7 +188,7 @@ def _feature_sizes(
     return [tuple(feature.shape[-2:]) for feature in features]
 
 
-def _priors(head: BaseModule, sizes: list, device: torch.device) -> list[torch.Tensor]:
+def _priors(head: Any, sizes: list, device: torch.device) -> list[torch.Tensor]:
     if hasattr(head, "assignment_priors"):
         priors = head.assignment_priors(sizes, device)
     else:
@@ -203,7 +203,7 @@ def _priors(head: BaseModule, sizes: list, device: torch.device) -> list[torch.T
 
 
 def _valid_flags(
-    head: BaseModule, sizes: list, priors: list[torch.Tensor], meta: dict, device: torch.device
+    head: Any, sizes: list, priors: list[torch.Tensor], meta: dict, device: torch.device
 ) -> torch.Tensor:
     flat = torch.cat(priors)
     if not isinstance(head, AnchorHead):
@@ -240,7 +240,7 @@ def _assign(
     return gt_inds
 
 
-def _displayable(preprocessor: BaseModule, image: torch.Tensor, shape: tuple) -> np.ndarray:
+def _displayable(preprocessor: Any, image: torch.Tensor, shape: tuple) -> np.ndarray:
     """Undo the normalization and color the padding dark gray."""
     image = image.float()
     if getattr(preprocessor, "_enable_normalize", False):

@@ -20,6 +20,8 @@ from negvision.registry import HOOKS
 from negvision.visualization import contact_sheet, save_picture
 from negvision.visualization.boxes import draw_predictions, prediction_legend
 
+_Detections = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]
+
 
 @HOOKS.register_module()
 class PredictionSheetHook(SheetHook):
@@ -55,7 +57,7 @@ class PredictionSheetHook(SheetHook):
         super().__init__(num_images, columns, tile_size)
         self.score_thr = _checked_score(score_thr)
 
-    def keep(self, sample) -> tuple[np.ndarray | None, ...]:
+    def keep(self, sample) -> _Detections:
         """Boxes, labels, scores, and which are unknown."""
         return _arrays(sample.pred_instances, self.score_thr)
 
@@ -125,7 +127,7 @@ class DrawDetectionsHook(Hook):
         if not self.draw:
             return
         classes = runner.test_dataloader.dataset.metainfo.get("classes", ())
-        for sample in outputs:
+        for sample in outputs or ():
             boxes, labels, scores, unknown = _arrays(sample.pred_instances, self.score_thr)
             image = mmcv.imfrombytes(get(sample.img_path), channel_order="rgb")
             picture = draw_predictions(image, boxes, labels, scores, classes, unknown=unknown)
@@ -166,7 +168,7 @@ class DetectionsWriter(Hook):
         dataset = runner.test_dataloader.dataset
         # The first of several concatenated sets is the in-distribution one.
         cat_ids = getattr(getattr(dataset, "datasets", [dataset])[0], "cat_ids", None)
-        for sample in outputs:
+        for sample in outputs or ():
             predicted = sample.pred_instances
             extras = {
                 name: predicted[name].tolist()
@@ -205,9 +207,7 @@ def _checked_score(score_thr: float) -> float:
     return score_thr
 
 
-def _arrays(
-    found, score_thr: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+def _arrays(found, score_thr: float) -> _Detections:
     """Boxes, labels and scores of at least ``score_thr``, and which are unknown, or None."""
     found = found[found.scores >= score_thr].cpu()
     unknown = found.is_ood.numpy() if "is_ood" in found else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,7 +112,7 @@ def ood_metrics(
     intervals = {}
     if min(len(groups[is_ood].unique()), len(groups[~is_ood].unique())) >= 2:
         curves = _resampled(scores, is_ood, groups, weights, resamples, seed)
-        drawn = torch.tensor([list(_values(c).values()) for c in curves], dtype=torch.float64)
+        drawn = torch.tensor([_values(c) for c in curves], dtype=torch.float64)
         tail = (1 - confidence) / 2
         ends = torch.tensor([tail, 1 - tail], dtype=torch.float64)
         low, high = drawn.quantile(ends, dim=0).tolist()
@@ -121,29 +120,33 @@ def ood_metrics(
     return values_of(curve, intervals=intervals)
 
 
-def values_of(curve: ScoreCurve, **extras: Any) -> OODValues:
+def values_of(
+    curve: ScoreCurve,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+) -> OODValues:
     """The metrics of a curve."""
-    values: dict[str, Any] = _values(curve)
     return OODValues(
-        **values,
+        *_values(curve),
         prevalence=curve.prevalence,
         num_ood=curve.total_positives,
         num_id=curve.total_negatives,
         curve=curve,
-        **extras,
+        intervals=intervals or {},
+        bounds=bounds or {},
     )
 
 
-def _values(curve: ScoreCurve) -> dict[str, float]:
-    """The metrics in ``METRIC_NAMES``, in that order."""
+def _values(curve: ScoreCurve) -> tuple[float, float, float, float, float]:
+    """The metrics in the order of ``METRIC_NAMES``."""
     backwards = curve.reversed()
-    return {
-        "auroc": curve.auroc(),
-        "ap_out": curve.ap_out(),
-        "ap_in": backwards.ap_out(),
-        "fpr95_ood": curve.fpr_ood(),
-        "fpr95_id": backwards.fpr_ood(),
-    }
+    return (
+        curve.auroc(),
+        curve.ap_out(),
+        backwards.ap_out(),
+        curve.fpr_ood(),
+        backwards.fpr_ood(),
+    )
 
 
 def _resampled(

@@ -73,7 +73,7 @@ class OODRecords:
         }
         arrays["meta"] = np.array(json.dumps(meta))
         with open(path, "wb") as file:  # given a path, NumPy would append a suffix
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+            np.savez_compressed(file, **arrays)  # ty: ignore[invalid-argument-type]
         return path
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from mmengine.structures import PixelData
@@ -193,7 +194,7 @@ class AbeTConvSeg(AbeTLogits):
             self.appends_temperature = False
 
 
-def _check_conv_seg(head: nn.Module) -> nn.Conv2d:
+def _check_conv_seg(head: Any) -> nn.Conv2d:
     """``head.conv_seg``, the layer that turns a feature into class logits.
 
     Raises:

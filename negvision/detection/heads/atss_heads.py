@@ -67,7 +67,7 @@ class ATSSHead(MMDetATSSHead):
         batch_gt_instances_ignore: list | None = None,
     ) -> dict:
         """Losses of a batch; arguments and result as in mmdet."""
-        featmap_sizes = [tuple(level.shape[-2:]) for level in cls_scores]
+        featmap_sizes = [(level.shape[-2], level.shape[-1]) for level in cls_scores]
         level_priors = self.assignment_priors(featmap_sizes, cls_scores[0].device)
         priors = torch.cat(level_priors)
         targets = dense_targets(
@@ -225,7 +225,7 @@ class ATSSFCOSHead(FCOSHead):
         batch_gt_instances_ignore: list | None = None,
     ) -> dict:
         """Losses of a batch; arguments and result as in mmdet."""
-        featmap_sizes = [tuple(level.shape[-2:]) for level in cls_scores]
+        featmap_sizes = [(level.shape[-2], level.shape[-1]) for level in cls_scores]
         device = cls_scores[0].device
         targets = dense_targets(
             self.assigner,

@@ -59,6 +59,11 @@ class CocoTruthMetric(CollectedMetric):
             dataset_meta["classes"], self.ground_truth["categories"], self.ann_file
         )
 
+    def _classes(self) -> list[str]:
+        if self.dataset_meta is None:
+            raise ValueError("dataset_meta is not set: assign the dataset's metainfo first")
+        return list(self.dataset_meta["classes"])
+
     def _warn_of_missing(self, visited: set[int]) -> None:
         missing = len(self._image_ids - visited)
         if missing:
@@ -163,14 +168,13 @@ class CocoMetric(CocoTruthMetric):
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Evaluate the predictions of all ranks; see the class for the keys."""
-        if self.dataset_meta is None:
-            raise ValueError("dataset_meta is not set: assign the dataset's metainfo first")
+        classes = self._classes()
         results = list({result["image_id"]: result for result in results}.values())
         detections = self._detections(results)
         self._warn_of_missing({result["image_id"] for result in results})
         metrics: dict[str, float] = {}
         for iou_type in self.iou_types:
-            metrics |= self._evaluate(detections, iou_type, self.dataset_meta["classes"])
+            metrics |= self._evaluate(detections, iou_type, classes)
         return metrics
 
     def _evaluate(

@@ -90,7 +90,7 @@ class OODBoxMetric(CocoTruthMetric, OODMetricBase):
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Store the boxes of a batch with their scores; see :meth:`ImageBoxes.of_sample`."""
-        num_classes = len(self.dataset_meta["classes"])
+        num_classes = len(self._classes())
         for sample in data_samples:
             kept = ImageBoxes.of_sample(sample, self.scores, num_classes)
             self.results.append((kept.path, kept))
@@ -138,7 +138,7 @@ class OODBoxMetric(CocoTruthMetric, OODMetricBase):
         scored = [image.scores for image in kept if image.scores]
         scores = {name: np.concatenate([of[name] for of in scored]) for name in scored[0]}
         own = next(iter(scores.values()))
-        classes = list(self.dataset_meta["classes"])
+        classes = self._classes()
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
         return OODRecords(
             task="boxes",
