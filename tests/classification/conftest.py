@@ -1,4 +1,4 @@
-"""Packs and folders of tiny images, and what the datasets log."""
+"""Packs and folders of tiny images, and the messages that datasets log."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ PIPELINE = [{"type": "negvision.LoadImageFromFile"}, {"type": "negvision.PackIma
 
 
 def picture(number: int, size: int = 8) -> np.ndarray:
-    """An image of noise; another for each number."""
+    """An image of noise, different for each number."""
     return np.random.default_rng(number).integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 

@@ -174,28 +174,3 @@ def test_missing_files(images, kind):
         images.dataset(kind, ann_file="none.x")
     with pytest.raises(DatasetError, match=f"set it to the file that {kind} reads"):
         images.dataset(kind)
-
-
-def test_real_images(shared_data):
-    from negvision.registry import DATASETS
-
-    dataset = DATASETS.build(
-        {
-            "type": "negvision.PackedImageDataset",
-            "data_root": str(shared_data / "cifar"),
-            "ann_file": "cifar10_test.npz",
-            "test_mode": True,
-            "indices": 200,
-            "pipeline": [
-                {"type": "negvision.LoadImageFromFile"},
-                {"type": "negvision.PackImageInputs"},
-            ],
-        }
-    )
-    assert len(dataset) == 200 and len(dataset.metainfo["classes"]) == 10
-    samples = list(dataset)
-    assert all(sample["inputs"].shape == (3, 32, 32) for sample in samples)
-    # The first thousands are balanced.
-    labels = torch.stack([sample["data_samples"].label for sample in samples])
-    assert labels.bincount().tolist() == [20] * 10
-    assert {sample["data_samples"].source for sample in samples} == {"cifar10_test"}

@@ -33,7 +33,7 @@ def shortcut_by_pixels(x, stride, channels):
 @pytest.mark.parametrize("size", [(6, 6), (7, 5), (1, 1), (1, 4)])
 @pytest.mark.parametrize(("channels", "stride"), [(4, 1), (8, 2), (4, 2), (6, 1)])
 @pytest.mark.parametrize("training", [True, False])
-def test_block_equals_one_written_out(size, channels, stride, training):
+def test_block_equals_the_definition(size, channels, stride, training):
     torch.manual_seed(0)
     block = CIFARBlock(4, channels, stride).double().train(training)
     x = torch.randn(3, 4, *size, dtype=torch.float64)
@@ -64,7 +64,7 @@ def test_shapes(size):
     assert level.shape == (2, 64, -(-size[0] // 4), -(-size[1] // 4))
 
 
-def test_convolutions_begin_as_kaiming_normal_and_init_weights_leaves_them():
+def test_convolutions_are_kaiming_normal():
     torch.manual_seed(0)
     backbone = ResNetCIFAR(20)
     weight = backbone.layer3[1].conv1.weight

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 import torch
 
@@ -65,19 +64,6 @@ def test_hooks_do_not_change_the_training(tiny_detector, tmp_path):
     assert not (tmp_path / "0" / "predictions.png").exists()
     for name, value in without.items():
         assert torch.equal(value, with_hooks[name]), name
-
-
-def test_test_draws_predictions_and_logs_the_path(tiny_detector, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    cfg = tiny_detector(hooks=HOOKS)
-    for part in ("dataloader", "evaluator", "cfg"):
-        cfg[f"test_{part}"] = cfg[f"val_{part}"]
-    cfg.test_cfg = {"type": "TestLoop"}
-    Runner.from_cfg(cfg).test()
-    assert capsys.readouterr().out.count("predictions  work/predictions.png\n") == 1
-    assert not (tmp_path / "work" / "assignments.png").exists()
-    first = (tmp_path / "work" / "predictions.png").read_bytes()
-    assert cv2.imdecode(np.frombuffer(first, np.uint8), cv2.IMREAD_COLOR) is not None
 
 
 def test_truth_is_drawn_on_the_original_image(tiny_detector, monkeypatch):

@@ -1,4 +1,4 @@
-"""Small segmentors, and a data set of a few pictures on disk that tests damage in one place."""
+"""Small segmentors, and a small data set on disk that tests damage in one place."""
 
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def build():
 
 @pytest.fixture
 def batch():
-    """Two pictures of 48 x 64 with labels, as a data loader gives them."""
+    """Two images of 48 x 64 pixels with labels, as from a data loader."""
     generator = torch.Generator().manual_seed(1)
     inputs, samples = [], []
     for index in range(2):
@@ -92,7 +92,7 @@ def batch():
 
 
 class SegFolder:
-    """Four pictures of 40 x 32 (width x height) of the classes sky, road, car, cow and unknown.
+    """Four images of 40 x 32 (width x height) with the classes sky, road, car, cow and unknown.
 
     Ids are 0, 1, 2, 5 and 7.
     """

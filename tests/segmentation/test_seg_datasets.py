@@ -229,27 +229,6 @@ def test_digits(digits):
         build({**config, "split": "tests"})
 
 
-def test_camvid(shared_data):
-    config = {
-        "type": "negvision.SegDataset",
-        "data_root": str(shared_data / "camvid"),
-        "classes_file": "classes.txt",
-        "metainfo": {"classes": ("sky", "road")},
-        "data_prefix": {"img_path": "img/val", "seg_map_path": "ann/val"},
-        "pipeline": [
-            {"type": "negvision.LoadImageFromFile"},
-            {"type": "negvision.LoadSegAnnotations"},
-            {"type": "negvision.LoadOODMap", "ood_classes": ["pedestrian", "bicyclist"]},
-            {"type": "negvision.PackSegInputs"},
-        ],
-    }
-    dataset = build(config)
-    assert len(dataset) == 101 and len(dataset.class_ids) == 12
-    sample = dataset[0]["data_samples"]
-    assert set(sample.gt_ood_map.data.unique().tolist()) == {0, 1, 255}
-    assert set(sample.gt_sem_seg.data.unique().tolist()) == {0, 1, 255}
-
-
 @pytest.mark.parametrize(
     "label_map",
     [

@@ -72,7 +72,7 @@ def test_head_trains_a_step_and_predicts(build, batch, head):
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_score_is_the_formula_of_the_enlarged_logits(build, batch, align_corners):
+def test_score_equals_the_formula_on_upsampled_logits(build, batch, align_corners):
     model = build("deeplab", {"align_corners": align_corners})
     batch["inputs"] = [image.float() for image in batch["inputs"]]
     model(**model.data_preprocessor(copy.deepcopy(batch), True), mode="loss")
@@ -170,7 +170,7 @@ def test_autocast_keeps_the_head_in_float32(build, batch, dtype):
         )
 
 
-def test_initial_weights_are_abets(build):
+def test_initial_weights(build):
     conv_seg = build("fcn").decode_head.conv_seg
     assert torch.equal(conv_seg.temperature.norm.weight, torch.ones(1))
     # Kaiming's for 16 inputs; mmseg's own is 0.01.
@@ -244,6 +244,6 @@ def test_auxiliary_heads_stay_plain(build, batch):
     ],
 )
 @pytest.mark.parametrize("type_", ["negvision.AbeTEncoderDecoder", "negvision.OODEncoderDecoder"])
-def test_heads_that_cannot_be_served(build, options, message, type_):
+def test_unsupported_heads(build, options, message, type_):
     with pytest.raises(ConfigError, match=message):
         build(type=type_, **options)

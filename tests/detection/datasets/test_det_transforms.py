@@ -71,7 +71,7 @@ def pipeline(pack, flip, masks, size):
 @pytest.mark.parametrize("masks", [False, True])
 @pytest.mark.parametrize("direction", ["horizontal", "vertical", "diagonal"])
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
-def test_packed_inputs_are_those_of_mmdet(masks, direction, chance):
+def test_packed_inputs_equal_mmdet(masks, direction, chance):
     flip = {"type": "RandomFlip", "prob": chance, "direction": direction}
     for seed, size in enumerate(SIZES * 3):
         results = sample(size, boxes=seed % 4)
@@ -93,7 +93,7 @@ def test_packed_inputs_are_those_of_mmdet(masks, direction, chance):
     ],
     ids=["gray", "float32", "no image", "label image"],
 )
-def test_other_contents_are_packed_alike(change):
+def test_other_contents_equal_mmdet(change):
     results = sample((5, 8), boxes=0)
     change(results)
     options = {"meta_keys": ("img_id", "img_path")}

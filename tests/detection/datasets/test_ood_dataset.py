@@ -100,35 +100,3 @@ def test_real_cards(shared_data):
     assert len(dataset) == 75
     with pytest.raises(DatasetError, match=r"'ace' on \d+, .* of its 15 images"):
         DATASETS.build({**options, "ann_file": "annotations/test_mixed.json"})
-
-
-def test_concatenated_digits(digits):
-    """The `digits` set exists already and is used as generated."""
-    classes = ("zero", "one", "two", "three", "four", "five", "six", "eight")
-    options = {"train": 24, "val": 12, "test": 12, "test_ood": 6}
-    common = {
-        "data_root": str(digits), "digits": options, "metainfo": {"classes": classes},
-        "test_mode": True,
-    }  # fmt: skip
-    joined = DATASETS.build(
-        {
-            "type": "mmdet.ConcatDataset",
-            "datasets": [
-                {
-                    "type": "negvision.DigitsDataset",
-                    "ann_file": "annotations/instances_test_id.json",
-                    "data_prefix": {"img": "test/"},
-                    **common,
-                },
-                {
-                    "type": "negvision.OODDigitsDataset",
-                    "ann_file": "annotations/instances_test_ood.json",
-                    "data_prefix": {"img": "test_ood/"},
-                    **common,
-                },
-            ],
-        }
-    )
-    kinds = [joined.get_data_info(index).get("is_ood", False) for index in range(len(joined))]
-    assert kinds.count(True) == 6 and kinds == sorted(kinds)
-    assert joined.metainfo["classes"] == classes

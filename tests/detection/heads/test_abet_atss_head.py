@@ -171,25 +171,6 @@ def locations(model, outputs):
         yield boxes, z, t[:, 0], z.sigmoid() * centerness.sigmoid()
 
 
-@pytest.mark.parametrize("score", ["msp", "max_logit", "entropy", "energy"])
-def test_other_scores_are_of_the_same_logits(score):
-    model = spread(head(score=score)).eval()
-    with torch.no_grad():
-        (found,) = model.predict_by_feat(*model(features(2, 1)), batch_img_metas=METAS)
-    z = found.logits
-    expected = {
-        "msp": -z.softmax(1).amax(1),
-        "max_logit": -z.amax(1),
-        "entropy": -(z.softmax(1) * z.log_softmax(1)).sum(1),
-        "energy": -found.temperature * z.logsumexp(1),
-    }[score]
-    torch.testing.assert_close(found.ood_score, expected)
-    if score == "max_logit":
-        # The order of boxes by their largest sigmoid.
-        order = z.sigmoid().amax(1).argsort(stable=True)
-        assert torch.equal(order, found.ood_score.argsort(descending=True, stable=True))
-
-
 def test_no_boxes():
     model = head().eval()
     model.ood_threshold = 0.0
@@ -197,16 +178,6 @@ def test_no_boxes():
     (found,) = model.predict_by_feat(*model(features(2, 1)), batch_img_metas=METAS, cfg=config)
     assert found.bboxes.shape == (0, 4) and found.logits.shape == (0, CLASSES)
     assert found.temperature.shape == found.ood_score.shape == found.is_ood.shape == (0,)
-
-
-def test_without_a_temperature_it_is_one():
-    model = head(temperature=False, logits="inner").eval()
-    model.init_weights()
-    cls_scores, _, _, temperatures = model(features(2, 1))
-    assert all(torch.equal(t, torch.ones_like(t)) for t in temperatures)
-    feature = tower(model, features(2, 1)[0])
-    want = torch.einsum("bdhw,cd->bchw", feature, model.abet.classifier.weight) + model.abet.bias
-    torch.testing.assert_close(cls_scores[0], want)
 
 
 def test_scores_are_finite_under_autocast():

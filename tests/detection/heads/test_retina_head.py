@@ -78,17 +78,3 @@ def test_decoded_regression_and_padding():
     assert all(p.grad.isfinite().all() for p in model.parameters())
     unpadded = total(model.loss_by_feat(*outputs, gts, [metas[1]] * 3))
     assert losses["loss_cls"] != unpadded["loss_cls"]
-
-
-def test_crowds_reach_the_assigner():
-    model = head(
-        train_cfg={
-            "assigner": {"type": "negvision.ATSSAssigner", "ignore_iof_thr": 0.5},
-            "allowed_border": -1,
-            "pos_weight": -1,
-        }
-    )
-    gts, metas = batch(4, counts=(3,))
-    crowd = [InstanceData(bboxes=torch.tensor([[-500.0, -500.0, 999.0, 999.0]]))]
-    losses = total(model.loss_by_feat(*model(features(5, 1)), gts, metas, crowd))
-    assert all(value == 0 for value in losses.values())
