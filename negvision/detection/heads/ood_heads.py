@@ -123,7 +123,7 @@ class RoILogits(_HeadLogits):
     def __init__(self, in_features: int, out_features: int, **options) -> None:
         super().__init__(in_features, out_features - 1, **options)
 
-    def forward(self, features: Tensor) -> Tensor:  # ty: ignore[incompatible-method-override]
+    def forward(self, features: Tensor) -> Tensor:
         """(N, K + 2) float32 from features (N, D); the last column is 1 without a temperature."""
         logits, temperature = super().forward(features)
         if temperature is None:
