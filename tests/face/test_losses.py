@@ -45,8 +45,8 @@ def test_equals_the_definition(margin, whisker):
     assert assert_equal_to_definition(loss, embeddings, labels).abs().max() > 1e-3
 
 
-def test_each_whisker_keeps_another_number_of_pairs():
-    # Or the test above would not tell them apart.
+def test_whiskers_keep_different_numbers_of_pairs():
+    # Otherwise the test above could not distinguish them.
     embeddings, labels = batch(70, 40, 16)
     units = functional.normalize(embeddings)
     kept = [len(kept_negatives(units, labels, whisker)) for whisker in (0.0, 1.0, 1.5, None)]

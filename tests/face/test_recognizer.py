@@ -54,7 +54,7 @@ def test_predictions_are_embeddings_of_the_image_and_its_mirror_image(flip_test)
     assert got.dtype == torch.float32 and torch.equal(got, want)
 
 
-def test_a_backbone_of_mmdet_and_none_of_ours():
+def test_a_backbone_of_mmdet():
     model = recognizer(
         backbone={"type": "mmdet.ResNet", "depth": 18, "num_stages": 2, "out_indices": (0, 1),
                   "strides": (1, 2), "dilations": (1, 1)},

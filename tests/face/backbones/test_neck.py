@@ -39,7 +39,7 @@ def test_equals_its_definition(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_dimensions_vary_alike_in_training(kind):
+def test_dimensions_have_equal_variance_in_training(kind):
     module = neck(kind).train()
     out = module(torch.randn(64, 6, 3, 3) * torch.linspace(0.1, 9, 6)[:, None, None])
     torch.testing.assert_close(out.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
@@ -47,7 +47,7 @@ def test_dimensions_vary_alike_in_training(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gdc_begins_as_the_mean_and_scale_stays_one(kind):
+def test_gdc_starts_as_the_mean_and_scale_stays_one(kind):
     module = neck(kind)
     assert not module.features.weight.requires_grad
     assert (module.features.weight == 1).all()

@@ -30,7 +30,7 @@ def test_generated_at_first_use(tmp_path):
     assert sample["data_samples"].sample_idx == 5
 
 
-def test_pairs_name_images_of_the_set(tmp_path):
+def test_pairs_refer_to_images_of_the_set(tmp_path):
     test = build("GlyphPairDataset", tmp_path / "glyphs")
     pairs, same = test.metainfo["pairs"], test.metainfo["same"]
     assert pairs.shape == (18, 2) and same.tolist() == [True, False] * 9

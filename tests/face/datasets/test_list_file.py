@@ -171,18 +171,6 @@ def test_lazy_dataset_reads_nothing_at_first(listed):
     assert dataset.metainfo["num_classes"] == 3
 
 
-def test_mmcv_resize_and_flip_work_on_these_results(listed):
-    steps = [
-        {"type": "negvision.LoadImageFromFile"},
-        {"type": "Resize", "scale": (16, 12)},
-        {"type": "RandomFlip", "prob": 1.0},
-    ]
-    results = build(listed, pipeline=steps)[0]
-    unflipped = build(listed, pipeline=steps[:2])[0]
-    assert results["img"].shape == (12, 16, 3)
-    np.testing.assert_array_equal(results["img"], unflipped["img"][:, ::-1])
-
-
 # Folders.
 
 

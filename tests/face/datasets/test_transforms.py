@@ -69,22 +69,6 @@ def test_landmarks_and_pixels_go_to_the_reference(degrees):
         assert np.linalg.norm(centers[1:] - point, axis=1).min() < 0.5
 
 
-def test_aligned_image_stays_as_it_is():
-    image = np.random.default_rng(2).integers(0, 256, (112, 112, 3), dtype=np.uint8)
-    results = AlignFace()({"img": image, "landmarks": REFERENCE_POINTS})
-    np.testing.assert_array_equal(results["img"], image)
-
-
-def test_other_size_and_border():
-    image = np.full((112, 112, 3), 9, np.uint8)
-    landmarks = REFERENCE_POINTS + [30, 0]
-    results = AlignFace(size=224, border=77)({"img": image, "landmarks": landmarks})
-    assert results["img"].shape == (224, 224, 3)
-    # Corners of the image keep their place: pixel edges at 0 and 112 become 0 and 224.
-    np.testing.assert_allclose(results["landmarks"], (REFERENCE_POINTS + 0.5) * 2 - 0.5, atol=1e-3)
-    assert (results["img"][:, 180:] == 77).all() and (results["img"][2:-2, 2:150] == 9).all()
-
-
 SQUARE = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0.5, 0.5]]) * 50
 DEGENERATE = {
     "landmarks lie in one place": np.full((5, 2), 7.0),

@@ -17,7 +17,7 @@ def batch(indices, vectors, invalid=()):
     return EmbeddingBatch(indices, 10 * indices, np.array(vectors, "f4"), dict(invalid))
 
 
-def test_samples_in_order_each_once():
+def test_samples_are_sorted_and_unique():
     # Sample 4 comes again with another vector, as of a padded batch: the first one stays.
     table = EmbeddingTable([batch([4, 2], [[1, 0], [0, 2]]), batch([7, 4], [[3, 4], [5, 5]])])
     assert table.sample_idx.tolist() == [2, 4, 7]
@@ -47,7 +47,7 @@ def test_zero():
     assert EmbeddingTable([batch([0], [[1e-45, 0]])]).norms[0] > 0
 
 
-def test_nothing_and_lengths_that_differ():
+def test_no_embedding_and_different_lengths():
     with pytest.raises(EmbeddingError, match="no embedding was predicted"):
         EmbeddingTable([batch([], np.zeros((0, 4)))])
     with pytest.raises(EmbeddingError, match=r"differ in length: \[2, 3\]"):

@@ -60,9 +60,8 @@ def test_verification_equals_the_definitions():
         accuracies.append(np.mean((scores[held_out] >= used[-1]) == same[held_out]))
     assert values["verification/accuracy"] == pytest.approx(np.mean(accuracies), abs=1e-9)
     assert values["verification/accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1))
-    assert values["verification/accuracy_stderr"] == pytest.approx(
-        np.std(accuracies, ddof=1) / 10**0.5
-    )
+    error = np.std(accuracies, ddof=1) / 10**0.5
+    assert values["verification/accuracy_stderr"] == pytest.approx(error)
     assert np.isfinite(used).all()
     assert values["verification/threshold"] == pytest.approx(np.mean(used), abs=1e-6)
 
@@ -171,18 +170,13 @@ def test_constant_embeddings_are_no_better_than_chance():
 
 def test_tables(log):
     meta, embeddings, labels = random_case(8)
-    meta["pairs"], meta["same"] = (
-        np.array([[0, 1], [2, 3], [0, 4], [4, 9]]),
-        np.array([True, True, False, False]),
-    )
-    values = evaluated(
-        build(KINDS[0], meta, prefix="lfw", fars=[0.5, 1e-4]), predictions(embeddings)
-    )
+    meta["pairs"] = np.array([[0, 1], [2, 3], [0, 4], [4, 9]])
+    meta["same"] = np.array([True, True, False, False])
+    metric = build(KINDS[0], meta, prefix="lfw", fars=[0.5, 1e-4])
+    values = evaluated(metric, predictions(embeddings))
     assert "lfw/tar@far=5e-1" in values and "lfw/accuracy" not in values
     assert "lfw: 4 pairs of 6 images" in log.text
-    assert (
-        "accuracy -  (10 folds need 10 pairs of each kind; there are 2 positive and 2" in log.text
-    )
+    assert "10 folds need 10 pairs of each kind; there are 2 positive and 2" in log.text
     rows = [line.split() for line in log.text.splitlines()]
     assert ["1e-4", "-", "-", "-", "of", "2;", "needs", "10,000"] in rows
     half = next(row for row in rows if row[:1] == ["5e-1"])
@@ -230,7 +224,7 @@ def test_roc_file(tmp_path, monkeypatch, log):
 @pytest.mark.parametrize(
     ("value", "message"), [(np.nan, "2 of 48 .* NaN or infinite"), (0, "2 of 48 .* are zero")]
 )
-def test_embeddings_that_cannot_be_compared(kind, value, message):
+def test_incomparable_embeddings(kind, value, message):
     meta, embeddings, labels = random_case(10)
     embeddings[[6, 31]] = value
     order = np.random.default_rng(0).permutation(48)
@@ -278,7 +272,7 @@ def test_missing_samples_and_embeddings(kind):
         ("T", {"template_same": np.ones(120, bool)}, DatasetError, "data has 120 and 0"),
     ],
 )
-def test_protocols_that_do_not_fit(kind, change, error, message):
+def test_invalid_protocols(kind, change, error, message):
     meta = {**random_case(13)[0], **change}
     meta = {name: value for name, value in meta.items() if value is not None}
     name = next(name for name in KINDS if name.startswith(kind))
@@ -316,7 +310,7 @@ def test_wrong_arguments(kind, arguments, message):
         build(kind, random_case(0)[0], **arguments)
 
 
-def test_returned_keys_start_with_what_a_best_checkpoint_is_kept_by():
+def test_first_key_selects_the_best_checkpoint():
     meta, embeddings, labels = random_case(15)
     for kind, first in zip(KINDS, ("accuracy", "rank1", "auc"), strict=True):
         keys = list(evaluated(build(kind, meta), predictions(embeddings, labels)))

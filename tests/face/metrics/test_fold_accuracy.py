@@ -38,9 +38,8 @@ def test_neighboring_floats_are_separated():
     for _ in range(2):
         high = np.nextafter(low, np.float32(1))
         scores, same = np.array([high, low, high, low]), np.array([True, False, True, False])
-        assert cross_validated_accuracy(
-            scores, same, np.array([0, 0, 1, 1])
-        ).accuracies.tolist() == [1, 1]
+        result = cross_validated_accuracy(scores, same, np.array([0, 0, 1, 1]))
+        assert result.accuracies.tolist() == [1, 1]
         low = high
 
 
@@ -72,8 +71,8 @@ def test_the_threshold_never_sees_the_test_fold():
     assert result.accuracies.tolist() == [0.5, 0.5]
 
 
-def test_folds_of_lfw_s_sizes_and_of_uneven_ones():
-    # LFW: 300 of each kind a fold, in turn.
+def test_even_and_uneven_folds():
+    # LFW: 300 of each kind per fold, alternating.
     same = np.tile(np.repeat([True, False], 300), 10)
     assert (tenths(same) == np.arange(6000) // 600).all()
     # 13 pairs in 10 parts: one or two each, in order.
