@@ -2,10 +2,10 @@
 
 import argparse
 import shutil
-import tempfile
 from pathlib import Path
 
 from negvision.errors import UserError
+from negvision.files import staged
 
 HELP = "copy the configs that ship with negvision into this folder"
 DESCRIPTION = "Copy the configs that ship with negvision into a folder, to train with and to edit."
@@ -27,11 +27,9 @@ def run(args: argparse.Namespace) -> int:
     if out.exists():
         raise UserError(f"--out {out} already exists; name a new folder")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".configs.", dir=out.parent) as staging:
-            new = Path(staging) / "configs"
-            shutil.copytree(source, new, ignore=shutil.ignore_patterns("__pycache__"))
-            new.rename(out)
+        with staged(out.parent) as folder:
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, folder / out.name, ignore=ignored)
     except OSError as error:
         raise UserError(f"--out {out} cannot be written: {error.strerror or error}") from None
     print(f"{sum(1 for _ in out.rglob('*.py'))} configs written to {out}")

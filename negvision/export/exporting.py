@@ -2,8 +2,6 @@
 
 import contextlib
 import errno
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +16,7 @@ from negvision.export import formats, precision, sample_images
 from negvision.export.formats import OLDEST_OPSET, SUFFIXES, check_opset, save, write_onnx
 from negvision.export.graphs.choice import Exportable, graph_and_metadata
 from negvision.export.parity import TOLERANCES, compare
+from negvision.files import staged
 from negvision.inference.runtime import ExportedModel, Metadata
 from negvision.inference.torch_model import TorchModel
 from negvision.inference.weights import load_model
@@ -227,22 +226,16 @@ def moved_when_complete(target: Path) -> Iterator[Path]:
         ...     os.listdir(folder)
         ['a.onnx']
     """
-    folder = target.with_name(f".{target.name}.{os.getpid()}")
-    ours = True  # not an error of the block
+    in_block = False
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
-        ours = False
-        yield folder / target.name
-        ours = True
-        for path in sorted(folder.iterdir()):
-            os.replace(path, target.with_name(path.name))
+        with staged(target.parent) as folder:
+            in_block = True
+            yield folder / target.name
+            in_block = False
     except OSError as error:
-        if not ours and error.errno not in _NO_ROOM:
+        if in_block and error.errno not in _NO_ROOM:
             raise
         reason = error.strerror or error
         raise ExportError(
             f"--out {target}: cannot be written: {reason}. Choose another file"
         ) from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from negvision.face.pair_scores import BINS
+from negvision.files import atomic_write
 
 # Okabe and Ito's blue and vermilion, which color-blind readers can tell apart. The hue separates
 # positives from negatives; an area shows pairs of samples, a line samples with class centers.
@@ -63,9 +63,8 @@ def draw_pair_scores(
     handles, labels = grid[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, dpi=130, format="png")
-    os.replace(partial, path)
+    with atomic_write(path) as partial:
+        figure.savefig(partial, dpi=130, format="png")
 
 
 def _draw_row(axes, moment: dict, whiskers: str) -> None:

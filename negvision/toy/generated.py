@@ -4,13 +4,13 @@ import argparse
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import cv2
 from filelock import FileLock
+
+from negvision.files import staged
 
 STAMP = "dataset.json"
 
@@ -120,15 +120,8 @@ def _refuse_foreign(root: Path, kind: str) -> None:
 
 
 def _build(root: Path, write: Callable[[Path], None]) -> None:
-    staging = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-    try:
-        new = staging / "new"
-        write(new)
-        if root.exists():
-            root.rename(staging / "old")
-        new.rename(root)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with staged(root.parent) as folder:
+        write(folder / root.name)
 
 
 def _sha256(path: Path) -> str:

@@ -41,7 +41,7 @@ def test_exit_code_and_resume(tiny_config, tmp_path, monkeypatch, capsys):
     assert all(torch.equal(found[key], value) for key, value in expected.items())
 
 
-def test_resume_where_there_is_nothing(tiny_config, tmp_path, capsys):
+def test_resume_without_checkpoint(tiny_config, tmp_path, capsys):
     assert run(tiny_config, tmp_path / "none", "--resume") == 2
     message = capsys.readouterr().err
     assert "no checkpoint (*.pth)" in message and "--resume auto" in message
@@ -53,7 +53,7 @@ def test_work_dir_that_is_a_file(tiny_config, tmp_path, capsys):
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_published_weights_are_no_training(tiny_config, tmp_path, capsys):
+def test_published_weights_cannot_be_resumed(tiny_config, tmp_path, capsys):
     (tmp_path / "a.safetensors").touch()
     assert run(tiny_config, tmp_path / "run", "--resume", str(tmp_path / "a.safetensors")) == 2
     assert "--cfg-options load_from=" in capsys.readouterr().err

@@ -89,7 +89,7 @@ def test_one_machine(environment):
     assert run("dist_train.sh", "c.py", "8", environment=environment)[0] == 75
 
 
-def test_a_launcher_that_restarts_resumes(environment):
+def test_restarts_imply_resume(environment):
     environment["MAX_RESTARTS"] = "3"
     ((launcher, training),) = options(run("dist_train.sh", "c", "2", environment=environment)[1])
     assert "--max-restarts 3" in launcher
@@ -127,7 +127,7 @@ def slurm(environment, nodes=2):
     return environment
 
 
-def test_a_slurm_job_starts_a_launcher_on_each_node(environment):
+def test_slurm_job_starts_a_launcher_on_each_node(environment):
     environment = {**slurm(environment), "SLURM_GPUS_ON_NODE": "8"}
     status, output = run("slurm_train.sh", "c.py", "--amp", environment=environment)
     assert status == 0
@@ -142,14 +142,14 @@ def test_a_slurm_job_starts_a_launcher_on_each_node(environment):
 
 
 @pytest.mark.parametrize(("ended", "queued"), [("75", True), ("1", False), ("2", False)])
-def test_only_an_interrupted_slurm_job_is_queued_again(environment, ended, queued):
+def test_only_interrupted_slurm_jobs_are_requeued(environment, ended, queued):
     environment = {**slurm(environment), "STATUS": ended}
     status, output = run("slurm_train.sh", "c.py", environment=environment)
     assert status == int(ended)
     assert ("scontrol requeue 123456" in output) is queued
 
 
-def test_the_slurm_script_asks_for_the_signal_and_the_queue():
+def test_slurm_script_requests_signal_and_requeue():
     text = (ROOT / "tools" / "slurm_train.sh").read_text()
     asked = set(re.findall(r"^#SBATCH (\S+)$", text, re.MULTILINE))
     assert {"--signal=USR1@120", "--requeue", "--ntasks-per-node=1"} <= asked
@@ -161,7 +161,7 @@ def manifest():
     return [yaml.safe_load(block) for block in blocks]
 
 
-def test_the_manifest_fits_together():
+def test_manifest_is_consistent():
     service, job = manifest()
     pod, name = job["spec"]["template"]["spec"], job["metadata"]["name"]
     assert service["spec"]["clusterIP"] == "None"  # a string, in this API
@@ -195,7 +195,7 @@ def free_port():
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="about processes on a CPU")
-def test_the_command_line_of_the_manifest_trains(tiny_config, tmp_path, environment):
+def test_command_of_the_manifest_trains(tiny_config, tmp_path, environment):
     (container,) = manifest()[1]["spec"]["template"]["spec"]["containers"]
     port = free_port()
     substitutes = {
@@ -227,7 +227,7 @@ def test_the_command_line_of_the_manifest_trains(tiny_config, tmp_path, environm
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="about processes on a CPU")
-def test_a_slurm_job_saves_before_its_time_is_over_and_goes_on(tiny_config, tmp_path, environment):
+def test_slurm_job_saves_before_its_time_limit_and_resumes(tiny_config, tmp_path, environment):
     text = tiny_config.read_text().replace("max_epochs=1", "max_epochs=20")
     tiny_config.write_text(text.replace("val_interval=1", "val_interval=100"))
     environment = {**slurm(environment), "PYTHON": sys.executable, "PORT": str(free_port())}

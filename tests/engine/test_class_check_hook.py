@@ -36,7 +36,7 @@ def train(train=CELLS, val=CELLS, **heads):
     ClassCheckHook().before_train(SimpleNamespace(model=model(**heads), **loops))
 
 
-def test_what_agrees_is_left_alone():
+def test_equal_classes_are_accepted():
     train(bbox_head=3)
     train(bbox_head=3, rpn_head=1, semantic_head=183)
     train(bbox_head=[3, 3, 3], val=list(CELLS))
@@ -53,7 +53,7 @@ def test_what_agrees_is_left_alone():
         ({"decode_head": 3, "auxiliary_head": 19}, "model.auxiliary_head.num_classes is 19"),
     ],
 )
-def test_a_head_of_other_classes_is_named(heads, named):
+def test_wrong_number_of_classes_of_a_head(heads, named):
     with pytest.raises(ConfigError, match=r"red, white, platelet\. Set num_classes=3") as error:
         train(**heads)
     assert named in str(error.value)
@@ -65,7 +65,7 @@ def test_other_classes_of_val_are_shown(val):
         train(val=val, bbox_head=3)
 
 
-def test_classes_of_a_test_are_those_of_the_checkpoint():
+def test_other_classes_of_the_checkpoint():
     def test(trained, classes):
         meta = {"dataset_meta": {"classes": trained}} if trained else {}
         ClassCheckHook().before_test(SimpleNamespace(_loaded_meta=meta, test_loop=loop(classes)))
@@ -76,6 +76,6 @@ def test_classes_of_a_test_are_those_of_the_checkpoint():
         test(CELLS, CELLS[::-1])
 
 
-def test_long_lists_are_cut():
+def test_long_lists_are_shortened():
     with pytest.raises(ConfigError, match=r"19, \.\.\. \(80\)"):
         train(train=tuple(map(str, range(80))), val="none", bbox_head=3)

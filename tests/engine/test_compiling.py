@@ -34,7 +34,7 @@ class Model(nn.Module):
 
 
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_compiled_is_the_same(backend):
+def test_compiled_model_gives_the_same_results(backend):
     torch.manual_seed(0)
     plain, x = Model(), torch.randn(2, 3, 8, 8)
     model = copy.deepcopy(plain)

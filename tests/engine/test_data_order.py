@@ -28,7 +28,7 @@ def test_samples_do_not_depend_on_workers():
     assert not torch.equal(alone, values(loader(seed=4)))
 
 
-def test_each_epoch_and_each_batch_is_drawn_anew():
+def test_every_epoch_and_batch_has_its_own_seeds():
     built = loader()
     first = values(built)
     built.batch_sampler.begin(epoch=1)
@@ -40,7 +40,7 @@ def test_each_epoch_and_each_batch_is_drawn_anew():
     assert len({row.sum().item() for row in noise}) == 22
 
 
-def test_begins_in_the_middle_without_loading_what_was_before():
+def test_start_in_the_middle_loads_no_earlier_batch():
     whole, later = loader(), loader()
     later.batch_sampler.begin(epoch=0, batch=4)
     assert torch.equal(values(later), values(whole)[16:])
@@ -49,7 +49,7 @@ def test_begins_in_the_middle_without_loading_what_was_before():
     assert len(values(later)) == 22
 
 
-def test_the_generators_of_the_process_are_not_touched():
+def test_random_state_of_the_process_is_kept():
     built = loader()
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002
@@ -62,7 +62,7 @@ def test_the_generators_of_the_process_are_not_touched():
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_several_ranks_draw_what_one_does(world_size):
+def test_several_ranks_draw_the_samples_of_one(world_size):
     """Ranks that share a global batch have other positions in it, and the same samples."""
     built = DataLoader(Noisy(24), batch_size=8, sampler=SequentialSampler(range(24)))
     seed_batches(built, 3)
@@ -74,7 +74,7 @@ def test_several_ranks_draw_what_one_does(world_size):
         assert all(torch.equal(by_index[index], value) for index, value in drawn)
 
 
-def test_an_index_that_comes_twice_in_a_batch_is_drawn_twice():
+def test_repeated_index_in_a_batch_gets_two_seeds():
     built = DataLoader(Noisy(4), batch_size=4, sampler=[1, 1, 2, 1])
     seed_batches(built, 0)
     first, second, _, fourth = values(built)
@@ -88,7 +88,7 @@ def test_indices_survive_pickling_and_are_integers():
     assert [10, 11, 12, 13, 14, 15, 16, 17][index] == 17
 
 
-def test_what_else_is_asked_the_batch_sampler_answers():
+def test_other_attributes_come_from_the_batch_sampler():
     inner = BatchSampler(RandomSampler(range(9)), 2, drop_last=True)
     batches = SeededBatches(inner, 0)
     assert (len(batches), batches.batch_size, batches.sampler) == (4, 2, inner.sampler)

@@ -1,4 +1,4 @@
-"""Pickles that would run a command: in checkpoints of every format and source, .bin, .npz, .pkl."""
+"""Pickles that would run a command, in all checkpoint formats and sources, .bin, .npz and .pkl."""
 
 import io
 import os
@@ -21,12 +21,12 @@ from negvision.engine.file_handlers import install_file_handlers
 from negvision.errors import CheckpointError, DatasetError
 from negvision.face.datasets import FaceBinDataset
 
-# Where each payload would leave a folder.
+# Each payload would create this folder.
 MADE = Path("made")
 
 
 class Reduce:
-    """The plain way: a function and its arguments."""
+    """A function and its arguments."""
 
     def __reduce__(self):
         return os.mkdir, (str(MADE),)
@@ -38,21 +38,21 @@ class Evaluate:
 
 
 class Setter:
-    """Through the state of an object that is allowed."""
+    """Through the state of an allowed object."""
 
     def __reduce__(self):
         return torch._utils._rebuild_tensor_v2, (Reduce(), 0, (1,), (1,), False, {})
 
 
 class Attribute:
-    """Through getattr of something that is allowed."""
+    """Through getattr of an allowed object."""
 
     def __reduce__(self):
         return getattr, (EMAHook, "__init__")
 
 
 PAYLOADS = [Reduce, Evaluate, Setter, Attribute]
-# What pickle.dumps would not write: globals by hand, protocol 0.
+# Protocol 0 by hand, which pickle.dumps would not write.
 BY_HAND = {
     "os.system": b"cposix\nsystem\n(S'mkdir made'\ntR.",
     "numpy.runstring": (
@@ -75,8 +75,8 @@ def _nothing_is_made(tmp_path, monkeypatch):
     assert not MADE.exists()
 
 
-def test_payloads_do_run_where_they_are_let(monkeypatch):
-    """Else the tests below would show nothing."""
+def test_payloads_run_without_protection():
+    """Otherwise the tests below would prove nothing."""
     for data in (pickle.dumps(Reduce()), pickle.dumps(Evaluate()), *BY_HAND.values()):
         if b"runstring" not in data:
             pickle.loads(data)
@@ -102,7 +102,7 @@ def test_checkpoints(payload, legacy, where):
 
 
 @pytest.mark.parametrize("data", BY_HAND.values(), ids=BY_HAND)
-def test_pickles_by_hand(data):
+def test_handwritten_pickles(data):
     for name in ("bad.pth", "bad.safetensors"):
         Path(name).write_bytes(data)
         with pytest.raises(CheckpointError, match=rf"'bad\.{name[4:]}'"):
@@ -160,7 +160,7 @@ def test_annotation_files_of_mmengine(payload, suffix):
     ],
 )
 def test_every_source_of_weights(monkeypatch, url):
-    """mmengine's loaders for some of these unpickle what they were told not to."""
+    """Some of mmengine's loaders ignore weights_only."""
     path = write(Path("bad.pth").absolute(), {"state_dict": {}, "meta": Reduce()}, legacy=False)
 
     class Backend:
@@ -175,6 +175,9 @@ def test_every_source_of_weights(monkeypatch, url):
     install_loaders()
     with pytest.raises(CheckpointError, match="checkpoint"):
         CheckpointLoader.load_checkpoint(url, "cpu", logger="silent")
+    install_loaders(trust=True)
+    CheckpointLoader.load_checkpoint(url, "cpu", logger="silent")
+    MADE.rmdir()  # the payload ran
 
 
 def test_commands(capsys):
@@ -185,7 +188,7 @@ def test_commands(capsys):
     assert not Path("out.safetensors").exists()
 
 
-def test_trust_is_asked_for_and_given():
+def test_trusted_checkpoint_is_unpickled():
     path = write(Path("own.pth"), {"state_dict": {}, "meta": Reduce()}, legacy=False)
     load_checkpoint_file(path, trust=True)
     assert MADE.is_dir()
@@ -193,7 +196,7 @@ def test_trust_is_asked_for_and_given():
 
 
 def test_five_hundred_damaged_checkpoints():
-    """Bits of a pickle are instructions: no flip of them runs anything."""
+    """The bits of a pickle are instructions; flipping some runs nothing."""
     content = {"state_dict": {"w": torch.ones(8)}, "meta": {"epoch": 1, "classes": ("a", "b")}}
     for legacy in (False, True):
         file = io.BytesIO()

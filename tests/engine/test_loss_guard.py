@@ -57,7 +57,7 @@ def train(tmp_path, model, **changes):
 
 
 @pytest.mark.parametrize("how", ["nan", "gradient"])
-def test_a_step_that_is_not_finite_leaves_nothing_behind(tmp_path, how):
+def test_step_that_is_not_finite_changes_nothing(tmp_path, how):
     runner, record = train(tmp_path, Poisoned((3, 9), how))
     assert [step for step, changed in record.changed.items() if not changed - COUNTERS] == [3, 9]
     assert all(value.isfinite().all() for value in runner.model.state_dict().values())
@@ -68,7 +68,7 @@ def test_a_step_that_is_not_finite_leaves_nothing_behind(tmp_path, how):
 COUNTERS = {"layers.1.num_batches_tracked"}
 
 
-def test_an_explosion_is_told_from_the_losses_before(tmp_path):
+def test_explosion_is_measured_by_earlier_losses(tmp_path):
     hooks = {"default_hooks": {"checkpoint": None, "loss_guard": guard(explosion=100)}}
     # 18 iterations: too few are known to judge the tenth; 40 and more later.
     _, record = train(tmp_path / "a", Poisoned((10,), "explodes"), **hooks)
@@ -85,7 +85,7 @@ def guard(**arguments):
     return {"type": "negvision.LossGuardHook", **arguments}
 
 
-def test_many_in_a_row_stop_the_run_and_name_the_images(tmp_path):
+def test_many_skips_in_a_row_stop_the_run(tmp_path):
     hooks = {
         "loss_guard": guard(max_in_a_row=3),
         "checkpoint": {"type": "CheckpointHook", "interval": 1},
@@ -99,7 +99,7 @@ def test_many_in_a_row_stop_the_run_and_name_the_images(tmp_path):
     assert (tmp_path / "epoch_1.pth").exists()
 
 
-def test_names_of_images_are_found_where_the_suite_keeps_them():
+def test_image_names():
     class Sample:
         def __init__(self, **metainfo):
             self.metainfo = metainfo
@@ -109,7 +109,7 @@ def test_names_of_images_are_found_where_the_suite_keeps_them():
     assert image_names({"inputs": 3}) == image_names(None) == []
 
 
-def test_a_sound_training_is_not_touched(tmp_path):
+def test_good_training_is_unchanged(tmp_path):
     with_guard = make_runner(tmp_path / "a")
     with_guard.train()
     guarded = outcome(with_guard)
@@ -122,7 +122,7 @@ def test_a_sound_training_is_not_touched(tmp_path):
     assert_same(guarded, outcome(without))
 
 
-def test_accumulated_gradients_are_dropped_together(tmp_path):
+def test_accumulated_gradients_are_skipped_together(tmp_path):
     _, record = train(tmp_path, Poisoned((2,)), accumulate=3)
     weights = {step: any("weight" in key for key in keys) for step, keys in record.changed.items()}
     assert [step for step, changed in weights.items() if changed] == [6, 9, 12, 15, 18]

@@ -69,7 +69,7 @@ def test_data_worker_that_dies_as_it_hands_over_a_batch():
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(), EOFError()])
-def test_a_connection_that_is_not_a_workers(error):
+def test_other_broken_connections_pass(error):
     with pytest.raises(type(error)), machine_errors_explained("work"):
         raise error
 
@@ -99,7 +99,7 @@ def test_lost_mount(tmp_path, workers):
         (errno.EIO, "a file system is gone"),
     ],
 )
-def test_files_of_the_run_that_cannot_be_written(tmp_path, number, expected):
+def test_write_errors_of_the_run(tmp_path, number, expected):
     def fail():
         raise OSError(number, os.strerror(number))
 
@@ -109,7 +109,7 @@ def test_files_of_the_run_that_cannot_be_written(tmp_path, number, expected):
     assert str(tmp_path) in str(error.value) and "--resume" in str(error.value)
 
 
-def test_memory_of_a_gpu():
+def test_gpu_out_of_memory():
     expected = r"tried to allocate.*\n.*batch_size.*--accumulate"
     with pytest.raises(MachineError, match=expected), machine_errors_explained("work"):
         raise torch.OutOfMemoryError("CUDA out of memory: tried to allocate 20 GiB\ndetails")
@@ -130,6 +130,6 @@ def test_work_dir_that_is_a_file(tmp_path):
         require_writable(tmp_path / "file" / "run")
 
 
-def test_work_dir_is_made_and_left_empty(tmp_path):
+def test_work_dir_is_created_and_left_empty(tmp_path):
     require_writable(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []

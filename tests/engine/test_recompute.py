@@ -57,7 +57,7 @@ def test_gradients_statistics_and_random_numbers(wants_gradient):
         assert torch.equal(plain.eval()(x), again.eval()(x))
 
 
-def test_copies_compute_by_themselves():
+def test_copies_are_independent():
     model = network()
     checkpoint_activations(model)
     other = copy.deepcopy(model)

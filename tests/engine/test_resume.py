@@ -86,7 +86,7 @@ def test_bit_identical_from_a_regular_checkpoint(index, tmp_path, uninterrupted)
     assert_same(outcome(resumed), uninterrupted(index))
 
 
-def test_a_seed_that_nobody_chose_is_that_of_the_checkpoint(tmp_path):
+def test_random_seed_comes_from_the_checkpoint(tmp_path):
     free = {"randomness": {"seed": None}}
     whole = make_runner(tmp_path / "whole", **free)
     whole.train()
@@ -104,7 +104,7 @@ def test_workers_do_not_change_the_samples(uninterrupted):
     assert_same(uninterrupted(3), uninterrupted(1))
 
 
-def test_checkpoint_says_what_made_it(tmp_path):
+def test_checkpoint_has_versions_and_commit(tmp_path):
     make_runner(tmp_path).train()
     meta = torch.load(tmp_path / "epoch_3.pth", weights_only=False)["meta"]
     assert meta["versions"]["torch"] == torch.__version__.partition("+")[0]
@@ -113,13 +113,13 @@ def test_checkpoint_says_what_made_it(tmp_path):
     assert len(meta["random_states"]) == 1
 
 
-def test_handlers_of_signals_are_put_back(tmp_path):
+def test_signal_handlers_are_restored(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     make_runner(tmp_path).train()
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_batch_of_another_size_goes_on_at_the_same_sample(tmp_path):
+def test_other_batch_size_resumes_at_the_same_sample(tmp_path):
     hook = At(8, ask_to_stop)
     with pytest.raises(TrainingInterrupted):
         make_runner(tmp_path, custom_hooks=[hook]).train()

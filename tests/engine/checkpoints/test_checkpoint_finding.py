@@ -24,7 +24,7 @@ def test_none_in_an_empty_or_missing_folder(tmp_path):
     assert find_resume_checkpoint(tmp_path / "missing") is None
 
 
-def test_furthest_in_training_wins_whatever_names_and_times_say(tmp_path):
+def test_most_training_wins_whatever_the_names_and_times(tmp_path):
     save(tmp_path / "epoch_10.pth", 100, epoch=10)
     later = save(tmp_path / "interrupted.pth", 105, epoch=10)
     save(tmp_path / "epoch_9.pth", 90, epoch=9)
@@ -32,7 +32,7 @@ def test_furthest_in_training_wins_whatever_names_and_times_say(tmp_path):
     assert find_resume_checkpoint(tmp_path) == later
 
 
-def test_checkpoints_elsewhere_are_found_by_the_marker(tmp_path):
+def test_checkpoints_in_another_folder_are_found_by_the_marker(tmp_path):
     (tmp_path / "out").mkdir()
     elsewhere = save(tmp_path / "out" / "iter_5.pth", 5)
     (tmp_path / "last_checkpoint").write_text(str(elsewhere))
@@ -60,17 +60,17 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["truncated", "empty", "one bit"])
-def test_damaged_newest_is_passed_over_and_named(tmp_path, how, capsys):
+def test_damaged_newest_checkpoint_is_skipped_and_named(tmp_path, how, capsys):
     whole = save(tmp_path / "iter_10.pth", 10)
     newest = save(tmp_path / "iter_20.pth", 20)
     assert find_damage(newest) is None
     damage(newest, how)
     assert find_damage(newest)
     assert find_resume_checkpoint(tmp_path) == whole
-    assert f"passes over {newest}" in capsys.readouterr().err
+    assert f"skips {newest}" in capsys.readouterr().err
 
 
-def test_all_damaged_is_an_error_that_names_them(tmp_path):
+def test_only_damaged_checkpoints_are_an_error(tmp_path):
     for number in (1, 2):
         damage(save(tmp_path / f"iter_{number}.pth", number), "truncated")
     with pytest.raises(CheckpointError) as error:

@@ -63,7 +63,7 @@ def test_full_disk_keeps_the_last_good_checkpoint(tmp_path, keep):
         assert not list((disk / "run").glob(".*"))
 
 
-def test_old_checkpoints_go_after_the_new_one_has_come(tmp_path):
+def test_old_checkpoints_are_removed_after_the_new_one_is_written(tmp_path):
     seen = []
 
     class See(Hook):
@@ -76,7 +76,7 @@ def test_old_checkpoints_go_after_the_new_one_has_come(tmp_path):
     assert [file.name for file in tmp_path.glob("*.pth")] == ["epoch_3.pth"]
 
 
-def test_best_checkpoint_is_replaced_when_the_better_one_is_there(tmp_path):
+def test_best_checkpoint_is_removed_after_the_better_one_is_written(tmp_path):
     checkpoint = {"type": "CheckpointHook", "interval": 1, "save_best": "sum", "rule": "greater"}
     make_runner(tmp_path, default_hooks={"checkpoint": checkpoint}).train()
     best = list(tmp_path.glob("best_*.pth"))
@@ -87,7 +87,7 @@ def test_best_checkpoint_is_replaced_when_the_better_one_is_there(tmp_path):
     assert find_resume_checkpoint(tmp_path).name == "epoch_3.pth"
 
 
-def test_folder_that_cannot_be_written(tmp_path):
+def test_read_only_folder(tmp_path):
     with mounted(tmp_path / "disk", "size=1m,ro") as disk:
         expected = pytest.raises(CheckpointError, match=r"a\.pth cannot be written: Read-only file")
         with expected, write_checkpoint(disk / "a.pth") as partial:
@@ -95,7 +95,7 @@ def test_folder_that_cannot_be_written(tmp_path):
         assert os.listdir(disk) == []
 
 
-def test_work_dir_that_cannot_be_written_is_told_at_once(tmp_path):
+def test_read_only_work_dir_is_reported_before_training(tmp_path):
     with mounted(tmp_path / "disk", "size=1m,ro") as disk:
         with pytest.raises(MachineError, match=r"Read-only file system.*--work-dir"):
             require_writable(disk)
@@ -103,7 +103,7 @@ def test_work_dir_that_cannot_be_written_is_told_at_once(tmp_path):
             require_writable(disk / "run")
 
 
-def test_work_dir_on_a_full_disk_is_told_at_once(tmp_path):
+def test_full_disk_is_reported_before_training(tmp_path):
     with mounted(tmp_path / "disk", "size=64k") as disk:
         with contextlib.suppress(OSError):
             (disk / "others").write_bytes(bytes(1 << 20))

@@ -9,7 +9,7 @@ from helpers.metrics_on_ranks import cases, evaluated, save_evaluated
 from negvision.detection.metrics.coco_evaluation import evaluate_coco
 
 
-def test_results_over_ranks_are_those_of_one_process(tmp_path, monkeypatch):
+def test_results_over_ranks_equal_one_process(tmp_path, monkeypatch):
     # Ranks exchange their parts in the current folder.
     monkeypatch.chdir(tmp_path)
     alone = evaluated(tmp_path / "alone")

@@ -25,7 +25,7 @@ def plain(tmp_path_factory):
 
 
 @of_tasks
-def test_activations_computed_again_change_no_bit(task, plain, tmp_path):
+def test_activation_checkpointing_is_bit_exact(task, plain, tmp_path):
     config = {"activation_checkpointing": "backbone"}
     _, held = train(task, tmp_path / "again", config=config)
     all_close(held, plain(task), task, tolerance=0)
@@ -78,7 +78,7 @@ def test_average_is_evaluated_saved_and_resumed(task, plain, tmp_path):
     close(*averages, task, 0)
 
 
-def test_two_parts_of_a_batch_are_the_batch(tmp_path):
+def test_accumulated_parts_equal_the_batch(tmp_path):
     """Where nothing is normalised over the batch."""
     norm = {"type": "GN", "num_groups": 2}
     backbone = {**TASKS["segmentation"][1]["backbone"], "norm_cfg": norm}

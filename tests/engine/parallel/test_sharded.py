@@ -50,7 +50,7 @@ def test_ddp_ignores_row_shards():
     assert not hasattr(plain, "_ddp_params_and_buffers_to_ignore")
 
 
-def test_left_out_of_a_state_dict_for_a_while():
+def test_state_dict_without_row_shards():
     model = model_with_gradients()
     with sharded.without_row_shards(model):
         assert list(model.state_dict()) == ["0.weight", "0.bias", "1.bias"]
@@ -58,7 +58,7 @@ def test_left_out_of_a_state_dict_for_a_while():
 
 
 @pytest.mark.parametrize("order", [2.0, 1.0, 3.0, math.inf])
-def test_clipping_in_one_process_is_that_of_torch(order):
+def test_clipping_in_one_process_equals_torch(order):
     model, other = model_with_gradients(), model_with_gradients()
     before = nn.utils.clip_grad_norm_(other.parameters(), 0.5, order)
     norm = sharded.clip_grad_norm({model[1].weight}, model.parameters(), 0.5, order)
@@ -153,7 +153,7 @@ def test_state_of_another_number_of_rows():
         optimizer.load_state_dict(full_optimizer_state(6))
 
 
-def test_state_that_cannot_be_joined():
+def test_state_that_cannot_be_gathered():
     model = model_with_gradients(rows=range(5))
     optimizer = torch.optim.Adafactor(model.parameters())
     optimizer.step()
@@ -162,7 +162,7 @@ def test_state_that_cannot_be_joined():
         pass
 
 
-def test_nothing_is_left_behind():
+def test_hooks_are_removed():
     model = model_with_gradients(rows=range(5))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     optimizer.step()

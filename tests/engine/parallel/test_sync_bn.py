@@ -11,7 +11,7 @@ from negvision.errors import ConfigError
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_normalise_as_one_process_does(world_size, tmp_path):
+def test_ranks_normalize_like_one_process(world_size, tmp_path):
     run_on_ranks(check_all_sync_bn, world_size, tmp_path)
 
 
@@ -49,7 +49,7 @@ def test_conversion_keeps_parameters_and_state():
     assert not model.norm.weight.requires_grad
 
 
-def test_on_cuda_it_is_the_layer_of_torch():
+def test_cuda_uses_the_layer_of_torch():
     model = synchronize_batch_norm(nn.Sequential(nn.BatchNorm2d(2)), "torch", "cuda")
     assert type(model[0]) is nn.SyncBatchNorm
     model = synchronize_batch_norm(nn.Sequential(nn.BatchNorm2d(2)), None, "cuda")

@@ -6,11 +6,11 @@ from helpers import training_on_ranks as ranks
 from helpers.gloo import run_on_ranks
 
 
-def test_sharded_training_is_that_of_ddp(tmp_path):
+def test_sharded_training_equals_ddp(tmp_path):
     run_on_ranks(ranks.check_sharded, 2, tmp_path, tmp_path)
 
 
-def test_synchronised_batch_norm_is_that_of_one_process(tmp_path):
+def test_synchronized_batch_norm_equals_one_process(tmp_path):
     for task in ("faces", "classification"):
         _, held = ranks.train(task, tmp_path / f"{task}_one", steps=2)
         torch.save(held.states, tmp_path / f"{task}_alone.pt")
@@ -25,7 +25,7 @@ def test_mixed_precision(tmp_path):
     run_on_ranks(ranks.check_mixed_precision, 2, tmp_path, tmp_path)
 
 
-def test_what_sharding_refuses(tmp_path):
+def test_refused_options_of_sharding(tmp_path):
     run_on_ranks(ranks.check_refused, 2, tmp_path, tmp_path)
 
 
@@ -38,7 +38,7 @@ def saved(tmp_path_factory):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_one_process_resumes_what_was_sharded(saved, tmp_path, optimizer):
+def test_one_process_resumes_a_sharded_run(saved, tmp_path, optimizer):
     file = saved / f"first_{optimizer}" / "iter_2.pth"
     state = torch.load(file, weights_only=False)
     options = ranks.ADAMW if optimizer == "adamw" else None
@@ -48,6 +48,6 @@ def test_one_process_resumes_what_was_sharded(saved, tmp_path, optimizer):
     assert len(held.states) == 2 and runner.iter == 3
 
 
-def test_ranks_evaluate_what_was_sharded(saved, tmp_path):
+def test_ranks_evaluate_a_sharded_checkpoint(saved, tmp_path):
     file = saved / "first_sgd" / "iter_2.pth"
     run_on_ranks(ranks.check_evaluation, 2, tmp_path, tmp_path, file)

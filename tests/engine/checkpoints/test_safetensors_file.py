@@ -31,7 +31,7 @@ def checkpoint(**more):
     return {"meta": META, "state_dict": model.state_dict(), "optimizer": {"state": {}}, **more}
 
 
-def test_weights_and_what_describes_them_come_back(tmp_path):
+def test_weights_and_metadata_round_trip(tmp_path):
     content = checkpoint()
     path = publish(content, tmp_path / "atss.safetensors", "x.pth")
     loaded = load_checkpoint_file(path, "cpu")
@@ -54,7 +54,7 @@ def test_name_holds_the_digest(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_averages_are_published_unless_told_otherwise(tmp_path):
+def test_averages_are_published_by_default(tmp_path):
     """MMEngine stores the averages in the place of the weights, and those beside them."""
     averages = checkpoint()["state_dict"]
     last = {f"module.{name}": tensor + 1 for name, tensor in averages.items()}
@@ -76,33 +76,33 @@ def test_shared_and_strided_tensors(tmp_path):
     assert all(torch.equal(found[name], state[name]) for name in state)
 
 
-def test_weights_alone(tmp_path):
+def test_weights_without_metadata(tmp_path):
     path = publish({"w": torch.ones(2)}, tmp_path / "a.safetensors", "x.pth")
     assert load_checkpoint_file(path)["state_dict"]["w"].tolist() == [1, 1]
 
 
-def test_file_of_somebody_else(tmp_path):
+def test_file_of_another_program(tmp_path):
     safetensors.torch.save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors")
     loaded = load_checkpoint_file(tmp_path / "a.safetensors", torch.device("cpu"))
     assert loaded["meta"] == {} and loaded["state_dict"]["w"].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ({"state_dict": {}}, "it is empty"),
-        ({"state_dict": {"w": [1.0]}}, "'w' is no tensor"),
+        ({"state_dict": {"w": [1.0]}}, "'w' is not a tensor"),
         ({"state_dict": 3}, "state_dict is a int"),
-        ({"meta": {}}, "'meta' is no tensor"),
+        ({"meta": {}}, "'meta' is not a tensor"),
     ],
 )
-def test_no_weights(tmp_path, content, says):
-    with pytest.raises(CheckpointError, match=rf"'x\.pth'.*{says}"):
+def test_no_weights(tmp_path, content, message):
+    with pytest.raises(CheckpointError, match=rf"'x\.pth'.*{message}"):
         publish(content, tmp_path / "a.safetensors", "x.pth")
     assert not list(tmp_path.iterdir())
 
 
-def test_folder_that_is_not_there(tmp_path):
+def test_missing_folder(tmp_path):
     with pytest.raises(UserError, match=r"none/a-\w{8}\.safetensors cannot be written: No such"):
         publish(checkpoint(), tmp_path / "none/a.safetensors", "x.pth")
 
@@ -129,14 +129,14 @@ def test_damaged_files_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", "[" * 100_000, "9" * 5000])
-def test_metadata_that_are_none(tmp_path, text):
+def test_metadata_of_another_type(tmp_path, text):
     path = tmp_path / "a.safetensors"
     path.write_bytes(safetensors.torch.save({"w": torch.ones(1)}, {"negvision": text}))
     with pytest.raises(CheckpointError, match=r"a\.safetensors' cannot be read"):
         load_checkpoint_file(path)
 
 
-def test_metadata_are_texts_only(tmp_path):
+def test_metadata_hold_text_only(tmp_path):
     """What the header holds is JSON; a reader has nothing to execute."""
     data = publish(checkpoint(), tmp_path / "a.safetensors", "x.pth").read_bytes()
     length = struct.unpack("<Q", data[:8])[0]
