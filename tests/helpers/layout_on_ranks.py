@@ -71,6 +71,6 @@ def check_too_late(folder: Path) -> None:
     try:
         ChannelsLastHook().before_run(runner)
     except ConfigError as error:
-        assert "Name it in the config" in str(error)
+        assert "Add it to the config" in str(error)
     else:
         raise AssertionError(f"rank {dist.get_rank()} was not refused")
