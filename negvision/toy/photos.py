@@ -89,10 +89,7 @@ def find_package_file(package: str, file: str) -> Path:
 @cache
 def load_photos() -> tuple[Photo, ...]:
     """All photographs, decoded once per process."""
-    return tuple(
-        Photo(path.stem, np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR)))
-        for path in photo_paths()
-    )
+    return tuple(Photo(path.stem, np.asarray(cv2.imread(str(path)))) for path in photo_paths())
 
 
 def random_crop(rng: np.random.Generator, split: str, height: int, width: int) -> np.ndarray:

@@ -48,9 +48,10 @@ def read_classes_file(path: str, backend_args: dict | None = None) -> dict[str, 
             twice, or there is no class.
 
     Example:
-        >>> from pathlib import Path
-        >>> _ = Path("classes.txt").write_text("0 sky\\n1 road\\n")
-        >>> read_classes_file("classes.txt")
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile("w") as file:
+        ...     print("0 sky\\n1 road", file=file, flush=True)
+        ...     read_classes_file(file.name)
         {'sky': 0, 'road': 1}
     """
     ids: dict[str, int] = {}
