@@ -70,7 +70,7 @@ def aligned_box_iou(boxes1: Tensor, boxes2: Tensor, mode: str = "iou", eps: floa
     """
     boxes1, boxes2, code = _checked(boxes1, boxes2, mode)
     if len(boxes1) != len(boxes2):
-        raise ValueError(f"aligned boxes must be as many, got {len(boxes1)} and {len(boxes2)}")
+        raise ValueError(f"aligned needs equally many boxes, got {len(boxes1)} and {len(boxes2)}")
     if is_compiled_for(boxes1.device.type):
         return torch.ops.negvision.aligned_box_iou(boxes1, boxes2, code, eps)
     return fallback.box_iou(boxes1, boxes2, mode, eps)

@@ -1,4 +1,4 @@
-"""The batched assignment against the slow oracle: grids, other priors, masks, crowds, ties."""
+"""The batched assignment against the slow oracle."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_grids(seed, make):
 
 
 @pytest.mark.parametrize("step", [0, 1, 3])
-@pytest.mark.parametrize("topk", [1, 8, 9, 10, 16, 17])
+@pytest.mark.parametrize("topk", [1, 8, 9, 10, 16, 17, 50])
 def test_centers_on_between_and_beside_the_priors_of_small_grids(topk, step):
     """Where windows are chosen and clamped, and where distances tie or all but tie."""
     for height, width in ((32, 32), (32, 40), (40, 56)):
@@ -80,13 +80,6 @@ def test_strides_of_four_to_one():
     g = torch.Generator().manual_seed(1)
     check(priors, counts, random_boxes(g, 20, 64, 1024))
     check(priors.flip(1), counts, random_boxes(g, 20, 1024, 64))  # reversed boxes: centers alone
-
-
-@pytest.mark.parametrize("topk", [1, 2, 3, 9, 10, 26, 50])
-def test_every_k(topk):
-    g = torch.Generator().manual_seed(topk)
-    priors, counts = grid(64, 96, strides=(8, 16, 32))
-    check(priors, counts, random_boxes(g, 6, 64, 96), topk=topk)
 
 
 def test_several_anchors_at_a_location():

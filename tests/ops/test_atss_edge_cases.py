@@ -1,4 +1,4 @@
-"""Every edge case of the method's specification by name, and what a wrong call is told."""
+"""Edge cases of the specification by name, and the errors of wrong calls."""
 
 import pytest
 import torch
@@ -15,29 +15,21 @@ def boxes(*rows):
     return torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
 
 
-def test_no_boxes_make_all_priors_negative():
-    priors, counts = grid(64, 64)
-    inds, overlaps, _ = atss_assign(priors, counts, [boxes(), boxes()])
-    assert inds.shape == overlaps.shape == (2, len(priors))
+@pytest.mark.parametrize(
+    ("shape", "counts", "gts"),
+    [
+        ((64, 4), [64], [boxes(), boxes()]),  # no boxes
+        ((0, 4), [], [boxes([0, 0, 8, 8]), boxes()]),  # no priors
+        ((0, 4), [0, 0], [boxes([0, 0, 8, 8])]),
+        ((64, 4), [64], []),  # no images
+        ((0, 64, 4), [64], []),
+    ],
+)
+def test_empty_inputs_give_negatives_or_empty_results(shape, counts, gts):
+    inds, overlaps, labels = atss_assign(torch.rand(shape), counts, gts)
+    assert inds.shape == overlaps.shape == labels.shape == (len(gts), sum(counts))
     assert inds.dtype == torch.int64 and overlaps.dtype == torch.float32
-    assert not inds.any() and not overlaps.any()
-
-
-@pytest.mark.parametrize("counts", [[], [0], [0, 0, 0]])
-def test_no_anchors_give_an_empty_result(counts):
-    inds, overlaps, _ = atss_assign(torch.zeros(0, 4), counts, [boxes([0, 0, 8, 8]), boxes()])
-    assert inds.shape == overlaps.shape == (2, 0) and inds.dtype == torch.int64
-
-
-def test_no_images():
-    priors, counts = grid(64, 64)
-    inds, overlaps, _ = atss_assign(priors, counts, [])
-    assert inds.shape == overlaps.shape == (0, len(priors))
-
-
-def test_no_images_with_priors_of_their_own():
-    inds, overlaps, _ = atss_assign(torch.zeros(0, 64, 4), [64], [])
-    assert inds.shape == overlaps.shape == (0, 64)
+    assert not inds.any() and not overlaps.any() and (labels == -1).all()
 
 
 def test_one_candidate_has_no_deviation_and_is_not_positive():
@@ -193,12 +185,6 @@ def test_other_dtypes_are_computed_in_float32(dtype):
     assert inds.any() and overlaps.dtype == torch.float32
 
 
-def test_overlaps_are_zero_where_not_positive():
-    priors, counts = grid(128, 128)
-    inds, overlaps, _ = atss_assign(priors, counts, [boxes([13, 9, 71, 50])])
-    assert ((overlaps > 0) == (inds > 0)).all() and inds.any()
-
-
 def test_unknown_labels_match_nothing():
     priors, counts = grid(64, 64)
     gt = boxes([8, 8, 40, 40])
@@ -230,11 +216,8 @@ P, C = grid(64, 64, strides=(8,))
         ({"gt_boxes": [torch.zeros(4)]}, r"gt_boxes\[0\] must have shape \(n, 4\), got \(4,\)"),
         ({"valid": torch.ones(1, 64, device="meta").bool()}, "valid is on meta, the priors on cpu"),
         (
-            {
-                "pred_boxes": P[None].to("meta"),
-                "pred_scores": P[None],
-                "gt_labels": [torch.zeros(1)],
-            },
+            {"pred_boxes": P[None].to("meta"), "pred_scores": P[None],
+             "gt_labels": [torch.zeros(1)]},
             "pred_boxes is on meta",
         ),
         ({"gt_boxes": [torch.zeros(1, 4, device="meta")]}, "are on meta, the priors on cpu"),
@@ -257,7 +240,7 @@ P, C = grid(64, 64, strides=(8,))
         ({"gt_labels": []}, "gt_labels are of 0 images, not 1"),
     ],
 )  # fmt: skip
-def test_wrong_calls_are_told_what_was_expected(arguments, message):
+def test_errors_name_what_was_expected(arguments, message):
     call = {"priors": P, "num_level_priors": C, "gt_boxes": [boxes([0, 0, 9, 9])], **arguments}
     with pytest.raises(ValueError, match=message):
         atss_assign(**call)

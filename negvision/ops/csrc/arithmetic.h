@@ -1,9 +1,8 @@
 // Arithmetic that rounds the same way on every device.
 //
-// A fused multiply-add rounds once where a multiplication and an addition round twice, which can
-// move a distance by one unit in the last place and turn a strict order into a tie, or a tie into
-// an order. The host is compiled with -ffp-contract=off; on the device the intrinsics below are
-// never contracted.
+// A fused multiply-add rounds once where a multiplication and an addition round twice. That can move
+// a distance by one unit in the last place and create or break a tie. The host is compiled with
+// -ffp-contract=off; on the device the intrinsics below are never contracted.
 #pragma once
 
 #include <cmath>
@@ -51,8 +50,7 @@ NV_HD float float_of(uint32_t bits) {
 }
 #endif
 
-// NaN if either is, as torch.maximum and torch.minimum. Without ||, which would be a branch in loops
-// that are to become vectors.
+// NaN if either is, like torch.maximum and torch.minimum. No ||: a branch would prevent vectorization.
 template <typename T>
 NV_HD T max_of(T a, T b) { return (a > b) | (a != a) ? a : b; }
 template <typename T>

@@ -29,7 +29,7 @@ inline void check_float_boxes(const Tensor& boxes, const char* name) {
       "atss_assign: ", name, " must be float32 with 4 coordinates in the last dimension");
 }
 
-// Where each image's boxes begin among all boxes of the batch: B + 1 numbers.
+// The index of the first box of each image among all boxes of the batch: B + 1 numbers.
 inline std::vector<int64_t> running_sum(const std::vector<int64_t>& counts, const char* name) {
   std::vector<int64_t> begin(counts.size() + 1, 0);
   for (size_t i = 0; i < counts.size(); ++i) {
@@ -136,7 +136,7 @@ struct AtssArgs {
   int64_t num_levels() const { return int64_t(level_begin.size()) - 1; }
   int64_t num_boxes() const { return gt_begin.back(); }
   bool priors_are_shared() const { return priors.size(0) == 1; }
-  // Whether any prior of the batch may take no part.
+  // Whether ignored boxes can exclude priors.
   bool has_ignored() const { return ignore_boxes && ignored_begin.back() > 0 && ignore_iof_thr > 0; }
 };
 

@@ -1,6 +1,6 @@
-// The arithmetic of ATSS assignment (Zhang et al., CVPR 2020, section 3.2), shared by the CPU and the
-// CUDA launcher: distances, overlaps, their threshold, and the key by which a prior that several
-// boxes claim is settled. The selection of candidates stands in nearest_search.h.
+// The arithmetic of ATSS assignment (Zhang et al., CVPR 2020, section 3.2) for CPU and CUDA: distances,
+// overlaps, their threshold, and the key that orders several claims on one prior. nearest_search.h
+// selects the candidates.
 #pragma once
 
 #include "box_math.h"
@@ -10,7 +10,7 @@ namespace negvision {
 constexpr float kCenterMargin = 0.01f;  // pixels, as in the authors' code
 constexpr float kUnionFloor = 1e-6f;
 
-enum PriorState : uint8_t { kCandidate = 0, kTakesNoPart = 1 };
+enum PriorState : uint8_t { kCandidate = 0, kExcluded = 1 };
 
 struct Point {
   float x, y;
@@ -26,14 +26,14 @@ NV_HD float squared_distance(Point a, Point b) {
   return add_rn(mul_rn(dx, dx), mul_rn(dy, dy));
 }
 
-// A box that can claim priors: of positive width and height, and of finite area.
+// Whether a box can claim priors: positive width and height, finite area.
 NV_HD bool is_proper(const float* box) {
   return box[2] > box[0] && box[3] > box[1] && is_finite(area(load_box(box, 0)));
 }
 
-// Mean plus unbiased standard deviation, accumulated in double and in order: equal values give
-// exactly that value, where fp32 may round the sum above it and reject every candidate. One value
-// has no deviation: NaN, and nothing passes.
+// Mean plus unbiased standard deviation, accumulated in double and in order, so that equal values give
+// exactly that value; float could round the sum above it and reject every candidate. A single value
+// has no deviation: the result is NaN, and nothing passes.
 NV_HD double adaptive_threshold(const float* values, int64_t count) {
   double sum = 0;
   for (int64_t i = 0; i < count; ++i) sum = add_rn(sum, double(values[i]));
@@ -52,22 +52,22 @@ NV_HD bool lies_inside(Point p, const float* box) {
 }
 
 // Prediction-aware overlap of DDOD (Chen et al., ACM MM 2021): sigmoid(s)^(1-alpha) IoU^alpha. In
-// double, so that devices whose exp and pow differ in the last place still round to one float.
+// double, so that exp and pow of different devices still round to the same float.
 NV_HD float prediction_overlap(float logit, float iou, double alpha) {
   const double p = 1.0 / (1.0 + exp(-double(logit)));
   return float(pow(p, 1.0 - alpha) * pow(double(iou), alpha));
 }
 
-// Orders claims on one prior by overlap, then by lower box index; an overlap is never negative, so
-// its bits sort like its value. 0 means unclaimed.
+// Orders claims on one prior by overlap, then by lower box index. Overlaps are not negative, so their
+// bits sort like their values. 0 means unclaimed.
 NV_HD uint64_t claim_key(float value, uint32_t box_in_image) {
   return (uint64_t(bits_of(value)) << 32) | uint64_t(0xffffffffu - box_in_image);
 }
 NV_HD float claim_overlap(uint64_t key) { return float_of(uint32_t(key >> 32)); }
 NV_HD int64_t claim_box(uint64_t key) { return int64_t(0xffffffffu - uint32_t(key)); }
 
-// The overlap by which candidates are judged: IoU with the prior, or DDOD's form when predictions
-// are given. All pointers are those of one image.
+// The overlap of candidates: IoU with the prior, or DDOD's form with predictions. All pointers belong
+// to one image.
 struct Overlaps {
   const float* priors;
   const float* pred_boxes;
@@ -83,8 +83,7 @@ struct Overlaps {
   }
 };
 
-// Whether the prior is covered by one of the ignored boxes beyond the threshold (intersection over
-// the prior's own area).
+// Whether one of the ignored boxes covers more than `threshold` of the prior's area.
 NV_HD bool is_ignored(
     const float* priors, int64_t prior, const float* ignored, int64_t count, float threshold) {
   const Box<float> p = load_box(priors, prior);

@@ -1,4 +1,4 @@
-// The arguments of the box overlap operators, checked once for every device.
+// The arguments of the box overlap operators, checked for every device.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -41,7 +41,7 @@ struct BoxIouArgs {
     n = a.size(0);
     m = b.size(0);
     STD_TORCH_CHECK(
-        !aligned || n == m, "box_iou: aligned boxes must be as many, got ", n, " and ", m);
+        !aligned || n == m, "box_iou: aligned boxes must have equal counts, got ", n, " and ", m);
   }
 
   bool is_double() const { return boxes1.scalar_type() == ScalarType::Double; }

@@ -1,6 +1,5 @@
-// Overlap measures of two boxes (x1, y1, x2, y2), written once for every device, for values and for
-// gradients: the formulas are templates over the scalar type, and a gradient is the same formula
-// evaluated on dual numbers.
+// Overlap measures of two boxes (x1, y1, x2, y2) for every device. The formulas are templates over the
+// scalar type: gradients are the same formulas on dual numbers.
 #pragma once
 
 #include "arithmetic.h"
@@ -20,7 +19,7 @@ NV_HD Box<T> load_box(const T* data, int64_t index) {
   return {p[0], p[1], p[2], p[3]};
 }
 
-// A value and its partial derivatives with respect to the four coordinates of one box.
+// A value and its partial derivatives by the four coordinates of one box.
 template <typename T>
 struct Dual {
   T v;
@@ -68,7 +67,7 @@ NV_HD Dual<T> arctan(const Dual<T>& a) {
   return r;
 }
 
-// Lifts a plain number to the scalar type of the formula, and takes its value back out of it.
+// Converts a plain number to the scalar type of the formula and back.
 template <typename S>
 struct Scalar {
   using Value = S;
@@ -95,8 +94,8 @@ NV_HD S intersection(const Box<S>& a, const Box<S>& b) {
   return mul_rn(w, h);
 }
 
-// The part of DIoU and CIoU that IoU does not have: squared center distance over the squared
-// diagonal of the enclosing box, and for CIoU the weighted difference of aspect ratios.
+// What DIoU and CIoU subtract from IoU: the squared center distance over the squared diagonal of the
+// enclosing box, and for CIoU the weighted difference of aspect ratios.
 template <typename S>
 NV_HD S distance_penalty(
     const Box<S>& a, const Box<S>& b, const S& iou, bool with_aspect, S eps) {
@@ -139,7 +138,7 @@ NV_HD S overlap(const Box<S>& a, const Box<S>& b, OverlapMode mode, S eps) {
   return sub_rn(iou, distance_penalty(a, b, iou, mode == OverlapMode::kCIoU, eps));
 }
 
-// The box itself as the variable of differentiation.
+// The box as the variable of differentiation.
 template <typename T>
 NV_HD Box<Dual<T>> variable(const Box<T>& b) {
   Box<Dual<T>> r{constant(b.x1), constant(b.y1), constant(b.x2), constant(b.y2)};

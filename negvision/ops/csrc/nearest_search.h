@@ -1,15 +1,15 @@
-// Selection of the k priors of a level whose centers lie nearest to a point, in the order of
-// (distance, prior index). On a grid a small window round the point is read, widened until it is
-// certain that nothing outside of it can be nearer; elsewhere the whole level.
+// Selects the k priors of a level whose centers are nearest to a point, ordered by (distance, index).
+// On a grid it reads a small window around the point and widens it until nothing outside can be
+// nearer; otherwise it reads the full level.
 #pragma once
 
 #include "atss_math.h"
 
 namespace negvision {
 
-// One pyramid level. Where its priors lie on a grid of rows and columns, `row_length` is the number of
-// locations in a row, `per_location` the number of priors at each, and `deviation` what a
-// prior's center is off its row and column at most. row_length = 0: no grid.
+// One pyramid level. If its priors form a grid, `row_length` is the number of locations per row,
+// `per_location` the number of priors at each, and `deviation` the largest distance of a prior's
+// center from its row and column. row_length = 0: no grid.
 struct Level {
   int64_t begin;
   int64_t size;
@@ -18,8 +18,8 @@ struct Level {
   float deviation;
 };
 
-// Detection of the grid. It is a guess from where the first location and the first row end, and
-// then a check of every prior; the two ends are found in parallel on a GPU.
+// Grid detection: a guess from where the first location and the first row end, then a check of every
+// prior. A GPU finds the two ends in parallel.
 constexpr float kSamePlace = 0.01f;  // pixels
 
 NV_HD bool leaves_row(const float* priors, int64_t begin, int64_t i) {
@@ -45,16 +45,14 @@ NV_HD float row_of(const float* priors, const Level& level, int64_t r) {
   return center(priors, level.begin + r * level.row_length * level.per_location).y;
 }
 
-// Whether a prior's center lies on its row and column; false for NaN. Without branches, so that a
-// compiler can check several at a time.
+// Whether a prior's center lies on its row and column; false for NaN. No branches, so it vectorizes.
 NV_HD bool is_in_place(Point p, float column, float row, float deviation) {
   const float dx = sub_rn(p.x, column), dy = sub_rn(p.y, row);
   return (dx <= deviation) & (dx >= -deviation) & (dy <= deviation) & (dy >= -deviation);
 }
 
-// What priors may be off their places, as those of several shapes are by rounding: a small part of
-// the distance of the first two rows or columns. Farther off they are rather in no order, and a
-// window would have to grow over all of them.
+// The allowed deviation, as rounding causes for priors of several shapes: a small part of the distance
+// between the first two rows or columns. With more, windows would grow over all priors.
 NV_HD float allowed_deviation(const float* priors, const Level& level) {
   const int64_t n = level.per_location, row_step = level.row_length * n;
   const Point first = center(priors, level.begin);
@@ -66,8 +64,8 @@ NV_HD float allowed_deviation(const float* priors, const Level& level) {
   return step < 1e30f ? mul_rn(step, 1.0f / 64) : kSamePlace;
 }
 
-// The k nearest so far, sorted by (distance, prior index): the order that breaks ties alike on
-// every device. A prior whose distance is NaN or infinite never enters.
+// The k nearest so far, sorted by (distance, index), which breaks ties equally on every device. A
+// prior whose distance is NaN or infinite never enters.
 struct Nearest {
   float* distance;
   int64_t* index;
@@ -97,7 +95,7 @@ struct Nearest {
   }
 };
 
-// Reads every prior of the level: the path for priors that lie on no grid.
+// Reads every prior of a level without a grid.
 NV_HD void search_all(
     const float* priors, const uint8_t* state, const Level& level, Point target, Nearest& nearest) {
   for (int64_t i = level.begin; i < level.begin + level.size; ++i) {
@@ -106,8 +104,8 @@ NV_HD void search_all(
   }
 }
 
-// Nearest crossing of a sorted axis with `count` nearly equidistant coordinates. A guess: the search
-// below is exact wherever it starts.
+// Guesses the nearest of `count` nearly equidistant coordinates. The search below is exact wherever
+// it starts.
 NV_HD int64_t guess_position(float first, float last, int64_t count, float x) {
   if (count < 2 || !(last > first)) return 0;
   const float at = (x - first) / (last - first) * float(count - 1) + 0.5f;
@@ -120,8 +118,8 @@ struct Window {
   int64_t c0, c1, r0, r1;
 };
 
-// Whether no prior outside of the window can be as near as `worst`: lower bounds on the distance to
-// them, across the border of the window, and along it where the target lies beside the grid.
+// Whether no prior outside the window can be as near as `worst`, by lower bounds on their distance:
+// across the border of the window, and along it if the target lies beside the grid.
 NV_HD bool holds_nearest(
     const float* priors, const Level& level, Point target, const Window& window, float worst) {
   const int64_t n = level.per_location, columns = level.row_length, row_step = columns * n;
@@ -130,9 +128,9 @@ NV_HD bool holds_nearest(
     return true;
   }
   const Point low = center(priors, level.begin), high = center(priors, level.begin + level.size - 1);
-  // A little more than the deviation, which was compared after a rounding.
+  // Slightly more than the deviation, which was compared after rounding.
   const double d = level.deviation * 1.000001, x = target.x, y = target.y;
-  // The last prior is itself up to d from its row and column.
+  // The last prior is itself up to d away from its row and column.
   const double beside_x = max_of(max_of(low.x - d - x, x - 2 * d - high.x), 0.0);
   const double beside_y = max_of(max_of(low.y - d - y, y - 2 * d - high.y), 0.0);
   double dx = 1e150, dy = 1e150;
@@ -143,13 +141,13 @@ NV_HD bool holds_nearest(
   dx = max_of(dx, 0.0);
   dy = max_of(dy, 0.0);
   const double bound = min_of(dx * dx + beside_y * beside_y, dy * dy + beside_x * beside_x);
-  // A computed squared distance is low by three roundings of 2^-24 at most, which the factor
-  // covers; near 0 it may underflow.
+  // A computed squared distance is too low by at most three roundings of 2^-24, which the factor
+  // covers; near 0 it can underflow.
   return bound > 1e-18 && double(worst) < bound * (1.0 - 4e-7);
 }
 
-// Searches a window round the target and widens it until no unvisited row or column can hold a
-// nearer prior, or one equally near with a lower index.
+// Searches a window around the target and widens it until no unvisited row or column can hold a
+// nearer prior, or an equally near one with a lower index.
 NV_HD void search_window(
     const float* priors, const uint8_t* state, const Level& level, Point target, Nearest& nearest) {
   const int64_t n = level.per_location;
@@ -193,7 +191,7 @@ NV_HD void search_window(
   }
 }
 
-// The nearest k of one level, however its priors lie.
+// The nearest k of one level.
 NV_HD void search_level(
     const float* priors, const uint8_t* state, const Level& level, Point target, Nearest& nearest) {
   if (level.size == 0) return;

@@ -1,4 +1,4 @@
-// The arguments of the operators on negative pairs, checked once for every device.
+// The arguments of the operators on negative pairs, checked for every device.
 #pragma once
 
 #include <limits>
@@ -41,17 +41,17 @@ struct NegativesArgs {
       STD_TORCH_CHECK(
           bounds->numel() == 2 && bounds->scalar_type() == similarities.scalar_type() &&
               on_device(*bounds),
-          "negatives: bounds must be two numbers of the type and on the device of the similarities");
+          "negatives: bounds must be two numbers with the dtype and device of the similarities");
     }
   }
 
-  // One number a row, of the type of the similarities.
+  // One number per row, with the dtype of the similarities.
   Tensor check_per_row(const Tensor& values, const char* name) const {
     STD_TORCH_CHECK(
         values.numel() == similarities.size(0) &&
             values.scalar_type() == similarities.scalar_type() && on_device(values),
         "negatives: ", name, " must be ", similarities.size(0),
-        " numbers of the type and on the device of the similarities");
+        " numbers with the dtype and device of the similarities");
     return torch::stable::contiguous(values);
   }
 
@@ -88,7 +88,7 @@ inline void check_histogram(const Tensor& prefixes, const NegativesArgs& args, i
       "negatives_histogram: shift must be a multiple of 8 below ", bits, ", got ", shift);
 }
 
-// Whether the bits above the 8 that are counted are those of `prefix`.
+// Whether the bits above the 8 counted bits equal `prefix`.
 NV_HD bool has_prefix(uint64_t key, int64_t prefix, int64_t shift) {
   return shift + 8 >= 64 ? true : (key >> (shift + 8)) == uint64_t(prefix);
 }

@@ -1,13 +1,13 @@
-// The arithmetic of negative pairs, shared by the CPU and the CUDA launcher: which entries of a tile
-// of similarities are negatives, their exponentials, and the order by which quartiles are found.
+// The arithmetic of negative pairs for CPU and CUDA: which entries of a tile of similarities are
+// negatives, their exponentials, and the sort order for quartiles.
 #pragma once
 
 #include "arithmetic.h"
 
 namespace negvision {
 
-// Row i and column j are a negative pair where their labels differ, where j - i > diagonal (which
-// takes each unordered pair once), and where the similarity lies within the bounds.
+// Row i and column j are a negative pair if their labels differ, j - i > diagonal (which takes each
+// unordered pair once), and the similarity lies within the bounds.
 struct Tile {
   int64_t rows, columns, diagonal;
   const int32_t* row_labels;
@@ -19,23 +19,23 @@ struct Tile {
   }
 };
 
-// NaN lies within any bounds, so that it reaches the result instead of being left out in silence.
+// NaN lies within any bounds, so that it reaches the result instead of disappearing.
 template <typename T>
 struct Bounds {
   T low, high;
   NV_HD bool hold(T value) const { return !(value < low) & !(value > high); }
 };
 
-// exp(x) for x <= 0, to 2 units in the last place; what would be subnormal is 0. Without a branch or
-// a call, so that a compiler computes several at a time: the power of two is taken off, and a
-// polynomial of degree 6 does the rest: Taylor's on |r| <= ln(2) / 2, with his next term, r^7 / 5040,
-// approached by terms of r^5 and r^3 (Chebyshev economization).
+// exp(x) for x <= 0, within 2 units in the last place; subnormal results are 0. No branches or calls,
+// so that it vectorizes: a power of two is split off, and a polynomial of degree 6 does the rest, the
+// Taylor series on |r| <= ln(2) / 2 with the next term, r^7 / 5040, approximated by terms of r^5 and
+// r^3 (Chebyshev economization).
 NV_HD float exp_of_negative(float x) {
   const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   const float clamped = x < -87.0f ? -87.0f : x;
   const float shifted = add_rn(mul_rn(clamped, 1.44269504f), magic);
   const float power = sub_rn(shifted, magic);
-  // ln(2) in two parts, of which the first has few enough bits to be exact when multiplied.
+  // ln(2) in two parts; products with the first are exact.
   const float r = sub_rn(sub_rn(clamped, mul_rn(power, 0.693359375f)), mul_rn(power, -2.12194440e-4f));
   float p = add_rn(mul_rn(1.0f / 720, r), 1.0f / 120 + 4.1706e-5f);
   p = add_rn(mul_rn(p, r), 1.0f / 24);

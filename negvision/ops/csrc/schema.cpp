@@ -1,5 +1,5 @@
-// Operator schemas. Shapes are checked in atss_args.h, box_iou_args.h and negatives_args.h, which every
-// device shares; operators on images have kernels for the CPU alone.
+// Operator schemas. Shapes are checked in atss_args.h, box_iou_args.h and negatives_args.h for every
+// device. Operators on images have CPU kernels only.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(negvision, m) {

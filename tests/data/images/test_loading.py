@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from negvision.data.images.files import FileListing
-from negvision.data.images.integrity import find_damage
 from negvision.data.images.loading import LoadImageFromFile, decode_image
 from negvision.errors import DatasetError
 
@@ -23,12 +22,6 @@ def test_bytes_of_the_dataset_are_decoded_and_taken_out():
     assert "img_bytes" not in results
 
 
-def test_file(tmp_path):
-    (tmp_path / "a.png").write_bytes(encoded(".png"))
-    results = LoadImageFromFile()({"img_path": str(tmp_path / "a.png")})
-    np.testing.assert_array_equal(results["img"], IMAGE)
-
-
 @pytest.mark.parametrize(
     ("data", "says"),
     [
@@ -43,11 +36,6 @@ def test_damaged_bytes_name_their_place(data, says):
         LoadImageFromFile()({"img_path": "set.rec[3]", "img_bytes": data})
     with pytest.raises(DatasetError, match=says):
         decode_image(data, "x")
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
-def test_whole_images_are_whole(suffix):
-    assert find_damage(encoded(suffix)) is None
 
 
 def test_listing(tmp_path, monkeypatch):

@@ -105,11 +105,3 @@ def test_names_and_lines_of_the_lists(paths):
 def test_sets_that_cannot_be_used(paths, train, test, says):
     with pytest.raises(DatasetError, match=says):
         join_image_parts((paths[0], images_of(*train)), (paths[1], images_of(*test)), ("dog",))
-
-
-def test_two_sets_of_one_name(tmp_path):
-    paths = tmp_path / "a" / "images", tmp_path / "b" / "images"
-    for path in paths:
-        path.mkdir(parents=True)
-    with pytest.raises(DatasetError, match="have one name"):
-        join_image_parts((paths[0], images_of("dog")), (paths[1], images_of("dog")), ("dog",))

@@ -1,4 +1,4 @@
-// ATSS assignment on the CPU: threads take boxes, and claims on priors meet in an atomic maximum.
+// ATSS assignment on the CPU: threads process boxes, and an atomic maximum settles claims on priors.
 #include <algorithm>
 #include <vector>
 
@@ -14,17 +14,17 @@ namespace {
 
 using torch::stable::parallel_for;
 
-// Work for a thread to be worth waking, about a millisecond: on a busy machine, as a training with
-// its loader processes is, threads that wait for one another cost far more than they save.
+// Work per thread of about a millisecond. With less, waking threads costs more than it saves on a busy
+// machine, such as one that trains with loader processes.
 constexpr int64_t kDistancesPerTask = 1 << 18;
 constexpr int64_t kPriorsPerTask = 1 << 17;
 constexpr int64_t kDistancesInWindow = 64;
 
-// Whether every prior of a row has the x of the one above it in the first row and the y of the first
-// one in its own, bit for bit, as in grids that were made by adding shifts. Then the row is in place
-// where the first one is.
+// Whether every prior of a row has the x of the prior above it in the first row and the y of the first
+// prior in its own row, bit for bit, as in grids made by adding shifts. The row is then in place if
+// the first row is.
 NV_VECTORIZED static bool repeats_first_row(const float* row, const float* first_row, int64_t count) {
-  // Bits of two priors. Written out, since compilers choose to transpose them.
+  // Bits of two priors. Written out, because compilers transpose them otherwise.
   typedef uint32_t Pair __attribute__((vector_size(32)));
   constexpr Pair x_only = {~0u, 0, ~0u, 0, ~0u, 0, ~0u, 0};
   Pair y_of_row, here, above, differing = {};
@@ -84,7 +84,7 @@ Level describe_level(const float* priors, int64_t begin, int64_t size) {
   return level;
 }
 
-// Levels of each image, or once where the images share their priors.
+// The levels of each image, or of all images if they share their priors.
 std::vector<Level> describe_levels(const AtssArgs& args) {
   const float* priors = static_cast<const float*>(args.priors.const_data_ptr());
   const int64_t count = args.num_levels();
@@ -102,7 +102,7 @@ std::vector<Level> describe_levels(const AtssArgs& args) {
   return levels;
 }
 
-// State of every prior of every image; empty where all are candidates.
+// The state of every prior of every image; empty if all are candidates.
 std::vector<uint8_t> prior_states(const AtssArgs& args) {
   if (!args.valid && !args.has_ignored()) return {};
   const float* priors = static_cast<const float*>(args.priors.const_data_ptr());
@@ -114,14 +114,14 @@ std::vector<uint8_t> prior_states(const AtssArgs& args) {
   parallel_for(0, int64_t(state.size()), priors_per_task, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t image = i / args.num_priors, prior = i % args.num_priors;
-      bool takes_no_part = valid && !valid[i];
-      if (!takes_no_part && ignored) {
+      bool is_excluded = valid && !valid[i];
+      if (!is_excluded && ignored) {
         const float* own = priors + (args.priors_are_shared() ? 0 : image * args.num_priors * 4);
-        takes_no_part = is_ignored(
+        is_excluded = is_ignored(
             own, prior, ignored + 4 * args.ignored_begin[image],
             args.ignored_begin[image + 1] - args.ignored_begin[image], args.ignore_iof_thr);
       }
-      state[i] = takes_no_part ? kTakesNoPart : kCandidate;
+      state[i] = is_excluded ? kExcluded : kCandidate;
     }
   });
   return state;
@@ -144,7 +144,7 @@ struct Candidates {
       : distance(capacity), overlap(capacity), index(capacity + kWindowSize), box(capacity) {}
 };
 
-// The IoU of the chosen priors with one box: gathered first, so that several are computed at a time.
+// The IoU of the chosen priors with one box. Boxes are gathered first, so that the rest vectorizes.
 NV_VECTORIZED static void overlaps_with(
     const float* gt_box, const float* priors, const int64_t* index, int64_t count,
     Box<float>* boxes, float* out) {
@@ -155,8 +155,8 @@ NV_VECTORIZED static void overlaps_with(
   }
 }
 
-// The first of `keys` at or after `i` that is not 0, or `last`. Few priors are claimed, so the others
-// are passed over several at a time.
+// The first of `keys` at or after `i` that is not 0, or `last`. Few priors are claimed, so zeros are
+// skipped in blocks.
 NV_VECTORIZED static int64_t next_claim(const uint64_t* keys, int64_t i, int64_t last) {
   constexpr int64_t kBlock = 16;
   while (i + kBlock <= last) {
@@ -177,7 +177,7 @@ class Assignment {
         state_(prior_states(args)),
         gt_inds_(torch::stable::new_zeros(
             args.priors, {args.num_images, args.num_priors}, ScalarType::Long)),
-        // Claims are settled in the memory of the result: 8 bytes a prior are enough for both.
+        // Claims use the memory of the result: both need 8 bytes per prior.
         claims_(static_cast<uint64_t*>(gt_inds_.mutable_data_ptr())) {}
 
   void claim_all() {
@@ -194,7 +194,7 @@ class Assignment {
     });
   }
 
-  // Turns the claims into the result; call it once.
+  // Converts the claims to the result; call it once.
   std::tuple<Tensor, Tensor, Tensor> results() {
     const std::vector<int64_t> shape{args_.num_images, args_.num_priors};
     Tensor max_overlaps = torch::stable::new_zeros(args_.priors, shape);
@@ -213,7 +213,7 @@ class Assignment {
         inds[i] = claim_box(key) + 1;
       }
       for (int64_t i = first; i < last && !state_.empty(); ++i) {
-        if (state_[i] == kTakesNoPart) inds[i] = -1;
+        if (state_[i] == kExcluded) inds[i] = -1;
       }
     });
     return {gt_inds_, max_overlaps, labels};

@@ -1,5 +1,5 @@
-// Box overlaps and their gradients on the CPU. Each gradient is summed by one thread in one order,
-// so that it is the same from run to run.
+// Box overlaps and their gradients on the CPU. One thread sums each gradient in a fixed order, so that
+// results are deterministic.
 #include <algorithm>
 #include <tuple>
 #include <vector>
@@ -25,7 +25,7 @@ const T* data_of(const Tensor& t) { return static_cast<const T*>(t.const_data_pt
 template <typename T>
 T* data_of(Tensor& t) { return static_cast<T*>(t.mutable_data_ptr()); }
 
-// Boxes by coordinate, several of which are read at a time.
+// Boxes by coordinate, for vector loads.
 template <typename T>
 struct Coordinates {
   std::vector<T> x1, y1, x2, y2;
@@ -47,7 +47,7 @@ inline __attribute__((always_inline)) void fill(
   }
 }
 
-// A row for either type: a template cannot be compiled for several processors.
+// A macro for both types: target_clones does not work on templates.
 #define NV_FILL_ROW(T)                                                                             \
   NV_VECTORIZED_WIDE void fill_row(                                                                \
       Box<T> box, const Coordinates<T>& b, OverlapMode mode, T eps, int64_t count, T* out) {       \

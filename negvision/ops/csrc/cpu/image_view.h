@@ -1,4 +1,4 @@
-// An image in memory, (H, W, C), as views of NumPy have it: rows and columns may lie in reverse.
+// An image in memory, (H, W, C), like a NumPy view: rows and columns may be reversed.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@ namespace negvision {
 
 struct ImageView {
   int64_t height, width, channels;
-  int64_t row, column, channel;  // from one to the next, in elements
+  int64_t row, column, channel;  // strides, in elements
   bool rows_reversed, columns_reversed;
 
   ImageView(const torch::stable::Tensor& image, bool rows, bool columns)
@@ -21,10 +21,10 @@ struct ImageView {
     row = image.stride(0), column = image.stride(1), channel = image.stride(2);
   }
 
-  // Whether a row is one run of values, three to a pixel.
+  // Whether the values of a row are adjacent, three per pixel.
   bool is_packed_color() const { return channels == 3 && column == 3 && channel == 1; }
 
-  // Where the row begins that row `y` of the image is stored in.
+  // The offset of row `y` of the image.
   int64_t row_start(int64_t y) const { return (rows_reversed ? height - 1 - y : y) * row; }
 };
 

@@ -1,9 +1,8 @@
-// The common case of search_window on the CPU: one prior at each location, exactly on its row and
-// column, all of them candidates, and a window of 4 x 4 that certainly holds the nearest. With k = 9
-// it does for any target more than a row and a column inside the grid: the ninth nearest is then less
-// than 2 steps away, and what is not in the window 2 steps or more. Priors are ranked by counting,
-// without a branch that depends on a distance. Where the case is another, the caller takes
-// search_window, which gives the same answer.
+// The common case of search_window on the CPU: one prior per location, exactly on its row and column,
+// none excluded, and a window of 4 x 4 that certainly holds the nearest k. For k = 9 it does if the
+// target is more than a row and a column inside the grid: the ninth nearest is then less than 2 steps
+// away, and everything outside the window 2 steps or more. Priors are ranked by counting, without
+// branches on distances. In all other cases the caller uses search_window, with the same result.
 #pragma once
 
 #include "../nearest_search.h"
@@ -18,15 +17,15 @@ inline bool fits_window(const Level& level, int64_t k) {
       level.size >= kWindowSide * level.row_length && k <= kWindowSize;
 }
 
-// Where to begin along an axis so that as much of the window lies before x as behind it.
+// The start of a window along an axis that is centered on x.
 inline int64_t window_begin(float first, float last, int64_t count, float x) {
   const float before = (x - first) / (last - first) * float(count - 1) - 1.0f;
   if (!(before > 0.0f)) return 0;
   return before >= float(count - kWindowSide) ? count - kWindowSide : int64_t(before);
 }
 
-// Fills the k nearest into `index`, sorted by (distance, index), and returns true; or returns false,
-// having written nothing. The level and k have to fit the window, and `index` has room for all of it.
+// Writes the k nearest to `index`, sorted by (distance, index), and returns true, or returns false and
+// writes nothing. The level and k must fit the window; `index` has room for the full window.
 inline bool nearest_in_window(
     const float* priors, const Level& level, Point target, int64_t k, int64_t* index) {
   typedef float Floats __attribute__((vector_size(4 * kWindowSide)));
@@ -46,8 +45,8 @@ inline bool nearest_in_window(
     const float dy = sub_rn(row_of(priors, level, r0 + r), target.y);
     bits[r] = (Row)(dx2 + mul_rn(dy, dy));
   }
-  // A prior's rank is the number of those before it. Of equally distant ones that is the one of lower
-  // index: in a row above, or further left.
+  // A prior's rank is the number of priors before it. Of equally distant priors, the lower index comes
+  // first: a row above, or further left.
   constexpr Row column = {0, 1, 2, 3};
   for (int r = 0; r < kWindowSide; ++r) {
     for (int c = 0; c < kWindowSide; ++c) {

@@ -1,4 +1,4 @@
-// Negative pairs on the CPU: threads take rows, and a row is read several entries at a time.
+// Negative pairs on the CPU: threads process rows, with vector loads.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -29,8 +29,8 @@ int64_t rows_per_task(const Tile& tile) {
   return std::max<int64_t>(1, kEntriesPerTask / std::max<int64_t>(1, tile.columns));
 }
 
-// The three loops over a row, for either type: a template cannot be compiled for two processors. Two
-// have a body for kLanes entries, which compilers turn into vectors, and a tail.
+// The three loops over a row. A macro for both types: target_clones does not work on templates. Two have
+// a body for kLanes entries, which vectorizes, and a tail.
 #define NV_ROW_FUNCTIONS(T)                                                                        \
   NV_VECTORIZED static T row_maximum(                                                              \
       const T* row, const int32_t* labels, int64_t count, int32_t label, Bounds<T> bounds,         \

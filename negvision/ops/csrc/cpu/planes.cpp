@@ -1,5 +1,4 @@
-// From pixels, (H, W, C), to planes, (C, H, W). Images are loaded by many processes, so each is the
-// work of one thread.
+// From pixels, (H, W, C), to planes, (C, H, W). Many processes load images, so each uses one thread.
 #include <cstdint>
 
 #include <torch/csrc/stable/library.h>
@@ -13,8 +12,8 @@ namespace {
 
 using torch::stable::Tensor;
 
-// The usual row, three values to a pixel, which compilers turn into shuffles; of bytes and of floats,
-// since a template cannot be compiled for two processors.
+// The usual row with three values per pixel, which compilers turn into shuffles. A macro for bytes and
+// floats: target_clones does not work on templates.
 #define NV_SPLIT_ROW(T)                                                                            \
   NV_VECTORIZED void split_row(                                                                    \
       const T* __restrict row, int64_t width, T* __restrict first, T* __restrict second,           \

@@ -1,6 +1,6 @@
-// ATSS assignment on CUDA: a block describes a level, a warp takes a box, and claims on priors meet
-// in an atomic maximum. The counts of boxes travel as kernel arguments, so nothing is copied from
-// the host and nothing waits for the device.
+// ATSS assignment on CUDA: a block describes a level, a warp processes a box, and an atomic maximum
+// settles claims on priors. Box counts are kernel arguments, so nothing is copied from the host and
+// nothing waits for the device.
 #include <algorithm>
 
 #include <torch/csrc/stable/library.h>
@@ -24,7 +24,7 @@ struct LevelBegins {
   int64_t begin[kMostLevels + 1];
 };
 
-// Where the boxes of each image begin, for the images of one launch.
+// The index of the first box of each image of one launch.
 struct ImageBegins {
   int count;
   int64_t begin[kImagesAtOnce + 1];
@@ -47,7 +47,7 @@ __device__ int64_t block_min(int64_t value, int64_t* scratch) {
   return value;
 }
 
-// One block for one level of one image.
+// One block per level of an image.
 __global__ void describe_levels(
     const float* priors, int64_t num_priors, LevelBegins begins, Level* levels) {
   __shared__ int64_t scratch[kThreads / kWarp];
@@ -70,7 +70,7 @@ __global__ void describe_levels(
       const int64_t r = i / row_step, c = i % row_step / n;
       const float column = column_of(own, level, c), row_y = row_of(own, level, r);
       is_grid &= is_in_place(center(own, begin + i), column, row_y, level.deviation);
-      // Rows and columns that are out of order make no grid either.
+      // Rows and columns out of order are no grid either.
       if (r == 0 && c > 0) is_grid &= column_of(own, level, c - 1) < column;
       if (c == 0 && r > 0) is_grid &= row_of(own, level, r - 1) < row_y;
     }
@@ -85,18 +85,18 @@ __global__ void mark_states(
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= num_priors * begins.count) return;
   const int64_t image = i / num_priors;
-  bool takes_no_part = valid && !valid[i];
-  if (!takes_no_part && ignored) {
-    takes_no_part = is_ignored(
+  bool is_excluded = valid && !valid[i];
+  if (!is_excluded && ignored) {
+    is_excluded = is_ignored(
         priors + (shared_priors ? 0 : image * num_priors * 4), i % num_priors,
         ignored + 4 * begins.begin[image], begins.begin[image + 1] - begins.begin[image],
         ignore_iof_thr);
   }
-  state[i] = takes_no_part ? kTakesNoPart : kCandidate;
+  state[i] = is_excluded ? kExcluded : kCandidate;
 }
 
-// The k nearest of a level without a grid, found by the whole warp: k rounds of "the next one after
-// the last", each a minimum over the level. Distances are compared by their bits.
+// The k nearest of a level without a grid, found by a full warp in k rounds: each finds the minimum
+// after the last one.
 __device__ int search_all_by_warp(
     const float* priors, const uint8_t* state, const Level& level, Point target, int k,
     float* distance, int64_t* index) {
@@ -143,7 +143,7 @@ struct ClaimArgs {
   int num_candidates;
 };
 
-// A warp for a box. Lanes take the levels that lie on a grid; the whole warp takes the others.
+// One warp per box. Lanes process the levels with a grid, the full warp the others.
 __global__ void claim_priors(ClaimArgs args, ImageBegins begins) {
   extern __shared__ char storage[];
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -170,8 +170,8 @@ __global__ void claim_priors(ClaimArgs args, ImageBegins begins) {
   const Level* levels = args.levels + own * args.num_levels;
   const Point target = center(gt, 0);
 
-  // Each level has its own stretch of the storage; they are closed up afterwards, since a level may
-  // hold fewer candidates than places.
+  // Each level has its own part of the storage. Gaps are closed afterwards, since a level may have fewer
+  // candidates than places.
   int counts[kMostLevels / kWarp + 1] = {};
   for (int l = lane, turn = 0; l < args.num_levels; l += kWarp, ++turn) {
     const Level level = levels[l];
@@ -228,7 +228,7 @@ __global__ void claim_priors(ClaimArgs args, ImageBegins begins) {
   }
 }
 
-// Of the images whose boxes begin where `begins` says.
+// Writes the results of the images of one launch.
 __global__ void read_claims(
     const unsigned long long* claims, const uint8_t* state, const int64_t* gt_labels,
     ImageBegins begins, int64_t num_priors, int64_t* gt_inds, float* max_overlaps,

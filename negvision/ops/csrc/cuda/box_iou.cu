@@ -1,5 +1,5 @@
-// Box overlaps and their gradients on CUDA. A gradient is summed by one warp, in the same order
-// every time; there is no atomic addition.
+// Box overlaps and their gradients on CUDA. One warp sums each gradient in a fixed order, without atomic
+// additions.
 #include <tuple>
 
 #include <torch/csrc/stable/library.h>
@@ -26,7 +26,7 @@ __global__ void aligned(const T* a, const T* b, int64_t n, OverlapMode mode, T e
   if (i < n) out[i] = overlap(load_box(a, i), load_box(b, i), mode, eps);
 }
 
-// A warp for a box of the set that the gradient is of; its lanes share the pairs of that box.
+// One warp per box that receives a gradient; its lanes share the pairs of that box.
 template <typename T>
 __global__ void pairwise_backward(
     const T* grad, const T* a, const T* b, int64_t n, int64_t m, bool wrt_a, OverlapMode mode,

@@ -1,4 +1,4 @@
-// What every CUDA launcher needs. torch's headers declare its CUDA functions with -DUSE_CUDA only.
+// Helpers of all CUDA launchers. torch's headers declare CUDA functions only with -DUSE_CUDA.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -1,6 +1,5 @@
-// Negative pairs on CUDA: a block takes a part of a row. Sums are made in the same order every time,
-// the only atomic additions are of integers, and bounds and prefixes are read on the device, so that
-// nothing waits for it.
+// Negative pairs on CUDA: a block processes a part of a row. Sums have a fixed order, only integers are
+// added atomically, and bounds and prefixes stay on the device, so that nothing waits for it.
 #include <algorithm>
 #include <tuple>
 
@@ -20,7 +19,7 @@ constexpr int64_t kPart = kThreads * 16;  // columns of a part
 constexpr int kBytes = 256;               // values of a byte
 constexpr int64_t kMostPrefixes = 8;
 
-// The columns of a row that are a block's.
+// The columns of a row that belong to a block.
 struct Part {
   int64_t row, begin, end;
 
@@ -34,8 +33,8 @@ int64_t parts_of(const Tile& tile) {
   return std::max<int64_t>(1, blocks_for(tile.columns, kPart));
 }
 
-// Of a part: how many are kept, the greatest, and the sum of exp(scale * (v - maximum)). NaN is never
-// the greatest; it reaches the sum.
+// Of a part: the number of kept entries, their maximum, and the sum of exp(scale * (v - maximum)). NaN
+// is never the maximum; it reaches the sum.
 template <typename T>
 struct PartSum {
   int64_t kept;
@@ -61,7 +60,7 @@ __device__ Bounds<T> bounds_at(const T* bounds) {
   return bounds ? Bounds<T>{bounds[0], bounds[1]} : Bounds<T>{-most, most};
 }
 
-// A thread walks over its entries once; its sum goes along to a greater maximum when it meets one.
+// A thread reads its entries once and rescales its sum when it meets a larger maximum.
 template <typename T>
 __global__ void sum_parts(
     const T* similarities, Tile tile, int64_t parts, const T* bounds_data, T scale,
@@ -138,7 +137,7 @@ __global__ void softmax_parts(
   }
 }
 
-// A block counts in shared memory, then adds what it has counted to the whole.
+// A block counts in shared memory, then adds its counts to the total.
 template <typename T>
 __global__ void count_parts(
     const T* similarities, Tile tile, int64_t parts, const int64_t* prefixes, int count,
