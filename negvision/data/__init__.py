@@ -1,1 +1,1 @@
-"""Embedded data sets, generated at first use from what the dependencies ship, and file readers."""
+"""Read, check and split datasets."""

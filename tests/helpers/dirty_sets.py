@@ -1,4 +1,4 @@
-"""Small sets of each task on disk, whole until a test damages them in one place."""
+"""Small datasets of each task on disk, intact until a test damages them."""
 
 import json
 import struct

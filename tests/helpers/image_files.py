@@ -1,4 +1,4 @@
-"""Image files made byte by byte: bombs, lies and damage."""
+"""Image files made byte by byte: bombs, false headers and damage."""
 
 import struct
 import zlib

@@ -1,4 +1,4 @@
-"""Seeded damage to files, as downloads, disks and people of ill will do it."""
+"""Seeded damage to files, as downloads, disks and attackers cause it."""
 
 from collections.abc import Iterator
 

@@ -47,7 +47,7 @@ def test_grids(seed, make):
 
 @pytest.mark.parametrize("step", [0, 1, 3])
 @pytest.mark.parametrize("topk", [1, 8, 9, 10, 16, 17, 50])
-def test_centers_on_between_and_beside_the_priors_of_small_grids(topk, step):
+def test_box_centers_on_between_and_outside_small_grids(topk, step):
     """Where windows are chosen and clamped, and where distances tie or all but tie."""
     for height, width in ((32, 32), (32, 40), (40, 56)):
         priors, counts = grid(height, width, strides=(8,))
@@ -118,7 +118,7 @@ def test_priors_that_are_not_finite():
         check(torch.full_like(priors, value), counts, boxes)
 
 
-def test_boxes_beside_the_grid():
+def test_boxes_outside_the_grid():
     g = torch.Generator().manual_seed(13)
     priors, counts = grid(96, 128, strides=(8, 16))
     boxes = random_boxes(g, 8, 96, 128)

@@ -84,7 +84,7 @@ def test_opcheck(full):
 
 
 @needs_extension
-def test_the_operator_checks_what_it_is_given():
+def test_operators_check_their_arguments():
     priors, counts = grid(64, 64, strides=(8,))
     rest = (None, None, [0], -1.0, None, None, None, 1.0)
     assign = torch.ops.negvision.atss_assign

@@ -95,6 +95,6 @@ def test_any_number_of_threads_gives_the_same_bits(dtype):
         ("histogram", (E, Y.int(), Y.int(), 0, Y.int(), 8), "prefixes must be int64"),
     ],
 )
-def test_operators_refuse_what_they_cannot_read(name, arguments, message):
+def test_operators_reject_invalid_arguments(name, arguments, message):
     with pytest.raises(RuntimeError, match=message):
         getattr(torch.ops.negvision, f"negatives_{name}")(*arguments)

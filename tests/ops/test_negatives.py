@@ -146,7 +146,7 @@ def test_quartiles_of_many(path, seed, dtype):
     assert got.kept == ((values >= q1) & (values <= q3)).sum()
 
 
-def test_what_lies_on_a_bound_is_kept(path):
+def test_values_on_a_bound_are_kept(path):
     inside = [2, 2, 3, 4, 6, 6]
     for ends, kept in (((-2, 10), 8), ((-2.001, 10), 7), ((-2, 10.001), 7)):
         values = [v / 16 for v in (*inside, *ends)]
@@ -158,7 +158,7 @@ def test_what_lies_on_a_bound_is_kept(path):
 
 
 @pytest.mark.parametrize("whisker", [0.0, 1.5])
-def test_equal_similarities_leave_only_those_equal(path, whisker):
+def test_many_equal_similarities_drop_all_others(path, whisker):
     """Twelve identities on axes, of which three share one: 63 similarities are 0 and 3 are 1."""
     e = torch.eye(10)[[*range(10), 0, 0]].requires_grad_()
     got = pair_logsumexp(e, torch.arange(12), 64.0, whisker)
@@ -228,7 +228,7 @@ class Ranks:
 
 @pytest.mark.parametrize("whisker", [0.0, 1.5, None])
 @pytest.mark.parametrize("world_size,hold", [(2, 0), (3, 1 << 24), (5, 0)])
-def test_shares_add_up_to_the_whole(path, whisker, world_size, hold):
+def test_shares_add_up(path, whisker, world_size, hold):
     """Three strips of rows, for two, three and five ranks."""
     e, labels = units(12, 600, 16).requires_grad_(), torch.arange(600) // 4
     whole, ranks = pair_logsumexp(e, labels, 64.0, whisker), Ranks(world_size)

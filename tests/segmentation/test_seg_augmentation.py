@@ -1,4 +1,4 @@
-"""The quicker transforms of segmentation give the tensors of mmseg's under the same seed."""
+"""The faster segmentation transforms equal mmseg's under the same seed."""
 
 import copy
 
@@ -32,7 +32,7 @@ def sample(size, classes=4, dtype=np.uint8):
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64])
 @pytest.mark.parametrize("ratio", [1.0, 0.9, 0.5])
 @pytest.mark.parametrize("ignore_index", [255, 0, 300])
-def test_crops_are_those_of_mmseg(dtype, ratio, ignore_index):
+def test_crops_equal_mmseg(dtype, ratio, ignore_index):
     options = {"crop_size": (8, 12), "cat_max_ratio": ratio, "ignore_index": ignore_index}
     ours, theirs = SegRandomCrop(**options), RandomCrop(**options)
     for seed, size in enumerate(SIZES * 6):
@@ -107,7 +107,7 @@ def test_photometric_distortion_draws_like_mmseg_and_stays_close_to_it(layout, d
 
 
 @pytest.mark.parametrize("flip", [0.0, 1.0])
-def test_the_pipeline_of_training_ends_in_the_same_tensors(flip, tmp_path):
+def test_training_pipelines_give_the_same_tensors(flip, tmp_path):
     def pipeline(prefix, crop, distortion):
         with DefaultScope.overwrite_default_scope("mmseg"):
             return Compose(

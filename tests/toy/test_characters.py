@@ -1,4 +1,4 @@
-"""Which characters are identities, and pictures of them."""
+"""Characters as identities, and their images."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_drawings_fill_their_frame():
             assert np.abs(center - SIDE / 2).max() <= 2
 
 
-def test_character_of_no_font_is_named():
+def test_missing_characters_are_named():
     with pytest.raises(ValueError, match="no font of matplotlib has the character '\\\\uffff'"):
         drawings("\uffff")
 
@@ -80,12 +80,12 @@ def test_missing_font_says_how_to_install_it(monkeypatch):
 
 
 @pytest.mark.parametrize("side", [16, 48, 112])
-def test_picture_has_the_size_asked_for(side):
+def test_image_has_the_requested_size(side):
     image = compose_character(np.random.default_rng(0), "val", "A", side)
     assert image.shape == (side, side, 3) and image.dtype == np.uint8
 
 
-def test_character_is_in_the_picture(monkeypatch):
+def test_character_is_in_the_image(monkeypatch):
     """The strokes are what differs from the picture of a blank character."""
     inside = []
     for seed in range(40):

@@ -1,4 +1,4 @@
-"""Masks and crops of the digits set, held against its pictures and annotations."""
+"""Masks and crops of the digits compared with the images and annotations."""
 
 import itertools
 import json
@@ -42,7 +42,7 @@ def placed(number: int, side: int = 64) -> np.ndarray:
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test", "test_ood"])
-def test_masks_are_the_annotations_pixel_by_pixel(digits, split):
+def test_masks_equal_the_annotations(digits, split):
     pictures = load(digits, split)
     assert len(list((digits / "masks" / split).iterdir())) == len(pictures)
     for stem, annotations in pictures:
@@ -84,7 +84,7 @@ def cut_by_hand(root, split: str) -> list[tuple[int, np.ndarray]]:
 
 
 @pytest.mark.parametrize("name", ["train_id", "val_id", "test_id", "test_ood"])
-def test_crops_are_cut_from_the_pictures(digits, name):
+def test_crops_are_cut_from_the_images(digits, name):
     images, labels, classes = read_pack(digits / "crops" / f"{name}.npz")
     assert classes == NAMES
     if name == "test_ood":
@@ -99,7 +99,7 @@ def test_crops_are_cut_from_the_pictures(digits, name):
         assert np.array_equal(image, crop)
 
 
-def test_no_more_train_crops_than_the_most(tmp_path, monkeypatch):
+def test_train_crops_are_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MAX_TRAIN_CROPS", 3)
     root = ensure_digits(tmp_path / "digits", train=4, val=4, test=1, test_ood=1)
     assert len(read_pack(root / "crops" / "train_id.npz")[1]) == 3
@@ -128,7 +128,7 @@ def test_a_known_digit_beside_a_held_out_one_is_not_cut(where, digits):
     assert [digit for digit, _ in cut_digits(image, objects, held_out=(7, 9))] == digits
 
 
-def test_an_object_as_large_as_the_picture():
+def test_an_object_as_large_as_the_image():
     image = np.full((64, 48, 3), 9, dtype=np.uint8)
     ((digit, crop),) = cut_digits(image, [SceneObject(1, np.ones((64, 48), bool))], held_out=(7,))
     assert digit == 1

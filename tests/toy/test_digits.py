@@ -87,7 +87,7 @@ def test_boxes_areas_and_masks_agree(digits, split):
         assert pixels.shape == (image["height"], image["width"], 3)
 
 
-def test_strokes_stand_out_from_what_surrounds_them(digits):
+def test_strokes_stand_out_from_the_background(digits):
     gaps = []
     for annotation in (content := load(digits, "train"))["annotations"]:
         if annotation["iscrowd"]:

@@ -75,7 +75,7 @@ def test_pairs_say_whether_they_are_of_one_identity(root, split, count):
     assert len({frozenset(pair[:2]) for pair in pairs}) == len(pairs)
 
 
-def test_images_do_not_depend_on_how_many_there_are(root, tmp_path):
+def test_images_do_not_depend_on_their_number(root, tmp_path):
     more = contents(ensure_face_glyphs(tmp_path / "set", **{**TINY, "train_images": 4}))
     for name, content in contents(root).items():
         if name.startswith("train/"):

@@ -1,4 +1,4 @@
-"""Sets that are generated at first use, with a writer of three small files."""
+"""Generation at first use, with a writer of three small files."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def contents(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
-def test_a_standing_set_is_kept_and_another_choice_replaces_it(tmp_path):
+def test_a_complete_set_is_kept_and_other_parameters_replace_it(tmp_path):
     root = ensure(tmp_path / "deep" / "words")
     before = (root / "dataset.json").stat().st_ino
     ensure(root)
@@ -85,7 +85,7 @@ def test_digits_of_older_versions_are_known(tmp_path):
         ensure(root)
 
 
-def test_an_interrupted_build_leaves_what_was_there(tmp_path):
+def test_an_interrupted_build_keeps_the_old_set(tmp_path):
     root = ensure(tmp_path / "words")
     before = contents(root)
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Where pictures are made from: photographs, handwriting, and the scene composed of them."""
+"""The material of the generated images: photographs, handwriting and scenes."""
 
 import numpy as np
 import pytest
@@ -37,14 +37,14 @@ def test_missing_package_says_how_to_install_it(monkeypatch):
         photos.photo_paths()
 
 
-def test_missing_picture_names_its_path(monkeypatch):
+def test_missing_photograph_is_named(monkeypatch):
     monkeypatch.setitem(photos.PHOTOS, "sklearn", ("datasets/images/moon.jpg",))
     with pytest.raises(FileNotFoundError, match=r"datasets/images/moon\.jpg is missing"):
         photos.photo_paths()
 
 
 @pytest.mark.parametrize("size", [9, 14, 40, 110])
-def test_strokes_have_the_size_asked_for(size):
+def test_strokes_have_the_requested_size(size):
     for seed in range(30):
         alpha = draw_stroke(np.random.default_rng(seed), "train", seed % 10, size).alpha
         inked = alpha > 0.5
@@ -52,7 +52,7 @@ def test_strokes_have_the_size_asked_for(size):
         assert abs(max(alpha.shape) - size) <= max(2, 0.06 * size), (seed, alpha.shape)
 
 
-def test_scene_holds_what_was_asked_for():
+def test_scene_has_the_requested_digits():
     rng = np.random.default_rng(1)
     image, objects = compose_scene(rng, "val", 192, [3, 5], crowd=8)
     assert image.shape == (192, 192, 3) and image.dtype == np.uint8
@@ -60,7 +60,7 @@ def test_scene_holds_what_was_asked_for():
     assert sorted(item.digit for item in objects if not item.crowd) == [3, 5]
 
 
-def test_digits_hide_one_another_but_little():
+def test_digits_overlap_little():
     """Whole strokes overlap by at most 0.12 IoU; what is visible of them by little more."""
     for seed in range(10):
         _, objects = compose_scene(np.random.default_rng(seed), "train", 192, [1] * 8, None)

@@ -82,12 +82,12 @@ class DatasetScan:
             except Exception as error:
                 self.dataset = None
                 found_error = remark_of(error, self.source, "loading")
-                kind = found_error.kind.replace("unusable sample", "data set that cannot be loaded")
+                kind = found_error.kind.replace("unusable sample", "dataset that cannot be loaded")
                 self.problems.add(kind, found_error.where)
         self.problems.merge(found.problems)
         self.notes.merge(found.notes)
         if self.dataset is not None and not self.total:
-            self.problems.add("data set without a sample", self.source)
+            self.problems.add("dataset without a sample", self.source)
         has_records = self.total and hasattr(self.dataset, "get_data_info")
         if has_records and not SampleCheck(self.dataset).steps:
             self.notes.add("pipeline without a transform that loads: no image read", self.name)

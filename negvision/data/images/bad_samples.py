@@ -203,7 +203,7 @@ class BadSampleMixin(BaseDataset):
             _collectors[-1].problems.merge(problems, source)
             if left:
                 return
-            raise DatasetError(f"{source}: {nothing_left}", kind="data set without a usable sample")
+            raise DatasetError(f"{source}: {nothing_left}", kind="dataset without a usable sample")
         if self.on_bad_sample == "error" or not left:
             count = problems.counts.total()
             remedy = (

@@ -204,17 +204,17 @@ def test_equal_images_within_a_split(lists):
     assert found_in(check) == {} and check.notes.counts == {kind: 2}
 
 
-def test_a_set_that_cannot_be_loaded_does_not_keep_the_others_from_it(boxes):
+def test_a_broken_dataset_does_not_stop_the_others(boxes):
     config = boxes.config()
     (boxes.root / "train.json").write_text('{"images": [')
     check = checked(config, ("val", boxes.config("val")))
     assert check.images == 3
-    assert list(found_in(check)) == ["data set that cannot be loaded"]
-    assert "train.json" in the_example(check, "data set that cannot be loaded")
+    assert list(found_in(check)) == ["dataset that cannot be loaded"]
+    assert "train.json" in the_example(check, "dataset that cannot be loaded")
     assert "none could be loaded" in as_text(check) and not as_data(check)["complete"]
 
 
-def test_garbled_jpeg_is_worth_a_look(boxes):
+def test_garbled_jpeg_becomes_a_note(boxes):
     data = bytearray(boxes.files[0].read_bytes())
     data[-300:-200] = b"\xff\xd0" * 50
     boxes.files[0].write_bytes(data)
@@ -303,7 +303,7 @@ def test_ctrl_c_reports_what_was_found_so_far(boxes):
     assert as_data(check)["complete"] is False
 
 
-def test_data_is_the_text(boxes):
+def test_data_and_text_agree(boxes):
     truncate(boxes.files[0])
     check = checked(boxes.config())
     data = json.loads(json.dumps(as_data(check)))

@@ -49,7 +49,7 @@ def test_an_error_elsewhere_names_the_image(tmp_path, task, options):
     assert caught.value.kind == "truncated image"
 
 
-def test_a_deep_copy_counts_anew_and_a_shallow_one_together(tmp_path):
+def test_deep_copies_count_from_zero_and_shallow_copies_share_counts(tmp_path):
     config, _ = config_of("images", tmp_path)
     dataset = DATASETS.build({**config, "on_bad_sample": "skip"})
     deep, shallow = copy.deepcopy(dataset), copy.copy(dataset)

@@ -1,4 +1,4 @@
-"""Damaged annotation files of every format: each loads or raises an error that names it."""
+"""Damaged annotation files of every format load or raise an error that names them."""
 
 import json
 import pickle
@@ -91,7 +91,7 @@ FACES = {"data_prefix": {"img": ""}}
 
 @pytest.fixture(autouse=True)
 def _no_collection(monkeypatch):
-    """MMEngine collects garbage for each data set that it makes, which takes half a second."""
+    """MMEngine collects garbage for each dataset that it makes, which takes half a second."""
     monkeypatch.setattr("gc.collect", lambda *_: 0)
 
 
@@ -184,7 +184,7 @@ FORMATS = {
 
 
 def read_all(load, root, mode) -> None:
-    """Load a data set and each of its samples."""
+    """Load a dataset and each of its samples."""
     dataset = load(root, mode)
     if not hasattr(dataset, "prepare_data"):
         return
@@ -224,7 +224,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize("name", ["coco", "coco-evaluator", "coco-splits"])
-def test_values_of_other_types_in_coco(root, name):
+def test_values_of_wrong_types_in_coco(root, name):
     """Every kind of value at every kind of place."""
     content = coco()
     places = [p for p in _places(content) if len(p) < 2 or p[1] in (0, 1)]

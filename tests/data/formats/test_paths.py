@@ -1,4 +1,4 @@
-"""No annotation file of any task leads out of the data root."""
+"""Annotation files of all tasks stay inside the data root."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def test_root_is_wider_than_the_image_folder():
 
 
 @given(st.text(alphabet="ab./\\:", max_size=12))
-def test_what_stays_is_inside(name):
+def test_paths_that_stay_are_inside(name):
     """The quick look passes nothing that Python's own join and normalization lead outside."""
     if not leaves_root(name, "/data/img", "/data"):
         path = os.path.normpath(os.path.join("/data/img", name))
@@ -125,7 +125,7 @@ WRITERS = {
 
 @pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
 @pytest.mark.parametrize("name", ["../../secret.jpg", "ABSOLUTE", "..\\..\\secret.jpg"])
-def test_datasets_do_not_follow(tmp_path, writer, name):
+def test_datasets_do_not_follow_paths_that_leave(tmp_path, writer, name):
     root = tmp_path / "data"
     (root / "img").mkdir(parents=True)
     secret = tmp_path / "secret.jpg"

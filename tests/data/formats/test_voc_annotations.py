@@ -90,9 +90,7 @@ whole = st.integers(1, 500)
 
 @settings(max_examples=50, deadline=None)
 @given(left=whole, top=whole, right=whole, bottom=whole, zero_based=st.booleans())
-def test_boxes_cover_the_pixels_that_the_file_means(
-    tmp_path_factory, left, top, right, bottom, zero_based
-):
+def test_boxes_cover_the_annotated_pixels(tmp_path_factory, left, top, right, bottom, zero_based):
     right, bottom = left + right, top + bottom
     corners = {"xmin": left, "ymin": top, "xmax": right, "ymax": bottom}
     path = tmp_path_factory.getbasetemp() / "one.xml"
@@ -153,7 +151,7 @@ def test_a_zero_hints_at_a_tool_that_counts_from_zero(voc):
         ("<annotation>" + " " * (1 << 22) + "</annotation>", "at most"),
     ],
 )  # fmt: skip
-def test_files_that_are_no_annotation(voc, text, reason):
+def test_files_that_are_not_annotations(voc, text, reason):
     message = _message(voc, "a", text)
     assert "1 x annotation file that cannot be read" in message and reason in message
 
@@ -185,7 +183,7 @@ def test_names_that_leave_the_dataset_are_not_followed(voc, tmp_path):
     assert voc_to_coco(voc, ["train"])["train"]["images"][0]["file_name"] == "a.jpg"
 
 
-def test_an_image_is_found_by_the_name_of_its_annotation_or_in_it(voc):
+def test_an_image_is_found_by_its_annotations_name_or_filename(voc):
     images = voc / "JPEGImages"
     (images / "a.jpg").rename(images / "photo 1.JPG")
     (voc / "Annotations/a.xml").write_text(voc_xml([{"name": "x", **BOX}], r"C:\me\photo 1.JPG"))
@@ -220,7 +218,7 @@ def test_all_problems_of_all_splits_are_reported_at_once(voc):
     assert "1 x name that is in its list twice" in message
 
 
-def test_what_is_missing_is_named(voc, tmp_path):
+def test_missing_files_are_named(voc, tmp_path):
     with pytest.raises(MissingDataError, match=r"ImageSets/Main/test\.txt does not exist"):
         voc_to_coco(voc, ["test"])
     with pytest.raises(MissingDataError, match=r"train\.txt, val\.txt or test\.txt"):

@@ -1,4 +1,4 @@
-"""The quicker flip draws and gives what mmcv's does."""
+"""The faster flip equals mmcv's."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_the_same_as_mmcv_under_the_same_seed(options):
+def test_equals_mmcv_under_the_same_seed(options):
     rng = np.random.default_rng(0)
     ours, theirs = RandomFlip(**options), MMCVRandomFlip(**options)
     seen = set()

@@ -137,7 +137,7 @@ def test_labels_take_the_limit(tmp_path):
     ],
 )
 @pytest.mark.parametrize("size", [(64, 64), (80, 260)])
-def test_header_is_the_size_that_is_decoded(suffix, flags, size):
+def test_header_has_the_decoded_size(suffix, flags, size):
     data = encoded(suffix, *size, 3, *flags)
     found = read_header(data)
     assert (found.height, found.width) == decode_image(data, "x").shape[:2] == size
@@ -198,7 +198,7 @@ def test_second_header_of_a_png(order):
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
     ],
 )
-def test_headers_that_say_nothing(tmp_path, data, says):
+def test_headers_without_a_size(tmp_path, data, says):
     with pytest.raises(DatasetError, match=f"^x: .*{says}"):
         decode_image(data, "x")
     (tmp_path / "a.png").write_bytes(data)
@@ -219,7 +219,7 @@ def test_chunk_that_announces_gigabytes():
             assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
 
 
-def test_png_without_its_end_marker_is_whole():
+def test_png_without_its_end_marker_is_complete():
     data = encoded(".png")
     assert find_damage(data[: data.rfind(b"IEND") - 4]) is None
     assert "truncated PNG" in find_damage(data[: data.rfind(b"IEND") - 40])

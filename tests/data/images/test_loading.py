@@ -1,4 +1,4 @@
-"""Images of files and of bytes; damage is named."""
+"""Loading images from files and bytes, and errors for damaged ones."""
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ def encoded(suffix: str) -> bytes:
     return cv2.imencode(suffix, IMAGE)[1].tobytes()
 
 
-def test_bytes_of_the_dataset_are_decoded_and_taken_out():
+def test_bytes_of_the_dataset_are_decoded_and_removed():
     results = LoadImageFromFile()({"img_path": "set.rec[3]", "img_bytes": encoded(".png")})
     np.testing.assert_array_equal(results["img"], IMAGE)
     assert results["img_shape"] == results["ori_shape"] == (20, 30)
@@ -31,7 +31,7 @@ def test_bytes_of_the_dataset_are_decoded_and_taken_out():
         (b"<html>404</html>", "not an image"),
     ],
 )
-def test_damaged_bytes_name_their_place(data, says):
+def test_damaged_bytes_are_named(data, says):
     with pytest.raises(DatasetError, match=rf"^set.rec\[3\]: {says}"):
         LoadImageFromFile()({"img_path": "set.rec[3]", "img_bytes": data})
     with pytest.raises(DatasetError, match=says):

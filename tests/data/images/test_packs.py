@@ -47,7 +47,7 @@ def write(tmp_path):
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_images_are_what_was_packed(write, save):
+def test_packed_images_are_read_back(write, save):
     pack = read_pack(write(save))
     assert len(pack) == 4 and pack.classes == ("cat", "dog")
     assert pack.labels.tolist() == [0, 1, 0, 1]

@@ -30,7 +30,7 @@ def slow(image: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("channels", [1, 3, 4, 5])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int64, np.uint16, bool])
-def test_the_same_as_the_definition(view, channels, dtype):
+def test_equals_the_definition(view, channels, dtype):
     for size in SIZES:
         image = VIEWS[view](RNG.integers(0, 256, (*size, channels)).astype(dtype))
         got, want = to_planes(image), slow(image)
@@ -49,7 +49,7 @@ def test_empty_images(size):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64])
-def test_the_image_is_neither_shared_nor_changed(dtype):
+def test_the_image_is_not_changed(dtype):
     image = RNG.integers(0, 256, (6, 8, 3)).astype(dtype)
     before = image.copy()
     for writeable in (True, False):  # as of np.frombuffer

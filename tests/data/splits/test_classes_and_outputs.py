@@ -8,7 +8,7 @@ from negvision.errors import DatasetError
 CLASSES = ("ace", "queen", "ten")
 
 
-def test_order_of_what_remains():
+def test_order_of_remaining_classes():
     assert remaining_classes(CLASSES, ["queen"], "a.json") == ("ace", "ten")
     assert remaining_classes(CLASSES, ["ten", "ace", "ten"], "a.json") == ("queen",)
 
@@ -22,7 +22,7 @@ def test_order_of_what_remains():
         ([], r"no class of a\.json is held out"),
     ],
 )
-def test_choices_that_cannot_be(held_out, says):
+def test_invalid_held_out_classes(held_out, says):
     with pytest.raises(DatasetError, match=says):
         remaining_classes(CLASSES, held_out, "a.json")
 
@@ -45,7 +45,7 @@ def listed(folder) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-def test_what_is_there_is_refused_or_replaced_as_a_whole(tmp_path):
+def test_existing_outputs_are_refused_or_replaced(tmp_path):
     folder = tmp_path / "deep" / "out"
     write(folder, "old")
     (folder / "mine.txt").touch()
@@ -57,14 +57,14 @@ def test_what_is_there_is_refused_or_replaced_as_a_whole(tmp_path):
     assert (folder / "a.txt").read_text() == "new"
 
 
-def test_an_interruption_leaves_what_was_there(tmp_path):
+def test_an_interruption_keeps_the_old_files(tmp_path):
     write(tmp_path, "old")
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, "new", overwrite=True, fail=True)
     assert listed(tmp_path) == ["a.txt", "masks", "masks/old.png"]
 
 
-def test_a_file_in_the_place_of_the_folder(tmp_path):
+def test_the_output_folder_is_a_file(tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(DatasetError, match=r"--out .*out is a file"):
         write(tmp_path / "out", "new")

@@ -59,7 +59,7 @@ def shown(content: dict, image_id) -> set[str]:
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(coco_contents(), st.sets(st.sampled_from(NAMES)))
-def test_every_image_is_where_its_classes_belong(content, held_out):
+def test_every_image_is_in_the_right_part(content, held_out):
     before = copy.deepcopy(content)
     parts = split_coco(content, held_out, "a.json")
     assert content == before
@@ -137,7 +137,7 @@ def test_names_and_contents_of_the_files(paths):
         (content_of(("ace",)), content_of(), r"test\.json: no image shows held-out classes alone"),
     ],
 )
-def test_sets_that_cannot_be_used(paths, train, test, says):
+def test_unusable_datasets(paths, train, test, says):
     with pytest.raises(DatasetError, match=says):
         join(paths, train, test)
 
@@ -168,7 +168,7 @@ def test_classes_that_lost_more_than_half():
         ("categories", {"id": 9, "name": "ace"}, "2 categories have the name 'ace'"),
     ],
 )
-def test_what_refers_to_nothing_is_an_error(entry, value, says):
+def test_broken_references_are_errors(entry, value, says):
     content = content_of(("ace",), ("queen",))
     content[entry].append(value)
     with pytest.raises(DatasetError, match=says) as caught:

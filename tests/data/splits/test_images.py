@@ -48,7 +48,7 @@ def test_a_list_is_read(tmp_path):
         ("\n", "the list is empty"),
     ],
 )
-def test_lists_at_fault(tmp_path, text, says):
+def test_invalid_lists(tmp_path, text, says):
     path = tmp_path / "train.txt"
     path.write_text(text)
     with pytest.raises(DatasetError, match=says):
@@ -102,6 +102,6 @@ def test_names_and_lines_of_the_lists(paths):
         (("dog",), ("dog", "dog"), r"test\.txt: there is no OOD image .* none of its 2 images"),
     ],
 )
-def test_sets_that_cannot_be_used(paths, train, test, says):
+def test_unusable_datasets(paths, train, test, says):
     with pytest.raises(DatasetError, match=says):
         join_image_parts((paths[0], images_of(*train)), (paths[1], images_of(*test)), ("dog",))

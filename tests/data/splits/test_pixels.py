@@ -1,4 +1,4 @@
-"""Relabeled label images, held against a loop over pixels."""
+"""Relabeled label images compared with a loop over pixels."""
 
 import numpy as np
 import pytest
@@ -105,7 +105,7 @@ def test_ids_without_a_class(tmp_path, labels):
 @pytest.mark.parametrize(
     ("mode", "says"), [("RGB", "one channel of ids, this one has 3"), ("cut", "not a complete")]
 )
-def test_files_that_are_no_label_images(tmp_path, labels, mode, says):
+def test_files_that_are_not_label_images(tmp_path, labels, mode, says):
     path = tmp_path / "ann" / "wrong.png"
     Image.new("RGB", (40, 40), "red").save(path)
     if mode == "cut":
