@@ -29,7 +29,7 @@ def test_invalid_held_out_classes(held_out, says):
 
 def test_the_option_is_named():
     with pytest.raises(DatasetError, match=r"--void: 1 of 1 are no class of classes\.txt"):
-        check_names(["unlabled"], ["unlabeled"], "--void", "classes.txt")
+        check_names(["void"], ["unlabeled"], "--void", "classes.txt")
 
 
 def write(folder, text: str, overwrite: bool = False, fail: bool = False) -> None:
