@@ -84,8 +84,8 @@ def check_versions(installed: Mapping[str, str] | None = None) -> list[Finding]:
         The findings; empty if there is no problem.
 
     Example:
-        >>> [finding] = check_versions({**installed_distributions(), "torch": "2.9.1"})
-        >>> finding.problem
+        >>> findings = check_versions({**installed_distributions(), "torch": "2.9.1"})
+        >>> findings[0].problem
         'torch 2.9.1 is too old: negvision needs torch >= 2.10.'
     """
     installed = installed_distributions() if installed is None else installed

@@ -1,9 +1,6 @@
 """Images and tables of the browsing commands."""
 
-import json
-
 import cv2
-import numpy as np
 import pytest
 from helpers.commands import command
 
@@ -90,47 +87,6 @@ def test_dataset_in_the_default_folder(tiny_config, tmp_path, monkeypatch, capsy
         ["all", "16", "8", "0"],
     ]
     assert "8 images, 0 of them without objects" in printed
-
-
-def test_masks_crowds_and_data_root(tiny_config, coco_root, tmp_path, capsys):
-    """The same images with a mask on each box, and the bar of image 0 as a crowd."""
-    root = tmp_path / "moved"
-    (root / "annotations").mkdir(parents=True)
-    (root / "images").symlink_to(coco_root / "images")
-    content = json.loads((coco_root / "annotations" / "all.json").read_text())
-    for item in content["annotations"]:
-        x, y, width, height = item["bbox"]
-        item["segmentation"] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
-    crowd = content["annotations"][1]
-    counts = [0, 64 * 64]
-    crowd.update(iscrowd=1, segmentation={"size": [64, 64], "counts": counts})
-    (root / "annotations" / "all.json").write_text(json.dumps(content))
-    config = tmp_path / "masks.py"
-    shown = {}
-    for mask in ("with_mask=False", "with_mask=True"):
-        config.write_text(
-            tiny_config.read_text().replace("with_bbox=True", f"with_bbox=True, {mask}")
-        )
-        out = tmp_path / mask
-        argv = [config, "--out-dir", out, "--indices", 0, "--data-root", root]
-        assert browse_dataset(*argv) == 0
-        printed = capsys.readouterr().out
-        assert ["bar", "7", "7", "1"] in [line.split() for line in printed.splitlines()]
-        (shown[mask],) = pictures(out).values()
-    without, with_masks = shown.values()
-    x, y, width, height = (10 * value for value in content["annotations"][0]["bbox"])
-    top = without.shape[0] - 640
-    changed = (without != with_masks).any(-1)
-    # The mask tints the inside of its box only.
-    assert changed[top + y + 20 : top + y + 60, x + 20 : x + 200].mean() > 0.5
-    changed[top + y : top + y + height, x : x + width] = False
-    assert not changed.any()
-    # The crowd's outline is dashed: gray alternates along its right edge.
-    x, y, width, height = (10 * value for value in crowd["bbox"])
-    edge = without[top + y + 5 : top + y + height - 5, x + width - 1]
-    gray = (edge == 190).all(-1)
-    assert 0.4 < gray.mean() < 0.9
-    assert np.count_nonzero(np.diff(gray.astype(int))) > 10
 
 
 @pytest.mark.parametrize("browse", [browse_assignments, browse_dataset])

@@ -68,35 +68,6 @@ def test_detection(tmp_path, out, capsys):
     assert sorted(path.name for path in out.iterdir()) == sorted(row[0] for row in rows[1:5])
 
 
-def test_detection_is_read_by_the_data_set(tmp_path, out):
-    from negvision.detection.datasets import CocoDataset
-
-    train = write_coco(tmp_path / "all.json", "a", "qq", "aqj", "aj")
-    assert detection(out, train) == 0
-    for index in range(4):
-        Image.new("RGB", (64, 64)).save(tmp_path / f"{index}.jpg")
-
-    def load(name: str) -> list[tuple[int, list, list[int]]]:
-        dataset = CocoDataset(
-            ann_file=str(out / name), data_prefix={"img": str(tmp_path)}, test_mode=True
-        )
-        infos = [dataset.get_data_info(i) for i in range(len(dataset))]
-        names = dataset.metainfo["classes"]
-        return [
-            (
-                i["img_id"],
-                [names[x["bbox_label"]] for x in i["instances"]],
-                [x["bbox"] for x in i["instances"]],
-            )
-            for i in infos
-        ]
-
-    boxes = [[10.5 + j, 12, 30.5 + j, 42.25] for j in range(3)]
-    assert load("all_id.json") == [(0, ["ace"], boxes[:1]), (3, ["ace", "jack"], boxes[:2])]
-    assert load("all_ood.json") == [(1, ["queen", "queen"], boxes[:2])]
-    assert load("all_mixed.json") == [(2, ["ace", "queen", "jack"], boxes)]
-
-
 def test_files_of_an_older_split_are_kept_or_replaced(tmp_path, out, capsys):
     ann = write_coco(tmp_path / "a.json", "a", "q")
     assert detection(out, ann) == 0

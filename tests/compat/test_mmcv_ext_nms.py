@@ -65,14 +65,6 @@ def test_nms_equals_reference(offset, threshold):
             assert torch.equal(kept, torchvision.ops.nms(boxes, scores, threshold))
 
 
-def test_nms_offset_changes_the_result():
-    # Widths of 1 and an overlap of 1 with the offset; no overlap at all without it.
-    boxes = torch.tensor([[0.0, 0, 0, 9], [0, 0, 0, 9]])
-    scores = torch.tensor([0.9, 0.8])
-    assert mmcv_ext.nms(boxes, scores, 0.5, 0).tolist() == [0, 1]
-    assert mmcv_ext.nms(boxes, scores, 0.5, 1).tolist() == [0]
-
-
 def test_iou_equal_to_threshold_stays_in_nms_and_joins_in_nms_match():
     boxes = torch.tensor([[0.0, 0, 2, 1], [0, 0, 1, 1]])  # IoU exactly 0.5
     scores = torch.tensor([0.9, 0.8])

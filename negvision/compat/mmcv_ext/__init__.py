@@ -72,9 +72,9 @@ def get_compiling_cuda_version() -> str:
 
 
 def __getattr__(name: str):
-    # Python and tools look up private and special names (__path__, _repr_html_), which are never
-    # operators; returning a function would break the caller.
-    if name.startswith("_"):
+    # Tools look up names such as __path__, _repr_html_ and pytestmark, which are never operators;
+    # returning a function would break them.
+    if name.startswith(("_", "pytest")):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def missing_operator(*args, **kwargs):
