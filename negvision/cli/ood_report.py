@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from negvision.cli.output import require_html, write_page
+from negvision.cli.output import require_page, write_page
 from negvision.errors import UserError
 
 HELP = "show the results of an OOD evaluation on one HTML page"
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the page; 0."""
     source = find_scores(args.scores)
     out = Path(args.out or source.with_name("ood_report.html"))
-    require_html(out)
+    require_page(out)
     from negvision.ood.records import OODRecords
     from negvision.report.ood_page import ood_page
     from negvision.visualization import shown_path

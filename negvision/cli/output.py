@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from negvision.errors import UserError
-from negvision.files import atomic_write
+from negvision.files import atomic_write, check_writable
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -37,24 +37,14 @@ def progress_bar(items, description: str):
     return tqdm(items, desc=description, leave=False, disable=None, file=sys.stdout)
 
 
-def require_html(out: Path) -> None:
-    """Raise UserError unless ``out`` is named like an HTML page."""
+def require_page(out: Path) -> None:
+    """Raise UserError unless ``out`` is named like an HTML page and can be written."""
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out {out}: the page is written as .html")
+    check_writable(out)
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write ``path`` atomically, so that a failed write leaves the old page.
-
-    Raises:
-        UserError: It cannot be written there.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path, error=None) as partial:
-            # File names on disk need not be valid text.
-            partial.write_text(text, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; name another file with --out"
-        ) from None
+    """Write an HTML page atomically; file names in it need not be valid text."""
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="replace")

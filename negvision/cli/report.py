@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from negvision.cli.arguments import add_data_arguments, add_trust_checkpoint
-from negvision.cli.output import progress_bar, require_html, write_page
+from negvision.cli.output import progress_bar, require_page, write_page
 from negvision.errors import UserError
 
 HELP = "show a run, or compare several, on one HTML page"
@@ -55,16 +55,14 @@ def run(args: argparse.Namespace) -> int:
     names = run_names(args.work_dirs)
     single = len(args.work_dirs) == 1
     out = Path(args.out or (Path(args.work_dirs[0]) if single else Path()) / "report.html")
-    require_html(out)
     from negvision.engine.prepare import prepare_config
-    from negvision.files import check_writable
     from negvision.report.config_diff import config_change, config_lines
     from negvision.report.run_page import run_page
     from negvision.report.run_report import find_run, gather
     from negvision.visualization import shown_path
 
     runs = [find_run(path, args.checkpoint) for path in args.work_dirs]
-    check_writable(out)
+    require_page(out)
     reports, configs = [], []
     with tempfile.TemporaryDirectory(prefix="negvision_report_") as scratch:
         for number, (found, name) in enumerate(zip(runs, names, strict=True)):
