@@ -1,10 +1,10 @@
-"""Where the time of ``negvision predict`` goes, step by step, as shares of the network's.
+"""Time of each step of ``negvision predict``, as a share of the time of the network.
 
-ATSS with a ResNet-18 at 320 x 320 pixels, weights drawn at random, on a photograph of 640 x 480 in
-JPEG; ten boxes are drawn. Steps run in turns, exported and in PyTorch.
+ATSS with a ResNet-18 at 320 x 320 pixels and random weights, on a JPEG photograph of 640 x 480;
+ten boxes are drawn. Steps alternate, for the exported model and for PyTorch.
 
     python benchmarks/predict_latency.py --repeats 5    # a short look
-    python benchmarks/predict_latency.py                # the figures in results/
+    python benchmarks/predict_latency.py                # the numbers in results/
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ import numpy as np
 import torch
 from harness import alternate, machine, write_results
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 
 from negvision.export.formats import OLDEST_OPSET, save, write_onnx
 from negvision.export.graphs.choice import graph_and_metadata
 from negvision.inference import Inferencer
-from negvision.inference.output import OutputFolder, Writer
+from negvision.inference.output import Writer
 from negvision.inference.runtime import Detections, ExportedModel
 from negvision.inference.sources import Frame
-from negvision.inference.weights import load_model
+from negvision.inference.weights import build_model
 from negvision.toy.photos import random_crop
 
 CONFIG = "configs/atss/atss_r18.py"
-SIDE, HEIGHT, WIDTH = 320, 480, 640
-DRAWN = 10
-# All but reading and decoding; none may take a larger share of the network's time.
+SIDE, HEIGHT, WIDTH, DRAWN = 320, 480, 640, 10
+# All steps but reading and decoding; none may take a larger share of the time of the network.
 OURS, LIMIT = ("prepare", "results", "write", "draw and write"), 0.1
 
 
@@ -46,32 +46,22 @@ def make_files(source: str, folder: Path) -> tuple[Path, Path, Path, Path]:
     for transform in cfg.test_dataloader.dataset.pipeline:
         if transform.type.endswith("Resize"):
             transform.update(scale=(SIDE, SIDE), keep_ratio=False)
-    config, checkpoint = folder / "atss.py", folder / "atss.pth"
-    cfg.dump(config)
-    model = _built(cfg)
+    files = [folder / name for name in ("atss.py", "atss.pth", "atss.onnx", "photograph.jpg")]
+    cfg.dump(files[0])
+    model = build_model(cfg).eval()
     with torch.no_grad():
-        # As drawn, no score reaches the threshold.
+        # With random weights, no score reaches the threshold.
         model.bbox_head.atss_cls.weight.mul_(30)
         model.bbox_head.atss_cls.bias.fill_(-2.0)
-    torch.save({"state_dict": model.state_dict(), "meta": {}}, checkpoint)
-    model, meta = load_model(cfg, checkpoint)
-    graph, metadata = graph_and_metadata(cfg, model, meta)
-    save(write_onnx(graph, metadata, OLDEST_OPSET, False), folder / "atss.onnx")
-    photograph = folder / "photograph.jpg"
+    torch.save({"state_dict": model.state_dict(), "meta": {}}, files[1])
+    save(write_onnx(*graph_and_metadata(cfg, model, {}), OLDEST_OPSET), files[2])
     pixels = random_crop(np.random.default_rng(0), "test", max(HEIGHT, WIDTH), WIDTH)[:HEIGHT]
-    cv2.imwrite(str(photograph), np.clip(pixels, 0, 255).astype(np.uint8))
-    return config, checkpoint, folder / "atss.onnx", photograph
-
-
-def _built(cfg: Config) -> torch.nn.Module:
-    from mmengine.registry import MODELS, DefaultScope
-
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        return MODELS.build(cfg.model.copy())
+    cv2.imwrite(str(files[3]), np.clip(pixels, 0, 255).astype(np.uint8))
+    return tuple(files)
 
 
 class Answers:
-    """In the place of a network: answers at once what it answered before."""
+    """A network that returns a known answer at once."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
@@ -83,29 +73,30 @@ class Answers:
 
 
 def steps_of(model: Inferencer, photograph: Path, folder: Path) -> dict[str, Callable]:
-    """Each step of a prediction on a photograph, on what the step before made."""
+    """Each step of a prediction on a photograph, on the output of the step before."""
     data = photograph.read_bytes()
     image = model.decode(data, "a.jpg")
     inner = model._model
     [batch] = inner.batches([image])
     if isinstance(inner, ExportedModel):
         inputs = inner.inputs_of(batch)
-        answer = inner.graph(inputs)
-        quick = ExportedModel.of_graph(Answers(answer), inner.metadata)
-        network = lambda: inner.graph(inputs)  # noqa: E731
-    else:
-        from mmengine.dataset import pseudo_collate
 
         def network():
-            with torch.no_grad():
-                return inner.model.test_step(pseudo_collate(batch))
+            return inner.graph(inputs)
+
+        quick = ExportedModel.of_graph(Answers(network()), inner.metadata)
+    else:
+
+        @torch.no_grad()
+        def network():
+            return inner.model.test_step(pseudo_collate(batch))
 
         quick = object.__new__(type(inner))
         quick.__dict__.update(inner.__dict__, model=Answers(network()))
     [found] = inner.run(batch)
-    judged = model._judged(found)
-    plain = Writer(OutputFolder(folder / "plain"), model, pictures=False)
-    drawing = Writer(OutputFolder(folder / "drawn"), model)
+    [judged] = model.predict([image])
+    plain = Writer(folder / "plain", model, drawings=False).__enter__()
+    drawing = Writer(folder / "drawn", model).__enter__()
     best = Detections(found.boxes[:DRAWN], np.linspace(0.9, 0.4, DRAWN), found.labels[:DRAWN])
     frame = Frame(image, "a.jpg")
     return {
@@ -113,7 +104,7 @@ def steps_of(model: Inferencer, photograph: Path, folder: Path) -> dict[str, Cal
         "decode": lambda: model.decode(data, "a.jpg"),
         "prepare": lambda: list(inner.batches([image])),
         "network": network,
-        "results": lambda: [model._judged(one) for one in quick.run(batch)],
+        "results": lambda: [model._with_thresholds(one) for one in quick.run(batch)],
         "write": lambda: plain.add(frame, judged),
         "draw and write": lambda: drawing.add(frame, best),
     }
@@ -128,42 +119,29 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     print(machine()["cpu"], flush=True)
-    figures = {}
+    models = {}
     with tempfile.TemporaryDirectory(prefix="negvision_") as scratch:
-        folder = Path(scratch)
-        config, checkpoint, exported, photograph = make_files(options.config, folder)
-        for name, model in {
-            "exported": Inferencer(exported),
-            "pytorch": Inferencer(config, checkpoint),
-        }.items():
+        config, checkpoint, exported, photograph = make_files(options.config, Path(scratch))
+        for name, arguments in {"exported": (exported,), "pytorch": (config, checkpoint)}.items():
+            model = Inferencer(*arguments)
             boxes = len(model.predict([photograph])[0])
-            times = alternate(steps_of(model, photograph, folder), options.repeats, warmup=3)
+            steps = steps_of(model, photograph, Path(scratch))
+            times = alternate(steps, options.repeats, warmup=3)
             network = times["network"]["median_s"]
             shares = {step: taken["median_s"] / network for step, taken in times.items()}
-            figures[name] = {"times": times, "shares_of_network": shares, "boxes": boxes}
+            models[name] = {"times": times, "shares_of_network": shares, "boxes": boxes}
             print(f"\n{name}, {boxes} boxes")
             for step, taken in times.items():
                 print(f"  {step:<15}{1000 * taken['median_s']:8.2f} ms {shares[step]:8.1%}")
     largest = {
-        name: max(one["shares_of_network"][step] for step in OURS) for name, one in figures.items()
+        name: max(one["shares_of_network"][step] for step in OURS) for name, one in models.items()
     }
-    print(
-        f"\nlargest share of {', '.join(OURS)}: "
-        + ", ".join(f"{n} {s:.1%}" for n, s in largest.items())
-    )
-    case = {
-        "config": options.config,
-        "side": SIDE,
-        "photograph": [HEIGHT, WIDTH],
-        "threads": options.threads,
-        "drawn": DRAWN,
-    }
-    path = write_results(
-        "predict_latency",
-        {"case": case, "models": figures, "largest_share": largest, "limit": LIMIT},
-        options.out,
-    )
-    print(f"written to {path}")
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in largest.items())
+    print(f"\nlargest share of {', '.join(OURS)}: {shares}")
+    case = {"config": options.config, "side": SIDE, "photograph": [HEIGHT, WIDTH]}
+    case |= {"threads": options.threads, "drawn": DRAWN}
+    results = {"case": case, "models": models, "largest_share": largest, "limit": LIMIT}
+    print(f"written to {write_results('predict_latency', results, options.out)}")
     return int(max(largest.values()) > LIMIT)
 
 

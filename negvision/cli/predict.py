@@ -65,14 +65,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict; 0."""
+    from negvision.files import check_writable
     from negvision.inference.inferencer import Inferencer
-    from negvision.inference.output import OutputFolder, Writer
+    from negvision.inference.output import Writer
     from negvision.inference.sources import find_sources
     from negvision.visualization.sheet import shown_path
 
     checkpoint, paths = _split_checkpoint(args.model, args.sources)
     sources = find_sources(paths, args.allow_urls, args.frames)
-    folder = OutputFolder(args.out)
+    check_writable(Path(args.out) / "images.json")
     wants_stored = args.ood_threshold == "checkpoint"
     model = Inferencer(
         args.model,
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
             f"{checkpoint or args.model} has no OOD threshold. Choose one with negvision "
             "calibrate-ood and use the checkpoint that it writes, or export that checkpoint"
         )
-    with Writer(folder, model, not args.no_pictures) as writer:
+    with Writer(args.out, model, not args.no_pictures) as writer:
         # A webcam is read until Ctrl-C.
         with (
             contextlib.suppress(KeyboardInterrupt) if sources.is_live else contextlib.nullcontext()

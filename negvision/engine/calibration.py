@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.model import is_model_wrapper
@@ -70,7 +71,7 @@ def score_of(model: nn.Module) -> str:
     Raises:
         ConfigError: It has none.
     """
-    names = {module.score for module in model.modules() if hasattr(module, "ood_threshold")}
+    names = {str(module.score) for module in model.modules() if hasattr(module, "ood_threshold")}
     if not names:
         raise ConfigError(
             f"{type(model).__name__} has no OOD score. Set one in the config, e.g. "
@@ -123,7 +124,7 @@ def save_with_threshold(
     return Path(target)
 
 
-def _predictions(model: nn.Module, loader, label: str) -> Iterator:
+def _predictions(model: Any, loader, label: str) -> Iterator:
     for batch in tqdm(loader, desc=label, leave=False, disable=None):
         yield from model.test_step(batch)
 

@@ -1,9 +1,7 @@
 """One export from start to finish: graph, file, comparison, and only then the final file name."""
 
-import contextlib
-import errno
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +14,7 @@ from negvision.export import formats, precision, sample_images
 from negvision.export.formats import OLDEST_OPSET, SUFFIXES, check_opset, save, write_onnx
 from negvision.export.graphs.choice import Exportable, graph_and_metadata
 from negvision.export.parity import TOLERANCES, compare
-from negvision.files import staged
+from negvision.files import staged, write_reason
 from negvision.inference.runtime import ExportedModel, Metadata
 from negvision.inference.torch_model import TorchModel
 from negvision.inference.weights import load_model
@@ -24,7 +22,6 @@ from negvision.inference.weights import load_model
 # Each image runs in batches of one and of four: hundreds would take minutes.
 _MOST_COMPARED = 64
 _GENERATED = 10
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ParityError(ExportError):
@@ -108,22 +105,28 @@ def export(
     model, meta = load_model(cfg, checkpoint, trust)
     graph, metadata = graph_and_metadata(cfg, model, meta, request.precision)
     reference = TorchModel(cfg, model)
-    with (
-        moved_when_complete(request.out) as path,
-        tempfile.TemporaryDirectory(prefix="negvision_") as scratch,
-    ):
-        files = _images(metadata, request.images, Path(scratch))
-        runner = _write(graph, metadata, request, path, Path(scratch), evaluate, report)
-        tolerance = TOLERANCES.get(request.precision)
-        found = compare(runner, reference, files, (tolerance or TOLERANCES["fp16"]).score)
-        report(f"compared with PyTorch: {found.line()}")
-        beyond = found.beyond(tolerance) if tolerance else []
-        if beyond:
-            raise ParityError(
-                f"{request.out} was not written, because it differs from PyTorch: "
-                + "; ".join(beyond)
-            )
-        size = sum(part.stat().st_size for part in path.parent.iterdir())
+    tolerance = TOLERANCES.get(request.precision)
+    try:
+        with (
+            staged(request.out.parent) as folder,
+            tempfile.TemporaryDirectory(prefix="negvision_") as scratch,
+        ):
+            path = folder / request.out.name
+            files = _images(metadata, request.images, Path(scratch))
+            runner = _write(graph, metadata, request, path, Path(scratch), evaluate, report)
+            found = compare(runner, reference, files, (tolerance or TOLERANCES["fp16"]).score)
+            report(f"compared with PyTorch: {found.line()}")
+            beyond = found.beyond(tolerance) if tolerance else []
+            if beyond:
+                raise ParityError(
+                    f"{request.out} was not written, because it differs from PyTorch: "
+                    + "; ".join(beyond)
+                )
+            size = sum(part.stat().st_size for part in folder.iterdir())
+    except OSError as error:
+        raise ExportError(
+            f"--out {request.out}: cannot be written: {write_reason(error)}. Choose another file"
+        ) from None
     report(f"{request.out}: {_summary(metadata, request)}, {size / 1e6:.1f} MB")
 
 
@@ -150,8 +153,7 @@ def _write(
         network = precision.network_nodes(model, graph.module)
         if request.precision == "fp16":
             model = precision.to_fp16(model, network)
-        else:
-            assert request.calibration is not None  # checked with the arguments
+        elif request.calibration is not None:
             calibration = sample_images.images_in(request.calibration)
             quantized = precision.to_int8(model, network, calibration)
             if evaluate is not None:
@@ -208,34 +210,3 @@ def _summary(metadata: Metadata, request: Request) -> str:
     if request.format != "torchexport":
         parts.append(f"opset {request.opset}")
     return ", ".join(parts)
-
-
-@contextlib.contextmanager
-def moved_when_complete(target: Path) -> Iterator[Path]:
-    """A path of the same name in a new folder, whose files are moved next to ``target`` at the end.
-
-    After an error nothing is moved, and an older ``target`` is kept.
-
-    Raises:
-        ExportError: The files cannot be written.
-
-    Example:
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with moved_when_complete(Path(folder, "a.onnx")) as path:
-        ...         _ = path.write_text("graph")
-        ...     os.listdir(folder)
-        ['a.onnx']
-    """
-    in_block = False
-    try:
-        with staged(target.parent) as folder:
-            in_block = True
-            yield folder / target.name
-            in_block = False
-    except OSError as error:
-        if in_block and error.errno not in _NO_ROOM:
-            raise
-        reason = error.strerror or error
-        raise ExportError(
-            f"--out {target}: cannot be written: {reason}. Choose another file"
-        ) from None

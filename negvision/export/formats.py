@@ -3,7 +3,9 @@
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -75,7 +77,7 @@ def save(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _write(graph: Exportable, opset: int) -> onnx.ModelProto:
-    program = torch.onnx.export(
+    program: Any = torch.onnx.export(
         graph.module,
         tuple(graph.inputs.values()),
         dynamo=True,
@@ -86,7 +88,6 @@ def _write(graph: Exportable, opset: int) -> onnx.ModelProto:
         custom_translation_table=translation.table(),
         verbose=False,
     )
-    assert program is not None  # dynamo=True returns a program
     model = program.model_proto
     written = {entry.domain: entry.version for entry in model.opset_import}
     if written.get("") != opset:
@@ -140,7 +141,7 @@ def write_torchexport(graph: Exportable, metadata: Metadata, path: Path) -> Grap
 
 def write_openvino(onnx_path: Path, graph: Exportable, metadata: Metadata, path: Path) -> Graph:
     """Convert an ONNX file to ``path``, with the weights next to it, and load it again."""
-    import openvino  # ty: ignore[import-not-found]  (optional)
+    openvino = import_module("openvino")  # optional
 
     converted = openvino.convert_model(onnx_path)
     converted.set_rt_info(metadata.to_json(), [KEY])

@@ -1,11 +1,10 @@
 """Convert the network in an ONNX model to float16 or 8 bits; its decoding stays in float32."""
 
 import ast
-import contextlib
-import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +14,7 @@ from onnxruntime.transformers import float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import nn
 
+from negvision.engine.quiet import muted
 from negvision.inference.runtime import ExportedModel
 from negvision.ood import AbeTLogits
 
@@ -56,7 +56,7 @@ def _scope(node: onnx.NodeProto) -> str:
 def to_fp16(model: onnx.ModelProto, network: set[str]) -> onnx.ModelProto:
     """``model`` with the nodes in ``network`` in float16; inputs and outputs stay float32."""
     others = [node.name for node in model.graph.node if node.name not in network]
-    with _quiet():
+    with muted("root"):
         half = float16.convert_float_to_float16(model, keep_io_types=True, node_block_list=others)
     # The converter appends its casts at the end.
     ordered = OnnxModel(half)
@@ -75,11 +75,13 @@ def to_int8(
         images: Files on which the ranges of activations are measured.
         batch_size: Images per batch.
     """
+    # Errors only: ONNX Runtime warns about every input with a default.
+    onnxruntime.set_default_logger_severity(3)
     with tempfile.TemporaryDirectory() as folder:
         source, shaped, target = (Path(folder) / f"{name}.onnx" for name in ("a", "b", "c"))
         source.write_bytes(model.SerializeToString())
         reader = _Reader(ExportedModel(source), images, batch_size)
-        with _quiet():
+        with muted("root"):
             quantization.shape_inference.quant_pre_process(
                 str(source), str(shaped), skip_symbolic_shape=True
             )
@@ -106,19 +108,6 @@ class _Reader(quantization.CalibrationDataReader):
             for batch in model.batches(images[:_MOST_CALIBRATION_IMAGES], batch_size)
         )
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
+    def get_next(self) -> Any:
+        """Inputs of the next batch, None at the end."""
         return next(self._inputs, None)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide advice about other kinds of models."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    onnxruntime.set_default_logger_severity(3)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        onnxruntime.set_default_logger_severity(2)  # its own default

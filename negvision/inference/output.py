@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ import cv2
 import numpy as np
 
 from negvision.errors import UserError
+from negvision.files import atomic_write, staged, write_reason
 from negvision.inference.drawing import draw
 from negvision.inference.inferencer import Inferencer
 from negvision.inference.runtime import Detections, LabelMap
@@ -25,70 +25,6 @@ from negvision.inference.videos import VideoWriter
 # Half the size of the default of 95; lower qualities smear thin lines.
 _QUALITY = (cv2.IMWRITE_JPEG_QUALITY, 92)
 Entry = dict[str, Any]
-
-
-class OutputFolder:
-    """A folder whose files appear under their names only when they are complete.
-
-    Files of the same names are replaced. Every method raises UserError if it cannot write.
-
-    Args:
-        path: The folder; it is created.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as path:
-        ...     OutputFolder(path).write("labels/street.png", b"...").name
-        'street.png'
-    """
-
-    def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
-        # Fails before a model is loaded and hours are spent.
-        self.begin("probe").unlink()
-
-    def write(self, name: str, content: bytes) -> Path:
-        """Write a file, and the folders above it."""
-        partial = self.begin(name)
-        with self.reported(name):
-            partial.write_bytes(content)
-        return self.keep(name)
-
-    def begin(self, name: str) -> Path:
-        """A new file that :meth:`keep` gives its name, to be written bit by bit."""
-        partial = self._partial(name)
-        with self.reported(name):
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            partial.touch()
-        return partial
-
-    def keep(self, name: str) -> Path:
-        """Give a complete file its name."""
-        target = self.path / name
-        with self.reported(name):
-            os.replace(self._partial(name), target)
-        return target
-
-    def drop(self, name: str) -> None:
-        """Remove an incomplete file."""
-        with contextlib.suppress(OSError):
-            self._partial(name).unlink(missing_ok=True)
-
-    def _partial(self, name: str) -> Path:
-        target = self.path / name
-        return target.with_name(f".{os.getpid()}.{target.name}")
-
-    @contextlib.contextmanager
-    def reported(self, name: str) -> Iterator[None]:
-        """Report OSError inside as UserError, and remove the incomplete file."""
-        try:
-            yield
-        except OSError as error:
-            self.drop(name)
-            raise UserError(
-                f"--out: {self.path / name} cannot be written: {error.strerror or error}. Choose "
-                "another folder"
-            ) from None
 
 
 class Writer:
@@ -102,7 +38,7 @@ class Writer:
       of images and classes in which ``id`` is the index of the image, or the label.
 
     Args:
-        folder: To write to.
+        folder: To write to; it is created.
         model: The model that predicts.
         drawings: Whether to write ``pictures``.
 
@@ -111,38 +47,36 @@ class Writer:
 
     With a model, whose results are written as they come::
 
-        with Writer(OutputFolder("out"), model) as writer:
+        with Writer("out", model) as writer:
             for frame in find_sources(["images/"]).read(model.decode):
                 writer.add(frame, model.predict([frame.image])[0])
             files = writer.finish()
     """
 
-    def __init__(self, folder: OutputFolder, model: Inferencer, drawings: bool = True) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | os.PathLike, model: Inferencer, drawings: bool = True) -> None:
+        self.folder = Path(folder)
         self.images: list[Entry] = []
         self._model = model
         self._draws = drawings and model.task != "face"
         self._names: set[str] = set()
         self._name = ""  # of the current image or video
-        self._video: VideoWriter | None = None
         self._boxes = self._unknown = 0
-        self._predictions: Any = None
-        if model.task == "detection":
-            self._predictions = folder.begin("predictions.json").open("w", encoding="utf-8")
         self._embeddings: list[tuple[np.ndarray, str, int]] = []
+        self._files = contextlib.ExitStack()
+        self._predictions: Any = None
+        self._video: VideoWriter | None = None
+        self._video_file = contextlib.ExitStack()
 
     def __enter__(self) -> Writer:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self._model.task == "detection":
+            partial = self._files.enter_context(atomic_write(self.folder / "predictions.json"))
+            self._predictions = self._files.enter_context(partial.open("w", encoding="utf-8"))
+        self._files.push(self._video_file)
         return self
 
-    def __exit__(self, *error) -> None:
-        if error[0] is None:
-            return
-        if self._predictions is not None:
-            self._predictions.close()
-            self.folder.drop("predictions.json")
-        if self._video is not None:
-            self._video.close()
-            self.folder.drop(self._video_name())
+    def __exit__(self, *error) -> bool | None:
+        return self._files.__exit__(*error)
 
     def add(self, frame: Frame, result: Result) -> None:
         """Write the result of one image."""
@@ -177,18 +111,17 @@ class Writer:
             return [self._write_embeddings()]
         written = []
         if self._predictions is not None:
-            with self.folder.reported("predictions.json"):
-                self._predictions.write("]\n" if self._boxes else "[]\n")
-                self._predictions.close()
-            written.append(self.folder.keep("predictions.json"))
+            self._predictions.write("]\n" if self._boxes else "[]\n")
+            written.append(self.folder / "predictions.json")
+        self._files.close()
         categories = [{"id": label, "name": name} for label, name in enumerate(self._model.classes)]
         # pycocotools accepts results only if there are annotations.
         index = {"images": self.images, "categories": categories, "annotations": []}
-        written.append(self.folder.write("images.json", json.dumps(index).encode()))
+        written.append(self._write("images.json", json.dumps(index).encode()))
         parts = ("labels", "ood_scores", "picture")
         files = {entry[part] for entry in self.images for part in parts if part in entry}
         folders = sorted({PurePosixPath(file).parts[0] for file in files})
-        return [*written, *(self.folder.path / name for name in folders)]
+        return [*written, *(self.folder / name for name in folders)]
 
     def summary(self) -> str:
         """The number of images and boxes, in words."""
@@ -210,11 +143,10 @@ class Writer:
         }
         known = {key: values.tolist() for key, values in columns.items() if values is not None}
         same = {"image_id": entry["id"]} | {key: entry[key] for key in ("frame",) if key in entry}
-        with self.folder.reported("predictions.json"):
-            for values in zip(*known.values(), strict=True):
-                box = json.dumps(same | dict(zip(known, values, strict=True)))
-                self._predictions.write((",\n" if self._boxes else "[") + box)
-                self._boxes += 1
+        for values in zip(*known.values(), strict=True):
+            box = json.dumps(same | dict(zip(known, values, strict=True)))
+            self._predictions.write((",\n" if self._boxes else "[") + box)
+            self._boxes += 1
         self._unknown += sum(known.get("is_ood", ()))
 
     def _add_maps(self, result: LabelMap, entry: Entry, name: str) -> None:
@@ -222,18 +154,18 @@ class Writer:
         dtype = np.uint8 if 0 < len(self._model.classes) <= 256 else np.uint16
         entry["labels"] = f"labels/{name}.png"
         content = cv2.imencode(".png", result.labels.astype(dtype))[1]
-        self.folder.write(entry["labels"], content.tobytes())
+        self._write(entry["labels"], content.tobytes())
         if result.ood_scores is not None:
             entry["ood_scores"] = f"ood_scores/{name}.npy"
             buffer = io.BytesIO()
             np.save(buffer, result.ood_scores.astype(np.float32))
-            self.folder.write(entry["ood_scores"], buffer.getvalue())
+            self._write(entry["ood_scores"], buffer.getvalue())
 
     def _write_embeddings(self) -> Path:
         vectors, names, frames = zip(*self._embeddings, strict=True)
         buffer = io.BytesIO()
         np.savez(buffer, embeddings=np.array(vectors), names=np.array(names), frames=frames)
-        return self.folder.write("embeddings.npz", buffer.getvalue())
+        return self._write("embeddings.npz", buffer.getvalue())
 
     def _add_drawing(self, frame: Frame, result: Result) -> str:
         """Draw an image or the frame of a video; returns the name of its file."""
@@ -242,22 +174,34 @@ class Writer:
         drawn = draw(frame.image, result, model.classes, ood_threshold=model.ood_threshold, **limit)
         if frame.number is None:
             name = f"pictures/{self._name}.jpg"
-            self.folder.write(name, cv2.imencode(".jpg", drawn, _QUALITY)[1].tobytes())
+            self._write(name, cv2.imencode(".jpg", drawn, _QUALITY)[1].tobytes())
             return name
+        name = f"{self._name}.mp4"
         if self._video is None:
-            partial = self.folder.begin(self._video_name())
-            self._video = VideoWriter(partial, frame.rate or 25.0, drawn.shape[:2])
+            folder = self._video_file.enter_context(staged(self.folder / "pictures"))
+            height, width = drawn.shape[:2]
+            self._video = VideoWriter(folder / name, frame.rate or 25.0, (height, width))
+            self._video_file.callback(self._video.close)
         self._video.add(drawn)
-        return self._video_name()
-
-    def _video_name(self) -> str:
-        return f"pictures/{self._name}.mp4"
+        return f"pictures/{name}"
 
     def _finish_video(self) -> None:
-        if self._video is not None:
-            self._video.close()
-            self._video = None
-            self.folder.keep(self._video_name())
+        self._video_file.close()
+        self._video = None
+
+    def _write(self, name: str, content: bytes) -> Path:
+        """Write a small file. Unlike ``atomic_write``, this does not wait for the disk."""
+        path = self.folder / name
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(content)
+            os.replace(partial, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise UserError(f"{path} cannot be written: {write_reason(error)}") from None
+        return path
 
     def _free_name(self, source: str) -> str:
         """The stem of a source, numbered if another source has the same."""

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers.commands import command
-from helpers.small_models import write_pictures
+from helpers.small_models import write_images
 from pycocotools.coco import COCO
 
 from negvision.inference import Inferencer, videos
@@ -26,7 +26,7 @@ BOXES = str(ROOT / "configs/quickstart/abet_boxes.py")
 def folder(tmp_path) -> Path:
     """Three images, of two sizes."""
     path = tmp_path / "images"
-    write_pictures(path, a_png=(96, 128), b_png=(128, 96), c_jpg=(96, 128))
+    write_images(path, a_png=(96, 128), b_png=(128, 96), c_jpg=(96, 128))
     return path
 
 
@@ -181,7 +181,7 @@ def test_unwritable_folder_is_reported_first(folder, tmp_path, monkeypatch, caps
     # The missing model is not reached.
     assert main(["nowhere.onnx", str(folder), "--out", out]) == 2
     said = capsys.readouterr().err
-    assert f"--out: {out}/" in said and "cannot be written: " in said
+    assert f"{out}/images.json cannot be written: " in said
 
 
 def test_full_disk_is_reported(exported, folder, tmp_path, capsys, monkeypatch):
@@ -191,7 +191,7 @@ def test_full_disk_is_reported(exported, folder, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     assert main([str(exported("abet")), str(folder), "--out", str(tmp_path / "out")]) == 2
-    assert "a.jpg cannot be written: No space left on device" in capsys.readouterr().err
+    assert "a.jpg cannot be written: the disk is full" in capsys.readouterr().err
     assert not _left(tmp_path / "out")
 
 
@@ -199,7 +199,6 @@ def test_full_disk_is_reported(exported, folder, tmp_path, capsys, monkeypatch):
     ("arguments", "message"),
     [
         (["config", "images"], "a checkpoint (.pth or .safetensors) must follow it, not"),
-        (["config", "images/a.png"], "must follow it"),
         (["config", "a.pth"], "there is no source after the checkpoint 'a.pth'"),
         (["config", "a.pth", "images"], "checkpoint 'a.pth' does not exist"),
         (
@@ -207,17 +206,11 @@ def test_full_disk_is_reported(exported, folder, tmp_path, capsys, monkeypatch):
             "weights.pth is neither an exported model (.onnx) nor a config",
         ),
         (["text.onnx", "images"], "cannot be opened by ONNX Runtime"),
-        (["none.onnx", "images"], "model 'none.onnx' does not exist"),
-        (["bare.onnx", "images"], "bare.onnx: the model has no negvision metadata"),
         (["model", "nowhere"], "nowhere: no such file or folder"),
-        (["model", "empty"], "empty: the folder has no images"),
-        (["model", "*.gif"], "*.gif: none of the 0 matching files is an image or a video"),
         (["model", "http://127.0.0.1:1/a.png"], "add --allow-urls"),
         (["model", "http://127.0.0.1:1/a.png", "--allow-urls"], "a.png: cannot be downloaded"),
         (["model", "cut.mp4"], "cut.mp4: truncated video"),
-        (["model", "977"], "webcam 977: not found"),
         (["model", "images", "--batch-size", "0"], "--batch-size: '0' is not an integer above 0"),
-        (["model", "images", "--frames", "-1"], "--frames: '-1' is not an integer above 0"),
         (
             ["model", "images", "--score-threshold", "7"],
             "score threshold 7.0: give a number",
@@ -229,15 +222,8 @@ def test_full_disk_is_reported(exported, folder, tmp_path, capsys, monkeypatch):
 )
 def test_errors(exported, folder, clip, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").mkdir()
     (tmp_path / "text.onnx").write_text("hello")
     (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[:-99])
-    if "bare.onnx" in arguments:
-        import onnx
-
-        model = onnx.load(exported("face"))
-        del model.metadata_props[:]
-        onnx.save(model, tmp_path / "bare.onnx")
     names = {"model": str(exported("abet")), "config": BOXES}
     assert main([*(names.get(word, word) for word in arguments), "--out", "out"]) == 2
     assert message in capsys.readouterr().err

@@ -14,8 +14,8 @@ from negvision.inference.runtime import ExportedModel
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for number in range(8):
         pixels = cv2.GaussianBlur(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), (0, 0), 2)
@@ -30,22 +30,22 @@ def face(built):
     return write_onnx(graph, metadata, 18), graph
 
 
-def _vectors(path, pictures):
-    return np.stack([one.vector for one in ExportedModel(path).predict(pictures, 4)])
+def _vectors(path, images):
+    return np.stack([one.vector for one in ExportedModel(path).predict(images, 4)])
 
 
 @pytest.mark.parametrize(
     ("kind", "smaller", "cosine"), [("fp16", 0.55, 0.9999), ("int8", 0.4, 0.98)]
 )
-def test_converted_embeddings_stay_close(face, pictures, tmp_path, kind, smaller, cosine):
+def test_converted_embeddings_stay_close(face, images, tmp_path, kind, smaller, cosine):
     model, graph = face
     network = network_nodes(model, graph.module)
-    narrow = to_fp16(_copy(model), network) if kind == "fp16" else to_int8(model, network, pictures)
+    narrow = to_fp16(_copy(model), network) if kind == "fp16" else to_int8(model, network, images)
     wide_file, narrow_file = tmp_path / "wide.onnx", tmp_path / "narrow.onnx"
     save(model, wide_file)
     save(narrow, narrow_file)
     assert narrow_file.stat().st_size < smaller * wide_file.stat().st_size
-    wanted, found = _vectors(wide_file, pictures), _vectors(narrow_file, pictures)
+    wanted, found = _vectors(wide_file, images), _vectors(narrow_file, images)
     assert not np.array_equal(wanted, found)
     cosines = (
         (wanted * found).sum(1) / np.linalg.norm(wanted, axis=1) / np.linalg.norm(found, axis=1)

@@ -65,7 +65,7 @@ def build_model(cfg: Config) -> torch.nn.Module:
     return model.eval()
 
 
-def write_pictures(folder: Path, **sizes: tuple[int, int]) -> list[str]:
+def write_images(folder: Path, **sizes: tuple[int, int]) -> list[str]:
     """Write smooth noise, in which these models find boxes, into a new folder.
 
     Args:

@@ -8,14 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from helpers.small_models import write_pictures
+from helpers.small_models import write_images
 
 
 @pytest.fixture
-def pictures(tmp_path) -> list[str]:
+def image_files(tmp_path) -> list[str]:
     """Three image files of two sizes, in which models of `small_models` find boxes."""
     sizes = {"b_png": (96, 128), "a_jpg": (128, 96), "c_png": (96, 128)}
-    return write_pictures(tmp_path / "pictures", **sizes)
+    return write_images(tmp_path / "image_files", **sizes)
 
 
 @pytest.fixture

@@ -47,8 +47,10 @@ def faces(tmp_path):
         (FACES, "face", "face", Embedding),
     ],
 )
-def test_config_and_export_agree(exported, checkpoints, pictures, faces, config, name, task, kind):
-    files = faces if task == "face" else pictures
+def test_config_and_export_agree(
+    exported, checkpoints, image_files, faces, config, name, task, kind
+):
+    files = faces if task == "face" else image_files
     ours = Inferencer(exported(name))
     theirs = Inferencer(config, checkpoints(name))
     assert ours.task == theirs.task == task
@@ -69,13 +71,13 @@ def test_config_and_export_agree(exported, checkpoints, pictures, faces, config,
             _same(one, other, **limits)
 
 
-def test_thresholds_are_applied(exported, pictures):
+def test_thresholds_are_applied(exported, image_files):
     plain = Inferencer(exported("abet"))
-    [found] = plain.predict(pictures[:1])
+    [found] = plain.predict(image_files[:1])
     assert plain.score_threshold is plain.ood_threshold is found.unknown is None
     score, ood = float(np.median(found.scores)), float(np.median(found.ood_scores))
     limited = Inferencer(exported("abet"), score_threshold=score, ood_threshold=ood)
-    [fewer] = limited.predict(pictures[:1])
+    [fewer] = limited.predict(image_files[:1])
     kept = found.scores >= np.float32(score)
     assert 0 < len(fewer) == kept.sum() < len(found)
     assert np.array_equal(fewer.boxes, found.boxes[kept])
@@ -83,7 +85,7 @@ def test_thresholds_are_applied(exported, pictures):
     assert {True, False} == set(fewer.unknown.tolist())
 
 
-def test_checkpoint_has_threshold_and_classes(checkpoints, tmp_path, pictures):
+def test_checkpoint_has_threshold_and_classes(checkpoints, tmp_path, image_files):
     content = torch.load(checkpoints("abet"))
     names = [f"name {number}" for number in range(8)]
     content["meta"] = {
@@ -93,10 +95,10 @@ def test_checkpoint_has_threshold_and_classes(checkpoints, tmp_path, pictures):
     torch.save(content, tmp_path / "calibrated.pth")
     model = Inferencer(BOXES, tmp_path / "calibrated.pth")
     assert model.ood_threshold == -2.5 and model.classes == tuple(names)
-    [found] = model.predict(pictures[:1])
+    [found] = model.predict(image_files[:1])
     assert np.array_equal(found.unknown, found.ood_scores > -2.5)
     other = Inferencer(BOXES, tmp_path / "calibrated.pth", ood_threshold=1e9)
-    assert not other.predict(pictures[:1])[0].unknown.any()
+    assert not other.predict(image_files[:1])[0].unknown.any()
 
 
 def test_conflicting_arguments(exported, checkpoints, tmp_path):
@@ -174,7 +176,5 @@ def test_invalid_images_are_named(exported, checkpoints, tmp_path, form):
             model.predict([source])
     with pytest.raises(DatasetError, match="text"):
         model.decode(b"text", "text")
-    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8; got \(4, 4\) float64"):
-        model.predict([np.zeros((4, 4))])
     with pytest.raises(ValueError, match="batch_size is 0"):
         model.predict([np.zeros((4, 4, 3), np.uint8)], 0)

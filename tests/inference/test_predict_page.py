@@ -11,12 +11,12 @@ import pytest
 PAGE = Path(__file__).parents[2] / "docs/predict.md"
 
 
-def test_blocks_run_in_order(exported, pictures, tmp_path, monkeypatch, capsys):
+def test_blocks_run_in_order(exported, image_files, tmp_path, monkeypatch, capsys):
     pytest.importorskip("supervision")
     monkeypatch.chdir(tmp_path)
     shutil.copy(exported("abet"), "atss.onnx")
     for name in ("a.jpg", "b.jpg"):
-        shutil.copy(pictures[1], name)
+        shutil.copy(image_files[1], name)
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 2
     image = cv2.imread("a.jpg")

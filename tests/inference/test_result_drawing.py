@@ -10,8 +10,8 @@ from negvision.visualization.colors import UNKNOWN_COLOR, class_color
 CLASSES = ("cat", "dog", "bird")
 
 
-def _count(picture, color) -> int:
-    return int((picture == np.array(color[::-1])).all(-1).sum())
+def _count(drawn, color) -> int:
+    return int((drawn == np.array(color[::-1])).all(-1).sum())
 
 
 @pytest.fixture
@@ -28,18 +28,18 @@ def found():
 
 def test_boxes_have_class_colors_and_high_scores(image, found):
     before = image.copy()
-    picture = draw(image, found, CLASSES)
+    drawn = draw(image, found, CLASSES)
     assert np.array_equal(image, before)
-    assert picture.shape == image.shape and picture.dtype == np.uint8
-    assert _count(picture, (200, 60, 10)) > 200_000  # BGR, like the input
-    assert _count(picture, class_color(0)) > 1000 and not _count(picture, class_color(1))
+    assert drawn.shape == image.shape and drawn.dtype == np.uint8
+    assert _count(drawn, (200, 60, 10)) > 200_000  # BGR, like the input
+    assert _count(drawn, class_color(0)) > 1000 and not _count(drawn, class_color(1))
     assert _count(draw(image, found, CLASSES, score_threshold=0.1), class_color(1)) > 1000
 
 
 def test_threshold_marks_unknown_boxes(image, found):
-    picture = draw(image, found, CLASSES, score_threshold=0.1, ood_threshold=0.0)
-    assert _count(picture, class_color(0)) > 1000 and not _count(picture, class_color(1))
-    assert _count(picture, UNKNOWN_COLOR) > 500
+    drawn = draw(image, found, CLASSES, score_threshold=0.1, ood_threshold=0.0)
+    assert _count(drawn, class_color(0)) > 1000 and not _count(drawn, class_color(1))
+    assert _count(drawn, UNKNOWN_COLOR) > 500
     assert not _count(draw(image, found, CLASSES, ood_threshold=3.0), UNKNOWN_COLOR)
 
 
@@ -50,13 +50,13 @@ def test_small_images_are_enlarged(found):
 def test_label_maps_are_blended_and_named(image):
     labels = np.zeros((480, 640), np.int32)
     labels[:, 320:] = 2
-    picture = draw(image, LabelMap(labels), CLASSES)
-    assert picture.shape == image.shape
+    drawn = draw(image, LabelMap(labels), CLASSES)
+    assert drawn.shape == image.shape
     for x, label in ((10, 0), (630, 2)):
         wanted = 0.55 * image[0, 0] + 0.45 * np.array(label_color(label)[::-1])
-        assert np.abs(picture[10, x] - wanted).max() <= 2
+        assert np.abs(drawn[10, x] - wanted).max() <= 2
     # The name is in the middle of the region, on the full color.
-    assert _count(picture[:, 120:200], label_color(0)) > 100
+    assert _count(drawn[:, 120:200], label_color(0)) > 100
     assert len({label_color(label) for label in range(20)}) == 20
 
 
@@ -64,13 +64,13 @@ def test_ood_scores_of_pixels_are_next_to_the_image(image):
     scores = np.zeros((480, 640), np.float32)
     scores[100:200, 100:200] = 5
     found = LabelMap(np.zeros((480, 640), np.int32), scores)
-    picture = draw(image, found, CLASSES)
+    drawn = draw(image, found, CLASSES)
     marked = draw(image, found, CLASSES, ood_threshold=1.0)
-    assert picture.shape[0] == 480 and picture.shape[1] > 1280
-    heat = picture[:, 646 : 646 + 640].astype(int).sum(-1)
+    assert drawn.shape[0] == 480 and drawn.shape[1] > 1280
+    heat = drawn[:, 646 : 646 + 640].astype(int).sum(-1)
     assert heat[150, 150] > 500 > heat[300, 300]
     edge = slice(95, 105)
-    assert not np.array_equal(picture[edge, 95:205], marked[edge, 95:205])
+    assert not np.array_equal(drawn[edge, 95:205], marked[edge, 95:205])
 
 
 def test_embeddings_cannot_be_drawn(image):

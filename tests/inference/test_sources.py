@@ -18,25 +18,25 @@ def _names(sources) -> list[str]:
     return [frame.name for frame in sources.read(decode)]
 
 
-def test_files_keep_their_order_and_folders_are_sorted(pictures, tmp_path):
-    folder = Path(pictures[0]).parent
+def test_files_keep_their_order_and_folders_are_sorted(image_files, tmp_path):
+    folder = Path(image_files[0]).parent
     (folder / "notes.txt").write_text("no image")
     (folder / "below").mkdir()
     cv2.imwrite(str(folder / "below/d.png"), np.zeros((4, 4, 3), np.uint8))
-    sources = find_sources([pictures[2], str(folder)])
-    wanted = [pictures[2], *(str(folder / name) for name in ("a.jpg", "b.png", "c.png"))]
+    sources = find_sources([image_files[2], str(folder)])
+    wanted = [image_files[2], *(str(folder / name) for name in ("a.jpg", "b.png", "c.png"))]
     assert _names(sources) == wanted and sources.count == 4 and not sources.is_live
     [first, *_] = sources.read(decode)
-    assert np.array_equal(first.image, cv2.imread(pictures[2]))
+    assert np.array_equal(first.image, cv2.imread(image_files[2]))
     assert first.number is first.rate is None
 
 
-def test_patterns_only_match_images_and_videos(pictures, video, tmp_path):
-    (tmp_path / "pictures/notes.txt").write_text("no image")
+def test_patterns_only_match_images_and_videos(image_files, video, tmp_path):
+    (tmp_path / "image_files/notes.txt").write_text("no image")
     sources = find_sources([str(tmp_path / "**" / "*")])
     assert sources.count == 6 + 3
     names = list(dict.fromkeys(_names(sources)))
-    assert names == [str(video), *sorted(pictures)]
+    assert names == [str(video), *sorted(image_files)]
     # A file with this name takes precedence over the pattern.
     odd = tmp_path / "odd[1].png"
     cv2.imwrite(str(odd), np.zeros((4, 4, 3), np.uint8))
@@ -83,9 +83,9 @@ def test_other_files_are_named(tmp_path):
             _names(find_sources([str(tmp_path / name)]))
 
 
-def test_deleted_file_is_named(pictures):
-    sources = find_sources(pictures)
-    os.unlink(pictures[1])
+def test_deleted_file_is_named(image_files):
+    sources = find_sources(image_files)
+    os.unlink(image_files[1])
     with pytest.raises(DatasetError, match=r"a\.jpg: cannot be read: No such file"):
         _names(sources)
 
@@ -174,13 +174,13 @@ def test_webcam_without_frames_is_named(monkeypatch):
         _names(find_sources(["0"]))
 
 
-def test_urls_are_downloaded_if_allowed(served, pictures):
+def test_urls_are_downloaded_if_allowed(served, image_files):
     address, folder = served
-    (folder / "a.png").write_bytes(Path(pictures[0]).read_bytes())
+    (folder / "a.png").write_bytes(Path(image_files[0]).read_bytes())
     sources = find_sources([f"{address}/a.png", f"{address}/to//a.png"], allow_urls=True)
     one, other = sources.read(decode)
     assert one.name == f"{address}/a.png"
-    assert np.array_equal(one.image, cv2.imread(pictures[0]))
+    assert np.array_equal(one.image, cv2.imread(image_files[0]))
     assert np.array_equal(one.image, other.image)
 
 

@@ -12,7 +12,8 @@ from negvision.cli.serving.server import read_upload
 from negvision.cli.serving.shown import Shown, at_page_size
 from negvision.compat.patches import refuse_gradio_downloads
 from negvision.errors import is_user_error
-from negvision.inference import Inferencer
+from negvision.inference.inferencer import Inferencer
+from negvision.inference.runtime import Embedding
 
 SCORE_THRESHOLD = 0.3
 # Seconds after which uploads and results are deleted.
@@ -109,6 +110,7 @@ def _add_image_view(model: Inferencer, read: Callable, score_threshold: float) -
         try:
             image = read(path)
             [result] = model.predict([image])
+            assert not isinstance(result, Embedding)
         except Exception as error:
             return [None, gr.skip(), gr.skip(), None, None, _failure(error)]
         kept = at_page_size(image, result, model.classes)
@@ -120,10 +122,8 @@ def _add_image_view(model: Inferencer, read: Callable, score_threshold: float) -
         return [kept, slider, True, *show(kept, score_at, ood_at)]
 
     outputs = [drawing, table, note]
-    hidden = {"api_visibility": "private"}
-    upload.change(
-        look, [upload, score, ood, is_placed], [shown, ood, is_placed, *outputs], **hidden
-    )
+    inputs = [upload, score, ood, is_placed]
+    upload.change(look, inputs, [shown, ood, is_placed, *outputs], api_visibility="private")
     gr.on(
         [score.input, ood.input],
         show,
@@ -131,7 +131,7 @@ def _add_image_view(model: Inferencer, read: Callable, score_threshold: float) -
         outputs,
         show_progress="hidden",
         trigger_mode="always_last",
-        **hidden,
+        api_visibility="private",
     )
 
 
@@ -153,6 +153,7 @@ def _add_face_comparison(model: Inferencer, read: Callable) -> None:
             if len(images) < 2:
                 return [None, _message(_DROP_TWO)]
             one, other = model.predict(images)
+            assert isinstance(one, Embedding) and isinstance(other, Embedding)
         except Exception as error:
             return [None, _failure(error)]
         return [one.similarity(other), _message("")]
@@ -167,7 +168,7 @@ def _upload(label: str, name: str) -> gr.Image:
         label=label, sources=["upload", "clipboard"], height=320, buttons=[], elem_id=name
     )
     # Its own method decodes any file in Pillow, before a limit is checked.
-    upload.preprocess = lambda payload: payload and payload.path
+    setattr(upload, "preprocess", lambda payload: payload and payload.path)  # noqa: B010
     return upload
 
 

@@ -29,26 +29,15 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         UserError: The port is in use or not permitted, or the host is not of this machine.
     """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise UserError(f"--host {host}: no such host ({error.strerror or error})") from None
-    bound = socket.socket(family, kind, protocol)
-    try:
-        # A port whose last connections are being closed is free.
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-        bound.listen(128)
-    except OSError as error:
-        bound.close()
         raise UserError(
             f"cannot listen on {host}, port {port}: {error.strerror or error}. Give another port "
             "with --port (0 picks a free one), or an address of this machine with --host "
             "(127.0.0.1 for this machine only, 0.0.0.0 for everyone who reaches it)"
         ) from None
-    return bound
 
 
 def is_loopback(bound: socket.socket) -> bool:

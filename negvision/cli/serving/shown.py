@@ -56,10 +56,10 @@ class Shown:
     def table(self, score_threshold: float, ood_threshold: float | None) -> dict[str, list]:
         """``headers`` and ``data``: a row per class, or per box in pixels of the original image."""
         limit = np.inf if ood_threshold is None else ood_threshold
-        if isinstance(self.result, Detections):
-            return self._boxes(score_threshold, limit)
-        headers = ["class", "pixels %", *["of them unknown %"] * self.has_ood]
         found, rows = self.result, []
+        if isinstance(found, Detections):
+            return self._boxes(found.above(score_threshold), limit)
+        headers = ["class", "pixels %", *["of them unknown %"] * self.has_ood]
         labels, counts = np.unique(found.labels, return_counts=True)
         for index in np.argsort(-counts, kind="stable"):
             label, count = int(labels[index]), int(counts[index])
@@ -70,9 +70,9 @@ class Shown:
             rows.append(row)
         return {"headers": headers, "data": rows}
 
-    def _boxes(self, score_threshold: float, limit: float) -> dict[str, list]:
+    def _boxes(self, found: Detections, limit: float) -> dict[str, list]:
         ood = ["OOD score", "unknown"] if self.has_ood else []
-        found, rows = self.result.above(score_threshold), []
+        rows = []
         for index, box in enumerate(found.boxes / self.zoom):
             row = [name_of(int(found.labels[index]), self.classes), _rounded(found.scores[index])]
             if found.ood_scores is not None:
@@ -109,12 +109,12 @@ def at_page_size(image: np.ndarray, result: Detections | LabelMap, classes: Sequ
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     if isinstance(result, Detections):
         return Shown(image, dataclasses.replace(result, boxes=result.boxes * zoom), zoom, classes)
-    # ``unknown`` is not shown: it follows from the threshold of the slider.
-    maps = (
-        None if values is None else cv2.resize(values, size, interpolation=cv2.INTER_NEAREST)
-        for values in (result.labels, result.ood_scores)
-    )
-    return Shown(image, LabelMap(*maps), zoom, classes)
+    # ``unknown`` is left out: the threshold of the slider defines it.
+    labels = cv2.resize(result.labels, size, interpolation=cv2.INTER_NEAREST)
+    scores = result.ood_scores
+    if scores is not None:
+        scores = cv2.resize(scores, size, interpolation=cv2.INTER_NEAREST)
+    return Shown(image, LabelMap(labels, scores), zoom, classes)
 
 
 def _rounded(value: float) -> float:

@@ -141,7 +141,7 @@ def _face(model: FaceRecognizer, resized: tuple[int, int] | None) -> Exportable:
 
 
 def _detector(module: DenseDetector | TwoStageDetector) -> Exportable:
-    cfg, head = module.cfg, module.head
+    cfg: Any = module.cfg
     outputs = ("boxes", "scores", "labels", *["ood_scores"] * module.has_ood, "counts")
     return Exportable(
         module.eval(),
@@ -158,7 +158,7 @@ def _detector(module: DenseDetector | TwoStageDetector) -> Exportable:
             **{name: {0: "batch"} for name in outputs},
         },
         outputs=outputs,
-        num_classes=head.num_classes,
+        num_classes=module.head.num_classes,
         has_ood=module.has_ood,
         limits={
             "score_threshold": float(cfg.get("score_thr", 0)),

@@ -11,7 +11,7 @@ _STEP, _LARGEST = 16, 512
 
 
 class FaceEmbedder(nn.Module):
-    """``image (B, 3, H, W) -> embeddings (B, D)``, not normalised.
+    """``image (B, 3, H, W) -> embeddings (B, D)``, not normalized.
 
     With ``flip_test`` of the model, the embedding of the mirrored image is added, as in PyTorch.
     H and W are fixed: the neck has weights for each position.

@@ -81,7 +81,7 @@ def set_slider(browser: webdriver.Chrome, name: str, value: str, shown: str) -> 
             WebDriverWait(browser, 3, poll_frequency=0.05).until(lambda _: shown in note(browser))
 
 
-def picture(browser: webdriver.Chrome) -> np.ndarray:
+def drawing(browser: webdriver.Chrome) -> np.ndarray:
     """The result as the browser holds it, (H, W, 3) uint8, blue first."""
     [image] = browser.find_elements(By.CSS_SELECTOR, "#picture img")
     wait(browser, lambda: int(image.get_property("naturalWidth")) > 0)
@@ -114,7 +114,7 @@ def test_dropped_image_is_shown_with_its_boxes(page, gray):
     assert note(page) == "Drop an image on the left."
     drop(page, gray)
     wait_for_note(page, "160 x 120 pixels; 3 of 5 boxes, 0 of them unknown.")
-    seen = picture(page)
+    seen = drawing(page)
     # Enlarged four times; the first box begins at (8, 8), and the rest is gray.
     assert seen.shape == (480, 640, 3)
     assert (seen[100, 30:36] != 90).any() and (seen[100, 270] == 90).all()
@@ -131,9 +131,9 @@ def test_dropped_image_is_shown_with_its_boxes(page, gray):
 def test_sliders_change_boxes_and_unknowns(page, gray, detector):
     drop(page, gray)
     wait_for_note(page, "3 of 5 boxes")
-    before = picture(page)
+    before = drawing(page)
     set_slider(page, "score", "0.05", "5 of 5 boxes, 2 of them unknown")
-    assert not np.array_equal(picture(page), before)
+    assert not np.array_equal(drawing(page), before)
     wait(page, lambda: [row[3] for row in table(page)] == ["", "", "", "yes", "yes"])
     set_slider(page, "ood", "-8.5", "4 of them unknown")
     set_slider(page, "score", "0.99", "0 of 5 boxes (the highest score is 0.95)")
@@ -236,7 +236,7 @@ def test_segmentor_shows_classes_and_a_heat_map(browser, servers, tmp_path):
     drop(page, tmp_path / "a.png")
     wait_for_note(page, "200 x 100 pixels; 0.0 % unknown.")
     wait(page, lambda: table(page) == [["road", "75", "0"], ["sky", "25", "0"]])
-    seen = picture(page)
+    seen = drawing(page)
     assert seen.shape[1] > 2 * 640  # the image, and the heat map beside it
     set_slider(page, "ood", "100", "25.0 % unknown")
     wait(page, lambda: table(page) == [["road", "75", "33.3"], ["sky", "25", "0"]])

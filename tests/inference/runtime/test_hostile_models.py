@@ -117,10 +117,10 @@ print("opened", opened)
 
 
 def test_300_damaged_models_open_or_are_named(tmp_path):
-    whole = model_of(plain_weight()).SerializeToString()
+    complete = model_of(plain_weight()).SerializeToString()
     folder = tmp_path / "models"
     folder.mkdir()
-    for number, data in enumerate(mutations(whole, whole[::-1], 300, seed=0)):
+    for number, data in enumerate(mutations(complete, complete[::-1], 300, seed=0)):
         (folder / f"{number:03}.onnx").write_bytes(data)
     # In a separate process, to tell a crash from an exception.
     ran = subprocess.run(

@@ -63,11 +63,3 @@ def test_model_without_metadata_names_the_export_tool(exported, tmp_path):
     onnx.save(model, tmp_path / "bare.onnx")
     with pytest.raises(ExportError, match=r"bare\.onnx: .* tools/export\.py"):
         ExportedModel(tmp_path / "bare.onnx")
-
-
-def test_other_files_are_an_error(tmp_path):
-    (tmp_path / "text.onnx").write_text("hello")
-    with pytest.raises(ExportError, match="cannot be opened by ONNX Runtime"):
-        ExportedModel(tmp_path / "text.onnx")
-    with pytest.raises(ExportError, match="does not exist"):
-        ExportedModel(tmp_path / "none.onnx")
