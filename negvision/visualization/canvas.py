@@ -1,10 +1,9 @@
 """Draw boxes, anchors, masks, and tags that do not cover one another on one image.
 
-supervision 0.31 was measured and not adopted. For 100 labeled boxes on a 1333 x 800 image it takes
-67 ms of one core with ``LabelAnnotator(smart_position=True)``, and this module 41 ms; 4 ms if its
-labels may cover one another. Its labels are ASCII unless drawn with Pillow (57 ms, overlapping). It
-has no dashed or hatched boxes, which mark unknown and ignored objects here, and takes 0.4 s to
-import.
+supervision 0.31 was measured and not adopted. On a 1333 x 800 image it draws 100 labeled boxes in
+66 ms of one core with ``LabelAnnotator(smart_position=True)``, and 100 masks in 160 ms; this module
+takes 45 and 75 ms. Only labels that cover one another are faster (4 ms, ASCII). It has no dashed or
+hatched boxes, which mark unknown and ignored objects here, and takes 0.4 s to import.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Images and tables of the browsing commands."""
 
+import json
+
 import cv2
 import pytest
 from helpers.commands import command
@@ -89,6 +91,38 @@ def test_dataset_in_the_default_folder(tiny_config, tmp_path, monkeypatch, capsy
     assert "8 images, 0 of them without objects" in printed
 
 
+def test_masks_crowds_and_data_root(tiny_config, coco_root, tmp_path, capsys):
+    """The same images with a mask on each box, and the bar of image 0 as a crowd."""
+    root = tmp_path / "moved"
+    (root / "annotations").mkdir(parents=True)
+    (root / "images").symlink_to(coco_root / "images")
+    content = json.loads((coco_root / "annotations" / "all.json").read_text())
+    for item in content["annotations"]:
+        x, y, width, height = item["bbox"]
+        item["segmentation"] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+    crowd = content["annotations"][1]
+    counts = [0, 64 * 64]
+    crowd.update(iscrowd=1, segmentation={"size": [64, 64], "counts": counts})
+    (root / "annotations" / "all.json").write_text(json.dumps(content))
+    config = tmp_path / "masks.py"
+    shown = []
+    for mask in ("with_mask=False", "with_mask=True"):
+        text = tiny_config.read_text().replace("with_bbox=True", f"with_bbox=True, {mask}")
+        config.write_text(text)
+        out = tmp_path / mask
+        argv = [config, "--out-dir", out, "--indices", 0, "--data-root", root]
+        assert browse_dataset(*argv) == 0
+        printed = capsys.readouterr().out
+        assert ["bar", "7", "7", "1"] in [line.split() for line in printed.splitlines()]
+        shown += pictures(out).values()
+    # The mask tints the inside of its box only.
+    x, y, width, height = (10 * value for value in content["annotations"][0]["bbox"])
+    changed = (shown[0] != shown[1]).any(-1)[-640:]
+    assert changed[y + 20 : y + 60, x + 20 : x + 200].mean() > 0.5
+    changed[y : y + height, x : x + width] = False
+    assert not changed.any()
+
+
 @pytest.mark.parametrize("browse", [browse_assignments, browse_dataset])
 @pytest.mark.parametrize(
     ("argv", "message"),
@@ -105,14 +139,3 @@ def test_user_errors(tiny_config, tmp_path, capsys, browse, argv, message):
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not (tmp_path / "out").exists()
-
-
-def test_model_without_an_assigner(tiny_config, tmp_path, capsys):
-    text = tiny_config.read_text()
-    start, end = text.index("    bbox_head=dict("), text.index("    train_cfg=dict(\n")
-    head = (
-        "    bbox_head=dict(type='FCOSHead', num_classes=2, in_channels=16, strides=[8, 16, 32]),\n"
-    )
-    tiny_config.write_text((text[:start] + head + text[end:]).replace('"RetinaNet"', '"FCOS"'))
-    assert browse_assignments(tiny_config, "--out-dir", tmp_path / "out") == 2
-    assert "FCOS has no head with an assigner" in capsys.readouterr().err

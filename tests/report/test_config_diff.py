@@ -57,18 +57,15 @@ def test_own_config_below_the_current_folder_is_found(copy_of, tmp_path, monkeyp
     assert "has no _base_" in change.missing
 
 
-def test_config_without_an_origin_is_reported(copy_of):
-    [change] = changes_of(*copy_of(name="nobody_has_this.py"))
-    assert "No config nobody_has_this.py below configs" in change.missing
-
-
-def test_unreadable_origin_is_reported(copy_of, tmp_path, monkeypatch):
+def test_unreadable_and_missing_origins_are_reported(copy_of, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     copy, cfg = copy_of(name="own.py")
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "own.py").write_text("a = (\n")
     [change] = changes_of(copy, cfg)
     assert "cannot be compared" in change.missing and "SyntaxError" in change.missing
+    [change] = changes_of(*copy_of(name="nobody_has_this.py"))
+    assert "No config nobody_has_this.py below configs" in change.missing
 
 
 def test_an_inserted_step_of_a_pipeline_is_one_line():

@@ -41,6 +41,12 @@ def test_notes_and_groups_are_shown(records):
     page = Page(ood_page(records, "t", resamples=2))
     for key in records.notes:
         assert key in page.text
+    threshold = {
+        "boxes": "the model's threshold, 1.5",
+        "pixels": "the threshold with the best F1 of pixels, 1.2",
+    }
+    assert (records.task in threshold) == ("higher scores are called unknown" in page.text)
+    assert threshold.get(records.task, "") in page.text
     for parts in evaluate_records(records, 2).strata.values():
         for part in parts:
             auroc = f"{part.metrics.auroc:.4f}"
@@ -82,17 +88,6 @@ def test_one_score_without_notes_and_groups(make_records):
     assert "There are no intervals" in page.text
     assert "None: no OOD image scores lower than an ID image" in page.text
     assert "Notes of the evaluation" not in page.text and "By group" not in page.text
-
-
-@pytest.mark.parametrize(
-    ("task", "words"),
-    [("boxes", "the model's threshold, 1.5"), ("pixels", "best F1 of pixels, 1.2")],
-)
-def test_threshold_of_the_notes_is_named(make_records, task, words):
-    records = make_records(task)
-    assert words in Page(ood_page(records, "t", resamples=2)).text
-    text = Page(ood_page(replace(records, notes={}), "t", resamples=2)).text
-    assert "higher scores are called unknown" not in text
 
 
 def test_names_are_escaped(make_records):

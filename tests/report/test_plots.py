@@ -52,12 +52,6 @@ def test_area_below_the_steps_of_precision_is_ap(monkeypatch, positive, name):
     assert levels == [pytest.approx(prevalence if positive == "OOD" else 1 - prevalence)]
 
 
-def test_plots_of_many_samples_are_small():
-    by_score = {f"s{k}": values(200_000, seed=k) for k in range(5)}
-    size = len(roc_plot(by_score)) + len(pr_plot(by_score, "OOD")) + len(pr_plot(by_score, "ID"))
-    assert size < 700_000
-
-
 def test_histogram_has_area_one_by_weight(monkeypatch):
     from matplotlib.axes import Axes
 

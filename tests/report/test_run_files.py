@@ -44,13 +44,13 @@ def test_newest_config_and_a_given_checkpoint(work_dir):
     os.utime(work_dir / "old.py", (1, 1))
     run = find_run(work_dir, work_dir / "iter_2.pth")
     assert (run.config.name, run.checkpoint.name) == ("atss.py", "iter_2.pth")
-
-
-def test_config_of_the_visualizer_where_there_is_no_other(work_dir):
-    kept = work_dir / "20260101_000000" / "vis_data"
-    kept.mkdir(parents=True)
-    (work_dir / "atss.py").rename(kept / "config.py")
-    assert find_run(work_dir).config == kept / "config.py"
+    for config in work_dir.glob("*.py"):
+        config.unlink()
+    # The copy that the visualizer writes.
+    kept = work_dir / "20260101_000000" / "vis_data" / "config.py"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("a = 1\n")
+    assert find_run(work_dir).config == kept
 
 
 def test_invalid_work_dirs_are_reported(work_dir):

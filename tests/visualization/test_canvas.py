@@ -4,9 +4,6 @@ import numpy as np
 import pytest
 
 from negvision.visualization import Canvas, level_color
-from negvision.visualization.canvas import text_width
-from negvision.visualization.colors import text_color_on
-from negvision.visualization.sheet import shortened
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
 
@@ -141,11 +138,3 @@ def test_degenerate_and_far_boxes_are_drawn_without_an_error(box, style):
 def test_other_arrays_are_rejected(image):
     with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
         Canvas(image)
-
-
-def test_text_fits_and_stands_out():
-    assert shortened("short", 14, 200) == "short"
-    cut = shortened("a class with a name without end", 14, 80)
-    assert cut.endswith("…") and text_width(cut, 14) <= 80 and len(cut) > 3
-    assert text_color_on((255, 255, 0)) == (0, 0, 0)
-    assert text_color_on((0, 0, 160)) == (255, 255, 255)

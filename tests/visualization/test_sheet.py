@@ -6,6 +6,8 @@ import pytest
 
 from negvision.visualization import LegendEntry, contact_sheet, save_picture, with_legend
 from negvision.visualization.boxes import draw_annotations, draw_predictions
+from negvision.visualization.canvas import text_width
+from negvision.visualization.sheet import shortened
 
 
 def tile(shade, height=80, width=120):
@@ -40,6 +42,9 @@ def test_caption_is_below_its_image_and_inside_its_column():
     assert rows.min() >= bottom and columns.min() >= left and columns.max() <= right + 1
     two = contact_sheet([tile(10), tile(60)], ["one\ntwo", ""], columns=2)
     assert two.shape[0] > sheet.shape[0]
+    assert shortened("short", 14, 200) == "short"
+    cut = shortened("a class with a name without end", 14, 80)
+    assert cut.endswith("…") and text_width(cut, 14) <= 80 and len(cut) > 3
 
 
 def test_title_and_legend_are_above():
