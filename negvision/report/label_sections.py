@@ -47,25 +47,17 @@ class LabelCollector:
         if not total:
             missing = "No image of the test set has a known class."
             return [Section("accuracy", "Accuracy", missing=missing)]
-        hits = np.diag(counts)
-        accuracy = MetricRow("accuracy", [_share(hits.sum(), total)], "share of correct images")
-        shares = zip(_shares(hits, counts.sum(1)), _shares(hits, counts.sum(0)), strict=True)
-        rows = [
-            MetricRow(name, [*pair, int(counts[label].sum())])
-            for label, (name, pair) in enumerate(zip(self.classes, shares, strict=True))
-        ]
+        accuracy = _share(np.trace(counts), total)
+        row = MetricRow("accuracy", [accuracy], "share of correct images")
+        columns = ("recall", "precision", "images")
+        rows = [MetricRow(name, values[1:]) for name, values in _by_class(counts, self.classes)]
         tables = [
-            MetricTable("Classification", "metric", ["value"], [accuracy]),
-            MetricTable("Accuracy by class", "class", ("recall", "precision", "images"), rows),
+            MetricTable("Classification", "metric", ["value"], [row]),
+            MetricTable("Accuracy by class", "class", columns, rows),
         ]
-        matrix = Matrix(
-            "Images of known classes",
-            self.classes,
-            self.classes,
-            counts.tolist(),
-            "OOD images are excluded.",
-            "images",
-        )
+        names, caption = self.classes, "OOD images are excluded."
+        title = "Images of known classes"
+        matrix = Matrix(title, names, names, counts.tolist(), caption, "images")
         return [
             Section("accuracy", "Accuracy", tables),
             Section("confusion", "Confused classes", [matrix]),
@@ -120,14 +112,8 @@ class LabelMapCollector:
         missing = "The test pipeline loads no labels to compare with."
         if self._count:
             missing = ""
-            matrix = Matrix(
-                "Pixels of the test set",
-                self.classes,
-                self.classes,
-                self.confusion.tolist(),
-                "All pixels except void.",
-                "pixels",
-            )
+            names, title, caption = self.classes, "Pixels of the test set", "All except void."
+            matrix = Matrix(title, names, names, self.confusion.tolist(), caption, "pixels")
             caption = (
                 f"The worst of {self._count:,} images, each beside its labels and the prediction. "
                 "Void is black."
@@ -154,25 +140,29 @@ class LabelMapCollector:
 
 
 def _iou_tables(confusion: np.ndarray, classes: Sequence[str]) -> list[MetricTable]:
-    """mIoU, and IoU, recall, and precision of each class, from (K, K) counts of pixels."""
-    hits, truth, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
-    iou = _shares(hits, truth + predicted - hits)
-    known = [value for value in iou if value is not None]
+    """mIoU and pixel accuracy, and values of each class, from (K, K) counts of pixels."""
+    by_class = _by_class(confusion, classes)
+    mean = float(np.mean([values[0] for _, values in by_class if values[0] is not None]))
+    accuracy = _share(np.trace(confusion), confusion.sum())
     overall = [
-        MetricRow("mIoU", [float(np.mean(known))], "mean over classes present or predicted"),
-        MetricRow("pixel accuracy", [_share(hits.sum(), truth.sum())], "share of correct pixels"),
+        MetricRow("mIoU", [mean], "mean over classes present or predicted"),
+        MetricRow("pixel accuracy", [accuracy], "share of correct pixels"),
     ]
-    values = zip(iou, _shares(hits, truth), _shares(hits, predicted), map(int, truth), strict=True)
-    rows = [MetricRow(name, row) for name, row in zip(classes, values, strict=True)]
     columns = ("IoU", "recall", "precision", "pixels")
+    rows = [MetricRow(name, values) for name, values in by_class]
     return [
         MetricTable("Segmentation", "metric", ["value"], overall),
         MetricTable("IoU by class", "class", columns, rows),
     ]
 
 
-def _shares(parts: np.ndarray, totals: np.ndarray) -> list[float | None]:
-    return [_share(*pair) for pair in zip(parts, totals, strict=True)]
+def _by_class(confusion: np.ndarray, classes: Sequence[str]) -> list[tuple[str, list]]:
+    """IoU, recall, precision, and count of each class from (K, K) counts, rows for the truth."""
+    hits, truth, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    return [
+        (name, [_share(hit, t + p - hit), _share(hit, t), _share(hit, p), int(t)])
+        for name, hit, t, p in zip(classes, hits, truth, predicted, strict=True)
+    ]
 
 
 def _share(part: int, total: int) -> float | None:
