@@ -1,4 +1,4 @@
-"""What lists and folders of images say of bad data."""
+"""Problems in lists and folders of images."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""OODImageMetric against scikit-learn, over all sets and of each, and itself over parts."""
+"""OODImageMetric against scikit-learn over all sets and each set, and over ranks."""
 
 import numpy as np
 import pytest

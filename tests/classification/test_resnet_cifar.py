@@ -1,4 +1,4 @@
-"""ResNetCIFAR against the paper's parameter counts and a block that is written out."""
+"""ResNetCIFAR against the parameter counts of the paper and a written-out block."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Component-level metrics against the definitions, pixel set by pixel set."""
+"""Component-level metrics against the definitions on sets of pixels."""
 
 import numpy as np
 import pytest

@@ -95,22 +95,6 @@ def test_drawings_of_a_test(tmp_path, dataset):
         assert (drawn == color[::-1]).all(-1).sum() > 200
 
 
-def test_without_truth_and_mask(tmp_path, dataset, monkeypatch):
-    captions = []
-    monkeypatch.setattr(
-        "negvision.segmentation.ood_map_hook.contact_sheet",
-        lambda pictures, texts, columns, title, legend: (
-            captions.append((texts, legend)) or pictures[0]
-        ),
-    )
-    hook = OODMapHook(tile_size=60)
-    runner = runner_of(tmp_path, dataset)
-    hook.before_val_epoch(runner)
-    hook.after_val_iter(runner, 0, None, [sample(info, truth=False) for info in dataset])
-    hook.after_val_epoch(runner)
-    assert captions == [([f"{index}.png" for index in range(5)], [])]
-
-
 def test_caption_has_share_of_ood_and_auroc(tmp_path, dataset, monkeypatch):
     texts = []
     monkeypatch.setattr(
@@ -130,9 +114,3 @@ def test_predictions_without_a_map(tmp_path, dataset):
     hook.before_val_epoch(runner_of(tmp_path, dataset))
     with pytest.raises(ConfigError, match=r'0.png: OODMapHook .*"negvision.AbeTEncoderDecoder"'):
         hook.after_val_iter(None, 0, None, [SegDataSample(metainfo=dataset[0])])
-
-
-@pytest.mark.parametrize("name", ["num_images", "columns", "tile_size"])
-def test_wrong_arguments(name):
-    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
-        OODMapHook(**{name: 0})
