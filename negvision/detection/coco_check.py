@@ -130,7 +130,7 @@ def _find_problem(
     image_id, annotation_id = annotation.get("image_id"), annotation.get("id")
     box: Any = annotation.get("bbox")
     if not isinstance(annotation_id, int | str | None):
-        return "id that is no number", annotation
+        return "id that is not a number", annotation
     if annotation_id in seen:
         return "annotation id that was used before", annotation_id
     if annotation_id is not None:

@@ -10,15 +10,15 @@ from negvision.registry import MODELS
 class BoxIoULoss(nn.Module):
     """``1 - overlap`` of predicted and target boxes: IoU, GIoU, DIoU or CIoU loss.
 
-    With ``mode="giou"`` the value is that of mmdet's ``GIoULoss``, in one kernel each way and
-    without a look at the weights from the host, which on CUDA waits for the device. (mmdet's
-    ``IoULoss`` takes the logarithm by default, and its ``CIoULoss`` drops the aspect term at low
-    IoU: their values are others.)
+    With ``mode="giou"`` the value equals mmdet's ``GIoULoss``, with one kernel each for forward and
+    backward, and without reading the weights on the host, which on CUDA waits for the device.
+    (mmdet's ``IoULoss`` uses the logarithm by default, and its ``CIoULoss`` drops the aspect term
+    at low IoU, so their values differ.)
 
     Args:
         mode: ``"iou"`` (linear), ``"giou"``, ``"diou"`` or ``"ciou"``; see
             :func:`negvision.ops.pairwise_box_iou`.
-        eps: Floor of the denominators.
+        eps: Lower limit of the denominators.
         loss_weight: Factor of the loss.
 
     Raises:
@@ -51,8 +51,8 @@ class BoxIoULoss(nn.Module):
         Args:
             pred: Predicted boxes, (x1, y1, x2, y2).
             target: Target boxes.
-            weight: Shape (N,), or (N, 4) whose mean over the coordinates is taken.
-            avg_factor: The sum is divided by it; by N where None.
+            weight: Shape (N,), or (N, 4), which is averaged over the coordinates.
+            avg_factor: Divides the sum; None means N.
         """
         loss = 1 - aligned_box_iou(pred, target, self.mode, self.eps)
         if weight is not None:

@@ -46,7 +46,7 @@ def load_coco_annotations(ann_file: str | Path) -> dict[str, Any]:
     images = index_images(content["images"], problems)
     for image_id in images:
         if not isinstance(image_id, int):
-            problems.add("image id that is no integer", "images", image_id)
+            problems.add("image id that is not an integer", "images", image_id)
     annotations = []
     for number, annotation in enumerate(content["annotations"], start=1):
         problem = find_reference_problem(annotation, images, category_ids) or _number_problem(
@@ -97,6 +97,6 @@ def category_ids_of(
         One id for each class, so that ``ids[label]`` is the category of a predicted label.
 
     Raises:
-        DatasetError: A class is no category; the nearest names are shown.
+        DatasetError: A class is not a category; the nearest names are shown.
     """
     return find_classes(str(ann_file), categories, classes)[1]
