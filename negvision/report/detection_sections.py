@@ -11,8 +11,9 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import nn
 
+from negvision.data.formats.coco_file import find_classes
 from negvision.detection.metrics.box_matching import box_confusion
-from negvision.detection.metrics.coco_annotations import category_ids_of, load_coco_annotations
+from negvision.detection.metrics.coco_annotations import load_coco_annotations
 from negvision.detection.metrics.coco_evaluation import CocoResult, evaluate_coco
 from negvision.report.image_samples import embedded, read_rgb
 from negvision.report.page_parts import (
@@ -119,7 +120,7 @@ class DetectionCollector:
     def _coco_parts(self, images: Sequence[_Seen]) -> list[Sequence[Part]]:
         path = self.evaluator["ann_file"]
         truth = load_coco_annotations(path)
-        ids = category_ids_of(self.classes, truth["categories"], path)
+        _, ids = find_classes(str(path), truth["categories"], self.classes)
         detections = [found for image in images for found in _detections(image, ids)]
         given = ("max_dets", "area_limits")
         options = {name: self.evaluator[name] for name in given if name in self.evaluator}

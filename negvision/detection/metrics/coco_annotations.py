@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,22 +80,3 @@ def _number_problem(annotation: dict[str, Any]) -> tuple[str, object] | None:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 63)
-
-
-def category_ids_of(
-    classes: Sequence[str], categories: Sequence[dict[str, Any]], ann_file: str | Path
-) -> list[int]:
-    """The category id of each class, found by name.
-
-    Args:
-        classes: Names, in the order of the model's labels.
-        categories: The ``categories`` of a COCO file.
-        ann_file: Named in errors.
-
-    Returns:
-        One id for each class, so that ``ids[label]`` is the category of a predicted label.
-
-    Raises:
-        DatasetError: A class is not a category; the nearest names are shown.
-    """
-    return find_classes(str(ann_file), categories, classes)[1]

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from mmengine.logging import print_log
 
-from negvision.detection.metrics.coco_annotations import category_ids_of, load_coco_annotations
+from negvision.data.formats.coco_file import find_classes
+from negvision.detection.metrics.coco_annotations import load_coco_annotations
 from negvision.detection.metrics.coco_evaluation import (
     BACKENDS,
     coco_detections,
@@ -55,9 +56,8 @@ class CocoTruthMetric(CollectedMetric):
     def _find_categories(self, dataset_meta: dict) -> list[int]:
         if "classes" not in dataset_meta:
             raise ValueError(f"the dataset's metainfo has no 'classes', only {list(dataset_meta)}")
-        return category_ids_of(
-            dataset_meta["classes"], self.ground_truth["categories"], self.ann_file
-        )
+        categories = self.ground_truth["categories"]
+        return find_classes(self.ann_file, categories, dataset_meta["classes"])[1]
 
     def _classes(self) -> list[str]:
         if self.dataset_meta is None:

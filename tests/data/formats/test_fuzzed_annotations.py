@@ -11,11 +11,11 @@ import pytest
 from helpers.mutations import mutations
 
 from negvision.classification.datasets import ImageListDataset, PackedImageDataset
-from negvision.data.formats.coco_file import read_coco_file
+from negvision.data.formats.coco_file import find_classes, read_coco_file
 from negvision.data.images.loading import LoadImageFromFile
 from negvision.data.splits import read_image_list, split_coco
 from negvision.detection.datasets import CocoDataset
-from negvision.detection.metrics.coco_annotations import category_ids_of, load_coco_annotations
+from negvision.detection.metrics.coco_annotations import load_coco_annotations
 from negvision.errors import UserError
 from negvision.face.datasets import (
     AlignFace,
@@ -83,7 +83,7 @@ def splits(root, mode):
 def evaluator(root, mode):
     path = root / "x.json"
     content = load_coco_annotations(path)
-    category_ids_of(["cat"], content["categories"], path)
+    find_classes(str(path), content["categories"], ["cat"])
 
 
 FACES = {"data_prefix": {"img": ""}}
