@@ -279,7 +279,9 @@ class DigitsCropDataset(GeneratesDigits, PackedImageDataset):
         **kwargs: Of :class:`PackedImageDataset`.
 
     Example:
-        >>> dataset = DigitsCropDataset(ann_file="crops/test_id.npz")
+        >>> dataset = DigitsCropDataset(
+        ...     ann_file="crops/test_id.npz", data_root="digits",
+        ...     digits=dict(train=2, val=2, test=4, test_ood=2))
         >>> len(dataset.metainfo["classes"])
         8
     """

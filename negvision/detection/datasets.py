@@ -45,12 +45,12 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
 
     Example:
         >>> from negvision.toy.digits import ensure_digits
-        >>> root = ensure_digits("data/digits")
+        >>> root = ensure_digits("digits", train=2, val=4, test=2, test_ood=2)
         >>> dataset = CocoDataset(
         ...     data_root=str(root), ann_file="annotations/instances_val.json",
         ...     data_prefix=dict(img="val/"), on_bad_sample="skip")
         >>> len(dataset), dataset.metainfo["classes"][:3]
-        (200, ('zero', 'one', 'two'))
+        (4, ('zero', 'one', 'two'))
     """
 
     METAINFO: dict = {}
@@ -150,7 +150,7 @@ class OODCocoDataset(CocoDataset):
 
     Example:
         >>> from negvision.toy.digits import ensure_digits
-        >>> root = ensure_digits("data/digits")
+        >>> root = ensure_digits("digits", train=2, val=4, test=2, test_ood=2)
         >>> classes = ("zero", "one", "two", "three", "four", "five", "six", "eight")
         >>> dataset = OODCocoDataset(
         ...     metainfo=dict(classes=classes),
@@ -210,9 +210,10 @@ class DigitsDataset(GeneratesDigits, CocoDataset):
 
     Example:
         >>> dataset = DigitsDataset(
+        ...     data_root="digits", digits=dict(train=4, val=2, test=2, test_ood=2),
         ...     ann_file="annotations/instances_train.json", data_prefix=dict(img="train/"))
         >>> len(dataset)
-        3200
+        4
     """
 
 
@@ -225,10 +226,11 @@ class OODDigitsDataset(GeneratesDigits, OODCocoDataset):
 
     Example:
         >>> dataset = OODDigitsDataset(
+        ...     data_root="digits", digits=dict(train=2, val=2, test=2, test_ood=4),
         ...     ann_file="annotations/instances_test_ood.json", data_prefix=dict(img="test_ood/"),
         ...     metainfo=dict(classes=("zero", "one")))
         >>> len(dataset)
-        100
+        4
     """
 
 

@@ -197,9 +197,10 @@ class DigitsSegDataset(SegDataset):
         ConfigError: No such split.
 
     Example:
-        >>> dataset = DigitsSegDataset(split="val")
+        >>> dataset = DigitsSegDataset(
+        ...     split="val", data_root="digits", digits=dict(train=2, val=4, test=2, test_ood=2))
         >>> len(dataset), dataset.metainfo["classes"][:3]
-        (200, ('background', 'zero', 'one'))
+        (4, ('background', 'zero', 'one'))
     """
 
     generates_data = True
