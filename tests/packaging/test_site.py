@@ -33,7 +33,7 @@ def site(tmp_path_factory) -> Path:
 def test_every_page_is_on_the_site_and_in_the_navigation(site):
     nav = str(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"])
     for page in DOCS.glob("*.md"):
-        assert f"'{page.name}'" in nav
+        assert f"'{page.name}'" in nav, f"{page.name} is not in zensical.toml"
         assert (site / f"{page.stem}.html").is_file()
 
 
