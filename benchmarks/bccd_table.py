@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from harness import write_results
-from training_runs import last_evaluation, markdown_table, parser_for, run_all, summarise
+from training_runs import last_evaluation, markdown_table, parser_for, run_all, summarize
 
 CONFIGS = {
     "RetinaNet, one anchor, max-IoU": "configs/atss/bccd_retinanet.py",
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run missing trainings, then write and print the results."""
     args = parser_for("bccd", __doc__).parse_args(argv)
     runs = run_all(CONFIGS, args, read_metrics, format_run, test=True)
-    summary = {name: summarise(entries, ("val", "test")) for name, entries in runs.items()}
+    summary = {name: summarize(entries, ("val", "test")) for name, entries in runs.items()}
     path = write_results(
         "bccd",
         {"configs": CONFIGS, "cfg_options": args.cfg_options, "runs": runs, "summary": summary},

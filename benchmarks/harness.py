@@ -1,7 +1,7 @@
 """What every benchmark shares: the machine it ran on, a fair timer, and a place for results.
 
 Benchmarks compare implementations side by side in one process. Runs alternate, so that a busy
-neighbour or a throttled core touches all of them alike, and the median is reported.
+neighbor or a throttled core touches all of them alike, and the median is reported.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from harness import write_results
-from training_runs import last_evaluation, markdown_table, parser_for, run_all, summarise
+from training_runs import last_evaluation, markdown_table, parser_for, run_all, summarize
 
 CONFIGS = {
     "ArcFace": "configs/unpg/lfw112_arcface.py",
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run what is missing, then write and print the results."""
     args = parser_for("lfw112", __doc__).parse_args(argv)
     runs = run_all(CONFIGS, args, read_metrics, format_run, test=False)
-    summary = {name: summarise(entries, ("pairs",)) for name, entries in runs.items()}
+    summary = {name: summarize(entries, ("pairs",)) for name, entries in runs.items()}
     path = write_results(
         "lfw112",
         {"configs": CONFIGS, "cfg_options": args.cfg_options, "runs": runs, "summary": summary},

@@ -3,7 +3,7 @@
 Every part is trained by one process, by two and by three, on the same global batches, and by one
 process once more with each batch in reverse order: the same sums in another order, which shows how
 far rounding alone moves the figures. Runs of several processes are repeated, and their weights
-compared bit by bit. Batch normalisation is synchronised.
+compared bit by bit. Batch normalization is synchronized.
 
     python benchmarks/ranks_agree.py --steps          # weights after 1, 5 and 20 iterations
     python benchmarks/ranks_agree.py                  # metrics, after a share of each schedule

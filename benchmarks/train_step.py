@@ -63,12 +63,12 @@ def batch_of(images: int, boxes: int, height: int, width: int, device: str):
     g = torch.Generator().manual_seed(0)
     samples = []
     for _ in range(images):
-        centre = torch.rand(boxes, 2, generator=g) * torch.tensor([width, height])
+        center = torch.rand(boxes, 2, generator=g) * torch.tensor([width, height])
         half = (torch.rand(boxes, 2, generator=g) ** 2 * 400 + 4) / 2
         shape = {"img_shape": (height, width), "pad_shape": (height, width)}
         sample = DetDataSample(metainfo=shape)
         sample.gt_instances = InstanceData(
-            bboxes=torch.cat([centre - half, centre + half], 1),
+            bboxes=torch.cat([center - half, center + half], 1),
             labels=torch.randint(80, (boxes,), generator=g),
         ).to(device)
         samples.append(sample)

@@ -99,7 +99,7 @@ def last_evaluation(work: Path, pattern: str, key: str) -> dict[str, float]:
     return found[-1]
 
 
-def summarise(runs: Sequence[dict], splits: Sequence[str]) -> dict[str, dict]:
+def summarize(runs: Sequence[dict], splits: Sequence[str]) -> dict[str, dict]:
     """Mean and sample deviation over the seeds for each split and figure."""
     result = {}
     for split in splits:

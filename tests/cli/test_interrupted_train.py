@@ -22,13 +22,13 @@ def test_exit_code_and_resume(tiny_config, tmp_path, monkeypatch, capsys):
     """The options of real life: auto from the start, a signal, and auto again to the end."""
     assert run(tiny_config, tmp_path / "whole", "--resume", "auto") == 0
 
-    def signalled(self, runner, batch_idx, data_batch=None, outputs=None):
+    def signaled(self, runner, batch_idx, data_batch=None, outputs=None):
         if runner.iter + 1 == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return in_order(self, runner, batch_idx, data_batch, outputs)
 
     in_order = InterruptionHook.after_train_iter
-    monkeypatch.setattr(InterruptionHook, "after_train_iter", signalled)
+    monkeypatch.setattr(InterruptionHook, "after_train_iter", signaled)
     assert EXIT_INTERRUPTED == 75
     assert run(tiny_config, tmp_path / "cut", "--resume", "auto") == EXIT_INTERRUPTED
     printed = capsys.readouterr()

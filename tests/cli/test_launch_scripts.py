@@ -19,7 +19,7 @@ PYTHON = """#!/bin/bash
 echo "called: $*"
 exit ${STATUS:-0}
 """
-# One after the other, or, to be signalled, all at once: a task on each node.
+# One after the other, or, to be signaled, all at once: a task on each node.
 SRUN = """#!/bin/bash
 while [[ $1 == --* ]]; do shift; done
 tasks=()

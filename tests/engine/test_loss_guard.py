@@ -64,7 +64,7 @@ def test_step_that_is_not_finite_changes_nothing(tmp_path, how):
     assert runner.message_hub.get_scalar("train/skipped_steps").current() == 2
 
 
-# Batch normalisation counts its batches in an integer, which nothing depends on with a momentum.
+# Batch normalization counts its batches in an integer, which nothing depends on with a momentum.
 COUNTERS = {"layers.1.num_batches_tracked"}
 
 

@@ -106,11 +106,11 @@ class Sharded(nn.Module):
     def __init__(self, rows: range, total: int):
         super().__init__()
         self.rows, self.total = rows, total
-        self.centres = nn.Parameter(torch.zeros(len(rows), 2))
+        self.centers = nn.Parameter(torch.zeros(len(rows), 2))
         self.shared = nn.Parameter(torch.zeros(2))
 
     def sharded_rows(self):
-        return {"centres": (self.rows, self.total)}
+        return {"centers": (self.rows, self.total)}
 
 
 class Waiting:
@@ -122,16 +122,16 @@ def check_gradients_of_shards() -> None:
     rank = dist.get_rank()
     rows = range(3) if rank == 0 else range(3, 5)
     model = Sharded(rows, 5)
-    model.centres.grad = torch.tensor([[float(row), 1.0] for row in rows])
+    model.centers.grad = torch.tensor([[float(row), 1.0] for row in rows])
     model.shared.grad = torch.tensor([1.0, 3.0]) if rank == 0 else torch.tensor([3.0, 5.0])
     saved = [pending_gradients(model, Waiting())]
     if rank == 0:
-        assert saved[0]["centres"][:, 0].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+        assert saved[0]["centers"][:, 0].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
         assert saved[0]["shared"].tolist() == [2.0, 4.0]
     dist.broadcast_object_list(saved, 0)
     again = Sharded(rows, 5)
     restore_gradients(again, saved[0])
-    assert torch.equal(again.centres.grad, model.centres.grad)
+    assert torch.equal(again.centers.grad, model.centers.grad)
     assert again.shared.grad.tolist() == [2.0, 4.0]
     done = Waiting()
     done._inner_count = 6

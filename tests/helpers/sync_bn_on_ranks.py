@@ -1,4 +1,4 @@
-"""Run by every rank: batch normalisation of several beside that of one on their joined batch."""
+"""Run by every rank: batch normalization of several beside that of one on their joined batch."""
 
 import copy
 
@@ -83,7 +83,7 @@ def close(got, wanted, where):
 
 
 def check_half():
-    """Halves are normalised in float32, as torch's own layer does under autocast."""
+    """Halves are normalized in float32, as torch's own layer does under autocast."""
     x = torch.randn(sum(COUNTS), 4, 3, 3).bfloat16()
     dist.broadcast(x, 0)
     counts = COUNTS[: dist.get_world_size()]
@@ -103,7 +103,7 @@ def check_frozen():
 
 
 def check_temperature():
-    """A rank with one box, or none, takes part; one value in all is normalised as in evaluation."""
+    """A rank with one box, or none, takes part; one value in all is normalized as in evaluation."""
     counts = (4, 1, 0)[: dist.get_world_size()]
     torch.manual_seed(0)
     one = LearnedTemperature(5).double()

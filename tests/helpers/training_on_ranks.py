@@ -28,7 +28,7 @@ DETECTOR = {
     "data_preprocessor": {
         "type": "mmdet.DetDataPreprocessor", "mean": [0.0] * 3, "std": [255.0] * 3,
     },
-    # A frozen stem, and normalisation that is not.
+    # A frozen stem, and normalization that is not.
     "backbone": {**RESNET, "out_indices": (1, 2, 3), "frozen_stages": 0, "norm_eval": False},
     "neck": {"type": "FPN", "in_channels": [8, 16, 32], "out_channels": 8, "num_outs": 3},
     "bbox_head": {
@@ -353,7 +353,7 @@ def check_resuming(folder):
 
 
 def check_sync_bn(folder, alone):
-    """Normalised over ranks, a batch is that of one process, whose states are in ``alone``."""
+    """Normalized over ranks, a batch is that of one process, whose states are in ``alone``."""
     ways = {"ddp": None, "fsdp": SHARDED}
     recompute, compiled = {"activation_checkpointing": ["backbone"]}, {"compile": AOT}
     for task, way, more in (

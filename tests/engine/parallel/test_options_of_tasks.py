@@ -79,7 +79,7 @@ def test_average_is_evaluated_saved_and_resumed(task, plain, tmp_path):
 
 
 def test_accumulated_parts_equal_the_batch(tmp_path):
-    """Where nothing is normalised over the batch."""
+    """Where nothing is normalized over the batch."""
     norm = {"type": "GN", "num_groups": 2}
     backbone = {**TASKS["segmentation"][1]["backbone"], "norm_cfg": norm}
     head = {**TASKS["segmentation"][1]["decode_head"], "norm_cfg": norm, "dropout_ratio": 0}

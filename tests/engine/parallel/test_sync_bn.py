@@ -1,4 +1,4 @@
-"""Synchronised batch normalisation on CPUs."""
+"""Synchronized batch normalization on CPUs."""
 
 import pytest
 import torch
