@@ -33,10 +33,10 @@ def run(args: argparse.Namespace) -> int:
         assignment_legend,
         assignment_views,
         draw_assignment,
+        drawing_side,
         find_head,
-        picture_size,
     )
-    from negvision.visualization import save_picture, with_legend
+    from negvision.visualization import save_image, with_legend
     from negvision.visualization.looking import seeded
 
     cfg, folder = read_config(args, _FOLDER)
@@ -49,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
         views = list(assignment_views(model, dataset, indices))
     for view in views:
         title = f"{view.name}: {int(view.positives_per_box.sum())} positives"
-        image = draw_assignment(view, picture_size(view))
+        image = draw_assignment(view, drawing_side(view))
         image = with_legend(image, title, assignment_legend([view]))
-        save_picture(image_path(folder, view.index, view.name), image)
+        save_image(image_path(folder, view.index, view.name), image)
     print(summary(views))
     print(f"\nimages  {folder}/ ({len(views)} files)")
     return 0

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
 
     from negvision.cli.browsing import chosen_indices, image_path, read_config, train_dataset
     from negvision.compat.patches import captured_pycocotools
-    from negvision.visualization import save_picture
+    from negvision.visualization import save_image
     from negvision.visualization.looking import seeded
 
     cfg, folder = read_config(args, _FOLDER)
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         indices = chosen_indices(args, len(dataset))
         for index in progress_bar(indices, "images"):
             image, name = draw_sample(dataset[index], classes)
-            save_picture(image_path(folder, index, name), image)
+            save_image(image_path(folder, index, name), image)
     # Wrappers that mix images have no annotations of their own.
     while not hasattr(dataset, "get_data_info"):
         dataset = dataset.dataset

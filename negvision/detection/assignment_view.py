@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from negvision.engine.sheet_hook import check_at_least_one
 from negvision.errors import ConfigError
 from negvision.registry import HOOKS
-from negvision.visualization import contact_sheet, save_picture, shown_path
+from negvision.visualization import contact_sheet, save_image, shown_path
 from negvision.visualization.canvas import Canvas
 from negvision.visualization.colors import (
     BOX_COLOR,
@@ -285,10 +285,10 @@ def draw_assignment(view: AssignmentView, longest: int | None = None) -> np.ndar
         for anchor in priors[positive].tolist():
             canvas.anchor(anchor, level_color(level), level, spacing)
         start += len(priors)
-    return canvas.picture()
+    return canvas.image()
 
 
-def picture_size(view: AssignmentView) -> int:
+def drawing_side(view: AssignmentView) -> int:
     """Longer side of a drawing of ``view`` on which neighboring anchors can be told apart.
 
     A multiple of the image's longer side, at least 900 pixels.
@@ -385,7 +385,7 @@ class AssignmentSheetHook(Hook):
             "Positive anchors of training images",
             assignment_legend(views),
         )
-        path = save_picture(Path(runner.work_dir) / self.file_name, sheet)
+        path = save_image(Path(runner.work_dir) / self.file_name, sheet)
         runner.logger.info(f"assignments  {shown_path(path)}")
 
 

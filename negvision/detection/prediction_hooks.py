@@ -17,7 +17,7 @@ from mmengine.hooks import Hook
 from negvision.engine.sheet_hook import SheetHook
 from negvision.errors import UserError
 from negvision.registry import HOOKS
-from negvision.visualization import contact_sheet, save_picture
+from negvision.visualization import contact_sheet, save_image
 from negvision.visualization.boxes import draw_predictions, prediction_legend
 
 _Detections = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]
@@ -64,14 +64,14 @@ class PredictionSheetHook(SheetHook):
     def sheet(self, dataset, shown: Mapping[str, tuple[dict, Any]]) -> np.ndarray:
         """See the base class."""
         classes = dataset.metainfo.get("classes", ())
-        pictures, captions, has_ignored, has_unknown = [], [], False, False
+        images, captions, has_ignored, has_unknown = [], [], False, False
         for path, (info, (boxes, labels, scores, unknown)) in shown.items():
             has_unknown |= unknown is not None
             instances = info.get("instances", [])
             truth = [item["bbox"] for item in instances if not item.get("ignore_flag")]
             ignored = [item["bbox"] for item in instances if item.get("ignore_flag")]
             has_ignored |= bool(ignored)
-            pictures.append(
+            images.append(
                 draw_predictions(
                     mmcv.imfrombytes(get(path), channel_order="rgb"),
                     boxes,
@@ -87,7 +87,7 @@ class PredictionSheetHook(SheetHook):
             captions.append(f"{os.path.basename(path)}: {len(truth)} objects, {len(boxes)} found")
         title = f"Detections with a score of at least {self.score_thr:g}"
         return contact_sheet(
-            pictures, captions, self.columns, title, prediction_legend(has_ignored, has_unknown)
+            images, captions, self.columns, title, prediction_legend(has_ignored, has_unknown)
         )
 
 
@@ -130,8 +130,8 @@ class DrawDetectionsHook(Hook):
         for sample in outputs or ():
             boxes, labels, scores, unknown = _arrays(sample.pred_instances, self.score_thr)
             image = mmcv.imfrombytes(get(sample.img_path), channel_order="rgb")
-            picture = draw_predictions(image, boxes, labels, scores, classes, unknown=unknown)
-            save_picture(self._path(sample), picture)
+            drawn = draw_predictions(image, boxes, labels, scores, classes, unknown=unknown)
+            save_image(self._path(sample), drawn)
 
     def _path(self, sample) -> Path:
         """A unique name for each image, also if two folders have one of the same name."""

@@ -10,7 +10,7 @@ import numpy as np
 from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import Hook
 
-from negvision.visualization import save_picture, shown_path
+from negvision.visualization import save_image, shown_path
 from negvision.visualization.looking import evenly_spaced
 
 
@@ -100,7 +100,7 @@ class SheetHook(Hook):
         seen = {path: kept for rank in ranks for path, kept in rank.items()}
         shown = {path: (info, seen[path]) for path, info in self._chosen.items() if path in seen}
         sheet = self.sheet(dataset, shown)
-        self._path = save_picture(Path(runner.work_dir) / self.file_name, sheet)
+        self._path = save_image(Path(runner.work_dir) / self.file_name, sheet)
 
     def _log_path(self, runner) -> None:
         if self._path is not None:

@@ -88,7 +88,7 @@ def _draw_labels(
             depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)
             y, x = np.unravel_index(int(depth.argmax()), depth.shape)
             canvas.tag(float(x) - 0.5, float(y) - 0.5, name_of(int(label), classes), color)
-    blended = canvas.picture()
+    blended = canvas.image()
     if found.ood_scores is None:
         return blended
     # At its own size: the image was enlarged already.

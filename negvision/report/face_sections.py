@@ -96,7 +96,7 @@ def pair_parts(
         "share of the impostor pairs. Limits with too few impostor pairs are left out."
     )
     return [
-        MetricTable("Verification", "figure", ["value"], rows),
+        MetricTable("Verification", "metric", ["value"], rows),
         MetricTable("TAR at FAR", "limit", columns, points, caption),
         Plots("ROC and scores", [roc, scores_of]),
     ]

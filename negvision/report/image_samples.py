@@ -87,7 +87,7 @@ def _worst_samples(
         images = []
         if image is not None:
             if records.boxes is None:
-                image = Canvas(image, longest=_SIDE).picture()
+                image = Canvas(image, longest=_SIDE).image()
             else:
                 image = _draw_box(image, records.boxes[row].tolist(), is_ood, tag)
             images = [embedded(image, f"{path}: {tag}, {'; '.join(facts)}")]
@@ -135,9 +135,9 @@ def heat_maps(records: OODRecords, count: int = 12) -> list[ImageSample]:
         alt = f"{path}: map of the score, {'; '.join(facts)}"
         image, problem = read_rgb(path)
         if image is None:
-            images = [embedded(Canvas(heat, longest=_SIDE).picture(), alt)]
+            images = [embedded(Canvas(heat, longest=_SIDE).image(), alt)]
         else:
-            image = Canvas(image, longest=_SIDE).picture()
+            image = Canvas(image, longest=_SIDE).image()
             # At the size of the image, so that places can be compared.
             heat = np.array(Image.fromarray(heat).resize(image.shape[1::-1]))
             images = [embedded(image, path), embedded(heat, alt)]
@@ -169,7 +169,7 @@ def _draw_box(image: np.ndarray, box: Sequence[float], is_ood: bool, tag: str) -
     color = BOX_COLOR if is_ood else UNKNOWN_COLOR
     inside = (x1 - left, y1 - top, x2 - left, y2 - top)
     canvas.box(inside, color, width=3, dashed=not is_ood, tag=tag)
-    return canvas.picture()
+    return canvas.image()
 
 
 def _window(center: float, side: float, size: int) -> tuple[int, int]:

@@ -134,7 +134,7 @@ class LabelMapCollector:
         ]
         image, problem = read_rgb(seen.path)
         if image is not None:
-            images.insert(0, embedded(Canvas(image, longest=_SIDE).picture(), seen.path))
+            images.insert(0, embedded(Canvas(image, longest=_SIDE).image(), seen.path))
         tag = f"{100 * seen.wrong:.1f} % of the pixels are wrong"
         return ImageSample(seen.path, [], images, problem, tag)
 

@@ -16,7 +16,7 @@ from negvision.engine.sheet_hook import SheetHook
 from negvision.errors import ConfigError
 from negvision.ood.curve import score_curve
 from negvision.registry import HOOKS
-from negvision.visualization import contact_sheet, save_picture, with_legend
+from negvision.visualization import contact_sheet, save_image, with_legend
 from negvision.visualization.heat import draw_heat, heat_legend
 
 
@@ -116,7 +116,7 @@ class OODMapHook(SheetHook):
         # Two folders, such as cities, may have images of the same name.
         name = path.stem if path.stem not in self._taken else f"{path.parent.name}_{path.stem}"
         self._taken.add(name)
-        save_picture(folder / f"{name}.png", drawn)
+        save_image(folder / f"{name}.png", drawn)
 
     def _drawn(self, path: str, maps: _Maps, longest: int | None = None) -> np.ndarray:
         image = mmcv.imfrombytes(get(path), channel_order="rgb")

@@ -17,7 +17,7 @@ from negvision.visualization.colors import (
 from negvision.visualization.sheet import (
     LegendEntry,
     contact_sheet,
-    save_picture,
+    save_image,
     shown_path,
     with_legend,
 )
@@ -34,7 +34,7 @@ __all__ = [
     "draw_annotations",
     "draw_predictions",
     "level_color",
-    "save_picture",
+    "save_image",
     "shown_path",
     "with_legend",
 ]

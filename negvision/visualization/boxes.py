@@ -55,7 +55,7 @@ def draw_predictions(
         else:
             tag = f"{name_of(label, classes)} {scores[index]:.2f}"
             canvas.box(boxes[index], class_color(label), tag=tag)
-    return canvas.picture()
+    return canvas.image()
 
 
 def prediction_legend(has_ignored: bool, has_unknown: bool = False) -> list[LegendEntry]:
@@ -96,7 +96,7 @@ def draw_annotations(
         canvas.box(box, IGNORED_COLOR, dashed=True, hatched=True, tag="ignore")
     for box, label in zip(boxes, labels, strict=True):
         canvas.box(box, class_color(int(label)), tag=name_of(int(label), classes))
-    return canvas.picture()
+    return canvas.image()
 
 
 def name_of(label: int, classes: Sequence[str]) -> str:

@@ -57,7 +57,7 @@ class Canvas:
     Example:
         >>> canvas = Canvas(np.zeros((96, 128, 3), np.uint8))
         >>> canvas.box((10, 10, 60, 80), (255, 255, 255), tag="cat 0.93")
-        >>> canvas.picture().shape, canvas.zoom
+        >>> canvas.image().shape, canvas.zoom
         ((480, 640, 3), 5.0)
     """
 
@@ -141,7 +141,7 @@ class Canvas:
         # Tags are placed above boxes; this one is a line.
         self._tags.append(((left, bottom, left + width, bottom), text, color))
 
-    def picture(self) -> np.ndarray:
+    def image(self) -> np.ndarray:
         """The result with its tags, ``(H * zoom, W * zoom, 3)`` uint8, RGB."""
         placed: list[Rect] = []
         for rect, text, color in self._tags:

@@ -67,7 +67,7 @@ def draw_heat(
         >>> draw_heat(np.zeros((60, 80, 3), np.uint8), heat, heat > 0.8, longest=80).shape[0]
         60
     """
-    left = Canvas(image, longest).picture()
+    left = Canvas(image, longest).image()
     size = (left.shape[1], left.shape[0])
     low, high = heat_range(heat, threshold)
     right = cv2.resize(heat_colors(heat, low, high), size, interpolation=cv2.INTER_NEAREST)

@@ -98,7 +98,7 @@ def with_legend(
     return np.concatenate([np.array(_head(title, legend, image.shape[1])), image])
 
 
-def save_picture(path: str | Path, image: np.ndarray) -> Path:
+def save_image(path: str | Path, image: np.ndarray) -> Path:
     """Write ``image`` (RGB) as PNG or JPEG, by the suffix, and create parent folders.
 
     Raises:

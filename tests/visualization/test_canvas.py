@@ -19,23 +19,23 @@ def changed(picture, value=90):
 def test_small_image_is_enlarged_by_an_integer():
     canvas = Canvas(gray(100, 120))
     assert canvas.zoom == 6
-    assert canvas.picture().shape == (600, 720, 3)
+    assert canvas.image().shape == (600, 720, 3)
     assert Canvas(gray(100, 900)).zoom == 1
-    assert Canvas(gray(500, 1000), longest=200).picture().shape == (100, 200, 3)
+    assert Canvas(gray(500, 1000), longest=200).image().shape == (100, 200, 3)
     # A line of pixels still gives an image.
-    assert Canvas(gray(1, 1000), longest=200).picture().shape == (1, 200, 3)
+    assert Canvas(gray(1, 1000), longest=200).image().shape == (1, 200, 3)
 
 
 def test_box_is_drawn_at_its_edges_only():
     canvas = Canvas(gray(), longest=240)
     canvas.box((20, 30, 80, 70), RED)
-    drawn = changed(canvas.picture())
+    drawn = changed(canvas.image())
     # Zoom 2: edges at x = 40 and 159, y = 60 and 139.
     for row, column in [(60, 100), (139, 100), (100, 40), (100, 159)]:
         assert drawn[row, column]
     assert not drawn[66:134, 46:154].any()
     assert not drawn[:55].any() and not drawn[:, :35].any() and not drawn[:, 165:].any()
-    assert tuple(canvas.picture()[60, 100]) == RED
+    assert tuple(canvas.image()[60, 100]) == RED
 
 
 def test_dashes_leave_gaps_and_hatching_fills():
@@ -44,11 +44,11 @@ def test_dashes_leave_gaps_and_hatching_fills():
     dashed.box((20, 20, 100, 80), RED, dashed=True)
     hatched.box((20, 20, 100, 80), RED, hatched=True)
     edge = slice(40, 199)
-    assert changed(full.picture())[40, edge].all()
-    assert 0.4 < changed(dashed.picture())[40, edge].mean() < 0.95
+    assert changed(full.image())[40, edge].all()
+    assert 0.4 < changed(dashed.image())[40, edge].mean() < 0.95
     inside = (slice(60, 140), slice(60, 180))
-    assert not changed(full.picture())[inside].any()
-    assert 0.1 < changed(hatched.picture())[inside].mean() < 0.6
+    assert not changed(full.image())[inside].any()
+    assert 0.1 < changed(hatched.image())[inside].mean() < 0.6
 
 
 def test_anchor_marks_its_center_in_the_color_of_its_level():
@@ -56,7 +56,7 @@ def test_anchor_marks_its_center_in_the_color_of_its_level():
     for level in range(4):
         canvas = Canvas(gray(), longest=240)
         canvas.anchor((20, 20, 80, 80), level_color(level), level)
-        picture = canvas.picture()
+        picture = canvas.image()
         assert tuple(picture[100, 100]) == level_color(level)
         assert not changed(picture)[60:80, 60:80].any()
         mark = (picture[80:120, 80:120] == level_color(level)).all(-1)
@@ -68,7 +68,7 @@ def test_marks_of_neighbors_do_not_touch():
     canvas = Canvas(gray(), longest=120)
     for x in (40, 48):
         canvas.anchor((x - 20, 30, x + 20, 70), RED, 3, spacing=8)
-    column_is_free = ~changed(canvas.picture())[46:54].any(0)
+    column_is_free = ~changed(canvas.image())[46:54].any(0)
     assert column_is_free[44] and not column_is_free[40] and not column_is_free[48]
 
 
@@ -79,7 +79,7 @@ def test_mask_tints_its_pixels():
     canvas = Canvas(image, longest=240)
     canvas.mask(mask, RED)
     assert not changed(image).any()
-    drawn = changed(canvas.picture())
+    drawn = changed(canvas.image())
     assert drawn[20:40, 60:80].all()
     assert drawn.sum() == 400
 
@@ -90,7 +90,7 @@ def tag_places(boxes, size=(300, 300), longest=300):
     for box in boxes:
         rect = canvas._rect(box)
         canvas._tags.append((rect, "class 0.50", WHITE))
-    return (canvas.picture() != 90).any(-1).sum()
+    return (canvas.image() != 90).any(-1).sum()
 
 
 def test_tags_do_not_hide_one_another():
@@ -123,7 +123,7 @@ def test_degenerate_and_far_boxes_are_drawn_without_an_error(box, style):
     canvas = Canvas(gray(), longest=120)
     canvas.box(box, RED, tag="odd", **style)
     canvas.anchor(box, RED)
-    assert canvas.picture().shape == (100, 120, 3)
+    assert canvas.image().shape == (100, 120, 3)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from negvision.visualization import LegendEntry, contact_sheet, save_picture, with_legend
+from negvision.visualization import LegendEntry, contact_sheet, save_image, with_legend
 from negvision.visualization.boxes import draw_annotations, draw_predictions
 from negvision.visualization.canvas import text_width
 from negvision.visualization.sheet import shortened
@@ -71,12 +71,12 @@ def test_wrong_arguments_are_rejected():
     with pytest.raises(ValueError, match="1 images need as many captions, got 2"):
         contact_sheet([tile(10)], ["a", "b"])
     with pytest.raises(ValueError, match=r"\.png, \.jpg, \.jpeg, got 'x\.gif'"):
-        save_picture("x.gif", tile(10))
+        save_image("x.gif", tile(10))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 def test_saved_images_keep_their_colors(tmp_path, suffix):
-    path = save_picture(tmp_path / "new" / f"a{suffix}", tile(10))
+    path = save_image(tmp_path / "new" / f"a{suffix}", tile(10))
     loaded = cv2.imread(str(path))[..., ::-1].astype(int)
     assert np.abs(loaded - tile(10)).max() <= (0 if suffix == ".png" else 6)
 
