@@ -28,7 +28,7 @@ help:
 	@echo "make quickstart        train a small ATSS detector on generated images, draw its detections"
 	@echo "make quickstart-face   train a small face recognizer with UNPG on generated glyphs"
 	@echo "make quickstart-ood    train AbeT on boxes, pixels and images; held-out digits are the unknown"
-	@echo "make test              run the tests"
+	@echo "make test              run the tests; COVERAGE=1 reports the lines they reach"
 	@echo "make lint              style, spelling, layers of imports, types"
 	@echo "make docs              build the documentation site in site/"
 	@echo "make bench             run the CPU benchmarks, results in benchmarks/results"
@@ -47,7 +47,8 @@ quickstart-ood: env
 
 # One thread per worker: more would compete for the same cores.
 test: env
-	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto --maxprocesses 8
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto --maxprocesses 8 --dist worksteal \
+	$(if $(COVERAGE),--cov=negvision --cov-report=term:skip-covered)
 
 lint: $(VENV)/dependencies
 	@$(PYTHON) -m ruff check --quiet .
