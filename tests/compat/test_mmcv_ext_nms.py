@@ -130,11 +130,6 @@ def test_softnms_keeps_the_first_box_even_below_the_minimum():
     assert mmcv_ext.softnms(boxes, scores, dets, 0.3, 0.5, 0.05, 1, 0).tolist() == [1]
 
 
-def test_softnms_rejects_an_unknown_method():
-    with pytest.raises(ValueError, match=r"method of softnms .*, got 3"):
-        mmcv_ext.softnms(torch.zeros(1, 4), torch.ones(1), torch.zeros(1, 5), 0.3, 0.5, 0, 3, 0)
-
-
 def test_no_boxes(substituted_mmcv):
     boxes, scores = torch.zeros(0, 4), torch.zeros(0)
     for function in (substituted_mmcv.nms, substituted_mmcv.soft_nms):

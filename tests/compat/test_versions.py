@@ -33,10 +33,6 @@ UPSTREAM = {
 }
 
 
-def without(*names):
-    return {name: version for name, version in SOUND.items() if name not in names}
-
-
 @pytest.mark.parametrize(
     "installed",
     [
@@ -45,30 +41,29 @@ def without(*names):
         {**SOUND, "torch": "2.11.0+cu130", "torchvision": "0.26.0+cu130"},
         {**SOUND, "torch": "2.10.0", "torchvision": "0.25.1"},
         {**SOUND, "torch": "2.13.0+cpu", "torchvision": "0.28.0"},
-        without("opencv-python"),
+        {name: version for name, version in SOUND.items() if name != "opencv-python"},
     ],
 )
 def test_sound_installations_have_no_findings(installed):
     assert check_versions(installed) == []
 
 
-BOTH = "are both installed"
-
-
 @pytest.mark.parametrize(
     ("changes", "problem", "remedy"),
     [
-        ({"mmcv": "2.1.0"}, f"onedl-mmcv 2.3.6 and mmcv 2.1.0 {BOTH}", "&& pip install onedl-mmcv"),
-        ({"mmdet": "3.3.0"}, BOTH, "pip uninstall -y mmdet onedl-mmdetection"),
-        ({"mmsegmentation": "1.2.2"}, "same files (mmseg/)", "mmsegmentation onedl-mmsegmentation"),
-        ({"mmengine": "0.10.7"}, BOTH, "pip uninstall -y mmengine onedl-mmengine"),
+        (
+            {"mmcv": "2.1.0"},
+            "onedl-mmcv 2.3.6 and mmcv 2.1.0 are both installed",
+            "pip uninstall -y onedl-mmcv mmcv && pip install onedl-mmcv==2.3.6",
+        ),
+        ({"mmsegmentation": "1.2.2"}, "same files (mmseg/)", "install onedl-mmsegmentation==1.4.2"),
         ({"onedl-mmdetection": None}, "mmdet is not installed", "pip install onedl-mmdetection"),
-        ({"torch": "2.9.1", "torchvision": "0.24.1"}, "2.9.1 is too old", "'torch>=2.10'"),
+        ({"torch": "2.9.1", "torchvision": "0.24.1"}, "2.9.1 is too old", "torch==2.11.0"),
         ({"torchvision": "0.25.0"}, "for another torch than 2.11.0", "'torchvision==0.26.*'"),
-        ({"torch": "2.11.0+cu130", "torchvision": "0.26.0+cpu"}, "(cu130 and cpu)", "same package"),
-        ({"torchvision": None}, "torchvision is not installed", "'torchvision==0.26.*'"),
-        ({"torch": None}, "torch is not installed", "pip install torch torchvision"),
-        ({"opencv-python": "4.10.0.84"}, "opencv-python 4.10.0.84", "opencv-python==4.12.0.88"),
+        ({"torch": "2.11.0+cu130", "torchvision": "0.26.0+cpu"}, "0.26.0+cpu was", "package index"),
+        ({"torchvision": None}, "torchvision is not installed", "pip install torchvision"),
+        ({"torch": None}, "torch is not installed", "pip install torch"),
+        ({"opencv-python": "4.10.0.84"}, "opencv-python 4.10.0.84", "headless==4.12.0.88"),
         ({"pycocotools": None}, "pycocotools is not installed", "pip install pycocotools"),
     ],
 )
@@ -83,35 +78,23 @@ def test_mmengine_that_cannot_load_its_checkpoints():
     assert "mmengine 0.10.7 cannot load its own checkpoints" in finding.problem
 
 
-def test_several_problems_are_all_found():
-    installed = {**SOUND, "mmcv": "2.1.0", "mmdet": "3.3.0", "opencv-python": "4.10.0.84"}
-    assert len(check_versions({**installed, "torch": "2.9.0"})) == 5
-
-
-def test_names_are_normalized():
-    installed = installed_distributions()
-    assert "faster-coco-eval" in installed and "torch" in installed
-    assert all(name == name.lower() and "_" not in name for name in installed)
-
-
 def test_build_command_names_what_is_installed():
     assert build_mmcv_command(SOUND).endswith("--no-binary onedl-mmcv onedl-mmcv==2.3.6")
     assert build_mmcv_command(UPSTREAM).endswith("--no-binary mmcv mmcv==2.1.0")
     assert build_mmcv_command({}).endswith("--no-binary onedl-mmcv onedl-mmcv")
 
 
-def test_the_stack_imports():
-    assert check_imports() == []
+def test_this_installation_is_found_and_imports():
+    assert {"faster-coco-eval", "torch"} <= set(installed_distributions())
+    assert check_imports(installed_distributions()) == []
 
 
 @pytest.mark.parametrize(
     ("module", "error", "remedy"),
     [
-        ("torchvision", RuntimeError("operator torchvision::nms does not exist"), "torch==2.11.0"),
         ("torch", OSError("libcudart.so.13: cannot open"), "torch==2.11.0 torchvision==0.26.0"),
-        ("mmcv", ImportError("libGL.so.1"), "--no-deps onedl-mmcv"),
+        ("cv2", ImportError("libGL.so.1"), "--no-deps opencv-python-headless"),
         ("mmdet", AssertionError("MMCV==2.2.0 is used but incompatible"), "onedl-mmdetection"),
-        ("mmseg", AssertionError("MMCV==2.3.6 is used but incompatible"), "onedl-mmsegmentation"),
     ],
 )
 def test_the_first_import_that_fails_is_the_finding(monkeypatch, module, error, remedy):
@@ -125,12 +108,7 @@ def test_the_first_import_that_fails_is_the_finding(monkeypatch, module, error, 
 
     monkeypatch.setattr(importlib, "import_module", import_module)
     [finding] = check_imports(SOUND)
-    assert finding.problem.startswith(f"{module} does not import ({type(error).__name__}: ")
-    assert str(error) in finding.problem
+    name = type(error).__name__
+    assert finding.problem == f"{module} does not import ({name}: {error})."
     assert remedy in finding.remedy
     assert imported[-1] == module
-
-
-def test_missing_packages_are_not_imported(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mmdet", None)  # an import would raise
-    assert check_imports(without("onedl-mmdetection")) == []

@@ -33,9 +33,13 @@ from negvision.compat.mmcv_ext.focal_loss import (
     softmax_focal_loss_forward,
 )
 from negvision.compat.mmcv_ext.nms import nms, nms_match, softnms
-from negvision.compat.mmcv_ext.roi_align import roi_align_backward, roi_align_forward
-from negvision.compat.mmcv_ext.roi_pool import roi_pool_backward, roi_pool_forward
-from negvision.compat.versions import build_mmcv_command
+from negvision.compat.mmcv_ext.roi import (
+    roi_align_backward,
+    roi_align_forward,
+    roi_pool_backward,
+    roi_pool_forward,
+)
+from negvision.compat.versions import build_mmcv_command, installed_distributions
 
 __all__ = [
     "deform_conv_backward_input",
@@ -66,9 +70,7 @@ def get_compiler_version() -> str:
     return "none (operators from negvision)"
 
 
-def get_compiling_cuda_version() -> str:
-    """The CUDA version of mmcv's operators, as ``mmcv.utils.collect_env`` prints it."""
-    return "none (operators from negvision)"
+get_compiling_cuda_version = get_compiler_version
 
 
 def __getattr__(name: str):
@@ -79,9 +81,9 @@ def __getattr__(name: str):
 
     def missing_operator(*args, **kwargs):
         raise NotImplementedError(
-            f"mmcv's operator {name!r} is not provided by negvision, and mmcv is not "
-            f"compiled. Build mmcv with its operators (a compiler is needed, and nvcc for "
-            f"CUDA; this takes tens of minutes):\n    {build_mmcv_command()}"
+            f"negvision does not provide mmcv's operator {name!r}. Build mmcv with its operators "
+            "(this needs a compiler, nvcc for CUDA, and tens of minutes):\n"
+            f"    {build_mmcv_command(installed_distributions())}"
         )
 
     missing_operator.__name__ = missing_operator.__qualname__ = name

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from negvision.compat.mmcv_ext.precision import compute_dtype
+from negvision.compat.mmcv_ext.precision import upcast
 
 
 def sigmoid_focal_loss_forward(
@@ -21,8 +21,8 @@ def sigmoid_focal_loss_forward(
         weight: (C,) weight of a sample by its target class, or empty. Samples of no class weigh 1
             (mmcv reads past the end of ``weight`` for them).
         output: (N, C), overwritten.
-        gamma: exponent of the modulating factor.
-        alpha: weight of the target class; the others weigh 1 - alpha.
+        gamma: Exponent of the modulating factor.
+        alpha: Weight of the target class; the others weigh 1 - alpha.
     """
     signed, _, balance = _sigmoid_terms(input, target, weight, alpha)
     # log p through logsigmoid keeps the slope where p underflows; mmcv stops at log(FLT_MIN).
@@ -49,22 +49,17 @@ def softmax_focal_loss_forward(
         target: (N,) int64 class in [0, C), or negative to ignore the sample (loss 0).
         weight: (C,) weight of a sample by its target class, or empty.
         output: (N,), overwritten.
-        gamma: exponent of the modulating factor.
-        alpha: weight of the total loss.
+        gamma: Exponent of the modulating factor.
+        alpha: Weight of the total loss.
     """
     p, log_p, balance = _softmax_terms(softmax, target, weight, alpha)
     output.copy_(-balance * (1 - p).pow(gamma) * log_p)
 
 
 def softmax_focal_loss_backward(
-    softmax: Tensor,
-    target: Tensor,
-    weight: Tensor,
-    buff: Tensor,
-    grad_input: Tensor,
-    gamma: float,
-    alpha: float,
-) -> None:
+    softmax: Tensor, target: Tensor, weight: Tensor, buff: Tensor, grad_input: Tensor,
+    gamma: float, alpha: float,
+) -> None:  # fmt: skip
     """Add the gradient with respect to the logits under ``softmax`` to ``grad_input``, (N, C).
 
     ``buff`` (N,) is overwritten with p times the derivative of the loss by p.
@@ -83,7 +78,7 @@ def _sigmoid_terms(
     input: Tensor, target: Tensor, weight: Tensor, alpha: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(N, C) each: logit of the truth, its sign in the input, weight of the term."""
-    logits = input.to(compute_dtype(input))
+    (logits,) = upcast(input)
     classes = logits.shape[1]
     is_target = torch.arange(classes, device=target.device) == target[:, None]
     sign = is_target.to(logits.dtype) * 2 - 1
@@ -99,7 +94,7 @@ def _softmax_terms(
     softmax: Tensor, target: Tensor, weight: Tensor, alpha: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(N,) each: probability of the target, its logarithm, weight of the sample."""
-    softmax = softmax.to(compute_dtype(softmax))
+    (softmax,) = upcast(softmax)
     index = target.clamp(min=0)
     p = softmax.gather(1, index[:, None])[:, 0]
     balance = torch.full_like(p, alpha).masked_fill_(target < 0, 0)

@@ -5,9 +5,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from negvision.compat.mmcv_ext.precision import compute_dtype
-
-SOFT_NMS_METHODS = {0: "naive", 1: "linear", 2: "gaussian"}
+from negvision.compat.mmcv_ext.precision import upcast
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -22,12 +20,10 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     Returns:
         (K,) int64. Equal scores keep the order of the input.
     """
-    dtype = compute_dtype(boxes)
-    boxes = boxes.to(dtype)
-    if offset:
-        # Moving x2 and y2 makes every width, height and overlap longer by the offset.
-        boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
-    return torch.ops.torchvision.nms(boxes, scores.to(dtype), iou_threshold)
+    boxes, scores = upcast(boxes, scores)
+    # Moving x2 and y2 makes every width, height and overlap longer by the offset.
+    boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
+    return torch.ops.torchvision.nms(boxes, scores, iou_threshold)
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
@@ -43,7 +39,7 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
         One list of indices into ``dets`` per kept box, by falling score; the kept box is first,
         those it suppresses follow by falling score.
     """
-    dets = dets.to(compute_dtype(dets))
+    (dets,) = upcast(dets)
     boxes = dets[:, :4]
     remaining = dets[:, 4].sort(descending=True, stable=True).indices
     groups = []
@@ -56,16 +52,7 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
     return groups
 
 
-def softnms(
-    boxes: Tensor,
-    scores: Tensor,
-    dets: Tensor,
-    iou_threshold: float,
-    sigma: float,
-    min_score: float,
-    method: int,
-    offset: int,
-) -> Tensor:
+def softnms(boxes, scores, dets, iou_threshold, sigma, min_score, method, offset) -> Tensor:
     """Soft-NMS (Bodla et al., "Soft-NMS: improving object detection with one line of code",
     ICCV 2017), on CPU tensors as mmcv passes them.
 
@@ -86,16 +73,10 @@ def softnms(
 
     Returns:
         (K,) int64, indices into ``boxes`` in the order they were taken.
-
-    Raises:
-        ValueError: if ``method`` is not 0, 1 or 2.
     """
-    if method not in SOFT_NMS_METHODS:
-        raise ValueError(f"method of softnms must be one of {SOFT_NMS_METHODS}, got {method}")
     # Many small steps, each depending on the one before: NumPy has the lower cost per step.
-    dtype = compute_dtype(boxes)
-    remaining_boxes = boxes.detach().to(dtype).numpy()
-    remaining_scores = scores.detach().to(dtype).numpy().copy()
+    remaining_boxes, remaining_scores = (t.numpy() for t in upcast(boxes.detach(), scores.detach()))
+    remaining_scores = remaining_scores.copy()
     remaining = np.arange(len(remaining_boxes))
     taken, taken_scores = [], []
     while len(remaining):
@@ -116,7 +97,7 @@ def softnms(
         remaining_scores = remaining_scores[stays]
     indices = torch.tensor(taken, dtype=torch.long)
     dets[: len(taken), :4] = boxes[indices]
-    dets[: len(taken), 4] = torch.tensor(taken_scores, dtype=dtype)
+    dets[: len(taken), 4] = torch.tensor(taken_scores, dtype=torch.float64)
     return indices
 
 
