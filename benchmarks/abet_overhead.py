@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import argparse
 import copy
-import sys
 from pathlib import Path
 
 import torch
-from harness import alternate, write_results
+from harness import alternate, arguments, write_results
 from mmengine.registry import MODELS, DefaultScope
 
 import negvision  # noqa: F401  (serves mmcv._ext before mmdet is imported)
@@ -41,20 +40,12 @@ TASKS = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
+def main() -> None:
     """Measure, print and write the results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args(argv)
+    args = arguments(__doc__, "abet_overhead", repeats=5, devices=True).parse_args()
     rows = {task: measure(task, args) for task in TASKS}
     suffix = "" if args.device == "cpu" else f"_{args.device}"
-    path = write_results(f"abet_overhead{suffix}", {"device": args.device, **rows}, args.out)
-    print(f"written to {path}")
-    return 0
+    write_results(f"abet_overhead{suffix}", {"device": args.device, **rows}, args.out)
 
 
 @torch.no_grad()
@@ -79,11 +70,10 @@ def measure(task: str, args: argparse.Namespace) -> dict:
         )
         forward(network, image, sample)
         handle.remove()
-    synchronize = torch.cuda.synchronize if args.device.startswith("cuda") else None
     full = alternate(
         {name: lambda n=network: forward(n, image, sample) for name, network in networks.items()},
         args.repeats,
-        synchronize=synchronize,
+        device=args.device,
     )
     alone = alternate(
         {
@@ -91,7 +81,7 @@ def measure(task: str, args: argparse.Namespace) -> dict:
             for name, network in networks.items()
         },
         20 * args.repeats,
-        synchronize=synchronize,
+        device=args.device,
     )
     forward_s, abet_s = (full[name]["median_s"] for name in ("plain", "abet"))
     extra = alone["abet"]["median_s"] - alone["plain"]["median_s"]
@@ -132,4 +122,4 @@ def forward(network, image, sample):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -13,14 +13,21 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 
-import negvision.ops
+import torch
+
+# Before mmdet, which needs the mmcv._ext that negvision provides.
+from harness import (
+    alternate,
+    arguments,
+    in_process_of_its_own,
+    machine,
+    peak_memory,
+    require_operators,
+    write_results,
+)
 
 # isort: split
-# mmdet needs mmcv._ext, which negvision provides.
-import torch
-from harness import alternate, in_process_of_its_own, machine, peak_memory, write_results
 from mmdet.models.task_modules.assigners import ATSSAssigner as MMDetATSSAssigner
 from mmdet.models.task_modules.prior_generators import AnchorGenerator
 from mmengine.structures import InstanceData
@@ -106,10 +113,9 @@ def compare(batch: int, boxes: int, device: str, repeats: int) -> dict:
     # groups, and the median of each group counts.
     group = 30
     runs: dict[str, list[float]] = {"mmdet": [], "negvision": []}
-    synchronize = torch.cuda.synchronize if device != "cpu" else None
     for _ in range(repeats):
-        runs["mmdet"] += alternate({"f": pair["mmdet"]}, 1, 0, synchronize)["f"]["runs"]
-        timed = alternate({"f": pair["negvision"]}, group, 1, synchronize)["f"]
+        runs["mmdet"] += alternate({"f": pair["mmdet"]}, 1, 0, device)["f"]["runs"]
+        timed = alternate({"f": pair["negvision"]}, group, 1, device)["f"]
         runs["negvision"].append(timed["median_s"])
     if device == "cpu":
         case = str(batch), str(boxes)
@@ -145,25 +151,17 @@ def show(row: dict) -> None:
     )
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main() -> None:
+    parser = arguments(__doc__, "assign", repeats=5, devices=True)
     parser.add_argument("--boxes", type=int, nargs="+", default=[10, 100, 500, 1000])
     parser.add_argument("--batches", type=int, nargs="+", help="default: 1 8, with a GPU also 16")
-    parser.add_argument("--repeats", type=int, default=5, help="runs of mmdet's assigner")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--out", help="JSON file (default: results/assign[_cuda].json)")
     parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args(argv)
+    options = parser.parse_args()
     if options.memory_of:
         name, batch, boxes = options.memory_of
         print(peak_memory(functions(int(batch), int(boxes), "cpu")[name], "cpu"))
-        return 0
-    if not negvision.ops.extension_info()["loaded"]:
-        print(f"the operators are {negvision.ops.extension_info()['error']}", file=sys.stderr)
-        return 1
-
+        return
+    require_operators()
     batches = options.batches or ([1, 8] if options.device == "cpu" else [1, 8, 16])
     print(f"{machine()['cpu']}, {torch.get_num_threads()} threads; device {options.device}")
     print(
@@ -178,14 +176,9 @@ def main(argv: list[str] | None = None) -> int:
             rows.append(compare(batch, boxes, options.device, options.repeats))
             show(rows[-1])
     name = "assign" if options.device == "cpu" else "assign_cuda"
-    path = write_results(
-        name,
-        {"priors": sum(priors_on("cpu")[1]), "threads": torch.get_num_threads(), "rows": rows},
-        options.out,
-    )
-    print(f"written to {path}")
-    return 0
+    payload = {"priors": sum(priors_on("cpu")[1]), "threads": torch.get_num_threads()}
+    write_results(name, {**payload, "rows": rows}, options.out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

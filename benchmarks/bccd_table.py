@@ -9,11 +9,9 @@ so an interrupted benchmark can continue::
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from harness import write_results
-from training_runs import last_evaluation, markdown_table, parser_for, run_all, summarize
+from training_runs import last_evaluation, tabulate
 
 CONFIGS = {
     "RetinaNet, one anchor, max-IoU": "configs/atss/bccd_retinanet.py",
@@ -21,21 +19,6 @@ CONFIGS = {
 }
 METRICS = {"AP": "bbox_mAP", "AP50": "bbox_mAP_50", "AP75": "bbox_mAP_75"}
 CLASSES = ("RBC", "WBC", "Platelets")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run missing trainings, then write and print the results."""
-    args = parser_for("bccd", __doc__).parse_args(argv)
-    runs = run_all(CONFIGS, args, read_metrics, format_run, test=True)
-    summary = {name: summarize(entries, ("val", "test")) for name, entries in runs.items()}
-    path = write_results(
-        "bccd",
-        {"configs": CONFIGS, "cfg_options": args.cfg_options, "runs": runs, "summary": summary},
-        path=args.out,
-    )
-    table = markdown_table(summary, "test", f"test split, seeds: {len(args.seeds)}")
-    print(f"\n{table}\n\nwritten to {path}")
-    return 0
 
 
 def read_metrics(work: Path) -> dict[str, dict[str, float]]:
@@ -58,4 +41,4 @@ def format_run(run: dict) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    tabulate("bccd", __doc__, CONFIGS, read_metrics, format_run, ("val", "test"), test=True)

@@ -9,11 +9,8 @@ are crowds, and 100 detections per image, two thirds of them near an object.
 
 from __future__ import annotations
 
-import argparse
-import sys
-
 import numpy as np
-from harness import alternate, machine, write_results
+from harness import alternate, arguments, machine, write_results
 
 from negvision.detection.metrics.coco_evaluation import BACKENDS, CocoResult, evaluate_coco
 
@@ -68,15 +65,13 @@ def draw_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.concatenate([corners, sizes], axis=1)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    parser = arguments(__doc__, "coco_eval", repeats=3)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--detections", type=int, default=100, help="per image")
     parser.add_argument("--objects", type=float, default=7.3, help="per image, on average")
-    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", help="JSON file (default: results/coco_eval.json)")
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     truth, detections = draw_set(args.images, args.detections, args.objects, args.seed)
     drawn = {
         "images": args.images,
@@ -120,9 +115,8 @@ def main(argv: list[str] | None = None) -> int:
         "entries": fast.precision.size + fast.recall.size,
         "figures": metrics,
     }
-    print(f"written to {write_results('coco_eval', payload, args.out)}")
-    return 0
+    write_results("coco_eval", payload, args.out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

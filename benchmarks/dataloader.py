@@ -12,12 +12,12 @@ measures, in wall-clock seconds, what reaches the training process through worke
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable
 
 from dataloader_cases import Case, detection, faces, segmentation
 
@@ -25,7 +25,7 @@ from dataloader_cases import Case, detection, faces, segmentation
 import cv2
 import numpy as np
 import torch
-from harness import alternate, machine, write_results
+from harness import alternate, arguments, machine, write_results
 from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader, Subset
 
@@ -75,7 +75,7 @@ def on_one_core(case: Case, count: int, repeats: int) -> dict[str, dict]:
     timed += [(case.usual, usual.__getitem__, range(count))]
     timed += [("negvision", ours.__getitem__, range(count))]
     functions = {
-        name: lambda function=function, samples=samples: exhaust(map(function, samples))
+        name: lambda function=function, samples=samples: deque(map(function, samples), 0)
         for name, function, samples in timed
     }
     cores = os.sched_getaffinity(0)
@@ -99,13 +99,8 @@ def through_workers(case: Case, count: int, repeats: int) -> dict[str, dict]:
                 collate_fn=case.collate if negvision_one else pseudo_collate,
                 worker_init_fn=one_thread,
             )
-            functions[f"{name}, workers {workers}"] = lambda loader=loader: exhaust(loader)
+            functions[f"{name}, workers {workers}"] = lambda loader=loader: deque(loader, 0)
     return alternate(functions, repeats)
-
-
-def exhaust(samples: Iterable) -> None:
-    for _ in samples:
-        pass
 
 
 def one_thread(_worker: int = 0) -> None:
@@ -134,16 +129,12 @@ def show(rows: dict[str, dict[str, float]]) -> None:
         )
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main() -> None:
+    parser = arguments(__doc__, "dataloader", repeats=9)
     parser.add_argument("--case", choices=list(CASES), action="append", help="default: all")
     parser.add_argument("--images", type=int, help="a round; default: about a second's")
-    parser.add_argument("--repeats", type=int, default=9, help="rounds (default: 9)")
     parser.add_argument("--workers", action="store_true", help="measure worker processes too")
-    parser.add_argument("--out", help="JSON file (default: results/dataloader.json)")
-    options = parser.parse_args(argv)
+    options = parser.parse_args()
     one_thread()
     logging.disable(logging.INFO)
 
@@ -181,12 +172,9 @@ def main(argv: list[str] | None = None) -> int:
             results[name]["through_workers"] = speeds(measured, count)
             show(results[name]["through_workers"])
     if not results:
-        print("nothing was measured", file=sys.stderr)
-        return 1
-    payload = {"cases": results, "left_out": left_out}
-    print(f"written to {write_results('dataloader', payload, options.out)}")
-    return 0
+        sys.exit("nothing was measured")
+    write_results("dataloader", {"cases": results, "left_out": left_out}, options.out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

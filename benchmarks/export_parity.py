@@ -9,7 +9,6 @@ checkpoint get random weights and are not evaluated::
 
 from __future__ import annotations
 
-import argparse
 import math
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from harness import write_results
+from harness import arguments, write_results
 from mmengine.config import Config
 from training_runs import last_evaluation
 
@@ -46,16 +45,13 @@ MODELS = {
 _NOT_METRICS = ("time", "data_time", "step", "seconds", "n_")
 
 
-def main(argv: list[str] | None = None) -> int:
+def main() -> int:
     """Compare, print and write; 1 if a difference is beyond the tolerance of an export."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__, "export_parity")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--checkpoints", nargs="+", default=[], metavar="NAME=FILE")
     parser.add_argument("--data-roots", nargs="+", default=[], metavar="NAME=DIR")
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     checkpoints, roots = (
         dict(pair.split("=", 1) for pair in pairs) for pairs in (args.checkpoints, args.data_roots)
     )
@@ -64,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         rows[name] = measured(name, checkpoints.get(name), roots.get(name))
         print(summary(name, rows[name]), flush=True)
     results = {"pictures": IMAGES, "batch_sizes": BATCH_SIZES, "opset": OLDEST_OPSET}
-    print(f"written to {write_results('export_parity', {**results, 'models': rows}, args.out)}")
+    write_results("export_parity", {**results, "models": rows}, args.out)
     return int(any(size["beyond"] for row in rows.values() for size in row["sizes"]))
 
 

@@ -1,18 +1,17 @@
 """ATSS with a ResNet-18 at 320 x 320: PyTorch, PyTorch compiled, and ONNX Runtime.
 
-The COCO model has random weights, with which it finds as many boxes as it may put out; the one of
-the quick start has those of ``--checkpoint``, or random ones::
+The COCO model has random weights, with which it returns the largest number of boxes; the quick
+start's has those of ``--checkpoint``, or random ones::
 
     python benchmarks/export_speed.py --checkpoint work_dirs/atss_digits/iter_2400.pth
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from harness import write_results
+from harness import arguments, write_results
 
 from negvision.benchmark.cost import Options, cost_of_config
 from negvision.engine.config.check import check_config
@@ -24,16 +23,13 @@ SIZE = (320, 320)
 MODELS = ("atss/atss_r18.py", "quickstart/atss_digits.py")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure, print and write; 1 where a way to run a model finds something else."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main() -> int:
+    """Measure, print and write; 1 if two ways to run a model give different results."""
+    parser = arguments(__doc__, "export_speed")
     parser.add_argument("--checkpoint", help="of the quick start")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=30, help="of each way to run a model")
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     silence_idle_warnings()
     options = Options(SIZE, threads=args.threads, seconds=args.seconds)
     costs = []
@@ -43,8 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         checkpoint = args.checkpoint if config.startswith("quickstart") else None
         costs.append(cost_of_config(cfg, config, checkpoint, options, lambda step: None))
         print(f"{costs[-1].text()}\n", flush=True)
-    path = write_results("export_speed", {"models": [c.to_dict() for c in costs]}, args.out)
-    print(f"written to {path}")
+    write_results("export_speed", {"models": [c.to_dict() for c in costs]}, args.out)
     return int(any(cost.differs for cost in costs))
 
 

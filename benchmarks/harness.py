@@ -1,16 +1,17 @@
-"""What every benchmark shares: the machine it ran on, a fair timer, and a place for results.
+"""What benchmarks share: options, a fair timer, peak memory, the machine, and the results file.
 
-Benchmarks compare implementations side by side in one process. Runs alternate, so that a busy
-neighbor or a throttled core touches all of them alike, and the median is reported.
+Benchmarks compare implementations side by side in one process. Runs alternate, so that other load
+and throttling affect all of them alike, and the median is reported.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
-import importlib.metadata
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -19,29 +20,57 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from negvision.benchmark.memory import MALLOC, peak_cuda, peak_resident, resident
+from negvision.compat.versions import installed_distributions
+from negvision.ops import extension_info
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
 _DISTRIBUTIONS = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "onedl-mmengine",
-    "mmengine",
-    "onedl-mmcv",
-    "mmcv",
-    "onedl-mmdetection",
-    "mmdet",
-    "pycocotools",
-    "faster-coco-eval",
-    "onedl-mmsegmentation",
-    "mmsegmentation",
-    "pytorch-metric-learning",
-    "scikit-learn",
-    "onnx",
-    "onnxruntime",
-)
+    "torch", "torchvision", "numpy", "onedl-mmengine", "mmengine", "onedl-mmcv", "mmcv",
+    "onedl-mmdetection", "mmdet", "pycocotools", "faster-coco-eval", "onedl-mmsegmentation",
+    "mmsegmentation", "pytorch-metric-learning", "scikit-learn", "onnx", "onnxruntime",
+)  # fmt: skip
+
+
+def arguments(
+    doc: str | None,
+    default: str,
+    repeats: int | None = None,
+    devices: bool = False,
+) -> argparse.ArgumentParser:
+    """A parser with the options that benchmarks share.
+
+    Args:
+        doc: Docstring of the benchmark, shown as its help.
+        default: Stem of the file that ``--out`` writes by default, for the help.
+        repeats: Default of ``--repeats``; None leaves out the option.
+        devices: Add ``--device``.
+    """
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if devices:
+        parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    if repeats is not None:
+        parser.add_argument("--repeats", type=int, default=repeats, help=f"default: {repeats}")
+    suffix = "[_cuda]" if devices else ""
+    parser.add_argument("--out", help=f"JSON file (default: results/{default}{suffix}.json)")
+    return parser
+
+
+def require_operators() -> None:
+    """Exit with a message unless negvision's operators are compiled."""
+    info = extension_info()
+    if not info["loaded"]:
+        sys.exit(f"the operators are {info['error']}")
+
+
+def waiter(device: str) -> Callable[[], Any] | None:
+    """What waits for the work of a device; None for the CPU."""
+    return torch.cuda.synchronize if device != "cpu" else None
 
 
 def machine() -> dict[str, Any]:
@@ -49,18 +78,20 @@ def machine() -> dict[str, Any]:
 
     Returns:
         ``cpu`` (model name), ``cores`` (those this process may use), ``ram_gib``, ``gpus`` (names,
-        empty without CUDA), ``driver`` (theirs, or None), ``os``, ``python`` and ``versions``
+        empty without CUDA), ``driver`` (of the GPUs, or None), ``os``, ``python`` and ``versions``
         (distributions that are installed).
     """
+    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    installed = installed_distributions()
     return {
         "cpu": _cpu_model(),
-        "cores": _usable_cores(),
-        "ram_gib": _ram_gib(),
-        "gpus": _gpus(),
+        "cores": len(os.sched_getaffinity(0)),
+        "ram_gib": round(ram / 2**30, 1),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "driver": _driver(),
         "os": platform.platform(),
         "python": platform.python_version(),
-        "versions": _versions(),
+        "versions": {name: installed[name] for name in _DISTRIBUTIONS if name in installed},
     }
 
 
@@ -68,7 +99,7 @@ def alternate(
     functions: Mapping[str, Callable[[], Any]],
     repeats: int,
     warmup: int = 1,
-    synchronize: Callable[[], Any] | None = None,
+    device: str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, dict[str, Any]]:
     """Time functions in turns: a b c, a b c, ...
@@ -77,35 +108,20 @@ def alternate(
         functions: Name to a function without arguments.
         repeats: Timed rounds, at least 1.
         warmup: Untimed rounds before them.
-        synchronize: Called before and after each timed run, inside the timed span; pass
-            ``torch.cuda.synchronize`` for work that a GPU does asynchronously.
-        clock: Seconds; ``time.process_time`` counts those that a core worked for this process,
-            for work that waits for nothing on a machine that others use.
+        device: On a GPU, runs are timed until the device has done their work.
+        clock: ``time.process_time`` counts the CPU seconds of this process alone.
 
     Returns:
         Name to ``median_s``, ``min_s`` and ``runs`` (seconds, in the order they were taken).
-
-    Raises:
-        ValueError: ``repeats`` below 1, ``warmup`` below 0, or no function.
-
-    Example:
-        >>> times = alternate({"sum": lambda: sum(range(1000))}, repeats=3)
-        >>> len(times["sum"]["runs"])
-        3
     """
-    if not functions:
-        raise ValueError("no function to time")
-    if repeats < 1 or warmup < 0:
-        raise ValueError(f"repeats must be >= 1 and warmup >= 0, got {repeats} and {warmup}")
+    wait = waiter(device) or (lambda: None)
     runs: dict[str, list[float]] = {name: [] for name in functions}
     for round_index in range(warmup + repeats):
         for name, function in functions.items():
-            if synchronize is not None:
-                synchronize()
+            wait()
             start = clock()
             function()
-            if synchronize is not None:
-                synchronize()
+            wait()
             elapsed = clock() - start
             if round_index >= warmup:
                 runs[name].append(elapsed)
@@ -123,8 +139,6 @@ def peak_memory(function: Callable[[], Any], device: str = "cpu") -> int:
     """
     function()
     if device != "cpu":
-        import torch
-
         return peak_cuda(function) - torch.cuda.memory_allocated()
     before = resident()
     return max(peak_resident(function) - before, 0)
@@ -142,30 +156,22 @@ def in_process_of_its_own(script: str, *arguments: str) -> str:
     return done.stdout.split()[-1]
 
 
-def write_results(name: str, payload: Mapping[str, Any], path: str | Path | None = None) -> Path:
-    """Write a benchmark's figures as JSON with the machine and the date beside them.
+def write_results(name: str, payload: Mapping[str, Any], path: str | Path | None = None) -> None:
+    """Write a benchmark's values as JSON, with the machine and the date, and print the path.
 
     Args:
-        name: The benchmark, and the file's stem where ``path`` is not given.
-        payload: Figures; what JSON does not know (arrays, numpy scalars) is written by its
-            ``tolist``, anything else as text.
-        path: File to write; by default ``benchmarks/results/<name>.json``.
-
-    Returns:
-        The file written.
+        name: The benchmark, and the stem of the file in ``benchmarks/results``.
+        payload: Values. Arrays and NumPy scalars are written by their ``tolist``, anything else
+            that JSON does not know as text.
+        path: Another file to write.
     """
-    target = Path(path) if path is not None else RESULTS / f"{name}.json"
+    target = Path(path or RESULTS / f"{name}.json")
     target.parent.mkdir(parents=True, exist_ok=True)
-    now = datetime.datetime.now(datetime.UTC)
-    document = {
-        "benchmark": name,
-        "date": now.isoformat(timespec="seconds"),
-        "machine": machine(),
-        **payload,
-    }
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    document = {"benchmark": name, "date": date, "machine": machine(), **payload}
     text = json.dumps(document, indent=2, default=_plain)
     target.write_text(text + "\n", encoding="utf-8")
-    return target
+    print(f"written to {target}")
 
 
 def _plain(value: Any) -> Any:
@@ -174,35 +180,9 @@ def _plain(value: Any) -> Any:
 
 def _cpu_model() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.lower().startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _ram_gib() -> float | None:
-    try:
-        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
-    return round(size / 2**30, 1)
-
-
-def _gpus() -> list[str]:
-    try:
-        import torch
-    except ImportError:
-        return []
-    if not torch.cuda.is_available():
-        return []
-    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    text = cpuinfo.read_text(errors="replace") if cpuinfo.exists() else ""
+    found = re.search(r"^model name\s*: *(.+)$", text, re.MULTILINE | re.IGNORECASE)
+    return found.group(1).strip() if found else platform.processor() or platform.machine()
 
 
 def _driver() -> str | None:
@@ -211,13 +191,3 @@ def _driver() -> str | None:
         return subprocess.check_output(command, text=True).split()[0]
     except (OSError, subprocess.CalledProcessError, IndexError):
         return None
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _DISTRIBUTIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -11,16 +11,12 @@ exceed the caches, except for the assignment, whose data are small.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from assign import priors_on, truth
-from harness import alternate, machine, write_results
-
-import negvision.ops
+from harness import alternate, arguments, machine, require_operators, write_results
 
 # One overlap: 4 comparisons for the corners of the intersection, 6 subtractions, 2 clamps, 3
 # products, a sum, a difference, a comparison with eps and a division. Its gradient: the same, and
@@ -154,7 +150,7 @@ def ceilings(device: str, repeats: int) -> dict[str, float]:
     taken = alternate(
         {"copy": lambda: target.copy_(values), "product": lambda: torch.mm(a, b, out=out)},
         repeats,
-        synchronize=torch.cuda.synchronize if cuda else None,
+        device=device,
     )
     return {
         "bytes_per_s": 2 * 4 * values.numel() / taken["copy"]["median_s"],
@@ -164,29 +160,20 @@ def ceilings(device: str, repeats: int) -> dict[str, float]:
 
 def measure(work: Work, device: str, repeats: int) -> list[float]:
     """Seconds per call, from several runs that are long enough to time."""
-    synchronize = torch.cuda.synchronize if device == "cuda" else None
-    once = alternate({"call": work.run}, 1, 2, synchronize)["call"]["min_s"]
+    once = alternate({"call": work.run}, 1, 2, device)["call"]["min_s"]
     calls = max(1, round(SHORTEST_RUN / max(once, 1e-7)))
 
     def run() -> None:
         for _ in range(calls):
             work.run()
 
-    runs = alternate({"run": run}, repeats, 1, synchronize)["run"]["runs"]
+    runs = alternate({"run": run}, repeats, 1, device)["run"]["runs"]
     return [taken / calls for taken in runs]
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--out", help="JSON file (default: results/kernels[_cuda].json)")
-    options = parser.parse_args(argv)
-    if not negvision.ops.extension_info()["loaded"]:
-        print(f"the operators are {negvision.ops.extension_info()['error']}", file=sys.stderr)
-        return 1
+def main() -> None:
+    options = arguments(__doc__, "kernels", repeats=9, devices=True).parse_args()
+    require_operators()
     generator = torch.Generator().manual_seed(0)
     works = overlaps(options.device, generator) | assignment(options.device)
     works |= negatives(options.device, generator)
@@ -222,14 +209,12 @@ def main(argv: list[str] | None = None) -> int:
             f"{of_bytes:>6.1%} {done / 1e9:>7,.1f} {of_operations:>6.1%}",
             flush=True,
         )
-    path = write_results(
+    write_results(
         "kernels" if options.device == "cpu" else "kernels_cuda",
         {"threads": torch.get_num_threads(), "ceilings": most, "kernels": rows},
         options.out,
     )
-    print(f"written to {path}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,11 +9,9 @@ already in the work dir are not repeated::
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from harness import write_results
-from training_runs import last_evaluation, markdown_table, parser_for, run_all, summarize
+from training_runs import last_evaluation, tabulate
 
 CONFIGS = {
     "ArcFace": "configs/unpg/lfw112_arcface.py",
@@ -27,21 +25,6 @@ METRICS = {
     "overlap": "overlap",
     "AUC": "auc",
 }
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run what is missing, then write and print the results."""
-    args = parser_for("lfw112", __doc__).parse_args(argv)
-    runs = run_all(CONFIGS, args, read_metrics, format_run, test=False)
-    summary = {name: summarize(entries, ("pairs",)) for name, entries in runs.items()}
-    path = write_results(
-        "lfw112",
-        {"configs": CONFIGS, "cfg_options": args.cfg_options, "runs": runs, "summary": summary},
-        path=args.out,
-    )
-    table = markdown_table(summary, "pairs", f"percent, seeds: {len(args.seeds)}")
-    print(f"\n{table}\n\nwritten to {path}")
-    return 0
 
 
 def read_metrics(work: Path) -> dict[str, dict[str, float]]:
@@ -59,4 +42,4 @@ def format_run(run: dict) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    tabulate("lfw112", __doc__, CONFIGS, read_metrics, format_run, ("pairs",), test=False)

@@ -42,25 +42,20 @@ SETS = {
 ID_METRICS = {"id_ap": "ID AP", "mIoU": "ID mIoU", "accuracy": "ID accuracy"}
 
 
-def main(argv: list[str] | None = None) -> int:
+def main() -> None:
     """Run missing trainings, then write and print the results."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = sys.argv[1:]
     if not argv or argv[0] not in SETS:
-        print(f"{__doc__}\nname a set: {', '.join(SETS)}", file=sys.stderr)
-        return 2
+        sys.exit(f"{__doc__}\nname a set: {', '.join(SETS)}")
     name = argv[0]
     args = parser_for(f"ood_{name}", __doc__).parse_args(argv[1:])
     # The full test set is too large for each evaluation, so the last checkpoint is tested on it.
     test = name == "cifar"
     read = functools.partial(read_metrics, "test" if test else "train")
     runs = run_all(SETS[name], args, read, format_run, test=test)
-    path = write_results(
-        f"ood_{name}",
-        {"configs": SETS[name], "cfg_options": args.cfg_options, "runs": runs},
-        path=args.out,
-    )
-    print(f"\n{table(runs)}\n\nwritten to {path}")
-    return 0
+    print(f"\n{table(runs)}\n")
+    payload = {"configs": SETS[name], "cfg_options": args.cfg_options, "runs": runs}
+    write_results(f"ood_{name}", payload, args.out)
 
 
 def read_metrics(command: str, work: Path) -> dict[str, dict]:
@@ -128,4 +123,4 @@ def _mean(seeds: Sequence[dict], score: str, key: str, source: str = "") -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -10,7 +10,6 @@ ideal is the number of processes times the rate of one.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import os
@@ -20,14 +19,14 @@ import tempfile
 import time
 from pathlib import Path
 
-import negvision.ops
-
-# isort: split
-# mmdet asks for mmcv._ext, which negvision serves.
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from harness import machine, write_results
+
+# Before mmdet, which needs the mmcv._ext that negvision provides.
+from harness import arguments, machine, require_operators, write_results
+
+# isort: split
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
@@ -126,32 +125,25 @@ def measure(task: str, images: int, steps: int, rounds: int) -> dict:
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main() -> None:
+    parser = arguments(__doc__, "scaling")
     parser.add_argument("--tasks", nargs="+", choices=list(IMAGES), default=list(IMAGES))
     parser.add_argument("--images", type=int, help="per process; default: 8, for UNPG 64")
     parser.add_argument("--steps", type=int, default=20, help="in each round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", help="JSON file (default: results/scaling.json)")
-    options = parser.parse_args(argv)
-    if not negvision.ops.extension_info()["loaded"]:
-        print(f"the operators are {negvision.ops.extension_info()['error']}", file=sys.stderr)
-        return 1
+    options = parser.parse_args()
+    require_operators()
     host = machine()
     print(f"{host['cpu']}, {host['cores']} cores; one thread per process, gloo")
     if host["cores"] < 2:
-        print("two processes need two cores to be compared with one", file=sys.stderr)
-        return 1
+        sys.exit("two processes need two cores to be compared with one")
     rows = {
         task: measure(task, options.images or IMAGES[task], options.steps, options.rounds)
         for task in options.tasks
     }
     payload = {"threads_a_process": 1, "backend": "gloo", "tasks": rows}
-    print(f"written to {write_results('scaling', payload, options.out)}")
-    return 0
+    write_results("scaling", payload, options.out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,8 +1,7 @@
-"""The tests and benchmarks of a device in one go, within a time, and one short table of them.
+"""All tests and benchmarks of a device within a time limit, and a table of them.
 
-Each part runs in a process of its own and writes its own file of results; this one writes which
-ran, for how long and with what outcome. A part that the time ends is said to be cut off, and those
-after it not to have run.
+Each part runs in its own process and writes its own results; this script writes the outcome and
+duration of each. At the time limit, the running part is cut off and the others are not run.
 
     make gpu                       # results/suite_cuda.json and those of the parts
     make gpu PART=assign           # or several: PART="kernels assign"
@@ -11,7 +10,6 @@ after it not to have run.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -24,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import RESULTS, machine, write_results
+from harness import RESULTS, arguments, machine, write_results
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -32,13 +30,13 @@ ROOT = HERE.parent
 
 @dataclass
 class Part:
-    """A command, and the figure to show of what it wrote.
+    """A command, and what to show of its results.
 
     Attributes:
         command: Arguments of Python; ``{device}`` is filled in.
-        results: Stem of the file it writes, without ``_cuda``; "" where it writes none.
-        figure: From that file's content.
-        needs: A program that must be there.
+        results: Stem of the file it writes, without ``_cuda``; "" if it writes none.
+        figure: Makes the text for the table from the content of that file.
+        needs: A program that must be installed; it is run in place of Python.
     """
 
     command: list[str]
@@ -48,7 +46,7 @@ class Part:
 
 
 def _benchmark(name: str, figure: Callable[[dict], str], *options: str) -> Part:
-    # The type of products is part of the name of the file.
+    # The precision of the products is part of the file name.
     results = f"{name}_{options[-1]}" if "--products" in options else name
     return Part([str(HERE / f"{name}.py"), "--device", "{device}", *options], results, figure)
 
@@ -102,7 +100,7 @@ PARTS = {
 
 
 def run(name: str, device: str, seconds: float) -> dict:
-    """Run a part for so long at most; its output is shown as it comes.
+    """Run a part for at most ``seconds``, and pass on its output.
 
     Returns:
         ``outcome`` ("ok", "failed", "cut off" or "not run"), ``seconds``, ``figure``.
@@ -114,7 +112,7 @@ def run(name: str, device: str, seconds: float) -> dict:
     if not part.needs:
         command = [sys.executable, *command]
     start = time.perf_counter()
-    # In a session of its own, so that what it starts can be ended with it.
+    # Its own session, so that its child processes end with it.
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -152,13 +150,10 @@ def run(name: str, device: str, seconds: float) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__, "suite_DEVICE")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--part", choices=list(PARTS), nargs="+", default=list(PARTS))
     parser.add_argument("--minutes", type=float, default=9.5, help="for all parts (default: 9.5)")
-    parser.add_argument("--out", help="JSON file (default: results/suite_DEVICE.json)")
     options = parser.parse_args(argv)
     end = time.perf_counter() + 60 * options.minutes
     rows: dict[str, dict] = {}
@@ -175,8 +170,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"\n{device}, driver {of['driver'] or '-'}, torch {of['versions']['torch']}")
     for name, row in rows.items():
         print(f"{name:<{width}} {row['outcome']:<8} {row['seconds']:>6.0f} s   {row['figure']}")
-    path = write_results(f"suite_{options.device}", {"parts": rows}, options.out)
-    print(f"written to {path}")
+    write_results(f"suite_{options.device}", {"parts": rows}, options.out)
     return int(any(row["outcome"] in ("failed", "cut off") for row in rows.values()))
 
 

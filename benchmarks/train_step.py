@@ -1,9 +1,8 @@
 """One training step of ATSS R50: mmdet's head and assigner against negvision's.
 
-The same weights and the same batch, in turns in one process; medians. The step is forward,
-backward and an SGD update. The loss alone (targets and losses from the feature maps on, forward)
-stands beside it, since that is where the two differ, and how ours divides into network, targets and
-losses, backward and update. Losses must agree, or the run fails.
+Both have the same weights and batch and alternate in one process; medians. A step is forward,
+backward and an SGD update. Also measured: the loss alone (targets and losses from the feature maps,
+forward), where the two differ, and the parts of our step. The run fails if the losses differ.
 
     python benchmarks/train_step.py                    # results/train_step.json
     python benchmarks/train_step.py --device cuda      # batch 16 in bfloat16
@@ -11,7 +10,6 @@ losses, backward and update. Losses must agree, or the run fails.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import itertools
@@ -21,12 +19,12 @@ import sys
 import time
 from pathlib import Path
 
-import negvision.ops
+import torch
+
+# Before mmdet, which needs the mmcv._ext that negvision provides.
+from harness import alternate, arguments, machine, require_operators, waiter, write_results
 
 # isort: split
-# mmdet asks for mmcv._ext, which negvision serves.
-import torch
-from harness import alternate, machine, write_results
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -79,32 +77,25 @@ def total(losses: dict) -> torch.Tensor:
     return sum(sum(v) if isinstance(v, list | tuple) else v for v in losses.values())
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+def main() -> None:
+    parser = arguments(__doc__, "train_step", devices=True)
     parser.add_argument("--batch", type=int, help="default: 2, on CUDA 16")
     parser.add_argument("--boxes", type=int, default=20, help="an image")
     parser.add_argument("--size", type=int, nargs=2, default=[800, 1344], help="height width")
     parser.add_argument("--depth", type=int, default=50, choices=[18, 34, 50, 101])
     parser.add_argument("--repeats", type=int, help="default: 3, on CUDA 20")
-    parser.add_argument("--out", help="JSON file (default: results/train_step[_cuda].json)")
-    options = parser.parse_args(argv)
+    options = parser.parse_args()
     cuda = options.device == "cuda"
     batch = options.batch or (16 if cuda else 2)
     repeats = options.repeats or (20 if cuda else 3)
     height, width = options.size
-    if not negvision.ops.extension_info()["loaded"]:
-        print(f"the operators are {negvision.ops.extension_info()['error']}", file=sys.stderr)
-        return 1
-
+    require_operators()
     models = detectors(options.depth, options.device)
     images, samples = batch_of(batch, options.boxes, height, width, options.device)
     metas = [sample.metainfo for sample in samples]
     truths = [sample.gt_instances for sample in samples]
     optimizers = {n: torch.optim.SGD(m.parameters(), lr=0.0) for n, m in models.items()}
-    synchronize = torch.cuda.synchronize if cuda else None
+    synchronize = waiter(options.device)
 
     def precision():
         return torch.autocast("cuda", torch.bfloat16) if cuda else contextlib.nullcontext()
@@ -129,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
             models[name].bbox_head.loss_by_feat(*features[name], truths, metas)
 
     def parts() -> dict[str, float]:
-        """Seconds of each part of one step of ours, the device waited for in between."""
+        """Seconds of each part of one step of ours, with the device synchronized in between."""
         model, marks = models["negvision"], [time.perf_counter()]
 
         def mark() -> None:
@@ -154,12 +145,13 @@ def main(argv: list[str] | None = None) -> int:
         f"ATSS R{options.depth}, {batch} images of {height} x {width}, {options.boxes} boxes an "
         f"image, {'bfloat16' if cuda else 'float32'}"
     )
-    losses = alternate({n: lambda n=n: loss_alone(n) for n in NAMES}, repeats * 3, 1, synchronize)
-    steps = alternate({n: lambda n=n: step(n) for n in NAMES}, repeats, 1, synchronize)
+    losses = alternate(
+        {n: lambda n=n: loss_alone(n) for n in NAMES}, repeats * 3, 1, options.device
+    )
+    steps = alternate({n: lambda n=n: step(n) for n in NAMES}, repeats, 1, options.device)
     loss_of = {name: float(last[name]) for name in NAMES}
     if abs(loss_of["mmdet"] - loss_of["negvision"]) > 1e-3 * abs(loss_of["mmdet"]):
-        print(f"the losses differ: {loss_of}", file=sys.stderr)
-        return 1
+        sys.exit(f"the losses differ: {loss_of}")
     ratios = {}
     for title, times in (("step", steps), ("loss alone", losses)):
         ratio = times["mmdet"]["median_s"] / times["negvision"]["median_s"]
@@ -172,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     breakdown = {part: statistics.median(run[part] for run in of_parts) for part in PARTS}
     whole = sum(breakdown.values())
     print("ours: " + ", ".join(f"{part} {s / whole:.1%}" for part, s in breakdown.items()))
-    path = write_results(
+    write_results(
         "train_step_cuda" if cuda else "train_step",
         {
             "depth": options.depth,
@@ -188,9 +180,7 @@ def main(argv: list[str] | None = None) -> int:
         },
         options.out,
     )
-    print(f"written to {path}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,4 +1,4 @@
-"""Train configs over seeds and tabulate their figures; runs that are done are not repeated."""
+"""Train configs with several seeds and tabulate their metrics; finished runs are not repeated."""
 
 from __future__ import annotations
 
@@ -11,21 +11,42 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from harness import arguments, write_results
+
 ROOT = Path(__file__).resolve().parents[1]
-Figures = dict[str, dict[str, float]]
+Metrics = dict[str, dict[str, float]]
 
 
-def parser_for(name: str, description: str) -> argparse.ArgumentParser:
-    """The options of a table of runs, ``work_dirs/<name>`` being where they stand."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def tabulate(
+    name: str,
+    description: str | None,
+    configs: Mapping[str, str],
+    read: Callable[[Path], Metrics],
+    format_run: Callable[[dict], str],
+    splits: Sequence[str],
+    test: bool,
+) -> None:
+    """Run what is missing, write ``name.json`` and print a table of the last of ``splits``.
+
+    The other arguments are those of :func:`run_all`.
+    """
+    args = parser_for(name, description).parse_args()
+    runs = run_all(configs, args, read, format_run, test)
+    summary = {config: summarize(entries, splits) for config, entries in runs.items()}
+    title = f"{splits[-1]}, percent, seeds: {len(args.seeds)}"
+    print(f"\n{markdown_table(summary, splits[-1], title)}\n")
+    payload = {"configs": configs, "cfg_options": args.cfg_options, "runs": runs}
+    write_results(name, {**payload, "summary": summary}, args.out)
+
+
+def parser_for(name: str, description: str | None) -> argparse.ArgumentParser:
+    """The options of a table of runs, which go to ``work_dirs/<name>``."""
+    parser = arguments(description, name)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--work-dir", type=Path, default=ROOT / "work_dirs" / name)
     parser.add_argument("--data-root", help="folder of the set, if not below NEGVISION_DATA")
-    parser.add_argument("--out", type=Path, help=f"default: benchmarks/results/{name}.json")
     parser.add_argument(
-        "--cfg-options", nargs="+", default=[], help="changes to all configs, as of train"
+        "--cfg-options", nargs="+", default=[], help="changes to all configs, as for train"
     )
     return parser
 
@@ -33,16 +54,16 @@ def parser_for(name: str, description: str) -> argparse.ArgumentParser:
 def run_all(
     configs: Mapping[str, str],
     args: argparse.Namespace,
-    read: Callable[[Path], Figures],
+    read: Callable[[Path], Metrics],
     format_run: Callable[[dict], str],
     test: bool,
 ) -> dict[str, list[dict]]:
-    """Train every config once a seed, seeds outermost: what stops it leaves comparable runs.
+    """Train every config with every seed; an interruption leaves whole seeds, which compare.
 
     Args:
         configs: A name to a config file.
         args: Of :func:`parser_for`.
-        read: Figures by split from the work dir of a run.
+        read: Metrics by split from the work dir of a run.
         format_run: One line about a run.
         test: Whether to test the last checkpoint on the config's test set as well.
     """
@@ -63,7 +84,7 @@ def _run_once(config: str, seed: int, args, read, test: bool) -> dict:
         if options != args.cfg_options:
             sys.exit(
                 f"{done} is of a run with {' '.join(options) or 'no changes to its config'}: give "
-                "another --work-dir, or remove it"
+                "another --work-dir, or remove the file"
             )
         return figures
     common = [f"--data-root={args.data_root}"] if args.data_root else []
@@ -81,7 +102,7 @@ def _run_once(config: str, seed: int, args, read, test: bool) -> dict:
 
 
 def _call(script: str, *arguments) -> None:
-    """Run a command of this repository; what it printed is shown if it fails."""
+    """Run a command of this repository; its output is shown only if it fails."""
     command = [sys.executable, script, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
@@ -100,7 +121,7 @@ def last_evaluation(work: Path, pattern: str, key: str) -> dict[str, float]:
 
 
 def summarize(runs: Sequence[dict], splits: Sequence[str]) -> dict[str, dict]:
-    """Mean and sample deviation over the seeds for each split and figure."""
+    """Mean and sample deviation over the seeds of each metric, by split."""
     result = {}
     for split in splits:
         columns = {name: [run[split][name] for run in runs] for name in runs[0][split]}
@@ -115,7 +136,7 @@ def summarize(runs: Sequence[dict], splits: Sequence[str]) -> dict[str, dict]:
 
 
 def markdown_table(summary: Mapping[str, dict], split: str, title: str) -> str:
-    """One row a config: the figures on a split, mean ± deviation."""
+    """One row per config: the metrics on a split, mean ± deviation."""
     names = list(next(iter(summary.values()))[split])
     lines = [f"| {title} | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
     for config, splits in summary.items():

@@ -17,14 +17,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 import torch
-from harness import alternate, in_process_of_its_own, machine, peak_memory, write_results
+from harness import (
+    alternate,
+    arguments,
+    in_process_of_its_own,
+    machine,
+    peak_memory,
+    require_operators,
+    write_results,
+)
 from pytorch_metric_learning.losses import ArcFaceLoss
 from torch.nn import functional
 
-import negvision.ops
 from negvision.face.losses import UNPGLoss
 
 SIZE = 512
@@ -111,8 +117,7 @@ def compare(samples: int, classes: int, device: str, repeats: int, rounded: str 
             raise SystemExit(f"losses differ: {expected.item()} and {got.item()}")
     else:
         of.pop("definition")
-    synchronize = torch.cuda.synchronize if device != "cpu" else None
-    times = alternate(of, repeats, synchronize=synchronize)
+    times = alternate(of, repeats, device=device)
     row = {
         "samples": samples,
         "classes": classes,
@@ -153,26 +158,21 @@ def show(row: dict) -> None:
         )
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    parser = arguments(__doc__, "unpg[_bfloat16]", repeats=5, devices=True)
     parser.add_argument("--samples", type=int, nargs="+", default=[128, 512, 2048])
     parser.add_argument("--classes", type=int, nargs="+", help="default: 10,000 and 100,000")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument(
         "--products", choices=["bfloat16", "float16"], help="precision of the products' factors"
     )
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", help="JSON file (default: results/unpg[_bfloat16][_cuda].json)")
     parser.add_argument("--memory-of", nargs="+", help=argparse.SUPPRESS)
-    options = parser.parse_args(argv)
+    options = parser.parse_args()
     if options.memory_of:
         name, samples, classes, *rounded = options.memory_of
         of = functions(int(samples), int(classes), "cpu", rounded[0] if rounded else None)
         print(peak_memory(of[name]))
-        return 0
-    if not negvision.ops.extension_info()["loaded"]:
-        print(f"the operators are {negvision.ops.extension_info()['error']}", file=sys.stderr)
-        return 1
+        return
+    require_operators()
     classes = options.classes or [10_000, 100_000]
     if options.device == "cuda" and not options.classes:
         classes.append(1_000_000)
@@ -192,9 +192,8 @@ def main(argv: list[str] | None = None) -> int:
     name = "_".join(["unpg", *filter(None, [options.products])])
     name += "" if options.device == "cpu" else "_cuda"
     payload = {"embedding_size": SIZE, "threads": torch.get_num_threads(), "rows": rows}
-    print(f"written to {write_results(name, payload, options.out)}")
-    return 0
+    write_results(name, payload, options.out)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()
