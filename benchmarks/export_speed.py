@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness import arguments, write_results
 
-from negvision.benchmark.cost import Options, cost_of_config
+from negvision.benchmark.cost import cost_of_config
 from negvision.engine.config.check import check_config
 from negvision.engine.config.reading import load_config
 from negvision.engine.quiet import silence_idle_warnings
@@ -31,13 +31,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30, help="of each way to run a model")
     args = parser.parse_args()
     silence_idle_warnings()
-    options = Options(SIZE, threads=args.threads, seconds=args.seconds)
     costs = []
     for config in MODELS:
         cfg = load_config(CONFIGS / config)
         check_config(cfg)
         checkpoint = args.checkpoint if config.startswith("quickstart") else None
-        costs.append(cost_of_config(cfg, config, checkpoint, options, lambda step: None))
+        options = {"size": SIZE, "seconds": args.seconds, "threads": args.threads}
+        costs.append(cost_of_config(cfg, config, checkpoint, lambda step: None, **options))
         print(f"{costs[-1].text()}\n", flush=True)
     write_results("export_speed", {"models": [c.to_dict() for c in costs]}, args.out)
     return int(any(cost.differs for cost in costs))

@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from negvision.benchmark.measure import Row, measure, table
+from negvision.benchmark.measure import Log, Row, measure, table
 from negvision.benchmark.subjects import CONFIG, KINDS, ONNX, WEIGHTS, Setup, build
 from negvision.engine.checkpoints.provenance import provenance
 from negvision.errors import UserError
@@ -29,39 +29,15 @@ from negvision.inference.runtime import ExportedModel
 from negvision.inference.torch_model import task_of
 from negvision.inference.weights import build_model, load_model
 
-Log = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a model is run; see :class:`negvision.benchmark.subjects.Setup`.
-
-    ``seconds`` is the measuring time for each way to run the model. ``size`` None is the size in
-    the test pipeline, ``threads`` None is torch's default.
-    """
-
-    size: tuple[int, int] | None = None
-    batch_size: int = 1
-    device: str = "cpu"
-    threads: int | None = None
-    seconds: float = 20
-
-    def setup(self, size: tuple[int, int], task: str, folder: Path) -> Setup:
-        """The setup for a model."""
-        threads = self.threads or torch.get_num_threads()
-        return Setup(size, self.batch_size, self.device, threads, task, folder)
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model costs.
+    """What a model costs, with a row for each way to run it.
 
-    Attributes:
-        name: Of the model and its weights.
-        setup: How it was run.
-        parameters: Number of learned values; for an exported file, number of floats in it.
-        operations: Per image, see :func:`operations_of`; None for an exported file.
-        rows: By the way to run it.
+    ``parameters`` counts learned values, in an exported file floats. ``operations`` are those of
+    :func:`operations_of` per image, None for an exported file.
     """
 
     name: str
@@ -77,11 +53,10 @@ class Cost:
 
     def to_dict(self) -> dict:
         """For JSON."""
-        setup = self.setup
         names = ("task", "size", "batch_size", "device", "threads")
         return {
             "model": self.name,
-            **{name: getattr(setup, name) for name in names},
+            **{name: getattr(self.setup, name) for name in names},
             "parameters": self.parameters,
             "operations_per_image": self.operations,
             "rows": {kind: row.to_dict() for kind, row in self.rows.items()},
@@ -103,7 +78,13 @@ class Cost:
 
 
 def cost_of_config(
-    cfg: Config, name: str, checkpoint: str | None, options: Options, log: Log
+    cfg: Config,
+    name: str,
+    checkpoint: str | None,
+    log: Log,
+    seconds: float = 20,
+    size: Size | None = None,
+    **how: Any,
 ) -> Cost:
     """Measure the model of a config: in PyTorch, compiled, and exported to ONNX Runtime.
 
@@ -111,18 +92,20 @@ def cost_of_config(
         cfg: Checked.
         name: Of the config.
         checkpoint: Its weights, or None for random ones.
-        options: How it is run.
         log: Receives the name of each step.
+        seconds: Measuring time for each way to run the model.
+        size: Height and width of the images, or None for the size in the test pipeline.
+        how: ``batch_size``, ``device``, ``threads`` of :class:`negvision.benchmark.subjects.Setup`.
 
     Raises:
         UserError: The model cannot run in PyTorch; for other ways, the row has the reason.
     """
     with tempfile.TemporaryDirectory(prefix="negvision_") as name_of_folder:
         folder = Path(name_of_folder)
-        model, size = write_model(cfg, checkpoint, options.size, folder)
-        setup = options.setup(size, task_of(model), folder)
+        model, size = write_model(cfg, checkpoint, size, folder)
+        setup = Setup(size, task_of(model), folder, **how)
         kinds = dict.fromkeys(KINDS) | {"onnxruntime": lambda: write_exported(folder)}
-        rows = measure(kinds, setup, options.seconds, log)
+        rows = measure(kinds, setup, seconds, log)
         eager = build("eager", setup)
         operations = operations_of(lambda: eager.run(0)) // setup.batch_size
         parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -130,8 +113,10 @@ def cost_of_config(
         return Cost(f"{name}, {weights}", setup, parameters, operations, rows)
 
 
-def cost_of_file(file: Path, options: Options, log: Log) -> Cost:
-    """Measure an exported model in ONNX Runtime.
+def cost_of_file(
+    file: Path, log: Log, seconds: float = 20, size: Size | None = None, **how: Any
+) -> Cost:
+    """Measure an exported model in ONNX Runtime, with arguments as in :func:`cost_of_config`.
 
     Raises:
         ExportError: The file was not exported by negvision.
@@ -139,11 +124,11 @@ def cost_of_file(file: Path, options: Options, log: Log) -> Cost:
     """
     metadata = ExportedModel(file).metadata
     own = metadata.preprocessing
-    size = options.size or own.size or _size_of(own.scale, own.keep_ratio, str(file))
+    size = size or own.size or _size_of(own.scale, own.keep_ratio, str(file))
     with tempfile.TemporaryDirectory(prefix="negvision_") as folder:
         shutil.copyfile(file, Path(folder) / ONNX)
-        setup = options.setup(size, metadata.task, Path(folder))
-        rows = measure({"onnxruntime": None}, setup, options.seconds, log)
+        setup = Setup(size, metadata.task, Path(folder), **how)
+        rows = measure({"onnxruntime": None}, setup, seconds, log)
         return Cost(file.name, setup, weights_of(file), None, rows)
 
 
@@ -166,15 +151,9 @@ def operations_of(run: Callable[[], Any]) -> int:
 
 
 def write_model(
-    cfg: Config, checkpoint: str | None, size: tuple[int, int] | None, folder: Path
-) -> tuple[BaseModel, tuple[int, int]]:
-    """Write the config and the weights of a model into ``folder``.
-
-    Args:
-        cfg: A checked config.
-        checkpoint: Its weights, or None for random ones.
-        size: Height and width of the images, or None for the size in the test pipeline.
-        folder: An existing folder.
+    cfg: Config, checkpoint: str | None, size: Size | None, folder: Path
+) -> tuple[BaseModel, Size]:
+    """Write the config and the weights of a model into ``folder``, as :func:`cost_of_config`.
 
     Returns:
         The model in evaluation mode, and height and width.
@@ -204,18 +183,14 @@ def write_model(
 
 
 def write_exported(folder: Path) -> None:
-    """Export what :func:`write_model` wrote into the same folder.
-
-    Raises:
-        ExportError: It cannot be exported.
-    """
+    """Export what :func:`write_model` wrote into the same folder."""
     cfg = Config.fromfile(folder / CONFIG)
     model, meta = load_model(cfg, folder / WEIGHTS)
     graph, metadata = graph_and_metadata(cfg, model, meta)
     save(write_onnx(graph, metadata, OLDEST_OPSET), folder / ONNX)
 
 
-def _size_of(scale: Sequence[int] | None, keep_ratio: bool, name: str) -> tuple[int, int]:
+def _size_of(scale: Sequence[int] | None, keep_ratio: bool, name: str) -> Size:
     """Height and width of the largest image after resizing to ``scale``, width and height."""
     if scale is None:
         raise UserError(f"{name} does not resize images; give their size: --size HEIGHT WIDTH")
@@ -223,7 +198,7 @@ def _size_of(scale: Sequence[int] | None, keep_ratio: bool, name: str) -> tuple[
     return height, width
 
 
-def _size_in(pipeline: list[dict], model: BaseModel) -> tuple[int, int]:
+def _size_in(pipeline: list[dict], model: BaseModel) -> Size:
     if isinstance(model, FaceRecognizer):
         return face_size(model, None)
     resize = next((step for step in pipeline if kind_of(step) == "Resize"), {})

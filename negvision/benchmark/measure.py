@@ -17,21 +17,22 @@ from negvision.inference.runtime import Detections, Metadata
 from negvision.inference.runtime.metadata import Preprocessing
 from negvision.inference.runtime.results import Result
 
+Log = Callable[[str], None]
+
 ROUNDS = 7
 _HEADS = ("", "images/s", "lowest", "highest", "times eager", "peak memory")
 
 
 @dataclass
 class Row:
-    """The cost of one way to run the model.
+    """The cost of one way to run the model, or why it ``failed``.
 
     Attributes:
-        failed: Why there are no values, or "".
         rounds: Images per second in each round.
         ratio: Median of the rounds, divided by that of the first way; None for the first.
         peak_memory: Bytes, or None if unknown.
         boxes: Mean per image, or None without boxes.
-        differences: Largest differences from the first way, by name; see
+        differences: Largest differences from the first way; see
             :class:`negvision.export.parity.Differences`.
         beyond: Differences beyond the tolerance of a float32 export.
     """
@@ -60,7 +61,7 @@ def measure(
     kinds: Mapping[str, Callable[[], object] | None],
     setup: Setup,
     seconds: float,
-    log: Callable[[str], None],
+    log: Log,
 ) -> dict[str, Row]:
     """Measure several ways to run a model.
 
@@ -128,13 +129,8 @@ def images_per_second(
 ) -> dict[str, list[float]]:
     """Images per second of each subject in each of ``ROUNDS`` rounds.
 
-    Subjects take turns, so that other load on the machine affects all of them alike.
-
-    Args:
-        subjects: Warmed up.
-        batch_size: Images per batch.
-        seconds: For each subject over all rounds; every round runs all batches at least once.
-        clock: In seconds.
+    Subjects take turns, so that other load on the machine affects all of them alike. Every round
+    runs all batches of the warmed-up subjects at least once.
     """
     rates: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in range(ROUNDS):

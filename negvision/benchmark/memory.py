@@ -55,10 +55,6 @@ def peak_memory(kind: str, setup: Setup) -> int | None:
     compiled models it includes what the compiler keeps. On a GPU it is what torch's allocator
     holds, so it is None for ONNX Runtime, which has an allocator of its own.
 
-    Args:
-        kind: Of :data:`negvision.benchmark.subjects.KINDS`.
-        setup: Shared by all kinds.
-
     Raises:
         UserError: The process failed.
     """
@@ -82,7 +78,7 @@ def _measure(kind: str, setup: Setup) -> int:
     if kind == "onnxruntime":
         import onnxruntime  # noqa: F401  (loaded before the baseline)
 
-        setup.images()
+        subjects.images_of(setup)
     before = resident()
     subject = subjects.build(kind, setup)
     gc.collect()

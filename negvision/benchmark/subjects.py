@@ -25,31 +25,26 @@ _FEWEST = 4
 
 @dataclass(frozen=True)
 class Setup:
-    """How a model is run, in every way.
+    """How a model is run: height and width, task, and number of threads.
 
-    Attributes:
-        size: Height and width of the images.
-        batch_size: Images per batch.
-        device: "cpu", "cuda", or "cuda:NUMBER".
-        threads: Per operator on a CPU.
-        task: As in :class:`negvision.inference.runtime.Metadata`.
-        folder: Contains the config, whose test pipeline resizes to ``size``, and the weights, or
-            the ONNX file.
+    ``folder`` holds the config, whose test pipeline resizes to ``size``, and the weights, or the
+    ONNX file.
     """
 
     size: tuple[int, int]
-    batch_size: int
-    device: str
-    threads: int
     task: str
     folder: Path
+    batch_size: int = 1
+    device: str = "cpu"
+    threads: int = 1
 
-    def images(self) -> list[np.ndarray]:
-        """Full batches of (H, W, 3) uint8 images, blue first."""
-        count = -(-_FEWEST // self.batch_size) * self.batch_size
-        if self.task == "face":
-            return list(sample_images.crops(count, self.size).values())
-        return [cv2.resize(one, self.size[::-1]) for one in sample_images.scenes(count).values()]
+
+def images_of(setup: Setup) -> list[np.ndarray]:
+    """Full batches of (H, W, 3) uint8 images, blue first."""
+    count = -(-_FEWEST // setup.batch_size) * setup.batch_size
+    if setup.task == "face":
+        return list(sample_images.crops(count, setup.size).values())
+    return [cv2.resize(one, setup.size[::-1]) for one in sample_images.scenes(count).values()]
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ def _exported(setup: Setup) -> Subject:
     unscaled = replace(opened.metadata.preprocessing, scale=None)
     metadata = replace(opened.metadata, preprocessing=unscaled)
     model = ExportedModel.of_graph(opened.graph, metadata)
-    batches = list(model.batches(setup.images(), setup.batch_size))
+    batches = list(model.batches(images_of(setup), setup.batch_size))
     inputs = [model.inputs_of(batch) for batch in batches]
     return Subject(
         len(batches),
@@ -117,7 +112,7 @@ def _in_torch(setup: Setup, compiled: bool) -> Subject:
     if compiled:
         compile_parts(module, {})
     model = TorchModel(cfg, module)
-    batches = list(model.batches(setup.images(), setup.batch_size))
+    batches = list(model.batches(images_of(setup), setup.batch_size))
     inputs = [module.data_preprocessor(pseudo_collate(batch), False) for batch in batches]
 
     @torch.no_grad()

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 HELP = "plot losses and AP against iterations"
 DESCRIPTION = "Plot losses and AP of one or more runs against iterations."
 _FORMATS = (".png", ".pdf", ".svg", ".jpg")
-# Metrics drawn beside the main one, each with its own line style.
-_STYLES = {"": "-", "_50": "--", "_75": ":"}
-# Colors of Okabe and Ito that show on white, the most distinct ones first.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,68 +48,35 @@ def run(args: argparse.Namespace) -> int:
 
 
 def plot_logs(logs: Sequence[TrainLog], out: Path) -> Path:
-    """Plot a panel for each loss, grouped training metric and AP, with a color for each run.
+    """Plot a panel for each loss, the learning rate and each main metric, with a line per run.
 
     Args:
         logs: At least one.
         out: ``.png``, ``.jpg``, ``.pdf`` or ``.svg``; missing folders are created.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    # Not pyplot, which would choose a window system and keep the figure.
     from matplotlib.figure import Figure
 
-    losses = list(dict.fromkeys(key for log in logs for key in log.train if _is_shown(key)))
-    metrics = list(dict.fromkeys(key for log in logs for key in _main_metrics(log)))
-    panels = [*losses, *metrics]
+    from negvision.report.plots import draw_curves, line_styles
+    from negvision.report.train_log import main_curves
+
+    losses, metrics = main_curves(logs)
+    panels = losses | metrics
     columns = min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
-    # Not pyplot, which would choose a window system and keep the figure.
     figure = Figure(figsize=(4.6 * columns, 3.3 * rows + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    for place, key in enumerate(panels, 1):
-        axes = figure.add_subplot(rows, columns, place)
-        for index, log in enumerate(logs):
-            curves = _curves_of(log, key)
-            for suffix, (steps, values) in curves.items():
-                label = f"{log.name}  AP{suffix.strip('_')}" if key in metrics else log.name
-                axes.plot(
-                    steps,
-                    values,
-                    _STYLES[suffix],
-                    color=_COLORS[index % len(_COLORS)],
-                    label=label,
-                    linewidth=1.6,
-                    marker="o" if key in metrics or len(steps) == 1 else None,
-                    markersize=3.5,
-                )
-        axes.set_title(key)
-        axes.set_xlabel("iteration")
-        axes.set_xlim(0, 1.02 * max(map(_last_iteration, logs)))
-        axes.grid(alpha=0.3)
-        if key in metrics:
-            axes.set_ylim(bottom=0)
-            axes.legend(fontsize="small")
-        elif place == 1:
-            axes.legend(fontsize="small")
+    for place, (key, curves) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(rows, columns, place, title=key)
+        draw_curves(axes, curves, line_styles(log.name for log in logs), key in metrics)
+        axes.legend(fontsize="small")
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=120)
     return out
 
 
-def _is_shown(key: str) -> bool:
-    # Losses, and metrics that a hook logs as a group, such as pairs/gap.
-    return "loss" in key.rpartition(".")[2] or "/" in key
-
-
 def _main_metrics(log: TrainLog) -> list[str]:
     """Metrics such as ``coco/bbox_mAP``: AP over all classes, IoUs and sizes."""
     return [key for key in log.evaluations if key.endswith("mAP")]
-
-
-def _curves_of(log: TrainLog, key: str) -> dict[str, tuple[list[int], list[float]]]:
-    if key in log.train:
-        return {"": log.train[key]}
-    found = {suffix: log.evaluations.get(key + suffix) for suffix in _STYLES}
-    return {suffix: curve for suffix, curve in found.items() if curve is not None}
 
 
 def _last_iteration(log: TrainLog) -> int:

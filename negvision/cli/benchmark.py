@@ -72,27 +72,29 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace):
-    from negvision.benchmark.cost import Options, cost_of_config, cost_of_file
+    import torch
+
+    from negvision.benchmark.cost import cost_of_config, cost_of_file
     from negvision.engine.config.check import check_config
     from negvision.engine.prepare import prepare_config
     from negvision.inference.torch_model import torch_device
 
     torch_device(args.device)
-    options = Options(
-        size=args.size and tuple(args.size),
-        batch_size=args.batch_size,
-        device=args.device,
-        threads=args.threads,
-        seconds=args.seconds,
-    )
+    options = {
+        "seconds": args.seconds,
+        "size": args.size and tuple(args.size),
+        "batch_size": args.batch_size,
+        "device": args.device,
+        "threads": args.threads or torch.get_num_threads(),
+    }
     if args.model.endswith(".onnx"):
-        return cost_of_file(Path(args.model), options, _log)
+        return cost_of_file(Path(args.model), _log, **options)
     args.config = args.model
     cfg = prepare_config(args)
     if cfg.get("model") is None:
         raise ConfigError(f"config {args.model!r} has no model")
     check_config(cfg)
-    return cost_of_config(cfg, Path(args.model).name, args.checkpoint, options, _log)
+    return cost_of_config(cfg, Path(args.model).name, args.checkpoint, _log, **options)
 
 
 def _log(step: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +21,18 @@ from negvision.ood.records import (
     stratum_gap,
 )
 from negvision.report.image_samples import color_bar, heat_limits, heat_maps, most_wrong
+from negvision.report.page_parts import Plots
 from negvision.report.plots import (
+    CHANCE_LINE,
     ID_COLOR,
     OOD_COLOR,
+    THRESHOLD_LINE,
     histogram,
     line_styles,
     pr_plot,
     roc_plot,
 )
-from negvision.report.rendering import rendered
+from negvision.report.rendering import cell, rendered
 
 _NOUNS = {"boxes": ("box", "boxes"), "pixels": ("pixel", "pixels"), "images": ("image", "images")}
 # Notes that hold a threshold for the model's own score, and their names on the page.
@@ -60,8 +63,16 @@ def ood_page(records: OODRecords, title: str, source: str = "", resamples: int =
         records = OODRecords.load("work_dirs/abet/ood_scores.npz")
         Path("cards.html").write_text(ood_page(records, "Cards"))
     """
-    evaluation = evaluate_records(records, resamples)
-    return rendered("ood_page.html", title=title, source=source, **_context(evaluation))
+    context = _context(evaluate_records(records, resamples))
+    anchors = {"data": "Data", "metrics": "Metrics", "scores": "Scores", "curves": "Curves"}
+    if context["strata"]:
+        anchors["strata"] = "Groups"
+    if records.task == "pixels":
+        anchors["per-image"] = "Single images"
+    if context["wrong"] or context["heat_maps"]:
+        anchors["wrong"] = "Most wrong"
+    top = {"title": title, "source": source, "anchors": anchors, "command": "ood-report"}
+    return rendered("ood_page.html", **top, **context)
 
 
 def ood_sections(records: OODRecords, prefix: str, resamples: int = 1000) -> Markup:
@@ -97,7 +108,7 @@ def _context(evaluation: OODEvaluation) -> dict[str, Any]:
         "num_images": len(records.paths),
         "num_ood_images": len(np.unique(records.image[records.is_ood])),
         "classes": records.classes,
-        "notes": records.notes,
+        "notes": {key: _note(value) for key, value in records.notes.items()},
         "columns": table,
         "rows": [
             (name, [(c.value(values), values.intervals.get(c.key)) for c in table])
@@ -110,14 +121,26 @@ def _context(evaluation: OODEvaluation) -> dict[str, Any]:
         "threshold": threshold,
         "threshold_name": threshold_name,
         "colors": {"ID": ID_COLOR, "OOD": OOD_COLOR},
-        "lines": line_styles(by_score),
-        "roc": roc_plot(by_score),
-        "pr_out": pr_plot(by_score, "OOD"),
-        "pr_in": pr_plot(by_score, "ID"),
+        "threshold_line": THRESHOLD_LINE,
+        "curves": _curves(by_score, own),
         "strata": {kind: _stratum_rows(parts) for kind, parts in evaluation.strata.items()},
         "per_image": _per_image(records) if records.task == "pixels" else None,
         **_images(records, threshold),
     }
+
+
+def _curves(by_score: Mapping[str, OODValues], own: str) -> Plots:
+    legend = {
+        f"{name} (the model's own)" if name == own else name: style
+        for name, style in line_styles(by_score).items()
+    }
+    plots = [roc_plot(by_score), pr_plot(by_score, "OOD"), pr_plot(by_score, "ID")]
+    share = by_score[own].prevalence
+    caption = (
+        f"Chance level of precision: with OOD positive, the prevalence, {share:.4f}; with ID "
+        f"positive, {1 - share:.4f}."
+    )
+    return Plots("", plots, {**legend, "chance level": CHANCE_LINE}, caption)
 
 
 def _images(records: OODRecords, threshold: float | None) -> dict[str, Any]:
@@ -132,6 +155,10 @@ def _images(records: OODRecords, threshold: float | None) -> dict[str, Any]:
         "color_bar": color_bar(),
         "num_missing": sum(bool(sample.problem) for sample in samples),
     }
+
+
+def _note(value: Any) -> Any:
+    return f"{value:.4f}" if isinstance(value, float) else cell(value)
 
 
 def _threshold(records: OODRecords) -> tuple[float | None, str]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from negvision.ood.metrics import OODValues
 from negvision.report.page_parts import Plot
+from negvision.report.train_log import Curve
 
 # Blue and vermilion of Okabe and Ito: color-blind readers can tell them apart.
 ID_COLOR, OOD_COLOR = "#0072B2", "#D55E00"
@@ -26,6 +28,7 @@ _LINES = (
 )
 # Share of the samples cut off at each end of a histogram, so that outliers do not squeeze it.
 _TAIL = 0.005
+_CHANCE: dict[str, Any] = {"color": _FAINT, "linewidth": 1.1, "linestyle": (0, (1, 2))}
 _MOST_BARS = 24
 
 
@@ -36,6 +39,11 @@ class LineStyle:
     color: str
     dashes: tuple[float, ...]
     width: float
+
+
+# As drawn by plots of OOD scores, for legends.
+CHANCE_LINE = LineStyle(_FAINT, (1, 2), 1.1)
+THRESHOLD_LINE = LineStyle(_INK, (4, 3), 1.2)
 
 
 def line_styles(names: Iterable[str]) -> dict[str, LineStyle]:
@@ -126,7 +134,7 @@ def count_bars(counts: np.ndarray, x_label: str, y_label: str, title: str) -> Pl
     return Plot(title, _svg(axes), f"{title}: {int(bars[0])} with none.")
 
 
-def roc_plot(by_score: Mapping[str, OODValues]) -> Markup:
+def roc_plot(by_score: Mapping[str, OODValues]) -> Plot:
     """ROC of every score, with the diagonal of chance."""
     axes = _unit_square("FPR: share of ID called unknown", "TPR: share of OOD found")
     _chance(axes, [0, 1])
@@ -135,29 +143,34 @@ def roc_plot(by_score: Mapping[str, OODValues]) -> Markup:
         right = np.append(0.0, corners.negatives / corners.total_negatives)
         up = np.append(0.0, corners.positives / corners.total_positives)
         _line(axes, right, up, style)
-    return _svg(axes)
+    areas = ", ".join(f"{name} {values.auroc:.4f}" for name, values in by_score.items())
+    return Plot("ROC", _svg(axes), f"ROC, OOD positive. AUROC: {areas}; chance is 0.5.")
 
 
-def pr_plot(by_score: Mapping[str, OODValues], positive: str) -> Markup:
+def pr_plot(by_score: Mapping[str, OODValues], positive: str) -> Plot:
     """Precision against recall of every score, with the chance level.
 
     Args:
         by_score: Values of each score.
         positive: "OOD" or "ID".
     """
+    is_ood = positive == "OOD"
     axes = _unit_square(f"recall: share of {positive} found", "precision")
     prevalence = next(iter(by_score.values())).prevalence
-    chance = prevalence if positive == "OOD" else 1 - prevalence
-    axes.axhline(chance, color=_FAINT, linewidth=1.1, linestyle=(0, (1, 2)))
+    chance = prevalence if is_ood else 1 - prevalence
+    axes.axhline(chance, **_CHANCE)
     for name, style in reversed(line_styles(by_score).items()):
         curve = by_score[name].curve
-        curve = curve if positive == "OOD" else curve.reversed()
+        curve = curve if is_ood else curve.reversed()
         precision = (curve.positives / (curve.positives + curve.negatives)).numpy()
         recall = np.append(0.0, curve.positives / curve.total_positives)
         # The area below the steps is the average precision.
         precision = np.append(precision[:1], precision)
         _line(axes, recall, precision, style, drawstyle="steps-pre")
-    return _svg(axes)
+    title = f"Precision and recall, {positive} positive"
+    areas = [f"{name} {v.ap_out if is_ood else v.ap_in:.4f}" for name, v in by_score.items()]
+    alt = f"{title}. Average precision: {', '.join(areas)}; chance is {chance:.4f}."
+    return Plot(title, _svg(axes), alt)
 
 
 def precision_plot(title: str, curves: Mapping[str, np.ndarray], recall: np.ndarray) -> Plot:
@@ -190,7 +203,7 @@ def roc_of_pairs(far: np.ndarray, tar: np.ndarray, negatives: int, title: str) -
 
 def curve_panel(
     title: str,
-    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+    curves: Mapping[str, Curve],
     styles: Mapping[str, LineStyle],
     from_zero: bool,
 ) -> Plot:
@@ -202,25 +215,33 @@ def curve_panel(
         styles: Of the runs.
         from_zero: Whether the vertical axis starts at 0.
     """
-    axes = _axes(3.5, 2.4, "iteration", "")
+    axes = _axes(3.5, 2.4)
+    draw_curves(axes, curves, styles, from_zero)
+    ends = [f"{name}: {v[0]:.4g} to {v[-1]:.4g}" for name, (_, v) in curves.items()]
+    return Plot(title, _svg(axes), f"{title} against iterations; {'; '.join(ends)}")
+
+
+def draw_curves(
+    axes, curves: Mapping[str, Curve], styles: Mapping[str, LineStyle], from_zero: bool
+) -> None:
+    """Draw the lines of :func:`curve_panel` into matplotlib's ``axes``."""
     for name, (steps, values) in curves.items():
         y = np.asarray(values, float)
         finite = np.isfinite(y)
         x = np.asarray(steps, float)[finite]
         marker = "o" if len(steps) < 12 else None
-        width = styles[name].width * 0.8
-        _line(axes, x, y[finite], styles[name], linewidth=width, marker=marker, markersize=3.5)
+        options = {"linewidth": styles[name].width * 0.8, "markersize": 3.5, "label": name}
+        _line(axes, x, y[finite], styles[name], marker=marker, **options)
+    axes.set_xlabel("iteration")
     axes.set_xlim(left=0)
     if from_zero:
         axes.set_ylim(bottom=0)
     axes.grid(color=_GRID, linewidth=0.8)
     axes.locator_params(axis="x", nbins=5)
-    ends = [f"{name}: {v[0]:.4g} to {v[-1]:.4g}" for name, (_, v) in curves.items()]
-    return Plot(title, _svg(axes), f"{title} against iterations; {'; '.join(ends)}")
 
 
 def _chance(axes, line) -> None:
-    axes.plot(line, line, color=_FAINT, linewidth=1.1, linestyle=(0, (1, 2)))
+    axes.plot(line, line, **_CHANCE)
 
 
 def _line(axes, x: np.ndarray, y: np.ndarray, style: LineStyle, **kwargs) -> None:
@@ -260,7 +281,7 @@ def weighted_quantiles(
     return values[order][np.minimum(places, len(values) - 1)]
 
 
-def _axes(width: float, height: float, x_label: str, y_label: str):
+def _axes(width: float, height: float, x_label: str = "", y_label: str = ""):
     """Axes in a figure of ``width`` x ``height`` inches without a background."""
     # pyplot would choose a window system and keep the figure.
     from matplotlib.figure import Figure

@@ -27,7 +27,6 @@ def rendered(name: str, **context: Any) -> str:
         "count": "{:,.0f}".format,
         "metric": lambda value: _DASH if value is None else f"{value:.4f}",
         "range": _range,
-        "note": _note,
         "cell": cell,
         "change": change,
     }
@@ -40,12 +39,6 @@ def _range(interval: tuple[float, float]) -> str:
     # A few hundred images support two decimals; a narrow interval would vanish in them.
     places = 2 if high - low >= 0.02 else 3
     return f"{low:.{places}f}{_DASH}{high:.{places}f}"
-
-
-def _note(value: float | int | str) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return f"{value:,}" if isinstance(value, int) else value
 
 
 def cell(value: float | int | str | None) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from negvision.report.page_parts import (
     ConfigChange,
@@ -17,14 +17,10 @@ from negvision.report.page_parts import (
 )
 from negvision.report.plots import curve_panel, line_styles
 from negvision.report.rendering import rendered
-from negvision.report.train_log import Curve, TrainLog
+from negvision.report.train_log import TrainLog, main_curves
 
 # Larger matrices are shown as a list of their errors.
-_TILES, _LARGEST_MATRIX, _MOST_PANELS = 5, 21, 24
-_METRICS = re.compile(
-    r"(?:\w+/)?(?:\w+_)?"
-    r"(mAP(_50|_75)?|mIoU|mAcc|aAcc|accuracy|auroc|ap_out|fpr95_(ood|id)|id_ap|auc|eer|rank1)"
-)
+_TILES, _LARGEST_MATRIX = 5, 21
 
 
 def run_page(reports: Sequence[RunReport], between: Sequence[ConfigChange] = ()) -> str:
@@ -38,6 +34,8 @@ def run_page(reports: Sequence[RunReport], between: Sequence[ConfigChange] = ())
     """
     logs = [report.log for report in reports if report.log is not None]
     common = {
+        "command": "report",
+        "source": "",
         "curves": curve_parts(logs) if logs else [],
         "no_log": {report.name: report.log_problem for report in reports if report.log is None},
         "largest_matrix": _LARGEST_MATRIX,
@@ -45,9 +43,16 @@ def run_page(reports: Sequence[RunReport], between: Sequence[ConfigChange] = ())
     if len(reports) == 1:
         first = next(iter(reports[0].tables().values()), None)
         tiles = first.rows[:_TILES] if first is not None and len(first.columns) == 1 else []
-        return rendered("run_page.html", report=reports[0], tiles=tiles, **common)
+        anchors = {"run": "Run", "config": "Config", "curves": "Curves"}
+        anchors |= {section.anchor: section.title for section in reports[0].sections}
+        top = {"title": reports[0].name, "anchors": anchors}
+        return rendered("run_page.html", report=reports[0], tiles=tiles, **top, **common)
+    names = [report.name for report in reports]
     return rendered(
         "compare_page.html",
+        title=", ".join(names),
+        anchors={"run": "Runs", "config": "Configs", "curves": "Curves", "metrics": "Metrics"},
+        names=names,
         reports=reports,
         facts=list(dict.fromkeys(key for report in reports for key in report.facts)),
         between=between,
@@ -72,8 +77,7 @@ def curve_parts(logs: Sequence[TrainLog]) -> list[Plots | MetricTable]:
     """
     styles = line_styles(log.name for log in logs)
     legend = styles if len(logs) > 1 else {}
-    losses = _panels({log.name: log.train for log in logs}, _is_of_training)
-    metrics = _panels({log.name: log.evaluations for log in logs}, _METRICS.fullmatch)
+    losses, metrics = main_curves(logs)
     parts: list[Plots | MetricTable] = []
     if losses:
         plots = [curve_panel(key, curves, styles, False) for key, curves in losses.items()]
@@ -92,21 +96,7 @@ def curve_parts(logs: Sequence[TrainLog]) -> list[Plots | MetricTable]:
     return parts
 
 
-def _panels(runs: Mapping[str, Mapping[str, Curve]], is_shown) -> dict[str, dict[str, Curve]]:
-    """The curves of each shown key, by run."""
-    keys = dict.fromkeys(key for curves in runs.values() for key in curves if is_shown(key))
-    return {
-        key: {name: curves[key] for name, curves in runs.items() if key in curves}
-        for key in list(keys)[:_MOST_PANELS]
-    }
-
-
-def _is_of_training(key: str) -> bool:
-    return "loss" in key.rpartition(".")[2] or key == "lr" or key.endswith("/gap")
-
-
-@dataclass(frozen=True)
-class ComparedCell:
+class ComparedCell(NamedTuple):
     """A metric of one run, its change from the first run, and whether it is the best."""
 
     value: float | int | None
@@ -115,22 +105,16 @@ class ComparedCell:
 
 
 @dataclass(frozen=True)
-class ComparedRow:
-    """A metric of all runs, in their order."""
-
-    name: str
-    cells: Sequence[ComparedCell]
-    meaning: str = ""
-
-
-@dataclass(frozen=True)
 class ComparedTable:
-    """A table with a column for each run; ``what`` names the compared column, or is ""."""
+    """A table with a column for each run; ``rows`` has the meaning and the cells by name.
+
+    ``what`` names the compared column, or is "".
+    """
 
     title: str
     head: str
     what: str
-    rows: Sequence[ComparedRow]
+    rows: Mapping[str, tuple[str, list[ComparedCell]]]
 
 
 def compared_tables(reports: Sequence[RunReport]) -> list[ComparedTable]:
@@ -145,12 +129,12 @@ def compared_tables(reports: Sequence[RunReport]) -> list[ComparedTable]:
         rows = [{} if t is None else {row.name: row for row in t.rows} for t in tables]
         names = dict.fromkeys(name for of_run in rows for name in of_run)
         what = one.columns[one.compared] if len(one.columns) > 1 else ""
-        lines = [_row([of_run.get(name) for of_run in rows], one.compared) for name in names]
+        lines = {name: _row([run.get(name) for run in rows], one.compared) for name in names}
         compared.append(ComparedTable(title, one.head, what, lines))
     return compared
 
 
-def _row(rows: Sequence[MetricRow | None], column: int) -> ComparedRow:
+def _row(rows: Sequence[MetricRow | None], column: int) -> tuple[str, list[ComparedCell]]:
     one = next(row for row in rows if row is not None)
     values = [None if row is None else _number(row.values[column]) for row in rows]
     known = [value for value in values if value is not None]
@@ -161,7 +145,7 @@ def _row(rows: Sequence[MetricRow | None], column: int) -> ComparedRow:
     for number, value in enumerate(values):
         change = value - first if number and value is not None and first is not None else None
         cells.append(ComparedCell(value, change, value is not None and value == best))
-    return ComparedRow(one.name, cells, one.meaning)
+    return one.meaning, cells
 
 
 def _number(value: Value) -> float | int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,11 @@ Curve = tuple[list[int], list[float]]
 
 # Counters and timings, which are not curves.
 _COUNTERS = {"epoch", "iter", "step", "time", "data_time", "memory"}
+_MAIN_METRICS = re.compile(
+    r"(?:\w+/)?(?:\w+_)?"
+    r"(mAP(_50|_75)?|mIoU|mAcc|aAcc|accuracy|auroc|ap_out|fpr95_(ood|id)|id_ap|auc|eer|rank1)"
+)
+_MOST_PANELS = 24
 
 
 class LogError(UserError):
@@ -71,6 +77,28 @@ def read_train_log(path: str | Path) -> TrainLog:
     log = TrainLog(name, files)
     _fill(log, entries)
     return log
+
+
+def main_curves(
+    logs: Sequence[TrainLog],
+) -> tuple[dict[str, dict[str, Curve]], dict[str, dict[str, Curve]]]:
+    """Losses and learning rate, then the main metrics: for each key, the curve of each run."""
+    return (
+        _panels({log.name: log.train for log in logs}, _is_of_training),
+        _panels({log.name: log.evaluations for log in logs}, _MAIN_METRICS.fullmatch),
+    )
+
+
+def _panels(runs: Mapping[str, Mapping[str, Curve]], is_shown) -> dict[str, dict[str, Curve]]:
+    keys = dict.fromkeys(key for curves in runs.values() for key in curves if is_shown(key))
+    return {
+        key: {name: curves[key] for name, curves in runs.items() if key in curves}
+        for key in list(keys)[:_MOST_PANELS]
+    }
+
+
+def _is_of_training(key: str) -> bool:
+    return "loss" in key.rpartition(".")[2] or key == "lr" or key.endswith("/gap")
 
 
 def _files_of_newest_run(folder: Path) -> list[Path]:

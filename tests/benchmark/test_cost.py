@@ -13,11 +13,11 @@ from negvision.benchmark import measure as measuring
 from negvision.benchmark import memory, subjects
 from negvision.benchmark.cost import operations_of, weights_of
 from negvision.benchmark.measure import ROUNDS, images_per_second, measure, table
-from negvision.benchmark.subjects import Setup, Subject
+from negvision.benchmark.subjects import Setup, Subject, images_of
 from negvision.errors import UserError
 from negvision.inference.runtime import Detections
 
-SETUP = Setup((32, 48), 2, "cpu", 1, "detection", Path("nowhere"))
+SETUP = Setup((32, 48), "detection", Path("nowhere"), batch_size=2)
 
 
 def test_operations_of_a_convolution_and_a_product():
@@ -49,9 +49,9 @@ def test_peak_memory_includes_the_weights(monkeypatch):
 
 def test_images_fill_whole_batches():
     for batch_size, count in ((1, 4), (3, 6), (8, 8)):
-        drawn = replace(SETUP, batch_size=batch_size).images()
-        assert [picture.shape for picture in drawn] == [(32, 48, 3)] * count
-    faces = replace(SETUP, task="face", size=(32, 32)).images()
+        drawn = images_of(replace(SETUP, batch_size=batch_size))
+        assert [image.shape for image in drawn] == [(32, 48, 3)] * count
+    faces = images_of(replace(SETUP, task="face", size=(32, 32)))
     assert [crop.shape for crop in faces] == [(32, 32, 3)] * 4
     assert not np.array_equal(faces[0], drawn[0][:, :32])
 

@@ -89,8 +89,8 @@ def test_best_of_a_row(better, values, best):
         section = Section("s", "S", [table])
         reports.append(make_report(str(number), sections=[section]))
     [table] = compared_tables(reports)
-    assert [cell.best for cell in table.rows[0].cells] == best
-    assert table.rows[0].cells[0].change is None
+    assert [cell.best for cell in next(iter(table.rows.values()))[1]] == best
+    assert next(iter(table.rows.values()))[1][0].change is None
 
 
 def test_rows_of_different_classes_are_matched_by_name():
@@ -101,10 +101,10 @@ def test_rows_of_different_classes_are_matched_by_name():
     none = make_report("c", sections=[])
     reports = [of("a", [("cat", [0.1])]), of("b", [("dog", [0.3]), ("cat", [0.4])]), none]
     [table] = compared_tables(reports)
-    assert [row.name for row in table.rows] == ["cat", "dog"]
-    assert [cell.value for cell in table.rows[1].cells] == [None, 0.3, None]
-    assert table.rows[1].cells[1].change is None
-    assert table.rows[0].cells[1].change == pytest.approx(0.3)
+    assert list(table.rows) == ["cat", "dog"]
+    assert [cell.value for cell in table.rows["dog"][1]] == [None, 0.3, None]
+    assert table.rows["dog"][1][1].change is None
+    assert table.rows["cat"][1][1].change == pytest.approx(0.3)
 
 
 def test_many_classes_give_a_list_of_errors():
