@@ -53,6 +53,7 @@ test: env
 lint: $(VENV)/dependencies
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m ruff format --check --quiet .
+	@$(VENV)/bin/clang-format --dry-run -Werror $$(find negvision/ops/csrc -type f)
 	@$(VENV)/bin/codespell
 	@$(VENV)/bin/lint-imports --no-logo --verbose > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 	@$(VENV)/bin/ty check --quiet negvision

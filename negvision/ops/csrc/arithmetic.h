@@ -52,9 +52,13 @@ NV_HD float float_of(uint32_t bits) {
 
 // NaN if either is, like torch.maximum and torch.minimum. No ||: a branch would prevent vectorization.
 template <typename T>
-NV_HD T max_of(T a, T b) { return (a > b) | (a != a) ? a : b; }
+NV_HD T max_of(T a, T b) {
+  return (a > b) | (a != a) ? a : b;
+}
 template <typename T>
-NV_HD T min_of(T a, T b) { return (a < b) | (a != a) ? a : b; }
+NV_HD T min_of(T a, T b) {
+  return (a < b) | (a != a) ? a : b;
+}
 
 // False for NaN and for both infinities.
 NV_HD bool is_finite(float a) { return (bits_of(a) & 0x7f800000u) != 0x7f800000u; }

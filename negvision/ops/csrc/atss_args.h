@@ -40,13 +40,13 @@ inline std::vector<int64_t> running_sum(const std::vector<int64_t>& counts, cons
 }
 
 struct AtssArgs {
-  Tensor priors;  // (1 or B, A, 4)
-  Tensor gt_boxes;  // (sum of num_gts, 4)
-  OptionalTensor valid;  // (B, A) bool
+  Tensor priors;                // (1 or B, A, 4)
+  Tensor gt_boxes;              // (sum of num_gts, 4)
+  OptionalTensor valid;         // (B, A) bool
   OptionalTensor ignore_boxes;  // (sum of num_ignored, 4)
-  OptionalTensor pred_boxes;  // (B, A, 4)
-  OptionalTensor pred_scores;  // (B, A, C) logits
-  OptionalTensor gt_labels;  // (sum of num_gts) int64
+  OptionalTensor pred_boxes;    // (B, A, 4)
+  OptionalTensor pred_scores;   // (B, A, C) logits
+  OptionalTensor gt_labels;     // (sum of num_gts) int64
   std::vector<int64_t> level_begin, gt_begin, ignored_begin;
   int64_t num_images, num_priors, num_classes, topk, num_candidates;
   float ignore_iof_thr;
@@ -137,7 +137,9 @@ struct AtssArgs {
   int64_t num_boxes() const { return gt_begin.back(); }
   bool priors_are_shared() const { return priors.size(0) == 1; }
   // Whether ignored boxes can exclude priors.
-  bool has_ignored() const { return ignore_boxes && ignored_begin.back() > 0 && ignore_iof_thr > 0; }
+  bool has_ignored() const {
+    return ignore_boxes && ignored_begin.back() > 0 && ignore_iof_thr > 0;
+  }
 };
 
 }  // namespace negvision

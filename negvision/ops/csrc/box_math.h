@@ -27,7 +27,9 @@ struct Dual {
 };
 
 template <typename T>
-NV_HD Dual<T> constant(T value) { return {value, {T(0), T(0), T(0), T(0)}}; }
+NV_HD Dual<T> constant(T value) {
+  return {value, {T(0), T(0), T(0), T(0)}};
+}
 
 template <typename T>
 NV_HD Dual<T> add_rn(const Dual<T>& a, const Dual<T>& b) {
@@ -54,9 +56,13 @@ NV_HD Dual<T> div_rn(const Dual<T>& a, const Dual<T>& b) {
   return r;
 }
 template <typename T>
-NV_HD Dual<T> max_of(const Dual<T>& a, const Dual<T>& b) { return a.v > b.v || a.v != a.v ? a : b; }
+NV_HD Dual<T> max_of(const Dual<T>& a, const Dual<T>& b) {
+  return a.v > b.v || a.v != a.v ? a : b;
+}
 template <typename T>
-NV_HD Dual<T> min_of(const Dual<T>& a, const Dual<T>& b) { return a.v < b.v || a.v != a.v ? a : b; }
+NV_HD Dual<T> min_of(const Dual<T>& a, const Dual<T>& b) {
+  return a.v < b.v || a.v != a.v ? a : b;
+}
 
 NV_HD float arctan(float a) { return atanf(a); }
 NV_HD double arctan(double a) { return atan(a); }
@@ -97,8 +103,7 @@ NV_HD S intersection(const Box<S>& a, const Box<S>& b) {
 // What DIoU and CIoU subtract from IoU: the squared center distance over the squared diagonal of the
 // enclosing box, and for CIoU the weighted difference of aspect ratios.
 template <typename S>
-NV_HD S distance_penalty(
-    const Box<S>& a, const Box<S>& b, const S& iou, bool with_aspect, S eps) {
+NV_HD S distance_penalty(const Box<S>& a, const Box<S>& b, const S& iou, bool with_aspect, S eps) {
   using Value = typename Scalar<S>::Value;
   const S ew = sub_rn(max_of(a.x2, b.x2), min_of(a.x1, b.x1));
   const S eh = sub_rn(max_of(a.y2, b.y2), min_of(a.y1, b.y1));

@@ -127,7 +127,8 @@ NV_HD bool holds_nearest(
   if (window.c0 == 0 && window.r0 == 0 && window.c1 == columns - 1 && window.r1 == rows - 1) {
     return true;
   }
-  const Point low = center(priors, level.begin), high = center(priors, level.begin + level.size - 1);
+  const Point low = center(priors, level.begin),
+              high = center(priors, level.begin + level.size - 1);
   // Slightly more than the deviation, which was compared after rounding.
   const double d = level.deviation * 1.000001, x = target.x, y = target.y;
   // The last prior is itself up to d away from its row and column.
@@ -154,7 +155,8 @@ NV_HD void search_window(
   const int64_t columns = level.row_length;
   const int64_t row_step = columns * n;
   const int64_t rows = level.size / row_step;
-  const Point low = center(priors, level.begin), high = center(priors, level.begin + level.size - 1);
+  const Point low = center(priors, level.begin),
+              high = center(priors, level.begin + level.size - 1);
   const int64_t col = guess_position(low.x, high.x, columns, target.x);
   const int64_t row = guess_position(low.y, high.y, rows, target.y);
 

@@ -18,9 +18,9 @@ using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
 struct NegativesArgs {
-  Tensor similarities;  // (n, m)
+  Tensor similarities;               // (n, m)
   Tensor row_labels, column_labels;  // (n,), (m,) int32
-  OptionalTensor bounds;  // (2,)
+  OptionalTensor bounds;             // (2,)
   int64_t diagonal;
 
   NegativesArgs(
@@ -72,16 +72,15 @@ struct NegativesArgs {
   void check_labels(const Tensor& labels, int64_t count, const char* name) const {
     STD_TORCH_CHECK(
         labels.scalar_type() == ScalarType::Int && labels.numel() == count && on_device(labels),
-        "negatives: ", name, " must be ", count,
-        " int32 on the device of the similarities, got ", labels.numel());
+        "negatives: ", name, " must be ", count, " int32 on the device of the similarities, got ",
+        labels.numel());
   }
 };
 
 inline void check_histogram(const Tensor& prefixes, const NegativesArgs& args, int64_t shift) {
   const int64_t bits = args.is_double() ? 64 : 32;
   STD_TORCH_CHECK(
-      prefixes.scalar_type() == ScalarType::Long && prefixes.dim() == 1 &&
-          args.on_device(prefixes),
+      prefixes.scalar_type() == ScalarType::Long && prefixes.dim() == 1 && args.on_device(prefixes),
       "negatives_histogram: prefixes must be int64 on the device of the similarities");
   STD_TORCH_CHECK(
       shift >= 0 && shift <= bits - 8 && shift % 8 == 0,

@@ -36,7 +36,8 @@ NV_HD float exp_of_negative(float x) {
   const float shifted = add_rn(mul_rn(clamped, 1.44269504f), magic);
   const float power = sub_rn(shifted, magic);
   // ln(2) in two parts; products with the first are exact.
-  const float r = sub_rn(sub_rn(clamped, mul_rn(power, 0.693359375f)), mul_rn(power, -2.12194440e-4f));
+  const float r =
+      sub_rn(sub_rn(clamped, mul_rn(power, 0.693359375f)), mul_rn(power, -2.12194440e-4f));
   float p = add_rn(mul_rn(1.0f / 720, r), 1.0f / 120 + 4.1706e-5f);
   p = add_rn(mul_rn(p, r), 1.0f / 24);
   p = add_rn(mul_rn(p, r), 1.0f / 6 - 2.5047e-6f);

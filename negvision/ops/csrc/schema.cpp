@@ -4,7 +4,8 @@
 
 STABLE_TORCH_LIBRARY(negvision, m) {
   m.def(
-      "atss_assign(Tensor priors, int[] num_level_priors, Tensor gt_boxes, int[] num_gts, int topk, "
+      "atss_assign(Tensor priors, int[] num_level_priors, Tensor gt_boxes, int[] num_gts, int "
+      "topk, "
       "Tensor? valid, Tensor? ignore_boxes, int[] num_ignored, float ignore_iof_thr, "
       "Tensor? pred_boxes, Tensor? pred_scores, Tensor? gt_labels, float alpha) "
       "-> (Tensor gt_inds, Tensor max_overlaps, Tensor labels)");

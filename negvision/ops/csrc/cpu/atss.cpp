@@ -23,7 +23,8 @@ constexpr int64_t kDistancesInWindow = 64;
 // Whether every prior of a row has the x of the prior above it in the first row and the y of the first
 // prior in its own row, bit for bit, as in grids made by adding shifts. The row is then in place if
 // the first row is.
-NV_VECTORIZED static bool repeats_first_row(const float* row, const float* first_row, int64_t count) {
+NV_VECTORIZED static bool repeats_first_row(
+    const float* row, const float* first_row, int64_t count) {
   // Bits of two priors. Written out, because compilers transpose them otherwise.
   typedef uint32_t Pair __attribute__((vector_size(32)));
   constexpr Pair x_only = {~0u, 0, ~0u, 0, ~0u, 0, ~0u, 0};
@@ -69,8 +70,7 @@ Level describe_level(const float* priors, int64_t begin, int64_t size) {
     if (k > 0 && c > 0 && k % level.per_location == 0) is_grid &= columns[k - 1] < columns[k];
   }
   const float* first_row = priors + 4 * begin;
-  bool is_exact =
-      row_is_in_place(first_row, columns.data(), row_step, row_of(priors, level, 0), 0);
+  bool is_exact = row_is_in_place(first_row, columns.data(), row_step, row_of(priors, level, 0), 0);
   for (int64_t r = 0; r < rows && is_grid; ++r) {
     const float row_y = row_of(priors, level, r);
     const float* row = first_row + 4 * r * row_step;
@@ -129,9 +129,9 @@ std::vector<uint8_t> prior_states(const AtssArgs& args) {
 
 void raise_to(uint64_t* key, uint64_t claim) {
   uint64_t seen = __atomic_load_n(key, __ATOMIC_RELAXED);
-  while (seen < claim &&
-         !__atomic_compare_exchange_n(
-             key, &seen, claim, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  while (
+      seen < claim &&
+      !__atomic_compare_exchange_n(key, &seen, claim, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
 }
 
@@ -175,8 +175,9 @@ class Assignment {
       : args_(args),
         levels_(describe_levels(args)),
         state_(prior_states(args)),
-        gt_inds_(torch::stable::new_zeros(
-            args.priors, {args.num_images, args.num_priors}, ScalarType::Long)),
+        gt_inds_(
+            torch::stable::new_zeros(
+                args.priors, {args.num_images, args.num_priors}, ScalarType::Long)),
         // Claims use the memory of the result: both need 8 bytes per prior.
         claims_(static_cast<uint64_t*>(gt_inds_.mutable_data_ptr())) {}
 
@@ -184,8 +185,7 @@ class Assignment {
     if (args_.num_boxes() == 0) return;
     parallel_for(0, args_.num_boxes(), boxes_per_task(), [&](int64_t first, int64_t last) {
       Candidates candidates(args_.num_candidates);
-      int64_t image =
-          std::upper_bound(args_.gt_begin.begin(), args_.gt_begin.end(), first) -
+      int64_t image = std::upper_bound(args_.gt_begin.begin(), args_.gt_begin.end(), first) -
           args_.gt_begin.begin() - 1;
       for (int64_t box = first; box < last; ++box) {
         while (box >= args_.gt_begin[image + 1]) ++image;
@@ -202,26 +202,27 @@ class Assignment {
     float* overlaps = static_cast<float*>(max_overlaps.mutable_data_ptr());
     int64_t* label_of = static_cast<int64_t*>(labels.mutable_data_ptr());
     int64_t* inds = static_cast<int64_t*>(gt_inds_.mutable_data_ptr());
-    parallel_for(0, args_.num_images * args_.num_priors, kPriorsPerTask,
-                 [&](int64_t first, int64_t last) {
-      std::fill(label_of + first, label_of + last, -1);
-      for (int64_t i = next_claim(claims_, first, last); i < last;
-           i = next_claim(claims_, i + 1, last)) {
-        const uint64_t key = claims_[i];
-        overlaps[i] = claim_overlap(key);
-        label_of[i] = label(args_.gt_begin[i / args_.num_priors] + claim_box(key));
-        inds[i] = claim_box(key) + 1;
-      }
-      for (int64_t i = first; i < last && !state_.empty(); ++i) {
-        if (state_[i] == kExcluded) inds[i] = -1;
-      }
-    });
+    parallel_for(
+        0, args_.num_images * args_.num_priors, kPriorsPerTask, [&](int64_t first, int64_t last) {
+          std::fill(label_of + first, label_of + last, -1);
+          for (int64_t i = next_claim(claims_, first, last); i < last;
+               i = next_claim(claims_, i + 1, last)) {
+            const uint64_t key = claims_[i];
+            overlaps[i] = claim_overlap(key);
+            label_of[i] = label(args_.gt_begin[i / args_.num_priors] + claim_box(key));
+            inds[i] = claim_box(key) + 1;
+          }
+          for (int64_t i = first; i < last && !state_.empty(); ++i) {
+            if (state_[i] == kExcluded) inds[i] = -1;
+          }
+        });
     return {gt_inds_, max_overlaps, labels};
   }
 
  private:
   int64_t label(int64_t box) const {
-    return args_.gt_labels ? static_cast<const int64_t*>(args_.gt_labels->const_data_ptr())[box] : 0;
+    return args_.gt_labels ? static_cast<const int64_t*>(args_.gt_labels->const_data_ptr())[box]
+                           : 0;
   }
 
   int64_t boxes_per_task() const {
@@ -259,7 +260,8 @@ class Assignment {
 
     if (args_.pred_boxes) {
       const Overlaps overlap_of = overlaps_of(image, priors);
-      for (int64_t i = 0; i < count; ++i) found.overlap[i] = overlap_of(found.index[i], gt, own_label);
+      for (int64_t i = 0; i < count; ++i)
+        found.overlap[i] = overlap_of(found.index[i], gt, own_label);
     } else {
       overlaps_with(gt, priors, found.index.data(), count, found.box.data(), found.overlap.data());
     }

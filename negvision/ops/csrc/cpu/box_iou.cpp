@@ -21,9 +21,13 @@ int64_t rows_per_task(int64_t row_length) {
 }
 
 template <typename T>
-const T* data_of(const Tensor& t) { return static_cast<const T*>(t.const_data_ptr()); }
+const T* data_of(const Tensor& t) {
+  return static_cast<const T*>(t.const_data_ptr());
+}
 template <typename T>
-T* data_of(Tensor& t) { return static_cast<T*>(t.mutable_data_ptr()); }
+T* data_of(Tensor& t) {
+  return static_cast<T*>(t.mutable_data_ptr());
+}
 
 // Boxes by coordinate, for vector loads.
 template <typename T>
@@ -48,22 +52,22 @@ inline __attribute__((always_inline)) void fill(
 }
 
 // A macro for both types: target_clones does not work on templates.
-#define NV_FILL_ROW(T)                                                                             \
-  NV_VECTORIZED_WIDE void fill_row(                                                                \
-      Box<T> box, const Coordinates<T>& b, OverlapMode mode, T eps, int64_t count, T* out) {       \
-    const T *x1 = b.x1.data(), *y1 = b.y1.data(), *x2 = b.x2.data(), *y2 = b.y2.data();            \
-    switch (mode) {                                                                                \
-      case OverlapMode::kIoU:                                                                      \
-        return fill<OverlapMode::kIoU>(box, x1, y1, x2, y2, count, eps, out);                      \
-      case OverlapMode::kIoF:                                                                      \
-        return fill<OverlapMode::kIoF>(box, x1, y1, x2, y2, count, eps, out);                      \
-      case OverlapMode::kGIoU:                                                                     \
-        return fill<OverlapMode::kGIoU>(box, x1, y1, x2, y2, count, eps, out);                     \
-      case OverlapMode::kDIoU:                                                                     \
-        return fill<OverlapMode::kDIoU>(box, x1, y1, x2, y2, count, eps, out);                     \
-      case OverlapMode::kCIoU:                                                                     \
-        return fill<OverlapMode::kCIoU>(box, x1, y1, x2, y2, count, eps, out);                     \
-    }                                                                                              \
+#define NV_FILL_ROW(T)                                                                       \
+  NV_VECTORIZED_WIDE void fill_row(                                                          \
+      Box<T> box, const Coordinates<T>& b, OverlapMode mode, T eps, int64_t count, T* out) { \
+    const T *x1 = b.x1.data(), *y1 = b.y1.data(), *x2 = b.x2.data(), *y2 = b.y2.data();      \
+    switch (mode) {                                                                          \
+      case OverlapMode::kIoU:                                                                \
+        return fill<OverlapMode::kIoU>(box, x1, y1, x2, y2, count, eps, out);                \
+      case OverlapMode::kIoF:                                                                \
+        return fill<OverlapMode::kIoF>(box, x1, y1, x2, y2, count, eps, out);                \
+      case OverlapMode::kGIoU:                                                               \
+        return fill<OverlapMode::kGIoU>(box, x1, y1, x2, y2, count, eps, out);               \
+      case OverlapMode::kDIoU:                                                               \
+        return fill<OverlapMode::kDIoU>(box, x1, y1, x2, y2, count, eps, out);               \
+      case OverlapMode::kCIoU:                                                               \
+        return fill<OverlapMode::kCIoU>(box, x1, y1, x2, y2, count, eps, out);               \
+    }                                                                                        \
   }
 NV_FILL_ROW(float)
 NV_FILL_ROW(double)

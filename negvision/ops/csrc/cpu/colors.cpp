@@ -78,7 +78,8 @@ NV_VECTORIZED_WIDE void to_hsv(Tile& tile, int64_t count) {
     const int32_t range = value - std::min(b, std::min(g, r));
     const int32_t by_value = nearest(1044480.f / static_cast<float>(std::max(value, 1)));
     const int32_t by_range = nearest(122880.f / static_cast<float>(std::max(range, 1)));
-    const int32_t sector = value == r ? g - b : (value == g ? b - r + 2 * range : r - g + 4 * range);
+    const int32_t sector =
+        value == r ? g - b : (value == g ? b - r + 2 * range : r - g + 4 * range);
     const int32_t hue = (sector * by_range + 2048) >> 12;
     first[i] = hue < 0 ? hue + 180 : hue;
     second[i] = (range * by_value + 2048) >> 12;

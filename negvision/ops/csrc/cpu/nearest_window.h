@@ -31,7 +31,8 @@ inline bool nearest_in_window(
   typedef float Floats __attribute__((vector_size(4 * kWindowSide)));
   typedef int32_t Row __attribute__((vector_size(4 * kWindowSide)));
   const int64_t columns = level.row_length, rows = level.size / columns;
-  const Point low = center(priors, level.begin), high = center(priors, level.begin + level.size - 1);
+  const Point low = center(priors, level.begin),
+              high = center(priors, level.begin + level.size - 1);
   const int64_t c0 = window_begin(low.x, high.x, columns, target.x);
   const int64_t r0 = window_begin(low.y, high.y, rows, target.y);
 

@@ -31,68 +31,68 @@ int64_t rows_per_task(const Tile& tile) {
 
 // The three loops over a row. A macro for both types: target_clones does not work on templates. Two have
 // a body for kLanes entries, which vectorizes, and a tail.
-#define NV_ROW_FUNCTIONS(T)                                                                        \
-  NV_VECTORIZED static T row_maximum(                                                              \
-      const T* row, const int32_t* labels, int64_t count, int32_t label, Bounds<T> bounds,         \
-      int64_t* kept) {                                                                             \
-    const T none = -std::numeric_limits<T>::infinity();                                            \
-    T most[kLanes];                                                                                \
-    int32_t counts[kLanes] = {};                                                                   \
-    for (int64_t l = 0; l < kLanes; ++l) most[l] = none;                                           \
-    int64_t j = 0;                                                                                 \
-    for (; j + kLanes <= count; j += kLanes) {                                                     \
-      for (int64_t l = 0; l < kLanes; ++l) {                                                       \
-        const T v = row[j + l];                                                                    \
-        const bool keep = (labels[j + l] != label) & bounds.hold(v);                               \
-        counts[l] += keep;                                                                         \
-        most[l] = keep && v > most[l] ? v : most[l];                                               \
-      }                                                                                            \
-    }                                                                                              \
-    T maximum = none;                                                                              \
-    int64_t total = 0;                                                                             \
-    for (int64_t l = 0; l < kLanes; ++l) {                                                         \
-      maximum = std::max(maximum, most[l]);                                                        \
-      total += counts[l];                                                                          \
-    }                                                                                              \
-    for (; j < count; ++j) {                                                                       \
-      if (labels[j] == label || !bounds.hold(row[j])) continue;                                    \
-      ++total;                                                                                     \
-      maximum = std::max(maximum, row[j]);                                                         \
-    }                                                                                              \
-    *kept = total;                                                                                 \
-    return maximum;                                                                                \
-  }                                                                                                \
-                                                                                                   \
-  NV_VECTORIZED static double row_sum(                                                             \
-      const T* row, const int32_t* labels, int64_t count, int32_t label, Bounds<T> bounds,         \
-      T scale, T maximum) {                                                                        \
-    T sums[kLanes] = {};                                                                           \
-    int64_t j = 0;                                                                                 \
-    for (; j + kLanes <= count; j += kLanes) {                                                     \
-      for (int64_t l = 0; l < kLanes; ++l) {                                                       \
-        const T v = row[j + l];                                                                    \
-        const T e = exp_of_negative(scale * (v - maximum));                                        \
-        sums[l] += (labels[j + l] != label) & bounds.hold(v) ? e : T(0);                           \
-      }                                                                                            \
-    }                                                                                              \
-    double total = 0;                                                                              \
-    for (int64_t l = 0; l < kLanes; ++l) total += double(sums[l]);                                 \
-    for (; j < count; ++j) {                                                                       \
-      if (labels[j] == label || !bounds.hold(row[j])) continue;                                    \
-      total += double(exp_of_negative(scale * (row[j] - maximum)));                                \
-    }                                                                                              \
-    return total;                                                                                  \
-  }                                                                                                \
-                                                                                                   \
-  NV_VECTORIZED static void row_softmax(                                                           \
-      T* row, const int32_t* labels, int64_t count, int32_t label, Bounds<T> bounds, T scale,      \
-      T logsumexp, T grad) {                                                                       \
-    for (int64_t j = 0; j < count; ++j) {                                                          \
-      const T v = row[j];                                                                          \
-      const T off = scale * v - logsumexp;                                                         \
-      const T e = grad * exp_of_negative(off > T(0) ? T(0) : off);                                 \
-      row[j] = (labels[j] != label) & bounds.hold(v) ? e : T(0);                                   \
-    }                                                                                              \
+#define NV_ROW_FUNCTIONS(T)                                                                   \
+  NV_VECTORIZED static T row_maximum(                                                         \
+      const T* row, const int32_t* labels, int64_t count, int32_t label, Bounds<T> bounds,    \
+      int64_t* kept) {                                                                        \
+    const T none = -std::numeric_limits<T>::infinity();                                       \
+    T most[kLanes];                                                                           \
+    int32_t counts[kLanes] = {};                                                              \
+    for (int64_t l = 0; l < kLanes; ++l) most[l] = none;                                      \
+    int64_t j = 0;                                                                            \
+    for (; j + kLanes <= count; j += kLanes) {                                                \
+      for (int64_t l = 0; l < kLanes; ++l) {                                                  \
+        const T v = row[j + l];                                                               \
+        const bool keep = (labels[j + l] != label) & bounds.hold(v);                          \
+        counts[l] += keep;                                                                    \
+        most[l] = keep && v > most[l] ? v : most[l];                                          \
+      }                                                                                       \
+    }                                                                                         \
+    T maximum = none;                                                                         \
+    int64_t total = 0;                                                                        \
+    for (int64_t l = 0; l < kLanes; ++l) {                                                    \
+      maximum = std::max(maximum, most[l]);                                                   \
+      total += counts[l];                                                                     \
+    }                                                                                         \
+    for (; j < count; ++j) {                                                                  \
+      if (labels[j] == label || !bounds.hold(row[j])) continue;                               \
+      ++total;                                                                                \
+      maximum = std::max(maximum, row[j]);                                                    \
+    }                                                                                         \
+    *kept = total;                                                                            \
+    return maximum;                                                                           \
+  }                                                                                           \
+                                                                                              \
+  NV_VECTORIZED static double row_sum(                                                        \
+      const T* row, const int32_t* labels, int64_t count, int32_t label, Bounds<T> bounds,    \
+      T scale, T maximum) {                                                                   \
+    T sums[kLanes] = {};                                                                      \
+    int64_t j = 0;                                                                            \
+    for (; j + kLanes <= count; j += kLanes) {                                                \
+      for (int64_t l = 0; l < kLanes; ++l) {                                                  \
+        const T v = row[j + l];                                                               \
+        const T e = exp_of_negative(scale * (v - maximum));                                   \
+        sums[l] += (labels[j + l] != label) & bounds.hold(v) ? e : T(0);                      \
+      }                                                                                       \
+    }                                                                                         \
+    double total = 0;                                                                         \
+    for (int64_t l = 0; l < kLanes; ++l) total += double(sums[l]);                            \
+    for (; j < count; ++j) {                                                                  \
+      if (labels[j] == label || !bounds.hold(row[j])) continue;                               \
+      total += double(exp_of_negative(scale * (row[j] - maximum)));                           \
+    }                                                                                         \
+    return total;                                                                             \
+  }                                                                                           \
+                                                                                              \
+  NV_VECTORIZED static void row_softmax(                                                      \
+      T* row, const int32_t* labels, int64_t count, int32_t label, Bounds<T> bounds, T scale, \
+      T logsumexp, T grad) {                                                                  \
+    for (int64_t j = 0; j < count; ++j) {                                                     \
+      const T v = row[j];                                                                     \
+      const T off = scale * v - logsumexp;                                                    \
+      const T e = grad * exp_of_negative(off > T(0) ? T(0) : off);                            \
+      row[j] = (labels[j] != label) & bounds.hold(v) ? e : T(0);                              \
+    }                                                                                         \
   }
 
 NV_ROW_FUNCTIONS(float)
@@ -114,8 +114,7 @@ void logsumexp(const NegativesArgs& args, T scale, Tensor& out, Tensor& kept) {
       const T maximum = row_maximum(row, labels, count, tile.row_labels[i], bounds, counts + i);
       values[i] = -std::numeric_limits<T>::infinity();
       if (counts[i] == 0) continue;
-      const double sum =
-          row_sum(row, labels, count, tile.row_labels[i], bounds, scale, maximum);
+      const double sum = row_sum(row, labels, count, tile.row_labels[i], bounds, scale, maximum);
       values[i] = T(double(scale) * double(maximum) + std::log(sum));
     }
   });
@@ -135,8 +134,8 @@ void softmax(const NegativesArgs& args, T scale, const Tensor& lse, const Tensor
       T* row = data + i * tile.columns;
       std::fill(row, row + begin, T(0));
       row_softmax(
-          row + begin, tile.column_labels + begin, tile.columns - begin, tile.row_labels[i],
-          bounds, scale, lse_of[i], scale * grad_of[i]);
+          row + begin, tile.column_labels + begin, tile.columns - begin, tile.row_labels[i], bounds,
+          scale, lse_of[i], scale * grad_of[i]);
     }
   });
 }

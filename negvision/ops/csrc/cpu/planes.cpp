@@ -14,24 +14,24 @@ using torch::stable::Tensor;
 
 // The usual row with three values per pixel, which compilers turn into shuffles. A macro for bytes and
 // floats: target_clones does not work on templates.
-#define NV_SPLIT_ROW(T)                                                                            \
-  NV_VECTORIZED void split_row(                                                                    \
-      const T* __restrict row, int64_t width, T* __restrict first, T* __restrict second,           \
-      T* __restrict third) {                                                                       \
-    for (int64_t x = 0; x < width; ++x) {                                                          \
-      first[x] = row[3 * x];                                                                       \
-      second[x] = row[3 * x + 1];                                                                  \
-      third[x] = row[3 * x + 2];                                                                   \
-    }                                                                                              \
-  }                                                                                                \
-  NV_VECTORIZED void split_row_reversed(                                                           \
-      const T* __restrict row, int64_t width, T* __restrict first, T* __restrict second,           \
-      T* __restrict third) {                                                                       \
-    for (int64_t x = 0; x < width; ++x) {                                                          \
-      first[width - 1 - x] = row[3 * x];                                                           \
-      second[width - 1 - x] = row[3 * x + 1];                                                      \
-      third[width - 1 - x] = row[3 * x + 2];                                                       \
-    }                                                                                              \
+#define NV_SPLIT_ROW(T)                                                                  \
+  NV_VECTORIZED void split_row(                                                          \
+      const T* __restrict row, int64_t width, T* __restrict first, T* __restrict second, \
+      T* __restrict third) {                                                             \
+    for (int64_t x = 0; x < width; ++x) {                                                \
+      first[x] = row[3 * x];                                                             \
+      second[x] = row[3 * x + 1];                                                        \
+      third[x] = row[3 * x + 2];                                                         \
+    }                                                                                    \
+  }                                                                                      \
+  NV_VECTORIZED void split_row_reversed(                                                 \
+      const T* __restrict row, int64_t width, T* __restrict first, T* __restrict second, \
+      T* __restrict third) {                                                             \
+    for (int64_t x = 0; x < width; ++x) {                                                \
+      first[width - 1 - x] = row[3 * x];                                                 \
+      second[width - 1 - x] = row[3 * x + 1];                                            \
+      third[width - 1 - x] = row[3 * x + 2];                                             \
+    }                                                                                    \
   }
 NV_SPLIT_ROW(uint8_t)
 NV_SPLIT_ROW(uint32_t)
@@ -73,10 +73,18 @@ Tensor image_planes(const Tensor& image, bool rows_reversed, bool columns_revers
   void* to = out.mutable_data_ptr();
   const bool packed = view.is_packed_color();
   switch (image.element_size()) {
-    case 1: (packed ? split_colors<uint8_t> : split<uint8_t>)(from, view, to); break;
-    case 2: split<uint16_t>(from, view, to); break;
-    case 4: (packed ? split_colors<uint32_t> : split<uint32_t>)(from, view, to); break;
-    case 8: split<uint64_t>(from, view, to); break;
+    case 1:
+      (packed ? split_colors<uint8_t> : split<uint8_t>)(from, view, to);
+      break;
+    case 2:
+      split<uint16_t>(from, view, to);
+      break;
+    case 4:
+      (packed ? split_colors<uint32_t> : split<uint32_t>)(from, view, to);
+      break;
+    case 8:
+      split<uint64_t>(from, view, to);
+      break;
     default:
       STD_TORCH_CHECK(false, "image_planes: values of ", image.element_size(), " bytes");
   }

@@ -160,8 +160,8 @@ __global__ void claim_priors(ClaimArgs args, ImageBegins begins) {
 
   const int capacity = args.num_candidates;
   int64_t* index = reinterpret_cast<int64_t*>(storage) + int64_t(warp) * capacity;
-  float* distance = reinterpret_cast<float*>(storage + int64_t(warps) * capacity * 8) +
-      int64_t(warp) * capacity;
+  float* distance =
+      reinterpret_cast<float*>(storage + int64_t(warps) * capacity * 8) + int64_t(warp) * capacity;
   float* overlap_of = distance + int64_t(warps) * capacity;
 
   const int own = args.shared_priors ? 0 : image;
@@ -178,8 +178,7 @@ __global__ void claim_priors(ClaimArgs args, ImageBegins begins) {
     if (level.row_length == 0) continue;
     int begin = 0;
     for (int m = 0; m < l; ++m) begin += int(min_of(int64_t(args.topk), levels[m].size));
-    Nearest nearest(
-        distance + begin, index + begin, int(min_of(int64_t(args.topk), level.size)));
+    Nearest nearest(distance + begin, index + begin, int(min_of(int64_t(args.topk), level.size)));
     search_level(priors, state, level, target, nearest);
     counts[turn] = nearest.count;
   }
@@ -190,8 +189,8 @@ __global__ void claim_priors(ClaimArgs args, ImageBegins begins) {
     const int places = int(min_of(int64_t(args.topk), level.size));
     int here;
     if (level.size > 0 && level.row_length == 0) {
-      here = search_all_by_warp(
-          priors, state, level, target, places, distance + begin, index + begin);
+      here =
+          search_all_by_warp(priors, state, level, target, places, distance + begin, index + begin);
       __syncwarp();
     } else {
       here = __shfl_sync(kAllLanes, counts[l / kWarp], l % kWarp);
@@ -276,8 +275,7 @@ std::tuple<Tensor, Tensor, Tensor> atss_assign(
   const int64_t all = args.num_images * args.num_priors;
   Tensor gt_inds =
       torch::stable::new_empty(args.priors, {args.num_images, args.num_priors}, ScalarType::Long);
-  Tensor max_overlaps =
-      torch::stable::new_empty(args.priors, {args.num_images, args.num_priors});
+  Tensor max_overlaps = torch::stable::new_empty(args.priors, {args.num_images, args.num_priors});
   Tensor labels =
       torch::stable::new_empty(args.priors, {args.num_images, args.num_priors}, ScalarType::Long);
   if (all == 0) return {gt_inds, max_overlaps, labels};
@@ -299,8 +297,8 @@ std::tuple<Tensor, Tensor, Tensor> atss_assign(
   auto* claim_data = static_cast<unsigned long long*>(claims.mutable_data_ptr());
   STD_CUDA_CHECK(cudaMemsetAsync(claim_data, 0, all * sizeof(uint64_t), stream));
 
-  const int64_t warps =
-      std::max<int64_t>(1, std::min<int64_t>(4, kSharedBytes / std::max<int64_t>(bytes_per_box, 1)));
+  const int64_t warps = std::max<int64_t>(
+      1, std::min<int64_t>(4, kSharedBytes / std::max<int64_t>(bytes_per_box, 1)));
   for (int64_t image = 0; image < args.num_images; image += kImagesAtOnce) {
     const int64_t count = std::min<int64_t>(kImagesAtOnce, args.num_images - image);
     const int64_t first = image * args.num_priors;

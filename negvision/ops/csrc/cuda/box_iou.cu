@@ -38,8 +38,7 @@ __global__ void pairwise_backward(
   T sum[4] = {T(0), T(0), T(0), T(0)};
   for (int64_t other = lane; other < others; other += kWarp) {
     const int64_t i = wrt_a ? own : other, j = wrt_a ? other : own;
-    accumulate_overlap_grad(
-        load_box(a, i), load_box(b, j), wrt_a, mode, eps, grad[i * m + j], sum);
+    accumulate_overlap_grad(load_box(a, i), load_box(b, j), wrt_a, mode, eps, grad[i * m + j], sum);
   }
   for (int c = 0; c < 4; ++c) {
     for (int step = kWarp / 2; step > 0; step /= 2) {
@@ -66,9 +65,13 @@ __global__ void aligned_backward(
 }
 
 template <typename T>
-const T* data_of(const Tensor& t) { return static_cast<const T*>(t.const_data_ptr()); }
+const T* data_of(const Tensor& t) {
+  return static_cast<const T*>(t.const_data_ptr());
+}
 template <typename T>
-T* data_of(Tensor& t) { return static_cast<T*>(t.mutable_data_ptr()); }
+T* data_of(Tensor& t) {
+  return static_cast<T*>(t.mutable_data_ptr());
+}
 
 template <typename T>
 void launch_forward(const BoxIouArgs& args, bool is_aligned, Tensor& out) {
@@ -79,8 +82,7 @@ void launch_forward(const BoxIouArgs& args, bool is_aligned, Tensor& out) {
   const T* a = data_of<T>(args.boxes1);
   const T* b = data_of<T>(args.boxes2);
   if (is_aligned) {
-    aligned<<<blocks, kThreads, 0, stream>>>(
-        a, b, args.n, args.mode, T(args.eps), data_of<T>(out));
+    aligned<<<blocks, kThreads, 0, stream>>>(a, b, args.n, args.mode, T(args.eps), data_of<T>(out));
   } else {
     pairwise<<<blocks, kThreads, 0, stream>>>(
         a, b, args.n, args.m, args.mode, T(args.eps), data_of<T>(out));
@@ -106,8 +108,7 @@ void launch_backward(
     const int64_t rows = wrt_a ? args.n : args.m;
     if (rows == 0) continue;
     pairwise_backward<<<blocks_for(rows * kWarp, kThreads), kThreads, 0, stream>>>(
-        g, a, b, args.n, args.m, wrt_a, args.mode, T(args.eps),
-        data_of<T>(wrt_a ? grad1 : grad2));
+        g, a, b, args.n, args.m, wrt_a, args.mode, T(args.eps), data_of<T>(wrt_a ? grad1 : grad2));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 }

@@ -29,9 +29,7 @@ struct Part {
   }
 };
 
-int64_t parts_of(const Tile& tile) {
-  return std::max<int64_t>(1, blocks_for(tile.columns, kPart));
-}
+int64_t parts_of(const Tile& tile) { return std::max<int64_t>(1, blocks_for(tile.columns, kPart)); }
 
 // Of a part: the number of kept entries, their maximum, and the sum of exp(scale * (v - maximum)). NaN
 // is never the maximum; it reaches the sum.
@@ -97,8 +95,7 @@ __global__ void sum_parts(
   for (int step = kWarp / 2; step > 0; step /= 2) {
     const PartSum<T> other{
         int64_t(__shfl_xor_sync(kAllLanes, (long long)own.kept, step)),
-        __shfl_xor_sync(kAllLanes, own.maximum, step),
-        __shfl_xor_sync(kAllLanes, own.sum, step)};
+        __shfl_xor_sync(kAllLanes, own.maximum, step), __shfl_xor_sync(kAllLanes, own.sum, step)};
     own = joined(own, other, scale);
   }
   if (threadIdx.x % kWarp == 0) of_warps[threadIdx.x / kWarp] = own;
@@ -164,9 +161,13 @@ __global__ void count_parts(
 }
 
 template <typename T>
-const T* data_of(const Tensor& t) { return static_cast<const T*>(t.const_data_ptr()); }
+const T* data_of(const Tensor& t) {
+  return static_cast<const T*>(t.const_data_ptr());
+}
 template <typename T>
-T* data_of(Tensor& t) { return static_cast<T*>(t.mutable_data_ptr()); }
+T* data_of(Tensor& t) {
+  return static_cast<T*>(t.mutable_data_ptr());
+}
 template <typename T>
 const T* bounds_of(const NegativesArgs& args) {
   return args.bounds ? data_of<T>(*args.bounds) : nullptr;
@@ -208,8 +209,8 @@ void launch_histogram(
   if (tile.rows == 0 || tile.columns == 0) return;
   const int64_t parts = parts_of(tile);
   count_parts<<<tile.rows * parts, kThreads, 0, stream_of(args.similarities)>>>(
-      data_of<T>(args.similarities), tile, parts, data_of<int64_t>(prefixes),
-      int(prefixes.numel()), shift, static_cast<unsigned long long*>(out.mutable_data_ptr()));
+      data_of<T>(args.similarities), tile, parts, data_of<int64_t>(prefixes), int(prefixes.numel()),
+      shift, static_cast<unsigned long long*>(out.mutable_data_ptr()));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
