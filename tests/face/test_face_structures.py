@@ -5,9 +5,6 @@ import pickle
 
 import pytest
 import torch
-from mmengine.dataset import default_collate, pseudo_collate
-from mmengine.model import ImgDataPreprocessor
-from torch.utils.data import DataLoader
 
 from negvision.face.structures import FaceDataSample
 
@@ -36,23 +33,3 @@ def test_content_is_kept(name, through):
 def test_no_tensor_is_pickled_with_a_label():
     assert b"torch" not in pickle.dumps(SAMPLES["as packed"].__getstate__())
     assert isinstance(SAMPLES["as packed"].label, torch.Tensor)
-
-
-def test_default_collate_gives_the_model_the_same_batches():
-    options = {"mean": [120.0] * 3, "std": [60.0] * 3, "bgr_to_rgb": True}
-    prepare = ImgDataPreprocessor(**options)
-    inputs = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
-    faces = [
-        {"inputs": image, "data_samples": FaceDataSample(label=torch.tensor(i))}
-        for i, image in enumerate(inputs)
-    ]
-    early, late = (
-        [prepare(batch) for batch in DataLoader(faces, 2, collate_fn=fn)]
-        for fn in (default_collate, pseudo_collate)
-    )
-    assert len(early) == len(late) == 3
-    for one, other in zip(early, late, strict=True):
-        assert torch.equal(one["inputs"], other["inputs"])
-        assert one["inputs"].is_contiguous()
-        labels = [[int(s.label) for s in batch["data_samples"]] for batch in (one, other)]
-        assert labels[0] == labels[1]

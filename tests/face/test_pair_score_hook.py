@@ -53,7 +53,6 @@ def samples(labels):
 
 
 PROGRESS = {"type": "negvision.ProgressHook", "interval": 1, "bar": False}
-PROGRESS = {"type": "negvision.ProgressHook", "interval": 1, "bar": False}
 LABELS = [0, 0, 1, 1, 2, 3, 0, 1, 2, 3, 4, 5, 5, 5, 2, 2, 1, 0]
 
 
@@ -188,28 +187,12 @@ def test_resumed_run_shows_the_beginning(train, tmp_path):
     assert moments == sorted(set(moments))
 
 
-def test_wrapped_model_under_autocast():
-    wrapped, hook = nn.DataParallel(a_model()), PairScoreHook()
-
-    class Run:
-        model, iter, max_iters = wrapped, 0, 9
-        message_hub = type("Hub", (), {"get_info": lambda self, key, default: default})()
-
-    hook.before_train(Run)
-    hook.before_train_iter(Run, 0)
-    batch = pseudo_collate(samples([0, 0, 1, 2]))
-    images = torch.stack(batch["inputs"]).float()
-    with torch.autocast("cpu", torch.bfloat16):
-        wrapped(images, batch["data_samples"], mode="loss")["loss"].backward()
-    assert len(hook._scores.positive) == 1 and not hook._scores.positive.requires_grad
-    assert hook._scores.positive.dtype == torch.float32
-
-
 @pytest.mark.parametrize(
     ("head", "message"), [(None, "has no head"), (nn.Identity(), "the head Identity without them")]
 )
 def test_model_without_centers(train, head, message):
     model = a_model()
+    assert hooks._head_with_centers(nn.DataParallel(model)) is model.head
     model.head = head
     with pytest.raises(ConfigError, match=message):
         train({}, model=model)

@@ -65,18 +65,6 @@ def test_a_backbone_of_mmdet():
     assert loss.isfinite()
 
 
-def test_autocast_trains_in_bfloat16_with_a_float32_loss():
-    model = recognizer()
-    data = model.data_preprocessor(batch(), True)
-    with torch.autocast("cpu", torch.bfloat16):
-        loss = model(**data, mode="loss")["loss"]
-    assert loss.dtype == torch.float32
-    loss.backward()
-    for part in (model.backbone, model.neck, model.head):
-        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
-        assert all(p.grad is None or p.grad.isfinite().all() for p in part.parameters())
-
-
 def test_wrong_calls():
     model = recognizer(head=None)
     data = model.data_preprocessor(batch(), True)

@@ -76,16 +76,9 @@ def scored(seed, size=400, levels=None, share=0.3):
     return scores.astype(np.float32), same
 
 
-def check_on_ranks(kinds):
-    """Run by two ranks, of which one has more samples and repeats some."""
+def check_error_on_ranks():
     meta, embeddings, labels = random_case(21)
-    dealt = [np.arange(0, 48, 2), np.append(np.arange(1, 48, 2), [0, 1, 2])][dist.get_rank()]
-    for kind in kinds:
-        alone, metric = build(kind, meta), build(kind, meta)
-        alone.process({}, predictions(embeddings, labels))
-        expected = alone.compute_metrics(alone.results)
-        found = evaluated(metric, predictions(embeddings, labels, dealt), batch=4)
-        assert found == {f"{metric.prefix}/{key}": value for key, value in expected.items()}
-    embeddings[47] = np.nan  # only one rank has it
+    embeddings[47] = np.nan
+    dealt = range(dist.get_rank(), 48, 2)
     with pytest.raises(EmbeddingError, match=r"1 of 48 embeddings are NaN.*faces/47.jpg"):
-        evaluated(build(kinds[0], meta), predictions(embeddings, labels, dealt))
+        evaluated(build("VerificationMetric", meta), predictions(embeddings, labels, dealt))

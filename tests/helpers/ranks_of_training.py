@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from mmengine.dist import get_dist_info
-from mmengine.evaluator import BaseMetric
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseModel
 from torch import nn
@@ -54,16 +53,7 @@ class Model(BaseModel):
         self.head = UNPGLoss(classes, SIZE, {"type": "CosFaceMargin"}, scale=8.0, sharded=sharded)
 
     def forward(self, inputs, labels, mode):
-        embeddings = self.linear(inputs)
-        return {"loss": self.head(embeddings, labels)} if mode == "loss" else list(embeddings)
-
-
-class Count(BaseMetric):
-    def process(self, data_batch, data_samples):
-        self.results += [1] * len(data_samples)
-
-    def compute_metrics(self, results):
-        return {"count": len(results)}
+        return {"loss": self.head(self.linear(inputs), labels)}
 
 
 class Held(Hook):
@@ -100,20 +90,11 @@ def build_runner(work_dir, optimizer="sgd", steps=3, sharded=True, classes=CLASS
         "work_dir": str(work_dir),
         "experiment_name": f"{work_dir.parent.name}_{work_dir.name}_{sharded}_{classes}",
         "train_dataloader": loader,
-        "val_dataloader": loader,
-        "test_dataloader": loader,
-        "val_evaluator": {"type": Count, "prefix": "samples"},
-        "test_evaluator": {"type": Count, "prefix": "samples"},
-        "train_cfg": {"by_epoch": False, "max_iters": steps, "val_interval": 3},
-        "val_cfg": {},
-        "test_cfg": {},
+        "train_cfg": {"by_epoch": False, "max_iters": steps},
         "optim_wrapper": {"optimizer": OPTIMIZERS[optimizer], "clip_grad": {"max_norm": 0.05}},
         "param_scheduler": {"type": "LinearLR", "start_factor": 0.5, "end": 9, "by_epoch": False},
         "default_hooks": {
-            "checkpoint": {
-                "type": "CheckpointHook", "interval": 1, "by_epoch": False,
-                "save_best": "samples/count", "rule": "greater",
-            },
+            "checkpoint": {"type": "CheckpointHook", "interval": 1, "by_epoch": False},
         },
         "custom_hooks": [{"type": "EMAHook", "momentum": 0.1}, Held()],
         "launcher": "pytorch" if torch.distributed.is_initialized() else "none",

@@ -1,6 +1,5 @@
 """InsightFace's .bin: what the unpickler reads, what it refuses, and damaged files."""
 
-import os
 import pickle
 
 import cv2
@@ -95,21 +94,6 @@ def test_file_of_python_2(faces, images):
     assert found == images and same.tolist() == SAME
 
 
-class Exploit:
-    def __init__(self, function, *arguments):
-        self.reduced = function, arguments
-
-    def __reduce__(self):
-        return self.reduced
-
-
-@pytest.mark.parametrize("function", [os.system, eval, getattr, __import__, np.load, np.frombuffer])
-def test_any_other_global_is_named(faces, images, function):
-    path = write(faces, (images, [Exploit(function, "touch made")]))
-    with pytest.raises(DatasetError, match=rf"lfw.bin: .*asks for \S*\b{function.__name__}, which"):
-        read_bin(path)
-
-
 def image_of(data: bytes) -> bytes:
     """A pickle, protocol 0, of one image and one flag; ``data`` makes the image."""
     return b"((l" + data + b"a(lI01\nat."
@@ -152,17 +136,8 @@ def test_tricks(faces, image, says):
     assert read_bin(write(faces, harmless))[0] == [b"ab"]
 
 
-@pytest.mark.parametrize("mode", ["error", "skip"])
-@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.999])
-def test_truncated_file(faces, images, share, mode):
-    data = pickle.dumps((images, SAME), protocol=4)
-    write(faces, data[: int(share * len(data))])
-    with pytest.raises(DatasetError, match=r"(?s)lfw.bin: not a verification file.*too early"):
-        build(faces, on_bad_sample=mode)
-
-
 @pytest.mark.parametrize(
-    "content", [b"<html>404</html>", 7, (1, 2, 3), ([1, 2], [True]), ({"a": 1}, 5), (["x"], [1])]
+    "content", [b"", b"<html>", 7, (1, 2, 3), ([1, 2], [True]), ({"a": 1}, 5), (["x"], [1])]
 )
 def test_other_file(faces, content):
     with pytest.raises(DatasetError, match=r"lfw.bin: (not a verification file|images are bytes)"):

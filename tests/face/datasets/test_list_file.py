@@ -48,14 +48,6 @@ def test_labels_with_gaps_are_renumbered_and_logged(listed, log, labels):
     assert any("become 0 ... 2" in line for line in log)
 
 
-def test_num_classes_keeps_labels(listed, log):
-    listed.text("train.txt", "ann/1.jpg 7", "ann/2.jpg 7")
-    dataset = build(listed, num_classes=10)
-    assert dataset.labels.tolist() == [7, 7]
-    assert dataset.metainfo["num_classes"] == 10
-    assert log == []
-
-
 def test_identities_with_few_images_are_dropped(listed, log):
     dataset = build(listed, min_images=2)
     assert dataset.labels.tolist() == [0, 0, 1, 1]
@@ -164,13 +156,6 @@ def test_subsets_keep_labels_and_indices_in_step(listed):
         full.get_data_info(5)
 
 
-def test_lazy_dataset_reads_nothing_at_first(listed):
-    dataset = build(listed, lazy_init=True)
-    assert "num_classes" not in dataset.metainfo
-    dataset.full_init()
-    assert dataset.metainfo["num_classes"] == 3
-
-
 # Folders.
 
 
@@ -206,15 +191,3 @@ def test_no_folder_at_all(faces, mode):
     missing = re.escape(f"{faces.root}/none")
     with pytest.raises(DatasetError, match=f"Missing: image folder {missing}"):
         faces.dataset("FaceFolderDataset", data_prefix={"img": "none"}, on_bad_sample=mode)
-
-
-def test_real_list(shared_data, faces, log):
-    config = {"data_root": str(shared_data / "lfw112"), "ann_file": "train.txt"}
-    dataset = faces.dataset("FaceListDataset", **config)
-    assert len(dataset) == 6064 and dataset.metainfo["num_classes"] == 547
-    assert np.bincount(dataset.labels).min() == 4 and np.bincount(dataset.labels).max() == 530
-    assert dataset[6063]["inputs"].shape == (3, 112, 112)
-    assert log == []
-    many = faces.dataset("FaceListDataset", **config, min_images=20)
-    assert np.bincount(many.labels).min() >= 20
-    assert many.metainfo["num_classes"] == len(np.unique(many.labels)) < 547

@@ -85,15 +85,6 @@ def test_evaluation_only_and_complete(paired):
         build(paired, indices=2)
 
 
-def test_landmarks(paired):
-    points = " ".join(str(i) for i in range(10))
-    paired.text("points.txt", f"a.jpg {points}", f"b.jpg {points}")
-    with pytest.raises(DatasetError, match="2 x image without landmarks"):
-        build(paired, landmarks_file="points.txt")
-    dataset = build(paired, landmarks_file="points.txt", on_bad_sample="skip")
-    assert dataset.get_data_info(1)["landmarks"].shape == (5, 2)
-
-
 # LFW's own format.
 
 LFW = ["2\t1", "Ann_Lee\t1\t2", "Ann_Lee\t1\tBob\t1", "Bob\t1\t3", "Ann_Lee\t2\tBob\t3"]
@@ -138,24 +129,3 @@ def test_truncated_lfw_file(lfw, in_both_modes):
     lfw.text("pairs.txt", *LFW[:4])
     kind = "file with 3 pairs whose first line announces 4"
     assert len(in_both_modes(lambda **kw: build(lfw, **kw), kind).metainfo["same"]) == 3
-
-
-def test_real_pairs(shared_data, faces, log):
-    dataset = faces.dataset(
-        "FacePairDataset",
-        data_root=str(shared_data / "lfw112"),
-        ann_file="pairs_fold1.txt",
-        on_bad_sample="skip",
-    )
-    assert len(dataset) == 807
-    assert dataset.metainfo["pairs"].shape == (600, 2) and dataset.metainfo["same"].sum() == 300
-    # The lines of the file, read another way.
-    lines = (shared_data / "lfw112/pairs_fold1.txt").read_text().split("\n")
-    for row in (0, 299, 300, 599):
-        first, second, same = lines[row].split()
-        i, j = dataset.metainfo["pairs"][row]
-        assert dataset.get_data_info(i)["img_path"].endswith(first)
-        assert dataset.get_data_info(j)["img_path"].endswith(second)
-        assert dataset.metainfo["same"][row] == bool(int(same))
-    assert dataset[0]["data_samples"].img_path.endswith("Abel_Pacheco_0001.jpg")
-    assert log == []

@@ -92,32 +92,6 @@ def test_points_that_fit_in_no_position():
         similarity_transform(SQUARE * [-1, 1], SQUARE)
 
 
-def test_no_landmarks_names_the_fix():
-    with pytest.raises(DatasetError, match=r"a.jpg: has no landmarks.*landmarks_file"):
-        AlignFace()({"img": np.zeros((9, 9, 3)), "img_path": "a.jpg"})
-
-
-def test_in_a_pipeline(faces):
-    image = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
-    for name in ("a.png", "b.png"):
-        cv2.imwrite(str(faces.root / name), image)
-    faces.text("train.txt", "a.png 0", "b.png 0")
-    points = " ".join(str(value) for value in REFERENCE_POINTS.ravel())
-    faces.text("points.txt", f"a.png {points}", "b.png " + "5 " * 10)
-    steps = ["LoadImageFromFile", "AlignFace", "PackFaceInputs"]
-    dataset = faces.dataset(
-        "FaceListDataset",
-        ann_file="train.txt",
-        landmarks_file="points.txt",
-        pipeline=[{"type": f"negvision.{step}"} for step in steps],
-        on_bad_sample="skip",
-    )
-    np.testing.assert_array_equal(dataset[0]["inputs"].permute(1, 2, 0).numpy(), image)
-    # Landmarks in one place are a bad sample, so another image takes its place.
-    assert dataset[1]["data_samples"].sample_idx == 0
-    assert len(dataset.skipped_images) == 1
-
-
 def test_channels_first_and_bgr_stays():
     image = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     results = {
@@ -136,12 +110,6 @@ def test_channels_first_and_bgr_stays():
     assert sample.label.dtype == torch.int64 and sample.label.shape == () and sample.label == 7
     assert sample.metainfo == {"sample_idx": 3, "img_path": "a.jpg", "img_shape": (4, 6)}
     assert sample.to_dict()["sample_idx"] == 3
-
-
-def test_missing_label_is_unknown():
-    packed = PackFaceInputs(meta_keys=())({"img": np.zeros((2, 2, 3), np.uint8), "sample_idx": 1})
-    assert packed["data_samples"].label == -1
-    assert packed["data_samples"].metainfo == {}
 
 
 @pytest.mark.parametrize(

@@ -43,25 +43,6 @@ def test_neighboring_floats_are_separated():
         low = high
 
 
-@pytest.mark.parametrize("levels", [None, 2])
-def test_accuracy_is_that_of_the_loop(levels):
-    scores, same = scored(7, size=120, levels=levels, share=0.5)
-    folds = tenths(same)
-    result = cross_validated_accuracy(scores, same, folds)
-    expected = []
-    for fold in range(10):
-        threshold = slow_best_threshold(scores[folds != fold], same[folds != fold])
-        right = [(scores[i] >= threshold) == same[i] for i in np.flatnonzero(folds == fold)]
-        expected.append(sum(right) / len(right))
-    np.testing.assert_array_equal(result.accuracies, expected)
-    deviations = [(accuracy - sum(expected) / 10) ** 2 for accuracy in expected]
-    std = (sum(deviations) / 9) ** 0.5
-    values = result.values()
-    assert values["accuracy"] == pytest.approx(sum(expected) / 10, rel=1e-12)
-    assert values["accuracy_std"] == pytest.approx(std, rel=1e-12)
-    assert values["accuracy_stderr"] == pytest.approx(std / 10**0.5, rel=1e-12)
-
-
 def test_the_threshold_never_sees_the_test_fold():
     # The scores of fold 0 would do with a threshold of 5, those of fold 1 with one of 0.5.
     scores = np.array([6, 4, 1, 0.0])

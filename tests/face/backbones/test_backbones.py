@@ -1,11 +1,11 @@
-"""IResNet: shapes, parameter counts, names, and blocks whose activations are recomputed."""
+"""Backbones: shapes, parameter counts, names, and recomputed activations."""
 
 import copy
 
 import pytest
 import torch
 
-from negvision.face.backbones import FaceEmbeddingNeck, IResNet
+from negvision.face.backbones import FaceEmbeddingNeck, IResNet, MobileFaceNet
 
 SLIM = (4, 8, 12, 16)
 
@@ -18,11 +18,26 @@ def test_published_parameter_counts(depth, published):
     assert total // 10**4 / 100 == published  # in millions, truncated
 
 
-@pytest.mark.parametrize(("size", "side"), [(112, 7), (64, 4), (48, 3), (40, 3), (17, 2), (1, 1)])
-def test_side_is_a_sixteenth_rounded_up(size, side):
-    backbone = IResNet(18, widths=SLIM).eval()
-    assert backbone(torch.zeros(2, 3, size, size)).shape == (2, 16, side, side)
-    assert backbone.out_channels == 16
+@pytest.mark.parametrize("size", [112, 64, 48, 40, 17, 1])
+@pytest.mark.parametrize("backbone", [IResNet(18, widths=SLIM), MobileFaceNet(widen_factor=0.25)])
+def test_side_is_a_sixteenth_rounded_up(backbone, size):
+    side = -(-size // 16)
+    found = backbone.eval()(torch.zeros(2, 3, size, size)).shape
+    assert found == (2, backbone.out_channels, side, side)
+
+
+def test_a_million_parameters_as_in_the_paper():
+    modules = MobileFaceNet(), FaceEmbeddingNeck(512, 7, 128, kind="gdc")
+    total = sum(p.numel() for module in modules for p in module.parameters())
+    assert 0.99e6 < total < 1.01e6
+
+
+def test_sides_of_the_stages_are_those_of_the_table():
+    backbone, sides = MobileFaceNet(widen_factor=0.125).eval(), []
+    for block in (backbone.stem, *backbone.blocks):
+        block.register_forward_hook(lambda _m, _i, out: sides.append(out.shape[-1]))
+    backbone(torch.zeros(1, 3, 112, 112))
+    assert sides == [56] + [28] * 5 + [14] * 7 + [7] * 3
 
 
 def test_names_are_those_of_published_weights():
@@ -94,3 +109,5 @@ def test_recomputing_changes_nothing(frozen_bn):
 def test_bad_arguments(arguments, says):
     with pytest.raises(ValueError, match=says):
         IResNet(**arguments)
+    with pytest.raises(ValueError, match="widen_factor is 0"):
+        MobileFaceNet(widen_factor=0)
