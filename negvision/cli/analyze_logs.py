@@ -14,8 +14,7 @@ from negvision.errors import UserError
 if TYPE_CHECKING:
     from negvision.report.train_log import TrainLog
 
-HELP = "plot losses and AP against iterations"
-DESCRIPTION = "Plot losses and AP of one or more runs against iterations."
+HELP = "plot losses and AP of one or more runs against iterations"
 _FORMATS = (".png", ".pdf", ".svg", ".jpg")
 
 
@@ -36,24 +35,17 @@ def run(args: argparse.Namespace) -> int:
     from negvision.report.train_log import read_train_log
 
     logs = [read_train_log(path) for path in args.logs]
-    for log, name in zip(logs, args.names or (), strict=False):
-        log.name = name
-    names = [log.name for log in logs]
-    for log, path in zip(logs, args.logs, strict=True):
-        if names.count(log.name) > 1:
-            log.name = path
-    print(summary(logs))
-    print(f"\ncurves  {plot_logs(logs, out)}")
+    names = args.names or [log.name for log in logs]
+    for log, path, name in zip(logs, args.logs, names, strict=True):
+        log.name = path if names.count(name) > 1 else name
+    print(_summary(logs))
+    _plot(logs, out)
+    print(f"\ncurves  {out}")
     return 0
 
 
-def plot_logs(logs: Sequence[TrainLog], out: Path) -> Path:
-    """Plot a panel for each loss, the learning rate and each main metric, with a line per run.
-
-    Args:
-        logs: At least one.
-        out: ``.png``, ``.jpg``, ``.pdf`` or ``.svg``; missing folders are created.
-    """
+def _plot(logs: Sequence[TrainLog], out: Path) -> None:
+    """Plot a panel for each loss, the learning rate and each main metric, with a line per run."""
     # Not pyplot, which would choose a window system and keep the figure.
     from matplotlib.figure import Figure
 
@@ -71,36 +63,24 @@ def plot_logs(logs: Sequence[TrainLog], out: Path) -> Path:
         axes.legend(fontsize="small")
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=120)
-    return out
 
 
-def _main_metrics(log: TrainLog) -> list[str]:
-    """Metrics such as ``coco/bbox_mAP``: AP over all classes, IoUs and sizes."""
-    return [key for key in log.evaluations if key.endswith("mAP")]
-
-
-def _last_iteration(log: TrainLog) -> int:
-    """The last iteration with a logged value."""
-    curves = [*log.train.values(), *log.evaluations.values()]
-    return max(max(steps) for steps, _ in curves)
-
-
-def summary(logs: Sequence[TrainLog]) -> str:
+def _summary(logs: Sequence[TrainLog]) -> str:
     """Last loss, final and best AP of each run."""
-    rows = []
+    rows: list[list[object]] = []
     for log in logs:
-        start = [log.name, f"{_last_iteration(log):,}", f"{log.train['loss'][1][-1]:.4f}"]
-        for key in _main_metrics(log):
+        curves = [*log.train.values(), *log.evaluations.values()]
+        start = [log.name, max(steps[-1] for steps, _ in curves), f"{log.train['loss'][1][-1]:.4f}"]
+        evaluated = [key for key in log.evaluations if key.endswith("mAP")]
+        for key in evaluated:
             at, values = log.evaluations[key]
-            valid = [(value, step) for value, step in zip(values, at, strict=True) if value >= 0]
-            if not valid:
-                rows.append([*start, key.rpartition("/")[2], "-", "-", "-"])
-                continue
-            # The first of equal values.
-            best, step = max(valid, key=lambda pair: (pair[0], -pair[1]))
-            shown = [f"{values[-1]:.4f}", f"{best:.4f}", f"{step:,}"]
+            # The first of equal values is the best; -1 is the AP without any object.
+            valid = [(value, -step) for value, step in zip(values, at, strict=True) if value >= 0]
+            shown: list[object] = ["-", "-", "-"]
+            if valid:
+                best, step = max(valid)
+                shown = [f"{values[-1]:.4f}", f"{best:.4f}", -step]
             rows.append([*start, key.rpartition("/")[2], *shown])
-        if not _main_metrics(log):
+        if not evaluated:
             rows.append([*start, "not evaluated", "-", "-", "-"])
-    header = ["run", "iterations", "loss", "metric", "final", "best", "at"]
-    return text_table(header, rows)
+    return text_table(["run", "iterations", "loss", "metric", "final", "best", "at"], rows)

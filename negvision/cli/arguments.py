@@ -10,6 +10,8 @@ from typing import Any
 from negvision import __version__
 from negvision.errors import did_you_mean
 
+_DATA_ROOT = "folder to use as the data root of every dataset"
+
 
 class CommandParser(argparse.ArgumentParser):
     """A parser that suggests the nearest option for a misspelled one."""
@@ -32,7 +34,9 @@ class CommandParser(argparse.ArgumentParser):
         super().error(message)
 
 
-def checked(kind: Callable[[str], Any], wanted: str, fits: Callable[[Any], bool]) -> Callable:
+def checked(
+    kind: Callable[[str], Any], wanted: str, fits: Callable[[Any], bool] = lambda value: True
+) -> Callable:
     """An argument type for values of ``kind`` for which ``fits`` is true.
 
     Example:
@@ -62,14 +66,13 @@ fraction = checked(float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """The config file, as the first positional argument."""
     parser.add_argument("config", help="config file, e.g. configs/atss_r50.py")
 
 
 def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the commands that build a runner or load a checkpoint for a config."""
     parser.add_argument("--work-dir", help="folder of logs and checkpoints")
-    _add_data_root(parser)
+    parser.add_argument("--data-root", help=_DATA_ROOT)
     add_cfg_options(parser, "model.backbone.depth=18 train_cfg.max_epochs=2")
     parser.add_argument(
         "--launcher",
@@ -82,13 +85,9 @@ def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the commands that read the data of a config in one process."""
-    _add_data_root(parser)
+    parser.add_argument("--data-root", help=_DATA_ROOT)
     add_cfg_options(parser, "train_dataloader.dataset.filter_cfg=None")
     parser.set_defaults(launcher="none", trust_checkpoint=False, work_dir=None)
-
-
-def _add_data_root(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data-root", help="folder to use as the data root of every dataset")
 
 
 def add_cfg_options(parser: argparse.ArgumentParser, example: str) -> None:
@@ -104,7 +103,6 @@ def add_cfg_options(parser: argparse.ArgumentParser, example: str) -> None:
 
 
 def add_trust_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """``--trust-checkpoint``."""
     parser.add_argument(
         "--trust-checkpoint",
         action="store_true",
@@ -114,32 +112,21 @@ def add_trust_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 def add_ood_threshold(parser: argparse.ArgumentParser) -> None:
     """``--ood-threshold``: None, a number, or ``"checkpoint"``."""
+    kind = checked(
+        lambda text: text if text == "checkpoint" else float(text),
+        "a number or the word checkpoint",
+    )
     parser.add_argument(
         "--ood-threshold",
-        type=checked(
-            lambda text: text if text == "checkpoint" else float(text),
-            "a number or the word checkpoint",
-            lambda value: True,
-        ),
+        type=kind,
         metavar="SCORE",
         help="mark as unknown everything that scores higher. By default the threshold stored with "
         "the model is used, if any; 'checkpoint' requires one",
     )
 
 
-def add_browsing_arguments(parser: argparse.ArgumentParser, folder: str) -> None:
-    """Arguments of the commands that draw train images of a config."""
-    add_config(parser)
-    parser.add_argument(
-        "--num", type=positive_int, default=16, help="images, evenly spread (default: 16)"
-    )
-    parser.add_argument(
-        "--indices", type=int, nargs="+", metavar="I", help="images of the dataset, from 0"
-    )
-    parser.add_argument(
-        "--out-dir", help=f"folder to draw into (default: work_dirs/<config>/{folder})"
-    )
-    add_data_arguments(parser)
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:NUMBER; default: cpu")
 
 
 def announce(config: str) -> None:

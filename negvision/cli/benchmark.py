@@ -7,9 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from negvision.cli.arguments import add_cfg_options, positive, positive_int
-from negvision.cli.export import require_exporting
-from negvision.errors import ConfigError, UserError
+from negvision.cli.arguments import add_cfg_options, add_device, positive, positive_int
+from negvision.cli.export import config_of_model, require_exporting
+from negvision.errors import UserError
+from negvision.files import check_writable
 
 HELP = "weights, operations, memory, and images per second of a model"
 DESCRIPTION = (
@@ -19,36 +20,16 @@ DESCRIPTION = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="config file, or an exported model (.onnx)")
-    parser.add_argument(
-        "--checkpoint", metavar="FILE", help="weights for the config; default: random"
-    )
-    parser.add_argument(
-        "--size",
-        type=positive_int,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
-        help="of the images, in pixels; default: the size in the test pipeline",
-    )
-    parser.add_argument(
-        "--batch-size",
-        type=positive_int,
-        default=1,
-        metavar="N",
-        help="images per batch; default: 1",
-    )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda; default: cpu")
-    parser.add_argument(
-        "--threads", type=positive_int, metavar="N", help="on a CPU; default: one per core"
-    )
-    parser.add_argument(
-        "--seconds",
-        type=positive,
-        default=20,
-        metavar="S",
-        help="measuring time for each way to run the model; default: 20",
-    )
-    parser.add_argument("--json", metavar="FILE", help="also write the results as JSON")
+    add = parser.add_argument
+    add("model", help="config file, or an exported model (.onnx)")
+    add("--checkpoint", metavar="FILE", help="weights of the config; default: random")
+    size = "of the images, in pixels; default: the size in the test pipeline"
+    add("--size", type=positive_int, nargs=2, metavar=("HEIGHT", "WIDTH"), help=size)
+    add("--batch-size", type=positive_int, default=1, metavar="N", help="images; default: 1")
+    add_device(parser)
+    add("--threads", type=positive_int, metavar="N", help="on a CPU; default: one per core")
+    add("--seconds", type=positive, default=20, metavar="S", help="for each runtime; default: 20")
+    add("--json", metavar="FILE", help="also write the results as JSON")
     add_cfg_options(parser, "model.test_cfg.score_thr=0.3")
     parser.set_defaults(launcher="none", trust_checkpoint=False, work_dir=None, data_root=None)
 
@@ -60,25 +41,13 @@ def run(args: argparse.Namespace) -> int:
             f"{args.model} contains its weights: --checkpoint and --cfg-options need a config"
         )
     require_exporting()
-    from negvision.files import check_writable
-
-    if args.json is not None:
-        check_writable(Path(args.json))
-    cost = _measure(args)
-    print(cost.text())
-    if args.json is not None:
-        Path(args.json).write_text(json.dumps(cost.to_dict(), indent=2) + "\n")
-    return 1 if cost.differs else 0
-
-
-def _measure(args: argparse.Namespace):
     import torch
 
     from negvision.benchmark.cost import cost_of_config, cost_of_file
-    from negvision.engine.config.check import check_config
-    from negvision.engine.prepare import prepare_config
     from negvision.inference.torch_model import torch_device
 
+    if args.json is not None:
+        check_writable(Path(args.json))
     torch_device(args.device)
     options = {
         "seconds": args.seconds,
@@ -88,13 +57,15 @@ def _measure(args: argparse.Namespace):
         "threads": args.threads or torch.get_num_threads(),
     }
     if args.model.endswith(".onnx"):
-        return cost_of_file(Path(args.model), _log, **options)
-    args.config = args.model
-    cfg = prepare_config(args)
-    if cfg.get("model") is None:
-        raise ConfigError(f"config {args.model!r} has no model")
-    check_config(cfg)
-    return cost_of_config(cfg, Path(args.model).name, args.checkpoint, _log, **options)
+        cost = cost_of_file(Path(args.model), _log, **options)
+    else:
+        args.config = args.model
+        cfg = config_of_model(args)
+        cost = cost_of_config(cfg, Path(args.model).name, args.checkpoint, _log, **options)
+    print(cost.text())
+    if args.json is not None:
+        Path(args.json).write_text(json.dumps(cost.to_dict(), indent=2) + "\n")
+    return 1 if cost.differs else 0
 
 
 def _log(step: str) -> None:

@@ -7,14 +7,13 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from negvision.cli.arguments import add_browsing_arguments
-from negvision.cli.output import progress_bar, text_table
+from negvision.cli.browsing import add_browsing_arguments, save_drawings
+from negvision.cli.output import text_table
 
 if TYPE_CHECKING:
     import numpy as np
 
-HELP = "draw images of a config with their annotations"
-DESCRIPTION = "Draw images as the train pipeline returns them, with boxes, masks and ignored boxes."
+HELP = "draw images as the train pipeline returns them, with their annotations"
 _FOLDER = "dataset"
 
 
@@ -24,31 +23,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw and count; 0."""
-    import torch
+    table = ""
 
-    from negvision.cli.browsing import chosen_indices, image_path, read_config, train_dataset
-    from negvision.compat.patches import captured_pycocotools
-    from negvision.visualization import save_image
-    from negvision.visualization.looking import seeded
-
-    cfg, folder = read_config(args, _FOLDER)
-    # Seeded, so that random augmentations give the same images every time.
-    with captured_pycocotools(), seeded(0), torch.no_grad():
-        dataset = train_dataset(cfg)
+    def draw(cfg, dataset, indices):
+        nonlocal table
         classes = tuple(dataset.metainfo.get("classes", ()))
-        indices = chosen_indices(args, len(dataset))
-        for index in progress_bar(indices, "images"):
-            image, name = draw_sample(dataset[index], classes)
-            save_image(image_path(folder, index, name), image)
-    # Wrappers that mix images have no annotations of their own.
-    while not hasattr(dataset, "get_data_info"):
-        dataset = dataset.dataset
-    print(class_table(dataset, classes))
-    print(f"\nimages  {folder}/ ({len(set(indices))} files)")
+        for index in indices:
+            image, name = _draw_sample(dataset[index], classes)
+            yield index, name, image
+        # Wrappers that mix images have no annotations of their own.
+        while not hasattr(dataset, "get_data_info"):
+            dataset = dataset.dataset
+        table = _class_table(dataset, classes)
+
+    saved = save_drawings(args, _FOLDER, draw)
+    print(f"{table}\n{saved}")
     return 0
 
 
-def draw_sample(packed: dict, classes: tuple[str, ...]) -> tuple[np.ndarray, str]:
+def _draw_sample(packed: dict, classes: tuple[str, ...]) -> tuple[np.ndarray, str]:
     """Draw a sample of a pipeline that ends in ``PackDetInputs``; the drawing and the image's name.
 
     Args:
@@ -65,23 +58,25 @@ def draw_sample(packed: dict, classes: tuple[str, ...]) -> tuple[np.ndarray, str
     image = packed["inputs"].flip(0).float().round().clamp(0, 255).byte()
     truth = sample.gt_instances
     masks = truth.masks.to_ndarray().astype(bool) if "masks" in truth else None
-    ignored = sample.ignored_instances.bboxes if "ignored_instances" in sample else None
+    ignored = []
+    if "ignored_instances" in sample:
+        ignored = get_box_tensor(sample.ignored_instances.bboxes).tolist()
     drawn = draw_annotations(
         np.ascontiguousarray(image.permute(1, 2, 0).numpy()),
         get_box_tensor(truth.bboxes).tolist(),
         truth.labels.tolist(),
         classes,
         masks,
-        [] if ignored is None else get_box_tensor(ignored).tolist(),
+        ignored,
     )
     name = Path(sample.metainfo.get("img_path", "image")).name
     height, width = image.shape[-2:]
-    count = len(truth.labels)
-    extra = "" if ignored is None or not len(ignored) else f", {len(ignored)} ignored"
-    return with_legend(drawn, f"{name}: {width} x {height}, {count} objects{extra}"), name
+    extra = f", {len(ignored)} ignored" if ignored else ""
+    title = f"{name}: {width} x {height}, {len(truth.labels)} objects{extra}"
+    return with_legend(drawn, title), name
 
 
-def class_table(dataset, classes: tuple[str, ...]) -> str:
+def _class_table(dataset, classes: tuple[str, ...]) -> str:
     """Objects, ignored boxes and images of each class in the annotations of ``dataset``."""
     objects: Counter[int] = Counter()
     ignored: Counter[int] = Counter()
@@ -95,10 +90,8 @@ def class_table(dataset, classes: tuple[str, ...]) -> str:
         ignored.update(item["bbox_label"] for item in instances if item.get("ignore_flag"))
         empty += not kept
     rows = [
-        [name, f"{objects[label]:,}", f"{images[label]:,}", f"{ignored[label]:,}"]
-        for label, name in enumerate(classes)
+        [name, objects[label], images[label], ignored[label]] for label, name in enumerate(classes)
     ]
-    total = [f"{objects.total():,}", f"{len(dataset) - empty:,}", f"{ignored.total():,}"]
-    rows.append(["all", *total])
+    rows.append(["all", objects.total(), len(dataset) - empty, ignored.total()])
     table = text_table(["class", "objects", "images", "ignored"], rows)
     return f"{table}\n\n{len(dataset):,} images, {empty:,} of them without objects"

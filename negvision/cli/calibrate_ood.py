@@ -15,27 +15,17 @@ DESCRIPTION = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add_config(parser)
-    parser.add_argument("checkpoint", help="checkpoint file (.pth)")
-    parser.add_argument(
-        "--tpr",
-        type=checked(float, "a number above 0 and at most 1, e.g. 0.95", lambda x: 0 < x <= 1),
-        default=0.95,
-        help="fraction of the in-distribution samples to keep (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--split",
-        choices=["val", "test"],
-        default="val",
-        help="dataset to use; its OOD images are ignored (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--min-score",
-        type=float,
-        default=0.3,
-        help="ignore boxes with a lower class score (default: %(default)s)",
-    )
-    parser.add_argument("--out", metavar="FILE", help="default: <checkpoint>_ood.pth")
+    add("checkpoint", help="checkpoint file (.pth)")
+    kind = checked(float, "a number above 0 and at most 1, e.g. 0.95", lambda x: 0 < x <= 1)
+    keep = "fraction of the in-distribution samples to keep (default: 0.95)"
+    add("--tpr", type=kind, default=0.95, help=keep)
+    split = "dataset to use; its OOD images are ignored (default: val)"
+    add("--split", choices=["val", "test"], default="val", help=split)
+    low = "ignore boxes with a lower class score (default: 0.3)"
+    add("--min-score", type=float, default=0.3, help=low)
+    add("--out", metavar="FILE", help="default: <checkpoint>_ood.pth")
     add_runner_arguments(parser)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,17 +25,12 @@ _INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add_config(parser)
-    parser.add_argument(
-        "--split", nargs="+", choices=_SPLITS, help="what to read (default: all splits)"
-    )
-    parser.add_argument(
-        "--workers",
-        type=count,
-        metavar="N",
-        help="processes that load samples; 0: this one only (default: one per core)",
-    )
-    parser.add_argument("--json", metavar="FILE", help="also write the findings as JSON")
+    add("--split", nargs="+", choices=_SPLITS, help="what to read (default: all splits)")
+    workers = "processes that load samples; 0: this one only (default: one per core)"
+    add("--workers", type=count, metavar="N", help=workers)
+    add("--json", metavar="FILE", help="also write the findings as JSON")
     add_data_arguments(parser)
 
 
@@ -58,11 +54,13 @@ def run(args: argparse.Namespace) -> int:
     cfg = prepare_config(args)
     check_config(cfg)
     check = DataCheck(_datasets(cfg, args))
+    # macOS has no affinities.
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     if args.json:
         check_writable(Path(args.json))
     init_default_scope(cfg.get("default_scope") or "mmdet")
     with captured_pycocotools(), log_of_reading_hidden():
-        check.run(_cores() if args.workers is None else args.workers, bar)
+        check.run(cores if args.workers is None else args.workers, bar)
     print(as_text(check))
     if args.json:
         text = json.dumps({"config": args.config, **as_data(check)}, indent=1)
@@ -100,9 +98,3 @@ def _datasets(cfg: Config, args: argparse.Namespace) -> list[tuple[str, dict]]:
     if len(missing) == len(found):
         raise missing[0]
     return [(split, leaf) for split, leaves in found for leaf in leaves]
-
-
-def _cores() -> int:
-    """The number of cores that this process may use."""
-    usable = getattr(os, "sched_getaffinity", None)
-    return len(usable(0)) if usable else os.cpu_count() or 1

@@ -7,8 +7,7 @@ from pathlib import Path
 from negvision.errors import UserError
 from negvision.files import staged
 
-HELP = "copy the configs that ship with negvision into this folder"
-DESCRIPTION = "Copy the configs that ship with negvision into a folder, to train with and to edit."
+HELP = "copy the configs that ship with negvision, to train with and to edit"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,8 +21,7 @@ from negvision.compat.versions import (
     providers,
 )
 
-HELP = "versions, compiled kernels, GPUs, and what to do about problems"
-DESCRIPTION = "List versions, compiled kernels and GPUs, and say what to do about each problem."
+HELP = "list versions, compiled kernels and GPUs, and what to do about problems"
 _BUILD_COMMAND = "pip install --no-build-isolation -e .   (in the clone of negvision)"
 
 

@@ -1,63 +1,31 @@
 """``negvision COMMAND ...``: parse the command line and run the command."""
 
 import sys
-from types import ModuleType
+from importlib import import_module
 
 from negvision import __version__
-from negvision.cli import (
-    analyze_logs,
-    benchmark,
-    browse_assignments,
-    browse_dataset,
-    calibrate_ood,
-    check_dataset,
-    copy_configs,
-    doctor,
-    export,
-    make_ood_split,
-    ood_report,
-    predict,
-    publish_model,
-    report,
-    serve,
-    test,
-    train,
-    voc_to_coco,
-)
 from negvision.cli.arguments import CommandParser
 from negvision.errors import did_you_mean, is_user_error
 
-COMMANDS: dict[str, ModuleType] = {
-    "train": train,
-    "test": test,
-    "export": export,
-    "benchmark": benchmark,
-    "predict": predict,
-    "publish-model": publish_model,
-    "serve": serve,
-    "calibrate-ood": calibrate_ood,
-    "report": report,
-    "ood-report": ood_report,
-    "doctor": doctor,
-    "check-dataset": check_dataset,
-    "browse-dataset": browse_dataset,
-    "browse-assignments": browse_assignments,
-    "analyze-logs": analyze_logs,
-    "voc-to-coco": voc_to_coco,
-    "copy-configs": copy_configs,
-    "make-ood-split": make_ood_split,
+_NAMES = """
+    train test export benchmark predict publish-model serve calibrate-ood report ood-report doctor
+    check-dataset browse-dataset browse-assignments analyze-logs voc-to-coco copy-configs
+    make-ood-split
+"""
+COMMANDS = {
+    name: import_module(f"negvision.cli.{name.replace('-', '_')}") for name in _NAMES.split()
 }
 
 
-def build_parser() -> CommandParser:
-    """The parser of the program, with one subparser per command."""
+def _parser() -> CommandParser:
     parser = CommandParser(
         prog="negvision", epilog="Arguments of a command: negvision COMMAND --help"
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     for name, module in COMMANDS.items():
-        command = commands.add_parser(name, help=module.HELP, description=module.DESCRIPTION)
+        about = getattr(module, "DESCRIPTION", f"{module.HELP[0].upper()}{module.HELP[1:]}.")
+        command = commands.add_parser(name, help=module.HELP, description=about)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     return parser
@@ -76,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         SystemExit: After ``--help``, ``--version`` or a usage error, as argparse raises it.
     """
     argv = sys.argv[1:] if argv is None else argv
-    parser = build_parser()
+    parser = _parser()
     if not argv:
         parser.print_help()
         return 0

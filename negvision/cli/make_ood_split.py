@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,7 @@ from negvision.errors import DatasetError, MissingDataError
 if TYPE_CHECKING:
     from negvision.data.splits import LabeledImage
 
-HELP = "hold classes out of a dataset, to serve as unknowns"
-DESCRIPTION = (
-    "Split a dataset by classes: the classes held out of training are the unknowns of the "
-    "evaluation."
-)
+HELP = "hold classes out of training, to serve as unknowns in the evaluation"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,50 +26,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     common.add_argument("--overwrite", action="store_true", help="replace existing files")
 
-    boxes = tasks.add_parser(
-        "detection", parents=[common], help="a COCO json: ANN_id, ANN_ood and ANN_mixed.json"
-    )
-    boxes.add_argument("ann", type=Path, metavar="ANN", help="COCO annotations to train on")
-    boxes.add_argument(
-        "--test", type=Path, metavar="ANN", help="annotations to evaluate on (default: the same)"
-    )
-    boxes.set_defaults(split=_detection)
+    def add_task(name: str, split: Callable, text: str) -> Callable:
+        task = tasks.add_parser(name, parents=[common], help=text)
+        task.set_defaults(split=split)
+        return task.add_argument
 
-    pixels = tasks.add_parser(
-        "segmentation", parents=[common], help="label images: masks/, ood/ and images.txt"
-    )
-    pixels.add_argument(
-        "--labels", type=Path, required=True, metavar="DIR", help="folder of PNG files with ids"
-    )
-    pixels.add_argument(
-        "--classes", type=Path, required=True, metavar="FILE", help="one 'id name' per line"
-    )
-    pixels.add_argument(
-        "--void", nargs="+", default=[], metavar="CLASS", help="classes to treat as void"
-    )
-    pixels.add_argument(
-        "--drop-images",
-        action="store_true",
-        help="drop images with held-out pixels instead of making those pixels void",
-    )
-    pixels.set_defaults(split=_segmentation)
-
-    images = tasks.add_parser(
-        "classification", parents=[common], help="one class per image: SET_id and SET_ood.txt"
-    )
-    images.add_argument(
-        "set",
-        type=Path,
-        metavar="SET",
-        help="list of 'path label', or a folder of class folders",
-    )
-    images.add_argument(
-        "--test", type=Path, metavar="SET", help="the set to evaluate on (default: the same)"
-    )
-    images.add_argument(
-        "--classes", type=Path, metavar="FILE", help="names of the labels of a list, one per line"
-    )
-    images.set_defaults(split=_classification)
+    add = add_task("detection", _detection, "a COCO json: ANN_id, ANN_ood and ANN_mixed.json")
+    test = "data to evaluate on (default: the same)"
+    add("ann", type=Path, metavar="ANN", help="COCO annotations to train on")
+    add("--test", type=Path, metavar="ANN", help=test)
+    add = add_task("segmentation", _segmentation, "label images: masks/, ood/ and images.txt")
+    drop = "drop images with held-out pixels instead of making those pixels void"
+    add("--labels", type=Path, required=True, metavar="DIR", help="folder of PNG files with ids")
+    add("--classes", type=Path, required=True, metavar="FILE", help="one 'id name' per line")
+    add("--void", nargs="+", default=[], metavar="CLASS", help="classes to treat as void")
+    add("--drop-images", action="store_true", help=drop)
+    add = add_task("classification", _classification, "one class per image: SET_id and SET_ood.txt")
+    names = "names of the labels of a list, one per line"
+    add("set", type=Path, metavar="SET", help="list of 'path label', or a folder of class folders")
+    add("--test", type=Path, metavar="SET", help=test)
+    add("--classes", type=Path, metavar="FILE", help=names)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -89,13 +61,12 @@ def _detection(args: argparse.Namespace) -> None:
 
     paths = [args.ann, args.test or args.ann]
     contents = {path: read_coco_file(str(_existing(path))) for path in paths}
-    classes = [
-        name
-        for path, content in contents.items()
-        for name in find_classes(str(path), content["categories"], None)[0]
-    ]
-    classes = list(dict.fromkeys(classes))
-    remaining = splits.remaining_classes(classes, args.held_out, " and ".join(map(str, contents)))
+    classes: dict[str, None] = {}
+    for path, content in contents.items():
+        classes |= dict.fromkeys(find_classes(str(path), content["categories"], None)[0])
+    remaining = splits.remaining_classes(
+        list(classes), args.held_out, " and ".join(map(str, contents))
+    )
     parts = {p: splits.split_coco(c, args.held_out, str(p)) for p, c in contents.items()}
     files = splits.join_coco_parts(*((path, parts[path]) for path in paths))
     with splits.staged_outputs(args.out, list(files), args.overwrite) as folder:
@@ -105,8 +76,7 @@ def _detection(args: argparse.Namespace) -> None:
     for name, content in files.items():
         crowds = sum(bool(a.get("iscrowd")) for a in content["annotations"])
         boxes = len(content["annotations"]) - crowds
-        counts = (len(content["images"]), boxes, crowds, len(content["categories"]))
-        rows.append([name, *(f"{count:,}" for count in counts)])
+        rows.append([name, len(content["images"]), boxes, crowds, len(content["categories"])])
     print(text_table(["file", "images", "boxes", "crowds", "classes"], rows))
     known, before = parts[args.ann].known, contents[args.ann]
     _print_left(len(known["images"]), len(before["images"]))
@@ -121,8 +91,7 @@ def _segmentation(args: argparse.Namespace) -> None:
 
     ids = read_classes_file(str(_existing(args.classes)))
     splits.check_names(args.void, list(ids), "--void", str(args.classes))
-    both = [name for name in args.held_out if name in args.void]
-    if both:
+    if both := [name for name in args.held_out if name in args.void]:
         raise DatasetError(f"{', '.join(both)}: in both --held-out and --void; choose one")
     meaningful = [name for name in ids if name not in args.void]
     remaining = splits.remaining_classes(meaningful, args.held_out, str(args.classes))
@@ -138,15 +107,11 @@ def _segmentation(args: argparse.Namespace) -> None:
     dropped = shows if args.drop_images else {}
     kept = [count for name, count in counts.items() if name not in dropped]
     pixels = [sum(column) for column in zip(*kept, strict=True)]
-    rows = [
-        [kind, f"{number:,}", f"{100 * number / sum(pixels):.2f} %"]
-        for kind, number in zip(("in-distribution", "held out", "void"), pixels, strict=True)
-    ]
+    kinds = zip(("in-distribution", "held out", "void"), pixels, strict=True)
+    rows = [[kind, number, f"{100 * number / sum(pixels):.2f} %"] for kind, number in kinds]
     print(text_table(["pixels", "number", "share"], rows))
-    print(
-        f"\n{len(shows):,} of {len(counts):,} images show held-out classes; "
-        f"{len(dropped):,} are dropped"
-    )
+    share = f"{len(shows):,} of {len(counts):,} images show held-out classes"
+    print(f"\n{share}; {len(dropped):,} are dropped")
     _print_classes(remaining, args.held_out)
 
 
@@ -165,7 +130,7 @@ def _classification(args: argparse.Namespace) -> None:
     with splits.staged_outputs(args.out, [*files, "classes.txt"], args.overwrite) as folder:
         for name, lines in {**files, "classes.txt": list(remaining)}.items():
             _write_lines(folder / name, lines)
-    print(text_table(["file", "images"], [[name, f"{len(x):,}"] for name, x in files.items()]))
+    print(text_table(["file", "images"], [[name, len(lines)] for name, lines in files.items()]))
     _print_left(len(files[f"{args.set.stem}_id.txt"]), len(sets[args.set]))
     _print_classes(remaining, args.held_out)
 
@@ -184,8 +149,7 @@ def _read_names(path: Path) -> list[str]:
     from negvision.data.formats.text_files import numbered_lines
 
     names = [line for _, line in numbered_lines(str(_existing(path)))]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DatasetError(f"{path}: {', '.join(map(repr, twice))} appear more than once")
     return names
 

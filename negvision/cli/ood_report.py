@@ -15,15 +15,11 @@ _SCORES = "ood_scores.npz"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "scores",
-        metavar="WORK_DIR_OR_FILE",
-        help=f"{_SCORES} of an evaluation, or a folder to search for the newest",
-    )
-    parser.add_argument(
-        "--out", metavar="FILE.html", help="the page (default: ood_report.html beside the scores)"
-    )
-    parser.add_argument("--title", help="of the page (default: the name of the work dir)")
+    add = parser.add_argument
+    scores = f"{_SCORES} of an evaluation, or a folder to search for the newest"
+    add("scores", metavar="WORK_DIR_OR_FILE", help=scores)
+    add("--out", metavar="FILE.html", help="the page (default: ood_report.html beside the scores)")
+    add("--title", help="of the page (default: the name of the work dir)")
 
 
 def find_scores(path: str | Path) -> Path:

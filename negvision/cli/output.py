@@ -14,20 +14,18 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns of equal width; the first is aligned left, the others right.
 
     Example:
-        >>> print(text_table(["file", "boxes"], [["a.json", 12], ["long.json", 3]]))
+        >>> print(text_table(["file", "boxes"], [["a.json", 1234], ["long.json", 3]]))
         file       boxes
-        a.json        12
+        a.json     1,234
         long.json      3
     """
-    cells = [list(map(str, row)) for row in (header, *rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(
-            f"{cell:<{width}}" if column == 0 else f"{cell:>{width}}"
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    )
+    cells = [
+        [f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row]
+        for row in (header, *rows)
+    ]
+    first, *others = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    form = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in others)])
+    return "\n".join(form.format(*row).rstrip() for row in cells)
 
 
 def progress_bar(items, description: str):

@@ -1,21 +1,18 @@
 """``negvision predict MODEL [CKPT] SOURCE ...``: run a model on images and videos."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
-from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from negvision.cli.arguments import add_ood_threshold, add_trust_checkpoint, positive_int
+from negvision.cli.arguments import (
+    add_device,
+    add_ood_threshold,
+    add_trust_checkpoint,
+    positive_int,
+)
 from negvision.errors import CheckpointError, ConfigError, UserError
-
-if TYPE_CHECKING:
-    from negvision.inference.inferencer import Inferencer
-    from negvision.inference.output import Writer
-    from negvision.inference.sources import Frame, Sources
+from negvision.files import check_writable
 
 HELP = "write and draw the predictions of a model on images and videos"
 DESCRIPTION = (
@@ -25,51 +22,35 @@ DESCRIPTION = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     parser.usage = (
         "negvision predict MODEL.onnx SOURCE ... --out DIR [options]\n"
         "       negvision predict CONFIG CKPT SOURCE ... --out DIR [options]"
     )
-    parser.add_argument(
-        "model", help="exported model (.onnx), or a config followed by its checkpoint"
-    )
-    parser.add_argument(
-        "sources",
-        nargs="+",
-        metavar="source",
-        help="image, video, folder of images, pattern such as 'a/**/*.jpg', number of a webcam, or "
-        "a URL with --allow-urls",
-    )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write to")
-    parser.add_argument(
-        "--batch-size", type=positive_int, default=1, metavar="N", help="default: 1"
-    )
-    parser.add_argument(
-        "--score-threshold",
-        type=float,
-        metavar="SCORE",
-        help="drop boxes with a lower score; by default all boxes of the model are written, and "
-        "those from 0.3 are drawn",
-    )
+    add("model", help="exported model (.onnx), or a config followed by its checkpoint")
+    sources = "image, video, folder, pattern such as 'a/**/*.jpg', number of a webcam, or a URL"
+    add("sources", nargs="+", metavar="source", help=sources)
+    add("--out", required=True, metavar="DIR", help="folder to write to")
+    add("--batch-size", type=positive_int, default=1, metavar="N", help="default: 1")
+    drop = "drop boxes with a lower score; default: write all, draw those from 0.3"
+    add("--score-threshold", type=float, metavar="SCORE", help=drop)
     add_ood_threshold(parser)
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:NUMBER; default: cpu")
-    parser.add_argument(
-        "--frames",
-        type=positive_int,
-        metavar="N",
-        help="frames to read from each video or webcam; default: all",
-    )
-    parser.add_argument("--allow-urls", action="store_true", help="download images from URLs")
-    parser.add_argument("--no-pictures", action="store_true", help="draw nothing")
+    add_device(parser)
+    frames = "frames to read from each video or webcam; default: all"
+    add("--frames", type=positive_int, metavar="N", help=frames)
+    add("--allow-urls", action="store_true", help="download images from URLs")
+    add("--no-pictures", action="store_true", help="draw nothing")
     add_trust_checkpoint(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Predict; 0."""
-    from negvision.files import check_writable
+    from tqdm import tqdm
+
     from negvision.inference.inferencer import Inferencer
     from negvision.inference.output import Writer
     from negvision.inference.sources import find_sources
-    from negvision.visualization.sheet import shown_path
+    from negvision.visualization import shown_path
 
     checkpoint, paths = _split_checkpoint(args.model, args.sources)
     sources = find_sources(paths, args.allow_urls, args.frames)
@@ -88,12 +69,20 @@ def run(args: argparse.Namespace) -> int:
             f"{checkpoint or args.model} has no OOD threshold. Choose one with negvision "
             "calibrate-ood and use the checkpoint that it writes, or export that checkpoint"
         )
+    bar = tqdm(total=sources.count, unit=" images", leave=False, disable=None)
     with Writer(args.out, model, not args.no_pictures) as writer:
         # A webcam is read until Ctrl-C.
-        with (
-            contextlib.suppress(KeyboardInterrupt) if sources.is_live else contextlib.nullcontext()
-        ):
-            _predict(model, sources, args.batch_size, writer)
+        with contextlib.suppress(*[KeyboardInterrupt] * sources.is_live), bar:
+            frames = iter(sources.read(model.decode))
+            while batch := list(islice(frames, args.batch_size)):
+                try:
+                    results = model.predict([frame.image for frame in batch], args.batch_size)
+                except UserError as error:
+                    names = ", ".join(frame.name for frame in batch)
+                    raise type(error)(f"{names}: {error}") from None
+                for frame, result in zip(batch, results, strict=True):
+                    writer.add(frame, result)
+                bar.update(len(batch))
         written = writer.finish()
     print(writer.summary())
     for path in written:
@@ -118,24 +107,3 @@ def _split_checkpoint(model: str, sources: list[str]) -> tuple[str | None, list[
     if not rest:
         raise UserError(f"there is no source after the checkpoint {first!r}; name images")
     return first, rest
-
-
-def _predict(model: Inferencer, sources: Sources, batch_size: int, writer: Writer) -> None:
-    from tqdm import tqdm
-
-    with tqdm(total=sources.count, unit=" images", leave=False, disable=None) as bar:
-        for batch in _batches(sources.read(model.decode), batch_size):
-            try:
-                results = model.predict([frame.image for frame in batch], batch_size)
-            except UserError as error:
-                names = ", ".join(frame.name for frame in batch)
-                raise type(error)(f"{names}: {error}") from None
-            for frame, result in zip(batch, results, strict=True):
-                writer.add(frame, result)
-            bar.update(len(batch))
-
-
-def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    frames = iter(frames)
-    while batch := list(islice(frames, size)):
-        yield batch

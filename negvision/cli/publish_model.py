@@ -16,11 +16,10 @@ _SUFFIX = ".safetensors"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help="checkpoint file (.pth)")
-    parser.add_argument(
-        "out", help=f"NAME{_SUFFIX}; part of the file's SHA-256 is appended to NAME"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("checkpoint", help="checkpoint file (.pth)")
+    add("out", help=f"NAME{_SUFFIX}; part of the file's SHA-256 is appended to NAME")
+    add(
         "--without-ema",
         action="store_true",
         help="publish the weights of the last step, not the averaged ones",

@@ -1,9 +1,9 @@
 """``negvision report WORK_DIR...``: one HTML page about a run, or about several side by side."""
 
 import argparse
-import os
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from negvision.cli.arguments import add_data_arguments, add_trust_checkpoint
@@ -19,15 +19,11 @@ DESCRIPTION = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("work_dirs", nargs="+", metavar="WORK_DIR", help="folder of a run")
-    parser.add_argument(
-        "--checkpoint", metavar="FILE", help="use this checkpoint, not the last (one work dir only)"
-    )
-    parser.add_argument(
-        "--out",
-        metavar="FILE.html",
-        help="the page (default: report.html in the work dir; for several, in the current folder)",
-    )
+    add = parser.add_argument
+    add("work_dirs", nargs="+", metavar="WORK_DIR", help="folder of a run")
+    add("--checkpoint", metavar="FILE", help="for a single work dir (default: its last)")
+    page = "the page (default: report.html in the work dir; for several, in the current folder)"
+    add("--out", metavar="FILE.html", help=page)
     add_data_arguments(parser)
     add_trust_checkpoint(parser)
 
@@ -63,14 +59,15 @@ def run(args: argparse.Namespace) -> int:
 
     runs = [find_run(path, args.checkpoint) for path in args.work_dirs]
     require_page(out)
+    bar = partial(progress_bar, description="assignments")
     reports, configs = [], []
     with tempfile.TemporaryDirectory(prefix="negvision_report_") as scratch:
         for number, (found, name) in enumerate(zip(runs, names, strict=True)):
             args.config = str(found.config)
-            folder = Path(scratch) / f"{os.getpid()}_{number}"
+            folder = Path(scratch) / str(number)
             cfg = prepare_config(args)
             configs.append(config_lines(cfg))
-            reports.append(gather(found, name, cfg, folder, _bar, args.trust_checkpoint))
+            reports.append(gather(found, name, cfg, folder, bar, args.trust_checkpoint))
         changes = [
             config_change(f"{name} against {names[0]}", configs[0], lines, (names[0], name))
             for lines, name in zip(configs[1:], names[1:], strict=True)
@@ -78,7 +75,3 @@ def run(args: argparse.Namespace) -> int:
         write_page(out, run_page(reports, changes))
     print(f"report  {shown_path(out)} ({out.stat().st_size / 1e6:.1f} MB)")
     return 0
-
-
-def _bar(indices: list):
-    return progress_bar(indices, "assignments")

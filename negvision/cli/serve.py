@@ -5,7 +5,13 @@ import os
 import tempfile
 from pathlib import Path
 
-from negvision.cli.arguments import add_trust_checkpoint, checked, fraction, positive_int
+from negvision.cli.arguments import (
+    add_device,
+    add_trust_checkpoint,
+    checked,
+    fraction,
+    positive_int,
+)
 from negvision.errors import UserError
 
 HELP = "open a local page to try a model on"
@@ -23,50 +29,25 @@ _QUIET = {
 # What a request holds beside the file in it, in bytes.
 _ENVELOPE = 1 << 16
 _LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
-_MAX_PIXELS = 1 << 25
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="an exported model (.onnx), or a config")
-    parser.add_argument("checkpoint", nargs="?", help="weights for the config")
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on; default: 127.0.0.1, which only this machine can reach",
-    )
-    parser.add_argument(
-        "--port",
-        type=checked(int, "a port from 0 to 65535", lambda port: 0 <= port <= 65535),
-        default=7860,
-        help="default: 7860; 0 takes any free port",
-    )
-    parser.add_argument(
-        "--max-upload-mb",
-        type=checked(float, "a number above 0, below 1000", lambda size: 0 < size < 1000),
-        default=10,
-        metavar="MB",
-        help="largest upload, in units of 1,048,576 bytes; default: 10",
-    )
-    parser.add_argument(
-        "--max-pixels",
-        type=positive_int,
-        default=_MAX_PIXELS,
-        metavar="N",
-        help="largest number of pixels of an image, checked before decoding; default: %(default)s",
-    )
-    parser.add_argument(
-        "--score-threshold",
-        type=fraction,
-        metavar="SCORE",
-        help="start value of its slider; default: 0.3",
-    )
-    parser.add_argument(
-        "--ood-threshold",
-        type=float,
-        metavar="SCORE",
-        help="start value of its slider; default: the threshold of the model, if any",
-    )
-    parser.add_argument("--device", default="cpu", help="cpu (the default), cuda, cuda:1")
+    add = parser.add_argument
+    add("model", help="an exported model (.onnx), or a config")
+    add("checkpoint", nargs="?", help="weights for the config")
+    host = "address to listen on; default: 127.0.0.1, which only this machine can reach"
+    add("--host", default="127.0.0.1", help=host)
+    port = checked(int, "a port from 0 to 65535", lambda port: 0 <= port <= 65535)
+    add("--port", type=port, default=7860, help="default: 7860; 0 takes any free port")
+    size = checked(float, "a number above 0, below 1000", lambda size: 0 < size < 1000)
+    upload = "largest upload, in units of 1,048,576 bytes; default: 10"
+    add("--max-upload-mb", type=size, default=10, metavar="MB", help=upload)
+    pixels = "largest image, checked before decoding; default: %(default)s"
+    add("--max-pixels", type=positive_int, default=1 << 25, metavar="N", help=pixels)
+    start = "start value of its slider; default: "
+    add("--score-threshold", type=fraction, metavar="SCORE", help=f"{start}0.3")
+    add("--ood-threshold", type=float, metavar="SCORE", help=f"{start}that of the model, if any")
+    add_device(parser)
     add_trust_checkpoint(parser)
 
 

@@ -1,10 +1,7 @@
 """``negvision test CONFIG CKPT``: evaluate a checkpoint on the test set of a config."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from negvision.cli.arguments import (
     add_config,
@@ -15,28 +12,17 @@ from negvision.cli.arguments import (
 )
 from negvision.errors import CheckpointError, ConfigError
 
-if TYPE_CHECKING:
-    from mmengine.config import Config
-
-    from negvision.engine.runner import Runner
-
 HELP = "evaluate a checkpoint, write or draw its detections"
-DESCRIPTION = "Evaluate a checkpoint."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add_config(parser)
-    parser.add_argument(
-        "checkpoint",
-        help="checkpoint file (.pth or .safetensors), or an exported model (.onnx)",
-    )
-    parser.add_argument(
-        "--out",
-        type=checked(str, "FILE.json", lambda name: name.endswith(".json")),
-        metavar="FILE.json",
-        help="write the detections as COCO results",
-    )
-    parser.add_argument("--show-dir", metavar="DIR", help="draw the predictions into this folder")
+    add("checkpoint", help="checkpoint file (.pth or .safetensors), or an exported model (.onnx)")
+    file = checked(str, "FILE.json", lambda name: name.endswith(".json"))
+    results = "write the detections as COCO results"
+    add("--out", type=file, metavar="FILE.json", help=results)
+    add("--show-dir", metavar="DIR", help="draw the predictions into this folder")
     add_ood_threshold(parser)
     add_runner_arguments(parser)
 
@@ -48,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     announce(args.config)
     from negvision.compat.patches import captured_pycocotools
     from negvision.detection.prediction_hooks import DetectionsWriter
+    from negvision.engine.calibration import override_threshold, require_threshold
     from negvision.engine.parallel.launch import leave_processes
     from negvision.engine.prepare import build_runner, prepare_config
 
@@ -60,35 +47,24 @@ def run(args: argparse.Namespace) -> int:
         cfg.load_from = args.checkpoint
     cfg.resume = False
     if args.show_dir is not None:
-        _draw_into(cfg, args.show_dir)
+        hook = cfg.get("default_hooks", {}).get("visualization")
+        if hook is None:
+            raise ConfigError(
+                "--show-dir needs a hook that draws: default_hooks = "
+                "dict(visualization=dict(type='negvision.DrawDetectionsHook')) in the config"
+            )
+        # Absolute, because the hook would join a relative folder to its own for every image.
+        hook.update(draw=True, test_out_dir=str(Path(args.show_dir).absolute()))
     with captured_pycocotools():
         runner = build_runner(cfg, ("test",))
         if args.out is not None:
             runner.register_hook(DetectionsWriter(args.out))
         if args.ood_threshold is not None:
-            _use_threshold(runner, args)
+            runner.load_or_resume()
+            if args.ood_threshold == "checkpoint":
+                require_threshold(runner.model, args.checkpoint)
+            else:
+                override_threshold(runner.model, args.ood_threshold)
         runner.test()
     leave_processes()
     return 0
-
-
-def _draw_into(cfg: Config, folder: str) -> None:
-    hook = cfg.get("default_hooks", {}).get("visualization")
-    if hook is None:
-        raise ConfigError(
-            "--show-dir needs a hook that draws: default_hooks = "
-            "dict(visualization=dict(type='negvision.DrawDetectionsHook')) in the config"
-        )
-    hook.draw = True
-    # Absolute, because the hook would join a relative folder to its own for every image.
-    hook.test_out_dir = str(Path(folder).absolute())
-
-
-def _use_threshold(runner: Runner, args: argparse.Namespace) -> None:
-    from negvision.engine.calibration import override_threshold, require_threshold
-
-    runner.load_or_resume()
-    if args.ood_threshold == "checkpoint":
-        require_threshold(runner.model, args.checkpoint)
-    else:
-        override_threshold(runner.model, args.ood_threshold)

@@ -19,61 +19,27 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 HELP = "train a model from a config"
-DESCRIPTION = "Train a model."
-_AMP = ("auto", "bf16", "fp16")
-_EMA_MOMENTUM = 0.0002
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add_config(parser)
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="",
-        metavar="CKPT",
-        help="resume from this checkpoint; without a value, from the newest complete one in the "
-        "work dir; auto: the same, or start anew if there is none",
-    )
-    parser.add_argument(
-        "--amp",
-        nargs="?",
-        const="auto",
-        type=checked(str, "auto, bf16 or fp16", _AMP.__contains__),
-        metavar="KIND",
-        help="mixed precision: bf16, fp16 or auto (fp16 on CUDA, bf16 on a CPU)",
-    )
-    parser.add_argument(
-        "--auto-scale-lr",
-        action="store_true",
-        help="scale the learning rate to the number of images per update, over all processes",
-    )
-    parser.add_argument(
-        "--accumulate",
-        type=positive_int,
-        metavar="N",
-        help="accumulate gradients: update the weights every N iterations, with their mean",
-    )
-    parser.add_argument(
-        "--sync-bn", action="store_true", help="synchronize batch normalization over all processes"
-    )
-    parser.add_argument(
-        "--ema",
-        nargs="?",
-        const=_EMA_MOMENTUM,
-        type=checked(float, "a number between 0 and 1", lambda value: 0 < value < 1),
-        metavar="MOMENTUM",
-        help=f"evaluate and save a moving average of the weights (default: {_EMA_MOMENTUM})",
-    )
-    parser.add_argument(
-        "--checkpoint-activations",
-        nargs="*",
-        metavar="MODULE",
-        help="save memory by recomputing activations in the backward pass: of the backbone's "
-        "blocks, or of these modules",
-    )
-    parser.add_argument(
-        "--compile", action="store_true", help="torch.compile of backbone, neck and heads"
-    )
+    resume = "resume from this checkpoint; no value: the newest complete one; auto: that, if any"
+    add("--resume", nargs="?", const="", metavar="CKPT", help=resume)
+    kind = checked(str, "auto, bf16 or fp16", ("auto", "bf16", "fp16").__contains__)
+    amp = "mixed precision: bf16, fp16 or auto (fp16 on CUDA, bf16 on a CPU)"
+    add("--amp", nargs="?", const="auto", type=kind, metavar="KIND", help=amp)
+    scale = "scale the learning rate to the number of images per update, over all processes"
+    add("--auto-scale-lr", action="store_true", help=scale)
+    mean = "update the weights every N iterations, with the mean of their gradients"
+    add("--accumulate", type=positive_int, metavar="N", help=mean)
+    add("--sync-bn", action="store_true", help="synchronize batch normalization over all processes")
+    momentum = checked(float, "a number between 0 and 1", lambda value: 0 < value < 1)
+    ema = "evaluate and save a moving average of the weights (default: 0.0002)"
+    add("--ema", nargs="?", const=0.0002, type=momentum, metavar="MOMENTUM", help=ema)
+    recompute = "recompute activations in the backward pass: of the backbone's blocks, or of these"
+    add("--checkpoint-activations", nargs="*", metavar="MODULE", help=recompute)
+    add("--compile", action="store_true", help="torch.compile of backbone, neck and heads")
     add_runner_arguments(parser)
 
 

@@ -7,33 +7,18 @@ from pathlib import Path
 from negvision.cli.output import text_table
 from negvision.errors import MissingDataError
 
-HELP = "write COCO annotations from Pascal VOC's XML files"
-DESCRIPTION = (
-    "Write a COCO file for each image list of a dataset in Pascal VOC's layout. Images stay "
-    "where they are."
-)
+HELP = "write a COCO file for each image list of a dataset in Pascal VOC's layout"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "root", type=Path, metavar="ROOT", help="folder of Annotations, JPEGImages and ImageSets"
-    )
-    parser.add_argument(
-        "--splits",
-        nargs="+",
-        metavar="LIST",
-        help="lists in ImageSets/Main (default: train, val and test, as far as they exist)",
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of the COCO files (default: ROOT/coco)"
-    )
-    parser.add_argument(
-        "--zero-based",
-        action="store_true",
-        help="coordinates start at 0 and exclude xmax and ymax, as some tools write them; VOC's "
-        "start at 1 and include them",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace existing COCO files")
+    add = parser.add_argument
+    add("root", type=Path, metavar="ROOT", help="folder of Annotations, JPEGImages and ImageSets")
+    lists = "lists in ImageSets/Main (default: train, val and test, as far as they exist)"
+    add("--splits", nargs="+", metavar="LIST", help=lists)
+    add("--out", type=Path, metavar="DIR", help="folder of the COCO files (default: ROOT/coco)")
+    zero = "coordinates start at 0 and exclude xmax and ymax; VOC's start at 1 and include them"
+    add("--zero-based", action="store_true", help=zero)
+    add("--overwrite", action="store_true", help="replace existing COCO files")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
     rows = []
     for name, content in files.items():
         crowds = sum(annotation["iscrowd"] for annotation in content["annotations"])
-        counts = (len(content["images"]), len(content["annotations"]) - crowds, crowds)
-        rows.append([name, *(f"{count:,}" for count in counts)])
+        boxes = len(content["annotations"]) - crowds
+        rows.append([name, len(content["images"]), boxes, crowds])
     print(text_table(["file", "images", "boxes", "difficult"], rows))
     names = [category["name"] for category in next(iter(contents.values()))["categories"]]
     print(f"\nclasses  {len(names)}: {', '.join(names)}")
