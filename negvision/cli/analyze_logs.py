@@ -70,7 +70,8 @@ def _summary(logs: Sequence[TrainLog]) -> str:
     rows: list[list[object]] = []
     for log in logs:
         curves = [*log.train.values(), *log.evaluations.values()]
-        start = [log.name, max(steps[-1] for steps, _ in curves), f"{log.train['loss'][1][-1]:.4f}"]
+        last = max(max(steps) for steps, _ in curves)
+        start = [log.name, last, f"{log.train['loss'][1][-1]:.4f}"]
         evaluated = [key for key in log.evaluations if key.endswith("mAP")]
         for key in evaluated:
             at, values = log.evaluations[key]

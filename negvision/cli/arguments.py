@@ -74,12 +74,8 @@ def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work-dir", help="folder of logs and checkpoints")
     parser.add_argument("--data-root", help=_DATA_ROOT)
     add_cfg_options(parser, "model.backbone.depth=18 train_cfg.max_epochs=2")
-    parser.add_argument(
-        "--launcher",
-        choices=["none", "pytorch", "slurm", "mpi"],
-        default="none",
-        help="how the processes of a distributed run are started (pytorch: torchrun)",
-    )
+    starters, start = ["none", "pytorch", "slurm", "mpi"], "how the processes are started"
+    parser.add_argument("--launcher", choices=starters, default="none", help=start)
     add_trust_checkpoint(parser)
 
 
@@ -92,37 +88,29 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_cfg_options(parser: argparse.ArgumentParser, example: str) -> None:
     """``--cfg-options``: texts ``KEY=VALUE``, which are parsed once MMEngine is imported."""
+    kind = checked(str, "KEY=VALUE", lambda text: "=" in text)
+    change = f"change the config, e.g. {example}"
     parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action="extend",
-        type=checked(str, "KEY=VALUE", lambda text: "=" in text),
-        metavar="KEY=VALUE",
-        help=f"change the config, e.g. {example}",
+        "--cfg-options", nargs="+", action="extend", type=kind, metavar="KEY=VALUE", help=change
     )
 
 
 def add_trust_checkpoint(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--trust-checkpoint",
-        action="store_true",
-        help="unpickle any object in a checkpoint or .pkl file; it can run arbitrary code",
-    )
+    trust = "unpickle any object in a checkpoint or .pkl file; it can run arbitrary code"
+    parser.add_argument("--trust-checkpoint", action="store_true", help=trust)
 
 
 def add_ood_threshold(parser: argparse.ArgumentParser) -> None:
     """``--ood-threshold``: None, a number, or ``"checkpoint"``."""
-    kind = checked(
+    number = checked(
         lambda text: text if text == "checkpoint" else float(text),
         "a number or the word checkpoint",
     )
-    parser.add_argument(
-        "--ood-threshold",
-        type=kind,
-        metavar="SCORE",
-        help="mark as unknown everything that scores higher. By default the threshold stored with "
-        "the model is used, if any; 'checkpoint' requires one",
+    mark = (
+        "mark as unknown everything that scores higher. By default the threshold stored with the "
+        "model is used, if any; 'checkpoint' requires one"
     )
+    parser.add_argument("--ood-threshold", type=number, metavar="SCORE", help=mark)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

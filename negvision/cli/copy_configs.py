@@ -21,8 +21,6 @@ def run(args: argparse.Namespace) -> int:
     from negvision.engine.config.shipped import shipped_configs
 
     out, source = args.out, shipped_configs()
-    if not source.is_dir():
-        raise UserError(f"{source} does not exist: the installation is incomplete; reinstall")
     if out.exists():
         raise UserError(f"--out {out} already exists; name a new folder")
     try:

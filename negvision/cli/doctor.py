@@ -33,10 +33,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the report; 0, or 1 if there is a problem."""
     installed = installed_distributions()
     findings = check_versions(installed) + check_imports(installed)
-    rows = {
-        "negvision": __version__,
-        "Python": f"{platform.python_version()}  ({sys.executable})",
-    }
+    python = f"{platform.python_version()}  ({sys.executable})"
+    rows = {"negvision": __version__, "Python": python}
     for module in PROVIDERS:
         found = [f"{installed[name]}  ({name})" for name in providers(module, installed)]
         rows[module] = ", ".join(found) or "not installed"
@@ -126,12 +124,11 @@ def _nvcc() -> str | None:
 
 def _unusable_gpu(driver: str, cuda: str | None) -> Finding:
     if cuda is None:
-        return Finding(
-            "this torch is built without CUDA, and there is a GPU.",
-            "install torch and torchvision again, from the CUDA index of pytorch.org",
-        )
-    return Finding(
-        f"torch (built for CUDA {cuda}) cannot use the GPU of driver {driver}.",
+        problem = "this torch is built without CUDA, and there is a GPU."
+        return Finding(problem, "install torch and torchvision from the CUDA index of pytorch.org")
+    problem = f"torch (built for CUDA {cuda}) cannot use the GPU of driver {driver}."
+    remedy = (
         f"update the driver to one for CUDA {cuda}, or install a torch built for an older CUDA; "
-        "check that CUDA_VISIBLE_DEVICES is not empty",
+        "check that CUDA_VISIBLE_DEVICES is not empty"
     )
+    return Finding(problem, remedy)
