@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from torch import nn
 
 from negvision.face.metrics.embedding_metric import checked_pairs
 from negvision.face.metrics.embeddings import EmbeddingTable, cosine_similarities
@@ -13,7 +12,7 @@ from negvision.face.metrics.pair_report import PairReport
 from negvision.face.metrics.roc import power
 from negvision.face.metrics.verification_metric import FoldAccuracy, VerificationMetric
 from negvision.report.page_parts import MetricRow, MetricTable, Plots, Section
-from negvision.report.plots import roc_of_pairs, two_histograms
+from negvision.report.plots import histogram, roc_of_pairs
 
 _MEANINGS = {
     "accuracy": ("mean over the folds, each at the best threshold of the others", "higher"),
@@ -31,12 +30,11 @@ class PairCollector:
     """Collects the embeddings that a recognizer predicts in a test.
 
     Args:
-        model: Not used; the embeddings come with the samples.
         meta: ``metainfo`` of the test set, with ``pairs`` and ``same`` if it consists of pairs.
         evaluator: Arguments of the test evaluator, of which ``fars`` and ``num_folds`` are used.
     """
 
-    def __init__(self, model: nn.Module, meta: Mapping, evaluator: Mapping) -> None:
+    def __init__(self, meta: Mapping, evaluator: Mapping) -> None:
         self.meta = meta
         options = {key: evaluator[key] for key in ("fars", "num_folds") if key in evaluator}
         self._metric = VerificationMetric(**options)
@@ -56,20 +54,12 @@ class PairCollector:
         scores = cosine_similarities(table.embeddings, table.rows_of(pairs), table.norms)
         accuracy, _ = self._metric.fold_accuracy(scores, same, self.meta.get("folds"))
         report = PairReport(scores, same, self._metric.fars)
-        return [Section(name, title, pair_parts(scores, same, report, accuracy))]
+        return [Section(name, title, _parts(scores, same, report, accuracy))]
 
 
-def pair_parts(
+def _parts(
     scores: np.ndarray, same: np.ndarray, report: PairReport, accuracy: FoldAccuracy | None
 ) -> list:
-    """Tables and plots of scored pairs.
-
-    Args:
-        scores: (P,) cosines.
-        same: (P,) bool, which pairs are genuine.
-        report: Metrics of these pairs.
-        accuracy: Cross-validated accuracy; None without folds.
-    """
     values = {**(accuracy.values() if accuracy else {}), **report.values()}
     rows = [
         MetricRow(key, [values[key]], meaning, better)
@@ -83,13 +73,9 @@ def pair_parts(
     ]
     corners = report.curve.corners()
     roc = roc_of_pairs(corners.far, corners.tar, int(report.curve.total_negatives), "ROC")
-    scores_of = two_histograms(
-        scores[same],
-        scores[~same],
-        ("genuine pairs", "impostor pairs"),
-        "cosine of the two embeddings",
-        "Scores of pairs",
-    )
+    names = ("genuine pairs", "impostor pairs")
+    label = "cosine of the two embeddings"
+    densities, _ = histogram(scores, ~same, names, label, "Scores of pairs")
     columns = ("TAR", "threshold", "impostors accepted")
     caption = (
         "The largest share of genuine pairs accepted at any threshold that accepts at most this "
@@ -98,5 +84,5 @@ def pair_parts(
     return [
         MetricTable("Verification", "metric", ["value"], rows),
         MetricTable("TAR at FAR", "limit", columns, points, caption),
-        Plots("ROC and scores", [roc, scores_of]),
+        Plots("ROC and scores", [roc, densities]),
     ]

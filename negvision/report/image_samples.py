@@ -47,16 +47,12 @@ def most_wrong(
 ) -> dict[str, list[ImageSample]]:
     """ID samples with the highest and OOD samples with the lowest own score, the worst first.
 
-    Lists at most one sample per image, since the boxes of one object would fill the list, and only
-    samples that score higher (lower) than some sample of the other kind.
+    Lists at most ``count`` of each kind and one per image, since the boxes of one object would fill
+    the list, and only samples that score higher (lower) than some sample of the other kind.
 
     Args:
         records: Of boxes or images.
-        count: Maximum for each kind.
         threshold: Samples above it are called unknown; None if there is none.
-
-    Returns:
-        Samples for "ID" and "OOD".
     """
     return {
         kind: _worst_samples(records, kind == "OOD", count, threshold) for kind in ("ID", "OOD")
@@ -76,7 +72,10 @@ def _worst_samples(
     samples = []
     for row in rows[np.sort(first)][:count].tolist():
         beaten = np.searchsorted(others, wrongness[row], "left") / len(others)
-        facts = [_rank(beaten, is_ood, records.task)]
+        # A rank, since scores have no unit.
+        share = "less than 1 %" if beaten < 0.01 else f"{100 * beaten:.0f} %"
+        words = ("lower", "ID") if is_ood else ("higher", "OOD")
+        facts = [f"scores {words[0]} than {share} of the {words[1]} {records.task}"]
         if records.labels is not None:
             label = int(records.labels[row])
             known = 0 <= label < len(records.classes)
@@ -95,14 +94,6 @@ def _worst_samples(
     return samples
 
 
-def _rank(beaten: float, is_ood: bool, task: str) -> str:
-    """How wrong a sample is, by rank, since scores have no unit."""
-    share = "less than 1 %" if beaten < 0.01 else f"{100 * beaten:.0f} %"
-    if is_ood:
-        return f"scores lower than {share} of the ID {task}"
-    return f"scores higher than {share} of the OOD {task}"
-
-
 def _tag(score: float, is_ood: bool, threshold: float | None) -> str:
     kind = "OOD" if is_ood else "ID"
     if threshold is None:
@@ -111,12 +102,7 @@ def _tag(score: float, is_ood: bool, threshold: float | None) -> str:
 
 
 def heat_maps(records: OODRecords, count: int = 12) -> list[ImageSample]:
-    """Images beside their heat maps, those with the lowest AUROC first.
-
-    Args:
-        records: Of pixels.
-        count: Maximum number of images.
-    """
+    """At most ``count`` images beside their heat maps, those with the lowest AUROC first."""
     own = next(iter(records.scores.values())).astype(np.float64)
     by_image = per_image_values(records)
     rated = [(by_image[k].auroc if k in by_image else math.inf, k) for k in records.heat]
@@ -150,11 +136,6 @@ def heat_limits(records: OODRecords) -> tuple[float, float]:
     own = next(iter(records.scores.values())).astype(np.float64)
     low, high = weighted_quantiles(own, records.weights, [0.01, 0.99]).tolist()
     return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def color_bar() -> EmbeddedImage:
-    """The colors of heat maps from the lowest score to the highest."""
-    return embedded(heat_colors(np.linspace(0, 1, 256)[None].repeat(8, 0), 0, 1), "")
 
 
 def _draw_box(image: np.ndarray, box: Sequence[float], is_ood: bool, tag: str) -> np.ndarray:

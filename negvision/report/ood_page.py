@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,10 @@ from negvision.ood.records import (
     per_image_values,
     stratum_gap,
 )
-from negvision.report.image_samples import color_bar, heat_limits, heat_maps, most_wrong
-from negvision.report.page_parts import Plots
+from negvision.report.image_samples import heat_limits, heat_maps, most_wrong
+from negvision.report.page_parts import Gallery, MetricRow, MetricTable, Plots, Section
 from negvision.report.plots import (
     CHANCE_LINE,
-    ID_COLOR,
-    OOD_COLOR,
-    THRESHOLD_LINE,
     histogram,
     line_styles,
     pr_plot,
@@ -40,6 +37,9 @@ _THRESHOLDS = {
     "ood_threshold": "the model's threshold",
     "f1_threshold": "the threshold with the best F1 of pixels",
 }
+_HEADS = ("AUROC", "AP out", "AP in", "FPR95 ood+", "FPR95 id+", f"AP@{REFERENCE_PREVALENCE:g}")
+# Share of ID and of OOD samples cut off at each end of the histogram.
+_TAIL = 0.005
 _AP_AT = "ap_at_reference"
 _WORST_IMAGES = 10
 
@@ -64,13 +64,8 @@ def ood_page(records: OODRecords, title: str, source: str = "", resamples: int =
         Path("cards.html").write_text(ood_page(records, "Cards"))
     """
     context = _context(evaluate_records(records, resamples))
-    anchors = {"data": "Data", "metrics": "Metrics", "scores": "Scores", "curves": "Curves"}
-    if context["strata"]:
-        anchors["strata"] = "Groups"
-    if records.task == "pixels":
-        anchors["per-image"] = "Single images"
-    if context["wrong"] or context["heat_maps"]:
-        anchors["wrong"] = "Most wrong"
+    anchors = {"data": "Data", "metrics": "Metrics"}
+    anchors |= {section.anchor: section.title for section in context["sections"]}
     top = {"title": title, "source": source, "anchors": anchors, "command": "ood-report"}
     return rendered("ood_page.html", **top, **context)
 
@@ -93,9 +88,20 @@ def ood_sections(records: OODRecords, prefix: str, resamples: int = 1000) -> Mar
 def _context(evaluation: OODEvaluation) -> dict[str, Any]:
     records, by_score = evaluation.records, evaluation.by_score
     own, first = next(iter(by_score.items()))
-    threshold, threshold_name = _threshold(records)
     table = columns(records.task, first.prevalence)
     one, many = _NOUNS[records.task]
+    sections = [
+        Section("scores", f"Scores of ID and OOD {many}", [_histogram(records, own)]),
+        Section("curves", "Curves", [_curves(by_score, own)]),
+    ]
+    if evaluation.strata:
+        sections.append(Section("strata", "By group", _groups(evaluation.strata, own)))
+    if records.task == "pixels":
+        tables = _per_image(records)
+        missing = "" if tables else "Fewer than two images have OOD and ID pixels."
+        sections.append(Section("per-image", "Single images", tables, missing))
+    if galleries := _galleries(records):
+        sections.append(Section("wrong", "Where the score is most wrong", galleries))
     return {
         "prefix": "",
         "shift": 0,
@@ -103,11 +109,7 @@ def _context(evaluation: OODEvaluation) -> dict[str, Any]:
         "one": one,
         "many": many,
         "own": own,
-        "metrics": first,
-        "sampled": None if records.weights is None else len(records.is_ood),
-        "num_images": len(records.paths),
-        "num_ood_images": len(np.unique(records.image[records.is_ood])),
-        "classes": records.classes,
+        "facts": _facts(records, first),
         "notes": {key: _note(value) for key, value in records.notes.items()},
         "columns": table,
         "rows": [
@@ -115,18 +117,48 @@ def _context(evaluation: OODEvaluation) -> dict[str, Any]:
             for name, values in by_score.items()
         ],
         "has_intervals": bool(first.intervals),
-        "histogram": histogram(
-            records.scores[own], records.is_ood, records.weights, own, threshold
-        ),
-        "threshold": threshold,
-        "threshold_name": threshold_name,
-        "colors": {"ID": ID_COLOR, "OOD": OOD_COLOR},
-        "threshold_line": THRESHOLD_LINE,
-        "curves": _curves(by_score, own),
-        "strata": {kind: _stratum_rows(parts) for kind, parts in evaluation.strata.items()},
-        "per_image": _per_image(records) if records.task == "pixels" else None,
-        **_images(records, threshold),
+        "sections": sections,
     }
+
+
+def _facts(records: OODRecords, values: OODValues) -> dict[str, str]:
+    one, many = _NOUNS[records.task]
+    images = f"{len(records.paths):,}"
+    if records.task != "images":
+        images += f", {len(np.unique(records.image[records.is_ood])):,} of them with OOD {many}"
+    names = [*records.classes[:40], *["…"] * (len(records.classes) > 40)]
+    facts = {
+        "Task": f"{records.task}: one score per {one}",
+        f"OOD {many}": f"{values.num_ood:,.0f}",
+        f"ID {many}": f"{values.num_id:,.0f}",
+        "Prevalence": f"{values.prevalence:.4f} of the {many} are OOD, the chance level of AP out",
+        "Images": images,
+        "ID classes": f"{len(records.classes)}: {', '.join(names)}",
+    }
+    if records.weights is not None:
+        facts["Sample"] = (
+            f"{len(records.is_ood):,} {many} are in the file, weighted to represent all. This page "
+            f"computes all metrics from them; those in the log of the evaluation may use every "
+            f"{one} and differ slightly."
+        )
+    return facts
+
+
+def _histogram(records: OODRecords, own: str) -> Plots:
+    many = _NOUNS[records.task][1]
+    threshold, threshold_name = _threshold(records)
+    label = f"{own} (higher = more OOD)"
+    scores = records.scores[own]
+    options = {"weights": records.weights, "threshold": threshold, "tail": _TAIL}
+    plot, outside = histogram(scores, records.is_ood, ("ID", "OOD"), label, "Densities", **options)
+    caption = f"Both areas are 1. Where they overlap, the score {own} cannot separate ID from OOD."
+    if threshold is not None:
+        caption += (
+            f" Dashed line: {threshold_name}, {threshold:.4g}; higher scores are called unknown."
+        )
+    if outside:
+        caption += f" {100 * outside:.2g} % of the {many} have scores outside the plot."
+    return Plots("", [plot], caption=caption)
 
 
 def _curves(by_score: Mapping[str, OODValues], own: str) -> Plots:
@@ -143,18 +175,76 @@ def _curves(by_score: Mapping[str, OODValues], own: str) -> Plots:
     return Plots("", plots, {**legend, "chance level": CHANCE_LINE}, caption)
 
 
-def _images(records: OODRecords, threshold: float | None) -> dict[str, Any]:
-    of_pixels = records.task == "pixels"
-    wrong = {} if of_pixels else most_wrong(records, threshold=threshold)
-    maps = heat_maps(records) if of_pixels else []
-    samples = [*maps, *(sample for kind in wrong.values() for sample in kind)]
-    return {
-        "wrong": wrong,
-        "heat_maps": maps,
-        "heat_limits": heat_limits(records),
-        "color_bar": color_bar(),
-        "num_missing": sum(bool(sample.problem) for sample in samples),
-    }
+def _groups(strata: Mapping[str, Sequence[Stratum]], own: str) -> list[MetricTable]:
+    """A table for each kind of group, with the gap between the best and the worst group."""
+    caption = (
+        f"Metrics of {own}. AP depends on each group's own share of OOD: compare groups by AUROC "
+        "and FPR95. A dash means that the group lacks OOD or ID."
+    )
+    tables = []
+    for kind, parts in strata.items():
+        rows = []
+        for part in parts:
+            values = [None] * 5 if part.metrics is None else part.metrics.as_dict().values()
+            counts = [f"{part.num_ood:,.0f}", f"{part.num_id:,.0f}"]
+            rows.append(MetricRow(part.name, [*counts, *_four_decimals(values)]))
+        gaps = [stratum_gap(parts, name) for name in METRIC_NAMES]
+        rows.append(MetricRow("gap", ["", "", *_four_decimals(gaps)]))
+        tables.append(MetricTable(kind, kind, ("OOD", "ID", *_HEADS[:5]), rows, caption))
+    return tables
+
+
+def _per_image(records: OODRecords) -> list[MetricTable]:
+    """The spread over images and the worst images; none for fewer than two with OOD and ID."""
+    by_image = per_image_values(records)
+    if len(by_image) < 2:
+        return []
+    values = [[getattr(one, name) for one in by_image.values()] for name in METRIC_NAMES]
+    spread = {"lowest": min, "median": statistics.median, "highest": max}
+    rows = [MetricRow(name, _four_decimals(map(of, values))) for name, of in spread.items()]
+    ranked = sorted(by_image.items(), key=lambda pair: pair[1].auroc)[:_WORST_IMAGES]
+    worst = [
+        MetricRow(str(records.paths[image]), _four_decimals(one.as_dict().values()))
+        for image, one in ranked
+    ]
+    title = f"Each of the {len(by_image):,} images with OOD and ID pixels"
+    return [
+        MetricTable(title, "over images", _HEADS[:5], rows),
+        MetricTable("Images with the lowest AUROC", "image", _HEADS[:5], worst),
+    ]
+
+
+def _galleries(records: OODRecords) -> list[Gallery]:
+    one, many = _NOUNS[records.task]
+    galleries = []
+    if records.task == "pixels":
+        low, high = heat_limits(records)
+        caption = (
+            "Lowest AUROC first. Bright pixels look unknown: scores are black up to "
+            f"{low:.2f} and pale yellow from {high:.2f}."
+        )
+        if samples := heat_maps(records):
+            galleries = [Gallery("Images beside the map of their score", samples, caption)]
+    else:
+        each = "" if records.task == "images" else f", one {one} per image"
+        titles = {"ID": "ID that looks most unknown", "OOD": "OOD that looks most known"}
+        for kind, samples in most_wrong(records, threshold=_threshold(records)[0]).items():
+            caption = f"The worst {many} first{each}."
+            if not samples:
+                caption = f"None: no OOD {one} scores lower than an ID {one}."
+            galleries.append(Gallery(titles[kind], samples, caption))
+    unread = sum(bool(sample.problem) for one in galleries for sample in one.samples)
+    if unread:
+        notice = (
+            f" {unread} image files could not be read. Relative paths start in the folder where "
+            "negvision test ran: run negvision ood-report there to see the images."
+        )
+        galleries[0] = replace(galleries[0], caption=galleries[0].caption + notice)
+    return galleries
+
+
+def _four_decimals(values: Iterable[float | None]) -> list[str | None]:
+    return [None if value is None else f"{value:.4f}" for value in values]
 
 
 def _note(value: Any) -> Any:
@@ -217,33 +307,7 @@ def columns(task: str, prevalence: float) -> list[Column]:
         _AP_AT: f"AP out if {100 * REFERENCE_PREVALENCE:.0f} % of the {many} were OOD, which can "
         "be compared between data sets.",
     }
-    heads = ("AUROC", "AP out", "AP in", "FPR95 ood+", "FPR95 id+", f"AP@{REFERENCE_PREVALENCE:g}")
     better = ("higher", "higher", "higher", "lower", "lower", "higher")
     chance = (0.5, prevalence, 1 - prevalence, 0.95, 0.95, REFERENCE_PREVALENCE)
-    values = zip(meanings, heads, better, chance, meanings.values(), strict=True)
+    values = zip(meanings, _HEADS, better, chance, meanings.values(), strict=True)
     return [Column(*one) for one in values]
-
-
-def _stratum_rows(parts: Sequence[Stratum]) -> tuple[list[tuple], list[float | None]]:
-    """Each part with its values in the order of ``METRIC_NAMES``, and the gaps between parts."""
-    none = dict.fromkeys(METRIC_NAMES)
-    rows = [
-        (part, list((none if part.metrics is None else part.metrics.as_dict()).values()))
-        for part in parts
-    ]
-    return rows, [stratum_gap(parts, name) for name in METRIC_NAMES]
-
-
-def _per_image(records: OODRecords) -> dict[str, Any] | None:
-    """The spread over images and the worst images; None for fewer than two with OOD and ID."""
-    by_image = per_image_values(records)
-    if len(by_image) < 2:
-        return None
-    values = [[getattr(one, name) for one in by_image.values()] for name in METRIC_NAMES]
-    spread = {"lowest": min, "median": statistics.median, "highest": max}
-    ranked = sorted(by_image.items(), key=lambda pair: pair[1].auroc)[:_WORST_IMAGES]
-    return {
-        "count": len(by_image),
-        "spread": [(name, list(map(function, values))) for name, function in spread.items()],
-        "worst": [(str(records.paths[k]), list(one.as_dict().values())) for k, one in ranked],
-    }

@@ -26,8 +26,6 @@ _LINES = (
     ("#E69F00", (6, 1.5, 1.5, 1.5)),
     ("#56B4E9", (3, 1.5)),
 )
-# Share of the samples cut off at each end of a histogram, so that outliers do not squeeze it.
-_TAIL = 0.005
 _CHANCE: dict[str, Any] = {"color": _FAINT, "linewidth": 1.1, "linestyle": (0, (1, 2))}
 _MOST_BARS = 24
 
@@ -41,9 +39,8 @@ class LineStyle:
     width: float
 
 
-# As drawn by plots of OOD scores, for legends.
+# Of :func:`roc_plot` and :func:`pr_plot`, for legends.
 CHANCE_LINE = LineStyle(_FAINT, (1, 2), 1.1)
-THRESHOLD_LINE = LineStyle(_INK, (4, 3), 1.2)
 
 
 def line_styles(names: Iterable[str]) -> dict[str, LineStyle]:
@@ -54,72 +51,54 @@ def line_styles(names: Iterable[str]) -> dict[str, LineStyle]:
     }
 
 
-@dataclass(frozen=True)
-class Histogram:
-    """The plot of a score, and the share of the samples outside its range."""
-
-    svg: Markup
-    outside: float
-
-
 def histogram(
     scores: np.ndarray,
-    is_ood: np.ndarray,
-    weights: np.ndarray | None,
-    name: str,
+    is_second: np.ndarray,
+    names: tuple[str, str],
+    x_label: str,
+    title: str,
+    weights: np.ndarray | None = None,
     threshold: float | None = None,
-) -> Histogram:
-    """Densities of a score for ID and for OOD samples, each of area 1.
+    tail: float = 0.0,
+) -> tuple[Plot, float]:
+    """Densities of two kinds of samples, each of area 1, and the share of samples outside the plot.
 
     Args:
         scores: (N,) finite.
-        is_ood: (N,) bool, with both values present.
+        is_second: (N,) bool, with both values present.
+        names: Of both kinds.
+        x_label: Of the scores.
+        title: Of the plot.
         weights: (N,), or None.
-        name: Of the score.
         threshold: Drawn as a line if given and in range.
+        tail: Share of each kind cut off at each end, so that outliers do not squeeze the rest.
     """
     scores = scores.astype(np.float64)
     weights = np.ones(len(scores)) if weights is None else weights
-    kinds = (~is_ood, is_ood)
-    bulk = [weighted_quantiles(scores[k], weights[k], [_TAIL, 1 - _TAIL]) for k in kinds]
+    kinds = (~is_second, is_second)
+    bulk = [weighted_quantiles(scores[k], weights[k], [tail, 1 - tail]) for k in kinds]
     low, high = min(ends[0] for ends in bulk), max(ends[1] for ends in bulk)
     if high - low <= 1e-9 * max(abs(low), abs(high)):
         low, high = low - 0.5, high + 0.5
-    edges = np.linspace(low, high, _bins(*(scores[k] for k in kinds)) + 1)
-    axes = _axes(4.8, 3.1, "", "density")
-    for kind, color in zip(kinds, (ID_COLOR, OOD_COLOR), strict=True):
+    bins = int(np.clip(2 * np.sqrt(min(kind.sum() for kind in kinds)), 10, 80))
+    edges = np.linspace(low, high, bins + 1)
+    axes = _axes(4.8, 3.3, y_label="density")
+    means = []
+    for kind, color, name in zip(kinds, (ID_COLOR, OOD_COLOR), names, strict=True):
         counts, _ = np.histogram(scores[kind], edges, weights=weights[kind])
-        _density(axes, counts / weights[kind].sum() / np.diff(edges), edges, color)
-    axes.set(ylim=(0, None), xlim=(low, high))
+        density = counts / weights[kind].sum() / np.diff(edges)
+        axes.stairs(density, edges, fill=True, color=color, alpha=0.4, linewidth=0)
+        axes.stairs(density, edges, color=color, linewidth=1.4, label=name)
+        means.append(f"{name} {np.average(scores[kind], weights=weights[kind]):.3f}")
+    axes.set(ylim=(0, None), xlim=(low, high), yticks=[])
+    axes.legend(fontsize=9, frameon=False, labelcolor=_INK)
     if threshold is not None and low <= threshold <= high:
         axes.axvline(threshold, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
-    # The name comes from a file and must not be parsed as a formula.
-    axes.set_xlabel(f"{name} (higher = more OOD)", parse_math=False)
+    # Names come from files and must not be parsed as formulas.
+    axes.set_xlabel(x_label, parse_math=False)
     outside = weights[(scores < low) | (scores > high)].sum() / weights.sum()
-    return Histogram(_svg(axes), float(outside))
-
-
-def two_histograms(
-    first: np.ndarray, second: np.ndarray, names: tuple[str, str], x_label: str, title: str
-) -> Plot:
-    """Densities of two sets of values, each of area 1."""
-    edges = np.histogram_bin_edges(np.concatenate([first, second]), _bins(first, second))
-    axes = _axes(4.8, 3.3, x_label, "density")
-    for values, color, name in zip((first, second), (ID_COLOR, OOD_COLOR), names, strict=True):
-        _density(axes, np.histogram(values, edges, density=True)[0], edges, color, name)
-    axes.legend(fontsize=9, frameon=False, labelcolor=_INK)
-    means = f"mean of {names[0]} {first.mean():.3f}, of {names[1]} {second.mean():.3f}"
-    return Plot(title, _svg(axes), f"{title}; {means}.")
-
-
-def _bins(*kinds: np.ndarray) -> int:
-    return int(np.clip(2 * np.sqrt(min(map(len, kinds))), 10, 80))
-
-
-def _density(axes, density: np.ndarray, edges: np.ndarray, color: str, label: str = "") -> None:
-    axes.stairs(density, edges, fill=True, color=color, alpha=0.4, linewidth=0)
-    axes.stairs(density, edges, color=color, linewidth=1.4, label=label or None)
-    axes.set_yticks([])
+    plot = Plot(title, _svg(axes), f"{title}; mean of {', of '.join(means)}.")
+    return plot, float(outside)
 
 
 def count_bars(counts: np.ndarray, x_label: str, y_label: str, title: str) -> Plot:

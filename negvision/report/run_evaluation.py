@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS
 from torch import nn
 
 from negvision.compat.patches import captured_pycocotools
+from negvision.detection.assignment_view import AssignmentView, anchor_sizes, assignment_views
 from negvision.engine.config.data_files import check_data
 from negvision.engine.prepare import build_runner
 from negvision.errors import ConfigError, MissingDataError, OODDataError
+from negvision.ood import ood_metrics
 from negvision.ood.records import OODRecords
-from negvision.report.assignment_section import assignment_section
 from negvision.report.detection_sections import DetectionCollector
 from negvision.report.face_sections import PairCollector
 from negvision.report.label_sections import LabelCollector, LabelMapCollector
-from negvision.report.page_parts import Section
+from negvision.report.ood_page import columns, ood_sections
+from negvision.report.page_parts import Html, MetricRow, MetricTable, Part, Plots, Section
+from negvision.report.plots import count_bars
+from negvision.visualization.looking import evenly_spaced, seeded
 
-Progress = Callable[[list], object]
+Progress = Callable[[list], Iterable]
 
-
-@dataclass(frozen=True)
-class Evaluated:
-    """The results of a test.
-
-    Attributes:
-        sections: Of the task.
-        records: Scored samples if the evaluator is an OOD metric, else None.
-        ood_problem: Why an OOD metric gave no records, or "".
-    """
-
-    sections: list[Section]
-    records: OODRecords | None
-    ood_problem: str
+# Of which the assignment is shown.
+_TRAIN_IMAGES = 200
+_SIZES, _LIMITS = ("small", "medium", "large"), (32.0**2, 96.0**2)
 
 
 class _CollectingHook(Hook):
@@ -58,8 +52,8 @@ class _CollectingHook(Hook):
         self.collector.add(data_batch["inputs"], outputs)
 
 
-def evaluate_run(cfg: Config, checkpoint: Path, folder: Path, progress: Progress) -> Evaluated:
-    """Test a checkpoint on the test set of its config.
+def evaluate_run(cfg: Config, checkpoint: Path, folder: Path, progress: Progress) -> list[Section]:
+    """Test a checkpoint on the test set of its config, and return the sections of its task.
 
     Writes into ``folder`` only; hooks that draw are removed.
 
@@ -98,7 +92,26 @@ def evaluate_run(cfg: Config, checkpoint: Path, folder: Path, progress: Progress
             sections.append(_assignment(cfg, runner.model, progress))
     files = sorted(folder.rglob("ood_scores.npz"))
     records = OODRecords.load(files[-1]) if files else None
-    return Evaluated(sections, records, problem)
+    return [*sections, _ood_section(records, problem)]
+
+
+def _ood_section(records: OODRecords | None, problem: str) -> Section:
+    name, title = "ood", "Out of distribution"
+    if records is None:
+        missing = "The config's test evaluator is not an OOD metric."
+        if problem:
+            missing = f"OOD scores cannot be evaluated: {problem}"
+        return Section(name, title, missing=missing)
+    # Metrics of the model's own score, used to compare runs.
+    own = torch.from_numpy(next(iter(records.scores.values())))
+    weights = None if records.weights is None else torch.from_numpy(records.weights)
+    values = ood_metrics(own, torch.from_numpy(records.is_ood), weights=weights)
+    rows = [
+        MetricRow(column.head, [column.value(values)], column.meaning, column.better)
+        for column in columns(records.task, values.prevalence)
+    ]
+    table = MetricTable(f"OOD of {records.task}", "metric", ["value"], rows, hidden=True)
+    return Section(name, title, [table, Html(ood_sections(records, prefix="ood-"))])
 
 
 def _collector(runner, sample):
@@ -110,7 +123,7 @@ def _collector(runner, sample):
     if "pred_sem_seg" in sample:
         return LabelMapCollector(classes, meta.get("palette") or ())
     if "embedding" in sample:
-        return PairCollector(model, meta, evaluator)
+        return PairCollector(meta, evaluator)
     if "pred_label" in sample:
         return LabelCollector(classes)
     raise ConfigError(
@@ -127,12 +140,60 @@ def _evaluator(cfg: Config) -> Mapping:
 
 
 def _assignment(cfg: Config, model: nn.Module, progress: Progress) -> Section:
+    """Positives per box in some train images, assigned as in training."""
     name, title = "assignment", "Assignment of positives"
     if not (cfg.get("train_dataloader") or {}).get("dataset"):
         return Section(name, title, missing="The config has no train set.")
     try:
         check_data(cfg, ("train",))
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        with seeded(0):
+            chosen = progress(evenly_spaced(len(dataset), _TRAIN_IMAGES))
+            views = list(assignment_views(model, dataset, chosen))
     except MissingDataError as error:
         return Section(name, title, missing=f"The train set is missing: {error}")
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    return assignment_section(model, dataset, progress=progress)
+    except ConfigError as error:
+        return Section(name, title, missing=f"Not available: {error}.")
+    if not any(len(view.boxes) for view in views):
+        return Section(name, title, missing="The train images have no boxes.")
+    return Section(name, title, _assignment_parts(views, len(dataset)))
+
+
+def _assignment_parts(views: Sequence[AssignmentView], total: int) -> list[Part]:
+    counts = torch.cat([view.positives_per_box for view in views]).numpy()
+    boxes = torch.cat([view.boxes for view in views])
+    sizes = np.digitize((boxes[:, 2:] - boxes[:, :2]).prod(1).numpy(), _LIMITS)
+    rows = [_positives("all", counts)]
+    rows += [_positives(size, counts[sizes == code]) for code, size in enumerate(_SIZES)]
+    by_size = MetricTable(
+        "Positives by box size",
+        "boxes",
+        ("without a positive", "share", "boxes", "fewest", "median", "mean", "most"),
+        rows,
+        f"Positives per box in {len(views):,} of {total:,} train images, after the pipeline. Small "
+        "boxes are below 32², medium ones below 96² pixels of the network's image. The network "
+        "never learns from a box without a positive.",
+        compared=1,
+    )
+    bars = count_bars(counts, "positives per box", "boxes", "Positives per box")
+    return [by_size, Plots("Boxes by number of positives", [bars]), _positives_by_level(views)]
+
+
+def _positives(name: str, counts: np.ndarray) -> MetricRow:
+    without = int((counts == 0).sum())
+    if not len(counts):
+        return MetricRow(name, [0, None, 0, None, None, None, None], better="lower")
+    spread = [int(counts.min()), float(np.median(counts)), float(counts.mean()), int(counts.max())]
+    return MetricRow(name, [without, without / len(counts), len(counts), *spread], better="lower")
+
+
+def _positives_by_level(views: Sequence[AssignmentView]) -> MetricTable:
+    positives = torch.stack([view.positives_per_level for view in views]).sum(0).tolist()
+    total = max(sum(positives), 1)
+    rows = []
+    for level, (size, count) in enumerate(zip(anchor_sizes(views), positives, strict=True)):
+        anchors = sum(len(view.priors[level]) for view in views)
+        values = [size or "\N{EN DASH}", anchors, count, count / total]
+        rows.append(MetricRow(f"level {level}", values, better=""))
+    columns = ("anchors, px", "anchors", "positives", "share of positives")
+    return MetricTable("Positives by level", "level", columns, rows, compared=3)

@@ -19,8 +19,7 @@ from negvision.report.plots import curve_panel, line_styles
 from negvision.report.rendering import rendered
 from negvision.report.train_log import TrainLog, main_curves
 
-# Larger matrices are shown as a list of their errors.
-_TILES, _LARGEST_MATRIX = 5, 21
+_TILES = 5
 
 
 def run_page(reports: Sequence[RunReport], between: Sequence[ConfigChange] = ()) -> str:
@@ -38,7 +37,6 @@ def run_page(reports: Sequence[RunReport], between: Sequence[ConfigChange] = ())
         "source": "",
         "curves": curve_parts(logs) if logs else [],
         "no_log": {report.name: report.log_problem for report in reports if report.log is None},
-        "largest_matrix": _LARGEST_MATRIX,
     }
     if len(reports) == 1:
         first = next(iter(reports[0].tables().values()), None)

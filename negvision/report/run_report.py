@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 
 from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.errors import CheckpointError, UserError
-from negvision.ood import ood_metrics
-from negvision.ood.records import OODRecords
 from negvision.report.config_diff import changes_of, config_lines
-from negvision.report.ood_page import columns, ood_sections
-from negvision.report.page_parts import Html, MetricRow, MetricTable, RunReport, Section
-from negvision.report.run_evaluation import Evaluated, Progress, evaluate_run
+from negvision.report.page_parts import RunReport
+from negvision.report.run_evaluation import Progress, evaluate_run
 from negvision.report.train_log import LogError, read_train_log
 from negvision.visualization import shown_path
 
@@ -98,11 +94,9 @@ def gather(
     """Read the log, compare the config, and test the checkpoint.
 
     Args:
-        run: The files.
-        name: Of the run on the page.
+        run, name: The files, and the name on the page.
         cfg: Its config, with the options of the command line.
-        folder: For what the test writes.
-        progress: As in :func:`negvision.report.run_evaluation.evaluate_run`.
+        folder, progress: As in :func:`negvision.report.run_evaluation.evaluate_run`.
         trust: As in :func:`negvision.engine.checkpoints.loading.load_checkpoint_file`.
 
     Raises:
@@ -117,32 +111,8 @@ def gather(
         log.name = name
     except LogError as error:
         problem = str(error)
-    evaluated = evaluate_run(cfg, run.checkpoint, folder, progress)
-    sections = [*evaluated.sections, _ood_section(evaluated)]
+    sections = evaluate_run(cfg, run.checkpoint, folder, progress)
     return RunReport(name, _facts(run, meta), changes, lines, log, problem, sections)
-
-
-def _ood_section(evaluated: Evaluated) -> Section:
-    name, title = "ood", "Out of distribution"
-    if evaluated.records is None:
-        missing = "The config's test evaluator is not an OOD metric."
-        if evaluated.ood_problem:
-            missing = f"OOD scores cannot be evaluated: {evaluated.ood_problem}"
-        return Section(name, title, missing=missing)
-    page = Html(ood_sections(evaluated.records, prefix="ood-"))
-    return Section(name, title, [_own_score(evaluated.records), page])
-
-
-def _own_score(records: OODRecords) -> MetricTable:
-    """Metrics of the model's own score, used to compare runs."""
-    own = torch.from_numpy(next(iter(records.scores.values())))
-    weights = None if records.weights is None else torch.from_numpy(records.weights)
-    values = ood_metrics(own, torch.from_numpy(records.is_ood), weights=weights)
-    rows = [
-        MetricRow(column.head, [column.value(values)], column.meaning, column.better)
-        for column in columns(records.task, values.prevalence)
-    ]
-    return MetricTable(f"OOD of {records.task}", "metric", ["value"], rows, hidden=True)
 
 
 def _facts(run: WorkDir, meta: Mapping[str, Any]) -> dict[str, str]:
@@ -154,12 +124,10 @@ def _facts(run: WorkDir, meta: Mapping[str, Any]) -> dict[str, str]:
     for key, words in (("iter", "iterations"), ("epoch", "epochs")):
         if meta.get(key):
             facts[words] = f"{meta[key]:,}"
-    if meta.get("seed") is not None:
-        facts["seed"] = str(meta["seed"])
-    if meta.get("time"):
-        facts["written"] = str(meta["time"])
-    versions = meta.get("versions") or {}
-    if versions:
+    for key, word in (("seed", "seed"), ("time", "written")):
+        if meta.get(key) is not None:
+            facts[word] = str(meta[key])
+    if versions := meta.get("versions"):
         facts["versions"] = ", ".join(f"{one} {version}" for one, version in versions.items())
     # Published checkpoints do not contain the commit.
     facts["commit of negvision"] = str(meta.get("git") or "not in the checkpoint")

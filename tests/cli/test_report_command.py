@@ -120,7 +120,7 @@ def test_out_is_checked_before_anything_is_evaluated(work_dir, tmp_path, capsys,
 def test_invalid_work_dirs_are_reported(work_dir, tmp_path, capsys):
     for argv, message in (
         ([str(tmp_path / "gone")], "does not exist"),
-        ([str(work_dir.parent)], "is not a work dir"),
+        ([str(work_dir.parent)], "which every training run copies there; did you mean"),
         ([str(work_dir), str(work_dir)], "given twice"),
         ([str(work_dir), str(tmp_path), "--checkpoint", "x.pth"], "needs a single work dir"),
         ([str(work_dir), "--checkpoint", "x.pth"], "the file does not exist"),

@@ -11,12 +11,13 @@ class Page(HTMLParser):
         self.elements: list[tuple[str, dict]] = []
         self.rows: list[list[str]] = []
         self.text = ""
-        self._hidden = self._in_cell = False
+        self._tag = ""
+        self._in_cell = False
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
+        self._tag = tag
         self.elements.append((tag, dict(attrs)))
-        self._hidden = tag in ("style", "script")
         if tag == "tr":
             self.rows.append([])
         elif tag in ("td", "th"):
@@ -24,20 +25,17 @@ class Page(HTMLParser):
             self.rows[-1].append("")
 
     def handle_endtag(self, tag):
-        self._hidden = False
-        if tag in ("td", "th"):
-            self._in_cell = False
-            self.text += " "
+        self._tag = ""
+        self._in_cell &= tag not in ("td", "th")
 
     def handle_data(self, data):
-        if self._hidden:
-            return
-        self.text += data
+        if self._tag not in ("style", "script"):
+            self.text += data
         if self._in_cell:
             self.rows[-1][-1] = f"{self.rows[-1][-1]} {data.strip()}".strip()
 
     def row(self, name: str) -> list[str]:
         return next(row for row in self.rows if row[0].startswith(name))
 
-    def attributes(self, name: str) -> list[str]:
-        return [attrs[name] for _, attrs in self.elements if name in attrs]
+    def attributes(self, *names: str) -> list[str]:
+        return [attrs[name] for _, attrs in self.elements for name in names if name in attrs]

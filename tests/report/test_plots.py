@@ -60,7 +60,8 @@ def test_histogram_has_area_one_by_weight(monkeypatch):
     scores = np.array([0.0, 0.0, 1.0, 1.0, 2.0, 2.0], dtype=np.float32)
     is_ood = np.array([0, 0, 0, 1, 1, 1], dtype=bool)
     weights = np.array([1.0, 1.0, 2.0, 1.0, 3.0, 4.0])
-    histogram(scores, is_ood, weights, "abet")
+    plot, outside = histogram(scores, is_ood, ("ID", "OOD"), "abet", "Scores", weights)
+    assert outside == 0 and plot.alt == "Scores; mean of ID 0.500, of OOD 1.875."
     id_density, _, ood_density, _ = drawn
     width = 2 / len(id_density)
     assert id_density.sum() * width == pytest.approx(1)
@@ -87,9 +88,11 @@ def test_histogram_of_equal_scores_with_a_threshold_and_a_name_like_a_formula(mo
     monkeypatch.setattr(Axes, "axvline", lambda self, x, **kwargs: at.append(x))
     is_ood = np.array([True, False, True, False])
     for threshold in (None, 3.2, 7.0):
-        drawn = histogram(np.full(4, 3.0), is_ood, None, r"$\frac{<b>$", threshold)
-        assert drawn.outside == 0
-        assert r"$\frac{&lt;b&gt;$ (higher = more OOD)" in drawn.svg
+        name = r"$\frac{<b>$"
+        plot, outside = histogram(
+            np.full(4, 3.0), is_ood, ("a", "b"), name, "t", threshold=threshold
+        )
+        assert outside == 0 and r"$\frac{&lt;b&gt;$" in plot.svg
     assert at == [3.2]
 
 
@@ -98,9 +101,9 @@ def test_far_outliers_do_not_stretch_the_histogram():
     scores = rng.normal(size=4000)
     scores[:4] = 1e6
     is_ood = np.arange(4000) % 2 == 0
-    drawn = histogram(scores, is_ood, None, "abet", threshold=0.5)
-    assert 0.001 <= drawn.outside < 0.03
-    ticks = [float(text.replace("−", "-")) for text in re.findall(r">(−?[\d.]+)</text>", drawn.svg)]  # noqa: RUF001
+    plot, outside = histogram(scores, is_ood, ("a", "b"), "abet", "t", threshold=0.5, tail=0.005)
+    assert 0.001 <= outside < 0.03
+    ticks = [float(text.replace("−", "-")) for text in re.findall(r">(−?[\d.]+)</text>", plot.svg)]  # noqa: RUF001
     assert max(ticks) < 5
 
 

@@ -4,8 +4,6 @@ import os
 
 import pytest
 
-from negvision.cli.report import run_names
-from negvision.errors import CheckpointError, UserError
 from negvision.report.run_report import find_run
 
 
@@ -51,26 +49,3 @@ def test_newest_config_and_a_given_checkpoint(work_dir):
     kept.parent.mkdir(parents=True)
     kept.write_text("a = 1\n")
     assert find_run(work_dir).config == kept
-
-
-def test_invalid_work_dirs_are_reported(work_dir):
-    with pytest.raises(UserError, match="does not exist"):
-        find_run(work_dir / "gone")
-    with pytest.raises(UserError, match=r"is not a work dir.*did you mean '.*runs/atss'"):
-        find_run(work_dir.parent)
-    with pytest.raises(CheckpointError, match=r"--checkpoint .*gone.pth.*does not exist"):
-        find_run(work_dir, "gone.pth")
-    for file in work_dir.glob("*.pth"):
-        file.unlink()
-    with pytest.raises(CheckpointError, match=r"no checkpoint .* in .*--checkpoint FILE"):
-        find_run(work_dir)
-
-
-def test_names_tell_runs_apart(tmp_path):
-    assert run_names(["a/x/train", "b/x/train", "b/y/train"]) == [
-        "a/x/train",
-        "b/x/train",
-        "b/y/train",
-    ]
-    with pytest.raises(UserError, match="given twice"):
-        run_names(["a", "./a"])

@@ -32,7 +32,7 @@ def test_pairs_of_faces():
     pairs = np.array([(a, b) for a in range(60) for b in range(a)])
     same = pairs[:, 0] % 6 == pairs[:, 1] % 6
     meta = {"pairs": pairs, "same": same}
-    collector = PairCollector(None, meta, {"fars": (0.1, 0.01, 1e-6)})
+    collector = PairCollector(meta, {"fars": (0.1, 0.01, 1e-6)})
     collector.add([], samples[:40])
     collector.add([], samples[40:])
     [section] = collector.sections()
@@ -45,13 +45,13 @@ def test_pairs_of_faces():
     assert list(points) == ["FAR 1e-1", "FAR 1e-2"]
     for limit, name in ((0.1, "FAR 1e-1"), (0.01, "FAR 1e-2")):
         assert points[name][0] == pytest.approx(tar[far <= limit].max())
-    figures = rows_of(section, "Verification")
-    assert figures["positive_pairs"] == [int(same.sum())]
-    assert figures["auc"][0] == pytest.approx(np.trapezoid(tar, far))
-    assert figures["positive_mean"][0] == pytest.approx(scores[same].mean(), abs=1e-6)
+    values = rows_of(section, "Verification")
+    assert values["positive_pairs"] == [int(same.sum())]
+    assert values["auc"][0] == pytest.approx(np.trapezoid(tar, far))
+    assert values["positive_mean"][0] == pytest.approx(scores[same].mean(), abs=1e-6)
     titles = [plot.title for part in section.parts if part.kind == "plots" for plot in part.plots]
     assert titles == ["ROC", "Scores of pairs"]
-    [section] = PairCollector(None, {"gallery": [0]}, {}).sections()
+    [section] = PairCollector({"gallery": [0]}, {}).sections()
     assert "no pairs" in section.missing and not section.parts
 
 
@@ -83,9 +83,9 @@ def test_label_maps():
     expected = jaccard_score(truth, found, average=None)
     assert [rows[name][0] for name in ("road", "car", "sky")] == pytest.approx(list(expected))
     assert rows["boat"] == [None, None, None, 0]
-    figures = rows_of(iou, "Segmentation")
-    assert figures["mIoU"][0] == pytest.approx(expected.mean())
-    assert figures["pixel accuracy"][0] == pytest.approx((truth == found).mean())
+    values = rows_of(iou, "Segmentation")
+    assert values["mIoU"][0] == pytest.approx(expected.mean())
+    assert values["pixel accuracy"][0] == pytest.approx((truth == found).mean())
     [gallery] = worst.parts
     shares = [float(sample.tag.split()[0]) for sample in gallery.samples]
     slow = []
