@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from negvision.engine.checkpoints.loading import load_checkpoint_file
+from negvision.engine.config.model_parts import unwrapped
 from negvision.errors import ConfigError, OODDataError
 from negvision.files import atomic_write
 from negvision.ood.shaping import fit_shaping, shapings_to_fit
@@ -38,7 +38,7 @@ def calibrate(runner: Runner, split: str, tpr: float, min_score: float) -> OODTh
         ConfigError: The model has no OOD score.
         OODDataError: There are no in-distribution samples, or fewer than ``1 / (1 - tpr)``.
     """
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     score = score_of(model)
     loader = runner.build_dataloader(runner.cfg[f"{split}_dataloader"])
     model.eval()
@@ -71,7 +71,7 @@ def score_of(model: nn.Module) -> str:
     Raises:
         ConfigError: It has none.
     """
-    names = {str(module.score) for module in model.modules() if hasattr(module, "ood_threshold")}
+    names = {str(m.score) for m in model.modules() if hasattr(m, "ood_threshold")}
     if not names:
         raise ConfigError(
             f"{type(model).__name__} has no OOD score. Set one in the config, e.g. "
@@ -124,7 +124,7 @@ def save_with_threshold(
     return Path(target)
 
 
-def _predictions(model: Any, loader, label: str) -> Iterator:
+def _predictions(model: BaseModel, loader, label: str) -> Iterator:
     for batch in tqdm(loader, desc=label, leave=False, disable=None):
         yield from model.test_step(batch)
 

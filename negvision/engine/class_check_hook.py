@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import nn
 
+from negvision.engine.config.model_parts import unwrapped
 from negvision.errors import ConfigError
 from negvision.registry import HOOKS
 
@@ -33,7 +33,7 @@ class ClassCheckHook(Hook):
         classes = _classes_of(runner.train_loop)
         if not classes:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         for name, number in _class_counts(model):
             if number != len(classes):
                 raise ConfigError(

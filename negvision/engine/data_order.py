@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from negvision.engine.checkpoints.training_state import random_state_kept
 
@@ -43,14 +43,14 @@ class SeededBatches:
         seed: The seed of the run, the same on all ranks.
 
     Example:
-        >>> from torch.utils.data import SequentialSampler
+        >>> from torch.utils.data import BatchSampler, SequentialSampler
         >>> batches = SeededBatches(BatchSampler(SequentialSampler(range(5)), 2, False), seed=0)
         >>> batches.begin(epoch=3, batch=1)
         >>> list(batches)
         [[2, 3], [4]]
     """
 
-    def __init__(self, batches: BatchSampler, seed: int) -> None:
+    def __init__(self, batches: Any, seed: int) -> None:
         self._batches, self._seed = batches, seed
         self._epoch = self._first = 0
 
@@ -105,7 +105,8 @@ def seed_batches(loader: DataLoader, seed: int) -> None:
     vars(loader)["batch_sampler"] = batches
     loader.generator = torch.Generator().manual_seed(seed)
     # DataLoader's documented way to fetch a whole batch at once.
-    loader.dataset.__getitems__ = functools.partial(draw_seeded, loader.dataset)
+    draw = functools.partial(draw_seeded, loader.dataset)
+    setattr(loader.dataset, "__getitems__", draw)  # noqa: B010
 
 
 def draw_seeded(dataset: Dataset, indices: Sequence[int]) -> list:

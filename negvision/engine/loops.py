@@ -11,15 +11,13 @@ The differences:
 
 from collections.abc import Iterator
 
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 
 from negvision.engine.data_order import SeededBatches
 from negvision.registry import LOOPS
 
 
-class _Resumable:
-    """Base of both loops."""
-
+class _Resumable(BaseLoop):
     def _start(self) -> None:
         self.runner.call_hook("before_train")
         resumed = self._iter > 0

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from mmengine.dist import all_gather_object, get_dist_info, is_main_process
+from mmengine.dist import all_gather_object, all_reduce, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor
 
+from negvision.engine.config.model_parts import unwrapped
+from negvision.engine.parallel.sharded import local_gradients
 from negvision.errors import UserError
 from negvision.registry import HOOKS
 
@@ -74,7 +74,7 @@ class LossGuardHook(Hook):
         self._recent.extend(saved.get("recent", []))
         self._skipped = saved.get("skipped", 0)
         self._in_a_row = saved.get("in_a_row", 0)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         self._buffers = [(buffer, buffer.detach().clone()) for buffer in buffers]
         wrappers = runner.optim_wrapper
@@ -135,8 +135,7 @@ class LossGuardHook(Hook):
             bad_gradients = ~_gradients_are_finite(wrapper.optimizer).to(bad_loss.device)
         greatest = losses.nan_to_num(0.0, 0.0, 0.0).max()
         found = torch.stack([bad_loss.to(greatest), bad_gradients.to(greatest), greatest])
-        if get_dist_info()[1] > 1:
-            dist.all_reduce(found, op=dist.ReduceOp.MAX)
+        all_reduce(found, "max")
         bad_loss, bad_gradients, greatest = found.tolist()
         if bad_loss:
             return "the loss is not finite"
@@ -170,15 +169,9 @@ class LossGuardHook(Hook):
 
 
 def _gradients_are_finite(optimizer: torch.optim.Optimizer) -> Tensor:
-    gradients = [
-        parameter.grad
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-        if parameter.grad is not None
-    ]
-    # Sharded gradients: the shard of this rank, which may be empty; the caller asks all ranks.
-    shares = [g.to_local() if hasattr(g, "to_local") else g for g in gradients]
-    shares = [share for share in shares if share.numel()]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    # A rank's shard may be empty; the caller asks all ranks.
+    shares = [gradient for _, gradient in local_gradients(parameters) if gradient.numel()]
     if not shares:
         return torch.tensor(True)
     # The maximum norm: a sum of squares may overflow although all gradients are finite.

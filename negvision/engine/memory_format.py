@@ -3,7 +3,7 @@
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseModel, is_model_wrapper
 from torch import nn
 
 from negvision.errors import ConfigError
@@ -38,7 +38,7 @@ class ChannelsLastHook(Hook):
             )
 
 
-def lay_out_as_asked(model: nn.Module, cfg: Config) -> None:
+def lay_out_as_asked(model: BaseModel, cfg: Config) -> None:
     """Apply the ChannelsLastHook of a config, if any, before the model is wrapped.
 
     DistributedDataParallel records the memory format of each weight. If that changes later, the

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import LoggerHook
-from mmengine.model import is_model_wrapper
 from tqdm import tqdm
 
+from negvision.engine.config.model_parts import unwrapped
 from negvision.engine.quiet import muted_console
 from negvision.registry import HOOKS
 
@@ -166,7 +166,7 @@ def run_summary(runner) -> str:
 
     Loops that are not built yet are omitted.
     """
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     rows = {

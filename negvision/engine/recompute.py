@@ -37,7 +37,7 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
     layers = [
         (layer, layer.momentum, layer.num_batches_tracked)
         for layer in module.modules()
-        if isinstance(layer, _NormBase) and layer.training and layer.track_running_stats
+        if isinstance(layer, _NormBase) and layer.training and layer.num_batches_tracked is not None
     ]
     for layer, _, count in layers:
         layer.momentum = 0.0

@@ -27,6 +27,7 @@ from negvision.engine.checkpoints.training_state import (
     set_random_state,
 )
 from negvision.engine.compiling import compile_parts
+from negvision.engine.config.model_parts import unwrapped
 from negvision.engine.data_order import SeededBatches, seed_batches
 from negvision.engine.optim import scale_learning_rate
 from negvision.engine.parallel.launch import init_cpu_processes, with_group_timeout
@@ -250,7 +251,7 @@ class Runner(MMEngineRunner):
         # mmengine compiles the full step, which fails on lists of boxes.
         options = self.cfg.get("compile")
         if options:
-            model = self.model.module if is_model_wrapper(self.model) else self.model
+            model = unwrapped(self.model)
             names = compile_parts(model, {} if options is True else options)
             self.logger.info(f"compile: {', '.join(names)}; the first iterations are slow")
 
@@ -266,7 +267,7 @@ class Runner(MMEngineRunner):
         if isinstance(self.model, FullyShardedModel):
             return  # done when the optimizer was built
         # mmengine broadcasts the weights of the first rank; each rank has its own row shards.
-        model = self.model.module if is_model_wrapper(self.model) else self.model
+        model = unwrapped(self.model)
         with without_row_shards(model):
             super()._init_model_weights()
 

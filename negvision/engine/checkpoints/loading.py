@@ -34,12 +34,12 @@ def _named_method(owner: type, name: str) -> Callable:
 
 def _allowed_globals() -> list:
     """What a checkpoint of mmengine holds besides tensors and Python's containers."""
-    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
-    arrays = []
-    for module in ("numpy._core.multiarray", "numpy.core.multiarray"):
-        # numpy 1 and 2 write different names for the same two functions.
-        arrays.append((multiarray._reconstruct, f"{module}._reconstruct"))
-        arrays.append((multiarray.scalar, f"{module}.scalar"))
+    # NumPy 1 and 2 write different names for the functions that rebuild arrays and scalars.
+    arrays = [
+        (value.__reduce__()[0], f"numpy.{core}.multiarray.{name}")
+        for core in ("_core", "core")
+        for value, name in ((np.zeros(0), "_reconstruct"), (np.float64(0), "scalar"))
+    ]
     kinds = ("bool", "uint8", "int32", "int64", "uint32", "float32", "float64")
     dtypes = {type(np.dtype(kind)) for kind in kinds}
     methods = [*_METHODS, (_named_method, "builtins.getattr")]

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from mmengine.dist import get_dist_info
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
+from negvision.engine.config.model_parts import unwrapped
 from negvision.engine.parallel.sharded import find_shards
 
 
@@ -21,12 +21,16 @@ def random_state() -> dict:
     Checkpoints that hold it load without running code.
     """
     version, numbers, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    numpy = np.random.get_state(legacy=False)  # noqa: NPY002
+    twister = numpy["state"]
+    keys = torch.from_numpy(twister["key"].astype(np.int64))
     state = {
         "python": (version, torch.tensor(numbers, dtype=torch.int64), gauss),
-        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
+        "numpy": (
+            numpy["bit_generator"], keys, twister["pos"], numpy["has_gauss"], numpy["gauss"],
+        ),
         "torch": torch.get_rng_state(),
-    }
+    }  # fmt: skip
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
@@ -63,7 +67,7 @@ def pending_gradients(model: nn.Module, optim_wrapper: OptimWrapper) -> dict[str
     count = getattr(optim_wrapper, "_accumulative_counts", 1)
     if count == 1 or optim_wrapper._inner_count % count == 0:
         return None
-    model = _unwrapped(model)
+    model = unwrapped(model)
     shards = find_shards(model)
     world_size = get_dist_info()[1]
     gradients = {}
@@ -85,7 +89,7 @@ def pending_gradients(model: nn.Module, optim_wrapper: OptimWrapper) -> dict[str
 
 def restore_gradients(model: nn.Module, gradients: dict[str, Tensor] | None) -> None:
     """Restore what :func:`pending_gradients` returned on the first rank."""
-    model = _unwrapped(model)
+    model = unwrapped(model)
     shards = find_shards(model)
     for name, parameter in model.named_parameters():
         gradient = (gradients or {}).get(name)
@@ -93,7 +97,3 @@ def restore_gradients(model: nn.Module, gradients: dict[str, Tensor] | None) -> 
             gradient = gradient.to(parameter.device, parameter.dtype)
             shard = shards.get(parameter)
             parameter.grad = gradient if shard is None else shard.take(gradient)
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model

@@ -271,7 +271,10 @@ def _passes_kwargs_on(function: Callable) -> bool:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
         return False
-    kwarg = tree.body[0].args.kwarg and tree.body[0].args.kwarg.arg
+    definition = tree.body[0]
+    if not isinstance(definition, ast.FunctionDef) or definition.args.kwarg is None:
+        return False
+    kwarg = definition.args.kwarg.arg
     uses = sum(isinstance(node, ast.Name) and node.id == kwarg for node in ast.walk(tree))
     passed_on = sum(
         isinstance(keyword.value, ast.Name) and keyword.value.id == kwarg

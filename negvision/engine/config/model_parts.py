@@ -1,12 +1,18 @@
-"""Find the modules of a model that a config names, to shard or recompute them."""
+"""The model inside a wrapper, and the modules of it that a config names."""
 
 from collections.abc import Iterable, Iterator
 
+from mmengine.model import BaseModel, is_model_wrapper
 from torch import nn
 
 from negvision.errors import ConfigError, did_you_mean
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+def unwrapped(model: nn.Module) -> BaseModel:
+    """``model`` without its wrapper for several processes."""
+    return model.module if is_model_wrapper(model) else model
 
 
 def model_parts(model: nn.Module, names: Iterable[str], key: str) -> list[nn.Module]:

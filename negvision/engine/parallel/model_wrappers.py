@@ -14,6 +14,7 @@ import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import broadcast
+from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -68,7 +69,7 @@ class FullyShardedModel(nn.Module):
 
     def __init__(
         self,
-        module: nn.Module,
+        module: BaseModel,
         shard: Sequence[str] | str | None = None,
         reshard_after_forward: bool = True,
         mixed_precision: str | None = None,
@@ -121,26 +122,29 @@ class FullyShardedModel(nn.Module):
         for values in self.module.state_dict().values():
             broadcast(values)
         give_scalars_a_row(self.module)
-        options = {
-            "mesh": init_device_mesh(device, (dist.get_world_size(),)),
-            "reshard_after_forward": self._reshard_after_forward,
-        }
+        mesh = init_device_mesh(device, (dist.get_world_size(),))
         plain = MixedPrecisionPolicy(cast_forward_inputs=False)
         half = MixedPrecisionPolicy(
             torch.bfloat16, torch.float32, torch.float32, cast_forward_inputs=False
         )
+
+        def shard(part: nn.Module | list[nn.Module], policy: MixedPrecisionPolicy) -> None:
+            # None: the last part keeps its weights for the backward pass.
+            reshard = None if part is self.module else self._reshard_after_forward
+            fully_shard(part, mesh=mesh, reshard_after_forward=reshard, mp_policy=policy)
+
         inside = set(self.module.backbone.modules()) if _has(self.module, "backbone") else set()
         for part in self._parts:
             in_half = self._half and part in inside
-            norms = [layer for layer in part.modules() if isinstance(layer, _NORMS)]
+            norms: list[nn.Module] = [m for m in part.modules() if isinstance(m, _NORMS)]
             if in_half:
                 # Parts may have float32 tensors, such as the masks of a transformer.
                 part.forward = functools.partial(_in_bfloat16, part.forward)
             if in_half and norms and part not in norms:
                 # Statistics are float32, and kernels need weights of the same type.
-                fully_shard(norms, mp_policy=plain, **options)
-            fully_shard(part, mp_policy=half if in_half else plain, **options)
-        fully_shard(self.module, mp_policy=plain, **{**options, "reshard_after_forward": None})
+                shard(norms, plain)
+            shard(part, half if in_half else plain)
+        shard(self.module, plain)
         # Buffers, and what the model stores about its device.
         self.module.to(get_device())
 
@@ -184,7 +188,7 @@ def _has(module: nn.Module, name: str) -> bool:
     return isinstance(getattr(module, name, None), nn.Module)
 
 
-def wrap_for_ranks(model: nn.Module, wrapper: dict | None, cfg: Config) -> nn.Module:
+def wrap_for_ranks(model: BaseModel, wrapper: dict | None, cfg: Config) -> nn.Module:
     """The model in its wrapper; the default is DistributedDataParallel.
 
     Args:

@@ -13,11 +13,11 @@ model, so they load at any world size, sharded or not.
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 import torch.distributed as dist
-from mmengine.dist import all_gather_object, get_dist_info, get_rank
+from mmengine.dist import all_gather_object, all_reduce, get_dist_info, get_rank
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
@@ -112,21 +112,18 @@ class DTensorShard(NamedTuple):
 
     module: nn.Module
     name: str
-    parameter: nn.Parameter
+    parameter: DTensor
 
-    def gather(self, values: object) -> object:
-        """The full DTensor on the first rank's CPU, None on the others; anything else unchanged.
-
-        All ranks must call this.
-        """
-        if not isinstance(values, DTensor):
-            return values
-        full = values.detach().full_tensor()
+    def gather(self, values: Tensor) -> Tensor | None:
+        """The full tensor on the first rank's CPU, None on the others; all ranks must call this."""
+        values = values.detach()
+        assert isinstance(values, DTensor)
+        full = values.full_tensor()
         if get_rank() > 0:
             return None
         return full.reshape(()).cpu() if self._is_scalar else full.cpu()
 
-    def take(self, full: Tensor) -> DTensor:
+    def take(self, full: Tensor) -> Tensor:
         """This rank's shard of what every rank has in full; nothing is sent."""
         like = self.parameter
         full = full.to(like.device).reshape(like.shape)
@@ -140,7 +137,10 @@ class DTensorShard(NamedTuple):
             state_dict[prefix + self.name] = self.take(value)
 
     def gather_state(self, optimizer: Optimizer) -> dict[str, object]:
-        return {key: self.gather(value) for key, value in optimizer.state[self.parameter].items()}
+        return {
+            key: self.gather(value) if isinstance(value, DTensor) else value
+            for key, value in optimizer.state[self.parameter].items()
+        }
 
     def take_state(self, key: str, value: object) -> object:
         # The count of steps is one number for any parameter.
@@ -150,7 +150,7 @@ class DTensorShard(NamedTuple):
     def _is_scalar(self) -> bool:
         return self.name in getattr(self.module, _SCALARS, ())
 
-    def _fits(self, value: object) -> bool:
+    def _fits(self, value: object) -> TypeGuard[Tensor]:
         if not isinstance(value, Tensor) or isinstance(value, DTensor):
             return False
         shape = self.parameter.shape
@@ -167,7 +167,7 @@ def find_row_shards(model: nn.Module) -> list[RowShard]:
     ]
 
 
-def find_shards(model: nn.Module) -> dict[nn.Parameter, RowShard | DTensorShard]:
+def find_shards(model: nn.Module) -> dict[Tensor, RowShard | DTensorShard]:
     """The shards of both kinds, by their parameter."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
@@ -287,7 +287,7 @@ def clip_over_ranks(model: nn.Module, optim_wrapper: OptimWrapper | OptimWrapper
 
 @torch.no_grad()
 def clip_grad_norm(
-    sharded: set[nn.Parameter],
+    sharded: set[Tensor],
     parameters: Iterable[nn.Parameter],
     max_norm: float,
     norm_type: float = 2.0,
@@ -305,24 +305,20 @@ def clip_grad_norm(
     Returns:
         The norm of all gradients before clipping, the same on all ranks.
     """
-    parameters = [parameter for parameter in parameters if parameter.grad is not None]
-    gradients = [
-        grad.to_local() if isinstance(grad, DTensor) else grad
-        for grad in (parameter.grad for parameter in parameters)
-    ]
-    pairs = list(zip(parameters, gradients, strict=True))
+    pairs = local_gradients(parameters)
     own = [grad for parameter, grad in pairs if parameter in sharded and grad.numel()]
     others = [grad for parameter, grad in pairs if parameter not in sharded]
+    gradients = [grad for _, grad in pairs]
     like = gradients[0]
     norm = nn.utils.get_total_norm(others, norm_type).to(like)
     # A rank without rows takes part with a norm of 0.
     norm_of_shards = nn.utils.get_total_norm(own, norm_type).to(like)
     if norm_type == float("inf"):
-        _all_reduce(norm_of_shards, dist.ReduceOp.MAX)
+        all_reduce(norm_of_shards, "max")
         norm = torch.maximum(norm, norm_of_shards)
     else:
         norm_of_shards = norm_of_shards**norm_type
-        _all_reduce(norm_of_shards, dist.ReduceOp.SUM)
+        all_reduce(norm_of_shards)
         norm = (norm**norm_type + norm_of_shards) ** (1 / norm_type)
     if error_if_nonfinite and not norm.isfinite():
         raise RuntimeError(f"the gradients' norm of order {norm_type} is {norm.item()}")
@@ -331,9 +327,13 @@ def clip_grad_norm(
     return norm
 
 
-def _all_reduce(values: Tensor, operation: dist.ReduceOp) -> None:
-    if get_dist_info()[1] > 1:
-        dist.all_reduce(values, op=operation)
+def local_gradients(parameters: Iterable[nn.Parameter]) -> list[tuple[nn.Parameter, Tensor]]:
+    """The parameters that have a gradient, each with it; of a DTensor this rank's shard."""
+    return [
+        (p, p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad)
+        for p in parameters
+        if p.grad is not None
+    ]
 
 
 def _put(

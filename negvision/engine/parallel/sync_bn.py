@@ -64,12 +64,15 @@ class SyncBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
-        self.num_batches_tracked.add_(1)
+        batches, running_mean = self.num_batches_tracked, self.running_mean
+        running_var = self.running_var
+        assert batches is not None and running_mean is not None and running_var is not None
+        batches.add_(1)
         # momentum=None: the mean of all batches so far.
-        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        share = 1 / float(batches) if self.momentum is None else self.momentum
         unbiased = var * (count / (count - 1))
-        self.running_mean.lerp_(mean.to(self.running_mean), share)
-        self.running_var.lerp_(unbiased.to(self.running_var), share)
+        running_mean.lerp_(mean.to(running_mean), share)
+        running_var.lerp_(unbiased.to(running_var), share)
 
 
 def _channels(values: Tensor, like: Tensor) -> Tensor:
