@@ -3,13 +3,14 @@
 import contextlib
 import signal
 import threading
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from mmengine.dist import get_dist_info
 from mmengine.hooks import EMAHook, Hook
 
-from negvision.engine.checkpoints.saving import save_interrupted
+from negvision.engine.checkpoints.saving import INTERRUPTED
 from negvision.registry import HOOKS
 
 # EX_TEMPFAIL of sysexits.h, "try again later", which schedulers can tell from a failure.
@@ -60,8 +61,7 @@ class InterruptionHook(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         received = self._agree()
         if received is not None:
-            path = save_interrupted(runner, runner.epoch, runner.iter + 1)
-            self._leave(received, path)
+            self._leave(runner, received, runner.iter + 1)
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         # Ranks cannot agree here, since their numbers of batches may differ. Schedulers send the
@@ -72,7 +72,7 @@ class InterruptionHook(Hook):
             if isinstance(hook, EMAHook):
                 # Restores the weights of the training.
                 hook.after_val_epoch(runner)
-        self._leave(self._received, save_interrupted(runner, runner.epoch, runner.iter))
+        self._leave(runner, self._received, runner.iter)
 
     def after_train(self, runner) -> None:
         self._restore()
@@ -87,9 +87,11 @@ class InterruptionHook(Hook):
         dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group)
         return signal.Signals(int(flag)) if flag else None
 
-    def _leave(self, received: signal.Signals, path: str) -> None:
+    def _leave(self, runner, received: signal.Signals, iteration: int) -> None:
+        meta = {"epoch": runner.epoch, "iter": iteration}
+        runner.save_checkpoint(runner.work_dir, INTERRUPTED, meta=meta, by_epoch=False)
         self._restore()
-        raise TrainingInterrupted(received.name, path)
+        raise TrainingInterrupted(received.name, str(Path(runner.work_dir) / INTERRUPTED))
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

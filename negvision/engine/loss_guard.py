@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, all_reduce, is_main_process
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapperDict
 from torch import Tensor
 
 from negvision.engine.config.model_parts import unwrapped
-from negvision.engine.parallel.sharded import local_gradients
+from negvision.engine.parallel.sharded import local_gradients, optim_wrappers_of
 from negvision.errors import UserError
 from negvision.registry import HOOKS
 
@@ -77,9 +76,7 @@ class LossGuardHook(Hook):
         model = unwrapped(runner.model)
         buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         self._buffers = [(buffer, buffer.detach().clone()) for buffer in buffers]
-        wrappers = runner.optim_wrapper
-        several = isinstance(wrappers, OptimWrapperDict)
-        for wrapper in wrappers.values() if several else [wrappers]:
+        for wrapper in optim_wrappers_of(runner.optim_wrapper):
             self._watch(wrapper)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
@@ -180,12 +177,8 @@ def _gradients_are_finite(optimizer: torch.optim.Optimizer) -> Tensor:
 
 def image_names(batch: Any) -> list[str]:
     """Paths or ids of the images of a batch; empty if its samples have neither."""
-    samples = batch.get("data_samples", []) if isinstance(batch, dict) else []
-    names = []
-    for sample in samples if isinstance(samples, list | tuple) else []:
-        for key in ("img_path", "img_id", "sample_idx"):
-            value = getattr(sample, "metainfo", {}).get(key)
-            if value is not None:
-                names.append(str(value))
-                break
-    return names
+    samples = batch.get("data_samples", ()) if isinstance(batch, dict) else ()
+    found = [getattr(sample, "metainfo", {}) for sample in samples]
+    keys = ("img_path", "img_id", "sample_idx")
+    names = [next((info[key] for key in keys if key in info), None) for info in found]
+    return [str(name) for name in names if name is not None]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from negvision.errors import UserError
+from negvision.errors import UserError, is_user_error
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LOST = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO)
@@ -59,28 +59,24 @@ def machine_errors_explained(work_dir: str | Path) -> Iterator[None]:
     """
     try:
         yield
-    except (ConnectionError, EOFError) as error:
-        message = _of_broken_pipe(error)
+    except (OSError, EOFError, RuntimeError) as error:
+        message = None if is_user_error(error) else _explanation(error, work_dir)
         if message is None:
             raise
         raise MachineError(message) from error
-    except OSError as error:
-        if getattr(error, "is_user_error", False):
-            raise
-        message = _of_file(error, work_dir)
-        if message is None:
-            raise
-        raise MachineError(message) from error
-    except torch.OutOfMemoryError as error:
-        raise MachineError(
+
+
+def _explanation(error: Exception, work_dir: str | Path) -> str | None:
+    if isinstance(error, torch.OutOfMemoryError):
+        return (
             f"{str(error).splitlines()[0]}\nLower train_dataloader.batch_size (--accumulate N "
             "keeps the number of images per step), or use --amp or --checkpoint-activations"
-        ) from error
-    except RuntimeError as error:
-        message = _of_worker(str(error))
-        if message is None:
-            raise
-        raise MachineError(message) from error
+        )
+    if isinstance(error, ConnectionError | EOFError):
+        return _of_broken_pipe(error)
+    if isinstance(error, OSError):
+        return _of_file(error, work_dir)
+    return _of_worker(str(error))
 
 
 def _of_file(error: OSError, work_dir: str | Path) -> str | None:
@@ -102,12 +98,8 @@ def _of_broken_pipe(error: BaseException, patience: float = 5.0) -> str | None:
     """The message if the death of a worker process broke a connection.
 
     A worker that dies while it hands over a batch closes its connection before the system counts
-    it as dead, so torch does not find it and raises the error of the connection. This waits for
-    its end: otherwise torch's signal handler raises another error later.
-
-    Args:
-        error: As it was raised.
-        patience: Seconds to wait for the end of a worker.
+    it as dead, so torch raises the error of the connection. This waits up to ``patience`` seconds
+    for the worker's end: otherwise torch's signal handler raises another error later.
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     receiving = [frame for frame in frames if frame.f_code.co_name == "_try_get_data"]

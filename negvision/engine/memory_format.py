@@ -6,7 +6,6 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel, is_model_wrapper
 from torch import nn
 
-from negvision.errors import ConfigError
 from negvision.registry import HOOKS
 
 
@@ -15,27 +14,18 @@ class ChannelsLastHook(Hook):
     """Store convolution weights with the channels last, for faster CPU and Tensor Core kernels.
 
     Results differ by rounding only; checkpoints are the same. Feature maps follow the weights, so
-    the images need no conversion.
-
-    Raises:
-        ConfigError: At the start of the run: the model is wrapped for several processes already,
-            and the hook is not in the config, where the runner finds it in time.
+    the images need no conversion. In several processes, weights change only if the hook is in the
+    config, where the runner finds it before it wraps the model, and if they are not sharded.
 
     Example:
         >>> custom_hooks = [dict(type="negvision.ChannelsLastHook")]
     """
 
     def before_run(self, runner) -> None:
-        if getattr(runner.model, "is_sharded", False):
-            runner.logger.info("channels last: not applied to weights that are sharded over ranks")
-            return
         if not is_model_wrapper(runner.model):
             runner.model.to(memory_format=torch.channels_last)
-        elif not _is_channels_last(runner.model.module):
-            raise ConfigError(
-                "ChannelsLastHook is too late: the model is already wrapped for several processes. "
-                "Add it to the config: custom_hooks = [dict(type='negvision.ChannelsLastHook')]"
-            )
+        elif not _is_channels_last(runner.model):
+            runner.logger.warning("channels last: not applied to a model wrapped for several ranks")
 
 
 def lay_out_as_asked(model: BaseModel, cfg: Config) -> None:

@@ -3,7 +3,7 @@
 import datetime
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from mmengine.dist import is_main_process
@@ -45,14 +45,8 @@ class ProgressHook(LoggerHook):
         if not (self._wants_bar and is_main_process()):
             return
         if self._bar is None:
-            self._bar = tqdm(
-                initial=done - 1,
-                total=total,
-                desc=label,
-                leave=False,
-                dynamic_ncols=True,
-                file=sys.stdout,
-            )
+            options = {"leave": False, "dynamic_ncols": True, "file": sys.stdout}
+            self._bar = tqdm(initial=done - 1, total=total, desc=label, **options)
         self._bar.update(done - self._bar.n)
         if done >= total:
             self._close_bar()
@@ -91,19 +85,19 @@ class ProgressHook(LoggerHook):
         self._advance("val", batch_idx + 1, len(runner.val_dataloader))
 
     def after_val_epoch(self, runner, metrics=None) -> None:
-        with muted_console(runner.logger):
-            # mmengine's line has all metrics of all classes.
-            super().after_val_epoch(runner, metrics)
-        runner.logger.info(evaluation_line(runner, "val", metrics or {}))
+        self._log_evaluation(super().after_val_epoch, runner, "val", metrics)
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         self._advance("test", batch_idx + 1, len(runner.test_dataloader))
 
     def after_test_epoch(self, runner, metrics=None) -> None:
+        self._log_evaluation(super().after_test_epoch, runner, "test", metrics)
+
+    def _log_evaluation(self, log: Callable, runner, split: str, metrics: dict | None) -> None:
+        # mmengine's line has all metrics of all classes.
         with muted_console(runner.logger):
-            # mmengine's line has all metrics of all classes.
-            super().after_test_epoch(runner, metrics)
-        runner.logger.info(evaluation_line(runner, "test", metrics or {}))
+            log(runner, metrics)
+        runner.logger.info(evaluation_line(runner, split, metrics or {}))
 
 
 def memory_in_use(runner) -> int:
@@ -177,12 +171,8 @@ def run_summary(runner) -> str:
     }
     if total:  # an exported model has none
         rows["model"] += f", {total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained"
-    loops = {
-        "train": runner._train_loop,
-        "val": runner._val_loop,
-        "test": runner._test_loop,
-    }
-    built = {name: loop for name, loop in loops.items() if _is_built(loop)}
+    loops = {name: getattr(runner, f"_{name}_loop") for name in ("train", "val", "test")}
+    built = {name: loop for name, loop in loops.items() if not isinstance(loop, Mapping | None)}
     for name, loop in built.items():
         batch = loop.dataloader.batch_size or runner.cfg.get(f"{name}_dataloader", {}).get(
             "batch_size"
@@ -198,10 +188,6 @@ def run_summary(runner) -> str:
             rows["length"] = f"{loop.max_epochs} epochs of {len(loop.dataloader)} iterations"
     width = max(map(len, rows))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()) + "\n"
-
-
-def _is_built(loop) -> bool:
-    return loop is not None and not isinstance(loop, Mapping)
 
 
 def _devices(runner) -> str:

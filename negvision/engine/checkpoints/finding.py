@@ -33,18 +33,16 @@ def find_resume_checkpoint(work_dir: str | Path, trust: bool = False) -> Path | 
         # In another folder if CheckpointHook has an out_dir.
         last = Path(marker.read_text().strip())
         files |= {last} if last.suffix == ".pth" and last.is_file() else set()
-    damaged = []
+    damaged: list[tuple[Path, str]] = []
     found = []
     for file in sorted(files):
-        if not zipfile.is_zipfile(file):
-            damaged.append((file, "it is truncated, or not a checkpoint of torch.save"))
-            continue
         try:
-            found.append((_progress(file, trust), file))
+            progress = _progress(file, trust)
+            if progress is not None:
+                found.append((progress, file.stat().st_mtime, file))
         except CheckpointError as error:
             damaged.append((file, str(error).splitlines()[0]))
-    found = [(progress, file) for progress, file in found if progress is not None]
-    for _, file in sorted(found, key=lambda item: (item[0], item[1].stat().st_mtime), reverse=True):
+    for *_, file in sorted(found, reverse=True):
         damage = find_damage(file)
         if damage is None:
             _warn(damaged)
@@ -78,6 +76,8 @@ def _warn(damaged: list[tuple[Path, str]]) -> None:
 
 def _progress(file: Path, trust: bool) -> tuple[int, int] | None:
     """The trained epochs and iterations; None for weights without a training state."""
+    if not zipfile.is_zipfile(file):
+        raise CheckpointError("it is truncated, or not a checkpoint of torch.save")
     # Tensors stay on the disk: a checkpoint may have many gigabytes.
     checkpoint = load_checkpoint_file(file, "cpu", trust, mapped=True)
     meta = checkpoint.get("meta") if isinstance(checkpoint, dict) else None

@@ -62,13 +62,6 @@ def raise_on_all_ranks(error: CheckpointError | None) -> None:
         raise error
 
 
-def save_interrupted(runner, epoch: int, iteration: int) -> str:
-    """Save the state of a run that a signal ends; returns the path. All ranks must call this."""
-    meta = {"epoch": epoch, "iter": iteration}
-    runner.save_checkpoint(runner.work_dir, INTERRUPTED, meta=meta, by_epoch=False)
-    return str(Path(runner.work_dir) / INTERRUPTED)
-
-
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
     """mmengine's ``CheckpointHook``, but old checkpoints are removed after the new one is written.

@@ -33,8 +33,11 @@ _META_KEYS = {"type", "_scope_", "_delete_"}
 
 # Keys of the dataloader dicts that mmengine reads before DataLoader gets the rest.
 _DATALOADER_KEYS = {"dataset", "num_batch_per_epoch"}
-_LOOPS = {"train_cfg": (EpochBasedTrainLoop, IterBasedTrainLoop), "val_cfg": (ValLoop,)}
-_LOOPS["test_cfg"] = (TestLoop,)
+_LOOPS: dict[str, tuple[Callable, ...]] = {
+    "train_cfg": (EpochBasedTrainLoop, IterBasedTrainLoop),
+    "val_cfg": (ValLoop,),
+    "test_cfg": (TestLoop,),
+}
 _DATALOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _DEFAULT_HOOKS = {
     "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint",
@@ -55,17 +58,10 @@ _SHARED_VARIABLES = {
 _FOREIGN_FIELDS = {"Albu": {"transforms", "bbox_params"}}
 # Fields whose dicts are read by the component that holds them: `type` is a mode or a function
 # there, or the component removes keys before it calls the constructor.
-MODE_FIELDS = {"adapt_cfg", "output_trans", "shaping"} | {
-    f"{where}_trans"
-    for where in (
-        "same_up",
-        "same_down",
-        "across_lateral",
-        "across_down",
-        "across_up",
-        "across_skip",
-    )
-}
+MODE_FIELDS = {
+    "across_down_trans", "across_lateral_trans", "across_skip_trans", "across_up_trans",
+    "adapt_cfg", "output_trans", "same_down_trans", "same_up_trans", "shaping",
+}  # fmt: skip
 _MIXED_FIELDS = {"nms", "dqs_cfg", "upsample_cfg"}
 # DETR's heads remove the weight of the background class from their loss.
 _FIELD_KEYS = {"loss_cls": {"bg_cls_weight"}}
@@ -133,16 +129,16 @@ def _plain_name(kind: Any) -> str:
 
 def _check_component(node: Mapping, path: str, field: str, scope: str) -> Iterator[str]:
     kind = node["type"]
-    if not isinstance(kind, str):
-        found = [("", kind)] if callable(kind) else []
-        if inspect.isclass(kind) or not found:
-            # Given as a class, so any builder may read its extra keys.
-            found = [(registry, kind) for registry in _BUILDER_KEYS] if found else []
-    else:
+    if isinstance(kind, str):
         found = find_components(kind, scope, field)
         if not found:
             yield _unregistered(kind, path, scope)
             return
+    elif inspect.isclass(kind):
+        # Given as a class, so any builder may read its extra keys.
+        found = [(registry, kind) for registry in _BUILDER_KEYS]
+    else:
+        found = [("", kind)] if callable(kind) else []
     if field in _MIXED_FIELDS or not found:
         return
     accepted = _META_KEYS | _FIELD_KEYS.get(field, set())
@@ -178,8 +174,7 @@ def _check_known_dict(node: Mapping, path: str) -> Iterator[str]:
         accepted = accepted_keywords(DataLoader)[0] | _DATALOADER_KEYS
         yield from _unknown_keys(node, set(accepted), path, "the dataloader")
     elif path in _LOOPS:
-        loops: tuple[Callable, ...] = _LOOPS[path]
-        accepted = {"by_epoch"}.union(*(accepted_keywords(loop)[0] for loop in loops))
+        accepted = {"by_epoch"}.union(*(accepted_keywords(loop)[0] for loop in _LOOPS[path]))
         yield from _unknown_keys(node, accepted, path, "the loop")
     elif path == "auto_scale_lr":
         yield from _unknown_keys(node, {"enable", "base_batch_size"}, path, "it")

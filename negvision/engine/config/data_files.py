@@ -21,7 +21,7 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
         splits: Of ``"train"``, ``"val"``, ``"test"``; those that the command reads.
 
     Raises:
-        MissingDataError: Lists the missing paths in a tree of the expected layout.
+        MissingDataError: Lists the expected paths and marks the missing ones.
     """
     wanted: dict[Path, None] = {}
     scope = cfg.get("default_scope") or "mmengine"
@@ -94,39 +94,25 @@ def _is_remote(node: Mapping) -> bool:
 
 
 def _message(missing: list[Path], wanted: list[Path]) -> str:
-    root = Path(os.path.commonpath([os.path.abspath(path) for path in wanted]))
-    if root.suffix:
-        root = root.parent
+    paths = sorted({Path(os.path.abspath(path)) for path in wanted})
+    root = Path(os.path.commonpath(paths))
+    root = root.parent if root.suffix else root
     shown = Path(os.path.relpath(root))
-    shown = root if shown.parts[:1] == ("..",) else shown
-    lines = [f"{missing[0]} does not exist."]
+    first = f"{missing[0]} does not exist."
     if len(missing) > 1:
-        lines[0] += f" ({len(missing)} of {len(wanted)} paths of this config are missing)"
-    lines += ["", "Expected layout:", f"  {shown}/"]
-    absolute = {Path(os.path.abspath(path)) for path in wanted}
-    lines += _tree(sorted(path.relative_to(root) for path in absolute), missing, root)
-    lines += [
-        "",
-        "If the data is elsewhere, name its folder:    --data-root DIR",
-        "To train on a set that needs no download:     make quickstart",
-    ]
-    return "\n".join(lines)
-
-
-def _tree(paths: list[Path], missing: list[Path], root: Path) -> list[str]:
-    absent = {Path(os.path.abspath(path)) for path in missing}
-    lines: list[str] = []
-    shown: set[Path] = set()
+        first += f" ({len(missing)} of {len(wanted)} paths of this config are missing)"
+    lines = [first, "", f"Expected in {root if shown.parts[:1] == ('..',) else shown}/:"]
     for path in paths:
-        for depth in range(1, len(path.parts) + 1):
-            part = Path(*path.parts[:depth])
-            if part in shown:
-                continue
-            shown.add(part)
-            folder = depth < len(path.parts) or not path.suffix
-            name = "  " * (depth + 1) + part.name + ("/" if folder else "")
-            lines.append(f"{name:<44}missing" if root / part in absent else name)
-    return lines
+        name = f"  {path.relative_to(root)}" + ("" if path.suffix else "/")
+        lines.append(name if path.exists() else f"{name:<44}missing")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "If the data is elsewhere, name its folder:    --data-root DIR",
+            "To train on a set that needs no download:     make quickstart",
+        ]
+    )
 
 
 def replace_data_root(cfg: Config, data_root: str) -> None:

@@ -23,7 +23,7 @@ def apply_training_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.accumulate is not None:
         _set_accumulation(cfg, args.accumulate)
     if args.auto_scale_lr:
-        enable_auto_scale_lr(cfg)
+        _enable_auto_scale_lr(cfg)
     if args.sync_bn:
         cfg.sync_bn = cfg.get("sync_bn") or "torch"
     if args.ema is not None:
@@ -56,7 +56,7 @@ def enable_amp(cfg: Config, kind: str = "auto") -> None:
         raise ConfigError(
             "--amp fp16 needs a CUDA device, and none is visible here; on a CPU use --amp bf16"
         )
-    elif kind == "bf16" and torch.cuda.is_available() and not _has_bfloat16():
+    elif kind == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(False):
         name = torch.cuda.get_device_name()
         raise ConfigError(f"--amp bf16: {name} has no bfloat16; use --amp fp16")
     if present not in ("OptimWrapper", *_HALF_WRAPPERS.values()):
@@ -73,10 +73,6 @@ def enable_amp(cfg: Config, kind: str = "auto") -> None:
             wrapper.pop(key, None)
 
 
-def _has_bfloat16() -> bool:
-    return torch.cuda.is_bf16_supported(including_emulation=False)
-
-
 def _set_accumulation(cfg: Config, count: int) -> None:
     if "optimizer" not in cfg.optim_wrapper:
         raise ConfigError(
@@ -87,12 +83,7 @@ def _set_accumulation(cfg: Config, count: int) -> None:
     cfg.optim_wrapper.accumulative_counts = count
 
 
-def enable_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate by the images of an update over ``auto_scale_lr.base_batch_size``.
-
-    Raises:
-        ConfigError: The config lacks the batch size that its learning rate is meant for.
-    """
+def _enable_auto_scale_lr(cfg: Config) -> None:
     if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
         raise ConfigError(
             "--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config: the "
