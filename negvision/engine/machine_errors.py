@@ -60,7 +60,10 @@ def machine_errors_explained(work_dir: str | Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, RuntimeError) as error:
-        message = None if is_user_error(error) else _explanation(error, work_dir)
+        try:
+            message = None if is_user_error(error) else _explanation(error, work_dir)
+        except RuntimeError as late:  # of torch's signal handler, which may come at any time
+            message = _of_worker(str(late))
         if message is None:
             raise
         raise MachineError(message) from error
@@ -106,12 +109,9 @@ def _of_broken_pipe(error: BaseException, patience: float = 5.0) -> str | None:
     if not receiving:
         return None
     workers = receiving[0].f_locals["self"]._workers
-    try:
-        ended = wait([worker.sentinel for worker in workers], patience)
-        for worker in workers:
-            worker.join(patience if worker.sentinel in ended else 0)
-    except RuntimeError as late:
-        return _of_worker(str(late))
+    ended = wait([worker.sentinel for worker in workers], patience)
+    for worker in workers:
+        worker.join(patience if worker.sentinel in ended else 0)
     dead = [worker for worker in workers if worker.exitcode is not None]
     pids = ", ".join(str(worker.pid) for worker in dead) or "unknown"
     return _worker_died(pids, f"{type(error).__name__} while a batch was received")

@@ -1,4 +1,4 @@
-"""Pickles that would run a command, in all checkpoint formats and sources, .bin, .npz and .pkl."""
+"""Files that would run a command: checkpoints of all sources, .bin, .npz, .pkl and .yaml."""
 
 import io
 import os
@@ -12,6 +12,7 @@ import torch
 from mmengine import fileio
 from mmengine.fileio.handlers import file_handlers
 from mmengine.hooks import EMAHook
+from mmengine.optim import OneCycleParamScheduler
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from negvision.cli.main import main as negvision
@@ -51,7 +52,14 @@ class Attribute:
         return getattr, (EMAHook, "__init__")
 
 
-PAYLOADS = [Reduce, Evaluate, Setter, Attribute]
+class AttributeOfSchedule:
+    """Through getattr of an object whose other methods are allowed."""
+
+    def __reduce__(self):
+        return getattr, (OneCycleParamScheduler, "__init__")
+
+
+PAYLOADS = [Reduce, Evaluate, Setter, Attribute, AttributeOfSchedule]
 # Protocol 0 by hand, which pickle.dumps would not write.
 BY_HAND = {
     "os.system": b"cposix\nsystem\n(S'mkdir made'\ntR.",
@@ -146,6 +154,22 @@ def test_annotation_files_of_mmengine(payload, suffix):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "a: !!python/object/apply:os.mkdir [made]",
+        "a: !!python/name:os.mkdir",
+        "a: !!python/module:os",
+        "a: !evil made",
+    ],
+)
+def test_yaml_builds_no_objects(text):
+    Path("a.yaml").write_text(text)
+    install_file_handlers()
+    with pytest.raises(DatasetError, match=r"is not YAML with plain values only"):
+        fileio.load("a.yaml")
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "bad.pth",
@@ -186,13 +210,6 @@ def test_commands(capsys):
     printed = capsys.readouterr().err
     assert "'bad.pth' was not loaded" in printed and "--trust-checkpoint" in printed
     assert not Path("out.safetensors").exists()
-
-
-def test_trusted_checkpoint_is_unpickled():
-    path = write(Path("own.pth"), {"state_dict": {}, "meta": Reduce()}, legacy=False)
-    load_checkpoint_file(path, trust=True)
-    assert MADE.is_dir()
-    MADE.rmdir()
 
 
 def test_five_hundred_damaged_checkpoints():

@@ -57,16 +57,6 @@ def test_gradients_statistics_and_random_numbers(wants_gradient):
         assert torch.equal(plain.eval()(x), again.eval()(x))
 
 
-def test_copies_are_independent():
-    model = network()
-    checkpoint_activations(model)
-    other = copy.deepcopy(model)
-    x = torch.randn(2, 4, 5, 5).double()
-    run(other, x)
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert all(parameter.grad is not None for parameter in other.parameters())
-
-
 def test_memory_of_a_resnet():
     sizes = []
     for again in (False, True):

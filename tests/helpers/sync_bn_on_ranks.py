@@ -5,10 +5,8 @@ import copy
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from negvision.engine.parallel.sync_bn import SyncBatchNorm, synchronize_batch_norm
-from negvision.engine.recompute import checkpoint_activations
 from negvision.ood.abet import LearnedTemperature
 
 COUNTS = (3, 5, 2)
@@ -83,7 +81,7 @@ def close(got, wanted, where):
 
 
 def check_half():
-    """Halves are normalized in float32, as torch's own layer does under autocast."""
+    """bfloat16 is normalized in float32, as torch's own layer does under autocast."""
     x = torch.randn(sum(COUNTS), 4, 3, 3).bfloat16()
     dist.broadcast(x, 0)
     counts = COUNTS[: dist.get_world_size()]
@@ -96,14 +94,14 @@ def check_half():
 
 
 def check_frozen():
-    """Ranks need not meet where statistics are fixed: only the first one runs it."""
+    """With fixed statistics ranks do not wait for each other: only the first one runs this."""
     layer = SyncBatchNorm(4).eval()
     if dist.get_rank() == 0:
         layer(torch.randn(2, 4, requires_grad=True)).sum().backward()
 
 
 def check_temperature():
-    """A rank with one box, or none, takes part; one value in all is normalized as in evaluation."""
+    """A rank with one box, or none, takes part; a single value is normalized as in evaluation."""
     counts = (4, 1, 0)[: dist.get_world_size()]
     torch.manual_seed(0)
     one = LearnedTemperature(5).double()
@@ -116,37 +114,6 @@ def check_temperature():
     close(several(own), one.eval()(own), "one value")
 
 
-class Network(nn.Module):
-    def __init__(self):
-        super().__init__()
-        block = [nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()]
-        self.blocks = nn.Sequential(*[copy.deepcopy(nn.Sequential(*block)) for _ in range(3)])
-        self.norm = nn.BatchNorm1d(4)
-
-    def forward(self, x):
-        return self.norm(self.blocks(x).mean((2, 3)))
-
-
-def check_network(recompute):
-    """A network under DistributedDataParallel, activations computed again or not."""
-    counts = (3, 3, 3)[: dist.get_world_size()]
-    torch.manual_seed(0)
-    one = Network().double()
-    several = synchronize_batch_norm(copy.deepcopy(one), "mmcv", "cpu")
-    if recompute:
-        checkpoint_activations(several.blocks)
-    wrapped = DistributedDataParallel(several, broadcast_buffers=False)
-    x = torch.randn(sum(counts), 4, 5, 5, dtype=torch.float64)
-    for _ in range(2):
-        one.zero_grad(), several.zero_grad()
-        (one(x) ** 3).sum(1).mean().backward()
-        (wrapped(own_part(x, counts)) ** 3).sum(1).mean().backward()
-    for name, parameter in several.named_parameters():
-        close(parameter.grad, one.get_parameter(name).grad, name)
-    for name, buffer in several.named_buffers():
-        close(buffer, one.get_buffer(name), name)
-
-
 def check_all_sync_bn():
     for case in CASES:
         check(**case)
@@ -154,5 +121,3 @@ def check_all_sync_bn():
     check_half()
     check_frozen()
     check_temperature()
-    for recompute in (False, True):
-        check_network(recompute)

@@ -78,7 +78,21 @@ class At(Hook):
             self.action()
 
 
-def make_runner(work_dir: Path, by_epoch=True, workers=0, accumulate=1, ema=False, **changes):
+def loader(dataset, kind="DefaultSampler", shuffle=True, batch=BATCH, workers=0) -> dict:
+    """The config of a data loader."""
+    return {
+        "dataset": dataset,
+        "sampler": {"type": kind, "shuffle": shuffle},
+        "batch_size": batch,
+        "num_workers": workers,
+        "collate_fn": {"type": "default_collate"},
+    }
+
+
+def make_runner(
+    work_dir: Path, by_epoch=True, workers=0, accumulate=1, ema=False, samples=SAMPLES,
+    batch=BATCH, **changes,
+):  # fmt: skip
     """A runner of EPOCHS epochs of 6 batches, or as many iterations."""
     iterations = EPOCHS * -(-SAMPLES // BATCH)
     if by_epoch:
@@ -89,24 +103,11 @@ def make_runner(work_dir: Path, by_epoch=True, workers=0, accumulate=1, ema=Fals
         loop = {"type": "IterBasedTrainLoop", "max_iters": iterations, "val_interval": 5}
         checkpoint = {"type": "CheckpointHook", "interval": 4, "by_epoch": False}
         kind, log = "InfiniteSampler", {"by_epoch": False}
-    loader = {
-        "batch_size": BATCH,
-        "num_workers": workers,
-        "collate_fn": {"type": "default_collate"},
-    }
     settings = {
         "model": Net(),
         "work_dir": str(work_dir),
-        "train_dataloader": {
-            "dataset": Noisy(),
-            "sampler": {"type": kind, "shuffle": True},
-            **loader,
-        },
-        "val_dataloader": {
-            "dataset": Noisy(5),
-            "sampler": {"type": "DefaultSampler", "shuffle": False},
-            **loader,
-        },
+        "train_dataloader": loader(Noisy(samples), kind, True, batch, workers),
+        "val_dataloader": loader(Noisy(5), "DefaultSampler", False, BATCH, workers),
         "train_cfg": loop,
         "val_cfg": {},
         "val_evaluator": [Loss()],

@@ -29,13 +29,18 @@ class SyncBatchNorm(_BatchNorm):
         torch.Size([2, 4, 3, 3])
     """
 
+    @property
+    def over_ranks(self) -> bool:
+        """Whether there are other ranks; :mod:`negvision.ood.abet` reads it too."""
+        return get_world_size() > 1
+
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
             raise ValueError(f"expected at least 2D input, got {input.dim()}D")
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize (N, C, ...); the shape stays."""
-        if not self.training or get_world_size() == 1:
+        if not self.training or not self.over_ranks:
             return super().forward(input)
         self._check_input_dim(input)
         statistics = _joined_statistics(input.detach())

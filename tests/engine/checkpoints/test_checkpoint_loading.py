@@ -4,8 +4,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import HistoryBuffer, MessageHub
-from mmengine.optim import OneCycleParamScheduler
+from mmengine.logging import MessageHub
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner.checkpoint import CheckpointLoader
 
@@ -18,16 +17,6 @@ def _own_schemes():
     before = CheckpointLoader._schemes.copy()
     yield
     CheckpointLoader._schemes = before
-
-
-class GetattrPayload:
-    """Gets a function by ``getattr``, which mmengine's own allow-list holds."""
-
-    def __init__(self, owner):
-        self.owner = owner
-
-    def __reduce__(self):
-        return getattr, (self.owner, "__init__")
 
 
 SCHEDULERS = {
@@ -99,14 +88,6 @@ def test_training_state_of_mmengine_loads(tmp_path):
     assert loaded["message_hub"]["runtime_info"]["eta"] == 3.0
     assert torch.equal(loaded["state_dict"]["weight"], model.weight)
     assert loaded["meta"]["dataset_meta"]["palette"].tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize("owner", [HistoryBuffer, OneCycleParamScheduler])
-def test_getattr_reaches_only_statistics_and_curves(tmp_path, owner):
-    path = tmp_path / "bad.pth"
-    torch.save({"extra": GetattrPayload(owner)}, path)
-    with pytest.raises(CheckpointError, match="is not allowed"):
-        load_checkpoint_file(path)
 
 
 def truncated():

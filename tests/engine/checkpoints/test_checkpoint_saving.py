@@ -93,19 +93,24 @@ def test_read_only_folder(tmp_path):
         with expected, write_checkpoint(disk / "a.pth") as partial:
             partial.write_text("new")
         assert os.listdir(disk) == []
-
-
-def test_read_only_work_dir_is_reported_before_training(tmp_path):
-    with mounted(tmp_path / "disk", "size=1m,ro") as disk:
+        # Before a training.
         with pytest.raises(MachineError, match=r"Read-only file system.*--work-dir"):
             require_writable(disk)
         with pytest.raises(MachineError, match=r"run' cannot be written"):
             require_writable(disk / "run")
 
 
-def test_full_disk_is_reported_before_training(tmp_path):
+def test_full_work_dir_is_reported_before_training(tmp_path):
     with mounted(tmp_path / "disk", "size=64k") as disk:
         with contextlib.suppress(OSError):
             (disk / "others").write_bytes(bytes(1 << 20))
         with pytest.raises(MachineError, match="the disk is full"):
             require_writable(disk)
+
+
+def test_work_dir_that_is_a_file_or_new(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match=r"'.*file/run' cannot be written.*--work-dir"):
+        require_writable(tmp_path / "file" / "run")
+    require_writable(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []

@@ -1,4 +1,4 @@
-"""Weights for others: as safetensors they come back as they were, and nothing else comes."""
+"""Published weights come back unchanged, without the rest of the checkpoint."""
 
 import hashlib
 import json
@@ -55,7 +55,7 @@ def test_name_holds_the_digest(tmp_path):
 
 
 def test_averages_are_published_by_default(tmp_path):
-    """MMEngine stores the averages in the place of the weights, and those beside them."""
+    """MMEngine stores the averages as the weights, and the weights under another key."""
     averages = checkpoint()["state_dict"]
     last = {f"module.{name}": tensor + 1 for name, tensor in averages.items()}
     content = checkpoint(state_dict=averages, ema_state_dict={**last, "steps": torch.tensor(3)})
@@ -77,14 +77,12 @@ def test_shared_and_strided_tensors(tmp_path):
 
 
 def test_weights_without_metadata(tmp_path):
-    path = publish({"w": torch.ones(2)}, tmp_path / "a.safetensors", "x.pth")
-    assert load_checkpoint_file(path)["state_dict"]["w"].tolist() == [1, 1]
-
-
-def test_file_of_another_program(tmp_path):
-    safetensors.torch.save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors")
-    loaded = load_checkpoint_file(tmp_path / "a.safetensors", torch.device("cpu"))
-    assert loaded["meta"] == {} and loaded["state_dict"]["w"].tolist() == [1, 1]
+    paths = [publish({"w": torch.ones(2)}, tmp_path / "a.safetensors", "x.pth")]
+    paths.append(tmp_path / "of_another_program.safetensors")
+    safetensors.torch.save_file({"w": torch.ones(2)}, paths[1])
+    for path in paths:
+        loaded = load_checkpoint_file(path, torch.device("cpu"))
+        assert loaded["meta"] == {} and loaded["state_dict"]["w"].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,7 @@ def test_requirements_of_options():
         ({"sync_bn": True}, "sync_bn is True; it must be one of 'torch', 'mmcv' or None"),
         ({"compile": "inductor"}, "compile is 'inductor'; it must be True"),
         ({"compile": True, "activation_checkpointing": "neck"}, "cannot be combined"),
+        ({"compile": True, "model_wrapper_cfg": SHARDED, "launcher": "none"}, None),
         ({"compile": {}, "model_wrapper_cfg": SHARDED}, None),  # an empty dict compiles nothing
         ({"compile": True, "model_wrapper_cfg": SHARDED}, "leave out --compile, or model_wrapper"),
         ({"custom_hooks": [{"type": "EMAHook"}], "model_wrapper_cfg": SHARDED}, "EMAHook keeps a"),
@@ -130,16 +131,12 @@ def test_requirements_of_options():
     ],
 )
 def test_combinations(top_level, expected):
-    cfg = config(launcher="pytorch", **top_level)
+    cfg = config(**{"launcher": "pytorch", **top_level})
     if expected is None:
         check_training_options(cfg)
     else:
         with pytest.raises(ConfigError, match=expected.replace("(", r"\(")):
             check_training_options(cfg)
-
-
-def test_one_process_shards_nothing():
-    check_training_options(config(compile=True, model_wrapper_cfg=SHARDED))
 
 
 def test_float16_in_the_config_needs_a_gpu(cuda):

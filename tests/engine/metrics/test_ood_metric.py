@@ -35,13 +35,20 @@ def samples(count, kinds=2):
     ]
 
 
-def test_repeated_images_count_once(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def _in_tmp_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    once, twice = ImageScores(resamples=5), ImageScores(resamples=5)
-    once.process(None, samples(10))
-    twice.process(None, samples(10) + samples(4))
-    expected = once.evaluate(10)
-    assert twice.evaluate(14) == expected
+
+
+def evaluated(of, **options):
+    metric = ImageScores(resamples=5, **options)
+    metric.process(None, of)
+    return metric.evaluate(len(of))
+
+
+def test_repeated_images_count_once():
+    expected = evaluated(samples(10))
+    assert evaluated(samples(10) + samples(4)) == expected
     assert expected["ood/num_ood"] + expected["ood/num_id"] == 10
     assert expected["ood/accuracy"] == 0.75
 
@@ -50,29 +57,21 @@ def test_scores_file_is_next_to_the_log(tmp_path):
     (tmp_path / "run").mkdir()
     logger = MMLogger.get_instance("ood-metric", log_file=str(tmp_path / "run" / "a.log"))
     assert MMLogger.get_current_instance() is logger
-    metric = ImageScores(resamples=5)
-    metric.process(None, samples(10))
-    metric.evaluate(10)
+    evaluated(samples(10))
     stored = OODRecords.load(tmp_path / "run" / "ood_scores.npz")
     assert stored.paths == [f"{i}.jpg" for i in range(10)]
     assert "AUROC" in (tmp_path / "run" / "a.log").read_text()
 
 
-def test_no_file_if_not_requested(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    metric = ImageScores(resamples=5, scores_file=None)
-    metric.process(None, samples(10))
-    metric.evaluate(10)
+def test_no_file_if_not_requested(tmp_path):
+    evaluated(samples(10), scores_file=None)
     # The folder through which ranks exchange results may stay.
     assert not list(tmp_path.glob("**/*.npz"))
 
 
-def test_only_one_kind_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    metric = ImageScores()
-    metric.process(None, samples(10, kinds=1))
+def test_only_one_kind_is_an_error():
     with pytest.raises(OODDataError, match="there is no OOD sample"):
-        metric.evaluate(10)
+        evaluated(samples(10, kinds=1))
 
 
 @pytest.mark.parametrize(

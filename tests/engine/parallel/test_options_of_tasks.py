@@ -31,10 +31,13 @@ def test_activation_checkpointing_is_bit_exact(task, plain, tmp_path):
     all_close(held, plain(task), task, tolerance=0)
 
 
-@of_tasks
-def test_compiled_parts(task, plain, tmp_path):
-    # The compiler's front end, which finds what to compile; g++ is for another test.
-    config = {"compile": {"backend": "aot_eager"}}
+# aot_eager is the compiler's front end, which finds what to compile; inductor calls g++.
+SLOW = pytest.param("classification", "inductor", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("task", "backend"), [*((task, "aot_eager") for task in TASKS), SLOW])
+def test_compiled_parts(task, backend, plain, tmp_path):
+    config = {"compile": {"backend": backend}}
     runner, held = train(task, tmp_path / "compiled", config=config)
     all_close(held, plain(task), task)
     assert held.states[0].keys() == plain(task).states[0].keys()

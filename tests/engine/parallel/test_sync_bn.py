@@ -7,7 +7,6 @@ from helpers.sync_bn_on_ranks import check_all_sync_bn
 from torch import nn
 
 from negvision.engine.parallel.sync_bn import SyncBatchNorm, synchronize_batch_norm
-from negvision.errors import ConfigError
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
@@ -50,15 +49,9 @@ def test_conversion_keeps_parameters_and_state():
 
 
 def test_cuda_uses_the_layer_of_torch():
-    model = synchronize_batch_norm(nn.Sequential(nn.BatchNorm2d(2)), "torch", "cuda")
-    assert type(model[0]) is nn.SyncBatchNorm
-    model = synchronize_batch_norm(nn.Sequential(nn.BatchNorm2d(2)), None, "cuda")
-    assert type(model[0]) is nn.BatchNorm2d
-
-
-def test_another_kind():
-    with pytest.raises(ConfigError, match="sync_bn is 'Torch'; it must be one of 'torch', 'mmcv'"):
-        synchronize_batch_norm(nn.Linear(2, 2), "Torch", "cpu")
+    for kind, layer in (("torch", nn.SyncBatchNorm), (None, nn.BatchNorm2d)):
+        model = synchronize_batch_norm(nn.Sequential(nn.BatchNorm2d(2)), kind, "cuda")
+        assert type(model[0]) is layer
 
 
 def test_wrong_input():
