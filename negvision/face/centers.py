@@ -102,14 +102,10 @@ class ClassCenters(BaseModule):
         return self.weight, own.start
 
     def sampled(self, centers: Tensor, own_labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """In training, a random sample of a rank's centers that includes the batch's classes.
+        """In training, a random sample of this rank's centers (c, D) with the batch's classes.
 
-        Args:
-            centers: Shape (c, D), of this rank.
-            own_labels: Shape (N,), labels of the global batch minus the class of the first center.
-
-        Returns:
-            Centers (k, D) and their rows in the shard, (k,), ascending; or all centers and None.
+        ``own_labels`` (N,) are the labels of the global batch minus the class of the first center.
+        Returns centers (k, D) and their rows, (k,), ascending; or all centers and None.
         """
         if self.sample_rate == 1 or not self.training:
             return centers, None

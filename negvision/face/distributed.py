@@ -14,14 +14,7 @@ from torch.autograd import Function
 
 
 def gather(values: Tensor) -> Tensor:
-    """Rows of all ranks, in rank order; ranks may hold different numbers of them.
-
-    Args:
-        values: Shape (n, ...), n on this rank.
-
-    Returns:
-        Shape (sum of n, ...). The gradient of a row is the sum over ranks.
-    """
+    """Rows (n, ...) of all ranks, in rank order; n may differ. Gradients are summed over ranks."""
     return values if get_world_size() == 1 else _Gather.apply(values)
 
 

@@ -100,14 +100,11 @@ class UNPGLoss(ClassCenters):
         self.margin = _build_margin(margin)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of the (global) batch.
+        """The loss of the (global) batch, a scalar.
 
         Args:
             embeddings: Shape (N, D), not normalized: some margins use the norm.
             labels: Shape (N,), integers from 0 to C - 1.
-
-        Returns:
-            A scalar.
 
         Raises:
             BatchError: No rank has a sample; or, on the CPU, a label is not a class or an embedding

@@ -19,11 +19,6 @@ _KINDS = {
     "positive": (_POSITIVE, True, "two images, one identity"),
     "own_center": (_POSITIVE, False, "image and its own center"),
 }
-# Highest negatives: key, face of the marker, entry of the legend.
-_HIGHEST = (
-    ("metric_negative_max", _NEGATIVE, "highest metric negative"),
-    ("center_negative_max", "white", "highest negative with a center"),
-)
 # Numbers above each row: key, name, format.
 _NUMBERS = (
     ("gap", "gap", "{:+.2f}"),
@@ -41,7 +36,7 @@ def draw_pair_scores(
     Args:
         moments: At least one, oldest first, each with ``iteration``, ``epoch`` (or None),
             ``scalars`` and ``histograms`` of :class:`negvision.face.pair_scores.PairScores`.
-        path: An existing file is replaced atomically.
+        path: Of the PNG file; an existing one is replaced atomically.
         whisker: Length of the whiskers in interquartile ranges.
         whisker_applied: Whether the loss leaves out the pairs beyond them.
     """
@@ -77,12 +72,13 @@ def _draw_row(axes, moment: dict, whiskers: str) -> None:
     for key, label in (("whisker_low", whiskers), ("whisker_high", None)):
         if key in scalars:
             axes.axvline(scalars[key], color=_INK, linewidth=1, linestyle="--", label=label)
-    for key, face, label in _HIGHEST:
+    for key, face, label in (
+        ("metric_negative_max", _NEGATIVE, "highest metric negative"),
+        ("center_negative_max", "white", "highest negative with a center"),
+    ):
         if key in scalars:
-            axes.plot(
-                scalars[key], 0, "^", markersize=7, markerfacecolor=face,
-                markeredgecolor=_NEGATIVE, clip_on=False, zorder=5, label=label,
-            )  # fmt: skip
+            style = {"markerfacecolor": face, "markeredgecolor": _NEGATIVE, "markersize": 7}
+            axes.plot(scalars[key], 0, "^", clip_on=False, zorder=5, label=label, **style)
     when = "" if moment["epoch"] is None else f"epoch {moment['epoch']}, "
     numbers = [
         f"{name} {form.format(scalars[key])}" for key, name, form in _NUMBERS if key in scalars

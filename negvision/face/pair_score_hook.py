@@ -34,15 +34,13 @@ class PairScoreHook(Hook):
     The training is not affected: the hook reads the embeddings passed to the head, runs no
     additional forward pass and draws no random number. In a distributed run it measures only rank
     0: its batch and, with sharded centers, its classes. So its whiskers differ slightly from those
-    of the loss, which cover the global batch.
+    of the loss, which cover the global batch. At most 2,048 samples and 2,048 centers are compared.
 
     Args:
         interval: Iterations between measurements, counted per epoch like the logger does. The
             first iteration and the last of each epoch are measured too.
         plot_interval: Iterations between updates of the plot; None plots only at the end.
         moments: Rows of the plot, at least 2.
-        max_samples: Of a larger batch, only the first ones are measured.
-        max_centers: Of more classes, this many serve as negatives, spread evenly over all.
 
     Raises:
         ConfigError: When training begins, if the model has no head with class centers ``weight``.
@@ -60,20 +58,13 @@ class PairScoreHook(Hook):
         interval: int = 50,
         plot_interval: int | None = 1000,
         moments: int = 5,
-        max_samples: int = 2048,
-        max_centers: int = 2048,
     ) -> None:
-        if min(interval, 1 if plot_interval is None else plot_interval) < 1:
+        if min(interval, 1 if plot_interval is None else plot_interval) < 1 or moments < 2:
             raise ValueError(
-                f"interval and plot_interval must be at least 1, got {interval} and {plot_interval}"
-            )
-        if min(moments, max_samples, max_centers) < 2:
-            raise ValueError(
-                "moments, max_samples and max_centers must be at least 2, got "
-                f"{moments}, {max_samples} and {max_centers}"
+                "interval and plot_interval must be at least 1 and moments at least 2, got "
+                f"{interval}, {plot_interval} and {moments}"
             )
         self.interval, self.plot_interval, self.moments = interval, plot_interval, moments
-        self.max_samples, self.max_centers = max_samples, max_centers
         self._handle = None
         self._due = False
         self._scores: PairScores | None = None
@@ -108,8 +99,6 @@ class PairScoreHook(Hook):
             head.weight,
             head.shard.start if getattr(head, "sharded", False) else 0,
             self._whisker(head)[0],
-            self.max_samples,
-            self.max_centers,
         )
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:

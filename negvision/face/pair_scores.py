@@ -11,27 +11,20 @@ from negvision.ops import pair_logsumexp
 
 # Bins of a histogram, from cosine -1 to 1.
 BINS = 100
+# Of larger batches, the first samples are measured; of more classes, evenly spread ones.
+MAX_SAMPLES = MAX_CENTERS = 2048
 
 
 @dataclass
 class PairScores:
-    """Cosine similarities of a batch by kind of pair, each ascending.
+    """Cosine similarities of a batch by kind of pair, each ascending, and the whiskers."""
 
-    Attributes:
-        own_center: Shape (N,): samples with the center of their own class.
-        positive: Shape (P,): pairs of samples of the same class, each once.
-        center_negative: Samples with the centers of other classes.
-        metric_negative: Shape (K,): pairs of samples of different classes, each once.
-        bounds: Lower and upper end of the whiskers of ``metric_negative``; None without a pair.
-        filtered_share: Share of ``metric_negative`` beyond them, in [0, 1]; None without a pair.
-    """
-
-    own_center: Tensor
-    positive: Tensor
-    center_negative: Tensor
-    metric_negative: Tensor
-    bounds: tuple[float, ...] | None
-    filtered_share: float | None
+    own_center: Tensor  # samples with the center of their own class
+    positive: Tensor  # pairs of samples of the same class, each once
+    center_negative: Tensor  # samples with the centers of other classes
+    metric_negative: Tensor  # pairs of samples of different classes, each once
+    bounds: tuple[float, ...] | None  # ends of the whiskers of metric_negative; None without a pair
+    filtered_share: float | None  # of metric_negative beyond them, in [0, 1]
 
     KINDS = ("own_center", "positive", "center_negative", "metric_negative")
 
@@ -75,8 +68,6 @@ def pair_scores(
     centers: Tensor,
     first_class: int = 0,
     whisker: float = 1.5,
-    max_samples: int = 2048,
-    max_centers: int = 2048,
 ) -> PairScores:
     """Measure a batch. No random number is drawn, no gradient kept.
 
@@ -87,8 +78,6 @@ def pair_scores(
         centers: Shape (C, D), of any norm.
         first_class: The class of the first center, if they are a shard.
         whisker: Length of the whiskers in interquartile ranges.
-        max_samples: The first samples of a larger batch are used.
-        max_centers: Of more classes, this many are used as negatives, spread evenly over all.
 
     Returns:
         The similarities, float32, or float64 if the embeddings are.
@@ -100,36 +89,33 @@ def pair_scores(
         (tensor([1.]), tensor([0., 0.]))
     """
     with torch.autocast(embeddings.device.type, enabled=False):
-        embeddings = embeddings[:max_samples].detach()
-        labels = labels[:max_samples].to(embeddings.device).long()
+        embeddings = embeddings[:MAX_SAMPLES].detach()
+        labels = labels[:MAX_SAMPLES].to(embeddings.device).long()
         finite = embeddings.isfinite().all(1)
         units, labels = _normalized(embeddings[finite]), labels[finite]
-        own, negative = _with_centers(units, labels, centers.detach(), first_class, max_centers)
+        own, negative = _with_centers(units, labels, centers.detach(), first_class)
         similarity = units @ units.T
         same = labels[:, None] == labels
         once = torch.ones_like(same).triu(1)
-        bounds = share = None
         pairs = pair_logsumexp(units, labels, 1.0, whisker)
-        if total := int(pairs.total):
-            bounds = tuple(pairs.bounds.tolist())
-            share = 1 - int(pairs.kept) / total
+        total = int(pairs.total)
         return PairScores(
             own_center=_ascending(own),
             positive=_ascending(similarity[same & once]),
             center_negative=_ascending(negative),
             metric_negative=_ascending(similarity[~same & once]),
-            bounds=bounds,
-            filtered_share=share,
+            bounds=tuple(pairs.bounds.tolist()) if total else None,
+            filtered_share=1 - int(pairs.kept) / total if total else None,
         )
 
 
 def _with_centers(
-    units: Tensor, labels: Tensor, centers: Tensor, first_class: int, max_centers: int
+    units: Tensor, labels: Tensor, centers: Tensor, first_class: int
 ) -> tuple[Tensor, Tensor]:
     rows = labels - first_class
     here = (rows >= 0) & (rows < len(centers))
     own = torch.linalg.vecdot(units[here], _normalized(centers[rows[here]]).to(units.dtype))
-    count = min(len(centers), max_centers)
+    count = min(len(centers), MAX_CENTERS)
     # Evenly spread, not drawn at random, which would change the training's random numbers.
     chosen = torch.arange(count, device=units.device) * len(centers) // max(1, count)
     cosines = units @ _normalized(centers[chosen]).to(units.dtype).T

@@ -65,17 +65,10 @@ class FaceRecognizer(BaseModel):
     def forward(
         self, inputs: Tensor, data_samples: list[FaceDataSample] | None = None, mode: str = "tensor"
     ) -> dict[str, Tensor] | list[FaceDataSample] | Tensor:
-        """Train, predict or embed.
+        """Train, predict or embed preprocessed images (N, 3, H, W).
 
-        Args:
-            inputs: Shape (N, 3, H, W), preprocessed.
-            data_samples: One per image; optional for ``mode="tensor"``.
-            mode: ``"loss"`` returns ``{"loss": scalar}``. ``"predict"`` returns the samples, each
-                with its ``embedding``, (D,) float32 on the CPU. ``"tensor"`` returns embeddings
-                (N, D).
-
-        Raises:
-            ValueError: Unknown mode, ``"loss"`` without a head, or missing samples.
+        ``mode="loss"`` returns ``{"loss": scalar}``, ``"predict"`` the samples, each with its
+        ``embedding``, (D,) float32 on the CPU, and ``"tensor"`` embeddings (N, D).
         """
         if mode == "tensor":
             return self.embed(inputs)
@@ -83,14 +76,11 @@ class FaceRecognizer(BaseModel):
             raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
         if data_samples is None:
             raise ValueError(f"mode {mode!r} needs data_samples")
-        if mode == "predict":
-            return self._predict(inputs, data_samples)
-        if self.head is None:
-            raise ValueError("mode 'loss' needs a head, e.g. head=dict(type='negvision.UNPGLoss')")
-        labels = torch.stack([sample.label for sample in data_samples])
-        return {"loss": self.head(self.embed(inputs), labels.to(inputs.device))}
-
-    def _predict(self, inputs: Tensor, data_samples: list[FaceDataSample]) -> list[FaceDataSample]:
+        if mode == "loss":
+            if self.head is None:
+                raise ValueError("mode 'loss' needs a head, e.g. dict(type='negvision.UNPGLoss')")
+            labels = torch.stack([sample.label for sample in data_samples])
+            return {"loss": self.head(self.embed(inputs), labels.to(inputs.device))}
         embeddings = self.embed(inputs).float()
         if self.flip_test:
             embeddings = embeddings + self.embed(inputs.flip(-1)).float()

@@ -8,8 +8,7 @@ import numpy as np
 
 from negvision.face.metrics.embedding_metric import checked_pairs
 from negvision.face.metrics.embeddings import EmbeddingTable, cosine_similarities
-from negvision.face.metrics.pair_report import PairReport
-from negvision.face.metrics.roc import power
+from negvision.face.metrics.roc import PairReport, power
 from negvision.face.metrics.verification_metric import FoldAccuracy, VerificationMetric
 from negvision.report.page_parts import MetricRow, MetricTable, Plots, Section
 from negvision.report.plots import histogram, roc_of_pairs

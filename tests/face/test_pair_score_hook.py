@@ -198,11 +198,7 @@ def test_model_without_centers(train, head, message):
         train({}, model=model)
 
 
-@pytest.mark.parametrize(
-    "argument",
-    [{"interval": 0}, {"plot_interval": 0}, {"moments": 1}, {"max_samples": 1}, {"max_centers": 0}],
-)
+@pytest.mark.parametrize("argument", [{"interval": 0}, {"plot_interval": 0}, {"moments": 1}])
 def test_arguments_that_are_too_small(argument):
-    ((name, value),) = argument.items()
-    with pytest.raises(ValueError, match=f"{name}.* must be at least . got .*{value}|{name}"):
+    with pytest.raises(ValueError, match="must be at least 1 and moments at least 2, got"):
         PairScoreHook(**argument)

@@ -88,10 +88,12 @@ def test_shard_of_the_centers_gives_the_pairs_of_its_classes():
         assert np.allclose(getattr(found, kind), values, atol=1e-6), kind
 
 
-def test_classes_and_samples_are_limited_without_random_numbers():
+def test_classes_and_samples_are_limited_without_random_numbers(monkeypatch):
+    monkeypatch.setattr("negvision.face.pair_scores.MAX_SAMPLES", 10)
+    monkeypatch.setattr("negvision.face.pair_scores.MAX_CENTERS", 4)
     embeddings, labels, centers = a_batch(count=40, classes=30)
     state = torch.random.get_rng_state()
-    found = pair_scores(embeddings, labels, centers, max_samples=10, max_centers=4)
+    found = pair_scores(embeddings, labels, centers)
     assert torch.equal(state, torch.random.get_rng_state())
     assert len(found.positive) + len(found.metric_negative) == 45
     others = [

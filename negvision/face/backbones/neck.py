@@ -90,26 +90,12 @@ class FaceEmbeddingNeck(BaseModule):
         self.features.weight.requires_grad_(False)
 
     def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor:
-        """Embeddings of a batch.
+        """Maps (N, in_channels, H, W), or the last of several -> (N, embedding_size).
 
-        Args:
-            x: Shape (N, in_channels, H, W), or several maps, of which the last is used.
-
-        Returns:
-            Shape (N, embedding_size), not normalized; float32 under autocast.
+        Embeddings are not normalized, and float32 under autocast.
         """
         if not isinstance(x, Tensor):
             x = x[-1]
-        self._check(x)
-        if self.kind == "gdc":
-            x = self.gdc(x)
-        elif self.kind == "gap":
-            x = x.mean((2, 3))
-        x = self.dropout(x.flatten(1))
-        with torch.autocast(x.device.type, enabled=False):
-            return self.features(self.fc(x.to(self.fc.weight.dtype)))
-
-    def _check(self, x: Tensor) -> None:
         channels, *size = x.shape[1:]
         if channels != self.in_channels:
             raise ConfigError(
@@ -123,3 +109,10 @@ class FaceEmbeddingNeck(BaseModule):
                 f"spatial_size={size[0] if size[0] == size[1] else tuple(size)} for images of this "
                 "size, resize the images, or use kind='gap', which fits any size."
             )
+        if self.kind == "gdc":
+            x = self.gdc(x)
+        elif self.kind == "gap":
+            x = x.mean((2, 3))
+        x = self.dropout(x.flatten(1))
+        with torch.autocast(x.device.type, enabled=False):
+            return self.features(self.fc(x.to(self.fc.weight.dtype)))

@@ -50,11 +50,10 @@ class FaceDataset(BadSampleMixin, BaseDataset):
         )
 
     def load_columns(self) -> dict[str, Any]:
-        """Read and check what describes the images.
+        """Read and check what describes the images; sequences with one entry per sample.
 
-        Returns:
-            Sequences with one entry per sample: ``label``, an int64 array, -1 if unknown, and
-            ``img_path`` below the image folder or ``img_bytes`` (an encoded image) or both.
+        ``label`` is an int64 array, -1 if unknown; ``img_path``, below the image folder,
+        ``img_bytes`` (an encoded image) or both.
         """
         raise NotImplementedError
 
@@ -199,15 +198,11 @@ class FaceDataset(BadSampleMixin, BaseDataset):
 
 
 class ListedImages:
-    """Decides which of the images that a file names can be used.
+    """Decides which of the images that a file of ``dataset`` names can be used.
 
     An image must lie inside the data folders, exist, and have landmarks if the dataset has a
-    ``landmarks_file``.
-
-    Args:
-        dataset: The dataset that reads the file.
-        problems: Collects malformed lines of the landmarks file.
-        unique: Refuse an image that was accepted before.
+    ``landmarks_file``; ``unique`` refuses images that were accepted before. ``problems`` collects
+    malformed lines of the landmarks file.
     """
 
     def __init__(self, dataset: FaceDataset, problems: Problems, unique: bool = False) -> None:
@@ -270,14 +265,9 @@ class FaceIdentityDataset(FaceDataset):
     def _number_identities(
         self, labels: Sequence[int] | np.ndarray, source: str
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Choose the samples to keep, and number their identities.
+        """Indices of the samples to keep and their numbered identities, both int64 (N,).
 
-        Args:
-            labels: Of all usable samples, not negative.
-            source: Named in messages.
-
-        Returns:
-            Indices of the samples to keep and their labels, both int64 of shape (N,).
+        ``labels`` are those of all usable samples, not negative; messages name ``source``.
         """
         found, identity, counts = np.unique(
             np.asarray(labels, dtype=np.int64), return_inverse=True, return_counts=True

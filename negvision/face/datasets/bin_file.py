@@ -42,7 +42,6 @@ class FaceBinDataset(FaceProtocolDataset):
     """
 
     def load_columns(self) -> dict[str, Any]:
-        """Read and check the file; see the base class."""
         self._require_files()
         images, same = read_bin(self.ann_file)
         problems = Problems()
@@ -123,14 +122,9 @@ class _BinUnpickler(pickle.Unpickler):
 
 
 def read_bin(path: str) -> tuple[list[bytes], np.ndarray]:
-    """The content of a verification file ``.bin``.
+    """The encoded images of a ``.bin`` file, two per pair, and (P,) bool: is it one person?
 
-    Returns:
-        The encoded images, two per pair, and shape (P,), bool: whether a pair shows one person.
-        The numbers of images and pairs are as found.
-
-    Raises:
-        DatasetError: The file is not such a pickle.
+    The numbers of images and pairs are as found. Raises ``DatasetError`` for any other file.
     """
     with open(path, "rb") as file:
         data = file.read()
@@ -139,7 +133,12 @@ def read_bin(path: str) -> tuple[list[bytes], np.ndarray]:
         # A pickle may refer to one object many times, so each is converted once.
         converted = {id(item): item for item in images}
         converted = {key: _image(item) for key, item in converted.items()}
-        flags = _array(same) if isinstance(same, _Call) else [_flag(item) for item in same]
+        calls = isinstance(same, _Call)
+        flags = (
+            _array(same)
+            if calls
+            else [bool(_array(flag) if isinstance(flag, _Call) else flag) for flag in same]
+        )
         return [converted[id(item)] for item in images], np.array(flags, dtype=bool).reshape(-1)
     except DatasetError as error:
         raise DatasetError(f"{path}: {error}") from None
@@ -156,10 +155,6 @@ def _image(item: object) -> bytes:
     if isinstance(item, _Call) and item.name in ("_reconstruct", "_frombuffer"):
         return _array(item).tobytes()
     return _bytes(item)
-
-
-def _flag(item: object) -> bool:
-    return bool(_array(item) if isinstance(item, _Call) else item)
 
 
 def _bytes(item: object) -> bytes:

@@ -45,7 +45,6 @@ class FaceIdentificationDataset(FaceProtocolDataset):
         super().__init__(*args, **kwargs)
 
     def load_columns(self) -> dict[str, Any]:
-        """Read and check both lists; see the base class."""
         self._require_files()
         problems = Problems()
         images = ListedImages(self, problems, unique=True)

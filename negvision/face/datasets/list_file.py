@@ -41,7 +41,6 @@ class FaceListDataset(FaceIdentityDataset):
         super().__init__(*args, **kwargs)
 
     def load_columns(self) -> dict[str, Any]:
-        """Read and check the list; see the base class."""
         self._require_files()
         problems = Problems()
         images = ListedImages(self, problems)
@@ -75,7 +74,6 @@ class FaceFolderDataset(FaceIdentityDataset):
     """
 
     def load_columns(self) -> dict[str, Any]:
-        """List the folders; see the base class."""
         root = self.data_prefix.get("img", "") or "."
         if not os.path.isdir(root):
             raise DatasetError(

@@ -34,14 +34,11 @@ class PackedBytes:
         return self._buffer[start:end].tobytes()
 
 
-class PackedStrings:
+class PackedStrings(PackedBytes):
     """:class:`PackedBytes` for strings, such as the paths of all images."""
 
     def __init__(self, items: Iterable[str]) -> None:
-        self._bytes = PackedBytes(item.encode("utf-8", "surrogateescape") for item in items)
-
-    def __len__(self) -> int:
-        return len(self._bytes)
+        super().__init__(item.encode("utf-8", "surrogateescape") for item in items)
 
     def __getitem__(self, index: int) -> str:
-        return self._bytes[index].decode("utf-8", "surrogateescape")
+        return super().__getitem__(index).decode("utf-8", "surrogateescape")

@@ -50,7 +50,6 @@ class FacePairDataset(FaceProtocolDataset):
         super().__init__(*args, **kwargs)
 
     def load_columns(self) -> dict[str, Any]:
-        """Read and check the pairs; see the base class."""
         self._require_files()
         problems = Problems()
         pairs, has_folds = _read_pairs(self.ann_file, self.suffix, problems)

@@ -60,7 +60,6 @@ class FaceRecordDataset(FaceIdentityDataset):
         super().__init__(ann_file, *args, **kwargs)
 
     def load_columns(self) -> dict[str, Any]:
-        """Read the index and the labels; see the base class."""
         self._require_files()
         self._records = RecordFile(self.ann_file)
         problems = Problems()
@@ -217,13 +216,8 @@ def _find_images(
     after its last. Then three images per identity are read instead of all. If record 0 has a
     single label, it is an image like all others, and every record is read.
 
-    Args:
-        records: The record file.
-        keys, offsets: Of all records, int64 of shape (N,), by ascending key.
-        problems: Collects the records that cannot be used.
-
-    Returns:
-        Keys, offsets and labels of the images, each int64 of shape (M,); unusable labels are -1.
+    ``keys`` and ``offsets`` are those of all records, int64 (N,), by ascending key. Returns keys,
+    offsets and labels of the images, each int64 (M,); unusable labels are -1.
     """
 
     def read(key: int) -> ImageRecord | None:
@@ -245,7 +239,13 @@ def _find_images(
             )
         images_end, identities_end = (_integer(value) for value in first.labels[:2])
         wanted = keys[(keys >= 1) & (keys < images_end)]
-        _report_missing(wanted, images_end, problems)
+        missing = images_end - 1 - len(wanted)
+        if missing > len(wanted) + _MANY:  # a damaged record 0 may announce any number
+            few = f"{len(wanted):,} of {images_end - 1:,}"
+            problems.add("index that lists few of the image records", few)
+        elif missing:
+            for key in np.setdiff1d(np.arange(1, images_end), wanted):
+                problems.add("image record that the index does not list", f"record {key}")
         identities = keys[(keys >= images_end) & (keys < identities_end)]
         ranges = _labels_of_ranges(read, identities.tolist(), images_end)
     labels = np.full(len(wanted), -1, dtype=np.int64)
@@ -255,17 +255,6 @@ def _find_images(
     for row in np.flatnonzero(labels < 0):
         labels[row] = _checked_label(records, f"record {wanted[row]}", int(offsets[row]), problems)
     return wanted, offsets, labels
-
-
-def _report_missing(wanted: np.ndarray, images_end: int, problems: Problems) -> None:
-    missing = images_end - 1 - len(wanted)
-    if missing > len(wanted) + _MANY:  # a damaged record 0 may announce any number
-        problems.add(
-            "index that lists few of the image records", f"{len(wanted):,} of {images_end - 1:,}"
-        )
-    elif missing:
-        for key in np.setdiff1d(np.arange(1, images_end), wanted):
-            problems.add("image record that the index does not list", f"record {key}")
 
 
 def _labels_of_ranges(read, identities: list[int], images_end: int) -> dict[tuple[int, int], int]:

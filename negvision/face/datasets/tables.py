@@ -10,15 +10,9 @@ from negvision.errors import Problems
 
 
 def read_integers(path: str, width: int, problems: Problems) -> tuple[np.ndarray, np.ndarray]:
-    """Read a table of non-negative integers.
+    """Lines of ``width`` non-negative integers: (N, width), int64, and their line numbers, (N,).
 
-    Args:
-        path: A text file with ``width`` integers per line.
-        width: Number of columns.
-        problems: Collects all other lines.
-
-    Returns:
-        Shape (N, width), int64, and the line number of each row, shape (N,).
+    ``problems`` collects all other lines.
     """
     try:
         with warnings.catch_warnings():
@@ -40,15 +34,13 @@ def read_integers(path: str, width: int, problems: Problems) -> tuple[np.ndarray
     return np.array(rows, dtype=np.int64).reshape(-1, width), np.array(numbers, dtype=np.int64)
 
 
-def parse_landmarks(numbers: Sequence[str]) -> np.ndarray | None:
-    """Shape (5, 2), float32, from ``x1 y1 ... x5 y5``; None if not ten finite numbers."""
+def parse_numbers(texts: Sequence[str]) -> np.ndarray | None:
+    """Finite numbers as float32; None if a text is anything else."""
     try:
-        points = np.array(numbers, dtype=np.float32)
+        values = np.array(texts, dtype=np.float32)
     except ValueError:
         return None
-    if points.shape != (10,) or not np.isfinite(points).all():
-        return None
-    return points.reshape(5, 2)
+    return values if np.isfinite(values).all() else None
 
 
 def read_landmarks(path: str, problems: Problems) -> dict[str, np.ndarray]:
@@ -56,9 +48,9 @@ def read_landmarks(path: str, problems: Problems) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for place, line in numbered_lines(path):
         name, *numbers = line.rsplit(None, 10)
-        points = parse_landmarks(numbers)
-        if points is None:
+        values = parse_numbers(numbers)
+        if values is None or len(values) != 10:
             problems.add("line that is not a path and ten finite numbers", place, line)
         else:
-            found[name] = points
+            found[name] = values.reshape(5, 2)
     return found

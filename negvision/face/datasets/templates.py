@@ -7,7 +7,7 @@ import numpy as np
 from negvision.data.formats.text_files import numbered_lines, parse_count
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.base import FaceProtocolDataset, ListedImages
-from negvision.face.datasets.tables import parse_landmarks, read_integers
+from negvision.face.datasets.tables import parse_numbers, read_integers
 from negvision.registry import DATASETS
 
 
@@ -48,7 +48,6 @@ class FaceTemplateDataset(FaceProtocolDataset):
         super().__init__(*args, **kwargs)
 
     def load_columns(self) -> dict[str, Any]:
-        """Read and check the three files; see the base class."""
         self._require_files()
         problems = Problems()
         images = ListedImages(self, problems)
@@ -86,9 +85,8 @@ class FaceTemplateDataset(FaceProtocolDataset):
             name, *numbers = line.split()
             ids = template_line.split()
             parsed = [parse_count(text) for text in ids[1:]]
-            points = parse_landmarks(numbers[:10])
-            score = _finite(numbers[10]) if len(numbers) == 11 else float("nan")
-            if points is None or len(numbers) > 11 or score is None:
+            values = parse_numbers(numbers)
+            if values is None or len(values) not in (10, 11):
                 kind = "line that is not a name, ten numbers and an optional score"
                 problems.add(kind, place, line)
             elif len(ids) != 3 or None in parsed:
@@ -101,7 +99,8 @@ class FaceTemplateDataset(FaceProtocolDataset):
             elif problem := images.problem(name):
                 problems.add(problem[0], place, problem[1])
             else:
-                found.append((name, *parsed, points, score))
+                score = values[10] if len(values) == 11 else np.nan
+                found.append((name, *parsed, values[:10].reshape(5, 2), score))
         return found
 
     def _read_pairs(self, templates: np.ndarray, problems: Problems) -> np.ndarray:
@@ -116,11 +115,3 @@ class FaceTemplateDataset(FaceProtocolDataset):
             for row in np.flatnonzero(rows):
                 problems.add(kind, f"{self.pairs_file}:{lines[row]}", pairs[row].tolist())
         return pairs[known & valid]
-
-
-def _finite(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if np.isfinite(value) else None

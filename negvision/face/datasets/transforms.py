@@ -13,14 +13,9 @@ from negvision.registry import TRANSFORMS
 # In ArcFace's 112 x 112 crops: left eye, right eye, tip of the nose and corners of the mouth (left
 # and right as seen in the image).
 REFERENCE_POINTS = np.array(
-    [
-        [38.2946, 51.6963],
-        [73.5318, 51.5014],
-        [56.0252, 71.7366],
-        [41.5493, 92.3655],
-        [70.7299, 92.2041],
-    ]
-)
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655],
+     [70.7299, 92.2041]]
+)  # fmt: skip
 
 
 def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -29,14 +24,8 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     With points as complex numbers, a similarity that does not mirror is z -> a z + b, so this is a
     linear regression; its solution is Umeyama's with the determinant kept positive.
 
-    Args:
-        source, target: Shape (N, 2), pixels.
-
-    Returns:
-        Shape (2, 3), float64: the matrix that maps (x, y, 1) of the source to the target.
-
-    Raises:
-        DatasetError: A point of the source is not finite, or all lie in one place.
+    Points are (N, 2), in pixels; the matrix (2, 3), float64, maps (x, y, 1) of the source to the
+    target. Raises ``DatasetError`` if a point is not finite or all lie in one place.
 
     Source: Umeyama, Least-squares estimation of transformation parameters between two point
     patterns, TPAMI 13 (1991).
@@ -120,9 +109,6 @@ class AlignFace(BaseTransform):
         results["landmarks"] = moved.astype(np.float32)
         return results
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(size={self.size}, border={self.border})"
-
 
 @TRANSFORMS.register_module()
 class PackFaceInputs(BaseTransform):
@@ -154,6 +140,3 @@ class PackFaceInputs(BaseTransform):
         label = torch.scalar_tensor(int(results.get("label", -1)), dtype=torch.int64)
         metainfo = {key: results[key] for key in self.meta_keys if key in results}
         return {"inputs": to_planes(image), "data_samples": FaceDataSample.of(label, metainfo)}
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(meta_keys={self.meta_keys})"

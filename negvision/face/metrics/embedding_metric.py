@@ -58,10 +58,8 @@ class EmbeddingMetric(CollectedMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the embeddings of a batch, in float32 on the CPU.
 
-        Args:
-            data_batch: Not used.
-            data_samples: Each has ``embedding`` (D,), ``sample_idx`` and, if known, ``label`` and
-                ``img_path``.
+        Each sample has ``embedding`` (D,), ``sample_idx`` and, if known, ``label`` and
+        ``img_path``.
         """
         if not data_samples:
             return
@@ -89,14 +87,7 @@ class EmbeddingMetric(CollectedMetric):
 
 
 def checked_pairs(meta: Mapping, pairs_name: str, same_name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs and their kinds, after checking that both kinds are present.
-
-    Returns:
-        Shape (P, 2), integers, and shape (P,), bool.
-
-    Raises:
-        DatasetError: They are malformed, or all of one kind.
-    """
+    """Pairs (P, 2) and whether they are positive (P,); ``DatasetError`` if they are unusable."""
     pairs, same = np.asarray(meta[pairs_name]), np.asarray(meta[same_name])
     if not len(pairs):
         raise DatasetError(f"metainfo[{pairs_name!r}] is empty: there is nothing to compare.")

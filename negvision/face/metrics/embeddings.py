@@ -43,7 +43,7 @@ class EmbeddingTable:
         batches: Of all ranks. Not modified.
 
     Raises:
-        EmbeddingError: There is none, their lengths differ, or one is NaN, infinite or zero.
+        EmbeddingError: There is none, or one is NaN, infinite or zero.
 
     Example:
         >>> batch = EmbeddingBatch(np.array([1, 0, 1]), np.array([7, 5, 7]),
@@ -57,12 +57,11 @@ class EmbeddingTable:
         batches = [batch for batch in batches if len(batch.sample_idx)]
         if not batches:
             raise EmbeddingError("no embedding was predicted. Is the dataset empty?")
-        lengths = sorted({batch.embeddings.shape[1] for batch in batches})
-        if len(lengths) > 1:
-            raise EmbeddingError(f"embeddings of one model differ in length: {lengths}")
         self.sample_idx = np.unique(np.concatenate([batch.sample_idx for batch in batches]))
         self.labels = np.empty(len(self.sample_idx), dtype=np.int64)
-        self.embeddings = np.empty((len(self.sample_idx), lengths[0]), dtype=np.float32)
+        self.embeddings = np.empty(
+            (len(self.sample_idx), batches[0].embeddings.shape[1]), dtype=np.float32
+        )
         invalid: dict[int, str] = {}
         for batch in reversed(batches):
             rows = np.searchsorted(self.sample_idx, batch.sample_idx)
@@ -70,27 +69,6 @@ class EmbeddingTable:
             self.embeddings[rows] = batch.embeddings
             invalid.update(batch.invalid)
         self.norms = row_norms(self.embeddings)
-        self._require_comparable(invalid)
-
-    def rows_of(self, sample_idx: np.ndarray) -> np.ndarray:
-        """The rows of samples, in the shape of ``sample_idx``.
-
-        Raises:
-            EmbeddingError: A sample has no embedding.
-        """
-        sample_idx = np.asarray(sample_idx)
-        rows = np.searchsorted(self.sample_idx, sample_idx)
-        rows = np.minimum(rows, len(self.sample_idx) - 1)
-        missing = np.unique(sample_idx[self.sample_idx[rows] != sample_idx])
-        if len(missing):
-            raise EmbeddingError(
-                f"{len(missing):,} of the {len(np.unique(sample_idx)):,} samples to compare were "
-                f"not predicted (the first: sample {missing[0]}). The dataloader must visit every "
-                "sample of the dataset whose metainfo the metric has."
-            )
-        return rows
-
-    def _require_comparable(self, invalid: dict[int, str]) -> None:
         diverged = "Did the training diverge, or does the checkpoint not fit the model?"
         zeros = "Do the model's last layers output zeros, or were its weights not loaded?"
         for wrong, what, remedy in (
@@ -105,6 +83,20 @@ class EmbeddingTable:
                     f"{first}{path}). {remedy}"
                 )
 
+    def rows_of(self, sample_idx: np.ndarray) -> np.ndarray:
+        """The rows of samples; raises ``EmbeddingError`` if one has no embedding."""
+        sample_idx = np.asarray(sample_idx)
+        rows = np.searchsorted(self.sample_idx, sample_idx)
+        rows = np.minimum(rows, len(self.sample_idx) - 1)
+        missing = np.unique(sample_idx[self.sample_idx[rows] != sample_idx])
+        if len(missing):
+            raise EmbeddingError(
+                f"{len(missing):,} of the {len(np.unique(sample_idx)):,} samples to compare were "
+                f"not predicted (the first: sample {missing[0]}). The dataloader must visit every "
+                "sample of the dataset whose metainfo the metric has."
+            )
+        return rows
+
 
 def row_norms(embeddings: np.ndarray) -> np.ndarray:
     """Euclidean length of each row, (N,) float64; NaN or infinite if the row is."""
@@ -117,18 +109,11 @@ def row_norms(embeddings: np.ndarray) -> np.ndarray:
 def cosine_similarities(
     embeddings: np.ndarray, pairs: np.ndarray, norms: np.ndarray | None = None
 ) -> np.ndarray:
-    """Cosine similarity of pairs of rows, computed in float64 and rounded to float32.
+    """Cosine similarity of pairs (P, 2) of rows: (P,), float32, computed in float64.
 
     Rounding ties scores that differ only by the order of the arithmetic. A pair's score depends
-    only on its two rows, not on the other pairs or on which row comes first.
-
-    Args:
-        embeddings: Shape (N, D), finite, without zero rows.
-        pairs: Shape (P, 2), rows of ``embeddings``.
-        norms: Shape (N,), of :func:`row_norms`, if known.
-
-    Returns:
-        Shape (P,), float32, in [-1, 1].
+    only on its two rows, not on the other pairs or on which row comes first. ``embeddings`` (N, D)
+    are finite, without zero rows; ``norms`` (N,) are those of :func:`row_norms`, if known.
 
     Example:
         >>> vectors = np.array([[1.0, 0.0], [3.0, 4.0], [-2.0, 0.0]])

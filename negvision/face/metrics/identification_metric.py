@@ -70,7 +70,6 @@ class IdentificationMetric(EmbeddingMetric):
         self.fpirs = checked_limits("fpirs", fpirs)
 
     def check_protocol(self, meta: Mapping) -> None:
-        """See the base class."""
         for name in self.protocol:
             if not len(meta[name]) or len(np.unique(meta[name])) < len(meta[name]):
                 raise DatasetError(
@@ -84,7 +83,6 @@ class IdentificationMetric(EmbeddingMetric):
             )
 
     def compare(self, table: EmbeddingTable, meta: Mapping) -> dict[str, float]:
-        """See the base class."""
         parts = [np.asarray(meta[name]) for name in self.protocol]
         gallery, probes = np.split(table.rows_of(np.concatenate(parts)), [len(parts[0])])
         unknown = table.labels[gallery] < 0
@@ -122,20 +120,16 @@ class IdentificationMetric(EmbeddingMetric):
 
 
 class Identification(NamedTuple):
-    """How probes score against the people of a gallery.
+    """How M probes whose identity is in the gallery, and Q others, score against it.
 
-    Attributes:
-        ranks: Shape (M,), int64, at least 1, of each probe whose identity is in the gallery: how
-            many identities score as high as its own or higher, itself included.
-        mate_scores: Shape (M,), float32, the score of its own identity.
-        impostor_scores: Shape (Q,), float32, the highest score of each other probe.
-        identities: Number of people in the gallery.
+    A rank is the number of identities that score as high as the probe's own or higher, itself
+    included.
     """
 
-    ranks: np.ndarray
-    mate_scores: np.ndarray
-    impostor_scores: np.ndarray
-    identities: int
+    ranks: np.ndarray  # (M,), int64, at least 1
+    mate_scores: np.ndarray  # (M,), float32, of the own identity
+    impostor_scores: np.ndarray  # (Q,), float32, the highest of each
+    identities: int  # people in the gallery
 
     def rank_rate(self, rank: int) -> float | None:
         """The share of probes with a mate whose rank is at most ``rank`` (a point of the CMC).
@@ -175,11 +169,8 @@ def identify(
     identities that share the highest score gets rank k. Scores are cosines in float64 rounded to
     float32, see :func:`negvision.face.metrics.embeddings.cosine_similarities`.
 
-    Args:
-        gallery: Shape (G, D), finite, without zero rows. It is copied to float64.
-        gallery_labels: Shape (G,), the identity of each image.
-        probes: Shape (N, D), finite, without zero rows.
-        probe_labels: Shape (N,). A probe whose label no gallery image has is an impostor.
+    ``gallery`` (G, D), copied to float64, and ``probes`` (N, D) are finite, without zero rows;
+    their labels are (G,) and (N,). A probe whose label no gallery image has is an impostor.
 
     Example:
         >>> gallery = np.array([[1.0, 0.0], [0.0, 1.0]])

@@ -19,20 +19,14 @@ _PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 class OperatingPoint(NamedTuple):
     """The best that a verifier achieves while it accepts few negatives.
 
-    Attributes:
-        limit: The share of negatives that may be accepted: FAR of pairs, FPIR of probes.
-        rate: The share of positives accepted then (TAR, DIR), in [0, 1]; None if there are too few
-            negatives for the limit.
-        threshold: Scores of at least this are accepted; infinite if nothing is. None with ``rate``.
-        accepted: Negatives accepted at the threshold. None with ``rate``.
-        negatives: All negatives.
+    With too few negatives for the limit, ``rate``, ``threshold`` and ``accepted`` are None.
     """
 
-    limit: float
-    rate: float | None
-    threshold: float | None
-    accepted: int | None
-    negatives: int
+    limit: float  # share of negatives that may be accepted: FAR of pairs, FPIR of probes
+    rate: float | None  # share of positives accepted then (TAR, DIR)
+    threshold: float | None  # scores of at least this are accepted; infinite if nothing is
+    accepted: int | None  # negatives accepted at the threshold
+    negatives: int  # all of them
 
 
 class RocCurve(ScoreCurve):
@@ -104,12 +98,8 @@ class RocCurve(ScoreCurve):
 def roc_curve(scores: np.ndarray, same: np.ndarray) -> RocCurve:
     """Count the pairs accepted at every distinct score.
 
-    Args:
-        scores: Shape (P,), any finite values and -inf; higher is more alike.
-        same: Shape (P,), bool: which pairs are positive.
-
-    Raises:
-        ValueError: Shapes differ, a score is NaN, or one of the two kinds has no pair.
+    ``scores`` (P,) are finite or -inf, higher is more alike; ``same`` (P,) marks positive pairs.
+    Raises ``ValueError`` for different shapes, a NaN score, or pairs of one kind.
 
     Example:
         >>> curve = roc_curve(np.array([0.9, 0.4, 0.4, 0.1]), np.array([True, True, False, False]))
@@ -188,11 +178,8 @@ def checked_roc_file(roc_file: str | None) -> str | None:
 def write_roc(curve: RocCurve, roc_file: str, title: str) -> None:
     """Write the corners of a curve: arrays ``far``, ``tar`` and ``thresholds``, or a plot.
 
-    Args:
-        curve: The curve.
-        roc_file: Ends with .npz, .png, .pdf or .svg; an existing file is replaced. A relative path
-            is below the folder of the run's log file, or the current folder without a log file.
-        title: Of the plot.
+    ``roc_file`` ends with .npz, .png, .pdf or .svg; an existing file is replaced. A relative path
+    is below the folder of the run's log file, or the current folder without a log file.
     """
     path = log_folder() / roc_file
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -206,12 +193,8 @@ def write_roc(curve: RocCurve, roc_file: str, title: str) -> None:
             positives=curve.total_positives,
             negatives=curve.total_negatives,
         )
-    else:
-        _plot(corners, path, title)
-    print_log(f"ROC: {path}", logger="current")
-
-
-def _plot(corners: RocCurve, path: Path, title: str) -> None:
+        print_log(f"ROC: {path}", logger="current")
+        return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -232,3 +215,46 @@ def _plot(corners: RocCurve, path: Path, title: str) -> None:
     axes.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
+    print_log(f"ROC: {path}", logger="current")
+
+
+class PairReport:
+    """Metrics of scores (P,) of pairs; ``same`` (P,) marks positive ones, and both kinds occur.
+
+    ``points`` are the operating points at ``fars``, ``moments`` the mean and standard deviation of
+    the scores of positive and of negative pairs.
+    """
+
+    def __init__(self, scores: np.ndarray, same: np.ndarray, fars: Sequence[float]) -> None:
+        self.curve: RocCurve = roc_curve(scores, same)
+        self.points = [self.curve.at_far(far) for far in fars]
+        self.moments = {
+            name: (float(chosen.mean(dtype=np.float64)), float(chosen.std(dtype=np.float64)))
+            for name, chosen in (("positive", scores[same]), ("negative", scores[~same]))
+        }
+
+    def values(self) -> dict[str, float]:
+        """Scalars by name; no entry for a FAR with too few pairs."""
+        values: dict[str, float] = {
+            "auc": self.curve.auroc(),
+            "eer": self.curve.equal_error_rate(),
+            "overlap": self.curve.overlap(),
+        }
+        for name, (mean, std) in self.moments.items():
+            values[f"{name}_mean"], values[f"{name}_std"] = mean, std
+        values.update(point_values("tar@far", self.points))
+        values["positive_pairs"] = int(self.curve.total_positives)
+        values["negative_pairs"] = int(self.curve.total_negatives)
+        return values
+
+    def table(self) -> str:
+        """Lines without a trailing newline."""
+        values = self.values()
+        lines = [
+            f"AUC {values['auc']:.6f}   EER {values['eer']:.4f}   overlap {values['overlap']:.4f}",
+            "",
+            f"{'scores':<10}{'pairs':>12}{'mean':>10}{'std':>10}",
+        ]
+        for name, (mean, std) in self.moments.items():
+            lines.append(f"{name:<10}{values[f'{name}_pairs']:>12,}{mean:>10.4f}{std:>10.4f}")
+        return "\n".join([*lines, "", *point_lines("FAR", "TAR", "negative pairs", self.points)])

@@ -15,8 +15,7 @@ from negvision.face.metrics.embeddings import (
     cosine_similarities,
     row_norms,
 )
-from negvision.face.metrics.pair_report import PairReport
-from negvision.face.metrics.roc import checked_limits, checked_roc_file, write_roc
+from negvision.face.metrics.roc import PairReport, checked_limits, checked_roc_file, write_roc
 from negvision.registry import METRICS
 
 # Columns that are summed at a time, so that only they are in memory as float64.
@@ -72,7 +71,6 @@ class TemplateVerificationMetric(EmbeddingMetric):
         self.roc_file = checked_roc_file(roc_file)
 
     def check_protocol(self, meta: Mapping) -> None:
-        """See the base class."""
         pairs, _ = checked_pairs(meta, "template_pairs", "template_same")
         if self.use_detector_score and "detection_scores" not in meta:
             raise ConfigError(
@@ -92,7 +90,6 @@ class TemplateVerificationMetric(EmbeddingMetric):
             )
 
     def compare(self, table: EmbeddingTable, meta: Mapping) -> dict[str, float]:
-        """See the base class."""
         pairs, same = checked_pairs(meta, "template_pairs", "template_same")
         images = len(meta["template_ids"])
         rows = table.rows_of(np.arange(images))
@@ -129,18 +126,10 @@ def template_embeddings(
     The frames of a video are one medium, so that a long video weighs as much as a photograph. A
     medium that belongs to two templates is averaged separately in each.
 
-    Args:
-        embeddings: Shape (N, D).
-        template_ids: Shape (N,), the template of each image, any integers.
-        media_ids: Shape (N,), its medium within the template, any integers.
-        use_norm: Average the embeddings as they are. False normalizes each first.
-        weights: Shape (N,), additional factors, such as the scores of a face detector.
-
-    Returns:
-        Template ids, shape (T,), ascending, and their vectors, shape (T, D), float64, of length 1.
-
-    Raises:
-        EmbeddingError: The media of a template cancel out.
+    Of each image, ``embeddings`` (N, D), ``template_ids`` and ``media_ids`` (N,), any integers, and
+    ``weights`` (N,), such as the scores of a face detector. ``use_norm=False`` normalizes first.
+    Returns template ids (T,), ascending, and vectors (T, D), float64, of length 1. Raises
+    ``EmbeddingError`` if the media of a template cancel out.
 
     Source: Crosswhite et al., "Template adaptation for face verification and identification",
     FG 2017 (media pooling); Whitelam et al., "IARPA Janus Benchmark-B Face Dataset", CVPRW 2017;

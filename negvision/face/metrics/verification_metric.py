@@ -11,8 +11,13 @@ from mmengine.logging import print_log
 from negvision.errors import DatasetError
 from negvision.face.metrics.embedding_metric import EmbeddingMetric, checked_pairs
 from negvision.face.metrics.embeddings import EmbeddingTable, cosine_similarities
-from negvision.face.metrics.pair_report import PairReport
-from negvision.face.metrics.roc import checked_limits, checked_roc_file, roc_curve, write_roc
+from negvision.face.metrics.roc import (
+    PairReport,
+    checked_limits,
+    checked_roc_file,
+    roc_curve,
+    write_roc,
+)
 from negvision.registry import METRICS
 
 
@@ -66,7 +71,6 @@ class VerificationMetric(EmbeddingMetric):
         self.roc_file = checked_roc_file(roc_file)
 
     def check_protocol(self, meta: Mapping) -> None:
-        """See the base class."""
         pairs, _ = checked_pairs(meta, "pairs", "same")
         folds = meta.get("folds")
         if folds is not None and np.shape(folds) != (len(pairs),):
@@ -76,7 +80,6 @@ class VerificationMetric(EmbeddingMetric):
             )
 
     def compare(self, table: EmbeddingTable, meta: Mapping) -> dict[str, float]:
-        """See the base class."""
         pairs, same = checked_pairs(meta, "pairs", "same")
         scores = cosine_similarities(table.embeddings, table.rows_of(pairs), table.norms)
         report = PairReport(scores, same, self.fars)
@@ -113,15 +116,10 @@ class VerificationMetric(EmbeddingMetric):
 
 
 class FoldAccuracy(NamedTuple):
-    """Accuracy on each fold at the threshold chosen on the other folds.
+    """Accuracy on each fold at the threshold chosen on the other folds."""
 
-    Attributes:
-        accuracies: Shape (F,), in [0, 1].
-        thresholds: Shape (F,); infinite if it is best to accept no pair, or all.
-    """
-
-    accuracies: np.ndarray
-    thresholds: np.ndarray
+    accuracies: np.ndarray  # (F,), in [0, 1]
+    thresholds: np.ndarray  # (F,), infinite if it is best to accept no pair, or all
 
     def values(self) -> dict[str, float]:
         """Mean, standard deviation (F - 1 in the denominator) and standard error over the folds.
@@ -149,10 +147,7 @@ class FoldAccuracy(NamedTuple):
 
 
 def tenths(same: np.ndarray, num_folds: int = 10) -> np.ndarray:
-    """Equal folds: fold i has the i-th tenth of the positive and of the negative pairs.
-
-    Returns:
-        Shape (P,), int64, in [0, num_folds).
+    """Equal folds (P,), int64: fold i has the i-th tenth of the positive and the negative pairs.
 
     Example:
         >>> tenths(np.array([True, True, True, True, False, False]), num_folds=2).tolist()
@@ -194,14 +189,8 @@ def cross_validated_accuracy(
 ) -> FoldAccuracy:
     """Accuracy on each fold at the best threshold of all pairs outside it.
 
-    Args:
-        scores: Shape (P,).
-        same: Shape (P,), bool.
-        folds: Shape (P,), the fold of each pair, any integers.
-
-    Raises:
-        ValueError: Positive or negative pairs are in fewer than two folds, so that the pairs
-            outside some fold are of one kind.
+    ``folds`` (P,) has the fold of each pair, any integers. Raises ``ValueError`` if positive or
+    negative pairs are in fewer than two folds: the pairs outside some fold would be of one kind.
 
     Source: Huang, Ramesh, Berg and Learned-Miller, "Labeled Faces in the Wild", technical report
     07-49, University of Massachusetts, 2007: the protocol of View 2.
