@@ -51,13 +51,9 @@ def images_of(setup: Setup) -> list[np.ndarray]:
 class Subject:
     """One way to run a model.
 
-    Attributes:
-        batches: Number of batches.
-        run: Predicts a batch, given its number; the batch is normalized and in memory. This is
-            what is timed.
-        results: Predictions for each image.
-        weights: Bytes of the weights if they were in memory before the first run, else 0.
-        metadata: Of an exported model.
+    ``run``, which is timed, predicts a batch, given its number; the batch is normalized and in
+    memory. ``results`` predicts each image. ``weights`` is their size in bytes if they are in
+    memory before the first run, else 0. ``metadata`` is that of an exported model.
     """
 
     batches: int

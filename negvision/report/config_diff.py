@@ -50,13 +50,7 @@ def _written(value: Any) -> str:
 def config_change(
     title: str, before: Sequence[str], after: Sequence[str], names: Sequence[str]
 ) -> ConfigChange:
-    """A unified diff without line numbers.
-
-    Args:
-        title: Of the change.
-        before, after: Lines of :func:`config_lines`.
-        names: Of the two.
-    """
+    """A unified diff of lines of :func:`config_lines`, without line numbers."""
     lines = difflib.unified_diff(before, after, *names, n=0, lineterm="")
     return ConfigChange(title, [line for line in lines if not line.startswith("@@")])
 
@@ -66,10 +60,6 @@ def changes_of(config: Path, cfg: Mapping[str, Any]) -> list[ConfigChange]:
 
     The copy that a run writes has no base, so the original is searched by name: below ``configs``
     in the current folder, then among the configs of the package.
-
-    Args:
-        config: The copy.
-        cfg: Its content.
     """
     title = "Against its base"
     origin = _origin(config.name)

@@ -51,11 +51,10 @@ _MEANINGS = {
 
 @dataclass(frozen=True)
 class _Seen:
-    """One image: its detections, its ground truth, and its losses or why there are none."""
+    """An image: its detections, its ground truth, and its losses or why there are none."""
 
     image_id: int
     path: str
-    is_ood: bool
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
@@ -82,16 +81,16 @@ class DetectionCollector:
         self._images: list[_Seen] = []
 
     def add(self, inputs: Sequence[torch.Tensor], samples: Sequence) -> None:
-        """Keep a batch: the images as packed, and their predicted data samples."""
+        """Keep the known images of a batch: as packed, and their predicted data samples."""
         for image, sample in zip(inputs, samples, strict=True):
-            is_ood = bool(sample.get("is_ood", False))
-            problem = "the image is OOD" if is_ood else why_no_loss(self.model, sample)
+            if sample.get("is_ood", False):
+                continue
+            problem = why_no_loss(self.model, sample)
             found = sample.pred_instances
             self._images.append(
                 _Seen(
                     image_id=sample.img_id,
                     path=str(sample.get("img_path", "")),
-                    is_ood=is_ood,
                     boxes=found.bboxes.cpu().numpy().reshape(-1, 4),
                     scores=found.scores.cpu().numpy(),
                     labels=found.labels.cpu().numpy(),
@@ -105,16 +104,15 @@ class DetectionCollector:
 
     def sections(self) -> list[Section]:
         """Metrics, curves, confusions, and worst images."""
-        known = [image for image in self._images if not image.is_ood]
         parts: list[Sequence[Part]] = [(), (), ()]
         missing = "The config's test evaluator has no COCO annotations (ann_file)."
         if "ann_file" in self.evaluator:
-            parts, missing = self._coco_parts(known), ""
+            parts, missing = self._coco_parts(self._images), ""
         return [
             Section("metrics", "Average precision", parts[0], missing),
             Section("precision", "Precision and recall", parts[1], missing),
             Section("confusion", "Confused classes", parts[2], missing),
-            _worst(known, self.classes),
+            _worst(self._images, self.classes),
         ]
 
     def _coco_parts(self, images: Sequence[_Seen]) -> list[Sequence[Part]]:
@@ -140,14 +138,14 @@ class DetectionCollector:
             "boxes",
         )
         return [
-            _coco_tables(result, self.classes, ids, objects),
-            _precision_plots(result, self.classes, ids, objects),
+            _coco_tables(result, self.classes, objects),
+            _precision_plots(result, self.classes, objects),
             [confusion],
         ]
 
 
 def _coco_tables(
-    result: CocoResult, classes: Sequence[str], ids: Sequence[int], objects: Mapping[int, int]
+    result: CocoResult, classes: Sequence[str], objects: Mapping[int, int]
 ) -> list[MetricTable]:
     overall = [
         MetricRow(key, [value], _MEANINGS[key.partition("@")[0]])
@@ -155,7 +153,7 @@ def _coco_tables(
     ]
     by_class = [
         MetricRow(name, [*result.precisions(category_id), objects[category_id]])
-        for name, category_id in zip(classes, ids, strict=True)
+        for name, category_id in zip(classes, objects, strict=True)
     ]
     columns = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large", "objects")
     caption = "A dash means that there is no object of this class and size."
@@ -166,11 +164,11 @@ def _coco_tables(
 
 
 def _precision_plots(
-    result: CocoResult, classes: Sequence[str], ids: Sequence[int], objects: Mapping[int, int]
+    result: CocoResult, classes: Sequence[str], objects: Mapping[int, int]
 ) -> list[Plots]:
     """Precision against recall over all classes, and of the classes with the most objects."""
     recall = np.linspace(0, 1, result.precision.shape[1])
-    present = [(name, one) for name, one in zip(classes, ids, strict=True) if objects[one]]
+    present = [(name, one) for name, one in zip(classes, objects, strict=True) if objects[one]]
     if not present:
         return []
     overall = _precision_curves(result, None)
@@ -260,16 +258,13 @@ def loss_of_image(model: BaseModel, image: torch.Tensor, sample) -> dict[str, fl
     """The training loss of one image and its parts; weights and statistics stay unchanged.
 
     The image is a batch of its own. The model stays in evaluation mode, so running statistics
-    normalize and nothing is dropped. Random sampling in heads is seeded.
+    normalize and nothing is dropped. Random sampling in heads is seeded. ``loss`` comes first.
 
     Args:
         model: A detector of mmdet.
         image: ``(3, H, W)`` as packed by the test pipeline.
-        sample: Its data sample. ``gt_instances`` and ``ignored_instances`` are in pixels of the
-            original image, as test pipelines load them; ``scale_factor`` leads to ``image``.
-
-    Returns:
-        ``loss`` first, then its parts.
+        sample: Its data sample, with boxes in pixels of the original image, as test pipelines load
+            them; ``scale_factor`` leads to ``image``.
     """
     fresh = type(sample)(metainfo=sample.metainfo)
     for name in ("gt_instances", "ignored_instances"):

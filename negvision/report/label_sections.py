@@ -24,11 +24,7 @@ _WORST, _SIDE, _VOID = 12, 320, 255
 
 
 class LabelCollector:
-    """Counts what a classifier predicts in a test, for images of known classes.
-
-    Args:
-        classes: Names, by label.
-    """
+    """Counts what a classifier predicts in a test, for images of known classes."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
@@ -77,9 +73,7 @@ class _Seen:
 class LabelMapCollector:
     """Counts what a segmentor predicts in a test, and keeps its worst images.
 
-    Args:
-        classes: Names, by label.
-        palette: (K, 3) colors of the classes, or empty.
+    ``palette`` has the colors of the classes, (K, 3), or is empty.
     """
 
     def __init__(self, classes: Sequence[str], palette: Sequence = ()) -> None:

@@ -71,15 +71,7 @@ def ood_page(records: OODRecords, title: str, source: str = "", resamples: int =
 
 
 def ood_sections(records: OODRecords, prefix: str, resamples: int = 1000) -> Markup:
-    """The content of :func:`ood_page`, for a section of another page.
-
-    Args:
-        records, resamples: As in :func:`ood_page`.
-        prefix: Of all ids.
-
-    Raises:
-        OODDataError: As in :func:`ood_page`.
-    """
+    """The content of :func:`ood_page`, for a section of another page; ``prefix`` starts all ids."""
     context = _context(evaluate_records(records, resamples)) | {"prefix": prefix, "shift": 1}
     parts = (rendered(name, **context) for name in ("ood_summary.html", "ood_sections.html"))
     return Markup("".join(parts))
@@ -261,15 +253,8 @@ def _threshold(records: OODRecords) -> tuple[float | None, str]:
 
 @dataclass(frozen=True)
 class Column:
-    """A metric in a table.
-
-    Attributes:
-        key: Of ``OODValues``, or the AP at the reference prevalence.
-        head: Header of the column.
-        better: "higher" or "lower".
-        chance: The value of uninformative scores.
-        meaning: Explanation for readers.
-    """
+    """A metric in a table: its key in ``OODValues`` or that of the AP at the reference prevalence,
+    its name, whether "higher" or "lower" is better, the value of chance, and an explanation."""
 
     key: str
     head: str
@@ -285,12 +270,7 @@ class Column:
 
 
 def columns(task: str, prevalence: float) -> list[Column]:
-    """The columns of the table of scores.
-
-    Args:
-        task: "boxes", "pixels", or "images".
-        prevalence: Share of OOD samples, in [0, 1].
-    """
+    """The columns of the table of scores, for a share of OOD samples in [0, 1]."""
     one, many = _NOUNS[task]
     meanings = {
         "auroc": f"The probability that a random OOD {one} scores higher than a random ID {one}; "

@@ -112,9 +112,9 @@ class EmbeddedImage:
 
 @dataclass(frozen=True)
 class ImageSample:
-    """A sample with its images, such as a photo and its heat map.
+    """A sample with its images, such as a photo and its heat map; the rest is its caption.
 
-    The caption has a ``tag``, ``facts``, and the path. ``problem`` tells why the photo is missing.
+    ``problem`` tells why the photo is missing.
     """
 
     path: str
@@ -171,9 +171,8 @@ class ConfigChange:
 class RunReport:
     """Everything the page shows about one run.
 
-    Its unique name, facts such as checkpoint and commit, the differences between its config and
-    the base, the config as lines ``path = value``, its log or why there is none, and the results
-    of its task.
+    ``changes`` are differences between its config and the base, ``config`` has lines
+    ``path = value``, and ``sections`` are the results of its task.
     """
 
     name: str

@@ -127,12 +127,7 @@ def roc_plot(by_score: Mapping[str, OODValues]) -> Plot:
 
 
 def pr_plot(by_score: Mapping[str, OODValues], positive: str) -> Plot:
-    """Precision against recall of every score, with the chance level.
-
-    Args:
-        by_score: Values of each score.
-        positive: "OOD" or "ID".
-    """
+    """Precision against recall of every score, with the chance level; "OOD" or "ID" positive."""
     is_ood = positive == "OOD"
     axes = _unit_square(f"recall: share of {positive} found", "precision")
     prevalence = next(iter(by_score.values())).prevalence
@@ -153,13 +148,7 @@ def pr_plot(by_score: Mapping[str, OODValues], positive: str) -> Plot:
 
 
 def precision_plot(title: str, curves: Mapping[str, np.ndarray], recall: np.ndarray) -> Plot:
-    """Precision against recall.
-
-    Args:
-        title: Of the plot.
-        curves: Precision of each line, in the shape of ``recall``.
-        recall: (R,) ascending, in [0, 1].
-    """
+    """Precision of each line against ``recall``, (R,) ascending, in [0, 1]."""
     axes = _unit_square("recall", "precision")
     for name, style in line_styles(curves).items():
         _line(axes, recall, curves[name], style, linewidth=style.width * 0.8)
@@ -186,14 +175,7 @@ def curve_panel(
     styles: Mapping[str, LineStyle],
     from_zero: bool,
 ) -> Plot:
-    """Values against iterations, a line for each run.
-
-    Args:
-        title: Of the plot.
-        curves: Iterations and values of each run.
-        styles: Of the runs.
-        from_zero: Whether the vertical axis starts at 0.
-    """
+    """Values against iterations, a line for each run; ``from_zero`` starts the values at 0."""
     axes = _axes(3.5, 2.4)
     draw_curves(axes, curves, styles, from_zero)
     ends = [f"{name}: {v[0]:.4g} to {v[-1]:.4g}" for name, (_, v) in curves.items()]

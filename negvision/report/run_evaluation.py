@@ -59,8 +59,7 @@ def evaluate_run(cfg: Config, checkpoint: Path, folder: Path, progress: Progress
 
     Args:
         cfg: As returned by :func:`negvision.engine.prepare.prepare_config`; changed in place.
-        checkpoint: Of the run.
-        folder: For logs and the files of metrics.
+        checkpoint, folder: Of the run, and for logs and the files of metrics.
         progress: Wraps the indices of the train images whose assignment is inspected.
 
     Raises:

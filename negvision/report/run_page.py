@@ -66,12 +66,7 @@ def run_page(reports: Sequence[RunReport], between: Sequence[ConfigChange] = ())
 def curve_parts(logs: Sequence[TrainLog]) -> list[Plots | MetricTable]:
     """A panel for each loss, the learning rate, and each main metric, with a line for each run.
 
-    Args:
-        logs: At least one, with unique names.
-
-    Returns:
-        Plots of the training, and plots of the evaluations if there are any; a table instead if no
-        run was evaluated more than once.
+    If no run was evaluated more than once, the metrics are in a table.
     """
     styles = line_styles(log.name for log in logs)
     legend = styles if len(logs) > 1 else {}

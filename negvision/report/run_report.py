@@ -30,11 +30,8 @@ class WorkDir:
 
 
 def find_run(path: str | Path, checkpoint: str | Path | None = None) -> WorkDir:
-    """The files of the run in ``path``.
-
-    Args:
-        path: A work dir; if it has several configs, the newest is used.
-        checkpoint: Use this one instead of the last.
+    """The files of the run in work dir ``path``: its newest config, and its last checkpoint unless
+    ``checkpoint`` names another.
 
     Raises:
         UserError: The folder does not exist or has no config.

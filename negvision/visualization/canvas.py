@@ -93,16 +93,14 @@ class Canvas:
             box: ``x1, y1, x2, y2`` in pixels of the image.
             color: Of the line, the hatching, and the tag.
             width: Of the line, in pixels of the result.
-            dashed: Draw dashes instead of a solid line.
-            hatched: Fill the box with slanted lines.
+            dashed, hatched: Draw dashes; fill the box with slanted lines.
             tag: Text at the box; placed when the result is taken.
         """
         rect = self._rect(box)
         if hatched:
             self._hatch(rect, color)
-        outline = self._dashes if dashed else self._outline
-        outline(rect, (*_CASING, 150), width + 2, 1)
-        outline(rect, color, width, 0)
+        self._outline(rect, (*_CASING, 150), width + 2, dashed, 1)
+        self._outline(rect, color, width, dashed, 0)
         if tag:
             self._tags.append((rect, tag, color))
 
@@ -126,9 +124,9 @@ class Canvas:
         # The rectangle ends on the last pixel inside, half a pixel before the box.
         draw_mark(self._draw, (x1 + x2 + 1) / 2, (y1 + y2 + 1) / 2, radius, color, level)
 
-    def mask(self, mask: np.ndarray, color: Color, opacity: float = 0.45) -> None:
+    def mask(self, mask: np.ndarray, color: Color) -> None:
         """Tint the pixels of ``mask``, ``(H, W)`` bool at the size of the image."""
-        stencil = Image.fromarray(np.asarray(mask, dtype=np.uint8) * round(255 * opacity))
+        stencil = Image.fromarray(np.asarray(mask, dtype=np.uint8) * 115)
         stencil = stencil.resize(self._image.size, Image.Resampling.NEAREST)
         inside = stencil.getbbox()
         if inside is not None:
@@ -159,16 +157,16 @@ class Canvas:
         x1, y1, x2, y2 = (min(max(float(v) * self.zoom, -limit), limit) for v in box)
         return x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)
 
-    def _outline(self, rect: Rect, color: tuple[int, ...], width: int, _: int) -> None:
+    def _outline(
+        self, rect: Rect, color: tuple[int, ...], width: int, dashed: bool, extra: int
+    ) -> None:
+        """A line, or dashes that are ``extra`` longer at both ends, as the casing is."""
         half = (width - 1) / 2
         x1, y1, x2, y2 = rect
-        outer = (x1 - half, y1 - half, x2 + half, y2 + half)
-        self._draw.rectangle(outer, outline=color, width=width)
-
-    def _dashes(self, rect: Rect, color: tuple[int, ...], width: int, extra: int) -> None:
-        """Dashes that are ``extra`` longer at both ends, as the casing is."""
-        half = (width - 1) / 2
-        x1, y1, x2, y2 = rect
+        if not dashed:
+            outer = (x1 - half, y1 - half, x2 + half, y2 + half)
+            self._draw.rectangle(outer, outline=color, width=width)
+            return
         for start in np.arange(x1, x2 + 0.5, _PERIOD):
             left, right = start - extra, max(min(start + _DASH, x2), start) + extra
             for y in (y1, y2):

@@ -21,14 +21,9 @@ _LARGE = 640
 
 
 def heat_colors(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Colors from black at ``low`` to pale yellow at ``high``; values beyond are clipped.
+    """RGB from black at ``low`` to pale yellow at ``high``, ``values.shape + (3,)`` uint8.
 
-    Args:
-        values: Any shape, float.
-        low, high: The range; if they are equal, everything is black.
-
-    Returns:
-        ``values.shape + (3,)`` uint8, RGB.
+    Values beyond are clipped; if the ends are equal, everything is black.
     """
     span = high - low
     places = np.clip((values - low) / span, 0, 1) if span > 0 else np.zeros_like(values)
@@ -80,14 +75,7 @@ def draw_heat(
 
 
 def outline(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = False) -> None:
-    """Draw the outlines of the regions of ``mask`` into ``image``, with a dark casing.
-
-    Args:
-        image: ``(H, W, 3)`` uint8, RGB; changed in place.
-        mask: ``(h, w)`` bool, resized to the image.
-        color: Of the line.
-        dashed: Draw dashes instead of a solid line.
-    """
+    """Outline the regions of ``mask``, ``(h, w)`` bool, in ``image``, with a dark casing."""
     size = (image.shape[1], image.shape[0])
     resized = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(resized, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)

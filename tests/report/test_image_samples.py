@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from negvision.report.image_samples import heat_maps, most_wrong, read_rgb
+from negvision.report.image_samples import heat_maps, most_wrong
 from negvision.visualization import BOX_COLOR, UNKNOWN_COLOR
 
 
 def pixels(embedded) -> np.ndarray:
     data = base64.b64decode(embedded.uri.removeprefix("data:image/jpeg;base64,"))
-    picture = np.array(Image.open(io.BytesIO(data)))
-    assert picture.shape == (embedded.height, embedded.width, 3)
-    return picture.astype(int)
+    shown = np.array(Image.open(io.BytesIO(data)))
+    assert shown.shape == (embedded.height, embedded.width, 3)
+    return shown.astype(int)
 
 
 def oracle(records, is_ood: bool, count: int) -> list[str]:
@@ -90,11 +90,11 @@ def test_crop_is_the_box_and_its_surroundings(make_records):
         cv2.imwrite(path, image)
     boxes = np.tile(np.float32([300, 200, 340, 240]), (len(records.is_ood), 1))
     wrong = most_wrong(replace(records, boxes=boxes), count=1)
-    picture, known = (pixels(wrong[kind][0].images[0]) for kind in ("OOD", "ID"))
+    shown, known = (pixels(wrong[kind][0].images[0]) for kind in ("OOD", "ID"))
     # ID boxes look unknown, and OOD boxes do not.
-    for image, color in ((picture, BOX_COLOR), (known, UNKNOWN_COLOR)):
+    for image, color in ((shown, BOX_COLOR), (known, UNKNOWN_COLOR)):
         assert (np.abs(image - color).max(-1) < 40).sum() > 50
-    blue = np.argwhere((picture[..., 2] > 150) & (picture[..., 0] < 80))
+    blue = np.argwhere((shown[..., 2] > 150) & (shown[..., 0] < 80))
     (top, left), (bottom, right) = blue.min(0), blue.max(0)
     # 40 of 88 pixels of the image, in the middle of 320.
     for start, end in ((left, right), (top, bottom)):
@@ -112,15 +112,6 @@ def test_missing_and_damaged_files_are_reported(make_records, tmp_path):
     assert sample.problem.startswith("the file is empty") and not sample.images
 
 
-def test_image_is_read_as_rgb(tmp_path):
-    path = tmp_path / "blue.png"
-    cv2.imwrite(str(path), np.full((4, 5, 3), (255, 0, 0), np.uint8))
-    picture, problem = read_rgb(str(path))
-    assert picture.shape == (4, 5, 3) and picture[0, 0].tolist() == [0, 0, 255] and not problem
-    picture, problem = read_rgb("gone.png")
-    assert picture is None and problem.startswith("cannot be read: No such file")
-
-
 def test_heat_maps_are_sorted_by_auroc_and_aligned_with_their_images(make_records):
     records = make_records("pixels")
     own = records.scores["abet"].copy()
@@ -130,8 +121,8 @@ def test_heat_maps_are_sorted_by_auroc_and_aligned_with_their_images(make_record
     assert len(samples) == 3
     assert samples[0].path == records.paths[4]
     assert samples[0].facts[0].startswith("AUROC 0.") and len(samples[0].facts) == 3
-    picture, heat = map(pixels, samples[0].images)
-    assert picture.shape == heat.shape
+    shown, heat = map(pixels, samples[0].images)
+    assert shown.shape == heat.shape
     # The blob of image 4 is at a half of the width and a third of the height.
     brightness = heat.sum(-1)
     row, column = np.unravel_index(brightness.argmax(), brightness.shape)

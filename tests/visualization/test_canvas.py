@@ -12,8 +12,8 @@ def gray(height=100, width=120):
     return np.full((height, width, 3), 90, np.uint8)
 
 
-def changed(picture, value=90):
-    return (picture != value).any(-1)
+def changed(drawn, value=90):
+    return (drawn != value).any(-1)
 
 
 def test_small_image_is_enlarged_by_an_integer():
@@ -56,10 +56,10 @@ def test_anchor_marks_its_center_in_the_color_of_its_level():
     for level in range(4):
         canvas = Canvas(gray(), longest=240)
         canvas.anchor((20, 20, 80, 80), level_color(level), level)
-        picture = canvas.image()
-        assert tuple(picture[100, 100]) == level_color(level)
-        assert not changed(picture)[60:80, 60:80].any()
-        mark = (picture[80:120, 80:120] == level_color(level)).all(-1)
+        drawn = canvas.image()
+        assert tuple(drawn[100, 100]) == level_color(level)
+        assert not changed(drawn)[60:80, 60:80].any()
+        mark = (drawn[80:120, 80:120] == level_color(level)).all(-1)
         shapes.append(mark.tobytes())
     assert len(set(shapes)) == 4
 

@@ -24,8 +24,8 @@ def test_colors_grow_lighter_and_stop_at_the_ends():
 @pytest.mark.parametrize("value", [0.0, -1e12])
 def test_a_map_of_one_value_is_drawn(value):
     heat = np.full((4, 6), value, np.float32)
-    picture = draw_heat(np.zeros((4, 6, 3), np.uint8), heat, longest=60)
-    assert picture.shape[0] == 40 and picture.dtype == np.uint8
+    drawn = draw_heat(np.zeros((4, 6, 3), np.uint8), heat, longest=60)
+    assert drawn.shape[0] == 40 and drawn.dtype == np.uint8
 
 
 def test_range_is_robust_and_includes_the_threshold():
@@ -58,10 +58,10 @@ def test_outlines_surround_regions_and_dashes_have_gaps():
 def test_image_map_and_bar_are_side_by_side():
     image = np.full((30, 40, 3), 77, np.uint8)
     heat = np.linspace(0, 1, 1200, dtype=np.float32).reshape(30, 40)
-    picture = draw_heat(image, heat, heat > 0.9, heat > 0.5, threshold=0.5, longest=200)
-    assert picture.shape[0] == 150 and picture.shape[1] > 2 * 200
-    assert (picture[20, 20] == 77).all()
+    drawn = draw_heat(image, heat, heat > 0.9, heat > 0.5, threshold=0.5, longest=200)
+    assert drawn.shape[0] == 150 and drawn.shape[1] > 2 * 200
+    assert (drawn[20, 20] == 77).all()
     # The map is dark at the top left and light at the bottom right, without outlines there.
-    left, right = picture[5, 215].astype(int).sum(), picture[142, 390].astype(int).sum()
+    left, right = drawn[5, 215].astype(int).sum(), drawn[142, 390].astype(int).sum()
     assert left < 60 < right
-    assert (picture == UNKNOWN_COLOR).all(-1).any() and (picture == TRUTH_COLOR).all(-1).any()
+    assert (drawn == UNKNOWN_COLOR).all(-1).any() and (drawn == TRUTH_COLOR).all(-1).any()
