@@ -27,8 +27,7 @@ def class_color(label: int) -> Color:
     return _PALETTE[label % len(_PALETTE)]
 
 
-# The color of a feature level, counted from the finest.
-level_color = class_color
+level_color = class_color  # of a feature level, counted from the finest
 
 
 def text_color_on(background: Color) -> Color:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import pytest
 import torch
 from torch import nn
 
@@ -79,54 +78,28 @@ def test_subjects_take_turns_and_run_at_least_once_per_round():
     assert ran == turn * ROUNDS
 
 
-@pytest.fixture
-def measured(monkeypatch):
-    """Function from subjects (or errors) by kind to rows."""
+def test_rows_that_fail_or_differ_have_their_reasons(monkeypatch):
+    def build(kind, setup):
+        if kind == "compiled":
+            raise RuntimeError("no compiler\nlong story")
+        shift = 2 if kind == "onnxruntime" else 0
+        return Subject(1, lambda number: None, lambda: _boxes(shift))
 
-    def run(**subjects):
-        def build(kind, setup):
-            if isinstance(subjects[kind], Exception):
-                raise subjects[kind]
-            return subjects[kind]
+    def rates(subjects, *_):
+        return {name: [10.0 * (place + 1)] * 3 for place, name in enumerate(subjects)}
 
-        monkeypatch.setattr(measuring, "build", build)
-        monkeypatch.setattr(measuring, "peak_memory", lambda kind, setup: 3 * 2**20)
-        monkeypatch.setattr(
-            measuring,
-            "images_per_second",
-            lambda subjects, *_: {
-                name: [10.0 * (place + 1)] * 3 for place, name in enumerate(subjects)
-            },
-        )
-        return measure(dict.fromkeys(subjects), SETUP, 1, lambda step: None)
-
-    return run
-
-
-def _subject(shift: float = 0.0) -> Subject:
-    return Subject(1, lambda number: None, lambda: _boxes(shift))
-
-
-def test_row_with_other_results_is_reported(measured):
-    rows = measured(eager=_subject(), compiled=_subject(1e-4), onnxruntime=_subject(2))
-    assert rows["compiled"].ratio == 2 and rows["compiled"].beyond == []
-    assert rows["compiled"].differences["box"] == pytest.approx(1e-4, rel=0.1)
+    monkeypatch.setattr(measuring, "build", build)
+    monkeypatch.setattr(measuring, "peak_memory", lambda kind, setup: 3 * 2**20)
+    monkeypatch.setattr(measuring, "images_per_second", rates)
+    rows = measure(dict.fromkeys(subjects.KINDS), SETUP, 1, lambda step: None)
+    assert rows["compiled"].to_dict() == {"failed": "no compiler"}
+    assert rows["onnxruntime"].ratio == 2 and rows["onnxruntime"].differences["box"] == 2
     [beyond] = rows["onnxruntime"].beyond
     assert "box: 2 of 2 differ by more than 0.5" in beyond
-    text = table(rows)
-    assert f"onnxruntime DIFFERS: {beyond}" in text and "compiled DIFFERS" not in text
-    assert "2 boxes per image" in text
-
-
-def test_failed_row_has_its_reason(measured):
-    rows = measured(
-        eager=_subject(), compiled=RuntimeError("no compiler\nlong story"), onnxruntime=_subject()
-    )
-    assert rows["compiled"].to_dict() == {"failed": "no compiler"}
-    assert rows["onnxruntime"].images_per_s == 20
-    assert rows["eager"].to_dict()["images_per_s"] == 10
-    assert rows["eager"].to_dict()["rounds"] == [10.0] * 3
+    eager = rows["eager"].to_dict()
+    assert eager["images_per_s"] == 10 and eager["rounds"] == [10.0] * 3
     lines = table(rows).splitlines()
     assert lines[1].split() == ["eager", "10", "10", "10", "3", "MiB"]
     assert lines[2].split() == ["onnxruntime", "20", "20", "20", "2.00", "3", "MiB"]
-    assert lines[3] == "compiled: no compiler"
+    assert lines[3:5] == ["compiled: no compiler", "2 boxes per image"]
+    assert lines[-1] == f"onnxruntime DIFFERS: {beyond}"

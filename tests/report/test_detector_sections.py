@@ -67,19 +67,17 @@ def test_metrics_are_those_of_known_images(ann_file):
     samples = list(predictions(ann_file))
     # OOD images from another data set, with the same image ids.
     sections = sections_of(ann_file, [*samples, *predictions(ann_file, is_ood=True)])
-    detections = []
-    for sample in samples:
-        found = sample.pred_instances
-        for box, label, score in zip(found.bboxes, found.labels, found.scores, strict=True):
-            left, top, right, bottom = box.tolist()
-            detections.append(
-                {
-                    "image_id": sample.img_id,
-                    "category_id": IDS[int(label)],
-                    "bbox": [left, top, right - left, bottom - top],
-                    "score": float(score),
-                }
-            )
+    shift = torch.tensor([0, 0, 1, 1])  # from corners to width and height
+    detections = [
+        {
+            "image_id": sample.img_id,
+            "category_id": IDS[int(one.labels[0])],
+            "bbox": (one.bboxes - one.bboxes[:, [0, 1, 0, 1]] * shift)[0].tolist(),
+            "score": float(one.scores[0]),
+        }
+        for sample in samples
+        for one in sample.pred_instances
+    ]
     result = evaluate_coco(load_coco_annotations(ann_file), detections, IDS)
     overall, by_class = sections["metrics"].parts
     assert {row.name: row.values[0] for row in overall.rows} == pytest.approx(
@@ -107,8 +105,7 @@ def test_limits_of_the_evaluator_are_used(ann_file):
 
 def test_missing_parts_are_explained(ann_file):
     collector = DetectionCollector(torch.nn.Identity(), CLASSES, {})
-    samples = list(predictions(ann_file))
-    collector.add([None] * 6, samples)
+    collector.add([None] * 6, predictions(ann_file))
     sections = {section.anchor: section for section in collector.sections()}
     for name in ("metrics", "precision", "confusion"):
         assert "no COCO annotations" in sections[name].missing

@@ -101,22 +101,19 @@ def test_label_maps():
 
 def test_classes_of_images():
     rng = np.random.default_rng(4)
-    samples, truth, found = [], [], []
-    for index in range(50):
-        label, predicted = (int(value) for value in rng.integers(0, 3, 2))
-        is_ood = index % 5 == 0
-        sample = ImageDataSample(label=torch.tensor(label), metainfo={"is_ood": is_ood})
+    truth, found = rng.integers(0, 3, (2, 50))
+    is_ood = np.arange(50) % 5 == 0
+    samples = []
+    for label, predicted, ood in zip(truth, found, is_ood, strict=True):
+        sample = ImageDataSample(label=torch.tensor(label), metainfo={"is_ood": bool(ood)})
         sample.pred_label = torch.tensor(predicted)
         samples.append(sample)
-        if not is_ood:
-            truth.append(label)
-            found.append(predicted)
     collector = LabelCollector(("a", "b", "c"))
+    assert "known class" in collector.sections()[0].missing
     collector.add([], samples)
     accuracy, confusion = collector.sections()
+    truth, found = truth[~is_ood], found[~is_ood]
     assert np.array_equal(confusion.parts[0].counts, confusion_matrix(truth, found))
-    right = np.mean(np.array(truth) == np.array(found))
-    assert rows_of(accuracy, "Classification")["accuracy"] == [pytest.approx(right)]
-    assert rows_of(accuracy, "Accuracy by class")["b"][2] == truth.count(1)
-    none = LabelCollector(("a", "b", "c"))
-    assert "known class" in none.sections()[0].missing
+    right = pytest.approx((truth == found).mean())
+    assert rows_of(accuracy, "Classification")["accuracy"] == [right]
+    assert rows_of(accuracy, "Accuracy by class")["b"][2] == (truth == 1).sum()
