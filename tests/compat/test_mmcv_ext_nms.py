@@ -106,15 +106,9 @@ def test_softnms_equals_reference(method, offset):
     for seed in range(5):
         boxes, scores = random_detections(seed)
         dets = boxes.new_full((len(boxes), 5), torch.nan)
-        arguments = {
-            "iou_threshold": 0.3,
-            "sigma": 0.5,
-            "min_score": 0.05,
-            "method": method,
-            "offset": offset,
-        }
-        indices = mmcv_ext.softnms(boxes, scores, dets, **arguments)
-        expected = reference_softnms(boxes, scores, 0.3, 0.5, 0.05, method, offset)
+        arguments = (0.3, 0.5, 0.05, method, offset)
+        indices = mmcv_ext.softnms(boxes, scores, dets, *arguments)
+        expected = reference_softnms(boxes, scores, *arguments)
         assert indices.tolist() == [index for index, _ in expected]
         assert 0 < len(indices) < len(boxes)
         torch.testing.assert_close(dets[: len(indices), :4], boxes[indices])

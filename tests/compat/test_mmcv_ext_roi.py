@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torchvision
+from oracles.bilinear import bilinear
 
 from negvision.compat import mmcv_ext
 
@@ -30,12 +31,7 @@ def reference_interpolate(plane, y, x):
     if not (-1 <= y <= height and -1 <= x <= width):
         return 0.0
     y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-    value = 0.0
-    for row in range(height):
-        for column in range(width):
-            weight = max(0, 1 - abs(y - row)) * max(0, 1 - abs(x - column))
-            value += weight * float(plane[row, column])
-    return value
+    return bilinear(plane.tolist(), y, x)
 
 
 def reference_roi_align(features, rois, size, scale, sampling_ratio, pool_mode, aligned):
@@ -76,18 +72,9 @@ def test_roi_align_equals_reference(substituted_mmcv, pool_mode, aligned, sampli
     features, rois = features_and_rois()
     arguments = (features, rois, (3, 2), 0.5, sampling_ratio, pool_mode, aligned)
     torch.testing.assert_close(align(substituted_mmcv, *arguments), reference_roi_align(*arguments))
-
-
-@pytest.mark.parametrize("pool_mode", ["avg", "max"])
-@pytest.mark.parametrize("aligned", [False, True])
-@pytest.mark.parametrize("sampling_ratio", [0, 2])
-def test_roi_align_gradcheck(substituted_mmcv, pool_mode, aligned, sampling_ratio):
-    features, rois = features_and_rois(channels=1)
-    features, rois = features[:, :, :5, :5].clone(), rois[[0, 2, 3, 5]]
-    torch.autograd.gradcheck(
-        lambda x: align(substituted_mmcv, x, rois, (2, 2), 0.5, sampling_ratio, pool_mode, aligned),
-        features.requires_grad_(),
-    )
+    small = features[:, :1, :5, :5].clone().requires_grad_()
+    options = (rois[[0, 2, 3, 5]], (2, 2), *arguments[3:])
+    torch.autograd.gradcheck(lambda x: align(substituted_mmcv, x, *options), small)
 
 
 def test_roi_align_backward_adds_to_the_buffer():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.learning import assert_learns
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from negvision.engine.config.check import check_config
@@ -153,3 +154,31 @@ def test_classifier_learns_and_predicts(name):
         results = model(**model.data_preprocessor(batch, False), mode="predict")
     assert [len(sample.logits) for sample in results] == [classes] * classes
     assert all(sample.ood_score.isfinite() for sample in results)
+
+
+BASES = sorted((CONFIGS / "_base_/datasets").glob("*.py"))
+SLOWER = {
+    "negvision.PackDetInputs": set(),
+    "negvision.PackSegInputs": {"RandomCrop", "RandomFlip", "PhotoMetricDistortion"},
+}
+
+
+def pipelines(node):
+    """All lists of steps in a config."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from [value] if key.endswith("pipeline") else pipelines(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from pipelines(value)
+
+
+@pytest.mark.parametrize("path", BASES, ids=lambda path: path.stem)
+def test_steps_are_the_quicker_ones(path):
+    """The datasets of _base_ use negvision's transforms wherever these are faster."""
+    found = list(pipelines(Config.fromfile(path).to_dict()))
+    assert found or path.stem == "small_detection"
+    for steps in ([step["type"] for step in pipeline] for pipeline in found):
+        assert steps[0] == "negvision.LoadImageFromFile"
+        assert steps[-1].startswith("negvision.Pack"), steps
+        assert not SLOWER.get(steps[-1], {"RandomFlip"}) & set(steps), steps

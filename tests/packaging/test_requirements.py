@@ -8,7 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from negvision.compat.versions import OPENCV
+from negvision.compat.versions import check_versions
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "requirements"
@@ -72,15 +72,8 @@ def test_what_the_requirements_need_is_pinned_too(pins):
     assert not unpinned
 
 
-def test_pinned_torch_and_torchvision_go_together(pins):
-    torch, torchvision = pins["torch"].split("."), pins["torchvision"].split(".")
-    assert (int(torchvision[0]), int(torchvision[1])) == (0, int(torch[1]) + 15)
-
-
-def test_pinned_opencv_packages_are_of_one_version(pins):
-    found = {name: pins[name] for name in OPENCV if name in pins}
-    assert len(found) == 2
-    assert len(set(found.values())) == 1
+def test_the_doctor_finds_no_problem_in_the_pinned_versions(pins):
+    assert check_versions(pins) == []
 
 
 def test_setup_and_documentation_name_the_pinned_torch(pins):

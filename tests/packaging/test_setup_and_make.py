@@ -56,36 +56,28 @@ def _only_line(result: subprocess.CompletedProcess) -> str:
     return line
 
 
+OLD = {"python3": "exit 1"}  # runs the version test and fails it
+WITHOUT_VENV = {"python3.11": 'case "$2" in *ensurepip*) exit 1;; *) exit 0;; esac'}  # Debian's
+SOUND = {"python3.11": 'case "$2" in *ensurepip*) echo 1;; esac'}
+
+
 @needs_make
-@pytest.mark.parametrize("target", ["quickstart", "test", "lint"])
-def test_make_without_python_says_so_in_one_line(clone, tools, target):
+@pytest.mark.parametrize(
+    ("programs", "target", "messages"),
+    [
+        ({}, "quickstart", ["Python 3.11", "is missing", "apt install python3.11"]),
+        ({}, "lint", ["Python 3.11", "is missing"]),
+        (OLD, "test", ["Python 3.11, 3.12 or 3.13 is missing"]),
+        (WITHOUT_VENV, "test", ["python3.11 lacks venv", "apt install python3.11-venv"]),
+        (SOUND, "quickstart", ["A C++ compiler (g++) is missing", "apt install g++"]),
+        (SOUND, "test", ["A C++ compiler (g++) is missing"]),
+    ],
+)
+def test_make_names_what_is_missing_in_one_line(clone, tools, programs, target, messages):
+    for name, text in programs.items():
+        _program(tools, name, text)
     line = _only_line(_run([MAKE, target], clone, tools))
-    assert "Python 3.11" in line and "is missing" in line and "apt install python3.11" in line
-    assert not (clone / ".venv").exists()
-
-
-@needs_make
-def test_make_with_an_old_python_says_which_it_needs(clone, tools):
-    # An old python3 runs the version test and fails it.
-    _program(tools, "python3", "exit 1")
-    line = _only_line(_run([MAKE, "test"], clone, tools))
-    assert "Python 3.11, 3.12 or 3.13 is missing" in line
-
-
-@needs_make
-def test_make_without_venv_says_so_in_one_line(clone, tools):
-    # Debian's python3.11 comes without ensurepip.
-    _program(tools, "python3.11", 'case "$2" in *ensurepip*) exit 1;; *) exit 0;; esac')
-    line = _only_line(_run([MAKE, "test"], clone, tools))
-    assert "python3.11 lacks venv" in line and "apt install python3.11-venv" in line
-
-
-@needs_make
-@pytest.mark.parametrize("target", ["quickstart", "test"])
-def test_make_without_a_compiler_says_so_in_one_line(clone, tools, target):
-    _program(tools, "python3.11", 'case "$2" in *ensurepip*) echo 1;; esac')
-    line = _only_line(_run([MAKE, target], clone, tools))
-    assert "A C++ compiler (g++) is missing" in line and "apt install g++" in line
+    assert all(message in line for message in messages), line
     assert not (clone / ".venv").exists()
 
 

@@ -17,11 +17,14 @@ def path(tmp_path):
     return file
 
 
-def test_missing_config_names_the_nearest(path):
+def test_missing_and_broken_configs(path):
     with pytest.raises(ConfigError, match=r"nearest: 'atss_r50\.py'"):
         load_config(path.with_name("atss_r5O.py"))
     with pytest.raises(ConfigError, match="no folder"):
         load_config(path.parent / "none" / "a.py")
+    path.write_text("model = dict(")
+    with pytest.raises(ConfigError, match="SyntaxError"):
+        load_config(path)
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.yaml", "a.pth"])
@@ -29,12 +32,6 @@ def test_configs_are_python_files(path, name):
     path.with_name(name).write_text("{}")
     with pytest.raises(ConfigError, match=r"configs are Python files \(\.py\)"):
         load_config(path.with_name(name))
-
-
-def test_broken_config(path):
-    path.write_text("model = dict(")
-    with pytest.raises(ConfigError, match="SyntaxError"):
-        load_config(path)
 
 
 def test_options_are_applied(path):
