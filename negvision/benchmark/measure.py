@@ -68,9 +68,8 @@ def measure(
     Args:
         kinds: Maps each kind of :data:`negvision.benchmark.subjects.KINDS` to what must run before
             it is built, or None. All are compared with the first.
-        setup: Shared by all.
+        setup, log: Shared by all; receives the name of each step.
         seconds: For each, over all rounds.
-        log: Receives the name of each step.
 
     Raises:
         UserError: The first way cannot run; for others, the row has the reason.

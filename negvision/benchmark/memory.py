@@ -26,10 +26,7 @@ def resident() -> int:
 
 
 def peak_resident(function: Callable[[], Any]) -> int:
-    """Largest resident size of this process in bytes while ``function`` runs (Linux).
-
-    What ``function`` returns counts.
-    """
+    """Largest resident size of this process in bytes (Linux) during a call, its result included."""
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     kept = function()
     peak = _status("VmHWM")

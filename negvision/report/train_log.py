@@ -27,13 +27,10 @@ class LogError(UserError):
 
 @dataclass
 class TrainLog:
-    """Curves of one run over its iterations.
+    """Curves of one run over its iterations, from ``files``, oldest first.
 
-    Attributes:
-        name: For legends.
-        files: The files read, oldest first.
-        train: Scalars of training by key (``loss``, ``loss_cls``, ``lr``, ...).
-        evaluations: Metrics by key (``coco/bbox_mAP``, ...).
+    ``train`` has scalars by key (``loss``, ``loss_cls``, ``lr``, ...), ``evaluations`` metrics
+    (``coco/bbox_mAP``, ...).
     """
 
     name: str

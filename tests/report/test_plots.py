@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 
 from negvision.ood import ood_metrics
 from negvision.report.plots import (
@@ -26,8 +27,6 @@ def values(count: int, shift: float = 1.0, seed: int = 0):
 
 def drawn_lines(monkeypatch) -> list[tuple[np.ndarray, np.ndarray, dict]]:
     """The lines drawn from now on."""
-    from matplotlib.axes import Axes
-
     lines, plot = [], Axes.plot
     monkeypatch.setattr(
         Axes, "plot", lambda self, x, y, **kw: lines.append((x, y, kw)) or plot(self, x, y, **kw)
@@ -37,8 +36,6 @@ def drawn_lines(monkeypatch) -> list[tuple[np.ndarray, np.ndarray, dict]]:
 
 @pytest.mark.parametrize(("positive", "name"), [("OOD", "ap_out"), ("ID", "ap_in")])
 def test_area_below_the_steps_of_precision_is_ap(monkeypatch, positive, name):
-    from matplotlib.axes import Axes
-
     levels = []
     monkeypatch.setattr(Axes, "axhline", lambda self, y, **kwargs: levels.append(y))
     lines = drawn_lines(monkeypatch)
@@ -53,8 +50,6 @@ def test_area_below_the_steps_of_precision_is_ap(monkeypatch, positive, name):
 
 
 def test_histogram_has_area_one_by_weight(monkeypatch):
-    from matplotlib.axes import Axes
-
     drawn = []
     monkeypatch.setattr(Axes, "stairs", lambda self, values, edges, **kw: drawn.append(values))
     scores = np.array([0.0, 0.0, 1.0, 1.0, 2.0, 2.0], dtype=np.float32)
@@ -82,8 +77,6 @@ def test_roc_encloses_auroc_and_the_own_score_is_on_top(monkeypatch):
 
 
 def test_histogram_of_equal_scores_with_a_threshold_and_a_name_like_a_formula(monkeypatch):
-    from matplotlib.axes import Axes
-
     at = []
     monkeypatch.setattr(Axes, "axvline", lambda self, x, **kwargs: at.append(x))
     is_ood = np.array([True, False, True, False])
@@ -96,15 +89,14 @@ def test_histogram_of_equal_scores_with_a_threshold_and_a_name_like_a_formula(mo
     assert at == [3.2]
 
 
-def test_far_outliers_do_not_stretch_the_histogram():
-    rng = np.random.default_rng(0)
-    scores = rng.normal(size=4000)
+def test_far_outliers_do_not_stretch_the_histogram(monkeypatch):
+    edges = []
+    monkeypatch.setattr(Axes, "stairs", lambda self, values, at, **kw: edges.append(at))
+    scores = np.random.default_rng(0).normal(size=4000)
     scores[:4] = 1e6
     is_ood = np.arange(4000) % 2 == 0
-    plot, outside = histogram(scores, is_ood, ("a", "b"), "abet", "t", threshold=0.5, tail=0.005)
-    assert 0.001 <= outside < 0.03
-    ticks = [float(text.replace("−", "-")) for text in re.findall(r">(−?[\d.]+)</text>", plot.svg)]  # noqa: RUF001
-    assert max(ticks) < 5
+    _, outside = histogram(scores, is_ood, ("a", "b"), "abet", "t", tail=0.005)
+    assert 0.001 <= outside < 0.03 and edges[0].max() < 5
 
 
 def test_svg_is_reproducible_and_without_group_ids_and_links():

@@ -25,16 +25,13 @@ def test_last_checkpoint_is_the_one_named_by_the_run(work_dir):
 
 
 def test_moved_work_dir_uses_its_own_checkpoint(work_dir):
-    old = work_dir.parents[1] / "elsewhere"
-    old.mkdir()
-    (old / "iter_2.pth").write_bytes(b"x")
-    (work_dir / "last_checkpoint").write_text(str(old / "iter_2.pth"))
-    assert find_run(work_dir).checkpoint == work_dir / "iter_2.pth"
+    old = work_dir.parent / "iter_2.pth"
+    old.write_bytes(b"x")
+    (work_dir / "last_checkpoint").write_text(str(old))
     # CheckpointHook may write elsewhere (out_dir).
-    (work_dir / "iter_2.pth").unlink()
-    assert find_run(work_dir).checkpoint == old / "iter_2.pth"
-    (old / "iter_2.pth").unlink()
-    assert find_run(work_dir).checkpoint == work_dir / "iter_4.pth"
+    for expected in (work_dir / "iter_2.pth", old, work_dir / "iter_4.pth"):
+        assert find_run(work_dir).checkpoint == expected
+        expected.unlink()
 
 
 def test_newest_config_and_a_given_checkpoint(work_dir):

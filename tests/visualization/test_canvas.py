@@ -39,16 +39,15 @@ def test_box_is_drawn_at_its_edges_only():
 
 
 def test_dashes_leave_gaps_and_hatching_fills():
-    full, dashed, hatched = (Canvas(gray(), longest=240) for _ in range(3))
-    full.box((20, 20, 100, 80), RED)
-    dashed.box((20, 20, 100, 80), RED, dashed=True)
-    hatched.box((20, 20, 100, 80), RED, hatched=True)
-    edge = slice(40, 199)
-    assert changed(full.image())[40, edge].all()
-    assert 0.4 < changed(dashed.image())[40, edge].mean() < 0.95
-    inside = (slice(60, 140), slice(60, 180))
-    assert not changed(full.image())[inside].any()
-    assert 0.1 < changed(hatched.image())[inside].mean() < 0.6
+    def drawn(**style):
+        canvas = Canvas(gray(), longest=240)
+        canvas.box((20, 20, 100, 80), RED, **style)
+        return changed(canvas.image())
+
+    edge, inside = (40, slice(40, 199)), (slice(60, 140), slice(60, 180))
+    assert drawn()[edge].all() and not drawn()[inside].any()
+    assert 0.4 < drawn(dashed=True)[edge].mean() < 0.95
+    assert 0.1 < drawn(hatched=True)[inside].mean() < 0.6
 
 
 def test_anchor_marks_its_center_in_the_color_of_its_level():
@@ -127,14 +126,9 @@ def test_degenerate_and_far_boxes_are_drawn_without_an_error(box, style):
 
 
 @pytest.mark.parametrize(
-    "image",
-    [
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 3)),
-        np.zeros((0, 4, 3), np.uint8),
-        np.zeros((4, 4, 4), np.uint8),
-    ],
+    ("shape", "dtype"),
+    [((4, 4), "u1"), ((4, 4, 3), "f8"), ((0, 4, 3), "u1"), ((4, 4, 4), "u1")],
 )
-def test_other_arrays_are_rejected(image):
+def test_other_arrays_are_rejected(shape, dtype):
     with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
-        Canvas(image)
+        Canvas(np.zeros(shape, dtype))
