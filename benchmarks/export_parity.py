@@ -59,7 +59,7 @@ def main() -> int:
     for name in args.models:
         rows[name] = measured(name, checkpoints.get(name), roots.get(name))
         print(summary(name, rows[name]), flush=True)
-    results = {"pictures": IMAGES, "batch_sizes": BATCH_SIZES, "opset": OLDEST_OPSET}
+    results = {"images": IMAGES, "batch_sizes": BATCH_SIZES, "opset": OLDEST_OPSET}
     write_results("export_parity", {**results, "models": rows}, args.out)
     return int(any(size["beyond"] for row in rows.values() for size in row["sizes"]))
 
@@ -82,7 +82,7 @@ def measured(name: str, checkpoint: str | None, data_root: str | None) -> dict:
         scales = [own, tuple(int(side * LARGER) for side in own)] if own else [None]
         row = {
             "config": config,
-            "told": printed,
+            "printed": printed,
             "weights": weights.name if checkpoint else "random",
             "sizes": [differences(cfg, weights, file, scale, folder) for scale in scales],
         }
@@ -91,7 +91,7 @@ def measured(name: str, checkpoint: str | None, data_root: str | None) -> dict:
                 metrics(config, one, printed[0], data_root, folder / "work" / one.suffix[1:])
                 for one in (weights, file)
             )
-            row["figures"] = {key: [before[key], after[key]] for key in before if key in after}
+            row["metrics"] = {key: [before[key], after[key]] for key in before if key in after}
     return row
 
 
@@ -104,12 +104,10 @@ def differences(cfg: Config, weights: Path, file: Path, scale, folder: Path) -> 
     cfg.test_dataloader = {"dataset": {"type": "any", "pipeline": pipeline}}
     exported = ExportedModel(file)
     own = replace(exported.metadata.preprocessing, scale=scale)
-    crops, scenes = sample_images.crops, sample_images.scenes
-    drawn = crops(IMAGES, own.size) if own.size else scenes(IMAGES)
     found = compare(
         ExportedModel.of_graph(exported.graph, replace(exported.metadata, preprocessing=own)),
         TorchModel(cfg, load_model(cfg, weights)[0]),
-        sample_images.write_images(folder, drawn),
+        sample_images.write_samples(folder, IMAGES, own.size),
         TOLERANCES["fp32"].score,
         BATCH_SIZES,
     )
@@ -117,7 +115,7 @@ def differences(cfg: Config, weights: Path, file: Path, scale, folder: Path) -> 
         "scale": scale or own.size,
         "compared": found.compared,
         "at_a_threshold": found.borderline,
-        "on_one_side_alone": found.unmatched,
+        "unmatched": found.unmatched,
         "largest": found.largest,
         "beyond": found.beyond(TOLERANCES["fp32"]),
     }
@@ -146,12 +144,12 @@ def summary(name: str, row: dict) -> str:
         values = ", ".join(f"{key} {value:.2g}" for key, value in size["largest"].items())
         lines.append(
             f"  {' x '.join(map(str, size['scale']))}: {size['compared']:,} compared, "
-            f"{size['at_a_threshold']} at a threshold, {size['on_one_side_alone']} unmatched; "
+            f"{size['at_a_threshold']} at a threshold, {size['unmatched']} unmatched; "
             f"{values}"
         )
         lines += [f"  BEYOND: {what}" for what in size["beyond"]]
-    for key, (before, after) in row.get("figures", {}).items():
-        if key in row["told"] or abs(after - before) > 1e-3:
+    for key, (before, after) in row.get("metrics", {}).items():
+        if key in row["printed"] or abs(after - before) > 1e-3:
             lines.append(f"  {key}: {before:.4%} in PyTorch, {after:.4%} exported")
     return "\n".join(lines)
 

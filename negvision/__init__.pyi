@@ -80,8 +80,8 @@ from .face.metrics.template_metric import TemplateVerificationMetric as Template
 from .face.metrics.verification_metric import VerificationMetric as VerificationMetric
 from .face.pair_score_hook import PairScoreHook as PairScoreHook
 from .face.recognizer import FaceRecognizer as FaceRecognizer
-from .inference import Inferencer as Inferencer
 from .inference.exported_network import ExportedNetwork as ExportedNetwork
+from .inference.inferencer import Inferencer as Inferencer
 from .inference.runtime import Detections as Detections
 from .inference.runtime import Embedding as Embedding
 from .inference.runtime import ExportedModel as ExportedModel

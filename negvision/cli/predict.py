@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     bar = tqdm(total=sources.count, unit=" images", leave=False, disable=None)
     with Writer(args.out, model, not args.no_pictures) as writer:
         # A webcam is read until Ctrl-C.
-        with contextlib.suppress(*[KeyboardInterrupt] * sources.is_live), bar:
+        with contextlib.suppress(*[KeyboardInterrupt] * (sources.count is None)), bar:
             frames = iter(sources.read(model.decode))
             while batch := list(islice(frames, args.batch_size)):
                 try:

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     ):
         os.environ["GRADIO_TEMP_DIR"] = folder
         page = _import_page()
-        from negvision.inference import Inferencer
+        from negvision.inference.inferencer import Inferencer
 
         model = Inferencer(
             args.model,

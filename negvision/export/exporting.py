@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from negvision.errors import ExportError
 from negvision.export import formats, precision, sample_images
-from negvision.export.formats import OLDEST_OPSET, SUFFIXES, check_opset, save, write_onnx
+from negvision.export.formats import OLDEST_OPSET, SUFFIXES, save, write_onnx
 from negvision.export.graphs.choice import Exportable, graph_and_metadata
 from negvision.export.parity import TOLERANCES, compare
 from negvision.files import staged, write_reason
@@ -57,7 +57,12 @@ class Request:
             raise ExportError(f"--out {self.out}: --format {self.format} writes NAME{suffix}")
         if self.format == "openvino" and find_spec("openvino") is None:
             raise ExportError("--format openvino needs the package openvino: pip install openvino")
-        check_opset(self.opset)
+        newest = onnx.defs.onnx_opset_version()
+        if not OLDEST_OPSET <= self.opset <= newest:
+            raise ExportError(
+                f"--opset {self.opset}: give a version from {OLDEST_OPSET}, the oldest of torch's "
+                f"exporter, to {newest}, the newest that onnx {onnx.__version__} knows"
+            )
         allowed = {"onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "fp16")}
         if self.precision not in allowed.get(self.format, ("fp32",)):
             raise ExportError(
@@ -153,12 +158,15 @@ def _write(
         network = precision.network_nodes(model, graph.module)
         if request.precision == "fp16":
             model = precision.to_fp16(model, network)
-        elif request.calibration is not None:
+        elif request.calibration is not None and evaluate is not None:
+            save(model, scratch / "fp32.onnx")
             calibration = sample_images.images_in(request.calibration)
-            quantized = precision.to_int8(model, network, calibration)
-            if evaluate is not None:
-                _report_losses(model, quantized, scratch, evaluate, report)
-            model = quantized
+            model = precision.to_int8(model, network, calibration)
+            save(model, scratch / "int8.onnx")
+            before, after = (evaluate(scratch / f"{name}.onnx") for name in ("fp32", "int8"))
+            for name in before.keys() & after.keys():
+                old, new = before[name], after[name]
+                report(f"{name}: {old:.4g} in fp32, {new:.4g} in int8, {new - old:+.4g}")
     save(model, path)
     try:
         return ExportedModel(path)
@@ -169,32 +177,12 @@ def _write(
         ) from None
 
 
-def _report_losses(
-    wide: onnx.ModelProto,
-    quantized: onnx.ModelProto,
-    scratch: Path,
-    evaluate: Callable[[Path], dict[str, float]],
-    report: Callable[[str], None],
-) -> None:
-    files = {"fp32": wide, "int8": quantized}
-    for name, model in files.items():
-        save(model, scratch / f"{name}.onnx")
-    before, after = (evaluate(scratch / f"{name}.onnx") for name in files)
-    for name in before.keys() & after.keys():
-        old, new = before[name], after[name]
-        report(f"{name}: {old:.4g} in fp32, {new:.4g} in int8, {new - old:+.4g}")
-
-
 def _images(metadata: Metadata, folder: Path | None, scratch: Path) -> list[Path]:
     if folder is not None:
         files = sample_images.images_in(folder)
         count = min(_MOST_COMPARED, len(files))
         return [files[number * len(files) // count] for number in range(count)]
-    if metadata.preprocessing.size is not None and metadata.task == "face":
-        drawn = sample_images.crops(_GENERATED, metadata.preprocessing.size)
-    else:
-        drawn = sample_images.scenes(_GENERATED)
-    return sample_images.write_images(scratch, drawn)
+    return sample_images.write_samples(scratch, _GENERATED, metadata.preprocessing.size)
 
 
 def _summary(metadata: Metadata, request: Request) -> str:

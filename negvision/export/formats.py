@@ -25,16 +25,6 @@ SUFFIXES = {"onnx": ".onnx", "torchexport": ".pt2", "openvino": ".xml"}
 OLDEST_OPSET = translation.OPSET
 
 
-def check_opset(opset: int) -> None:
-    """Raise ExportError unless this version of ONNX can be written and run."""
-    newest = onnx.defs.onnx_opset_version()
-    if not OLDEST_OPSET <= opset <= newest:
-        raise ExportError(
-            f"--opset {opset}: give a version from {OLDEST_OPSET}, the oldest that torch's "
-            f"exporter writes, to {newest}, the newest that onnx {onnx.__version__} knows"
-        )
-
-
 def write_onnx(
     graph: Exportable, metadata: Metadata, opset: int, legacy: bool = False
 ) -> onnx.ModelProto:

@@ -2,11 +2,10 @@
 
 import ast
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 from onnxruntime import quantization
@@ -64,23 +63,20 @@ def to_fp16(model: onnx.ModelProto, network: set[str]) -> onnx.ModelProto:
     return ordered.model
 
 
-def to_int8(
-    model: onnx.ModelProto, network: set[str], images: Sequence[Path], batch_size: int = 1
-) -> onnx.ModelProto:
+def to_int8(model: onnx.ModelProto, network: set[str], images: Sequence[Path]) -> onnx.ModelProto:
     """``model`` with 8-bit weights and activations in ``network``, by static quantization.
 
     Args:
         model: In float32, with our metadata.
         network: Names of nodes.
         images: Files on which the ranges of activations are measured.
-        batch_size: Images per batch.
     """
     # Errors only: ONNX Runtime warns about every input with a default.
     onnxruntime.set_default_logger_severity(3)
     with tempfile.TemporaryDirectory() as folder:
         source, shaped, target = (Path(folder) / f"{name}.onnx" for name in ("a", "b", "c"))
         source.write_bytes(model.SerializeToString())
-        reader = _Reader(ExportedModel(source), images, batch_size)
+        reader = _Reader(ExportedModel(source), images)
         with muted("root"):
             quantization.shape_inference.quant_pre_process(
                 str(source), str(shaped), skip_symbolic_shape=True
@@ -100,14 +96,12 @@ def to_int8(
 
 
 class _Reader(quantization.CalibrationDataReader):
-    """The inputs of a model for images, batch by batch."""
+    """The inputs of a model for each image."""
 
-    def __init__(self, model: ExportedModel, images: Sequence[Path], batch_size: int) -> None:
-        self._inputs: Iterator[dict[str, np.ndarray]] = (
-            model.inputs_of(batch)
-            for batch in model.batches(images[:_MOST_CALIBRATION_IMAGES], batch_size)
-        )
+    def __init__(self, model: ExportedModel, images: Sequence[Path]) -> None:
+        batches = model.batches(images[:_MOST_CALIBRATION_IMAGES])
+        self._inputs = map(model.inputs_of, batches)
 
     def get_next(self) -> Any:
-        """Inputs of the next batch, None at the end."""
+        """Inputs of the next image, None at the end."""
         return next(self._inputs, None)

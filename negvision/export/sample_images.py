@@ -41,10 +41,10 @@ def crops(count: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
     return found
 
 
-def write_images(folder: Path, images: dict[str, np.ndarray]) -> list[Path]:
-    """Write images as PNG files, in their order."""
+def write_samples(folder: Path, count: int, size: tuple[int, int] | None) -> list[Path]:
+    """Write :func:`crops` of ``size``, or else :func:`scenes`, as PNG files."""
     files = []
-    for name, pixels in images.items():
+    for name, pixels in (crops(count, size) if size else scenes(count)).items():
         files.append(folder / f"{name}.png")
         cv2.imwrite(str(files[-1]), pixels)
     return files

@@ -1,7 +1,6 @@
 """An exported model as the model of a config, so that the same metrics evaluate it."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData, PixelData
 
 from negvision.inference.runtime import Detections, Embedding, ExportedModel, LabelMap
-from negvision.inference.runtime.images import Prepared, prepare
+from negvision.inference.runtime.images import batched, prepare
 from negvision.registry import MODELS
 
 SUFFIX = ".onnx"
@@ -58,7 +57,8 @@ class ExportedNetwork(BaseModel):
             one = prepare(pixels.numpy().transpose(1, 2, 0), self._as_packed)
             original = sample.metainfo.get("ori_shape", one.original)
             batch.append(dataclasses.replace(one, original=tuple(original)))
-        results = [result for part in self._batches(batch) for result in self.exported.run(part)]
+        parts = batched(batch, len(batch), self.exported.fits)
+        results = [result for part in parts for result in self.exported.run(part)]
         for sample, result in zip(samples, results, strict=True):
             self._add(sample, result)
         return samples
@@ -66,12 +66,6 @@ class ExportedNetwork(BaseModel):
     def forward(self, *args, **kwargs) -> None:
         """Not supported: an exported model cannot be trained."""
         raise NotImplementedError("an exported model only supports test_step")
-
-    def _batches(self, batch: Sequence[Prepared]) -> list[Sequence[Prepared]]:
-        same = {(one.size, one.original) for one in batch}
-        if self.exported.metadata.task == "segmentation" and len(same) > 1:
-            return [[one] for one in batch]
-        return [batch]
 
     def _add(self, sample, result: Detections | LabelMap | Embedding) -> None:
         if isinstance(result, Embedding):
@@ -88,13 +82,11 @@ class ExportedNetwork(BaseModel):
             sample.pred_instances = self._instances(result)
 
     def _instances(self, result: Detections) -> InstanceData:
-        found = InstanceData()
-        for name, values in (
-            ("bboxes", result.boxes),
-            ("scores", result.scores),
-            ("labels", result.labels),
-        ):
-            found[name] = torch.from_numpy(values.copy())
+        boxes, scores, labels = (
+            torch.from_numpy(values.copy())
+            for values in (result.boxes, result.scores, result.labels)
+        )
+        found = InstanceData(bboxes=boxes, scores=scores, labels=labels)
         if result.ood_scores is not None:
             found.ood_score = torch.from_numpy(result.ood_scores.copy())
             found.set_metainfo({"ood_score_name": self.score})

@@ -12,7 +12,7 @@ import numpy as np
 
 from negvision.errors import CheckpointError, ConfigError, UserError
 from negvision.inference.runtime import Detections, Embedding, ExportedModel
-from negvision.inference.runtime.images import Source, decode
+from negvision.inference.runtime.images import Source
 from negvision.inference.runtime.model import providers_of
 from negvision.inference.runtime.results import Result
 
@@ -92,20 +92,25 @@ class Inferencer:
                 raise ConfigError(
                     f"{path} contains its weights; leave out the checkpoint {str(checkpoint)!r}"
                 )
-            self._open_exported(path, device)
+            self._model = ExportedModel(path, providers=providers_of(device))
         elif suffix == ".py":
             if checkpoint is None:
                 raise CheckpointError(
                     f"{path} is a config and needs weights. Give a checkpoint (.pth or "
                     ".safetensors) after it"
                 )
-            self._open_config(path, checkpoint, device, trust_checkpoint)
+            # Imports torch and OpenMMLab, which exported models do not need.
+            from negvision.inference.torch_model import TorchModel
+
+            self._model = TorchModel.open(path, checkpoint, device, trust_checkpoint)
         else:
             raise ConfigError(
                 f"{path} is neither an exported model (.onnx) nor a config (.py). "
                 "A checkpoint follows its config"
             )
         self.score_threshold = score_threshold
+        self.task, self.classes = self._model.task, self._model.classes
+        self.ood_score, self.ood_threshold = self._model.ood_score, self._model.ood_threshold
         if ood_threshold is not None:
             if self.ood_score is None:
                 raise ConfigError(
@@ -113,24 +118,6 @@ class Inferencer:
                     f"threshold {ood_threshold}"
                 )
             self.ood_threshold = ood_threshold
-
-    def _open_exported(self, path: str, device: str) -> None:
-        self._model = ExportedModel(path, providers=providers_of(device))
-        self._decode = decode
-        own = self._model.metadata
-        self.task, self.classes = own.task, own.classes
-        self.ood_score, self.ood_threshold = own.ood_score, own.ood_threshold
-
-    def _open_config(
-        self, path: str, checkpoint: str | os.PathLike, device: str, trust: bool
-    ) -> None:
-        # Imports torch and OpenMMLab, which exported models do not need.
-        from negvision.inference.torch_model import TorchModel
-
-        self._model = model = TorchModel.open(path, checkpoint, device, trust)
-        self._decode = model.decode
-        self.task, self.classes = model.task, model.classes
-        self.ood_score, self.ood_threshold = model.ood_score, model.ood_threshold
 
     def predict(self, images: Iterable[Source], batch_size: int = 1) -> list[Result]:
         """Predict each image, in order.
@@ -162,7 +149,7 @@ class Inferencer:
         Raises:
             DatasetError: The data are damaged, too large or not an image.
         """
-        return self._decode(data, name)
+        return self._model.decode(data, name)
 
     def _with_thresholds(self, result: Result) -> Result:
         if isinstance(result, Embedding):

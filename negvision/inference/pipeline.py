@@ -15,7 +15,11 @@ _NO_PIXELS = (
     "LoadAnnotations", "LoadSegAnnotations", "LoadOODMap",
     "PackDetInputs", "PackSegInputs", "PackFaceInputs",
 )  # fmt: skip
-_RESIZE = {"keep_ratio": False, "interpolation": "bilinear", "backend": "cv2"}
+# Options whose other values the runtime does not support.
+_FIXED = {
+    "Resize": {"scale_factor": None, "interpolation": "bilinear", "backend": "cv2"},
+    "LoadImageFromFile": {"color_type": "color", "imdecode_backend": "cv2", "to_float32": False},
+}
 
 
 def test_pipeline(cfg: Config) -> list[dict]:
@@ -60,6 +64,12 @@ def read_preprocessing(cfg: Config, model: nn.Module) -> Preprocessing:
     scale, keep_ratio, size = None, True, None
     for transform in test_pipeline(cfg):
         name = kind_of(transform)
+        for key, value in _FIXED.get(name, {}).items():
+            if transform.get(key, value) not in (value, None):
+                raise ExportError(
+                    f"{name} of the test pipeline has {key}={transform[key]!r}; exported models "
+                    f"support {value!r} only"
+                )
         if name == "Resize":
             if scale is not None:
                 raise ExportError("the test pipeline resizes twice; give it one Resize")
@@ -67,9 +77,7 @@ def read_preprocessing(cfg: Config, model: nn.Module) -> Preprocessing:
         elif name == "AlignFace":
             # Landmarks are found elsewhere: the model takes aligned crops.
             size = (transform.get("size", 112),) * 2
-        elif name == "LoadImageFromFile":
-            _check_loading(transform)
-        elif name not in _NO_PIXELS:
+        elif name not in (*_NO_PIXELS, "LoadImageFromFile"):
             raise ExportError(
                 f"the test pipeline has {name}, which exported models do not support. Supported "
                 "are LoadImageFromFile, Resize, annotations and the packing transform"
@@ -94,29 +102,12 @@ def read_preprocessing(cfg: Config, model: nn.Module) -> Preprocessing:
 
 
 def _resize(transform: Mapping[str, Any]) -> tuple[tuple[int, int], bool]:
-    for key, value in transform.items():
-        known = key in ("type", "scale", "keep_ratio", "clip_object_border")
-        if not known and value != _RESIZE.get(key):
-            raise ExportError(
-                f"Resize of the test pipeline has {key}={value!r}; exported models support scale "
-                "and keep_ratio only"
-            )
     scale = transform.get("scale")
     if isinstance(scale, int):
         scale = (scale, scale)
     if not scale or len(scale) != 2 or not all(isinstance(side, int) for side in scale):
         raise ExportError(f"Resize of the test pipeline has scale={scale!r}; give (width, height)")
     return (scale[0], scale[1]), bool(transform.get("keep_ratio", False))
-
-
-def _check_loading(transform: Mapping[str, Any]) -> None:
-    wanted = {"color_type": "color", "imdecode_backend": "cv2", "to_float32": False}
-    for key, value in wanted.items():
-        if transform.get(key, value) not in (value, None):
-            raise ExportError(
-                f"LoadImageFromFile of the test pipeline has {key}={transform[key]!r}; an exported "
-                f"model loads images with {value!r}"
-            )
 
 
 def _padding(own) -> tuple[int, float]:

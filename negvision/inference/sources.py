@@ -57,13 +57,8 @@ class Sources:
     frames: int | None = None
 
     @property
-    def is_live(self) -> bool:
-        """Whether one of them has no end."""
-        return self.count is None
-
-    @property
     def count(self) -> int | None:
-        """Total number of images, None if it is not known."""
+        """Total number of images, None for a webcam without an end."""
         total = 0
         for place in self.places:
             counts = (place.count, self.frames) if isinstance(place, Footage) else (1,)

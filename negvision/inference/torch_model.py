@@ -71,16 +71,7 @@ class TorchModel:
     ) -> TorchModel:
         """Build the model of a config file and load the weights of a checkpoint.
 
-        Args:
-            config: A file.
-            checkpoint: A file.
-            device: As torch names it.
-            trust: Unpickle any object in the checkpoint.
-
-        Raises:
-            ConfigError: The config cannot be read, or its model cannot be used.
-            CheckpointError: The checkpoint cannot be used.
-            UserError: The device does not exist.
+        Arguments and errors are those of :class:`negvision.inference.inferencer.Inferencer`.
         """
         silence_idle_warnings()
         install_loaders(trust)

@@ -14,7 +14,8 @@ from helpers.commands import command
 from helpers.small_models import write_images
 from pycocotools.coco import COCO
 
-from negvision.inference import Inferencer, videos
+from negvision.inference import videos
+from negvision.inference.inferencer import Inferencer
 
 main = command("predict")
 

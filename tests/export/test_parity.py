@@ -1,6 +1,7 @@
 """Comparison of results: equal, different by rounding, and different."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -97,19 +98,14 @@ def test_nan_is_never_within_limits():
     assert any(reason.startswith("score") for reason in _difference(FIRST, other).beyond(LIMIT))
 
 
-class _Reference:
-    def __init__(self, results):
-        self.results = results
-
-    def predict(self, images, batch_size):
-        yield from self.results[: len(images)]
-
-
 def _compare(own, theirs, task="detection"):
     image = np.zeros((8, 8, 3), np.uint8)
-    model = ExportedModel.of_graph(None, dataclasses.replace(META, task=task))
+    model, reference = (
+        ExportedModel.of_graph(None, dataclasses.replace(META, task=task)) for _ in range(2)
+    )
     model.run = lambda batch: [own] * len(batch)
-    return compare(model, _Reference([theirs] * 9), [image] * 3)
+    reference.run = lambda batch: [theirs] * len(batch)
+    return compare(model, reference, [image] * 3)
 
 
 def test_comparison_is_summed_up_and_judged():
@@ -146,29 +142,19 @@ def test_embeddings_are_compared_relative_to_their_size(value, is_close):
     assert (not _compare(other, one, "face").beyond(LIMIT)) == is_close
 
 
-@pytest.fixture(scope="module")
-def scenes():
-    return sample_images.scenes(COUNT)
-
-
-def test_sample_images_differ_and_fewer_are_the_first(scenes):
-    crops = sample_images.crops(COUNT, (32, 32))
-    assert len(scenes) == len(crops) == COUNT
-    fewer_of_both = (sample_images.scenes(10), sample_images.crops(10, (32, 32)))
-    for drawn, fewer in zip((scenes, crops), fewer_of_both, strict=True):
-        assert len({pixels.tobytes() for pixels in drawn.values()}) == COUNT
-        assert list(fewer) == list(drawn)[:10]
-        for name, pixels in fewer.items():
-            np.testing.assert_array_equal(pixels, drawn[name])
+def test_sample_images_differ_and_fewer_are_the_first():
+    for draw in (sample_images.scenes, partial(sample_images.crops, size=(32, 32))):
+        drawn = {name: pixels.tobytes() for name, pixels in draw(COUNT).items()}
+        assert len(drawn) == len(set(drawn.values())) == COUNT
+        assert [pixels.tobytes() for pixels in draw(10).values()] == list(drawn.values())[:10]
 
 
 @pytest.mark.parametrize("name", ["atss", "faster_abet", "pixels", "face"])
-def test_exports_match_pytorch(built, exported, scenes, tmp_path, name):
+def test_exports_match_pytorch(built, exported, tmp_path, name):
     cfg, model = built(name)
     runner = ExportedModel(exported(name))
     size = runner.metadata.preprocessing.size
-    drawn = sample_images.crops(COUNT, size) if size else scenes
-    files = sample_images.write_images(tmp_path, drawn)
+    files = sample_images.write_samples(tmp_path, COUNT, size)
     found = compare(runner, TorchModel(cfg, model), files, batch_sizes=(8,))
     assert found.beyond(TOLERANCES["fp32"]) == []
     assert found.compared >= COUNT and found.unmatched == 0

@@ -2,10 +2,10 @@
 
 from collections import Counter
 
-import cv2
 import numpy as np
 import onnx
 import pytest
+from helpers.small_models import write_images
 
 from negvision.export.formats import save, write_onnx
 from negvision.export.graphs.choice import graph_and_metadata
@@ -15,12 +15,8 @@ from negvision.inference.runtime import ExportedModel
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for number in range(8):
-        pixels = cv2.GaussianBlur(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), (0, 0), 2)
-        cv2.imwrite(str(folder / f"{number}.png"), pixels)
-    return sorted(folder.iterdir())
+    sizes = {f"{number}_png": (32, 32) for number in range(8)}
+    return write_images(tmp_path_factory.mktemp("calibration") / "images", **sizes)
 
 
 @pytest.fixture

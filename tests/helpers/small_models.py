@@ -19,19 +19,16 @@ CONFIGS = {
     "pixels": ("quickstart/abet_pixels.py", {"model.backbone.init_cfg": None}),
     "face": ("quickstart/unpg_glyphs.py", {}),
 }
-# Suffixes of weights -> factor. With random weights all scores are alike.
+# Factor -> suffixes of weights. With random weights all scores are alike.
 _FACTORS = {
-    "temperature.linear.weight": 3,
-    "atss_cls.weight": 30,
-    "retina_cls.weight": 30,
-    "atss_reg.weight": 30,
-    "retina_reg.weight": 30,
-    "atss_centerness.weight": 30,
-    "rpn_cls.weight": 10,
-    "rpn_reg.weight": 10,
-    "fc_cls.weight": 20,
-    "fc_reg.weight": 20,
-    "conv_seg.weight": 50,
+    3: ("temperature.linear.weight",),
+    10: ("rpn_cls.weight", "rpn_reg.weight"),
+    20: ("fc_cls.weight", "fc_reg.weight"),
+    30: (
+        *("atss_cls.weight", "atss_reg.weight", "atss_centerness.weight"),
+        *("retina_cls.weight", "retina_reg.weight"),
+    ),
+    50: ("conv_seg.weight",),
 }
 _VALUES = {"abet.bias": -1.5, "atss_cls.bias": -2.0, "retina_cls.bias": -2.0}
 
@@ -47,8 +44,8 @@ def load_named_config(name: str) -> Config:
 def spread_out(weights: dict[str, torch.Tensor]) -> None:
     """Scale random weights of a network, so that its scores are not tied."""
     for name, weight in weights.items():
-        for end, factor in _FACTORS.items():
-            if name.endswith(end):
+        for factor, ends in _FACTORS.items():
+            if name.endswith(ends):
                 weight.mul_(factor)
         for end, value in _VALUES.items():
             if name.endswith(end):

@@ -19,14 +19,23 @@ def image_files(tmp_path) -> list[str]:
 
 
 @pytest.fixture
-def video(tmp_path) -> Path:
-    """Six frames of 64 x 48 pixels, each lighter than the one before, ten a second."""
-    path = tmp_path / "clip.mp4"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
-    for number in range(6):
-        writer.write(np.full((48, 64, 3), 40 * number, np.uint8))
-    writer.release()
-    return path
+def make_video(tmp_path):
+    """Function that writes six frames, 64 x 48, each lighter than the one before, ten a second."""
+
+    def make(suffix: str = "mp4", code: str = "mp4v") -> Path:
+        path = tmp_path / f"clip.{suffix}"
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 10, (64, 48))
+        for number in range(6):
+            writer.write(np.full((48, 64, 3), 40 * number, np.uint8))
+        writer.release()
+        return path
+
+    return make
+
+
+@pytest.fixture
+def video(make_video) -> Path:
+    return make_video()
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ import dataclasses
 import pickle
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.small_models import write_images
 
 from negvision.errors import CheckpointError, ConfigError, DatasetError, ExportError, UserError
-from negvision.inference import Inferencer
+from negvision.inference.inferencer import Inferencer
 from negvision.inference.runtime import Detections, Embedding, LabelMap
 
 CONFIGS = Path(__file__).parents[2] / "configs/quickstart"
@@ -31,12 +31,7 @@ def _same(one, other, **tolerance):
 
 @pytest.fixture
 def faces(tmp_path):
-    files = []
-    for number in range(3):
-        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        files.append(str(tmp_path / f"{number}.png"))
-        cv2.imwrite(files[-1], pixels)
-    return files
+    return write_images(tmp_path / "faces", **dict.fromkeys(("a_png", "b_png", "c_png"), (32, 32)))
 
 
 @pytest.mark.parametrize(
@@ -134,11 +129,10 @@ def test_invalid_options(exported, options, message):
         Inferencer(exported("face"), **options)
 
 
-def test_missing_devices(checkpoints):
-    with pytest.raises(UserError, match="device 'sun': give cpu"):
-        Inferencer(FACES, checkpoints("face"), device="sun")
-    with pytest.raises(UserError, match="device 'cuda:99': torch finds"):
-        Inferencer(FACES, checkpoints("face"), device="cuda:99")
+@pytest.mark.parametrize(("device", "end"), [("sun", "give cpu"), ("cuda:99", "torch finds")])
+def test_missing_devices(checkpoints, device, end):
+    with pytest.raises(UserError, match=f"device '{device}': {end}"):
+        Inferencer(FACES, checkpoints("face"), device=device)
 
 
 def test_checkpoint_runs_no_code(tmp_path):
@@ -165,11 +159,8 @@ def test_model_of_another_task_is_refused(tmp_path):
 
 @pytest.mark.parametrize("form", ["exported", "config"])
 def test_invalid_images_are_named(exported, checkpoints, tmp_path, form):
-    model = (
-        Inferencer(exported("abet"))
-        if form == "exported"
-        else Inferencer(BOXES, checkpoints("abet"))
-    )
+    arguments = [exported("abet")] if form == "exported" else [BOXES, checkpoints("abet")]
+    model = Inferencer(*arguments)
     (tmp_path / "text.png").write_text("no image")
     for source in (tmp_path / "text.png", tmp_path / "nowhere.png"):
         with pytest.raises(DatasetError, match=source.name):

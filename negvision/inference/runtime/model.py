@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from negvision.inference.runtime.images import (
     Prepared,
     Source,
     batched,
+    decode,
     load,
     name_of,
     prepare,
@@ -29,12 +30,8 @@ _OUTPUTS = {
 }
 
 
-class Graph(Protocol):
-    """Runs a batch, in ONNX Runtime or elsewhere."""
-
-    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name for inputs by name."""
-        ...
+# From inputs by name to outputs by name, in ONNX Runtime or elsewhere.
+Graph = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 class ExportedModel:
@@ -47,8 +44,8 @@ class ExportedModel:
             see :func:`providers_of`.
 
     Attributes:
-        metadata: Metadata of the file.
-        classes: Names of the classes, indexed by label.
+        metadata: Metadata of the file, of which ``task``, ``classes``, ``ood_score`` and
+            ``ood_threshold`` are attributes too.
 
     Raises:
         ExportError: The file does not exist, does not run here, or was not written by negvision.
@@ -67,7 +64,7 @@ class ExportedModel:
         providers: Sequence[Any] = ("CPUExecutionProvider",),
     ) -> None:
         graph = _Session(str(path), threads, providers)
-        metadata = Metadata.from_json(graph.properties(), str(path))
+        metadata = Metadata.from_json(graph.text, str(path))
         missing = [name for name in _OUTPUTS[metadata.task] if name not in graph.names]
         if missing:
             raise ExportError(
@@ -86,7 +83,10 @@ class ExportedModel:
     def _set(self, graph: Graph, metadata: Metadata) -> None:
         self.graph = graph
         self.metadata = metadata
-        self.classes = metadata.classes
+        self.task, self.classes = metadata.task, metadata.classes
+        self.ood_score, self.ood_threshold = metadata.ood_score, metadata.ood_threshold
+
+    decode = staticmethod(decode)
 
     def predict(self, images: Iterable[Source], batch_size: int = 1) -> Iterator[Result]:
         """Predict each image, in order.
@@ -107,14 +107,14 @@ class ExportedModel:
         """Prepared images, in the batches that :meth:`predict` runs."""
         how = self.metadata.preprocessing
         prepared = (prepare(load(source), how, name_of(source)) for source in images)
-        return batched(prepared, batch_size, self._fits)
+        return batched(prepared, batch_size, self.fits)
 
     def inputs_of(self, batch: Sequence[Prepared]) -> dict[str, np.ndarray]:
         """The inputs of the graph for a batch."""
         inputs = {"image": stack(batch, self.metadata.preprocessing)}
-        if self.metadata.task == "detection":
+        if self.task == "detection":
             inputs["sizes"] = np.array([one.size for one in batch], np.int64)
-        elif self.metadata.task == "segmentation":
+        elif self.task == "segmentation":
             inputs["size"] = np.array(batch[0].size, np.int64)
             inputs["out_size"] = np.array(batch[0].original, np.int64)
         return inputs
@@ -122,9 +122,9 @@ class ExportedModel:
     def run(self, batch: Sequence[Prepared]) -> list[Result]:
         """Predict prepared images as one batch."""
         outputs = self.graph(self.inputs_of(batch))
-        if self.metadata.task == "detection":
+        if self.task == "detection":
             return [self._detections(outputs, row, one) for row, one in enumerate(batch)]
-        if self.metadata.task == "segmentation":
+        if self.task == "segmentation":
             scores = outputs.get("ood_scores", [None] * len(batch))
             return [
                 LabelMap(labels, ood, self._unknown(ood))
@@ -132,8 +132,9 @@ class ExportedModel:
             ]
         return [Embedding(vector) for vector in outputs["embeddings"]]
 
-    def _fits(self, one: Prepared, other: Prepared) -> bool:
-        if self.metadata.task != "segmentation":
+    def fits(self, one: Prepared, other: Prepared) -> bool:
+        """Whether two images may run together: segmentors need images of one size."""
+        if self.task != "segmentation":
             return True
         return one.size == other.size and one.original == other.original
 
@@ -149,8 +150,8 @@ class ExportedModel:
         return Detections(boxes * back, scores, labels, ood, self._unknown(ood))
 
     def _unknown(self, scores: np.ndarray | None) -> np.ndarray | None:
-        threshold = self.metadata.ood_threshold
-        return None if scores is None or threshold is None else scores > threshold
+        limit = self.ood_threshold
+        return None if scores is None or limit is None else scores > limit
 
 
 class _Session:
@@ -172,6 +173,8 @@ class _Session:
         self.path = path
         try:
             self.session = onnxruntime.InferenceSession(path, options, providers=list(providers))
+            # Not UTF-8 in a damaged file.
+            self.text = self.session.get_modelmeta().custom_metadata_map.get(KEY)
         except Exception as error:  # each kind of error has its own class
             raise ExportError(
                 f"model {path!r} cannot be opened by ONNX Runtime: {_first_line(error)}"
@@ -186,15 +189,6 @@ class _Session:
                 f"model {self.path!r} cannot be run by ONNX Runtime: {_first_line(error)}"
             ) from None
         return dict(zip(self.names, outputs, strict=True))
-
-    def properties(self) -> str | None:
-        """Our metadata property, None if there is none."""
-        try:
-            return self.session.get_modelmeta().custom_metadata_map.get(KEY)
-        except UnicodeDecodeError as error:
-            raise ExportError(
-                f"model {self.path!r} is damaged: its metadata cannot be read: {error}"
-            ) from None
 
 
 def providers_of(device: str) -> list[Any]:

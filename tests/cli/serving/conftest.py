@@ -18,15 +18,11 @@ ROOT = Path(__file__).parents[3]
 # Logs every address that the process looks up or connects to.
 _WATCH = """
 import os, sys
+places = {"socket.connect": 1, "socket.getaddrinfo": 0}
 def watch(event, args):
-    if event == "socket.connect":
-        address = args[1]
-    elif event == "socket.getaddrinfo":
-        address = args[0]
-    else:
-        return
-    with open(os.environ["ASKED"], "a") as file:
-        print(event, address, file=file)
+    if event in places:
+        with open(os.environ["ASKED"], "a") as file:
+            print(event, args[places[event]], file=file)
 sys.addaudithook(watch)
 """
 

@@ -115,9 +115,8 @@ def test_large_request_without_a_length_is_cut_off(detector):
 
 def test_other_host_names_are_not_served(detector):
     port = detector.url.rstrip("/").rpartition(":")[2]
-    assert ask(detector.url, headers={"Host": f"evil.example:{port}"})[0] == 421
-    assert ask(detector.url, headers={"Host": f"localhost:{port}"})[0] == 200
-    assert ask(detector.url, headers={"Host": f"[::1]:{port}"})[0] == 200
+    for host, status in (("evil.example", 421), ("localhost", 200), ("[::1]", 200)):
+        assert ask(detector.url, headers={"Host": f"{host}:{port}"})[0] == status
 
 
 def test_serving_everyone_prints_a_warning(servers):

@@ -1,29 +1,20 @@
 """Sockets, and checks of uploaded files."""
 
-import cv2
-import numpy as np
 import pytest
+from helpers.image_files import encoded, png_bomb
 
 from negvision.cli.serving.server import is_loopback, listen, read_upload, url_of
 from negvision.errors import DatasetError, UserError
 from negvision.inference.runtime.images import decode
 
 
-def test_free_port_is_found():
-    with listen("127.0.0.1", 0) as bound:
-        assert bound.getsockname()[1] > 0 and is_loopback(bound)
-        assert url_of(bound) == f"http://127.0.0.1:{bound.getsockname()[1]}/"
-
-
 def test_port_is_free_again_after_its_server_ended():
     with listen("127.0.0.1", 0) as bound:
         port = bound.getsockname()[1]
+        assert port > 0 and is_loopback(bound) and url_of(bound) == f"http://127.0.0.1:{port}/"
         with pytest.raises(UserError, match=rf"127.0.0.1, port {port}: Address already.* --port"):
             listen("127.0.0.1", port)
     listen("127.0.0.1", port).close()
-
-
-def test_all_addresses_are_not_loopback():
     with listen("0.0.0.0", 0) as bound:
         assert not is_loopback(bound)
 
@@ -49,21 +40,10 @@ def test_other_hosts_are_an_error(host, message):
         listen(host, 0)
 
 
-def _encoded(height: int, width: int, suffix: str = ".png") -> bytes:
-    image = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-    return cv2.imencode(suffix, image)[1].tobytes()
-
-
-def _bomb() -> bytes:
-    small = bytearray(_encoded(8, 8))
-    small[16:24] = (60_000).to_bytes(4, "big") * 2
-    return bytes(small)
-
-
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tiff"])
 def test_upload_is_decoded(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
-    path.write_bytes(_encoded(25, 40, suffix))
+    path.write_bytes(encoded(suffix, 25, 40))
     assert read_upload(path, decode, max_pixels=1000).shape == (25, 40, 3)
 
 
@@ -73,8 +53,8 @@ def test_upload_is_decoded(tmp_path, suffix):
         (b"", r"^a\.png: the file is empty"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", r"^a\.png: not an image of a known format"),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "not an image of a known format"),
-        (_encoded(31, 33), "33 x 31 pixels; this page accepts at most 1,000"),
-        (_bomb(), "60,000 x 60,000 pixels"),
+        (encoded(".png", 31, 33), "33 x 31 pixels; this page accepts at most 1,000"),
+        (png_bomb(60_000, 60_000), "60,000 x 60,000 pixels"),
     ],
     ids=["empty", "svg", "eps", "large", "bomb"],
 )

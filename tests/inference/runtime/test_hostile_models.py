@@ -16,30 +16,24 @@ from negvision.inference.runtime.metadata import KEY, Preprocessing
 
 FACES = Metadata(
     task="face",
-    preprocessing=Preprocessing((4, 4), False, False, None, None, 1),
-    classes=(),
+    preprocessing=Preprocessing((4, 4), False, False),
     config="import os; os.abort()\n",
 )
-SIDE = 4
-PIXELS = 3 * SIDE * SIDE
+PIXELS = 3 * 4 * 4
 
 
-def model_of(weight: onnx.TensorProto, *nodes: onnx.NodeProto, opsets=()) -> onnx.ModelProto:
+def model_of(weight: onnx.TensorProto, *nodes: onnx.NodeProto) -> onnx.ModelProto:
     """A recognizer whose embedding of an image is a product with ``weight``, (48, 2)."""
-    shape = ["batch", 3, SIDE, SIDE]
-    graph = helper.make_graph(
-        [*nodes]
-        or [
-            helper.make_node("Flatten", ["image"], ["flat"]),
-            helper.make_node("MatMul", ["flat", "weight"], ["embeddings"]),
-        ],
-        "faces",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["batch", 2])],
-        [weight],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18), *opsets])
-    model.ir_version = 10
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 18]>
+    faces (float[batch, 3, 4, 4] image) => (float[batch, 2] embeddings) {
+        flat = Flatten (image)
+        embeddings = MatMul (flat, weight)
+    }""")
+    model.graph.initializer.append(weight)
+    if nodes:
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+        model.opset_import.extend(helper.make_opsetid(n.domain, 1) for n in nodes if n.domain)
     helper.set_model_props(model, {KEY: FACES.to_json()})
     return model
 
@@ -49,13 +43,12 @@ def plain_weight() -> onnx.TensorProto:
     return helper.make_tensor("weight", TensorProto.FLOAT, (PIXELS, 2), values.tobytes(), raw=True)
 
 
-def test_harmless_model_runs(tmp_path):
-    onnx.save(model_of(plain_weight()), tmp_path / "plain.onnx")
-    [face] = ExportedModel(tmp_path / "plain.onnx").predict([np.ones((4, 4, 3), np.uint8)])
-    assert face.vector.shape == (2,)
-
-
-def test_outputs_must_match_the_metadata(tmp_path):
+def test_metadata_and_outputs_must_match(tmp_path):
+    model = model_of(plain_weight())
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "bare.onnx")
+    with pytest.raises(ExportError, match=r"bare\.onnx: .* tools/export\.py"):
+        ExportedModel(tmp_path / "bare.onnx")
     model = model_of(plain_weight())
     model.graph.output[0].name = model.graph.node[-1].output[0] = "poem"
     onnx.save(model, tmp_path / "faces.onnx")
@@ -83,7 +76,7 @@ def test_weights_outside_the_folder_are_not_read(tmp_path, kind):
 @pytest.mark.parametrize("domain", ["com.strangers", "ai.onnx.contrib"])
 def test_foreign_operators_are_refused(tmp_path, domain):
     node = helper.make_node("PyOp", ["image"], ["embeddings"], domain=domain)
-    model = model_of(plain_weight(), node, opsets=[helper.make_opsetid(domain, 1)])
+    model = model_of(plain_weight(), node)
     (tmp_path / "faces.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ExportError, match=r"faces\.onnx.*cannot be opened"):
         ExportedModel(tmp_path / "faces.onnx")

@@ -2,12 +2,11 @@
 
 import json
 
-import onnx
 import pytest
 
 from negvision.errors import ExportError
-from negvision.inference.runtime import ExportedModel, Metadata
-from negvision.inference.runtime.metadata import KEY, Preprocessing
+from negvision.inference.runtime import Metadata
+from negvision.inference.runtime.metadata import Preprocessing
 
 OWN = Metadata(
     task="detection",
@@ -54,12 +53,3 @@ def test_invalid_metadata_are_an_error(text, message):
     with pytest.raises(ExportError, match=message) as caught:
         Metadata.from_json(text, "a.onnx")
     assert "a.onnx" in str(caught.value)
-
-
-def test_model_without_metadata_names_the_export_tool(exported, tmp_path):
-    model = onnx.load(exported("face"))
-    assert KEY in {entry.key for entry in model.metadata_props}
-    del model.metadata_props[:]
-    onnx.save(model, tmp_path / "bare.onnx")
-    with pytest.raises(ExportError, match=r"bare\.onnx: .* tools/export\.py"):
-        ExportedModel(tmp_path / "bare.onnx")
