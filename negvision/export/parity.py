@@ -176,7 +176,7 @@ def _compare_boxes(
     """
     pairs = _pairs(one, other)
     ours, theirs = (np.array([pair[side] for pair in pairs], np.int64) for side in (0, 1))
-    alone = [
+    explained = [
         *_borderline(one, other, set(ours.tolist()), metadata, slack),
         *_borderline(other, one, set(theirs.tolist()), metadata, slack),
     ]
@@ -186,8 +186,8 @@ def _compare_boxes(
     )
     if one.ood_scores is not None and other.ood_scores is not None:
         found.note(ood=_relative(one.ood_scores[ours], other.ood_scores[theirs]))
-    found.borderline += sum(alone)
-    found.unmatched += len(alone) - sum(alone)
+    found.borderline += sum(explained)
+    found.unmatched += len(explained) - sum(explained)
 
 
 def _absolute(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -228,18 +228,18 @@ def _borderline(
     one: Detections, other: Detections, matched: set[int], metadata: Metadata, slack: float
 ) -> list[bool]:
     """Whether rounding explains each unmatched box of ``one``."""
-    alone = [row for row in range(len(one)) if row not in matched]
-    if not alone:
+    rest = [row for row in range(len(one)) if row not in matched]
+    if not rest:
         return []
     limit = metadata.score_threshold
     if max(len(one), len(other)) >= metadata.max_boxes:
         limit = max(limit, *(float(side.scores.min()) for side in (one, other) if len(side)))
     boxes = np.concatenate([one.boxes, other.boxes])
     labels = np.concatenate([one.labels, other.labels])
-    overlap = _iou(one.boxes[alone], boxes)
-    overlap[one.labels[alone][:, None] != labels[None]] = 0
+    overlap = _iou(one.boxes[rest], boxes)
+    overlap[one.labels[rest][:, None] != labels[None]] = 0
     at_threshold = (np.abs(overlap - metadata.iou_threshold) <= 10 * slack).any(1)
-    excused = (np.abs(one.scores[alone] - limit) <= slack) | at_threshold
-    # A box that is kept or suppressed by rounding decides about those beneath it.
-    beneath = overlap[:, alone] > metadata.iou_threshold
-    return (excused | (beneath & excused[None]).any(1)).tolist()
+    excused = (np.abs(one.scores[rest] - limit) <= slack) | at_threshold
+    # If rounding keeps or suppresses a box, it also decides about those that the box suppresses.
+    suppressed = overlap[:, rest] > metadata.iou_threshold
+    return (excused | (suppressed & excused[None]).any(1)).tolist()

@@ -189,8 +189,8 @@ def test_large_file_is_reported_and_not_kept(page, tmp_path):
     path.write_bytes(np.random.default_rng(0).bytes(300_000))
     drop(page, path)
     wait(page, lambda: page.find_elements(By.CLASS_NAME, "toast-body"))
-    said = page.find_element(By.CLASS_NAME, "toast-body").get_property("innerText")
-    assert "large.png" in said and "exceed the maximum allowed size of 256.0 K" in said, said
+    shown = page.find_element(By.CLASS_NAME, "toast-body").get_property("innerText")
+    assert "large.png" in shown and "exceed the maximum allowed size of 256.0 K" in shown, shown
     assert note(page) == "Drop an image on the left."
 
 
@@ -208,12 +208,12 @@ def test_page_and_server_contact_no_other_host(page, gray, detector):
         for event in events
         if event["method"] == "Network.requestWillBeSent"
     ]
-    assert len(asked) > 20  # scripts, styles, fonts, the picture
+    assert len(asked) > 20  # scripts, styles, fonts, the image
     local = (detector.url, "data:", "blob:")
     assert [url for url in asked if not url.startswith(local)] == []
     # The policy did not have to forbid anything either.
-    said = [entry["message"] for entry in page.get_log("browser")]
-    assert [text for text in said if "Method not implemented" not in text] == []
+    shown = [entry["message"] for entry in page.get_log("browser")]
+    assert [text for text in shown if "Method not implemented" not in text] == []
     # Nor did the server.
     for line in detector.asked.read_text().splitlines():
         assert re.search(r"127\.0\.0\.1|::1|localhost|None|/dev/|/var/run/nscd", line), line

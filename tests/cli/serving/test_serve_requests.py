@@ -42,8 +42,8 @@ def predict(url: str, image: object) -> dict:
     session = "a1b2c3"
     body = {"fn_index": call["id"], "session_hash": session, "data": [image, 0.3, -2.5, True]}
     headers = {"Content-Type": "application/json"}
-    status, said, _ = ask(url + "gradio_api/queue/join", json.dumps(body).encode(), headers)
-    assert status == 200, said
+    status, text, _ = ask(url + "gradio_api/queue/join", json.dumps(body).encode(), headers)
+    assert status == 200, text
     _, stream, _ = ask(url + f"gradio_api/queue/data?session_hash={session}")
     messages = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: ")]
     [done] = [message for message in messages if message["msg"] == "process_completed"]
@@ -75,10 +75,10 @@ def test_request_cannot_name_a_file_or_url(detector, tmp_path, path, stream):
 def test_request_can_name_an_uploaded_file(detector):
     data = cv2.imencode(".png", np.zeros((120, 160, 3), np.uint8))[1].tobytes()
     body, headers = form(data)
-    status, said, _ = ask(detector.url + "gradio_api/upload", body, headers)
-    assert status == 200, said
+    status, text, _ = ask(detector.url + "gradio_api/upload", body, headers)
+    assert status == 200, text
     done = predict(
-        detector.url, {"path": json.loads(said)[0], "meta": {"_type": "gradio.FileData"}}
+        detector.url, {"path": json.loads(text)[0], "meta": {"_type": "gradio.FileData"}}
     )
     assert "3 of 5 boxes" in str(done).replace("\\", "")
 
@@ -90,8 +90,8 @@ def test_files_cannot_be_read_through_the_page(detector):
 
 @pytest.mark.parametrize(("size", "expected"), [(1000, 200), (270_000, 413)])
 def test_large_upload_is_refused(detector, size, expected):
-    status, said, _ = ask(detector.url + "gradio_api/upload", *form(bytes(size)))
-    assert status == expected, said
+    status, text, _ = ask(detector.url + "gradio_api/upload", *form(bytes(size)))
+    assert status == expected, text
 
 
 def test_large_request_without_a_length_is_cut_off(detector):

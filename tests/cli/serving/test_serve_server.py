@@ -28,15 +28,9 @@ def test_ipv6_address_is_in_brackets():
         assert is_loopback(bound) and url_of(bound).startswith("http://[::1]:")
 
 
-@pytest.mark.parametrize(
-    ("host", "message"),
-    [
-        ("192.0.2.1", "cannot listen on 192.0.2.1, port 0: .* address of this machine"),
-        ("no such host", "cannot listen on no such host, port 0: Name or service not known"),
-    ],
-)
-def test_other_hosts_are_an_error(host, message):
-    with pytest.raises(UserError, match=message):
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
+def test_other_hosts_are_an_error(host):
+    with pytest.raises(UserError, match=f"listen on {host}, port 0: .* address of this machine"):
         listen(host, 0)
 
 
