@@ -48,17 +48,6 @@ def test_a_limit_needs_exactly_its_inverse_of_negatives(count):
     assert at(count - 1).rate is None and at(count - 1).negatives == count - 1
 
 
-def test_negatives_of_equal_score_enter_together():
-    # Two of 20 negatives may pass; three tie.
-    scores = np.array([0.9, 0.5, 0.8, 0.8, 0.8, *np.zeros(17)])
-    same = np.arange(22) < 2
-    point = roc_curve(scores, same).at_far(0.1)
-    assert (point.rate, point.threshold, point.accepted) == (0.5, 0.9, 0)
-    # A positive that ties with a negative enters with it.
-    scores[2:5] = 0.8, 0.5, 0.1
-    assert roc_curve(scores, same).at_far(0.1)[1:4] == (1.0, 0.5, 2)
-
-
 @pytest.mark.parametrize(
     ("sign", "auc", "eer", "overlap"), [(1, 1, 0, 0), (-1, 0, 1, 1), (0, 0.5, 0.5, 1)]
 )
@@ -83,17 +72,6 @@ def test_equal_error_rate_by_hand():
 def test_overlap_is_one_minus_the_kolmogorov_smirnov_distance(scores, same):
     distance = ks_2samp(scores[same], scores[~same], alternative="less").statistic
     assert roc_curve(scores, same).overlap() == pytest.approx(1 - distance, abs=1e-12)
-
-
-@pytest.mark.parametrize(("scores", "same"), CASES)
-def test_corners_are_the_same_curve(scores, same):
-    curve = roc_curve(scores, same)
-    corners = curve.corners()
-    assert (corners.auroc(), corners.overlap()) == (curve.auroc(), curve.overlap())
-    assert corners.total_positives == curve.total_positives == same.sum()
-    assert corners.total_negatives == curve.total_negatives == (~same).sum()
-    assert corners.equal_error_rate() == pytest.approx(curve.equal_error_rate(), abs=1e-12)
-    assert len(corners.corners().far) == len(corners.far) <= len(curve.far)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Templates against a loop, and by hand."""
+"""Templates against a loop."""
 
 import numpy as np
 import pytest
@@ -19,25 +19,6 @@ def test_equals_the_loop(use_norm, weighted):
     expected = slow_templates(embeddings, ids, media, use_norm, weights)
     assert found_ids.tolist() == list(expected)
     np.testing.assert_allclose(found, np.stack(list(expected.values())), atol=1e-12)
-
-
-def test_by_hand():
-    # Medium 0 has two frames whose mean is (2, 0); medium 1 one image, (0, 1).
-    embeddings = np.array([[1, 0], [3, 0], [0, 1.0]])
-    ids, media = np.array([5, 5, 5]), np.array([0, 0, 1])
-    _, found = template_embeddings(embeddings, ids, media)
-    np.testing.assert_allclose(found, [[2 / 5**0.5, 1 / 5**0.5]], rtol=1e-15)
-    # Of length one each, the lengths do not matter.
-    _, found = template_embeddings(embeddings, ids, media, use_norm=False)
-    np.testing.assert_allclose(found, [[0.5**0.5, 0.5**0.5]], rtol=1e-15)
-    _, found = template_embeddings(embeddings, ids, media, weights=np.array([1, 1, 2]))
-    np.testing.assert_allclose(found, [[0.5**0.5, 0.5**0.5]], rtol=1e-15)
-
-
-def test_a_medium_of_two_templates_is_averaged_in_each():
-    embeddings = np.array([[1, 0], [0, 1.0]])
-    ids, found = template_embeddings(embeddings, np.array([2, 1]), np.array([9, 9]))
-    assert ids.tolist() == [1, 2] and found.tolist() == [[0, 1], [1, 0]]
 
 
 def test_no_image():
