@@ -1,4 +1,4 @@
-"""Images left out in training reach the log, whichever process left them out."""
+"""Images skipped in training reach the log, whichever process skipped them."""
 
 import json
 from pathlib import Path

@@ -9,7 +9,7 @@ from negvision.engine.loss_guard import DivergedError, LossGuardHook, image_name
 
 
 class Poisoned(Net):
-    """Its loss is spoilt at some iterations (counted from 1), in one of three ways."""
+    """Its loss or gradient is bad at some iterations (counted from 1), in one of three ways."""
 
     def __init__(self, iterations=(), how="nan"):
         super().__init__()
@@ -22,7 +22,7 @@ class Poisoned(Net):
         if self.count not in self.iterations:
             return super().forward(inputs, labels, mode)
         if self.how == "nan":
-            # An image that is not finite reaches the running statistics as well.
+            # Non-finite images reach the running statistics too.
             return super().forward([image * float("nan") for image in inputs], labels, mode)
         loss = super().forward(inputs, labels, mode)["loss"]
         if self.how == "gradient":

@@ -1,4 +1,4 @@
-"""Activations that are computed again: what is kept, and what is not done twice."""
+"""Activation checkpointing: the same gradients and statistics, with less memory."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""A run that was interrupted and resumed ends with the very bits of one that was not."""
+"""An interrupted and resumed run ends with the same bits as an uninterrupted one."""
 
 import functools
 import os
@@ -72,7 +72,7 @@ def test_bit_identical_after_a_signal_in_an_evaluation(index, tmp_path, uninterr
         **settings,
     )
     resumed.train()
-    assert counted.stage is None, "the evaluation that was cut short was not made again"
+    assert counted.stage is None, "the interrupted evaluation did not run again"
     assert_same(outcome(resumed), uninterrupted(index))
 
 
@@ -125,5 +125,5 @@ def test_other_batch_size_resumes_at_the_same_sample(tmp_path):
         batch=2,
     )
     resumed.train()
-    # Of the second epoch two batches of four were trained on, 14 of 22 samples are left.
+    # Two batches of four were done in the second epoch, so 14 of its 22 samples are left.
     assert len(resumed.train_dataloader.dataset.asked) == 14 + 22

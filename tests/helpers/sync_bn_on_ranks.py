@@ -1,4 +1,4 @@
-"""Run by every rank: batch normalization of several beside that of one on their joined batch."""
+"""Run by every rank: synchronized batch normalization equals one process with the joined batch."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""A training of a second in which everything is random that can be: samples, dropout, order."""
+"""A training of a second with random samples, dropout and order."""
 
 import itertools
 import random
@@ -19,7 +19,7 @@ _numbers = itertools.count()
 
 
 class Noisy(Dataset):
-    """Samples with noise of all three generators; what was asked for is kept in ``asked``."""
+    """Samples with noise of all three generators; ``asked`` lists the indices that were drawn."""
 
     metainfo = {}
 

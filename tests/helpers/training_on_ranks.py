@@ -179,7 +179,7 @@ def whole(values):
 
 
 class Held(Hook):
-    """The whole of what the ranks hold after each iteration, and the losses of all of them."""
+    """The full state after each iteration, and the losses."""
 
     priority = "VERY_LOW"
 
@@ -286,7 +286,7 @@ def resumed(file, **config):
 
 
 def check_sharded(folder):
-    """Sharded training beside DistributedDataParallel, and what either saves."""
+    """Sharded training equals DistributedDataParallel, and so do their checkpoints."""
     options = {
         "detection": {"reshard_after_forward": False},
         "segmentation": {"shard": ["backbone.layer1", "decode_head.convs"]},
@@ -295,14 +295,14 @@ def check_sharded(folder):
     for task in TASKS:
         wrapper = {
             "model_wrapper_cfg": {**SHARDED, **options.get(task, {})},
-            "custom_hooks": [{"type": "negvision.ChannelsLastHook"}],  # which leaves shares alone
+            "custom_hooks": [{"type": "negvision.ChannelsLastHook"}],  # which leaves shards alone
         }
         runner, plain = train(task, folder / f"{task}_ddp")
         sizes = [p.numel() for p in runner.model.parameters()]
         runner, sharded = train(task, folder / f"{task}_fsdp", config=wrapper)
         for part in runner.model.modules():
             if isinstance(part, FSDPModule):
-                part.reshard()  # the evaluation has left some whole
+                part.reshard()  # the evaluation left some unsharded
         shares = [p.to_local().numel() for p in runner.model.parameters()]
         assert sum(shares) <= 0.6 * sum(sizes), (task, sum(shares), sum(sizes))
         all_close(sharded, plain, task)
@@ -321,7 +321,7 @@ def check_sharded(folder):
 
 
 def check_resuming(folder):
-    """The third step after a resumption, from either and by either."""
+    """The third step after resuming, sharded or not, from a checkpoint of either kind."""
     for optimizer in ("sgd", "adamw"):
         options = ADAMW if optimizer == "adamw" else None
         sharded = {"model_wrapper_cfg": SHARDED}
@@ -384,7 +384,7 @@ def check_accumulated(folder):
 
 
 def check_mixed_precision(folder):
-    """Not the same numbers, but nearly; what is kept stays float32."""
+    """Losses are close to those of float32, and the stored state stays float32."""
     half = {**SHARDED, "mixed_precision": "bf16"}
     amp = {"type": "negvision.BF16OptimWrapper"}
     for task in ("detection", "faces"):
@@ -421,7 +421,7 @@ def check_refused(folder):
 
 
 def check_evaluation(folder, file):
-    """Weights that were saved whole are evaluated, by ranks that never trained."""
+    """Ranks that never trained evaluate the full weights of a checkpoint."""
     config = {"model_wrapper_cfg": SHARDED, "load_from": str(file)}
     runner, _ = build_runner("detection", folder / "evaluated", config=config)
     assert runner.val() == {"samples/count": BATCH * STEPS}

@@ -3,20 +3,10 @@
 import functools
 import platform
 import subprocess
-from importlib import metadata
 from pathlib import Path
 
 import negvision
-
-_DISTRIBUTIONS = {
-    "torch": ("torch",),
-    "torchvision": ("torchvision",),
-    "numpy": ("numpy",),
-    "mmengine": ("onedl-mmengine", "mmengine"),
-    "mmcv": ("onedl-mmcv", "mmcv"),
-    "mmdet": ("onedl-mmdetection", "mmdet"),
-    "mmseg": ("onedl-mmsegmentation", "mmsegmentation"),
-}
+from negvision.compat.versions import PROVIDERS, installed_distributions, providers
 
 
 @functools.cache
@@ -26,13 +16,11 @@ def provenance() -> dict:
     ``+changes`` after the commit means that files differ from it.
     """
     versions = {"negvision": negvision.__version__, "python": platform.python_version()}
-    for name, distributions in _DISTRIBUTIONS.items():
-        for distribution in distributions:
-            try:
-                versions[name] = metadata.version(distribution)
-                break
-            except metadata.PackageNotFoundError:
-                continue
+    installed = installed_distributions()
+    versions["numpy"] = installed["numpy"]
+    for module in PROVIDERS:
+        for name in providers(module, installed):
+            versions.setdefault(module, installed[name])
     return {"versions": versions, "git": _commit()}
 
 

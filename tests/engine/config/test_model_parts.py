@@ -35,11 +35,11 @@ STAGES = [*BACKBONE.layer1, BACKBONE.stages[0][0], BACKBONE.stages[1]]
         (["backbone.layer1"], list(BACKBONE.layer1)),
         (["backbone.layer1", "backbone.layer1.0"], list(BACKBONE.layer1)),
         (["backbone.stages"], STAGES[2:]),
-        # Layers in a row go together: computed again, one that works in place spoils its input.
+        # A row of layers is one part: recomputing an in-place layer alone overwrites its input.
         (["backbone.stem"], [BACKBONE.stem]),
         (["neck"], [MODEL.neck]),
         (["backbone.layer1.0.linear1"], [BACKBONE.layer1[0].linear1]),
-        # Of what is inside of another the outer one counts.
+        # Parts inside another part are dropped.
         (["backbone.layer1.0.linear1", "backbone.layer1"], list(BACKBONE.layer1)),
         ([], []),
     ],

@@ -1,4 +1,4 @@
-"""A config stored in a checkpoint runs and imports nothing, whatever it names and wherever."""
+"""Reading a config stored in a checkpoint runs and imports nothing."""
 
 import importlib
 import sys

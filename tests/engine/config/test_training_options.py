@@ -1,4 +1,4 @@
-"""What options of training change in a config, and what is refused."""
+"""Training options change the config, and invalid combinations are refused."""
 
 import argparse
 

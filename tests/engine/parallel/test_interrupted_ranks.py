@@ -1,4 +1,4 @@
-"""Ranks that are interrupted, or skip a step, do it together; what is checked is in the module."""
+"""Ranks stop and skip steps together; the checks are in helpers/interrupted_on_ranks.py."""
 
 import pytest
 from helpers import interrupted_on_ranks as ranks

@@ -1,4 +1,4 @@
-"""Options of training on two gloo processes, for all tasks; what is checked is in the module."""
+"""Training options on two ranks; the checks are in helpers/training_on_ranks.py."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_refused_options_of_sharding(tmp_path):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Checkpoints of sharded trainings, which were resumed there on two ranks in several ways."""
+    """Checkpoints of sharded trainings; check_resuming resumes them on two ranks."""
     folder = tmp_path_factory.mktemp("resumed")
     run_on_ranks(ranks.check_resuming, 2, folder, folder)
     return folder
