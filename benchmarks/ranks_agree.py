@@ -1,9 +1,8 @@
-"""Whether two and three processes train what one does: the quick starts, on the CPU over gloo.
+"""Do two and three processes train the same model as one? The quick starts, on the CPU with gloo.
 
-Every part is trained by one process, by two and by three, on the same global batches, and by one
-process once more with each batch in reverse order: the same sums in another order, which shows how
-far rounding alone moves the figures. Runs of several processes are repeated, and their weights
-compared bit by bit. Batch normalization is synchronized.
+Each part is trained by one, two and three processes on the same global batches, and once more by
+one process with each batch in reverse order, which shows the effect of rounding alone. Runs of
+several processes are repeated and their weights compared bit by bit. BN is synchronized.
 
     python benchmarks/ranks_agree.py --steps          # weights after 1, 5 and 20 iterations
     python benchmarks/ranks_agree.py                  # metrics, after a share of each schedule
