@@ -17,32 +17,25 @@ pipeline = [
     dict(type="Resize", scale=(64, 64), keep_ratio=True),
     dict(type="PackDetInputs", meta_keys=image_meta),
 ]
+squares = dict(
+    type="CocoDataset",
+    data_root=data_root,
+    ann_file="annotations/all.json",
+    data_prefix=dict(img="images/"),
+    metainfo=dict(classes=("square", "bar")),
+    pipeline=pipeline,
+)
 train_dataloader = dict(
     batch_size=2,
     num_workers=0,
     sampler=dict(type="DefaultSampler", shuffle=True),
-    dataset=dict(
-        type="CocoDataset",
-        data_root=data_root,
-        ann_file="annotations/all.json",
-        data_prefix=dict(img="images/"),
-        metainfo=dict(classes=("square", "bar")),
-        pipeline=pipeline,
-    ),
+    dataset=squares,
 )
 val_dataloader = dict(
     batch_size=4,
     num_workers=0,
     sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="CocoDataset",
-        data_root=data_root,
-        ann_file="annotations/all.json",
-        data_prefix=dict(img="images/"),
-        metainfo=dict(classes=("square", "bar")),
-        test_mode=True,
-        pipeline=pipeline,
-    ),
+    dataset=dict(squares, test_mode=True),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type="CocoMetric", ann_file=data_root + "annotations/all.json")
@@ -100,16 +93,9 @@ def write_coco_set(root: Path) -> None:
         for label, (width, height) in enumerate([(24, 24), (30, 14)]):
             x, y = left + 4 * label, top + 10 * label
             picture[y : y + height, x : x + width, label] = 255
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": index,
-                    "category_id": (7, 3)[label],
-                    "bbox": [x, y, width, height],
-                    "area": width * height,
-                    "iscrowd": 0,
-                }
-            )
+            ids = {"id": len(annotations) + 1, "image_id": index, "category_id": (7, 3)[label]}
+            box = {"bbox": [x, y, width, height], "area": width * height, "iscrowd": 0}
+            annotations.append({**ids, **box})
         cv2.imwrite(str(root / "images" / f"{index}.png"), picture)
         images.append({"id": index, "file_name": f"{index}.png", "width": 64, "height": 64})
     categories = [{"id": 7, "name": "square"}, {"id": 3, "name": "bar"}]

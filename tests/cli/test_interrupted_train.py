@@ -1,3 +1,5 @@
+"""A signal during training: the exit status, and a resumed run that ends with the same weights."""
+
 import os
 import signal
 
@@ -39,21 +41,3 @@ def test_exit_code_and_resume(tiny_config, tmp_path, monkeypatch, capsys):
     assert run(tiny_config, tmp_path / "cut", "--resume", "auto") == 0
     expected, found = (weights(tmp_path / name / "epoch_1.pth") for name in ("whole", "cut"))
     assert all(torch.equal(found[key], value) for key, value in expected.items())
-
-
-def test_resume_without_checkpoint(tiny_config, tmp_path, capsys):
-    assert run(tiny_config, tmp_path / "none", "--resume") == 2
-    message = capsys.readouterr().err
-    assert "no checkpoint (*.pth)" in message and "--resume auto" in message
-
-
-def test_work_dir_that_is_a_file(tiny_config, tmp_path, capsys):
-    (tmp_path / "file").touch()
-    assert run(tiny_config, tmp_path / "file") == 2
-    assert "cannot be written" in capsys.readouterr().err
-
-
-def test_published_weights_cannot_be_resumed(tiny_config, tmp_path, capsys):
-    (tmp_path / "a.safetensors").touch()
-    assert run(tiny_config, tmp_path / "run", "--resume", str(tmp_path / "a.safetensors")) == 2
-    assert "--cfg-options load_from=" in capsys.readouterr().err

@@ -21,14 +21,8 @@ def write_coco(path, *images: str) -> str:
             for i in range(len(images))
         ],
         "annotations": [
-            {
-                "id": 10 * i + j,
-                "image_id": i,
-                "category_id": "ajq".index(letter) + 5,
-                "bbox": [10.5 + j, 12, 20, 30.25],
-                "area": 605,
-                "iscrowd": 0,
-            }
+            {"id": 10 * i + j, "image_id": i, "category_id": "ajq".index(letter) + 5}
+            | {"bbox": [10.5 + j, 12, 20, 30.25], "area": 605, "iscrowd": 0}
             for i, letters in enumerate(images)
             for j, letter in enumerate(letters)
         ],
@@ -66,18 +60,6 @@ def test_detection(tmp_path, out, capsys):
     assert "warning: 'ace' keeps 2 of its 5 boxes in training" in printed
     assert "'jack' keeps" not in printed
     assert sorted(path.name for path in out.iterdir()) == sorted(row[0] for row in rows[1:5])
-
-
-def test_files_of_an_older_split_are_kept_or_replaced(tmp_path, out, capsys):
-    ann = write_coco(tmp_path / "a.json", "a", "q")
-    assert detection(out, ann) == 0
-    before = (out / "a_id.json").read_text()
-    ann = write_coco(tmp_path / "a.json", "a", "q", "j")
-    assert detection(out, ann) == 2
-    assert "has a_id.json, a_ood.json, a_mixed.json already" in capsys.readouterr().err
-    assert (out / "a_id.json").read_text() == before
-    assert detection(out, ann, more=["--overwrite"]) == 0
-    assert len(json.loads((out / "a_id.json").read_text())["images"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -128,17 +110,21 @@ def test_segmentation(labels, out, capsys):
     assert (out / "classes.txt").read_text() == "0 sky\n1 road\n"
 
 
-def test_errors_of_segmentation(labels, out, capsys):
-    assert segmentation(labels, out, void=["unknwon"]) == 2
-    assert "--void: 1 of 1 are no class of" in capsys.readouterr().err
-    assert segmentation(labels, out, void=["dog"]) == 2
-    assert "dog: in both --held-out and --void" in capsys.readouterr().err
-    assert segmentation(labels, out, held_out=["sky", "road", "dog"]) == 2
-    assert "names all 3 classes" in capsys.readouterr().err
-    assert segmentation(labels, labels / "split") == 2
-    assert "is inside --labels" in capsys.readouterr().err
-    assert segmentation(labels.parent / "no", out) == 2
-    assert "no does not exist" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"void": ["unknwon"]}, "--void: 1 of 1 are no class of"),
+        ({"void": ["dog"]}, "dog: in both --held-out and --void"),
+        ({"held_out": ["sky", "road", "dog"]}, "names all 3 classes"),
+        ({"out": "ann/split"}, "is inside --labels"),
+        ({"labels": "no"}, "no does not exist"),
+    ],
+)
+def test_errors_of_segmentation(labels, tmp_path, capsys, choice, message):
+    paths = {name: tmp_path / choice.pop(name, name) for name in ("out", "labels")}
+    folder = labels if paths["labels"].name == "labels" else paths["labels"]
+    assert segmentation(folder, paths["out"], **choice) == 2
+    assert message in capsys.readouterr().err
 
 
 def classification(out, *sets, classes=None, held_out=("cat",)) -> int:
@@ -171,16 +157,18 @@ def test_classification_of_lists(tmp_path, out, capsys):
     }
 
 
-def test_errors_of_classification(tmp_path, out, capsys):
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (None, "has labels without names; name them with --classes"),
+        ("car cat car", "'car' appear more than once"),
+        ("car ship", "'cat'; nearest: 'car'"),
+        ("car ship cat", "none of its 2 images is of a held-out class"),
+    ],
+)
+def test_errors_of_classification(tmp_path, out, capsys, names, message):
     (tmp_path / "all.txt").write_text("a.png 0\nb.png 1\n")
-    assert classification(out, tmp_path / "all.txt") == 2
-    assert "has labels without names; name them with --classes" in capsys.readouterr().err
-    (tmp_path / "names.txt").write_text("car\ncat\ncar\n")
-    assert classification(out, tmp_path / "all.txt", classes=tmp_path / "names.txt") == 2
-    assert "'car' appear more than once" in capsys.readouterr().err
-    (tmp_path / "names.txt").write_text("car\nship\n")
-    assert classification(out, tmp_path / "all.txt", classes=tmp_path / "names.txt") == 2
-    assert "'cat'; nearest: 'car'" in capsys.readouterr().err
-    (tmp_path / "names.txt").write_text("car\nship\ncat\n")
-    assert classification(out, tmp_path / "all.txt", classes=tmp_path / "names.txt") == 2
-    assert "none of its 2 images is of a held-out class" in capsys.readouterr().err
+    file = tmp_path / "names.txt"
+    file.write_text((names or "").replace(" ", "\n"))
+    assert classification(out, tmp_path / "all.txt", classes=names and file) == 2
+    assert message in capsys.readouterr().err
