@@ -153,6 +153,20 @@ def test_flips_and_padding_are_undone(build, batch, direction):
         torch.testing.assert_close(sample.ood_map.data[0], expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["AbeT", "OOD"])
+def test_scores_are_finite_under_autocast(build, batch, kind, dtype):
+    model = build("fcn", type=f"negvision.{kind}EncoderDecoder")
+    with torch.autocast("cpu", dtype):
+        losses = model(**model.data_preprocessor(copy.deepcopy(batch), True), mode="loss")
+        samples = predict(model, batch)
+    assert losses["decode.loss_ce"].isfinite()
+    for sample in samples:
+        for field in ("ood_map", "temperature")[: 1 + (kind == "AbeT")]:
+            assert sample.get(field).data.dtype == torch.float32
+            assert sample.get(field).data.isfinite().all()
+
+
 def test_initial_weights(build):
     conv_seg = build("fcn").decode_head.conv_seg
     assert torch.equal(conv_seg.temperature.norm.weight, torch.ones(1))

@@ -4,57 +4,28 @@ import math
 
 import pytest
 import torch
-from helpers.head_cases import CLASSES, SIZE, STRIDES, batch, features, total
+from helpers.head_cases import (
+    ANCHORS,
+    CLASSES,
+    SIZE,
+    TEST,
+    batch,
+    dense_head,
+    features,
+    total,
+)
 from mmdet.models.dense_heads import ATSSHead as MMDetATSSHead
-from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 
 from negvision.detection.heads import ATSSHead
 
 METAS = [{"img_shape": SIZE, "scale_factor": (2.0, 2.0)}]
-ANCHORS = {
-    "type": "AnchorGenerator",
-    "ratios": [1.0],
-    "octave_base_scale": 4,
-    "scales_per_octave": 1,
-    "strides": list(STRIDES),
-}
-TEST = {
-    "nms_pre": 100,
-    "min_bbox_size": 0,
-    "score_thr": 0.0,
-    "nms": {"type": "nms", "iou_threshold": 0.6},
-    "max_per_img": 50,
-}
 
 
-def head(**options):
-    torch.manual_seed(0)
-    config = {
-        "type": "negvision.AbeTATSSHead",
-        "num_classes": CLASSES,
-        "in_channels": 8,
-        "feat_channels": 8,
-        "stacked_convs": 1,
-        "norm_cfg": None,
-        "anchor_generator": ANCHORS,
-        "loss_cls": {"type": "FocalLoss", "use_sigmoid": True, "loss_weight": 1.0},
-        "loss_bbox": {"type": "negvision.BoxIoULoss", "loss_weight": 2.0},
-        "train_cfg": {
-            "assigner": {"type": "negvision.ATSSAssigner", "topk": 9},
-            "allowed_border": -1,
-            "pos_weight": -1,
-        },
-        "test_cfg": ConfigDict(TEST),
-    }
-    return MODELS.build({**config, **options})
-
-
-def spread(model):
-    """Random weights, so that boxes and scores differ."""
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
-    return model
+def head(std=None, **options):
+    loss = {"type": "negvision.BoxIoULoss", "loss_weight": 2.0}
+    test = ConfigDict(TEST)
+    return dense_head("negvision.AbeTATSSHead", std, loss_bbox=loss, test_cfg=test, **options)
 
 
 def tower(model, level):
@@ -65,7 +36,7 @@ def tower(model, level):
 
 @pytest.mark.parametrize("training", [False, True])
 def test_outputs_equal_the_definition_in_float64(training):
-    model = spread(head()).double().train(training)
+    model = head(std=0.4).double().train(training)
     levels = [level.double() for level in features(1)]
     cls_scores, bbox_preds, centernesses, temperatures = model(levels)
     # Location by location, over all levels at once.
@@ -123,11 +94,12 @@ def test_losses_equal_atss_on_the_same_logits():
 
 
 def test_boxes_equal_mmdet_with_the_fields_of_their_location():
-    model = spread(head()).eval()
+    model = head(std=0.4).eval()
     with torch.no_grad():
         outputs = model(features(2, 1))
         (found,) = model.predict_by_feat(*outputs, batch_img_metas=METAS, rescale=True)
-        (want,) = stock_head().predict_by_feat(
+        # mmdet's predictions depend on its anchors and classes alone.
+        (want,) = dense_head("mmdet.ATSSHead").predict_by_feat(
             *outputs[:3], batch_img_metas=METAS, cfg=ConfigDict(TEST), rescale=True
         )
     assert len(want) == 50
@@ -147,18 +119,6 @@ def test_boxes_equal_mmdet_with_the_fields_of_their_location():
     assert found.ood_score_name == "abet"
 
 
-def stock_head():
-    """mmdet's head, whose predictions depend on its anchors and classes alone."""
-    return MODELS.build(
-        {
-            "type": "mmdet.ATSSHead",
-            "num_classes": CLASSES,
-            "in_channels": 8,
-            "anchor_generator": ANCHORS,
-        }
-    )
-
-
 def locations(model, outputs):
     sizes = [tuple(level.shape[-2:]) for level in outputs[0]]
     priors = model.prior_generator.grid_priors(sizes, device="cpu")
@@ -169,6 +129,17 @@ def locations(model, outputs):
         )
         boxes = model.bbox_coder.decode(prior, delta, max_shape=SIZE) * 0.5
         yield boxes, z, t[:, 0], z.sigmoid() * centerness.sigmoid()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_scores_are_finite_under_autocast(dtype):
+    model = head(std=0.4).eval()
+    with torch.no_grad(), torch.autocast("cpu", dtype=dtype):
+        model.abet.temperature.norm.bias.fill_(-100.0)  # the lowest possible T
+        outputs = model(features(2, 1))
+        (found,) = model.predict_by_feat(*outputs, batch_img_metas=METAS)
+    assert outputs[0][0].dtype == torch.float32 and outputs[3][0].max() < 1e-11
+    assert len(found) > 0 and found.ood_score.isfinite().all()
 
 
 def test_no_boxes():

@@ -2,50 +2,19 @@
 
 import pytest
 import torch
-from helpers.head_cases import CLASSES, SIZE, STRIDES, batch, features, total
-from mmdet.registry import MODELS
+from helpers.head_cases import ASSIGNER, SIZE, TEST, batch, dense_head, features, total
+from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
 from negvision.ops import extension_info
 
-ASSIGNER = {"type": "negvision.ATSSAssigner", "topk": 9}
-
-
-def head(kind: str, assigner: dict = ASSIGNER, loss: str = "GIoULoss", **kwargs):
-    return MODELS.build(
-        {
-            "type": kind,
-            "num_classes": CLASSES,
-            "in_channels": 8,
-            "feat_channels": 8,
-            "stacked_convs": 1,
-            "norm_cfg": None,
-            "anchor_generator": {
-                "type": "AnchorGenerator",
-                "ratios": [1.0],
-                "octave_base_scale": 4,
-                "scales_per_octave": 1,
-                "strides": list(STRIDES),
-            },
-            "loss_cls": {"type": "FocalLoss", "use_sigmoid": True, "loss_weight": 1.0},
-            "loss_bbox": {"type": loss, "loss_weight": 2.0},
-            "train_cfg": {
-                "assigner": assigner,
-                "allowed_border": -1,
-                "pos_weight": -1,
-                **kwargs,
-            },
-        }
-    )
+BOX_LOSS = {"type": "negvision.BoxIoULoss", "loss_weight": 2.0}
 
 
 def pair(theirs: dict | None = None, ours: dict | None = None):
     """mmdet's head and ours with the same weights."""
-    torch.manual_seed(0)
-    stock = head("mmdet.ATSSHead", **(theirs or {}))
-    own = head("negvision.ATSSHead", **(ours or {}))
-    for parameter in stock.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
+    stock = dense_head("mmdet.ATSSHead", 0.2, **(theirs or {}))
+    own = dense_head("negvision.ATSSHead", **(ours or {}))
     own.load_state_dict(stock.state_dict())
     return stock, own
 
@@ -74,7 +43,10 @@ def assert_same(stock, own, *args, **kwargs):
 @pytest.mark.parametrize("loss", ["GIoULoss", "negvision.BoxIoULoss"])
 @pytest.mark.parametrize("seed", range(3))
 def test_losses_and_gradients_equal_mmdet(seed, loss):
-    stock, own = pair({"assigner": {"type": "ATSSAssigner", "topk": 9}}, {"loss": loss})
+    stock, own = pair(
+        {"train": {"assigner": {"type": "ATSSAssigner", "topk": 9}}},
+        {"loss_bbox": {"type": loss, "loss_weight": 2.0}},
+    )
     assert_same(stock, own, *batch(seed))
 
 
@@ -83,8 +55,18 @@ def test_losses_and_gradients_equal_mmdet(seed, loss):
     [({}, (0, 0)), ({"allowed_border": 0}, (4, 0, 9)), ({"pos_weight": 2.5}, (4, 0, 9))],
 )
 def test_empty_images_and_options(options, counts):
-    stock, own = pair(options, options)
+    stock, own = pair({"train": options}, {"train": options})
     assert_same(stock, own, *batch(4, counts))
+
+
+@pytest.mark.parametrize("kind", ["ATSSHead", "ATSSRetinaHead", "ATSSFCOSHead", "AbeTATSSHead"])
+def test_batch_without_boxes_trains(kind):
+    model = dense_head(f"negvision.{kind}")
+    gts, metas = batch(4, counts=(0, 0))
+    losses = total(model.loss_by_feat(*model(features(5, 2)), gts, metas))
+    sum(losses.values()).backward()
+    assert losses.pop("loss_cls") > 0 and not any(losses.values())
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_padding_takes_no_part():
@@ -96,7 +78,7 @@ def test_padding_takes_no_part():
 
 
 def test_an_assigner_without_batches_is_called_for_each_image():
-    stock, own = pair(ours={"assigner": {"type": "mmdet.ATSSAssigner", "topk": 9}})
+    stock, own = pair(ours={"train": {"assigner": {"type": "mmdet.ATSSAssigner", "topk": 9}}})
     gts, metas = batch(6)
     metas[2] = {"img_shape": (60, 60), "pad_shape": (64, 64)}
     assert_same(stock, own, gts, metas)
@@ -111,12 +93,12 @@ def test_max_iou_assigner_in_the_same_head():
         "ignore_iof_thr": -1,
         "center_in_box": True,
     }
-    stock, own = pair({"assigner": assigner}, {"assigner": assigner})
+    stock, own = pair({"train": {"assigner": assigner}}, {"train": {"assigner": assigner}})
     assert_same(stock, own, *batch(7))
 
 
 def test_ignored_anchors_weigh_nothing():
-    _, own = pair(ours={"assigner": {**ASSIGNER, "ignore_iof_thr": 0.5}})
+    _, own = pair(ours={"train": {"assigner": {**ASSIGNER, "ignore_iof_thr": 0.5}}})
     gts, metas = batch(8, counts=(1,))
     everywhere = [InstanceData(bboxes=torch.tensor([[-1e3, -1e3, 1e3, 1e3]]))]
     losses, _ = loss_and_grads(own, gts, metas, everywhere)
@@ -128,7 +110,7 @@ def test_ignored_anchors_weigh_nothing():
 
 @pytest.mark.parametrize("value", [1e4, 1e30, float("inf"), float("nan")])
 def test_predictions_of_negatives_do_not_affect_the_box_loss(value):
-    _, own = pair(ours={"loss": "negvision.BoxIoULoss"})
+    _, own = pair(ours={"loss_bbox": BOX_LOSS})
     gts, metas = batch(9, counts=(2,))
     scores, deltas, centerness = own(features(1, 1))
     deltas = [level.detach().requires_grad_() for level in deltas]
@@ -144,21 +126,12 @@ def test_predictions_of_negatives_do_not_affect_the_box_loss(value):
 
 
 def test_predictions_equal_mmdet():
-    test_cfg = {
-        "nms_pre": 100,
-        "min_bbox_size": 0,
-        "score_thr": 0.0,
-        "nms": {"type": "nms", "iou_threshold": 0.6},
-        "max_per_img": 50,
-    }
     stock, own = pair()
     metas = [{"img_shape": SIZE, "scale_factor": (1.0, 1.0)}]
-    from mmengine.config import ConfigDict
-
     with torch.no_grad():
         want, got = (
             model.predict_by_feat(
-                *model(features(2, 1)), batch_img_metas=metas, cfg=ConfigDict(test_cfg)
+                *model(features(2, 1)), batch_img_metas=metas, cfg=ConfigDict(TEST)
             )[0]
             for model in (stock, own)
         )
@@ -168,27 +141,20 @@ def test_predictions_equal_mmdet():
 
 def test_encoded_targets_are_an_error():
     with pytest.raises(ValueError, match="reg_decoded_bbox is False"):
-        MODELS.build(
-            {
-                "type": "negvision.ATSSHead",
-                "num_classes": 2,
-                "in_channels": 8,
-                "reg_decoded_bbox": False,
-            }
-        )
+        dense_head("negvision.ATSSHead", reg_decoded_bbox=False)
 
 
 @pytest.mark.skipif(not extension_info()["loaded"], reason="the fallback reads no meta tensors")
 def test_loss_reads_no_value_on_the_host():
     # Meta tensors have no values, so reading one raises.
-    _, own = pair(ours={"loss": "negvision.BoxIoULoss"})
+    _, own = pair(ours={"loss_bbox": BOX_LOSS})
     gts, metas = batch(10)
     metas[0] = {"img_shape": (60, 60), "pad_shape": (64, 64)}
     gts = [gt.to("meta") for gt in gts]
     outputs = own.to("meta")([level.to("meta") for level in features(1)])
     losses = total(own.loss_by_feat(*outputs, gts, metas))
     assert all(value.is_meta and value.shape == () for value in losses.values())
-    stock = head("mmdet.ATSSHead").to("meta")
+    stock = dense_head("mmdet.ATSSHead").to("meta")
     with pytest.raises((RuntimeError, NotImplementedError)):
         stock.loss_by_feat(*outputs, gts, metas)
 
@@ -196,7 +162,7 @@ def test_loss_reads_no_value_on_the_host():
 @pytest.mark.gpu
 @pytest.mark.parametrize("pos_weight", [-1, 2.0])
 def test_loss_does_not_wait_for_the_device(pos_weight):
-    _, own = pair(ours={"loss": "negvision.BoxIoULoss", "pos_weight": pos_weight})
+    _, own = pair(ours={"loss_bbox": BOX_LOSS, "train": {"pos_weight": pos_weight}})
     own = own.cuda()
     gts, metas = batch(10)
     metas[0] = {"img_shape": (60, 60), "pad_shape": (64, 64)}

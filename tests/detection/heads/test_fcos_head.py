@@ -2,33 +2,10 @@
 
 import pytest
 import torch
-from helpers.head_cases import CLASSES, SHAPES, STRIDES, batch, features, total
-from mmdet.registry import MODELS
+from helpers.head_cases import CLASSES, SHAPES, STRIDES, batch, dense_head, features, total
 
 from negvision.detection.heads import ATSSFCOSHead
 from negvision.ops import atss_assign
-
-
-def head(kind: str, **kwargs):
-    torch.manual_seed(0)
-    model = MODELS.build(
-        {
-            "type": kind,
-            "num_classes": CLASSES,
-            "in_channels": 8,
-            "feat_channels": 8,
-            "stacked_convs": 1,
-            "strides": list(STRIDES),
-            "regress_ranges": ((-1, 64), (64, 128), (128, 1e8)),
-            "norm_cfg": None,
-            "loss_bbox": {"type": "GIoULoss", "loss_weight": 2.0},
-            "train_cfg": {"assigner": {"type": "negvision.ATSSAssigner", "topk": 9}},
-            **kwargs,
-        }
-    )
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    return model
 
 
 def atss_targets(model: ATSSFCOSHead, points, gts):
@@ -53,8 +30,8 @@ def atss_targets(model: ATSSFCOSHead, points, gts):
 
 @pytest.mark.parametrize("norm_on_bbox", [False, True])
 def test_loss_is_mmdets_on_atss_positives(monkeypatch, norm_on_bbox):
-    own = head("negvision.ATSSFCOSHead", norm_on_bbox=norm_on_bbox)
-    stock = head("mmdet.FCOSHead", norm_on_bbox=norm_on_bbox)
+    own = dense_head("negvision.ATSSFCOSHead", 0.1, norm_on_bbox=norm_on_bbox)
+    stock = dense_head("mmdet.FCOSHead", norm_on_bbox=norm_on_bbox)
     stock.load_state_dict(own.state_dict())
     monkeypatch.setattr(stock, "get_targets", lambda points, gts: atss_targets(own, points, gts))
     gts, metas = batch(0, counts=(5, 0, 11))
@@ -72,7 +49,7 @@ def test_loss_is_mmdets_on_atss_positives(monkeypatch, norm_on_bbox):
 
 @pytest.mark.gpu
 def test_loss_does_not_wait_for_the_device():
-    own = head(
+    own = dense_head(
         "negvision.ATSSFCOSHead", loss_bbox={"type": "negvision.BoxIoULoss"}, norm_on_bbox=True
     ).cuda()
     gts, metas = batch(6)

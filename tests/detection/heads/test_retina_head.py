@@ -1,46 +1,15 @@
 """RetinaNet's head with ATSS: loss from written-out targets, padding, and crowds."""
 
 import torch
-from helpers.head_cases import CLASSES, STRIDES, batch, features, total
+from helpers.head_cases import CLASSES, batch, dense_head, features, total
 from mmdet.models.task_modules.assigners import ATSSAssigner as MMDetATSSAssigner
-from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 
-from negvision.detection.heads import ATSSRetinaHead
-
-
-def head(**kwargs) -> ATSSRetinaHead:
-    torch.manual_seed(0)
-    model = MODELS.build(
-        {
-            "type": "negvision.ATSSRetinaHead",
-            "num_classes": CLASSES,
-            "in_channels": 8,
-            "feat_channels": 8,
-            "stacked_convs": 1,
-            "anchor_generator": {
-                "type": "AnchorGenerator",
-                "ratios": [1.0],
-                "octave_base_scale": 4,
-                "scales_per_octave": 1,
-                "strides": list(STRIDES),
-            },
-            "loss_bbox": {"type": "L1Loss", "loss_weight": 1.0},
-            "train_cfg": {
-                "assigner": {"type": "negvision.ATSSAssigner", "topk": 9},
-                "allowed_border": -1,
-                "pos_weight": -1,
-            },
-            **kwargs,
-        }
-    )
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return model
+L1 = {"type": "L1Loss", "loss_weight": 1.0}
 
 
 def test_loss_is_focal_and_l1_on_the_positives_of_mmdets_assigner():
-    model = head()
+    model = dense_head("negvision.ATSSRetinaHead", 0.2, loss_bbox=L1)
     gts, metas = batch(0, counts=(5, 0, 11))
     scores, deltas = model(features(1))
     losses = total(model.loss_by_feat(scores, deltas, gts, metas))
@@ -69,7 +38,8 @@ def test_loss_is_focal_and_l1_on_the_positives_of_mmdets_assigner():
 
 
 def test_decoded_regression_and_padding():
-    model = head(reg_decoded_bbox=True, loss_bbox={"type": "negvision.BoxIoULoss", "mode": "giou"})
+    loss = {"type": "negvision.BoxIoULoss", "mode": "giou"}
+    model = dense_head("negvision.ATSSRetinaHead", 0.2, reg_decoded_bbox=True, loss_bbox=loss)
     gts, metas = batch(2, counts=(6, 4, 3))
     metas[0] = {"img_shape": (60, 60), "pad_shape": (64, 64)}
     outputs = model(features(3))
