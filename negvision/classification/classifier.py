@@ -19,11 +19,13 @@ _PREPROCESSOR = {
 }
 
 
-class ScoredClassifier(BaseModel):
-    """Backbone, mean over the last feature map, logits, and an OOD score for every image.
+class _ScoredClassifier(BaseModel):
+    """Backbone, mean over the last feature map, ``head``, and an OOD score for every image.
 
-    Subclasses implement :meth:`classify`. Arguments are those of :class:`OODClassifier`.
+    Subclasses set ``head``, which maps features (N, D) to logits or an ``AbeTOutput``.
     """
+
+    head: nn.Module
 
     def __init__(
         self,
@@ -39,25 +41,19 @@ class ScoredClassifier(BaseModel):
         self.score = check_score_name(score)
         self.ood_threshold: float | None = None
 
-    def classify(self, features: Tensor) -> AbeTOutput:
-        """Logits and, if any, temperatures of features (N, D)."""
-        raise NotImplementedError
-
     def forward(
         self,
         inputs: Tensor,
         data_samples: list[ImageDataSample] | None = None,
         mode: str = "tensor",
     ) -> dict[str, Tensor] | list[ImageDataSample] | AbeTOutput:
-        """Train, predict or classify.
+        """Train, predict or classify preprocessed images (N, 3, H, W).
 
-        Args:
-            inputs: Shape (N, 3, H, W), preprocessed.
-            data_samples: One per image; not needed for ``mode="tensor"``.
-            mode: ``"loss"``: ``{"loss": scalar, "accuracy": scalar}``, accuracy in percent.
-                ``"predict"``: the samples with the fields of
-                :class:`negvision.classification.structures.ImageDataSample`. ``"tensor"``: logits
-                (N, C) and temperatures (N,) or None.
+        Returns:
+            By mode: "loss": ``{"loss": scalar, "accuracy": scalar}``, accuracy in percent.
+            "predict": the samples with the fields of
+            :class:`negvision.classification.structures.ImageDataSample`. "tensor": logits (N, C)
+            and temperatures (N,) or None; needs no samples.
 
         Raises:
             ValueError: An unknown mode, or missing samples.
@@ -65,29 +61,28 @@ class ScoredClassifier(BaseModel):
         """
         if mode not in ("loss", "predict", "tensor"):
             raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
-        output = self.classify(_pooled(self.backbone(inputs)))
-        if data_samples is None or mode == "tensor":
+        output = self.head(_pooled(self.backbone(inputs)))
+        if not isinstance(output, AbeTOutput):
+            output = AbeTOutput(output.float(), None)
+        if mode == "tensor":
             return output
         if data_samples is None:
             raise ValueError(f"mode {mode!r} needs data_samples")
         if mode == "predict":
             return self._predict(output, data_samples)
         labels = torch.stack([sample.label for sample in data_samples]).to(inputs.device)
-        self._check(labels)
+        wrong = labels[(labels < 0) | (labels >= self.num_classes)].tolist()
+        if wrong:
+            raise DatasetError(
+                f"{len(wrong)} of {len(labels)} images of a training batch have a label outside "
+                f"the {self.num_classes} classes (0 to {self.num_classes - 1}): "
+                f"{sorted(set(wrong))}. num_classes of the model must match the data, and OOD "
+                "images (label -1) are for evaluation only"
+            )
         with torch.no_grad():
             accuracy = (output.logits.argmax(1) == labels).float().mean() * 100
         loss = nn.functional.cross_entropy(output.logits.float(), labels)
         return {"loss": loss, "accuracy": accuracy}
-
-    def _check(self, labels: Tensor) -> None:
-        wrong = (labels < 0) | (labels >= self.num_classes)
-        if wrong.any():
-            raise DatasetError(
-                f"{int(wrong.sum())} of {len(labels)} images of a training batch have a label "
-                f"outside the {self.num_classes} classes (0 to {self.num_classes - 1}): "
-                f"{sorted(set(labels[wrong].tolist()))}. num_classes of the model must match the "
-                "data, and OOD images (label -1) are for evaluation only"
-            )
 
     def _predict(
         self, output: AbeTOutput, data_samples: list[ImageDataSample]
@@ -95,13 +90,8 @@ class ScoredClassifier(BaseModel):
         logits, temperature = output
         logits = logits.float()
         scores = ood_score(self.score, logits, temperature)
-        pred_scores, pred_labels = logits.softmax(1).max(1)
-        fields = {
-            "logits": logits,
-            "pred_label": pred_labels,
-            "pred_score": pred_scores,
-            "ood_score": scores,
-        }
+        fields = {"logits": logits, "ood_score": scores}
+        fields["pred_score"], fields["pred_label"] = logits.softmax(1).max(1)
         if temperature is not None:
             fields["temperature"] = temperature
         if self.ood_threshold is not None:
@@ -114,7 +104,7 @@ class ScoredClassifier(BaseModel):
 
 
 @MODELS.register_module()
-class AbeTClassifier(ScoredClassifier):
+class AbeTClassifier(_ScoredClassifier):
     """A classifier with AbeT's head: cosine logits over a learned temperature.
 
     Trained with plain cross-entropy on in-distribution images only. The method is known to fail
@@ -164,21 +154,16 @@ class AbeTClassifier(ScoredClassifier):
             in_features, num_classes, logits=logits, temperature=temperature, shaping=shaping
         )
 
-    def classify(self, features: Tensor) -> AbeTOutput:
-        """See the base class."""
-        return self.head(features)
-
 
 @MODELS.register_module()
-class OODClassifier(ScoredClassifier):
+class OODClassifier(_ScoredClassifier):
     """A plain classifier (a linear layer with bias on the feature), scored by a baseline.
 
     Args:
         backbone: As in :class:`AbeTClassifier`.
         num_classes: C, the in-distribution classes.
         in_features: D, channels of the feature.
-        score: One of :data:`negvision.ood.SCORE_NAMES`.
-        data_preprocessor, init_cfg: As in :class:`AbeTClassifier`.
+        score, data_preprocessor, init_cfg: As in :class:`AbeTClassifier`.
 
     Example:
         >>> model = OODClassifier(
@@ -198,10 +183,6 @@ class OODClassifier(ScoredClassifier):
     ) -> None:
         super().__init__(backbone, num_classes, score, data_preprocessor, init_cfg)
         self.head = nn.Linear(in_features, num_classes)
-
-    def classify(self, features: Tensor) -> AbeTOutput:
-        """See the base class."""
-        return AbeTOutput(self.head(features).float(), None)
 
 
 def _pooled(features: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Tensor:

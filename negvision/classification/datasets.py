@@ -97,7 +97,6 @@ class ImageDataset(BadSampleMixin, BaseDataset):
     def _finish(
         self, samples: list[dict], problems: Problems, source: str, total: int
     ) -> list[dict]:
-        """Report ``problems`` among ``total`` images and return ``samples``."""
         if not total and not problems:
             raise DatasetError(f"{source}: no image is in it; it is empty.")
         self._settle(
@@ -122,9 +121,6 @@ class ImageDataset(BadSampleMixin, BaseDataset):
 class ImageListDataset(ImageDataset):
     """Images listed in a text file with their labels, one ``path label`` per line.
 
-    All lines are checked when the file is loaded, and image folders are listed once to find
-    missing files.
-
     Args:
         ann_file: The list. Paths are relative to ``data_prefix["img"]`` and may contain spaces.
         **kwargs: Of :class:`ImageDataset`.
@@ -146,6 +142,7 @@ class ImageListDataset(ImageDataset):
     def load_data_list(self) -> list[dict]:
         """Read and check the list; see the base class."""
         self._require_file()
+        # Each image folder is listed once to find missing files.
         problems, files, samples, total = Problems(), FileListing(), [], 0
         folder = self.data_prefix.get("img", "")
         for place, line in numbered_lines(self.ann_file):

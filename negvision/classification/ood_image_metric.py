@@ -27,9 +27,8 @@ class OODImageMetric(OODMetricBase):
     Args:
         **kwargs: Of :class:`negvision.engine.metrics.OODMetricBase`.
 
-    Returned keys: those of :class:`negvision.engine.metrics.OODMetricBase`; ``accuracy`` of the ID
-    images in [0, 1]; ``<source>/auroc`` and so on of the model's own score for each OOD set, and
-    ``<source>/<score>/auroc`` and so on of the other scores.
+    Returned keys: also ``accuracy`` of the ID images in [0, 1]; ``<source>/auroc`` and so on of
+    the model's own score for each OOD set, and ``<source>/<score>/auroc`` and so on of others.
 
     Raises:
         OODDataError: There is no OOD or no ID image, or a score is not finite.
@@ -40,12 +39,7 @@ class OODImageMetric(OODMetricBase):
     """
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping]) -> None:
-        """Store the scores of a batch.
-
-        Args:
-            data_batch: Not used.
-            data_samples: ``logits`` (C,), ``ood_score``, ``ood_score_name``, ``pred_label``,
-                ``label`` and ``img_path`` each; optionally ``temperature``, ``is_ood``, ``source``.
+        """Store the scores of a batch of :class:`ImageDataSample` as dicts.
 
         Raises:
             ConfigError: The predictions have no OOD score, or the samples no path.
@@ -84,7 +78,8 @@ class OODImageMetric(OODMetricBase):
         # With no image at all, the evaluation reports that there are no samples.
         names = results[0]["scores"] if results else ("ood_score",)
         predicted = np.array([kept["pred_label"] for kept in results], dtype=np.int64)
-        classes = self._classes(predicted)
+        names_of_classes = (self.dataset_meta or {}).get("classes")
+        classes = list(names_of_classes or map(str, range(predicted.max(initial=-1) + 1)))
         right = [kept["pred_label"] == kept["label"] for kept in results if kept["label"] >= 0]
         return OODRecords(
             task="images",
@@ -101,40 +96,30 @@ class OODImageMetric(OODMetricBase):
     def compute_metrics(self, results: list[tuple[Any, Any]]) -> dict[str, float]:
         """Evaluate the images of all ranks; see the class for the keys."""
         scalars = super().compute_metrics(results)
-        by_source = evaluate_sources(list(dict(results).values()))
-        print_log(sources_table(by_source), logger="current")
+        by_source = _by_source(list(dict(results).values()))
+        print_log(_sources_table(by_source), logger="current")
         for source, by_score in by_source.items():
             for number, (name, metrics) in enumerate(by_score.items()):
                 prefix = f"{source}/{name}/" if number else f"{source}/"
                 scalars |= {prefix + key: value for key, value in metrics.as_dict().items()}
         return scalars
 
-    def _classes(self, predicted: np.ndarray) -> list[str]:
-        names = (self.dataset_meta or {}).get("classes")
-        return list(names or map(str, range(predicted.max(initial=-1) + 1)))
 
-
-def evaluate_sources(results: Sequence[Mapping]) -> dict[str, dict[str, OODValues]]:
-    """Each OOD set against all ID images: source to score to values, the own score first.
-
-    Args:
-        results: ``source``, ``is_ood`` and ``scores`` of each image.
-    """
+def _by_source(results: Sequence[Mapping]) -> dict[str, dict[str, OODValues]]:
+    """Each OOD set against all ID images: source to score to values, the own score first."""
     sources = np.array([kept["source"] for kept in results])
     is_ood = np.array([kept["is_ood"] for kept in results])
-    scores = {name: _column(results, name) for name in results[0]["scores"]}
+    scores = {name: torch.from_numpy(_column(results, name)) for name in results[0]["scores"]}
     found = {}
     for source in dict.fromkeys(sources[is_ood].tolist()):
-        chosen = ~is_ood | (sources == source)
-        found[source] = {
-            name: ood_metrics(torch.from_numpy(values[chosen]), torch.from_numpy(is_ood[chosen]))
-            for name, values in scores.items()
-        }
+        rows = torch.from_numpy(~is_ood | (sources == source))
+        kinds = torch.from_numpy(is_ood)[rows]
+        found[source] = {name: ood_metrics(values[rows], kinds) for name, values in scores.items()}
     return found
 
 
-def sources_table(by_source: Mapping[str, Mapping[str, OODValues]]) -> str:
-    """Lines for a console: one row per OOD set and score."""
+def _sources_table(by_source: Mapping[str, Mapping[str, OODValues]]) -> str:
+    """One row per OOD set and score."""
     names = [name for by_score in by_source.values() for name in by_score]
     width, score_width = max(map(len, [*by_source, "OOD set"])), max(map(len, [*names, "score"]))
     lines = [

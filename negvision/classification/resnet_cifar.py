@@ -8,8 +8,6 @@ from torch.nn import functional as F
 
 from negvision.registry import MODELS
 
-DEPTHS = (20, 32, 44, 56, 110)
-
 
 class CIFARBlock(nn.Module):
     """conv 3x3 (strided) - BN - ReLU - conv 3x3 - BN, added to the input, then ReLU.
@@ -69,8 +67,8 @@ class ResNetCIFAR(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if depth not in DEPTHS:
-            raise ValueError(f"depth is {depth!r}; it must be one of {', '.join(map(str, DEPTHS))}")
+        if depth not in (20, 32, 44, 56, 110):
+            raise ValueError(f"depth is {depth!r}; it must be one of 20, 32, 44, 56, 110")
         if len(widths) != 3 or widths[0] < 1 or sorted(widths) != list(widths):
             raise ValueError(f"widths is {widths!r}; it must be three ascending channel counts")
         self.out_channels = widths[-1]

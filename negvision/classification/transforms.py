@@ -83,15 +83,10 @@ class PackImageInputs(BaseTransform):
         self.meta_keys = meta_keys
 
     def transform(self, results: dict) -> dict:
-        """Pack one sample.
-
-        Returns:
-            ``inputs``, a uint8 tensor of shape (3, H, W), and ``data_samples``, a
-            :class:`negvision.classification.structures.ImageDataSample`.
+        """Return ``inputs`` (3, H, W), uint8, and ``data_samples``, an ``ImageDataSample``.
 
         Raises:
-            ValueError: The image is not uint8 with three channels; the model's data preprocessor
-                normalizes it.
+            ValueError: The image is not uint8 with three channels.
         """
         image = results["img"]
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:

@@ -109,20 +109,17 @@ class ATSSAssigner(BaseAssigner):
         Raises:
             ValueError: Shapes do not fit, or ``alpha`` without predictions.
         """
-        predictions = {}
+        predicted: list[Tensor | None] = [None, None]
         if self.alpha is not None:
-            predictions = {
-                name: pred_instances.get(name)[None]
-                for name in ("bboxes", "scores")
-                if name in pred_instances
-            }
+            found = [pred_instances.get(name) for name in ("bboxes", "scores")]
+            predicted = [None if values is None else values[None] for values in found]
         gt_inds, max_overlaps, labels = self.assign_batch(
             get_box_tensor(pred_instances.priors),
             num_level_priors,
             [gt_instances],
             None if gt_instances_ignore is None else [gt_instances_ignore],
-            pred_boxes=predictions.get("bboxes"),
-            pred_scores=predictions.get("scores"),
+            pred_boxes=predicted[0],
+            pred_scores=predicted[1],
         )
         return AssignResult(len(gt_instances), gt_inds[0], max_overlaps[0], labels=labels[0])
 
@@ -138,20 +135,12 @@ class ATSSAssigner(BaseAssigner):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Assign the priors of a batch in one operator call.
 
+        Arguments, results (B, A) and errors are as in :meth:`assign`, except:
+
         Args:
             priors: Shape (A, 4) if the images share them, else (B, A, 4).
-            num_level_priors: Number of priors on each level.
-            batch_gt_instances: ``bboxes`` (G_i, 4) and ``labels`` (G_i,) of each image.
-            batch_gt_instances_ignore: ``bboxes`` (I_i, 4) or None of each image; or None.
             valid: Shape (B, A), bool: False for priors that take no part.
-            pred_boxes: Shape (B, A, 4), with ``alpha``.
-            pred_scores: Shape (B, A, C), with ``alpha``.
-
-        Returns:
-            ``gt_inds``, ``max_overlaps`` and ``labels``, (B, A), as in :meth:`assign`.
-
-        Raises:
-            ValueError: As in :meth:`assign`.
+            pred_boxes, pred_scores: Shapes (B, A, 4) and (B, A, C), with ``alpha``.
         """
         dynamic: dict[str, Any] = {}
         if self.alpha is not None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmdet.models.dense_heads import AnchorHead
-from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 from mmdet.models.utils import unpack_gt_instances
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import is_main_process
@@ -21,6 +20,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.structures import InstanceData
 from torch.nn.parallel import DistributedDataParallel
 
+from negvision.detection.heads.dense import valid_priors
 from negvision.engine.sheet_hook import check_at_least_one
 from negvision.errors import ConfigError
 from negvision.registry import HOOKS
@@ -113,10 +113,10 @@ def assignment_views(model: Any, dataset, indices: Iterable[int]) -> Iterator[As
         inputs, sample = batch["inputs"], batch["data_samples"][0]
         shape = tuple(inputs.shape[-2:])
         if shape not in sizes:
-            sizes[shape] = _feature_sizes(model, shape, device)
+            sizes[shape] = _feature_sizes(model, shape)
         priors = _priors(head, sizes[shape], device)
         (truth,), (ignored,), (meta,) = unpack_gt_instances([sample])
-        valid = _valid_flags(head, sizes[shape], priors, meta, device)
+        valid = _valid_flags(head, sizes[shape], priors, meta)
         gt_inds = _assign(head.assigner, priors, valid, truth, ignored)
         no_boxes = truth.bboxes.new_zeros((0, 4))
         yield AssignmentView(
@@ -173,9 +173,8 @@ def _preprocess(model: Any, packed: dict) -> dict:
         return model.data_preprocessor(pseudo_collate([packed]), training=True)
 
 
-def _feature_sizes(
-    model: Any, shape: tuple[int, int], device: torch.device
-) -> list[tuple[int, int]]:
+def _feature_sizes(model: Any, shape: tuple[int, int]) -> list[tuple[int, int]]:
+    device = next(model.parameters()).device
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -202,16 +201,13 @@ def _priors(head: Any, sizes: list, device: torch.device) -> list[torch.Tensor]:
     return priors
 
 
-def _valid_flags(
-    head: Any, sizes: list, priors: list[torch.Tensor], meta: dict, device: torch.device
-) -> torch.Tensor:
-    flat = torch.cat(priors)
-    if not isinstance(head, AnchorHead):
-        # All points of FCOS take part, including those on the padding.
-        return flat.new_ones(len(flat), dtype=torch.bool)
-    border = head.train_cfg.get("allowed_border", -1)
-    flags = head.prior_generator.valid_flags(sizes, meta["pad_shape"], device)
-    return anchor_inside_flags(flat, torch.cat(flags), meta["img_shape"][:2], border)
+def _valid_flags(head: Any, sizes: list, priors: list[torch.Tensor], meta: dict) -> torch.Tensor:
+    flat, valid = torch.cat(priors), None
+    # All points of FCOS take part, including those on the padding.
+    if isinstance(head, AnchorHead):
+        border = head.train_cfg.get("allowed_border", -1)
+        valid = valid_priors(head.prior_generator, sizes, [meta], flat, border)
+    return flat.new_ones(len(flat), dtype=torch.bool) if valid is None else valid[0]
 
 
 def _assign(
@@ -259,14 +255,8 @@ def draw_assignment(view: AssignmentView, longest: int | None = None) -> np.ndar
 
     Boxes are white and tagged with their class and number of positives. An anchor is a mark at its
     center and a faint outline in the color of its level. Boxes without positives are red, and
-    ignore boxes are dashed.
-
-    Args:
-        view: From :func:`assignment_views`.
-        longest: As in :class:`negvision.visualization.Canvas`.
-
-    Returns:
-        ``(H, W, 3)`` uint8, RGB.
+    ignore boxes are dashed. Returns (H, W, 3) uint8, RGB; ``longest`` is as in
+    :class:`negvision.visualization.Canvas`.
     """
     canvas = Canvas(view.image, longest)
     for box in view.ignored.tolist():
@@ -308,8 +298,10 @@ def _spacing(priors: torch.Tensor) -> float | None:
 
 def assignment_legend(views: Sequence[AssignmentView]) -> list[LegendEntry]:
     """The legend of drawings of ``views``: boxes, and each level with its anchor size."""
-    entries = [LegendEntry("box: number of its positives", BOX_COLOR)]
-    entries.append(LegendEntry("box without a positive", UNMATCHED_COLOR))
+    entries = [
+        LegendEntry("box: number of its positives", BOX_COLOR),
+        LegendEntry("box without a positive", UNMATCHED_COLOR),
+    ]
     if any(len(view.ignored) for view in views):
         entries.append(LegendEntry("ignore box", IGNORED_COLOR, dashed=True))
     for level, size in enumerate(anchor_sizes(views)):
@@ -380,15 +372,14 @@ class AssignmentSheetHook(Hook):
             return
         sheet = contact_sheet(
             [draw_assignment(view, self.tile_size) for view in views],
-            [_caption(view) for view in views],
+            [
+                f"{view.name}: {len(view.boxes)} boxes, {view.positives_per_box.sum()} positives"
+                + (f", {len(view.unmatched)} without" if view.unmatched else "")
+                for view in views
+            ],
             self.columns,
             "Positive anchors of training images",
             assignment_legend(views),
         )
         path = save_image(Path(runner.work_dir) / self.file_name, sheet)
         runner.logger.info(f"assignments  {shown_path(path)}")
-
-
-def _caption(view: AssignmentView) -> str:
-    text = f"{view.name}: {len(view.boxes)} boxes, {int(view.positives_per_box.sum())} positives"
-    return text + (f", {len(view.unmatched)} without" if view.unmatched else "")

@@ -15,11 +15,7 @@ from negvision.errors import Problems
 
 
 def check_images(images: Sequence[dict], problems: Problems) -> dict:
-    """Find the usable image records.
-
-    Returns:
-        Image id -> record; None for the id of a record that cannot be used.
-    """
+    """Image records by id; None for the id of a record that cannot be used."""
     usable: dict = {}
     for image_id, image in index_images(images, problems).items():
         name = image.get("file_name")
@@ -40,14 +36,8 @@ def drop_bad_paths(
 ) -> None:
     """Set records of ``images`` to None if their path leaves the data root or has no file.
 
-    Each folder is listed once, which is fast even for the 118,287 images of COCO.
-
-    Args:
-        images: Result of :func:`check_images`.
-        folder: Of the images.
-        root: The data root.
-        is_local: Whether to look for the files.
-        problems: Collects the bad paths.
+    Only local files are looked for. Each folder is listed once, which is fast even for the 118,287
+    images of COCO.
     """
     files = FileListing()
     for image_id, image in images.items():
@@ -73,7 +63,7 @@ def check_annotations(
     """Find the usable annotations.
 
     Args:
-        annotations: Of the file.
+        annotations: Of the file; they are not changed.
         images: Result of :func:`check_images`.
         category_ids: Of all categories in the file.
         problems: Collects what makes annotations unusable.
@@ -81,8 +71,7 @@ def check_annotations(
             clipped, and boxes narrower than a pixel are dropped (as in mmdet).
 
     Returns:
-        Image id -> annotations, with boxes clipped to the image, an ``area``, and ``iscrowd`` set
-        if ``ignore`` is. The input is not changed.
+        Annotations by image id, clipped, with an ``area``, and ``iscrowd`` set if ``ignore`` is.
     """
     by_image: dict[object, list[dict]] = {}
     seen = set()

@@ -102,18 +102,13 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
             )
 
     def _report(self, content: dict, images: dict, problems: Problems, notes: Problems) -> None:
-        """Raise or log the problems that the checks found."""
         counted = (
             f"{len(content['images']):,} images and {len(content['annotations']):,} annotations"
         )
         left = sum(image is not None for image in images.values())
         if not content["images"] and not problems:
             raise DatasetError(f"{self.ann_file}: the list 'images' is empty.")
-        hint = (
-            " The evaluation reads the file itself and still counts the usable ones."
-            if self.test_mode
-            else ""
-        )
+        hint = " The evaluation reads the file itself and still counts the usable ones."
         self._settle(
             self.ann_file,
             problems,
@@ -121,7 +116,7 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
             left,
             nothing_left="No image is left. Does data_prefix['img'] point to the images? It is "
             f"{self.data_prefix.get('img', '')!r}.",
-            hint=hint,
+            hint=hint if self.test_mode else "",
         )
         self._mention(self.ann_file, notes)
 
@@ -187,15 +182,16 @@ class OODCocoDataset(CocoDataset):
     def load_data_list(self) -> list[dict]:
         """See :class:`CocoDataset`."""
         data_list = super().load_data_list()
-        known = {
-            name: len(self.cat_img_map[category_id]) for category_id, name in self._known.items()
-        }
-        shown = {name: count for name, count in known.items() if count}
+        shown = [
+            f"{name!r} on {len(self.cat_img_map[category_id]):,}"
+            for category_id, name in self._known.items()
+            if self.cat_img_map[category_id]
+        ]
         if shown:
-            counts = ", ".join(f"{name!r} on {count:,}" for name, count in shown.items())
             raise DatasetError(
                 f"{self.ann_file} must hold out-of-distribution images, but some show objects of "
-                f"in-distribution classes: {counts} of its {len(data_list):,} images. Leave such "
+                f"in-distribution classes: {', '.join(shown)} of its {len(data_list):,} images. "
+                "Leave such "
                 "images out (negvision make-ood-split does), or take the classes out of metainfo"
             )
         return data_list

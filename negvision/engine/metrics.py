@@ -29,14 +29,6 @@ class CollectedMetric(BaseMetric):
         collect_dir: A folder that all ranks share; by default one in the current folder.
     """
 
-    def __init__(
-        self,
-        collect_device: str = "cpu",
-        prefix: str | None = None,
-        collect_dir: str | None = None,
-    ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
-
     def combine(self, parts: list[list[Any]]) -> list[Any]:
         """Join the results of all ranks for :meth:`compute_metrics`."""
         return [result for part in parts for result in part]
@@ -44,9 +36,7 @@ class CollectedMetric(BaseMetric):
     def evaluate(self, size: int) -> dict[str, float]:
         """Collect from all ranks, evaluate on the first, and return the values on all.
 
-        Args:
-            size: Not used. Cutting the results to this length, as MMEngine does, could drop
-                samples instead of duplicates.
+        ``size`` is not used: cutting the results to it, as MMEngine does, could drop samples.
         """
         ranks = get_world_size()
         options = {"tmpdir": self.collect_dir} if self.collect_device == "cpu" else {}
@@ -111,7 +101,6 @@ class OODMetricBase(CollectedMetric):
         raise NotImplementedError
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        """Evaluate the results of all ranks; see the class for the keys."""
         # By identity: samplers repeat images to fill the last batch.
         records = self.records(list(dict(results).values()))
         return self.report(evaluate_records(records, self.resamples))

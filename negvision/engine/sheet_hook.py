@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,11 @@ class SheetHook(Hook):
         self._start(runner, runner.test_dataloader.dataset)
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        self._keep(outputs)
+        for sample in outputs or ():
+            if sample.img_path in self._chosen:
+                self._seen[sample.img_path] = self.keep(sample)
 
-    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        self._keep(outputs)
+    after_test_iter = after_val_iter
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         self._write(runner, runner.val_dataloader.dataset)
@@ -86,11 +87,6 @@ class SheetHook(Hook):
         chosen = map(dataset.get_data_info, evenly_spaced(len(dataset), self.num_images))
         # By path: two images of concatenated data sets may share an id.
         self._chosen = {info["img_path"]: info for info in chosen}
-
-    def _keep(self, samples: Iterable | None) -> None:
-        for sample in samples or ():
-            if sample.img_path in self._chosen:
-                self._seen[sample.img_path] = self.keep(sample)
 
     def _write(self, runner, dataset) -> None:
         # Each image was predicted by one rank, or by two if the sampler fills the last batch.

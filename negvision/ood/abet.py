@@ -126,39 +126,32 @@ class LearnedTemperature(nn.Module):
     def __init__(self, in_features: int, conv: bool = False) -> None:
         super().__init__()
         self.conv = conv
-        self.linear: nn.Conv2d | nn.Linear
-        self.norm: nn.BatchNorm1d | nn.BatchNorm2d
-        if conv:
-            self.linear = nn.Conv2d(in_features, 1, 1, bias=False)
-            self.norm = nn.BatchNorm2d(1)
-        else:
-            self.linear = nn.Linear(in_features, 1)
-            self.norm = nn.BatchNorm1d(1)
+        self.linear = (
+            nn.Conv2d(in_features, 1, 1, bias=False) if conv else nn.Linear(in_features, 1)
+        )
+        self.norm = nn.BatchNorm2d(1) if conv else nn.BatchNorm1d(1)
 
     def reset_parameters(self) -> None:
-        """Reinitialize the weights and the batch statistics."""
         self.linear.reset_parameters()
         self.norm.reset_parameters()
 
     def forward(self, features: Tensor) -> Tensor:
-        """Temperatures in (0, 1]: (N,) for vectors (N, D), (N, H, W) for maps (N, D, H, W)."""
+        """Temperatures in (0, 1]: (N,), or (N, H, W) of maps."""
         if features.dim() != (4 if self.conv else 2):
             wanted = "(N, D, H, W)" if self.conv else "(N, D)"
             raise ValueError(f"features must be {wanted}, got {tuple(features.shape)}")
-        with _full_precision(features.device):
-            values = self.linear(wide(features))
-            return (self._normalized(values).sigmoid() + _MIN_TEMPERATURE).squeeze(1)
-
-    def _normalized(self, values: Tensor) -> Tensor:
         norm = self.norm
         # With statistics over all ranks, every rank must take part, however few values it has.
         over_ranks = isinstance(norm, nn.SyncBatchNorm) or getattr(norm, "over_ranks", False)
-        if values.numel() > 1 or over_ranks:
-            return norm(values)
-        # A single value, or none, has no variance; an image may yield a single box.
-        return F.batch_norm(
-            values, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0, norm.eps
-        )
+        with _full_precision(features.device):
+            values = self.linear(wide(features))
+            if values.numel() > 1 or over_ranks:
+                values = norm(values)
+            else:
+                # A single value, or none, has no variance; an image may yield a single box.
+                statistics = (norm.running_mean, norm.running_var)
+                values = F.batch_norm(values, *statistics, norm.weight, norm.bias, eps=norm.eps)
+            return (values.sigmoid() + _MIN_TEMPERATURE).squeeze(1)
 
 
 class AbeTLogits(nn.Module):

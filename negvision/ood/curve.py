@@ -21,8 +21,7 @@ class ScoreCurve:
 
     Attributes:
         thresholds: Shape (V,), float64: the distinct scores, descending.
-        positives: Shape (V,), float64: weight of the positives that reach the threshold.
-        negatives: Shape (V,), float64: weight of the negatives that reach the threshold.
+        positives, negatives: Shape (V,), float64: weight of those that reach the threshold.
     """
 
     thresholds: Tensor
@@ -121,7 +120,16 @@ def score_curve(scores: Tensor, is_ood: Tensor, weights: Tensor | None = None) -
         >>> curve.auroc(), curve.fpr_ood()
         (0.875, 0.5)
     """
-    check_scores(scores, is_ood)
+    if scores.dim() != 1 or scores.shape != is_ood.shape:
+        raise ValueError(
+            f"scores and is_ood must be (N,) both, got {tuple(scores.shape)} and "
+            f"{tuple(is_ood.shape)}"
+        )
+    if is_ood.dtype != torch.bool:
+        raise ValueError(f"is_ood must be bool, got {is_ood.dtype}")
+    check_finite(scores)
+    count = int(is_ood.sum())
+    check_kinds(count, len(is_ood) - count)
     return ScoreCurve(*cumulative_weights(scores, is_ood, weights))
 
 
@@ -148,20 +156,6 @@ def tie_ends(ordered: Tensor) -> Tensor:
     last = torch.ones(len(ordered), dtype=torch.bool, device=ordered.device)
     last[:-1] = ordered[1:] != ordered[:-1]
     return last.nonzero()[:, 0]
-
-
-def check_scores(scores: Tensor, is_ood: Tensor) -> None:
-    """Raise if scores cannot be evaluated; see :func:`score_curve`."""
-    if scores.dim() != 1 or scores.shape != is_ood.shape:
-        raise ValueError(
-            f"scores and is_ood must be (N,) both, got {tuple(scores.shape)} and "
-            f"{tuple(is_ood.shape)}"
-        )
-    if is_ood.dtype != torch.bool:
-        raise ValueError(f"is_ood must be bool, got {is_ood.dtype}")
-    check_finite(scores)
-    count = int(is_ood.sum())
-    check_kinds(count, len(is_ood) - count)
 
 
 def check_finite(scores: Tensor) -> None:

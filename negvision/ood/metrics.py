@@ -139,14 +139,8 @@ def values_of(
 
 def _values(curve: ScoreCurve) -> tuple[float, float, float, float, float]:
     """The metrics in the order of ``METRIC_NAMES``."""
-    backwards = curve.reversed()
-    return (
-        curve.auroc(),
-        curve.ap_out(),
-        backwards.ap_out(),
-        curve.fpr_ood(),
-        backwards.fpr_ood(),
-    )
+    back = curve.reversed()
+    return curve.auroc(), curve.ap_out(), back.ap_out(), curve.fpr_ood(), back.fpr_ood()
 
 
 def _resampled(

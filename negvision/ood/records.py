@@ -128,17 +128,11 @@ class Stratum:
 
 @dataclass(frozen=True)
 class OODEvaluation:
-    """Metrics of scored samples.
-
-    Attributes:
-        records: The samples.
-        by_score: Score to its metrics, with intervals over images; the model's own score first.
-        strata: Kind of stratum to its parts, for the model's own score.
-    """
+    """Metrics of scored samples."""
 
     records: OODRecords
-    by_score: Mapping[str, OODValues]
-    strata: Mapping[str, Sequence[Stratum]]
+    by_score: Mapping[str, OODValues]  # with intervals over images; the model's own score first
+    strata: Mapping[str, Sequence[Stratum]]  # kind to its parts, for the model's own score
 
     def scalars(self) -> dict[str, float]:
         """``auroc`` of the model's own score, ``msp/auroc`` of others, ..., and the notes."""
@@ -148,11 +142,7 @@ class OODEvaluation:
             scalars |= {prefix + metric: value for metric, value in values.as_dict().items()}
             scalars[prefix + "ap_out_at_0.1"] = values.ap_at(REFERENCE_PREVALENCE)
         own = next(iter(self.by_score.values()))
-        scalars |= {
-            "prevalence": own.prevalence,
-            "num_ood": own.num_ood,
-            "num_id": own.num_id,
-        }
+        scalars |= {name: getattr(own, name) for name in ("prevalence", "num_ood", "num_id")}
         notes = self.records.notes.items()
         return scalars | {key: value for key, value in notes if isinstance(value, int | float)}
 
@@ -184,11 +174,7 @@ class OODEvaluation:
 
 
 def evaluate_records(records: OODRecords, resamples: int = 1000) -> OODEvaluation:
-    """Evaluate every score of ``records``, and the strata of the first.
-
-    Args:
-        records: The samples.
-        resamples: Of the bootstrap over images.
+    """Evaluate every score, with a bootstrap over images, and the strata of the first.
 
     Raises:
         OODDataError: There is no OOD or no ID sample, or a score is not finite.

@@ -44,12 +44,9 @@ def abet_score(logits: Tensor, dim: int = -1) -> Tensor:
 def energy_score(logits: Tensor, temperature: Tensor | None = None, dim: int = -1) -> Tensor:
     """Free energy, ``-T logsumexp(logits)``, of logits that are already divided by T.
 
-    Source: Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020, eq. 4.
+    The temperature has the shape of ``logits`` without ``dim``; None means 1.
 
-    Args:
-        logits: As in :func:`abet_score`.
-        temperature: The shape of ``logits`` without ``dim``; None means 1.
-        dim: The class dimension.
+    Source: Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020, eq. 4.
     """
     score = abet_score(logits, dim)
     return score if temperature is None else score * wide(temperature)

@@ -20,8 +20,9 @@ _KEPT_VALUES = 2**16
 class FeatureShaping(nn.Module):
     """Changes the feature before the logits, or their weights, in evaluation.
 
-    Subclasses implement :meth:`apply_to`. Those that need statistics set ``needs_fit = True`` and
-    implement :meth:`observe` and :meth:`finish`.
+    Subclasses implement :meth:`apply_to`, the result of :meth:`forward` in evaluation. Those that
+    need statistics set ``needs_fit = True`` and implement :meth:`observe`, which adds a batch of
+    in-distribution features, and :meth:`finish`, which computes the statistics.
 
     Args:
         percentile: In (0, 100).
@@ -64,15 +65,12 @@ class FeatureShaping(nn.Module):
         return self.apply_to(features)
 
     def apply_to(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The result of :meth:`forward` in evaluation."""
         raise NotImplementedError
 
     def observe(self, features: Tensor) -> None:
-        """Add a batch of in-distribution features to the statistics."""
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Compute the statistics from all observed features."""
         raise NotImplementedError
 
 

@@ -41,11 +41,7 @@ class StreamingOODMetrics:
         self._counts: Tensor | None = None
 
     def update(self, scores: Tensor, is_ood: Tensor) -> None:
-        """Add samples.
-
-        Args:
-            scores: Any shape, finite; converted to float32. Higher is more OOD.
-            is_ood: The same shape, bool.
+        """Add scores of any shape, converted to float32, and ``is_ood`` (bool) of the same shape.
 
         Raises:
             OODDataError: A score is not finite; the message counts them.

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import mmcv
 import numpy as np
 from mmengine.fileio import get
@@ -17,7 +16,7 @@ from negvision.errors import ConfigError
 from negvision.ood.curve import score_curve
 from negvision.registry import HOOKS
 from negvision.visualization import contact_sheet, save_image, with_legend
-from negvision.visualization.heat import draw_heat, heat_legend
+from negvision.visualization.heat import draw_heat, heat_legend, shrunk
 
 
 @dataclass(frozen=True)
@@ -140,17 +139,6 @@ def _maps(sample, longest: int | None = None) -> _Maps:
             auroc = score_curve(heat[valid], labels[valid] == 1).auroc()
             caption += f", AUROC {auroc:.3f}"
     optional = (
-        values if values is None else _shrunk(values, longest) for values in (truth, unknown)
+        values if values is None else shrunk(values, longest) for values in (truth, unknown)
     )
-    return _Maps(_shrunk(heat.numpy(), longest), *optional, caption)
-
-
-def _shrunk(values: np.ndarray, longest: int | None) -> np.ndarray:
-    if longest is None or max(values.shape) <= longest:
-        return values
-    factor = longest / max(values.shape)
-    size = tuple(max(round(side * factor), 1) for side in values.shape[::-1])
-    if values.dtype == bool:
-        # A region of one pixel stays visible.
-        return cv2.resize(values.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
-    return cv2.resize(values, size, interpolation=cv2.INTER_AREA)
+    return _Maps(shrunk(heat.numpy(), longest), *optional, caption)

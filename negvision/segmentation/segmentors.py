@@ -56,7 +56,6 @@ class OODEncoderDecoder(EncoderDecoder):
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: list[SegDataSample] | None = None
     ) -> list[SegDataSample]:
-        """mmseg's result, with the OOD map added to each sample."""
         samples = super().postprocess_result(seg_logits, data_samples)
         for sample in samples:
             self._add_ood_map(sample)
@@ -130,7 +129,6 @@ class AbeTEncoderDecoder(OODEncoderDecoder):
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: list[SegDataSample] | None = None
     ) -> list[SegDataSample]:
-        """mmseg's result, with the OOD map and the temperature added to each sample."""
         if not self._has_temperature:
             return super().postprocess_result(seg_logits, data_samples)
         # mmseg's own, without the OOD map.
@@ -150,11 +148,6 @@ class AbeTEncoderDecoder(OODEncoderDecoder):
 
 class AbeTConvSeg(AbeTLogits):
     """:class:`negvision.ood.AbeTLogits` on maps that returns one tensor, like ``conv_seg``.
-
-    Args:
-        in_features: Channels of the feature, D.
-        num_classes: K.
-        **kwargs: ``logits``, ``temperature`` and ``shaping`` of ``AbeTLogits``.
 
     Example:
         >>> conv_seg = AbeTConvSeg(16, 5)
@@ -195,11 +188,7 @@ class AbeTConvSeg(AbeTLogits):
 
 
 def _check_conv_seg(head: Any) -> nn.Conv2d:
-    """``head.conv_seg``, the layer that turns a feature into class logits.
-
-    Raises:
-        ConfigError: The head has no such layer, or one output for two classes.
-    """
+    """``head.conv_seg``, the layer that turns a feature into class logits; checked."""
     name = type(head).__name__
     conv_seg = getattr(head, "conv_seg", None)
     if not isinstance(conv_seg, nn.Conv2d) or conv_seg.kernel_size != (1, 1):

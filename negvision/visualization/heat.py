@@ -100,6 +100,18 @@ def heat_legend(has_truth: bool, has_unknown: bool) -> list[LegendEntry]:
     return entries
 
 
+def shrunk(values: np.ndarray, longest: int | None) -> np.ndarray:
+    """A map (H, W) with a longer side of at most ``longest`` pixels, by area means."""
+    if longest is None or max(values.shape) <= longest:
+        return values
+    factor = longest / max(values.shape)
+    size = tuple(max(round(side * factor), 1) for side in values.shape[::-1])
+    if values.dtype == bool:
+        # A region of one pixel stays visible.
+        return cv2.resize(values.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+    return cv2.resize(values, size, interpolation=cv2.INTER_AREA)
+
+
 def _bar(height: int, low: float, high: float, threshold: float | None) -> np.ndarray:
     """The colors from ``high`` (at the top) to ``low``, with their values."""
     marks = [(high, 0.0), (low, 1.0)]

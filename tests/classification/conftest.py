@@ -62,7 +62,7 @@ def images(tmp_path: Path) -> Images:
     return Images(tmp_path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_pack():
     return save_pack
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from oracles.ood_scores import score_of
 from torch import nn
 
 from negvision.classification.classifier import AbeTClassifier, OODClassifier
@@ -49,21 +50,6 @@ def written_out(model, inputs):
     return torch.tensor(rows, dtype=torch.float64) / temperature[:, None], temperature
 
 
-def score_written_out(name, logits, temperature):
-    """The score of one image from logits that are divided by the temperature."""
-    values = logits.tolist()
-    total = sum(math.exp(value) for value in values)
-    p = [math.exp(value) / total for value in values]
-    t = 1.0 if temperature is None else float(temperature)
-    return {
-        "abet": -math.log(total),
-        "energy": -t * math.log(total),
-        "msp": -max(p),
-        "max_logit": -max(values),
-        "entropy": -sum(share * math.log(share) for share in p),
-    }[name]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("training", [True, False])
 def test_loss_is_cross_entropy(kind, training):
@@ -101,14 +87,14 @@ def test_predictions_follow_the_formulas(kind, score):
         assert sample.pred_label.item() == probabilities.argmax()
         assert sample.pred_label.dtype == torch.int64 and sample.pred_label.dim() == 0
         assert sample.pred_score.item() == pytest.approx(probabilities.max().item(), rel=1e-5)
-        t = None if temperature is None else temperature[row]
-        expected = score_written_out(score, logits[row], t)
+        t = 1.0 if temperature is None else temperature[row].item()
+        expected = score_of(score, logits[row].tolist(), t)
         assert sample.ood_score.item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
         assert sample.ood_score.dtype == torch.float32
         assert sample.metainfo["ood_score_name"] == score
         assert ("temperature" in sample) == (kind == "abet")
         if kind == "abet":
-            assert sample.temperature.item() == pytest.approx(t.item(), rel=1e-5)
+            assert sample.temperature.item() == pytest.approx(t, rel=1e-5)
         assert "pred_is_ood" not in sample
         assert all(value.device.type == "cpu" for value in sample.values())
 

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -42,20 +41,12 @@ def stripes(label, rng, side=32):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, write_pack):
     """Packs named as in the recipe: 40 training images, 20 test images, 20 unknown each."""
     root, rng = tmp_path_factory.mktemp("sets"), np.random.default_rng(0)
 
     def save(name, pictures, labels, classes):
-        encoded = [cv2.imencode(".png", picture)[1].tobytes() for picture in pictures]
-        (root / "cifar").mkdir(exist_ok=True)
-        np.savez(
-            root / "cifar" / f"{name}.npz",
-            data=np.frombuffer(b"".join(encoded), np.uint8),
-            offsets=np.cumsum([0, *map(len, encoded)]),
-            labels=np.array(labels),
-            classes=np.array(classes),
-        )
+        write_pack(root / "cifar" / f"{name}.npz", pictures, labels, classes)
 
     for name, count in {"cifar10_train": 40, "cifar10_test": 20}.items():
         labels = [number % 10 for number in range(count)]

@@ -1,19 +1,15 @@
 """The sheets that hooks draw in the work dir of a run."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import cv2
 import pytest
 import torch
+from helpers.gloo import run_on_ranks
+from helpers.sheet_on_ranks import draw_sheet
 
 from negvision.detection.assignment_view import AssignmentSheetHook
 from negvision.detection.prediction_hooks import PredictionSheetHook
 from negvision.engine.runner import Runner
 
-ROOT = Path(__file__).parents[2]
 HOOKS = [
     {"type": "negvision.AssignmentSheetHook", "num_images": 4, "tile_size": 160},
     {
@@ -110,56 +106,9 @@ def test_wrong_arguments(hook, arguments, message):
         hook(**arguments)
 
 
-TWO_RANKS = """
-import sys
-from types import SimpleNamespace as Namespace
-import cv2, numpy as np, torch, torch.distributed as dist
-from mmengine.structures import InstanceData
-from negvision.detection.prediction_hooks import PredictionSheetHook
-
-dist.init_process_group("gloo")
-rank, folder = dist.get_rank(), sys.argv[1]
-infos = [{"img_id": 7 * i, "img_path": f"{folder}/{i}.png", "instances": []} for i in range(5)]
-if rank == 0:
-    for i, info in enumerate(infos):
-        cv2.imwrite(info["img_path"], np.full((60, 60, 3), 40 * i, np.uint8))
-class Data(list):
-    metainfo = {"classes": ("a",)}
-    get_data_info = list.__getitem__
-shown = []
-runner = Namespace(
-    work_dir=folder, _train_loop=None, logger=Namespace(info=shown.append),
-    val_dataloader=Namespace(dataset=Data(infos)),
-)
-hook = PredictionSheetHook(num_images=5, columns=5, tile_size=60)
-hook.before_val_epoch(runner)
-# A distributed sampler splits five images over two ranks, with the first one twice.
-for i in ([0, 2, 4], [1, 3, 0])[rank]:
-    found = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long(),
-                         scores=torch.zeros(0))
-    sample = Namespace(img_path=f"{folder}/{i}.png", pred_instances=found)
-    hook.after_val_iter(runner, 0, None, [sample])
-hook.after_val_epoch(runner)
-assert len(shown) == (rank == 0), shown
-dist.destroy_process_group()
-"""
-
-
 @pytest.mark.slow
 def test_sheet_has_the_images_of_all_ranks(tmp_path):
-    script = tmp_path / "ranks.py"
-    script.write_text(TWO_RANKS)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [*launch, "--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-        + [script, tmp_path],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_on_ranks(draw_sheet, 2, tmp_path)
     sheet = cv2.imread(str(tmp_path / "predictions.png"))
     for index in range(5):
         assert (sheet == 40 * index).all(-1).sum() >= 60 * 60

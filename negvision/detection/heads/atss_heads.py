@@ -53,10 +53,6 @@ class ATSSHead(MMDetATSSHead):
         if not self.reg_decoded_bbox:
             raise ValueError("reg_decoded_bbox is False; the box loss of ATSS is on decoded boxes")
 
-    def assignment_priors(self, featmap_sizes, device) -> list[Tensor]:
-        """The anchors that the assigner sees, one (n_l, 4) per level."""
-        return grid_priors(self.prior_generator, featmap_sizes, device)
-
     def loss_by_feat(
         self,
         cls_scores: list[Tensor],
@@ -68,21 +64,17 @@ class ATSSHead(MMDetATSSHead):
     ) -> dict:
         """Losses of a batch; arguments and result as in mmdet."""
         featmap_sizes = [(level.shape[-2], level.shape[-1]) for level in cls_scores]
-        level_priors = self.assignment_priors(featmap_sizes, cls_scores[0].device)
+        level_priors = grid_priors(self.prior_generator, featmap_sizes, cls_scores[0].device)
         priors = torch.cat(level_priors)
+        border = self.train_cfg.get("allowed_border", -1)
+        valid = valid_priors(self.prior_generator, featmap_sizes, batch_img_metas, priors, border)
         targets = dense_targets(
             self.assigner,
             level_priors,
             batch_gt_instances,
             batch_gt_instances_ignore,
             self.num_classes,
-            valid=valid_priors(
-                self.prior_generator,
-                featmap_sizes,
-                batch_img_metas,
-                priors,
-                self.train_cfg.get("allowed_border", -1),
-            ),
+            valid=valid,
             pos_weight=self.train_cfg.get("pos_weight", -1),
         )
         deltas = torch.cat([flatten_level(level, 4) for level in bbox_preds], 1)
@@ -121,10 +113,6 @@ class ATSSRetinaHead(RetinaHead):
         >>> head.num_base_priors
         1
     """
-
-    def assignment_priors(self, featmap_sizes, device) -> list[Tensor]:
-        """The anchors that the assigner sees, one (n_l, 4) per level."""
-        return grid_priors(self.prior_generator, featmap_sizes, device)
 
     def get_targets(
         self,

@@ -41,17 +41,11 @@ def dense_targets(
     valid: Tensor | None = None,
     pos_weight: float = -1,
 ) -> DenseTargets:
-    """Assign the priors of a batch and gather their targets.
+    """Assign the priors of a batch, (n_l, 4) on each level, and gather their targets.
 
-    Args:
-        assigner: Called once if it has ``assign_batch``; called for each image if it has only the
-            ``assign`` of mmdet's ATSSAssigner.
-        level_priors: One tensor (n_l, 4) per level.
-        batch_gt_instances: ``bboxes`` and ``labels`` of each image.
-        batch_gt_instances_ignore: ``bboxes`` of each image; or None.
-        num_classes: Label of priors that are not positive.
-        valid: (B, A), bool: False for priors that take no part.
-        pos_weight: Weight of a positive in the classification loss; 1 if not above 0.
+    The assigner is called once if it has ``assign_batch``, and for each image if it has only the
+    ``assign`` of mmdet's ATSSAssigner. ``valid`` (B, A) is False for priors that take no part;
+    ``pos_weight``, if above 0, is the weight of positives in the classification loss.
     """
     priors = torch.cat(list(level_priors))
     counts = [len(level) for level in level_priors]
@@ -101,17 +95,10 @@ def valid_priors(
     priors: Tensor,
     allowed_border: float = -1,
 ) -> Tensor | None:
-    """Which priors of each image lie on it rather than on its padding.
+    """Which priors (A, 4) of each image lie on it rather than on its padding: (B, A), bool.
 
-    Args:
-        prior_generator: mmdet's.
-        featmap_sizes: Height and width of each level.
-        batch_img_metas: ``pad_shape``, and with ``allowed_border`` ``img_shape``, of each image.
-        priors: (A, 4).
-        allowed_border: Pixels by which a prior may leave its image; below 0, any number.
-
-    Returns:
-        (B, A), bool; None if all priors of all images are valid.
+    None if all priors of all images are valid. ``allowed_border`` is the number of pixels by which
+    a prior may leave its image; below 0, any number.
     """
     shapes = [tuple(meta["pad_shape"][:2]) for meta in batch_img_metas]
     covered = all(
@@ -182,15 +169,14 @@ def dense_loss(
     num_positive: Tensor,
     min_centerness: float,
 ) -> dict:
-    """Classification, box and centerness losses.
+    """Classification, box and centerness losses of mmdet's ``head``.
 
     Args:
-        head: With ``loss_cls``, ``loss_bbox``, ``loss_centerness`` and ``cls_out_channels``.
-        cls_scores: Logits of each level, (B, n * C, H, W).
+        head: Its three losses and ``cls_out_channels`` are used.
+        cls_scores, centernesses: Logits of each level, (B, n * C, H, W) and (B, n, H, W).
         pred_boxes: Decoded, (B, A, 4).
-        centernesses: Logits of each level, (B, n, H, W).
         targets: Of the same priors, level after level.
-        centers: (A, 2), pixels.
+        centers: Of the priors, (A, 2), pixels.
         num_positive: Divides the classification and centerness losses.
         min_centerness: Lower limit of the sum of centerness targets, which divides the box loss.
     """

@@ -61,13 +61,7 @@ class OODBBoxHead(Shared2FCBBoxHead):
         return cls_score, None
 
     def _predict_by_feat_single(
-        self,
-        roi: Tensor,
-        cls_score: Tensor,
-        bbox_pred: Tensor,
-        img_meta: dict,
-        rescale: bool = False,
-        rcnn_test_cfg=None,
+        self, roi, cls_score, bbox_pred, img_meta, rescale=False, rcnn_test_cfg=None
     ) -> InstanceData:
         # Without a config mmdet decodes and stops before NMS, which loses track of the RoIs.
         decoded = super()._predict_by_feat_single(
@@ -88,9 +82,8 @@ class OODBBoxHead(Shared2FCBBoxHead):
         # Candidates are numbered RoI by RoI, one for each class.
         rows = kept // self.num_classes
         logits, temperature = self.split_output(cls_score)
-        return _add_ood_fields(
-            results, self, logits[rows], None if temperature is None else temperature[rows]
-        )
+        temperature = None if temperature is None else temperature[rows]
+        return _add_ood_fields(results, self, logits[rows], temperature)
 
 
 class _HeadLogits(AbeTLogits):
@@ -117,7 +110,7 @@ class RoILogits(_HeadLogits):
     Args:
         in_features: D.
         out_features: K + 2: the classes, the background and the temperature.
-        **options: ``logits``, ``temperature``, ``shaping`` of :class:`negvision.ood.AbeTLogits`.
+        **options: Of :class:`negvision.ood.AbeTLogits`.
     """
 
     def __init__(self, in_features: int, out_features: int, **options) -> None:
@@ -245,7 +238,7 @@ class DenseLogits(_HeadLogits):
         in_features: D.
         num_classes: C, without a background.
         prior: Initial probability of the sigmoid where g is 0, in (0, 1).
-        **options: ``logits``, ``temperature``, ``shaping`` of :class:`negvision.ood.AbeTLogits`.
+        **options: Of :class:`negvision.ood.AbeTLogits`.
     """
 
     def __init__(self, in_features: int, num_classes: int, prior: float = 0.01, **options) -> None:
@@ -369,27 +362,11 @@ class AbeTATSSHead(ATSSHead):
         )
         return cls_scores, bbox_preds, centernesses, temperatures
 
-    def loss_by_feat(
-        self,
-        cls_scores: list[Tensor],
-        bbox_preds: list[Tensor],
-        centernesses: list[Tensor],
-        temperatures: list[Tensor],
-        *args,
-        **kwargs,
-    ) -> dict:
+    def loss_by_feat(self, cls_scores, bbox_preds, centernesses, temperatures, *args, **kwargs):
         """Losses of a batch as in :class:`ATSSHead`; T acts through the logits only."""
         return super().loss_by_feat(cls_scores, bbox_preds, centernesses, *args, **kwargs)
 
-    def predict_by_feat(
-        self,
-        cls_scores: list[Tensor],
-        bbox_preds: list[Tensor],
-        centernesses: list[Tensor],
-        temperatures: list[Tensor],
-        *args,
-        **kwargs,
-    ) -> list[InstanceData]:
+    def predict_by_feat(self, cls_scores, bbox_preds, centernesses, temperatures, *args, **kwargs):
         """Boxes of each image; the other arguments and the order of boxes are mmdet's."""
         # One more channel, which mmdet passes on for each image.
         joined = [torch.cat(pair, 1) for pair in zip(cls_scores, temperatures, strict=True)]
@@ -397,14 +374,13 @@ class AbeTATSSHead(ATSSHead):
 
     def _predict_by_feat_single(
         self,
-        cls_score_list: list[Tensor],
-        bbox_pred_list: list[Tensor],
-        score_factor_list: list[Tensor],
-        mlvl_priors: list[Tensor],
-        img_meta: dict,
+        cls_score_list,
+        bbox_pred_list,
+        score_factor_list,
+        mlvl_priors,
+        img_meta,
         cfg,
-        rescale: bool = False,
-        with_nms: bool = True,
+        **options,
     ) -> InstanceData:
         cfg = self.test_cfg if cfg is None else cfg
         levels = []
@@ -430,7 +406,7 @@ class AbeTATSSHead(ATSSHead):
         results.bboxes = self.bbox_coder.decode(
             results.pop("priors"), results.pop("deltas"), max_shape=img_meta["img_shape"]
         )
-        results = self._bbox_post_process(results, cfg, rescale, with_nms, img_meta)
+        results = self._bbox_post_process(results, cfg, img_meta=img_meta, **options)
         return _add_ood_fields(results, self, results.logits, results.temperature)
 
 

@@ -79,9 +79,7 @@ def f1_threshold(
     VOS filters boxes this way (Du et al., ICLR 2022, section 4.1 and its code); here every score
     that occurs is a candidate, at one IoU.
 
-    Args:
-        ground_truth, detections, category_ids: As in :func:`box_confusion`.
-        iou: Minimum overlap of a match.
+    Arguments are as in :func:`box_confusion`.
 
     Raises:
         OODDataError: No class has a threshold; see :func:`f1_thresholds`.
@@ -102,17 +100,10 @@ def f1_thresholds(
     category_ids: Sequence[int],
     iou: float = 0.5,
 ) -> dict[int, float]:
-    """The score of each class with the best F1; the highest of several.
+    """The score of each class (by category id) with the best F1; the highest of several.
 
     In each image, the detections of a class are matched with its objects as in
-    :func:`box_confusion`; those on a crowd are ignored.
-
-    Args:
-        ground_truth, detections, category_ids, iou: As in :func:`f1_threshold`.
-
-    Returns:
-        Category id to score, without classes that have no object, or no detection that matches
-        one.
+    :func:`box_confusion`; those on a crowd are ignored. Classes without a match are left out.
     """
     objects, found, outcomes = defaultdict(list), defaultdict(list), defaultdict(list)
     totals: dict[int, int] = defaultdict(int)

@@ -32,10 +32,8 @@ class CocoResult:
     ) -> float:
         """Mean precision at the largest detection limit; NaN without ground truth.
 
-        Args:
-            iou: One threshold; by default the mean over all.
-            area: One of :data:`AREAS`, by the area of the ground truth.
-            category_id: One category; by default the mean over all with ground truth.
+        By default over all IoU thresholds and all categories with ground truth; ``area`` is one of
+        :data:`AREAS`, by the area of the ground truth.
         """
         thresholds = slice(None) if iou is None else np.isclose(self.iou_thresholds, iou)
         precision = self.precision[thresholds, :, :, AREAS.index(area), -1]
@@ -44,11 +42,9 @@ class CocoResult:
     def average_recall(
         self, max_dets: int | None = None, area: str = "all", category_id: int | None = None
     ) -> float:
-        """Mean recall over the IoU thresholds; NaN without ground truth.
+        """Mean recall over the IoU thresholds at a detection limit, by default the largest.
 
-        Args:
-            max_dets: One of the evaluated limits; by default the largest.
-            area, category_id: As in :meth:`average_precision`.
+        NaN without ground truth; the rest is as in :meth:`average_precision`.
         """
         limit = -1 if max_dets is None else self.max_dets.index(max_dets)
         recall = self.recall[:, :, AREAS.index(area), limit]
@@ -80,16 +76,9 @@ class CocoResult:
         instances: Mapping[int, int],
         classwise: bool = True,
     ) -> str:
-        """The metrics, then one line per class; "-" without ground truth.
+        """The metrics, then with ``classwise`` one line per class; "-" without ground truth.
 
-        Args:
-            classes: Names, in the order to show.
-            category_ids: The category of each class.
-            instances: Number of objects of each category without crowds; 0 if missing.
-            classwise: Whether to add the lines of the classes.
-
-        Returns:
-            Lines of equal columns, without a trailing newline.
+        ``instances`` has the number of objects of each category without crowds.
         """
         recalls = [f"AR@{limit}" for limit in self.max_dets] + ["ARs", "ARm", "ARl"]
         lines = [
@@ -121,9 +110,8 @@ def evaluate_coco(
 ) -> CocoResult:
     """Match detections with ground truth as COCO does.
 
-    Both evaluators implement the same matching and give the same values. As in COCO, annotations
-    with ``iscrowd`` 1 or an area out of range are ignored (neither hit nor miss); a key ``ignore``
-    has no effect.
+    Both evaluators give the same values. Annotations with ``iscrowd`` 1 or an area out of range
+    are ignored (neither hit nor miss); a key ``ignore`` has no effect.
 
     Args:
         ground_truth: From :func:`.coco_annotations.load_coco_annotations`.
@@ -137,14 +125,7 @@ def evaluate_coco(
         backend: ``faster`` (faster-coco-eval, C++) or ``pycocotools`` (the reference).
         max_dets: Limits of detections per image and category; precision uses the largest.
         area_limits: Pixels² that separate small from medium and medium from large.
-
-    Raises:
-        ValueError: Unknown backend or IoU type.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
-    if iou_type not in ("bbox", "segm"):
-        raise ValueError(f"iou_type must be 'bbox' or 'segm', got {iou_type!r}")
     if backend == "faster":
         from faster_coco_eval import COCO
         from faster_coco_eval import COCOeval_faster as COCOeval
@@ -158,17 +139,13 @@ def evaluate_coco(
             # Copies, since the evaluators write into the annotations.
             _indexed(COCO, ground_truth, [dict(one) for one in ground_truth["annotations"]]),
             _indexed(COCO, ground_truth, _numbered(detections, iou_type)),
-            iou_type,
+            iou_type,  # ty: ignore[invalid-argument-type]
         )
         parameters = evaluation.params
         parameters.catIds = sorted(category_ids)
         parameters.maxDets = sorted(max_dets)
-        parameters.areaRng = [
-            [0.0, 1e10],
-            [0.0, area_limits[0]],
-            [area_limits[0], area_limits[1]],
-            [area_limits[1], 1e10],
-        ]
+        small, medium = area_limits
+        parameters.areaRng = [[0.0, 1e10], [0.0, small], [small, medium], [medium, 1e10]]
         parameters.areaRngLbl = list(AREAS)
         evaluation.evaluate()
         evaluation.accumulate()
@@ -191,13 +168,8 @@ def coco_detections(
 ) -> list[dict[str, Any]]:
     """Detections of an image in COCO's format, without those with a NaN or infinite box or score.
 
-    Args:
-        image_id: Of the annotation file.
-        boxes: (N, 4), x1 y1 x2 y2 in pixels.
-        scores: (N,).
-        labels: (N,), indices into ``category_ids``.
-        category_ids: Category id of each label.
-        masks: RLE of each detection.
+    Boxes (N, 4) are x1 y1 x2 y2 in pixels, labels (N,) indices into ``category_ids``, and masks
+    RLE.
     """
     found = []
     for row in np.flatnonzero(np.isfinite(boxes).all(1) & np.isfinite(scores)):
@@ -222,12 +194,7 @@ def to_numpy(values: torch.Tensor | np.ndarray) -> np.ndarray:
 def _indexed(api: type, ground_truth: dict[str, Any], annotations: list[dict[str, Any]]) -> Any:
     # Not `loadRes`, which fails on an empty list and builds a polygon for every box.
     coco = api()
-    coco.dataset = {
-        "info": {},
-        "images": ground_truth["images"],
-        "categories": ground_truth["categories"],
-        "annotations": annotations,
-    }
+    coco.dataset = {"info": {}, **ground_truth, "annotations": annotations}
     coco.createIndex()
     return coco
 

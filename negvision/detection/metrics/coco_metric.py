@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from negvision.detection.metrics.coco_evaluation import (
     to_numpy,
 )
 from negvision.engine.metrics import CollectedMetric
+from negvision.errors import ConfigError
 from negvision.registry import METRICS
 
 
@@ -41,6 +42,7 @@ class CocoTruthMetric(CollectedMetric):
         self.area_limits = (area_limits[0], area_limits[1])
         self.ground_truth = load_coco_annotations(ann_file)
         self._image_ids = {image["id"] for image in self.ground_truth["images"]}
+        self._classes: list[str] = []
         self._category_ids: list[int] = []
 
     @property
@@ -50,22 +52,31 @@ class CocoTruthMetric(CollectedMetric):
 
     @dataset_meta.setter
     def dataset_meta(self, dataset_meta: dict) -> None:
-        self._category_ids = self._find_categories(dataset_meta)
+        # mmdet's ConcatDataset makes a list of metainfo that differs between its parts.
+        if not isinstance(dataset_meta, dict) or "classes" not in dataset_meta:
+            raise ConfigError(
+                f"negvision.{type(self).__name__} needs the same classes, in the same order, in "
+                f"all concatenated data sets; their metainfo is {dataset_meta!r}"
+            )
+        self._classes = list(dataset_meta["classes"])
+        categories = self.ground_truth["categories"]
+        self._category_ids = find_classes(self.ann_file, categories, self._classes)[1]
         self._dataset_meta = dataset_meta
 
-    def _find_categories(self, dataset_meta: dict) -> list[int]:
-        if "classes" not in dataset_meta:
-            raise ValueError(f"the dataset's metainfo has no 'classes', only {list(dataset_meta)}")
-        categories = self.ground_truth["categories"]
-        return find_classes(self.ann_file, categories, dataset_meta["classes"])[1]
+    def _check_predicted(self, images: Mapping[int, str]) -> None:
+        """Check that ``images`` (id to path) are in ``ann_file``; warn if some of it are missing.
 
-    def _classes(self) -> list[str]:
-        if self.dataset_meta is None:
-            raise ValueError("dataset_meta is not set: assign the dataset's metainfo first")
-        return list(self.dataset_meta["classes"])
-
-    def _warn_of_missing(self, visited: set[int]) -> None:
-        missing = len(self._image_ids - visited)
+        Raises:
+            ConfigError: An image is not in ``ann_file``.
+        """
+        for image_id, path in images.items():
+            if image_id not in self._image_ids:
+                raise ConfigError(
+                    f"predicted image {image_id!r} ({path}) is not in {self.ann_file!r}: the "
+                    "metric and the in-distribution data set must use the same ann_file, and OOD "
+                    "images need 'is_ood' in meta_keys"
+                )
+        missing = len(self._image_ids - images.keys())
         if missing:
             print_log(
                 f"{missing:,} of {len(self._image_ids):,} images of {self.ann_file!r} were not "
@@ -109,6 +120,7 @@ class CocoMetric(CocoTruthMetric):
         FileNotFoundError: ``ann_file`` does not exist.
         ValueError: An invalid argument, a file that is not a COCO file, or a class of the dataset
             that is not a category of the file.
+        ConfigError: The dataset has no classes, or a predicted image is not in ``ann_file``.
 
     Example, in a config::
 
@@ -140,8 +152,12 @@ class CocoMetric(CocoTruthMetric):
         self.backend = backend
         self.classwise = classwise
         self.max_dets = tuple(sorted(max_dets))
-        if "segm" in self.iou_types:
-            self._require_masks()
+        without = [a for a in self.ground_truth["annotations"] if not a.get("segmentation")]
+        if "segm" in self.iou_types and without:
+            raise ValueError(
+                f"metric 'segm': {len(without):,} annotations of {self.ann_file!r} have no "
+                f"segmentation (the first belongs to image {without[0]['image_id']!r})"
+            )
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Store the predictions of a batch.
@@ -156,6 +172,7 @@ class CocoMetric(CocoTruthMetric):
             predicted = sample["pred_instances"]
             kept = {
                 "image_id": sample["img_id"],
+                "path": str(sample.get("img_path", "")),
                 "bboxes": to_numpy(predicted["bboxes"]).astype(np.float64).reshape(-1, 4),
                 "scores": to_numpy(predicted["scores"]).astype(np.float64).reshape(-1),
                 "labels": to_numpy(predicted["labels"]).reshape(-1),
@@ -168,18 +185,15 @@ class CocoMetric(CocoTruthMetric):
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Evaluate the predictions of all ranks; see the class for the keys."""
-        classes = self._classes()
         results = list({result["image_id"]: result for result in results}.values())
+        self._check_predicted({result["image_id"]: result["path"] for result in results})
         detections = self._detections(results)
-        self._warn_of_missing({result["image_id"] for result in results})
         metrics: dict[str, float] = {}
         for iou_type in self.iou_types:
-            metrics |= self._evaluate(detections, iou_type, classes)
+            metrics |= self._evaluate(detections, iou_type)
         return metrics
 
-    def _evaluate(
-        self, detections: list[dict], iou_type: str, classes: Sequence[str]
-    ) -> dict[str, float]:
+    def _evaluate(self, detections: list[dict], iou_type: str) -> dict[str, float]:
         start = time.perf_counter()
         result = evaluate_coco(
             self.ground_truth,
@@ -201,12 +215,12 @@ class CocoMetric(CocoTruthMetric):
         print_log(
             f"COCO {iou_type}, {Path(self.ann_file).name}: {len(self._image_ids):,} images, "
             f"{objects:,} objects, {len(detections):,} detections ({evaluator}, {elapsed:.1f} s)\n"
-            + result.table(classes, self._category_ids, instances, self.classwise),
+            + result.table(self._classes, self._category_ids, instances, self.classwise),
             logger="current",
         )
         metrics = {f"{iou_type}_{name}": value for name, value in result.metrics().items()}
         if self.classwise:
-            for name, category_id in zip(classes, self._category_ids, strict=True):
+            for name, category_id in zip(self._classes, self._category_ids, strict=True):
                 value = result.average_precision(category_id=category_id)
                 metrics[f"{iou_type}_mAP/{name}"] = value
         return metrics
@@ -214,14 +228,8 @@ class CocoMetric(CocoTruthMetric):
     def _detections(self, results: list[dict]) -> list[dict]:
         detections = []
         for result in results:
-            image_id = result["image_id"]
-            if image_id not in self._image_ids:
-                raise ValueError(
-                    f"predicted image {image_id!r} is not in {self.ann_file!r}: the metric's "
-                    f"ann_file and the dataloader's must be the same"
-                )
             detections += coco_detections(
-                image_id,
+                result["image_id"],
                 result["bboxes"],
                 result["scores"],
                 result["labels"],
@@ -237,14 +245,6 @@ class CocoMetric(CocoTruthMetric):
                 level=30,
             )
         return detections
-
-    def _require_masks(self) -> None:
-        without = [a for a in self.ground_truth["annotations"] if not a.get("segmentation")]
-        if without:
-            raise ValueError(
-                f"metric 'segm': {len(without):,} annotations of {self.ann_file!r} have no "
-                f"segmentation (the first belongs to image {without[0]['image_id']!r})"
-            )
 
 
 def _run_lengths(masks: torch.Tensor | np.ndarray | list[dict]) -> list[dict]:

@@ -53,8 +53,9 @@ class OODBoxMetric(CocoTruthMetric, OODMetricBase):
     boxes, by the most OOD box of each at the threshold, without images that have none.
 
     Raises:
-        ConfigError: Predictions have no OOD score, data samples have no path, a class is not a
-            category of ``ann_file``, or an ID image is not in it.
+        ConfigError: Predictions have no OOD score, data samples have no path, the data sets
+            differ in their classes, or an ID image is not in ``ann_file``.
+        DatasetError: A class is not a category of ``ann_file``.
         OODDataError: No image is OOD or none is ID, no box of one kind reaches the threshold, or a
             score is not finite.
 
@@ -76,21 +77,9 @@ class OODBoxMetric(CocoTruthMetric, OODMetricBase):
             raise ValueError(f'score_thr must be "f1" or a number from 0 to 1, got {score_thr!r}')
         self.score_thr = score_thr
 
-    def _find_categories(self, dataset_meta: Any) -> list[int]:
-        # mmdet's ConcatDataset makes a list of metainfo that differs between its parts.
-        if not isinstance(dataset_meta, dict) or "classes" not in dataset_meta:
-            raise ConfigError(
-                "negvision.OODBoxMetric needs the same classes, in the same order, in all "
-                f"concatenated data sets; their metainfo is {dataset_meta!r}"
-            )
-        try:
-            return super()._find_categories(dataset_meta)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Store the boxes of a batch with their scores; see :meth:`ImageBoxes.of_sample`."""
-        num_classes = len(self._classes())
+        num_classes = len(self._classes)
         for sample in data_samples:
             kept = ImageBoxes.of_sample(sample, self.scores, num_classes)
             self.results.append((kept.path, kept))
@@ -107,14 +96,11 @@ class OODBoxMetric(CocoTruthMetric, OODMetricBase):
                 "negvision.OODCocoDataset (OOD), and PackDetInputs needs 'is_ood' among its "
                 "meta_keys"
             )
-        self._check_ids(known)
-        detections = [
-            found
-            for image in known
-            for found in coco_detections(
-                image.image_id, image.boxes, image.class_scores, image.labels, self._category_ids
-            )
-        ]
+        self._check_predicted({image.image_id: image.path for image in known})
+        detections = []
+        for image in known:
+            columns = (image.boxes, image.class_scores, image.labels)
+            detections += coco_detections(image.image_id, *columns, self._category_ids)
         average = evaluate_coco(
             self.ground_truth, detections, self._category_ids, area_limits=self.area_limits
         )
@@ -138,7 +124,6 @@ class OODBoxMetric(CocoTruthMetric, OODMetricBase):
         scored = [image.scores for image in kept if image.scores]
         scores = {name: np.concatenate([of[name] for of in scored]) for name in scored[0]}
         own = next(iter(scores.values()))
-        classes = self._classes()
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
         return OODRecords(
             task="boxes",
@@ -146,29 +131,15 @@ class OODBoxMetric(CocoTruthMetric, OODMetricBase):
             is_ood=is_ood,
             image=index,
             paths=[image.path for image in kept],
-            classes=classes,
+            classes=self._classes,
             boxes=boxes.astype(np.float32),
             labels=labels,
             strata={
-                "box size": (
-                    ("small", "medium", "large"),
-                    np.digitize(areas, self.area_limits),
-                ),
-                "class": (classes, labels),
+                "box size": (("small", "medium", "large"), np.digitize(areas, self.area_limits)),
+                "class": (self._classes, labels),
             },
             notes={**notes, "image_auroc": _image_auroc(own, is_ood, index)},
         )
-
-    def _check_ids(self, known: Sequence[ImageBoxes]) -> None:
-        """Check that every ID image is in ``ann_file``, and warn of images not predicted."""
-        for image in known:
-            if image.image_id not in self._image_ids:
-                raise ConfigError(
-                    f"predicted image {image.image_id!r} ({image.path}) is not in "
-                    f"{self.ann_file!r}: the metric and the in-distribution data set must use the "
-                    "same ann_file, and OOD images need 'is_ood' in meta_keys"
-                )
-        self._warn_of_missing({image.image_id for image in known})
 
 
 @dataclass(frozen=True)
@@ -185,14 +156,11 @@ class ImageBoxes:
 
     @classmethod
     def of_sample(cls, sample: dict, score_names: Sequence[str], num_classes: int) -> ImageBoxes:
-        """Read the detections of a data sample.
+        """Read the detections of a data sample; ``num_classes`` is K, the ID classes.
 
-        Args:
-            sample: ``img_path``, ``img_id``, ``is_ood`` if true, and ``pred_instances``:
-                ``bboxes`` (N, 4), ``scores``, ``labels``, ``ood_score`` and, for other scores,
-                ``logits`` (N, K) or (N, K + 1) with the background last, ``temperature`` (N,).
-            score_names: Scores to compute from the logits in addition to ``ood_score``.
-            num_classes: K, the ID classes.
+        ``pred_instances`` has ``bboxes``, ``scores``, ``labels``, ``ood_score`` and, for
+        ``score_names``, ``logits`` (N, K) or (N, K + 1) with the background last, and
+        ``temperature`` (N,) if any.
 
         Raises:
             ConfigError: A field is missing.
@@ -219,13 +187,9 @@ class ImageBoxes:
     def at_least(self, threshold: float) -> ImageBoxes:
         """The detections with a class score of at least ``threshold``."""
         kept = self.class_scores >= threshold
-        return replace(
-            self,
-            boxes=self.boxes[kept],
-            class_scores=self.class_scores[kept],
-            labels=self.labels[kept],
-            scores={name: values[kept] for name, values in self.scores.items()},
-        )
+        arrays = {name: getattr(self, name)[kept] for name in ("boxes", "class_scores", "labels")}
+        scores = {name: values[kept] for name, values in self.scores.items()}
+        return replace(self, scores=scores, **arrays)
 
 
 def _scores_of(found: Any, names: Sequence[str], num_classes: int) -> dict[str, np.ndarray]:
@@ -247,12 +211,11 @@ def _scores_of(found: Any, names: Sequence[str], num_classes: int) -> dict[str, 
 def _box_counts(
     images: Sequence[ImageBoxes], kept: Sequence[ImageBoxes], threshold: float
 ) -> dict[str, int]:
-    counts = dict.fromkeys(
-        ("id_boxes_kept", "id_boxes_found", "ood_boxes_kept", "ood_boxes_found"), 0
-    )
-    for what, those in (("kept", kept), ("found", images)):
-        for image in those:
-            counts[f"{'ood' if image.is_ood else 'id'}_boxes_{what}"] += len(image.boxes)
+    counts = {
+        f"{kind}_boxes_{what}": sum(len(i.boxes) for i in those if i.is_ood == (kind == "ood"))
+        for kind in ("id", "ood")
+        for what, those in (("kept", kept), ("found", images))
+    }
     if not counts["id_boxes_kept"] or not counts["ood_boxes_kept"]:
         raise OODDataError(
             f"{counts['id_boxes_kept']:,} of {counts['id_boxes_found']:,} detections on ID images "

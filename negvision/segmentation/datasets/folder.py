@@ -14,7 +14,7 @@ from negvision.data.images.bad_samples import BadSampleMixin
 from negvision.data.images.files import FileListing
 from negvision.errors import ConfigError, DatasetError, Problems, did_you_mean
 from negvision.registry import DATASETS
-from negvision.toy.digits import DigitsParameters, default_root, ensure_digits
+from negvision.toy.digits import DigitsParameters, GeneratesDigits
 from negvision.toy.scene import CLASS_NAMES
 
 
@@ -61,9 +61,22 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
                 "remove the class of id 0 from metainfo['classes'] instead"
             )
         metainfo = dict(metainfo or {})
-        self.class_ids = self._find_class_ids(
-            classes_file, data_root, metainfo.get("classes"), kwargs.get("backend_args")
-        )
+        names = self.METAINFO.get("classes") or metainfo.get("classes") or ()
+        self.class_ids = {name: number for number, name in enumerate(names)}
+        if classes_file is not None:
+            path = os.path.join(data_root or "", classes_file)
+            try:
+                self.class_ids = read_classes_file(path, kwargs.get("backend_args"))
+            except FileNotFoundError:
+                raise DatasetError(
+                    f"classes_file {os.path.abspath(path)} does not exist. It names the ids of the "
+                    "label images, one 'id name' per line"
+                ) from None
+        elif not names:
+            raise DatasetError(
+                "the ids of the label images have no names: set classes_file='classes.txt' (one "
+                "'id name' per line) or metainfo=dict(classes=[...]) in the order of the ids"
+            )
         metainfo.setdefault("classes", tuple(self.class_ids))
         super().__init__(*args, metainfo=metainfo, data_root=data_root, **kwargs)
 
@@ -92,7 +105,8 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
         images = FileListing()
         names = list(self._image_names())
         for name in names:
-            if self._leaves_root(name):
+            folders = filter(None, map(self.data_prefix.get, ("img_path", "seg_map_path")))
+            if any(leaves_root(name, folder, self.data_root) for folder in folders):
                 problems.add(LEAVES_ROOT, self.ann_file, name)
                 continue
             info = self._data_info(name)
@@ -116,30 +130,6 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
         self._settle(source, problems, f"{len(names):,} images", len(data_list), nothing_left)
         return data_list
 
-    def _find_class_ids(
-        self,
-        classes_file: str | None,
-        data_root: str | None,
-        chosen: Sequence[str] | None,
-        backend_args: dict | None,
-    ) -> dict[str, int]:
-        if classes_file is not None:
-            path = os.path.join(data_root or "", classes_file)
-            try:
-                return read_classes_file(path, backend_args)
-            except FileNotFoundError:
-                raise DatasetError(
-                    f"classes_file {os.path.abspath(path)} does not exist. It names the ids of the "
-                    "label images, one 'id name' per line"
-                ) from None
-        names = self.METAINFO.get("classes") or chosen
-        if not names:
-            raise DatasetError(
-                "the ids of the label images have no names: set classes_file='classes.txt' (one "
-                "'id name' per line) or metainfo=dict(classes=[...]) in the order of the ids"
-            )
-        return {name: number for number, name in enumerate(names)}
-
     def _image_names(self) -> Iterator[str]:
         """Names relative to the image folder, without suffix."""
         if self.ann_file:
@@ -158,11 +148,6 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
         for name in names:
             yield name.removesuffix(self.img_suffix)
 
-    def _leaves_root(self, name: str) -> bool:
-        """Whether the list names an image or label outside the data root."""
-        folders = [self.data_prefix.get(key) for key in ("img_path", "seg_map_path")]
-        return any(leaves_root(name, folder, self.data_root) for folder in folders if folder)
-
     def _data_info(self, name: str) -> dict:
         info = {
             "img_path": os.path.join(self.data_prefix["img_path"], name + self.img_suffix),
@@ -179,7 +164,7 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
 
 
 @DATASETS.register_module()
-class DigitsSegDataset(SegDataset):
+class DigitsSegDataset(GeneratesDigits, SegDataset):
     """:class:`SegDataset` on the embedded digits, which are generated at first use.
 
     Ids of the label images are 0 for the background and 1 ... 10 for the digits 0 ... 9. Held-out
@@ -189,9 +174,7 @@ class DigitsSegDataset(SegDataset):
 
     Args:
         split: "train", "val", "test" (images of all digits), or "test_ood" (held-out digits only).
-        data_root: Folder of the set; :func:`negvision.toy.digits.default_root` by default.
-        digits: Parameters of :func:`negvision.toy.digits.ensure_digits`; must be the same in all
-            datasets on one root, since other parameters generate the set again.
+        data_root, digits: As in :class:`negvision.toy.digits.GeneratesDigits`.
 
     Raises:
         ConfigError: No such split.
@@ -203,14 +186,12 @@ class DigitsSegDataset(SegDataset):
         (4, ('background', 'zero', 'one'))
     """
 
-    generates_data = True
     METAINFO = {"classes": ("background", *CLASS_NAMES)}
 
     def __init__(
         self,
         *args,
         split: str,
-        data_root: str | None = None,
         digits: dict | None = None,
         metainfo: dict | None = None,
         **kwargs,
@@ -221,13 +202,11 @@ class DigitsSegDataset(SegDataset):
                 f"split must be one of {', '.join(splits)}, got {split!r}"
                 f"{did_you_mean(str(split), splits)}"
             )
-        digits = digits or {}
-        root = ensure_digits(data_root or default_root(), **digits)
-        held_out = {CLASS_NAMES[digit] for digit in DigitsParameters(**digits).held_out}
+        held_out = {CLASS_NAMES[digit] for digit in DigitsParameters(**(digits or {})).held_out}
         known = tuple(name for name in self.METAINFO["classes"] if name not in held_out)
         super().__init__(
             *args,
-            data_root=str(root),
+            digits=digits,
             data_prefix={"img_path": split, "seg_map_path": f"masks/{split}"},
             metainfo={"classes": known, **(metainfo or {})},
             **kwargs,

@@ -23,6 +23,11 @@ from negvision.data.images.planes import to_planes
 from negvision.errors import ConfigError, DatasetError
 from negvision.registry import TRANSFORMS
 
+_META_KEYS = (
+    "img_path", "seg_map_path", "ori_shape", "img_shape", "pad_shape", "scale_factor", "flip",
+    "flip_direction", "reduce_zero_label", "is_ood",
+)  # fmt: skip
+
 
 @TRANSFORMS.register_module()
 class LoadSegAnnotations(BaseTransform):
@@ -42,8 +47,7 @@ class LoadSegAnnotations(BaseTransform):
     """
 
     def __init__(self, backend_args: dict | None = None, max_pixels: int = MAX_PIXELS) -> None:
-        self.backend_args = backend_args
-        self.max_pixels = max_pixels
+        self.backend_args, self.max_pixels = backend_args, max_pixels
 
     def transform(self, results: dict) -> dict:
         """Add the labels to ``results``; raises ``DatasetError`` if they are unusable."""
@@ -121,10 +125,8 @@ class LoadOODMap(BaseTransform):
     ) -> None:
         if not ood_classes:
             raise ConfigError("LoadOODMap: ood_classes is empty; name the OOD classes")
-        self.ood_classes = list(ood_classes)
-        self.void = list(void)
-        self.backend_args = backend_args
-        self.max_pixels = max_pixels
+        self.ood_classes, self.void = list(ood_classes), list(void)
+        self.backend_args, self.max_pixels = backend_args, max_pixels
 
     def transform(self, results: dict) -> dict:
         """Add the map to ``results``."""
@@ -169,21 +171,7 @@ class PackSegInputs(MMSegPackSegInputs):
         meta_keys: Keys of ``results`` to store as meta information.
     """
 
-    def __init__(
-        self,
-        meta_keys: Sequence[str] = (
-            "img_path",
-            "seg_map_path",
-            "ori_shape",
-            "img_shape",
-            "pad_shape",
-            "scale_factor",
-            "flip",
-            "flip_direction",
-            "reduce_zero_label",
-            "is_ood",
-        ),
-    ) -> None:
+    def __init__(self, meta_keys: Sequence[str] = _META_KEYS) -> None:
         super().__init__(meta_keys)
 
     def transform(self, results: dict) -> dict:

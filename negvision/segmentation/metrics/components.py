@@ -19,15 +19,10 @@ _OOD, _VOID = 1, 255
 
 @dataclass(frozen=True)
 class Overlaps:
-    """Overlaps of the components of one or more images.
+    """Overlaps of the components of one or more images, float64 in [0, 1]."""
 
-    Attributes:
-        siou: (G,) float64 in [0, 1]: sIoU of each true OOD component.
-        ppv: (P,) float64 in [0, 1]: share of each predicted component that is OOD.
-    """
-
-    siou: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    ppv: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    siou: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (G,): of each true component
+    ppv: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (P,): of each predicted one
 
     def __add__(self, other: Overlaps) -> Overlaps:
         return Overlaps(

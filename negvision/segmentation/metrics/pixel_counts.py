@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -92,20 +92,14 @@ class PixelCounts:
     Samplers fill the last batch with images that another process has counted. These come last in
     their process, so the last image of each process is counted only when all are combined.
 
-    Args:
-        exact: Whether the streams are exact.
-        images: Path to the sample of the image.
-        streams: Score to its stream.
-        confusion: Sum over images; None without labels.
-        packed: Path to the map, for components.
-        heat: The ``NUM_HEAT_MAPS`` images with the lowest AUROC: (-AUROC, path, map).
     """
 
     exact: bool = False
-    images: dict[str, ImageSample] = field(default_factory=dict)
-    streams: dict[str, StreamingOODMetrics] = field(default_factory=dict)
-    confusion: np.ndarray | None = None
-    packed: dict[str, PackedMap] = field(default_factory=dict)
+    images: dict[str, ImageSample] = field(default_factory=dict)  # by path
+    streams: dict[str, StreamingOODMetrics] = field(default_factory=dict)  # by score
+    confusion: np.ndarray | None = None  # summed over images; None without labels
+    packed: dict[str, PackedMap] = field(default_factory=dict)  # by path, for components
+    # The NUM_HEAT_MAPS images with the lowest AUROC: (-AUROC, path, map).
     heat: list[tuple[float, str, np.ndarray]] = field(default_factory=list)
     _quota: int = PIXELS_PER_IMAGE
     _last: ImagePixels | None = None
@@ -114,7 +108,8 @@ class PixelCounts:
         """Count an image unless it was counted before."""
         if image.path in self.images:
             return
-        self._count_last()
+        if self._last is not None:
+            self._count(self._last)
         self._last = image
         self._keep(image.path, ImageSample.of(image, self._quota))
         if image.packed is not None:
@@ -161,7 +156,9 @@ class PixelCounts:
         sample.thin(self._quota)
         self.images[path] = sample
         # Later images must not be sampled more densely than earlier ones.
-        while self._quota > 1 and _total(self.images.values()) > PIXELS_IN_ALL:
+        while (
+            self._quota > 1 and sum(len(one.is_ood) for one in self.images.values()) > PIXELS_IN_ALL
+        ):
             self._quota //= 2
             for kept in self.images.values():
                 kept.thin(self._quota)
@@ -169,11 +166,6 @@ class PixelCounts:
     def _keep_heat(self, entry: tuple[float, str, np.ndarray]) -> None:
         if all(entry[1] != path for _, path, _ in self.heat):
             self.heat = heapq.nlargest(NUM_HEAT_MAPS, [*self.heat, entry], key=lambda e: e[:2])
-
-    def _count_last(self) -> None:
-        if self._last is not None:
-            self._count(self._last)
-            self._last = None
 
     def _count(self, image: ImagePixels) -> None:
         is_ood = torch.from_numpy(image.is_ood)
@@ -184,10 +176,6 @@ class PixelCounts:
 
     def _stream(self, name: str) -> StreamingOODMetrics:
         return self.streams.setdefault(name, StreamingOODMetrics(self.exact))
-
-
-def _total(samples: Iterable[ImageSample]) -> int:
-    return sum(len(sample.is_ood) for sample in samples)
 
 
 def confusion_metrics(confusion: np.ndarray) -> dict[str, float]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmengine.logging import print_log
@@ -16,7 +15,7 @@ from negvision.engine.metrics import OODMetricBase
 from negvision.errors import ConfigError, OODDataError
 from negvision.ood import OODValues, ood_score, score_curve
 from negvision.ood.curve import check_finite
-from negvision.ood.records import OODEvaluation, OODRecords, evaluate_records
+from negvision.ood.records import OODRecords, evaluate_records
 from negvision.registry import METRICS
 from negvision.segmentation.metrics.components import (
     Overlaps,
@@ -29,6 +28,7 @@ from negvision.segmentation.metrics.pixel_counts import (
     PixelCounts,
     confusion_metrics,
 )
+from negvision.visualization.heat import shrunk
 
 _VOID = 255
 _HEAT_SIDE = 160
@@ -112,8 +112,15 @@ class OODPixelMetric(OODMetricBase):
                 f"{error} OOD pixels have the ood_classes of negvision.LoadOODMap, ID pixels the "
                 "classes of the data set."
             ) from None
-        evaluation = self._evaluation(counts, every_pixel)
-        return self.report(evaluation)
+        records = self.records([counts])
+        own = next(iter(every_pixel.values()))
+        records = replace(records, notes=self._notes(counts, own, len(records.is_ood)))
+        sampled = evaluate_records(records, self.resamples)
+        by_score = {
+            name: replace(metrics, intervals=sampled.by_score[name].intervals)
+            for name, metrics in every_pixel.items()
+        }
+        return self.report(replace(sampled, by_score=by_score))
 
     def records(self, results: Sequence[PixelCounts]) -> OODRecords:
         """The sampled pixels of ``results``, a list with the combined counts."""
@@ -121,12 +128,11 @@ class OODPixelMetric(OODMetricBase):
         paths = list(counts.images)
         images = list(counts.images.values())
         lengths = [len(image.is_ood) for image in images]
-        classes = tuple((self.dataset_meta or {}).get("classes") or ())
         labels = np.concatenate([image.labels for image in images]).astype(np.int64)
+        classes = tuple((self.dataset_meta or {}).get("classes") or ())
         classes = classes or tuple(map(str, range(labels.max(initial=0) + 1)))
         shares = [image.num_ood / max(image.num_ood + image.num_id, 1) for image in images]
         share_codes = [int(share > 0) + int(np.searchsorted(_SHARES, share)) for share in shares]
-        order = {path: number for number, path in enumerate(paths)}
         return OODRecords(
             task="pixels",
             scores={
@@ -142,19 +148,8 @@ class OODPixelMetric(OODMetricBase):
                 "predicted class": (classes, labels),
                 "OOD in the image": (_SHARE_NAMES, np.repeat(share_codes, lengths)),
             },
-            heat={order[path]: heat for _, path, heat in counts.heat},
+            heat={paths.index(path): heat for _, path, heat in counts.heat},
         )
-
-    def _evaluation(self, counts: PixelCounts, every_pixel: dict[str, OODValues]) -> OODEvaluation:
-        records = self.records([counts])
-        own = next(iter(every_pixel.values()))
-        records = replace(records, notes=self._notes(counts, own, len(records.is_ood)))
-        sampled = evaluate_records(records, self.resamples)
-        by_score = {
-            name: replace(metrics, intervals=sampled.by_score[name].intervals)
-            for name, metrics in every_pixel.items()
-        }
-        return replace(sampled, by_score=by_score)
 
     def _notes(self, counts: PixelCounts, own: OODValues, sampled: int) -> dict:
         bounds = "exact"
@@ -195,8 +190,7 @@ class OODPixelMetric(OODMetricBase):
         valid = truth != _VOID
         scores = {sample["ood_map"].get("score", "score"): ood_map[valid]}
         logits = sample.get("seg_logits", {}).get("data")
-        temperature = sample.get("temperature", {}).get("data")
-        temperature = None if temperature is None else temperature[0]
+        temperature = sample.get("temperature", {}).get("data", [None])[0]
         for name in self.scores:
             if name in scores:
                 continue
@@ -224,7 +218,7 @@ class OODPixelMetric(OODMetricBase):
             is_ood=is_ood.cpu().numpy(),
             labels=predicted[valid].cpu().numpy().astype(np.int16),
             auroc=auroc,
-            heat=_reduced(scored),
+            heat=shrunk(scored, _HEAT_SIDE),
             confusion=label_confusion(sample, predicted, num_classes, path),
             packed=PackedMap(scored, truth) if self.components else None,
         )
@@ -276,11 +270,3 @@ def label_confusion(
             )
     pairs = torch.bincount(labels * num_classes + predicted, minlength=num_classes**2)
     return pairs.view(num_classes, num_classes).cpu().numpy()
-
-
-def _reduced(heat: np.ndarray) -> np.ndarray:
-    """``heat`` with a longer side of at most 160 pixels, by area means."""
-    height, width = heat.shape
-    factor = min(_HEAT_SIDE / max(height, width), 1.0)
-    size = (max(round(width * factor), 1), max(round(height * factor), 1))
-    return cv2.resize(heat, size, interpolation=cv2.INTER_AREA)

@@ -123,7 +123,15 @@ def detector(head: dict, train_cfg: dict):
             "out_channels": 16,
             "num_outs": 3,
         },
-        "bbox_head": {"num_classes": 3, "in_channels": 16, "feat_channels": 16, **head},
+        "bbox_head": {
+            "num_classes": 3,
+            "in_channels": 16,
+            "feat_channels": 16,
+            "anchor_generator": ANCHORS,
+            "norm_cfg": NORM,
+            "loss_bbox": {"type": "GIoULoss", "loss_weight": 2.0},
+            **head,
+        },
         "train_cfg": train_cfg,
     }
     return MODELS.build(model)
@@ -138,35 +146,18 @@ ANCHORS = {
 }
 NORM = {"type": "GN", "num_groups": 4, "requires_grad": True}
 HEADS = {
-    "ATSSHead": {
-        "type": "ATSSHead",
-        "anchor_generator": ANCHORS,
-        "norm_cfg": NORM,
-        "loss_bbox": {"type": "GIoULoss", "loss_weight": 2.0},
-    },
+    "ATSSHead": {},
     "GFLHead": {
-        "type": "GFLHead",
-        "anchor_generator": ANCHORS,
-        "norm_cfg": NORM,
         "loss_cls": {"type": "QualityFocalLoss", "use_sigmoid": True},
         "loss_dfl": {"type": "DistributionFocalLoss"},
         "loss_bbox": {"type": "GIoULoss"},
         "reg_max": 8,
     },
-    "DDODHead": {
-        "type": "DDODHead",
-        "anchor_generator": ANCHORS,
-        "norm_cfg": NORM,
-        "loss_bbox": {"type": "GIoULoss", "loss_weight": 2.0},
-    },
+    "DDODHead": {},
     "TOODHead": {
-        "type": "TOODHead",
         "num_dcn": 0,
-        "anchor_generator": ANCHORS,
-        "norm_cfg": NORM,
         "initial_loss_cls": {"type": "FocalLoss", "use_sigmoid": True, "activated": True},
         "loss_cls": {"type": "QualityFocalLoss", "use_sigmoid": True, "activated": True},
-        "loss_bbox": {"type": "GIoULoss", "loss_weight": 2.0},
     },
 }
 
@@ -207,7 +198,7 @@ def test_changing_one_type_swaps_it_into_mmdets_detectors(name):
             if swapped and isinstance(value, dict) and value["type"] == "ATSSAssigner":
                 value["type"] = "negvision.ATSSAssigner"
         torch.manual_seed(1)
-        model = detector(copy.deepcopy(HEADS[name]), cfg)
+        model = detector({"type": name, **copy.deepcopy(HEADS[name])}, cfg)
         got = model.loss(images, copy.deepcopy(samples))
         losses.append({k: sum(v) if isinstance(v, list) else v for k, v in got.items()})
     assert losses[0].keys() == losses[1].keys() and len(losses[0]) > 1

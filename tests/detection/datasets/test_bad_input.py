@@ -195,37 +195,28 @@ def test_missing_image_folder_shows_layout(coco):
 # Problems of image files, found when the image is loaded.
 
 
+IMAGE_CASES = {
+    "truncated JPEG": (lambda coco: coco.truncate("b.jpg"), "b.jpg: truncated JPEG"),
+    "truncated PNG": (lambda coco: coco.truncate("d.png"), "d.png: truncated PNG"),
+    "empty file": (lambda coco: _second(coco).write_bytes(b""), "b.jpg: the file is empty"),
+    "no image": (lambda coco: _second(coco).write_bytes(b"<html>"), "b.jpg: not an image"),
+    "vanished": (lambda coco: _second(coco).unlink(), "b.jpg: no such file"),
+    "wrong size": (
+        lambda coco: cv2.imwrite(str(_second(coco)), np.zeros((90, 120, 3), np.uint8)),
+        "the image is 120 x 90 pixels (width x height), the annotations say 100 x 80",
+    ),
+}
+
+
+def _second(coco):
+    return coco.images / "b.jpg"
+
+
 def unusable(coco, case: str) -> str:
     """Damage image b.jpg or d.png and return the expected error."""
-    path = coco.images / "b.jpg"
-    if case == "truncated JPEG":
-        coco.truncate("b.jpg")
-        return "b.jpg: truncated JPEG"
-    if case == "truncated PNG":
-        coco.truncate("d.png")
-        return "d.png: truncated PNG"
-    if case == "empty file":
-        path.write_bytes(b"")
-        return "b.jpg: the file is empty"
-    if case == "no image":
-        path.write_bytes(b"<!DOCTYPE html><html>not found</html>")
-        return "b.jpg: not an image"
-    if case == "vanished":
-        path.unlink()
-        return "b.jpg: no such file"
-    assert case == "wrong size"
-    cv2.imwrite(str(path), np.zeros((90, 120, 3), np.uint8))
-    return "the image is 120 x 90 pixels (width x height), the annotations say 100 x 80"
-
-
-IMAGE_CASES = [
-    "truncated JPEG",
-    "truncated PNG",
-    "empty file",
-    "no image",
-    "vanished",
-    "wrong size",
-]
+    damage, says = IMAGE_CASES[case]
+    damage(coco)
+    return says
 
 
 @pytest.mark.parametrize("case", IMAGE_CASES)

@@ -93,11 +93,3 @@ class TestByHand:
         before = copy.deepcopy((truth, found))
         evaluate_coco(truth, found, [3, 1], backend=backend)
         assert (truth, found) == before
-
-
-def test_unknown_choices_are_errors():
-    truth, _ = one_image([], [])
-    with pytest.raises(ValueError, match="'fastest'"):
-        evaluate_coco(truth, [], [2], backend="fastest")
-    with pytest.raises(ValueError, match="'keypoints'"):
-        evaluate_coco(truth, [], [2], iou_type="keypoints")

@@ -16,6 +16,7 @@ from mmengine.structures import InstanceData
 from oracles.coco import direct_stats
 
 from negvision.detection.metrics import CocoMetric
+from negvision.errors import ConfigError
 
 NAMES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 RECALLS = ("AR@1", "AR@10", "AR@100", "AR_s@100", "AR_m@100", "AR_l@100")
@@ -235,7 +236,7 @@ def test_predicted_image_not_in_file(tmp_path):
     classes = classes_of(ground_truth)
     samples = samples_of(ground_truth, detections, classes)
     samples[0]["img_id"] = 99999
-    with pytest.raises(ValueError, match="99999"):
+    with pytest.raises(ConfigError, match="99999"):
         evaluated(CocoMetric(write(tmp_path, ground_truth)), classes, samples)
 
 

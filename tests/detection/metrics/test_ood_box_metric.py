@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import pytest
 import torch
 from helpers.ood_boxes import FEW, Case
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from oracles.coco import direct_stats
 from oracles.f1 import slow_threshold
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from negvision.detection.metrics import OODBoxMetric
-from negvision.errors import ConfigError, OODDataError
+from negvision.errors import ConfigError, DatasetError, OODDataError
 from negvision.ood.records import OODRecords
 
 
 @pytest.fixture
 def case(tmp_path):
     return Case(tmp_path)
-
-
-@pytest.fixture
-def log(caplog):
-    """The text logged by the current MMEngine logger."""
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
-    caplog.handler.setLevel(logging.INFO)
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 def protocol(case, threshold, score):
@@ -187,7 +174,7 @@ class TestErrors:
 
     def test_a_class_that_is_no_category_names_the_nearest(self, case):
         metric = OODBoxMetric(case.path, **FEW)
-        with pytest.raises(ConfigError, match=r"(?s)'clas 90'.*nearest: 'class 90'"):
+        with pytest.raises(DatasetError, match=r"(?s)'clas 90'.*nearest: 'class 90'"):
             metric.dataset_meta = {"classes": ("class 1", "clas 90")}
 
     def test_data_sets_of_different_classes(self, case):
