@@ -163,7 +163,8 @@ class OODClassifier(_ScoredClassifier):
         backbone: As in :class:`AbeTClassifier`.
         num_classes: C, the in-distribution classes.
         in_features: D, channels of the feature.
-        score, data_preprocessor, init_cfg: As in :class:`AbeTClassifier`.
+        score: One of :data:`negvision.ood.SCORE_NAMES`.
+        data_preprocessor, init_cfg: As in :class:`AbeTClassifier`.
 
     Example:
         >>> model = OODClassifier(

@@ -89,8 +89,7 @@ def assignment_views(model: Any, dataset, indices: Iterable[int]) -> Iterator[As
     Args:
         model: A detector of mmdet whose ``bbox_head`` (or ``rpn_head``) has an assigner that
             needs only anchors.
-        dataset: A dataset with its pipeline, ending in ``PackDetInputs``.
-        indices: Of the images.
+        dataset: With its pipeline, ending in ``PackDetInputs``; ``indices`` are of its images.
 
     Raises:
         ConfigError: The head has no assigner, its priors are not boxes, or its assigner needs
@@ -135,11 +134,7 @@ def assignment_views(model: Any, dataset, indices: Iterable[int]) -> Iterator[As
 
 
 def find_head(model: Any) -> Any:
-    """The head of ``model`` that assigns anchors.
-
-    Raises:
-        ConfigError: There is none, or its assigner needs predictions.
-    """
+    """The head of ``model`` that assigns anchors; ConfigError as in :func:`assignment_views`."""
     for name in ("bbox_head", "rpn_head"):
         head = getattr(model, name, None)
         if head is not None and getattr(head, "assigner", None) is not None:
@@ -279,10 +274,7 @@ def draw_assignment(view: AssignmentView, longest: int | None = None) -> np.ndar
 
 
 def drawing_side(view: AssignmentView) -> int:
-    """Longer side of a drawing of ``view`` on which neighboring anchors can be told apart.
-
-    A multiple of the image's longer side, at least 900 pixels.
-    """
+    """Longer side of a legible drawing: a multiple of the image's, at least 900 pixels."""
     side = max(view.image.shape[:2])
     return side * -(-900 // side)
 

@@ -29,6 +29,14 @@ class CollectedMetric(BaseMetric):
         collect_dir: A folder that all ranks share; by default one in the current folder.
     """
 
+    def __init__(
+        self,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+
     def combine(self, parts: list[list[Any]]) -> list[Any]:
         """Join the results of all ranks for :meth:`compute_metrics`."""
         return [result for part in parts for result in part]

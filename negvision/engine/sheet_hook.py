@@ -51,9 +51,7 @@ class SheetHook(Hook):
     def sheet(self, dataset, shown: Mapping[str, tuple[dict, Any]]) -> np.ndarray:
         """The sheet, (H, W, 3) uint8 RGB.
 
-        Args:
-            dataset: Of the validation or test.
-            shown: Path of an image to its data info and the result of :meth:`keep`.
+        ``shown`` has the path of each image with its data info and the result of :meth:`keep`.
         """
         raise NotImplementedError
 

@@ -23,34 +23,22 @@ METRIC_HEADINGS = "".join(f"{title:>12}" for title in METRIC_TITLES.values())
 
 @dataclass
 class OODRecords:
-    """N scored boxes, pixels or images on M images.
+    """N scored boxes, pixels or images on M images."""
 
-    Attributes:
-        task: "boxes", "pixels" or "images".
-        scores: Name to (N,) float; higher is more OOD. The model's own score comes first.
-        is_ood: (N,) bool.
-        image: (N,) int64, index into ``paths``; a bootstrap keeps samples of one image together.
-        paths: Of the M images.
-        classes: Names of the ID classes.
-        weights: (N,) float64, for pixels, which are a sample of all. None: all weigh 1.
-        boxes: (N, 4) float32, x1 y1 x2 y2 in pixels of the image; only for boxes.
-        labels: (N,) int64, predicted class; for boxes and images.
-        strata: A name, such as "box size", to (names of the strata, (N,) int64 codes).
-        notes: Values shown with the metrics: ID AP, thresholds, counts. Plain values.
-        heat: Image index to (h, w) float32, a reduced map of the first score; only for pixels.
-    """
-
-    task: str
-    scores: Mapping[str, np.ndarray]
-    is_ood: np.ndarray
-    image: np.ndarray
-    paths: Sequence[str]
-    classes: Sequence[str]
-    weights: np.ndarray | None = None
-    boxes: np.ndarray | None = None
-    labels: np.ndarray | None = None
+    task: str  # "boxes", "pixels" or "images"
+    scores: Mapping[str, np.ndarray]  # (N,) float by name; the model's own score comes first
+    is_ood: np.ndarray  # (N,) bool
+    image: np.ndarray  # (N,) int64, index into paths; a bootstrap keeps samples of one together
+    paths: Sequence[str]  # of the M images
+    classes: Sequence[str]  # names of the ID classes
+    weights: np.ndarray | None = None  # (N,) float64, for pixels, a sample of all; None: all 1
+    boxes: np.ndarray | None = None  # (N, 4) float32, x1 y1 x2 y2 in pixels; only for boxes
+    labels: np.ndarray | None = None  # (N,) int64, predicted class; for boxes and images
+    # A name, such as "box size", to (names of the strata, (N,) int64 codes).
     strata: Mapping[str, tuple[Sequence[str], np.ndarray]] = field(default_factory=dict)
+    # Plain values shown with the metrics: ID AP, thresholds, counts.
     notes: Mapping[str, float | int | str] = field(default_factory=dict)
+    # Image index to (h, w) float32, a reduced map of the first score; only for pixels.
     heat: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> Path:

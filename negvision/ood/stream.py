@@ -70,11 +70,7 @@ class StreamingOODMetrics:
         )
 
     def merge(self, other: StreamingOODMetrics) -> None:
-        """Add the samples of ``other``, such as those of another process.
-
-        Raises:
-            ValueError: One of the two is exact and the other is not.
-        """
+        """Add the samples of ``other``, such as those of another process; both are exact or not."""
         if self.exact != other.exact:
             raise ValueError("an exact and a binned stream cannot be merged")
         self._scores += other._scores
@@ -83,11 +79,7 @@ class StreamingOODMetrics:
             self._bin_counts().add_(other._counts)
 
     def compute(self) -> OODValues:
-        """Metrics of all samples so far.
-
-        Raises:
-            OODDataError: There is no OOD or no ID sample.
-        """
+        """Metrics of all samples so far; OODDataError without OOD or without ID samples."""
         if self.exact:
             if not self._scores:
                 check_kinds(0, 0)

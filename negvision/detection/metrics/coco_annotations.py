@@ -21,9 +21,6 @@ def load_coco_annotations(ann_file: str | Path) -> dict[str, Any]:
     Annotations are renumbered 1, 2, ...: COCO's matching marks "unmatched" with id 0, so an
     annotation with this id would never count as found, and two with one id would count as one.
 
-    Args:
-        ann_file: JSON with ``images``, ``annotations`` and ``categories``.
-
     Returns:
         ``images``, ``annotations`` and ``categories`` of the file; other entries are dropped.
 
