@@ -108,7 +108,7 @@ def test_wrong_arguments(hook, arguments, message):
 
 @pytest.mark.slow
 def test_sheet_has_the_images_of_all_ranks(tmp_path):
-    run_on_ranks(draw_sheet, 2, tmp_path)
+    run_on_ranks(draw_sheet, 2, tmp_path, tmp_path)
     sheet = cv2.imread(str(tmp_path / "predictions.png"))
     for index in range(5):
         assert (sheet == 40 * index).all(-1).sum() >= 60 * 60
