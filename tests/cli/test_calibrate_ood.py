@@ -131,7 +131,7 @@ def test_statistics_of_shapings_travel_too(config_of, tmp_path, capsys):
     ("argv", "message"),
     [
         (["--tpr", "95"], "--tpr: '95' is not a number above 0 and at most 1"),
-        (["--min-score", "0", "--tpr", "0.99"], "that takes 100 at least"),
+        (["--min-score", "0", "--tpr", "0.99"], "at least 100 are needed"),
         (["--min-score", "1.1"], "nothing was predicted on the in-distribution images"),
         (["--out", "{tmp}/file/below/c.pth"], "cannot be written"),
     ],
@@ -144,15 +144,6 @@ def test_errors_of_options(trained, tmp_path, capsys, argv, message):
     assert not list(tmp_path.rglob("*_ood.pth")) and not list(tmp_path.rglob(".*.pth.*"))
 
 
-def test_a_checkpoint_without_a_threshold(trained, tmp_path, capsys):
-    argv = [*trained, "--work-dir", tmp_path / "w", "--ood-threshold"]
-    assert evaluate(*argv, "checkpoint") == 2
-    err = capsys.readouterr().err
-    assert "epoch_1.pth has no OOD threshold" in err and "calibrate-ood" in err
-    assert evaluate(*argv, "high") == 2
-    assert "--ood-threshold: 'high' is not a number or the word" in capsys.readouterr().err
-
-
 def test_a_model_without_a_score(tiny_config, tmp_path, capsys):
     assert train(tiny_config, "--work-dir", tmp_path / "run") == 0
     argv = [tiny_config, tmp_path / "run" / "epoch_1.pth", "--work-dir", tmp_path / "w"]
@@ -161,10 +152,15 @@ def test_a_model_without_a_score(tiny_config, tmp_path, capsys):
         assert "RetinaNet has no OOD score" in capsys.readouterr().err
 
 
-def test_a_threshold_of_another_score(trained, config_of, tmp_path, capsys):
+def test_thresholds_that_a_model_cannot_use(trained, config_of, tmp_path, capsys):
     config, checkpoint = trained
     work = ["--work-dir", tmp_path / "w"]
     assert calibrate(config, checkpoint, "--min-score", 0, *work) == 0
-    other = config_of(score="msp")
-    assert evaluate(other, checkpoint.with_name("epoch_1_ood.pth"), *work) == 2
-    assert "calibrated for the score 'abet'" in capsys.readouterr().err
+    other, calibrated = config_of(score="msp"), checkpoint.with_name("epoch_1_ood.pth")
+    for argv, message in (
+        ([other, calibrated], "calibrated for the score 'abet'"),
+        ([other, checkpoint, "--ood-threshold", "checkpoint"], "epoch_1.pth has no OOD threshold"),
+        ([other, checkpoint, "--ood-threshold", "high"], "'high' is not a number or the word"),
+    ):
+        assert evaluate(*argv, *work) == 2
+        assert message in capsys.readouterr().err

@@ -112,12 +112,8 @@ def test_several_machines(environment):
     del environment["MASTER_ADDR"]
     status, output = run("dist_train.sh", "c", "2", environment=environment)
     assert status != 0 and "NNODES=2:4 needs MASTER_ADDR" in output
-
-
-def test_usage(environment):
     assert "usage" in run("dist_train.sh", "c", environment=environment)[1]
-    status, output = run("slurm_train.sh", environment=environment)
-    assert status == 2 and "sbatch" in output
+    assert "sbatch" in run("slurm_train.sh", environment=environment)[1]
 
 
 def slurm(environment, nodes=2):

@@ -98,12 +98,14 @@ def test_boxes_of_images_and_videos(exported, folder, clip, tmp_path, capsys):
 def test_checkpoint_follows_its_config(checkpoints, folder, tmp_path):
     out = tmp_path / "out"
     sources = [str(folder / "a.png"), str(folder / "*.jpg")]
-    options = ["--out", str(out), "--score-threshold", "0.1", "--no-pictures"]
-    assert main([BOXES, str(checkpoints("abet")), *sources, *options]) == 0
+    options = ["--out", str(out), "--no-pictures", "--score-threshold"]
+    assert main([BOXES, str(checkpoints("abet")), *sources, *options, "0.1"]) == 0
     assert _left(out) == ["images.json", "predictions.json"]
     found = json.loads((out / "predictions.json").read_text())
     assert found and all(box["score"] >= 0.1 for box in found)
     assert {box["image_id"] for box in found} == {0, 1}
+    assert main([BOXES, str(checkpoints("abet")), *sources, *options, "1"]) == 0
+    assert json.loads((out / "predictions.json").read_text()) == []
 
 
 def test_segmentors_write_label_maps_and_scores(exported, folder, clip, tmp_path):
@@ -149,13 +151,6 @@ def test_files_of_the_same_name_are_numbered(exported, folder, tmp_path):
     assert {"pictures/a.jpg", "pictures/a_2.jpg", "pictures/a_3.jpg"} < set(_left(out))
 
 
-def test_images_without_boxes(exported, folder, tmp_path):
-    out = tmp_path / "out"
-    options = ["--score-threshold", "1", "--out", str(out)]
-    assert main([str(exported("abet")), str(folder), *options]) == 0
-    assert json.loads((out / "predictions.json").read_text()) == []
-
-
 def test_invalid_image_is_named_and_no_file_is_incomplete(exported, folder, clip, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
@@ -167,12 +162,6 @@ def test_invalid_image_is_named_and_no_file_is_incomplete(exported, folder, clip
     assert "z.png: truncated PNG" in capsys.readouterr().err
     assert _left(out) == ["pictures/a.jpg", "predictions.json"]
     assert (out / "predictions.json").read_text() == "from before"
-
-
-def test_wrong_image_size_is_an_error(exported, folder, tmp_path, capsys):
-    assert main([str(exported("face")), str(folder), "--out", str(tmp_path / "out")]) == 2
-    assert "a.png: image: the image is 128 x 96 pixels" in capsys.readouterr().err
-    assert not _left(tmp_path / "out")
 
 
 @pytest.mark.parametrize("out", ["/proc/none", "taken/below"])
@@ -219,13 +208,14 @@ def test_full_disk_is_reported(exported, folder, tmp_path, capsys, monkeypatch):
         (["model", "images", "--ood-threshold", "much"], "is not a number or the word checkpoint"),
         (["model", "images", "--ood-threshold", "checkpoint"], "has no OOD threshold. Choose one"),
         (["model", "images", "--device", "tpu"], "device 'tpu'"),
+        (["face", "images"], "a.png: image: the image is 128 x 96 pixels"),
     ],
 )
 def test_errors(exported, folder, clip, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.onnx").write_text("hello")
     (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[:-99])
-    names = {"model": str(exported("abet")), "config": BOXES}
+    names = {"model": exported("abet"), "face": exported("face"), "config": BOXES}
     assert main([*(names.get(word, word) for word in arguments), "--out", "out"]) == 2
     assert message in capsys.readouterr().err
     assert not _left(tmp_path / "out")
