@@ -179,8 +179,9 @@ def test_full_disk_is_reported(exported, folder, tmp_path, capsys, monkeypatch):
         self.touch()
         raise OSError(28, "No space left on device")
 
+    model = str(exported("abet"))
     monkeypatch.setattr(Path, "write_bytes", full)
-    assert main([str(exported("abet")), str(folder), "--out", str(tmp_path / "out")]) == 2
+    assert main([model, str(folder), "--out", str(tmp_path / "out")]) == 2
     assert "a.jpg cannot be written: the disk is full" in capsys.readouterr().err
     assert not _left(tmp_path / "out")
 
