@@ -24,20 +24,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def mmengine_globals():
-    """A runner leaves its logger, scope and visualizer as the current ones; not so here."""
+    """A runner leaves its logger, scope and visualizer as the current ones; not so here.
+
+    A default logger that an import created would write past what ``capsys`` reads.
+    """
     from mmengine.logging import MessageHub, MMLogger
     from mmengine.registry import DefaultScope
     from mmengine.visualization import Visualizer
 
     managers = (MMLogger, MessageHub, DefaultScope, Visualizer)
     before = [manager._instance_dict.copy() for manager in managers]
+    MMLogger._instance_dict.pop("mmengine", None)
     yield
     for manager, instances in zip(managers, before, strict=True):
         manager._instance_dict.clear()
         manager._instance_dict.update(instances)
 
 
-_SIBLING = Path(__file__).parents[1] / "shared" / "data"
+_SIBLING = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")

@@ -78,8 +78,8 @@ def _call_apart(
             return pool.submit(numbers).result()
         except BrokenProcessPool:
             (child,) = pool.children
-            child.join()
-            code = child.exitcode or 0
+    # Known for certain once the pool, which waits for its processes in a thread, is shut down.
+    code = child.exitcode or 0
     if len(numbers) > 1:
         middle = len(numbers) // 2
         halves = numbers[:middle], numbers[middle:]

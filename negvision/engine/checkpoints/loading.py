@@ -62,9 +62,9 @@ def load_checkpoint_file(
             the allow-list; no code of it has run.
 
     Example:
-        >>> checkpoint = load_checkpoint_file("work_dirs/atss_r50/epoch_12.pth", "cpu")
-        >>> sorted(checkpoint)
-        ['message_hub', 'meta', 'optimizer', 'param_schedulers', 'state_dict']
+        >>> torch.save({"state_dict": {"weight": torch.ones(2)}}, "last.pth")
+        >>> load_checkpoint_file("last.pth", "cpu")["state_dict"]
+        {'weight': tensor([1., 1.])}
     """
     path = Path(path).expanduser()
     if not path.is_file():
