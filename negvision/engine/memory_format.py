@@ -6,6 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel, is_model_wrapper
 from torch import nn
 
+from negvision.errors import ConfigError
 from negvision.registry import HOOKS
 
 
@@ -17,6 +18,9 @@ class ChannelsLastHook(Hook):
     the images need no conversion. In several processes, weights change only if the hook is in the
     config, where the runner finds it before it wraps the model, and if they are not sharded.
 
+    Raises:
+        ConfigError: When the run begins, if the model was wrapped before the hook was known.
+
     Example:
         >>> custom_hooks = [dict(type="negvision.ChannelsLastHook")]
     """
@@ -24,8 +28,14 @@ class ChannelsLastHook(Hook):
     def before_run(self, runner) -> None:
         if not is_model_wrapper(runner.model):
             runner.model.to(memory_format=torch.channels_last)
+        elif getattr(runner.model, "is_sharded", False):
+            runner.logger.info("channels last: not applied to weights that are sharded over ranks")
         elif not _is_channels_last(runner.model):
-            runner.logger.warning("channels last: not applied to a model wrapped for several ranks")
+            raise ConfigError(
+                "ChannelsLastHook comes too late: the model is already wrapped for several "
+                "processes. Put it in the config: custom_hooks="
+                '[dict(type="negvision.ChannelsLastHook")]'
+            )
 
 
 def lay_out_as_asked(model: BaseModel, cfg: Config) -> None:

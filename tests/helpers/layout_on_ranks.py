@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from helpers.tiny_training import BATCH, Net, make_runner
 from negvision.engine.memory_format import ChannelsLastHook
+from negvision.errors import ConfigError
 
 LAUNCHED = {"launcher": "pytorch", "env_cfg": {"dist_cfg": {"backend": "gloo"}}}
 
@@ -43,7 +45,8 @@ def check_training(folder: Path, expected: dict[str, torch.Tensor]) -> None:
 
 
 def check_too_late(folder: Path) -> None:
-    """The model is wrapped, and its weights keep their format."""
+    """The model is wrapped: the hook is refused, and the weights keep their format."""
     runner = make_runner(folder, **LAUNCHED)
-    ChannelsLastHook().before_run(runner)
+    with pytest.raises(ConfigError, match="comes too late"):
+        ChannelsLastHook().before_run(runner)
     assert runner.model.module.layers[0].weight.is_contiguous()
