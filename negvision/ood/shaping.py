@@ -114,7 +114,8 @@ class ASH(FeatureShaping):
     nothing; it does with inner products.
 
     Source: Djurisic et al., "Extremely Simple Activation Shaping for Out-of-Distribution
-    Detection", ICLR 2023, algorithms 1 to 3.
+    Detection", ICLR 2023, algorithms 1 to 3. The number of zeros is rounded to nearest, as in the
+    authors' code.
 
     Args:
         percentile: Share of the entries of a feature that are set to zero, in (0, 100).
@@ -130,7 +131,7 @@ class ASH(FeatureShaping):
 
     def apply_to(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         channels = features.shape[1]
-        kept = max(channels - int(channels * self.percentile / 100), 1)
+        kept = max(channels - round(channels * self.percentile / 100), 1)
         values, places = features.topk(kept, dim=1)
         before, after = features.sum(1, keepdim=True), values.sum(1, keepdim=True)
         if self.form == "b":

@@ -43,6 +43,16 @@ def test_ash_keeps_the_largest_entries(form, shape):
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize(
+    ("channels", "percentile", "kept"),
+    [(64, 65, 22), (16, 90, 2), (10, 65, 4), (100, 29, 71), (3, 90, 1), (4, 99, 1)],
+)
+def test_ash_rounds_the_number_of_zeros_to_nearest(channels, percentile, kept):
+    features = torch.arange(1.0, channels + 1)[None]
+    shaped, _ = ASH(percentile, form="p").eval()(features)
+    assert torch.equal(shaped != 0, features > channels - kept)
+
+
 def test_ash_of_zeros_is_finite():
     shaped, _ = ASH().eval()(torch.zeros(2, 8))
     assert torch.equal(shaped, torch.zeros(2, 8))
