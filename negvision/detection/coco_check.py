@@ -127,7 +127,7 @@ def _find_problem(
     try:
         x, y, w, h = box
         finite = isfinite(x) and isfinite(y) and isfinite(w) and isfinite(h)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return "box that is not four numbers", box
     if not finite:
         return "box with NaN or infinite coordinates", box

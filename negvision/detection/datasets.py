@@ -108,7 +108,7 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
         left = sum(image is not None for image in images.values())
         if not content["images"] and not problems:
             raise DatasetError(f"{self.ann_file}: the list 'images' is empty.")
-        hint = " The evaluation reads the file itself and still counts the usable ones."
+        hint = " Objects of images left out count as missed in the evaluation."
         self._settle(
             self.ann_file,
             problems,

@@ -34,8 +34,6 @@ def random_case(
                     "iscrowd": int(rng.random() < crowd),
                 }
             )
-            if rng.random() < 0.2:
-                here[-1]["ignore"] = 1
         annotations += here
         for _ in range(int(rng.integers(0, most_detections))):
             category = int(rng.choice(categories))
@@ -58,7 +56,10 @@ def random_case(
             )
     rng.shuffle(detections)
     ground_truth = {
-        "images": [{"id": number, "width": SIZE, "height": SIZE} for number in image_ids],
+        "images": [
+            {"id": number, "file_name": f"{number}.jpg", "width": SIZE, "height": SIZE}
+            for number in image_ids
+        ],
         "annotations": annotations,
         "categories": [{"id": number, "name": f"class {number}"} for number in categories],
     }
@@ -68,5 +69,6 @@ def random_case(
 def _boxes(rng: np.random.Generator, count: int, integer: bool) -> np.ndarray:
     corners = rng.uniform(0, SIZE * 0.7, (count, 2))
     sizes = np.exp(rng.uniform(1.5, 5.3, (count, 2)))
-    boxes = np.concatenate([corners, sizes], axis=1)
-    return np.round(boxes) if integer else boxes
+    if integer:
+        corners, sizes = np.round(corners), np.round(sizes)
+    return np.concatenate([corners, np.minimum(sizes, SIZE - corners)], axis=1)

@@ -29,7 +29,10 @@ def ann_file(tmp_path):
         for number in range(20)
     ]
     content = {
-        "images": [{"id": index, "width": 128, "height": 128} for index in range(6)],
+        "images": [
+            {"id": index, "file_name": f"{index}.jpg", "width": 128, "height": 128}
+            for index in range(6)
+        ],
         "annotations": annotations,
         "categories": [{"id": i, "name": n} for i, n in zip(IDS, CLASSES, strict=True)],
     }

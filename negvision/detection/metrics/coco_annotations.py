@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
-from negvision.data.formats.coco_file import (
-    find_classes,
-    find_reference_problem,
-    index_images,
-    read_coco_file,
-)
+from mmengine.logging import print_log
+
+from negvision.data.formats.coco_file import find_classes, read_coco_file
+from negvision.detection.coco_check import check_annotations, check_images
 from negvision.errors import DatasetError, Problems
 
 
 def load_coco_annotations(ann_file: str | Path) -> dict[str, Any]:
-    """Read a COCO annotation file and complete what evaluation needs.
+    """Read a COCO annotation file as :class:`negvision.CocoDataset` does, for evaluation.
 
-    A missing ``iscrowd`` becomes 0, a missing ``area`` width x height of the box (pixels²).
-    Annotations are renumbered 1, 2, ...: COCO's matching marks "unmatched" with id 0, so an
-    annotation with this id would never count as found, and two with one id would count as one.
+    What is an object in training is one here: boxes are clipped to their image, boxes narrower
+    than a pixel and unusable annotations are left out and reported, and ``ignore: 1`` means
+    ``iscrowd: 1``. A missing ``iscrowd`` becomes 0, a missing ``area`` width x height of the box
+    (pixels²). Annotations are renumbered 1, 2, ...: COCO's matching marks "unmatched" with id 0, so
+    an annotation with this id would never count as found, and two with one id would count as one.
 
     Returns:
         ``images``, ``annotations`` and ``categories`` of the file; other entries are dropped.
 
     Raises:
         FileNotFoundError: No such file.
-        DatasetError: The file is not JSON, lacks one of the three lists, has an image id that is
-            no integer, or a malformed annotation or one of an unlisted image.
+        DatasetError: The file is not JSON, lacks one of the three lists, or nothing in it can be
+            used.
     """
     path = Path(ann_file)
     if not path.is_file():
@@ -38,42 +39,22 @@ def load_coco_annotations(ann_file: str | Path) -> dict[str, Any]:
         )
     content = read_coco_file(str(ann_file))
     _, category_ids = find_classes(str(ann_file), content["categories"], None)
-    problems = Problems()
-    images = index_images(content["images"], problems)
-    for image_id in images:
-        if not isinstance(image_id, int):
-            problems.add("image id that is not an integer", "images", image_id)
-    annotations = []
-    for number, annotation in enumerate(content["annotations"], start=1):
-        problem = find_reference_problem(annotation, images, category_ids) or _number_problem(
-            annotation
-        )
-        if problem:
-            problems.add(problem[0], f"annotations[{number - 1}]", problem[1])
-            continue
-        width, height = annotation["bbox"][2:]
-        annotations.append({"iscrowd": 0, "area": width * height, **annotation, "id": number})
-    if problems:
+    problems, notes = Problems(), Problems()
+    images = check_images(content["images"], problems)
+    by_image = check_annotations(content["annotations"], images, set(category_ids), problems, notes)
+    if problems and not by_image:
         raise DatasetError(
             f"{ann_file}: the metric cannot use this file:\n{problems.report()}\nCorrect the file."
         )
+    for found, level in ((problems, logging.WARNING), (notes, logging.INFO)):
+        if found:
+            print_log(f"{ann_file}, evaluation: {found.summary()}", logger="current", level=level)
+    annotations = [annotation for found in by_image.values() for annotation in found]
     return {
-        "images": content["images"],
-        "annotations": annotations,
+        "images": [image for image in images.values() if image is not None],
+        "annotations": [
+            {"iscrowd": 0, **annotation, "id": number}
+            for number, annotation in enumerate(annotations, start=1)
+        ],
         "categories": content["categories"],
     }
-
-
-def _number_problem(annotation: dict[str, Any]) -> tuple[str, object] | None:
-    """Check the numbers that evaluation calculates with."""
-    box = annotation.get("bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
-        return "box that is not four numbers", box
-    for key in ("area", "iscrowd"):
-        if not _is_number(annotation.get(key, 0)):
-            return f"{key} that is not a number", annotation[key]
-    return None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 63)

@@ -111,7 +111,7 @@ def evaluate_coco(
     """Match detections with ground truth as COCO does.
 
     Both evaluators give the same values. Annotations with ``iscrowd`` 1 or an area out of range
-    are ignored (neither hit nor miss); a key ``ignore`` has no effect.
+    are ignored (neither hit nor miss). Ids of images may be text.
 
     Args:
         ground_truth: From :func:`.coco_annotations.load_coco_annotations`.
@@ -133,12 +133,13 @@ def evaluate_coco(
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
 
+    numbers = _numbers_of_images(ground_truth["images"])
     # The evaluators print their progress.
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(
             # Copies, since the evaluators write into the annotations.
-            _indexed(COCO, ground_truth, [dict(one) for one in ground_truth["annotations"]]),
-            _indexed(COCO, ground_truth, _numbered(detections, iou_type)),
+            _indexed(COCO, ground_truth, [dict(a) for a in ground_truth["annotations"]], numbers),
+            _indexed(COCO, ground_truth, _numbered(detections, iou_type), numbers),
             iou_type,  # ty: ignore[invalid-argument-type]
         )
         parameters = evaluation.params
@@ -191,10 +192,26 @@ def to_numpy(values: torch.Tensor | np.ndarray) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
-def _indexed(api: type, ground_truth: dict[str, Any], annotations: list[dict[str, Any]]) -> Any:
+def _numbers_of_images(images: Sequence[dict[str, Any]]) -> dict[Any, int]:
+    """An integer for each image id, as the evaluators need it; integers stay as they are."""
+    ids = [image["id"] for image in images]
+    if all(isinstance(image_id, int) for image_id in ids):
+        return dict(zip(ids, ids, strict=True))
+    return {image_id: number for number, image_id in enumerate(sorted(ids, key=str))}
+
+
+def _indexed(
+    api: type,
+    ground_truth: dict[str, Any],
+    annotations: list[dict[str, Any]],
+    numbers: dict[Any, int],
+) -> Any:
     # Not `loadRes`, which fails on an empty list and builds a polygon for every box.
     coco = api()
-    coco.dataset = {"info": {}, **ground_truth, "annotations": annotations}
+    for annotation in annotations:
+        annotation["image_id"] = numbers[annotation["image_id"]]
+    images = [{**image, "id": numbers[image["id"]]} for image in ground_truth["images"]]
+    coco.dataset = {"info": {}, **ground_truth, "images": images, "annotations": annotations}
     coco.createIndex()
     return coco
 

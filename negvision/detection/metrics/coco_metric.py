@@ -95,8 +95,10 @@ class CocoMetric(CocoTruthMetric):
     classes and the file's category ids are in different orders, and a model without any detection
     gets zeros.
 
-    Every image of ``ann_file`` counts; images that were not predicted are reported and their
-    objects count as missed. Images that samplers repeat to fill the last batch count once. The
+    Objects are those of :class:`negvision.CocoDataset`: ``ignore: 1`` means ``iscrowd: 1``, boxes
+    are clipped to their image, and boxes narrower than a pixel are left out. Every image of
+    ``ann_file`` counts; images that were not predicted are reported and their objects count as
+    missed. Images that samplers repeat to fill the last batch count once. The
     table goes to the current MMEngine logger.
 
     Args:
@@ -205,16 +207,16 @@ class CocoMetric(CocoTruthMetric):
             area_limits=self.area_limits,
         )
         elapsed = time.perf_counter() - start
-        instances = Counter(
-            annotation["category_id"]
-            for annotation in self.ground_truth["annotations"]
-            if not annotation["iscrowd"]
-        )
-        objects = sum(instances[category_id] for category_id in self._category_ids)
+        ids = set(self._category_ids)
+        chosen = [a for a in self.ground_truth["annotations"] if a["category_id"] in ids]
+        instances = Counter(a["category_id"] for a in chosen if not a["iscrowd"])
+        objects = instances.total()
+        ignored = f"{len(chosen) - objects:,} ignored, " if len(chosen) > objects else ""
         evaluator = "faster-coco-eval" if self.backend == "faster" else "pycocotools"
         print_log(
             f"COCO {iou_type}, {Path(self.ann_file).name}: {len(self._image_ids):,} images, "
-            f"{objects:,} objects, {len(detections):,} detections ({evaluator}, {elapsed:.1f} s)\n"
+            f"{objects:,} objects, {ignored}{len(detections):,} detections ({evaluator}, "
+            f"{elapsed:.1f} s)\n"
             + result.table(self._classes, self._category_ids, instances, self.classwise),
             logger="current",
         )

@@ -15,6 +15,7 @@ from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from oracles.coco import direct_stats
 
+from negvision.detection.datasets import CocoDataset
 from negvision.detection.metrics import CocoMetric
 from negvision.errors import ConfigError
 
@@ -124,7 +125,7 @@ def test_annotation_id_zero_counts(tmp_path):
 def test_masks(tmp_path):
     size = 64
     ground_truth = {
-        "images": [{"id": 1, "width": size, "height": size}],
+        "images": [{"id": 1, "file_name": "1.png", "width": size, "height": size}],
         "annotations": [
             {
                 "id": 1,
@@ -207,18 +208,70 @@ def test_bad_files(tmp_path, content, message):
         CocoMetric(str(path))
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda truth: truth["annotations"][0].update(image_id=4321), "4321"),
-        (lambda truth: truth["images"][0].update(id="seven"), "'seven'"),
-    ],
-)
-def test_bad_records(tmp_path, damage, message):
-    ground_truth, _ = random_case(0)
-    damage(ground_truth)
-    with pytest.raises(ValueError, match=message):
-        CocoMetric(write(tmp_path, ground_truth))
+def test_what_is_no_object_in_training_is_none_here(tmp_path, log):
+    root = tmp_path
+    (root / "1.png").write_bytes(b"")
+    truth, _ = random_case(0, images=1)
+    truth["images"][0].update(id=1, file_name="1.png")
+    box = {"image_id": 1, "category_id": 1, "area": 900}
+    kinds = [
+        {"bbox": [10, 10, 30, 30]},
+        {"bbox": [50, 10, 30, 30], "ignore": 1},
+        {"bbox": [90, 10, 30, 30], "iscrowd": 1},
+        {"bbox": [10, 50, 0.5, 30]},
+        {"bbox": [230, 10, 60, 30], "ignore": 0},
+        {"bbox": [10, 90, 30, 30], "category_id": 4321},
+        {"bbox": [10, 90, 30, 30], "image_id": 4321},
+        {"bbox": [10, 90, float("nan"), 30]},
+        {"bbox": [600, 90, 30, 30]},
+    ]
+    truth["annotations"] = [{"id": i, **box, **kind} for i, kind in enumerate(kinds)]
+    path = write(tmp_path, truth)
+    dataset = CocoDataset(ann_file=path, data_prefix={"img": str(root)}, on_bad_sample="skip")
+    trained = [
+        (instance["bbox"], instance["ignore_flag"])
+        for instance in dataset.get_data_info(0)["instances"]
+    ]
+    metric = CocoMetric(path)
+    evaluated_boxes = [
+        ([x, y, x + w, y + h], annotation["iscrowd"])
+        for annotation in metric.ground_truth["annotations"]
+        for x, y, w, h in [annotation["bbox"]]
+    ]
+    assert evaluated_boxes == trained
+    assert [flag for _, flag in trained] == [0, 1, 1, 0]
+
+    perfect = [
+        {"image_id": 1, "category_id": 1, "bbox": [x, y, x2 - x, y2 - y], "score": 0.9}
+        for (x, y, x2, y2), _ in trained
+    ]
+    values = evaluated(metric, ("class 1",), samples_of(truth, perfect, ("class 1",)))
+    assert values["coco/bbox_mAP"] == pytest.approx(1.0, abs=1e-9)
+    assert "1 images, 2 objects, 2 ignored, 4 detections" in log.text
+    assert "1 x unknown category id" in log.text and "narrower than a pixel" in log.text
+
+
+def test_image_ids_may_be_text(tmp_path):
+    truth, detections = random_case(11, most_detections=60)
+    classes = classes_of(truth)
+    expected = evaluated(
+        CocoMetric(write(tmp_path, truth)), classes, samples_of(truth, detections, classes)
+    )
+    for image in truth["images"]:
+        image["id"] = f"{image['id']:04}"  # sorted like the numbers
+    for record in (*truth["annotations"], *detections):
+        record["image_id"] = f"{record['image_id']:04}"
+    for backend in ("faster", "pycocotools"):
+        metric = CocoMetric(write(tmp_path, truth), backend=backend)
+        assert evaluated(metric, classes, samples_of(truth, detections, classes)) == expected
+
+
+def test_a_file_without_a_usable_annotation_is_an_error(tmp_path):
+    truth, _ = random_case(0)
+    for annotation in truth["annotations"]:
+        annotation["image_id"] = 4321
+    with pytest.raises(ValueError, match=r"metric cannot use this file:\n.* not list\n.*4321"):
+        CocoMetric(write(tmp_path, truth))
 
 
 def test_bad_classes(tmp_path):
