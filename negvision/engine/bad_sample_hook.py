@@ -6,6 +6,7 @@ import torch
 from mmengine.dist import all_gather_object, all_reduce
 from mmengine.hooks import Hook, LoggerHook
 
+from negvision.engine.image_check import leaf_datasets
 from negvision.registry import HOOKS
 
 _EXAMPLES = 5
@@ -58,12 +59,9 @@ class BadSampleHook(Hook):
 
 def skipping_datasets(dataset) -> Iterator:
     """The datasets in ``dataset``, wrapped or not, that skip unusable samples."""
-    inner = [*getattr(dataset, "datasets", ()), getattr(dataset, "dataset", None)]
-    if getattr(dataset, "skip_counts", None) is not None:
-        yield dataset
-    for other in inner:
-        if other is not None:
-            yield from skipping_datasets(other)
+    for part in leaf_datasets(dataset):
+        if getattr(part, "skip_counts", None) is not None:
+            yield part
 
 
 def _names(datasets: list) -> list[str]:

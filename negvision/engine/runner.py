@@ -29,6 +29,7 @@ from negvision.engine.checkpoints.training_state import (
 from negvision.engine.compiling import compile_parts
 from negvision.engine.config.model_parts import unwrapped
 from negvision.engine.data_order import SeededBatches, seed_batches
+from negvision.engine.image_check import check_images
 from negvision.engine.optim import scale_learning_rate
 from negvision.engine.parallel.launch import init_cpu_processes, with_group_timeout
 from negvision.engine.parallel.model_wrappers import FullyShardedModel, wrap_for_ranks
@@ -233,6 +234,19 @@ class Runner(MMEngineRunner):
         if "type" not in loop and "by_epoch" in loop:
             loop["type"] = "EpochBasedTrainLoop" if loop.pop("by_epoch") else "IterBasedTrainLoop"
         return super().build_train_loop(_with_replacement(loop))
+
+    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        return self._with_checked_images(super().build_val_loop(loop), "val")
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        return self._with_checked_images(super().build_test_loop(loop), "test")
+
+    @staticmethod
+    def _with_checked_images(loop: BaseLoop, split: str) -> BaseLoop:
+        evaluator = getattr(loop, "evaluator", None)
+        if evaluator is not None:
+            check_images(loop.dataloader.dataset, evaluator, split)
+        return loop
 
     def register_default_hooks(self, hooks: dict[str, Hook | dict | None] | None = None) -> None:
         hooks = {"checkpoint": {"type": "CheckpointHook", "interval": 1}, **(hooks or {})}

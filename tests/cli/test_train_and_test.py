@@ -126,6 +126,19 @@ def test_data_root_moves_every_dataset(tiny_config, coco_root, tmp_path, capsys)
     assert run_train(broken, "--work-dir", tmp_path / "b", "--data-root", coco_root) == 0
 
 
+def test_an_evaluator_of_other_images_is_refused(tiny_config, coco_root, tmp_path, capsys):
+    truth = json.loads((coco_root / "annotations" / "all.json").read_text())
+    for image in truth["images"]:
+        image["file_name"] = f"other_{image['file_name']}"
+    (tmp_path / "other.json").write_text(json.dumps(truth))
+    options = ["--cfg-options", f"val_evaluator.ann_file={tmp_path / 'other.json'}"]
+    work = tmp_path / "w"
+    assert run_train(tiny_config, "--work-dir", work, *options) == 2
+    printed = capsys.readouterr()
+    assert "8 x image of another name in the file" in printed.err and "iter 2/4" not in printed.out
+    assert not list(work.glob("*.pth"))
+
+
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [

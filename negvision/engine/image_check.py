@@ -1,0 +1,122 @@
+"""Check that a data set and the annotation file of its evaluator mean the same images."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+from mmengine.evaluator import Evaluator
+from mmengine.logging import print_log
+
+from negvision.engine.metrics import OODMetricBase
+from negvision.errors import ConfigError, Problems
+
+
+def leaf_datasets(dataset) -> Iterator:
+    """The data sets in ``dataset`` that wrap no other."""
+    inner = [*getattr(dataset, "datasets", ()), getattr(dataset, "dataset", None)]
+    inner = [other for other in inner if other is not None]
+    if not inner:
+        yield dataset
+    for other in inner:
+        yield from leaf_datasets(other)
+
+
+def check_images(dataset, evaluator: Evaluator, split: str) -> None:
+    """Check the images of ``dataset``, wrapped or not, before they are evaluated.
+
+    COCO's metrics know an image by its id, and nearly every file counts from 1: the ids of another
+    split, or of two concatenated files, fit, and the result says nothing. An image is the same if
+    its id is listed with the same name; folders count where names without them repeat. Reading all
+    images is left out where data set and evaluator read one file.
+
+    Args:
+        dataset: Of the data loader.
+        evaluator: Its metrics; those without an annotation file of COCO are left alone.
+        split: "val" or "test", for the message.
+
+    Raises:
+        ConfigError: An image is not in the file, has another name there, or shares its id with
+            another one.
+    """
+    parts = [part for part in leaf_datasets(dataset) if hasattr(part, "get_data_info")]
+    for metric in evaluator.metrics:
+        listed = _listed_images(metric)
+        if listed is None or not parts:
+            continue
+        _warn_of_ignored(metric)
+        ann_file = getattr(metric, "ann_file", None)
+        if len(parts) == 1 and ann_file and _same_file(parts[0], ann_file):
+            continue
+        problems = _compare(parts, listed, with_ood=not isinstance(metric, OODMetricBase))
+        if problems:
+            of_file = f" {ann_file!r}" if ann_file else "'s annotation file"
+            raise ConfigError(
+                f"the images of {split} are not those of {split}_evaluator{of_file}:\n"
+                f"{problems.report()}\n"
+                f"Give {split}_dataloader.dataset and {split}_evaluator the same ann_file. Merge "
+                "several files into one in which each image has an id of its own"
+            )
+
+
+def _warn_of_ignored(metric) -> None:
+    """mmdet's metrics count objects that negvision ignores."""
+    annotations = getattr(getattr(metric, "_coco_api", None), "anns", {}).values()
+    count = sum(bool(a.get("ignore")) and not a.get("iscrowd") for a in annotations)
+    if count:
+        print_log(
+            f"{count:,} annotations with ignore: 1 and no iscrowd count as objects in mmdet's "
+            f"{type(metric).__name__}; negvision.CocoMetric ignores them",
+            logger="current",
+            level=logging.WARNING,
+        )
+
+
+def _listed_images(metric) -> dict | None:
+    """Names by image id in the metric's annotation file; empty: the metric uses the samples' ids.
+
+    None for a metric that does not use image ids.
+    """
+    truth = getattr(metric, "ground_truth", None)
+    if isinstance(truth, dict) and "images" in truth:
+        return {image["id"]: image.get("file_name") for image in truth["images"]}
+    if not hasattr(metric, "_coco_api"):
+        return None
+    images = getattr(metric._coco_api, "imgs", {})
+    return {image_id: image.get("file_name") for image_id, image in images.items()}
+
+
+def _same_file(part, ann_file: str) -> bool:
+    own = getattr(part, "ann_file", None)
+    return bool(own) and os.path.realpath(own) == os.path.realpath(ann_file)
+
+
+def _compare(parts: list, listed: dict, with_ood: bool) -> Problems:
+    problems = Problems()
+    base_names = Counter(os.path.basename(name) for name in listed.values() if name)
+    seen: dict[object, str] = {}
+    for part in parts:
+        for index in range(len(part)):
+            info = part.get_data_info(index)
+            if "img_id" not in info or (info.get("is_ood") and not with_ood):
+                continue
+            image_id, path = info["img_id"], str(info.get("img_path", ""))
+            where = f"id {image_id!r}"
+            if seen.setdefault(image_id, path) != path:
+                problems.add("id of two images", where, f"{seen[image_id]} and {path}")
+            elif listed and image_id not in listed:
+                problems.add("image that is not in the file", where, path)
+            elif listed and not _fits(path, listed[image_id], base_names):
+                name = f"{path}, in the file {listed[image_id]}"
+                problems.add("image of another name in the file", where, name)
+    return problems
+
+
+def _fits(path: str, name: str | None, base_names: Counter) -> bool:
+    if not path or not name:
+        return True
+    path, name = (os.path.normpath(text.replace("\\", "/")) for text in (path, name))
+    base = os.path.basename(name)
+    if os.path.basename(path) != base or base_names[base] == 1:
+        return os.path.basename(path) == base
+    return f"/{path}".endswith(f"/{name}")
