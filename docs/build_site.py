@@ -32,6 +32,7 @@ REFERENCE = {
     "face": "Faces",
     "segmentation": "Segmentation",
     "classification": "Classification",
+    "backbones": "Backbones",
     "data": "Data",
     "engine": "Training",
     "inference": "Inference",

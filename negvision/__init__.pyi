@@ -4,6 +4,7 @@
 first used, so type checkers, `dir(negvision)` and the interpreter all see the same list.
 """
 
+from .backbones.efficientnet_lite import EfficientNetLite as EfficientNetLite
 from .classification.classifier import AbeTClassifier as AbeTClassifier
 from .classification.classifier import OODClassifier as OODClassifier
 from .classification.datasets import DigitsCropDataset as DigitsCropDataset

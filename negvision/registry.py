@@ -38,6 +38,7 @@ TRANSFORMS = _child(
 )
 MODELS = _child(
     mmengine_registry.MODELS,
+    "negvision.backbones",
     "negvision.detection.heads",
     "negvision.detection.losses",
     "negvision.face.backbones",

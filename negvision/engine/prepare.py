@@ -4,6 +4,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 
 from negvision.engine.checkpoints.loading import install_loaders
+from negvision.engine.checkpoints.packaged import require_packages
 from negvision.engine.config.check import check_batches, check_config
 from negvision.engine.config.data_files import check_data, replace_data_root
 from negvision.engine.config.options import check_training_options
@@ -38,6 +39,7 @@ def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
     check_batches(cfg)
     if "train" in splits:
         check_training_options(cfg)
+        require_packages([cfg.get("model"), cfg.get("load_from")])
     check_data(cfg, splits)
     if "train" in splits:
         require_writable(cfg.work_dir)

@@ -44,6 +44,8 @@ _IDLE_LOG_STARTS = (
     # Resuming compares pickles byte by byte: equal metainfo loaded from a file often differs.
     "The dataset metainfo from the resumed checkpoint is different",
 )
+# mmengine warns about every frozen weight if the config has a paramwise_cfg.
+_OF_FROZEN_WEIGHT = " is skipped since its requires_grad="
 # Warnings of other packages that a user can do nothing about: (message pattern, category).
 _IDLE_WARNINGS = [
     # mmdet's samplers and torch's own schedulers still use the old calls.
@@ -85,7 +87,7 @@ def is_for_console(record: logging.LogRecord) -> bool:
     """Warnings, and INFO of negvision, of the progress hook and of evaluations."""
     message = record.getMessage()
     if record.levelno >= logging.WARNING:
-        return not message.startswith(_IDLE_LOG_STARTS)
+        return not (message.startswith(_IDLE_LOG_STARTS) or _OF_FROZEN_WEIGHT in message)
     if message.startswith(_HIDDEN_STARTS):
         return False
     path = record.pathname

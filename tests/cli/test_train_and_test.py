@@ -147,6 +147,7 @@ def test_an_evaluator_of_other_images_is_refused(tiny_config, coco_root, tmp_pat
         (["--work-dir", "{tmp}/a.safetensors"], "cannot be written"),
         (["--resume", "nothing.pth"], "nothing.pth: there is no such file"),
         (["--cfg-options", "model.bakbone.depth=50"], "nearest: 'backbone'"),
+        (["--cfg-options", "load_from=pip://no-such-weights"], "  pip install no-such-weights\n"),
         (["--compile", "--checkpoint-activations"], "cannot be combined"),
         (["--checkpoint-activations", "bakbone"], "nearest: 'backbone'"),
         (["--launcher", "slurm"], "needs a CUDA device"),

@@ -25,6 +25,8 @@ def test_console_shows_warnings_progress_and_negvision_only(tmp_path, capsys):
     other = "/home/me/negvision/.venv/lib/python3.11/site-packages/mmengine/runner/runner.py"
     logger.handle(record(other, "System environment: wall"))
     logger.handle(record(other, "something odd", logging.WARNING))
+    frozen = "backbone.conv1.weight is skipped since its requires_grad=False"
+    logger.handle(record(other, frozen, logging.WARNING))
     logger.handle(record(logger_hook.__file__, "Epoch(train) [1][5/10]"))
     logger.handle(record(logger_hook.__file__, "Exp name: a_b"))
     logger.handle(record(progress_hook.__file__, "epoch 1/2"))
