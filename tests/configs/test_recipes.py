@@ -167,6 +167,16 @@ COMPARISONS = [
     ("atss/fcos_r50.py", "atss/fcos_r50_atss.py", {ASSIGNER, f"{HEAD}.type", f"{HEAD}.anchor_"}),
     ("atss/fcos_r50.py", "atss/fcos_r50_center_sampling.py", {f"{HEAD}.center_"}),
     ("atss/bccd_retinanet.py", "atss/bccd_retinanet_atss.py", {ASSIGNER, f"{HEAD}.type"}),
+    (
+        "atss/bccd_atss.py",
+        "atss/bccd_atss_lite0.py",
+        {
+            "model.backbone.",
+            "model.data_preprocessor.",
+            "model.neck.in_channels",
+            "optim_wrapper.paramwise_cfg.custom_keys",
+        },
+    ),
     ("abet/voc_faster_rcnn_r50.py", "abet_faster_rcnn_r50.py", {BOXES}),
     ("abet/cards_faster_rcnn.py", "abet/cards_abet.py", {BOXES}),
     ("abet/camvid_deeplabv3plus.py", "abet/camvid_abet.py", {"model.type", "model.score"}),

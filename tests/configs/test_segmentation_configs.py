@@ -20,6 +20,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = [
     "abet/camvid_abet.py",
     "abet/camvid_deeplabv3plus.py",
+    "abet/camvid_deeplabv3plus_lite0.py",
     "abet/fcn_abet_r50.py",
     "abet/pspnet_abet_r50.py",
     "abet/upernet_abet_r50.py",
@@ -43,7 +44,7 @@ def test_segmentor_builds(name):
         model = build(cfg.model).eval()
     head, classes = model.decode_head, cfg.model.decode_head.num_classes
     is_abet = isinstance(head.conv_seg, AbeTConvSeg)
-    assert is_abet == isinstance(model, AbeTEncoderDecoder) == ("plus.py" not in name)
+    assert is_abet == isinstance(model, AbeTEncoderDecoder) == ("abet" in Path(name).stem)
     assert isinstance(model, OODEncoderDecoder) and head.out_channels == classes
     # The channels fit from the backbone to the classifier; autocast knows no meta device.
     weight = head.conv_seg.classifier.weight if is_abet else head.conv_seg.weight
