@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from negvision import __version__
-from negvision.errors import did_you_mean
+from negvision.errors import CheckpointError, did_you_mean
 
 _DATA_ROOT = "folder to use as the data root of every dataset"
 
@@ -67,6 +67,28 @@ fraction = checked(float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="config file, e.g. configs/atss_r50.py")
+
+
+def add_model(parser: argparse.ArgumentParser, checkpoint: str = "checkpoint") -> None:
+    """A model: a config and a checkpoint, or one file or work dir that holds both."""
+    model = "config (.py) and a checkpoint; or a checkpoint or work dir alone, which has its config"
+    parser.add_argument("config", metavar="model", help=model)
+    parser.add_argument("checkpoint", nargs="?", help=f"{checkpoint} for a config")
+
+
+def settle_model(args: argparse.Namespace) -> None:
+    """Set the checkpoint that is not named: the one that holds the config too.
+
+    Raises:
+        CheckpointError: There is a config alone, or a folder without a checkpoint.
+    """
+    if args.checkpoint is not None:
+        return
+    if args.config.endswith(".py"):
+        raise CheckpointError(f"{args.config} is a config: name a checkpoint (.pth) after it")
+    from negvision.engine.checkpoints.finding import find_model
+
+    args.config = args.checkpoint = find_model(args.config)
 
 
 def add_runner_arguments(parser: argparse.ArgumentParser) -> None:

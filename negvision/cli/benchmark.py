@@ -44,10 +44,13 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from negvision.benchmark.cost import cost_of_config, cost_of_file
+    from negvision.engine.checkpoints.finding import find_model
     from negvision.inference.torch_model import torch_device
 
     if args.json is not None:
         check_writable(Path(args.json))
+    if args.checkpoint is None and not args.model.endswith((".py", ".onnx")):
+        args.model = args.checkpoint = find_model(args.model)
     torch_device(args.device)
     options = {
         "seconds": args.seconds,

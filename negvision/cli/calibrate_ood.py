@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from negvision.cli.arguments import add_config, add_runner_arguments, checked
+from negvision.cli.arguments import add_model, add_runner_arguments, checked, settle_model
 from negvision.errors import CheckpointError
 from negvision.files import check_writable
 
@@ -16,8 +16,7 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add_config(parser)
-    add("checkpoint", help="checkpoint file (.pth)")
+    add_model(parser)
     kind = checked(float, "a number above 0 and at most 1, e.g. 0.95", lambda x: 0 < x <= 1)
     keep = "fraction of the in-distribution samples to keep (default: 0.95)"
     add("--tpr", type=kind, default=0.95, help=keep)
@@ -31,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Calibrate; 0."""
+    settle_model(args)
     source = Path(args.checkpoint)
     if not source.is_file():
         raise CheckpointError(f"checkpoint {args.checkpoint!r} does not exist")

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from negvision.cli.arguments import add_config, add_runner_arguments
+from negvision.cli.arguments import add_model, add_runner_arguments, settle_model
 from negvision.errors import ConfigError, ExportError
 from negvision.files import check_writable
 
@@ -24,8 +24,7 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add_config(parser)
-    add("checkpoint", help="checkpoint file (.pth) or weights (.safetensors)")
+    add_model(parser, "checkpoint (.pth) or weights (.safetensors)")
     add("--out", required=True, metavar="FILE", help="the file, e.g. atss.onnx")
     formats, precisions = ("onnx", "torchexport", "openvino"), ("fp32", "fp16", "int8")
     add("--format", choices=formats, default="onnx", help="default: onnx")
@@ -81,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     )
     request.check()
     check_writable(request.out)
+    settle_model(args)
     cfg = config_of_model(args)
     int8 = request.precision == "int8"
     if int8:

@@ -24,10 +24,11 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     parser.usage = (
-        "negvision predict MODEL.onnx SOURCE ... --out DIR [options]\n"
+        "negvision predict MODEL SOURCE ... --out DIR [options]\n"
         "       negvision predict CONFIG CKPT SOURCE ... --out DIR [options]"
     )
-    add("model", help="exported model (.onnx), or a config followed by its checkpoint")
+    model = "exported model (.onnx), checkpoint or work dir; or a config followed by a checkpoint"
+    add("model", help=model)
     sources = "image, video, folder, pattern such as 'a/**/*.jpg', number of a webcam, or a URL"
     add("sources", nargs="+", metavar="source", help=sources)
     add("--out", required=True, metavar="DIR", help="folder to write to")

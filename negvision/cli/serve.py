@@ -33,7 +33,7 @@ _LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", help="an exported model (.onnx), or a config")
+    add("model", help="exported model (.onnx), checkpoint, work dir, or config")
     add("checkpoint", nargs="?", help="weights for the config")
     host = "address to listen on; default: 127.0.0.1, which only this machine can reach"
     add("--host", default="127.0.0.1", help=host)

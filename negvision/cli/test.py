@@ -4,11 +4,12 @@ import argparse
 from pathlib import Path
 
 from negvision.cli.arguments import (
-    add_config,
+    add_model,
     add_ood_threshold,
     add_runner_arguments,
     announce,
     checked,
+    settle_model,
 )
 from negvision.errors import CheckpointError, ConfigError
 
@@ -17,8 +18,7 @@ HELP = "evaluate a checkpoint, write or draw its detections"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add_config(parser)
-    add("checkpoint", help="checkpoint file (.pth or .safetensors), or an exported model (.onnx)")
+    add_model(parser, "checkpoint (.pth, .safetensors) or exported model (.onnx)")
     file = checked(str, "FILE.json", lambda name: name.endswith(".json"))
     results = "write the detections as COCO results"
     add("--out", type=file, metavar="FILE.json", help=results)
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate; 0."""
+    settle_model(args)
     if "://" not in args.checkpoint and not Path(args.checkpoint).is_file():
         raise CheckpointError(f"checkpoint {args.checkpoint!r} does not exist")
     announce(args.config)

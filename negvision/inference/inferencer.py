@@ -5,23 +5,32 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from negvision.data.images import IMAGE_SUFFIXES
 from negvision.errors import CheckpointError, ConfigError, UserError
+from negvision.inference.prediction import Prediction, as_bgr, is_many, is_path
 from negvision.inference.runtime import Detections, Embedding, ExportedModel
 from negvision.inference.runtime.images import Source
 from negvision.inference.runtime.model import providers_of
 from negvision.inference.runtime.results import Result
+from negvision.inference.sources import Frame, find_sources
+
+# Files that hold their config; known here without the engine, which exported models do not need.
+MODEL_SUFFIXES = (".pth", ".safetensors")
 
 
 class Inferencer:
     """A model that is ready to predict.
 
     Args:
-        model: An exported model (``.onnx``) or a config (``.py``).
+        model: An exported model (``.onnx``); a checkpoint (``.pth``, ``.safetensors``) or work dir,
+            which have their config; or a config (``.py``).
         checkpoint: Weights for the config; an exported model contains its own.
         device: As torch names it: "cpu", "cuda", "cuda:1".
         score_threshold: Drops boxes with a lower score, in [0, 1]. None keeps all boxes that the
@@ -87,6 +96,11 @@ class Inferencer:
             raise UserError("OOD threshold nan: give a number")
         path = str(model)
         suffix = Path(path).suffix.lower()
+        if checkpoint is None and (suffix in MODEL_SUFFIXES or Path(path).is_dir()):
+            from negvision.engine.checkpoints.finding import find_model
+
+            path, suffix = find_model(path), ".py"
+            checkpoint = path
         if suffix == ".onnx":
             if checkpoint is not None:
                 raise ConfigError(
@@ -105,8 +119,8 @@ class Inferencer:
             self._model = TorchModel.open(path, checkpoint, device, trust_checkpoint)
         else:
             raise ConfigError(
-                f"{path} is neither an exported model (.onnx) nor a config (.py). "
-                "A checkpoint follows its config"
+                f"{path} is neither an exported model (.onnx), a checkpoint (.pth, .safetensors), "
+                "a work dir nor a config (.py)"
             )
         self.score_threshold = score_threshold
         self.task, self.classes = self._model.task, self._model.classes
@@ -139,6 +153,47 @@ class Inferencer:
         """
         return [self._with_thresholds(one) for one in self._model.predict(images, batch_size)]
 
+    def __call__(
+        self, source: Any, *, batch_size: int = 1, allow_urls: bool = False
+    ) -> Prediction | list[Prediction]:
+        """Predict one image, or many.
+
+        Args:
+            source: An image file; a URL, if allowed; a PIL image; or an array in the order of PIL:
+                (H, W), (H, W, 3) RGB or (H, W, 4) RGBA uint8. Or many: a list of these, a folder, a
+                pattern such as "a/**/*.jpg", or a video.
+            batch_size: As in :meth:`predict`.
+            allow_urls: Whether images may be downloaded.
+
+        Returns:
+            A :class:`negvision.inference.prediction.Prediction`, or a list of them.
+
+        Raises:
+            UserError: A source does not exist or is no image.
+        """
+        found = list(self.stream(source, batch_size=batch_size, allow_urls=allow_urls))
+        if is_many(source) or (is_path(source) and not _is_one(os.fspath(source))):
+            return found
+        return found[0]
+
+    def stream(
+        self, source: Any, *, batch_size: int = 1, allow_urls: bool = False
+    ) -> Iterator[Prediction]:
+        """Like calling the model, one prediction at a time: for videos and large folders."""
+        frames = self._frames(source, allow_urls)
+        while batch := list(islice(frames, batch_size)):
+            results = self.predict([frame.image for frame in batch], batch_size)
+            for frame, result in zip(batch, results, strict=True):
+                yield Prediction(frame.image, frame.name, result, self.classes, frame.number)
+
+    def _frames(self, source: Any, allow_urls: bool) -> Iterator[Frame]:
+        sources = source if is_many(source) else [source]
+        for number, one in enumerate(sources):
+            if is_path(one):
+                yield from find_sources([os.fspath(one)], allow_urls).read(self.decode)
+            else:
+                yield Frame(as_bgr(one, f"image {number}"), "")
+
     def decode(self, data: bytes, name: str) -> np.ndarray:
         """Decode an image as the model does: (H, W, 3) uint8 BGR.
 
@@ -159,3 +214,28 @@ class Inferencer:
         scores, threshold = result.ood_scores, self.ood_threshold
         unknown = None if scores is None or threshold is None else scores > threshold
         return dataclasses.replace(result, unknown=unknown)
+
+
+def _is_one(source: str) -> bool:
+    """Whether a path or URL names one image."""
+    return "://" in source or (Path(source).suffix.lower() in IMAGE_SUFFIXES and "*" not in source)
+
+
+def load(model: Any, checkpoint: str | os.PathLike | None = None, **options: Any) -> Inferencer:
+    """Load a model to predict with.
+
+    Args:
+        model: What :func:`negvision.train` returned, a work dir, a checkpoint, an exported model
+            or a config.
+        checkpoint: For a config.
+        **options: Of :class:`Inferencer`.
+
+    Raises:
+        UserError: As of :class:`Inferencer`.
+
+    After a training::
+
+        model = negvision.load("work_dirs/raccoon")
+        print(model("photo.jpg").names)
+    """
+    return Inferencer(model, checkpoint, **options)

@@ -1,4 +1,4 @@
-"""Find the checkpoint to resume from."""
+"""Find the checkpoint to resume from, and the one to use a work dir's model by."""
 
 import os
 import sys
@@ -55,6 +55,25 @@ def find_resume_checkpoint(work_dir: str | Path, trust: bool = False) -> Path | 
             "file (--resume FILE), or train without --resume"
         )
     return None
+
+
+def find_model(path: str | Path) -> str:
+    """The file of a model: ``path`` itself or, in a work dir, its best checkpoint or its last.
+
+    Raises:
+        CheckpointError: The work dir has no checkpoint.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return str(path)
+    best = sorted(folder.glob("best_*.pth"), key=lambda file: file.stat().st_mtime)
+    last = best[-1] if best else find_resume_checkpoint(folder)
+    if last is None:
+        raise CheckpointError(
+            f"{path} is a folder without a checkpoint (*.pth): name the work dir of a training, or "
+            "a file"
+        )
+    return str(last)
 
 
 def find_damage(file: Path) -> str | None:

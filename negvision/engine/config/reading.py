@@ -7,17 +7,23 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 from negvision.engine.config.check import RUNNER_KEYS
+from negvision.engine.config.stored import stored_config
 from negvision.engine.quiet import log_of_reading_hidden
 from negvision.errors import ConfigError, did_you_mean, nearest
 
+# Files that hold weights and, if negvision or MMEngine wrote them, the config too.
+MODEL_SUFFIXES = (".pth", ".safetensors")
+
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """Read a config file and apply ``--cfg-options``.
+    """Read a config and apply ``--cfg-options``.
 
-    The file is Python and is run.
+    A Python file is run. The config that a checkpoint holds is not: see
+    :mod:`negvision.engine.config.stored`.
 
     Args:
-        path: A config of MMEngine, ``.py``.
+        path: A config of MMEngine, ``.py``; or a checkpoint (``.pth``) or published weights
+            (``.safetensors``), which hold theirs.
         options: Dotted path -> value. Each must name a place that exists, or a new key that is
             not nearly the name of one that does.
 
@@ -25,6 +31,10 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         ConfigError: The file does not exist or is no config, or an option leads nowhere.
     """
     path = Path(path)
+    if path.suffix in MODEL_SUFFIXES and path.is_file():
+        cfg = stored_config(str(path))
+        _apply(cfg, options)
+        return cfg
     if path.suffix != ".py":
         raise ConfigError(
             f"config {str(path)!r}: configs are Python files (.py). Write its values as "
@@ -43,11 +53,15 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
             cfg = Config.fromfile(path)
     except (SyntaxError, NameError, ImportError, KeyError, OSError, TypeError) as error:
         raise ConfigError(f"config {str(path)!r}: {type(error).__name__}: {error}") from error
+    _apply(cfg, options)
+    return cfg
+
+
+def _apply(cfg: Config, options: Mapping[str, Any] | None) -> None:
     if options:
         for option in options:
             _check_option(cfg, option)
         cfg.merge_from_dict(dict(options))
-    return cfg
 
 
 def _check_option(cfg: Config, option: str) -> None:
@@ -87,7 +101,7 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get("work_dir") is None:
-        cfg.work_dir = str(Path("work_dirs") / Path(cfg.filename).stem)
+        cfg.work_dir = str(Path("work_dirs") / Path(cfg.filename or "model").stem)
 
 
 def parse_options(texts: Sequence[str] | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.engine.config.check import MODE_FIELDS
 from negvision.engine.config.components import (
     NAMESPACES,
@@ -21,7 +22,7 @@ from negvision.engine.config.components import (
     is_registered,
     split_scope,
 )
-from negvision.errors import ConfigError, did_you_mean
+from negvision.errors import CheckpointError, ConfigError, did_you_mean
 
 # The largest config in configs/ has some 10 kB.
 _MAX_BYTES = 1 << 18
@@ -68,6 +69,23 @@ def config_from_text(text: str, source: str) -> Config:
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, KeyError) as error:
         problem = str(error) or type(error).__name__
     raise ConfigError(f"{where}: {problem}")
+
+
+def stored_config(file: str, trust: bool = False) -> Config:
+    """The config that a checkpoint or published weights hold.
+
+    Raises:
+        CheckpointError: The file cannot be read, or holds no config.
+        ConfigError: As of :func:`config_from_text`.
+    """
+    content = load_checkpoint_file(file, "cpu", trust, mapped=True)
+    text = (content.get("meta") or {}).get("cfg")
+    if not isinstance(text, str) or not text.strip():
+        raise CheckpointError(
+            f"{file} holds weights but not their config. Name the config in front of it:\n"
+            f"  CONFIG.py {file}"
+        )
+    return config_from_text(text, file)
 
 
 def _assignments(tree: ast.Module) -> Iterator[tuple[str, Any]]:

@@ -27,7 +27,7 @@ def test_missing_and_broken_configs(path):
         load_config(path)
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.yaml", "a.pth"])
+@pytest.mark.parametrize("name", ["a.json", "a.yaml", "a.txt"])
 def test_configs_are_python_files(path, name):
     path.with_name(name).write_text("{}")
     with pytest.raises(ConfigError, match=r"configs are Python files \(\.py\)"):

@@ -1,0 +1,183 @@
+"""What a model finds in one image, with the image and the names of the classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from negvision.errors import UserError
+from negvision.inference.runtime import Detections, Embedding, LabelMap
+from negvision.inference.runtime.results import Result
+
+if TYPE_CHECKING:
+    import pandas
+    import supervision
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The prediction of an image.
+
+    Attributes:
+        image: (H, W, 3) uint8 BGR.
+        source: Its file or URL; "" for an array.
+        result: Boxes, a label map or an embedding.
+        classes: Names of all classes, indexed by label.
+        frame: Number of the frame of a video, or None.
+
+    Example:
+        >>> found = Detections(np.array([[1.0, 2, 30, 40]]), np.array([0.9]), np.array([1]))
+        >>> one = Prediction(np.zeros((64, 64, 3), np.uint8), "a.jpg", found, ("cat", "dog"))
+        >>> one.names, one.boxes.tolist(), one.to_json()
+        (['dog'], [[1.0, 2.0, 30.0, 40.0]], '[{"name": "dog", "label": 1, "score": 0.9, "box": \
+[1.0, 2.0, 30.0, 40.0]}]')
+    """
+
+    image: np.ndarray
+    source: str
+    result: Result
+    classes: tuple[str, ...] = ()
+    frame: int | None = None
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """(N, 4) x1, y1, x2, y2 in pixels of the image, by descending score."""
+        return self._detections.boxes
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(N,) in [0, 1]."""
+        return self._detections.scores
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) indices into the classes; (H, W) for a segmentor."""
+        if isinstance(self.result, LabelMap):
+            return self.result.labels
+        return self._detections.labels
+
+    @property
+    def names(self) -> list[str]:
+        """The class of each box; the classes that a label map shows."""
+        labels = self.labels
+        if isinstance(self.result, LabelMap):
+            labels = np.unique(labels)
+        return [self._name(label) for label in labels.tolist()]
+
+    @property
+    def unknown(self) -> np.ndarray | None:
+        """(N,) or (H, W) bool; None for a model without an OOD threshold."""
+        return None if isinstance(self.result, Embedding) else self.result.unknown
+
+    def plot(self, score_threshold: float = 0.0) -> np.ndarray:
+        """The image with what was found, (H', W', 3) uint8 RGB."""
+        from negvision.inference.drawing import draw
+
+        drawn = draw(self.image, self.result, self.classes, score_threshold=score_threshold)
+        return cv2.cvtColor(drawn, cv2.COLOR_BGR2RGB)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """One dict per box: name, label, score, box, and OOD score and unknown if there are."""
+        found = self._detections
+        records = []
+        for row, name in enumerate(self.names):
+            record: dict[str, Any] = {
+                "name": name,
+                "label": int(found.labels[row]),
+                "score": round(float(found.scores[row]), 4),
+                "box": [round(float(side), 2) for side in found.boxes[row]],
+            }
+            if found.ood_scores is not None:
+                record["ood_score"] = float(found.ood_scores[row])
+            if found.unknown is not None:
+                record["unknown"] = bool(found.unknown[row])
+            records.append(record)
+        return records
+
+    def to_json(self) -> str:
+        """:meth:`to_records` as text."""
+        return json.dumps(self.to_records())
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per box.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise UserError("pandas is not installed: pip install pandas") from None
+        rows = [
+            {**record, **dict(zip(("x1", "y1", "x2", "y2"), record.pop("box"), strict=True))}
+            for record in self.to_records()
+        ]
+        return pandas.DataFrame(rows)
+
+    def to_supervision(self) -> supervision.Detections:
+        """The boxes as ``supervision.Detections``.
+
+        Raises:
+            UserError: supervision is not installed.
+        """
+        from negvision.inference.supervision import to_supervision
+
+        return to_supervision(self._detections, self.classes)
+
+    def __len__(self) -> int:
+        return len(self._detections)
+
+    @property
+    def _detections(self) -> Detections:
+        if isinstance(self.result, Detections):
+            return self.result
+        kind = "a label map" if isinstance(self.result, LabelMap) else "an embedding"
+        raise UserError(f"this model finds no boxes: its result is {kind} (prediction.result)")
+
+    def _name(self, label: int) -> str:
+        return self.classes[label] if label < len(self.classes) else str(label)
+
+
+def as_bgr(image: Any, name: str = "image") -> np.ndarray:
+    """An image of PIL, or an array in its order of channels, as (H, W, 3) uint8 BGR.
+
+    Args:
+        image: PIL image, or (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA uint8. Transparent
+            pixels keep their color.
+        name: For error messages.
+
+    Raises:
+        UserError: It has another shape or type.
+
+    Example:
+        >>> as_bgr(np.full((2, 3), 7, np.uint8)).shape
+        (2, 3, 3)
+    """
+    if hasattr(image, "convert"):  # PIL
+        image = np.asarray(image.convert("RGB"))
+    array = np.asarray(image)
+    if array.dtype != np.uint8:
+        raise UserError(f"{name}: an array of {array.dtype}; give uint8, from 0 to 255")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or not array.size:
+        raise UserError(
+            f"{name}: an array of shape {array.shape}; give (H, W), (H, W, 3) RGB or (H, W, 4) RGBA"
+        )
+    code = {1: cv2.COLOR_GRAY2BGR, 3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGR}[array.shape[2]]
+    return cv2.cvtColor(array, code)
+
+
+def is_path(source: Any) -> bool:
+    """Whether ``source`` names a file, folder, pattern or URL."""
+    return isinstance(source, str) or hasattr(source, "__fspath__")
+
+
+def is_many(source: Any) -> bool:
+    """Whether ``source`` is a list of sources."""
+    return isinstance(source, Sequence) and not isinstance(source, str | bytes)
