@@ -55,6 +55,7 @@ METRICS = _child(
     mmengine_registry.METRICS,
     "negvision.detection.metrics",
     "negvision.face.metrics",
+    "negvision.classification.accuracy_metric",
     "negvision.classification.ood_image_metric",
     *_with_mmseg("negvision.segmentation.metrics"),
 )

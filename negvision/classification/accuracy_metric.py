@@ -1,0 +1,67 @@
+"""Accuracy of a classifier, over all images and within each class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.logging import print_log
+
+from negvision.engine.metrics import CollectedMetric
+from negvision.errors import ConfigError, DatasetError
+from negvision.registry import METRICS
+
+
+@METRICS.register_module()
+class AccuracyMetric(CollectedMetric):
+    """The share of images whose class is predicted.
+
+    Images are identified by their path, so repeated ones count once.
+
+    Args:
+        **kwargs: Of :class:`negvision.engine.metrics.CollectedMetric`; ``prefix`` is
+            ``classification`` by default.
+
+    Returned keys: ``accuracy``; ``mean_recall``, the mean over the classes that have images; and
+    ``recall/<class>`` of each of them. All in [0, 1].
+
+    Raises:
+        ConfigError: The predictions have no class.
+        DatasetError: No image has a label.
+
+    Example::
+
+        val_evaluator = dict(type="negvision.AccuracyMetric")
+    """
+
+    default_prefix = "classification"
+
+    def process(self, data_batch: Any, data_samples: Sequence[Mapping]) -> None:
+        """Store label and predicted label of each image."""
+        for sample in data_samples:
+            if "pred_label" not in sample:
+                raise ConfigError(
+                    "AccuracyMetric: the predictions have no pred_label, only "
+                    f"{sorted(sample)}. Use a classifier such as negvision.OODClassifier"
+                )
+            pair = int(sample.get("label", -1)), int(sample["pred_label"])
+            self.results.append((str(sample["img_path"]), pair))
+
+    def compute_metrics(self, results: list[tuple[str, tuple[int, int]]]) -> dict[str, float]:
+        """Evaluate the images of all ranks; see the class for the keys."""
+        pairs = np.array([pair for pair in dict(results).values() if pair[0] >= 0], dtype=np.int64)
+        if not len(pairs):
+            raise DatasetError("AccuracyMetric: no image has a label, so nothing can be evaluated")
+        labels, right = pairs[:, 0], pairs[:, 0] == pairs[:, 1]
+        names = (self.dataset_meta or {}).get("classes") or ()
+        recalls = {}
+        lines = [f"\n{'class':<20}  images  recall"]
+        for label in np.unique(labels).tolist():
+            name = str(names[label] if label < len(names) else label)
+            chosen = right[labels == label]
+            recalls[f"recall/{name}"] = float(chosen.mean())
+            lines.append(f"{name:<20}  {len(chosen):>6,}  {chosen.mean():.4f}")
+        print_log("\n".join(lines), logger="current")
+        mean = float(np.mean(list(recalls.values())))
+        return {"accuracy": float(right.mean()), "mean_recall": mean, **recalls}
