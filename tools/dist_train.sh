@@ -41,7 +41,14 @@ if [ "$restarts" != 0 ] && [[ " $* " != *" --resume"* ]]; then
     set -- "$@" --resume auto
 fi
 
+python=${PYTHON:-python}
+if ! "$python" -c 'import sys, importlib.util as u; sys.exit(u.find_spec("torch") is None)'; then
+    echo "$python has no module 'torch': activate the environment of negvision (source" \
+        ".venv/bin/activate), or set PYTHON to its interpreter" >&2
+    exit 2
+fi
+
 root=$(dirname "$0")/..
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
-exec "${PYTHON:-python}" -m negvision.engine.parallel.torchrun "${launcher[@]}" \
+exec "$python" -m negvision.engine.parallel.torchrun "${launcher[@]}" \
     "$root/tools/train.py" "$config" --launcher pytorch "$@"

@@ -1,5 +1,3 @@
-import sys
+from _command import run
 
-from negvision.cli.main import main
-
-sys.exit(main(["export", *sys.argv[1:]]))
+run("export")

@@ -14,8 +14,9 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 
-# In the place of Python: prints how it was called, and ends as it is told.
+# In the place of Python, one with torch: prints how it was called, and ends as it is told.
 PYTHON = """#!/bin/bash
+[ "$1" = -c ] && exit
 echo "called: $*"
 exit ${STATUS:-0}
 """
@@ -87,6 +88,17 @@ def test_one_machine(environment):
     # The launcher's exit status is the script's.
     environment["STATUS"] = "75"
     assert run("dist_train.sh", "c.py", "8", environment=environment)[0] == 75
+
+
+def test_environment_that_is_not_activated(environment):
+    environment["PYTHON"] = "false"  # as a Python without torch
+    status, output = run("dist_train.sh", "c.py", "8", environment=environment)
+    assert status == 2 and "activate the environment" in output and "called" not in output
+    for tool in ("train", "test", "export"):
+        command = [sys.executable, "-SE", ROOT / "tools" / f"{tool}.py", "c.py"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2 and "activate the environment" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_restarts_imply_resume(environment):
