@@ -45,6 +45,7 @@ from .engine.loops import EpochTrainLoop as EpochTrainLoop
 from .engine.loops import IterTrainLoop as IterTrainLoop
 from .engine.loss_guard import LossGuardHook as LossGuardHook
 from .engine.memory_format import ChannelsLastHook as ChannelsLastHook
+from .engine.metric_names_hook import MetricNamesHook as MetricNamesHook
 from .engine.optim import BF16OptimWrapper as BF16OptimWrapper
 from .engine.parallel.model_wrappers import FullyShardedModel as FullyShardedModel
 from .engine.progress_hook import ProgressHook as ProgressHook

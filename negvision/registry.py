@@ -69,6 +69,7 @@ HOOKS = _child(
     "negvision.engine.progress_hook",
     "negvision.engine.bad_sample_hook",
     "negvision.engine.class_check_hook",
+    "negvision.engine.metric_names_hook",
     "negvision.engine.memory_format",
     "negvision.engine.checkpoints.saving",
     "negvision.engine.interruption",

@@ -38,6 +38,9 @@ class OODImageMetric(OODMetricBase):
         val_evaluator = dict(type="negvision.OODImageMetric")
     """
 
+    # The second: of one OOD set.
+    added = ("accuracy", "*/*")
+
     def process(self, data_batch: Any, data_samples: Sequence[Mapping]) -> None:
         """Store the scores of a batch of :class:`ImageDataSample` as dicts.
 

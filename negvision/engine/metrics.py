@@ -12,7 +12,13 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger, print_log
 
 from negvision.errors import UserError
-from negvision.ood.records import OODEvaluation, OODRecords, evaluate_records
+from negvision.ood.metrics import METRIC_NAMES
+from negvision.ood.records import (
+    REFERENCE_PREVALENCE,
+    OODEvaluation,
+    OODRecords,
+    evaluate_records,
+)
 from negvision.ood.scores import check_score_name
 
 
@@ -36,6 +42,13 @@ class CollectedMetric(BaseMetric):
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+
+    def names(self) -> list[str]:
+        """The keys that :meth:`compute_metrics` returns, known before: patterns of ``fnmatch``.
+
+        The default says that they are not known.
+        """
+        return ["*"]
 
     def combine(self, parts: list[list[Any]]) -> list[Any]:
         """Join the results of all ranks for :meth:`compute_metrics`."""
@@ -89,6 +102,8 @@ class OODMetricBase(CollectedMetric):
     """
 
     default_prefix = "ood"
+    # Keys that the task adds: patterns of fnmatch.
+    added: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -107,6 +122,12 @@ class OODMetricBase(CollectedMetric):
     def records(self, results: Sequence[Any]) -> OODRecords:
         """The scored samples of ``results``, which has one entry per image."""
         raise NotImplementedError
+
+    def names(self) -> list[str]:
+        """See the base class."""
+        own = [*METRIC_NAMES, f"ap_out_at_{REFERENCE_PREVALENCE:g}"]
+        others = [f"{score}/{name}" for score in self.scores for name in own]
+        return [*own, "prevalence", "num_ood", "num_id", *self.added, *others]
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         # By identity: samplers repeat images to fill the last batch.

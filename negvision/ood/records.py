@@ -128,7 +128,9 @@ class OODEvaluation:
         for number, (name, values) in enumerate(self.by_score.items()):
             prefix = f"{name}/" if number else ""
             scalars |= {prefix + metric: value for metric, value in values.as_dict().items()}
-            scalars[prefix + "ap_out_at_0.1"] = values.ap_at(REFERENCE_PREVALENCE)
+            scalars[prefix + f"ap_out_at_{REFERENCE_PREVALENCE:g}"] = values.ap_at(
+                REFERENCE_PREVALENCE
+            )
         own = next(iter(self.by_score.values()))
         scalars |= {name: getattr(own, name) for name in ("prevalence", "num_ood", "num_id")}
         notes = self.records.notes.items()

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from helpers.metric_names import named
 from negvision.face.metrics import EmbeddingError
 from negvision.registry import METRICS
 
@@ -62,7 +63,7 @@ def build(kind: str, meta: dict, **kwargs):
 def evaluated(metric, samples, batch: int = 5):
     for start in range(0, len(samples), batch):
         metric.process({}, samples[start : start + batch])
-    return metric.evaluate(size=len(samples))
+    return named(metric, metric.evaluate(size=len(samples)))
 
 
 def scored(seed, size=400, levels=None, share=0.3):

@@ -7,6 +7,7 @@ from mmengine.dataset import DefaultSampler
 from mmengine.dist import get_dist_info
 
 from helpers import face_cases, ood_boxes, ood_images, ood_pixels
+from helpers.metric_names import named
 from negvision.classification.ood_image_metric import OODImageMetric
 from negvision.detection.metrics import CocoMetric
 from negvision.segmentation.metrics import OODPixelMetric
@@ -56,7 +57,8 @@ def evaluated(folder):
         metric = build()
         for start in range(0, len(dealt), 2):
             metric.process({}, [samples[index] for index in dealt[start : start + 2]])
-        found[name] = {"results": metric.evaluate(len(samples)), "dealt": len(dealt)}
+        results = named(metric, metric.evaluate(len(samples)))
+        found[name] = {"results": results, "dealt": len(dealt)}
     return json.loads(json.dumps(found))
 
 

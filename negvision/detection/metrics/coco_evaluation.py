@@ -17,6 +17,20 @@ AREAS = ("all", "small", "medium", "large")
 _PRECISIONS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
+def metric_names(max_dets: Sequence[int]) -> list[str]:
+    """The keys of :meth:`CocoResult.metrics`.
+
+    Example:
+        >>> metric_names((1, 100))[5:]
+        ['mAP_l', 'AR@1', 'AR@100', 'AR_s@100', 'AR_m@100', 'AR_l@100']
+    """
+    return [
+        *("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l"),
+        *(f"AR@{limit}" for limit in max_dets),
+        *(f"AR_{size}@{max_dets[-1]}" for size in "sml"),
+    ]
+
+
 @dataclass(frozen=True)
 class CocoResult:
     """Precision and recall of one evaluation, -1 without ground truth."""
@@ -52,15 +66,12 @@ class CocoResult:
 
     def metrics(self) -> dict[str, float]:
         """COCO's summary: six APs, the AR at each detection limit, three ARs by size."""
-        top = self.max_dets[-1]
-        names = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
-        return {
-            **dict(zip(names, self.precisions(), strict=True)),
-            **{f"AR@{limit}": self.average_recall(limit) for limit in self.max_dets},
-            f"AR_s@{top}": self.average_recall(area="small"),
-            f"AR_m@{top}": self.average_recall(area="medium"),
-            f"AR_l@{top}": self.average_recall(area="large"),
-        }
+        values = [
+            *self.precisions(),
+            *(self.average_recall(limit) for limit in self.max_dets),
+            *(self.average_recall(area=area) for area in AREAS[1:]),
+        ]
+        return dict(zip(metric_names(self.max_dets), values, strict=True))
 
     def precisions(self, category_id: int | None = None) -> list[float]:
         """AP, AP50, AP75, APs, APm and APl of one category or the mean over all."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from negvision.detection.metrics.coco_evaluation import (
     BACKENDS,
     coco_detections,
     evaluate_coco,
+    metric_names,
     to_numpy,
 )
 from negvision.engine.metrics import CollectedMetric
@@ -160,6 +162,12 @@ class CocoMetric(CocoTruthMetric):
                 f"metric 'segm': {len(without):,} annotations of {self.ann_file!r} have no "
                 f"segmentation (the first belongs to image {without[0]['image_id']!r})"
             )
+
+    def names(self) -> list[str]:
+        """See the base class."""
+        of_classes = [f"mAP/{escape(name)}" for name in self._classes] if self.classwise else []
+        keys = [*metric_names(self.max_dets), *of_classes]
+        return [f"{iou_type}_{key}" for iou_type in self.iou_types for key in keys]
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Store the predictions of a batch.

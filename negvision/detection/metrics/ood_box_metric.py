@@ -64,6 +64,8 @@ class OODBoxMetric(CocoTruthMetric, OODMetricBase):
         val_evaluator = dict(type="negvision.OODBoxMetric", ann_file="data/voc/test.json")
     """
 
+    added = ("class_score_threshold", "id_ap", "id_ap50", "*_boxes_*", "image_auroc")
+
     def __init__(
         self,
         ann_file: str,

@@ -28,6 +28,8 @@ class EmbeddingMetric(CollectedMetric):
     """
 
     protocol: tuple[str, ...] = ()
+    # The keys of `compare`: patterns of fnmatch.
+    keys: tuple[str, ...] = ()
     # Suggested if the dataset of the config has no protocol.
     datasets = ""
 
@@ -46,6 +48,10 @@ class EmbeddingMetric(CollectedMetric):
             )
         self.check_protocol(dataset_meta)
         self._dataset_meta = dataset_meta
+
+    def names(self) -> list[str]:
+        """See the base class."""
+        return list(self.keys)
 
     def check_protocol(self, meta: Mapping) -> None:
         """Raise DatasetError if the entries of ``metainfo`` do not fit each other."""
@@ -84,6 +90,10 @@ class EmbeddingMetric(CollectedMetric):
     def compute_metrics(self, results: list[EmbeddingBatch]) -> dict[str, float]:
         """Evaluate the results of all ranks; see the class for the keys."""
         return self.compare(EmbeddingTable(results), self.dataset_meta or {})
+
+
+# Keys of PairReport.values.
+PAIR_KEYS = ("auc", "eer", "overlap", "positive_*", "negative_*", "tar@far=*")
 
 
 def checked_pairs(meta: Mapping, pairs_name: str, same_name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -54,6 +54,7 @@ class IdentificationMetric(EmbeddingMetric):
     """
 
     default_prefix = "identification"
+    keys = ("rank*", "dir@fpir=*", "mated_probes", "impostor_probes", "identities")
     protocol = ("gallery", "probes")
     datasets = "negvision.FaceIdentificationDataset"
 

@@ -8,7 +8,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from negvision.errors import ConfigError, DatasetError
-from negvision.face.metrics.embedding_metric import EmbeddingMetric, checked_pairs
+from negvision.face.metrics.embedding_metric import PAIR_KEYS, EmbeddingMetric, checked_pairs
 from negvision.face.metrics.embeddings import (
     EmbeddingError,
     EmbeddingTable,
@@ -53,6 +53,7 @@ class TemplateVerificationMetric(EmbeddingMetric):
     """
 
     default_prefix = "template"
+    keys = PAIR_KEYS
     protocol = ("template_ids", "media_ids", "template_pairs", "template_same")
     datasets = "negvision.FaceTemplateDataset"
 

@@ -9,7 +9,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from negvision.errors import DatasetError
-from negvision.face.metrics.embedding_metric import EmbeddingMetric, checked_pairs
+from negvision.face.metrics.embedding_metric import PAIR_KEYS, EmbeddingMetric, checked_pairs
 from negvision.face.metrics.embeddings import EmbeddingTable, cosine_similarities
 from negvision.face.metrics.roc import (
     PairReport,
@@ -53,6 +53,7 @@ class VerificationMetric(EmbeddingMetric):
     """
 
     default_prefix = "verification"
+    keys = ("accuracy", "accuracy_std", "accuracy_stderr", "threshold", *PAIR_KEYS)
     protocol = ("pairs", "same")
     datasets = "negvision.FacePairDataset or negvision.FaceBinDataset"
 

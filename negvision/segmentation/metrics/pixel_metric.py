@@ -71,6 +71,11 @@ class OODPixelMetric(OODMetricBase):
         >>> val_evaluator = dict(type="negvision.OODPixelMetric", min_component_size=50)
     """
 
+    added = (
+        "mIoU", "pixel_accuracy", "image_auroc_*", "pixel_f1", "f1_threshold", "component_f1",
+        "component_siou", "component_ppv", "num_components",
+    )  # fmt: skip
+
     def __init__(
         self,
         exact: bool = False,
