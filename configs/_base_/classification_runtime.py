@@ -8,7 +8,6 @@ default_hooks = dict(
     checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=1),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     bad_samples=dict(type="negvision.BadSampleHook"),
-    classes=dict(type="negvision.ClassCheckHook"),
 )
 custom_hooks = [dict(type="negvision.ChannelsLastHook")]
 

@@ -7,7 +7,6 @@ default_hooks = dict(
     checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     bad_samples=dict(type="negvision.BadSampleHook"),
-    classes=dict(type="negvision.ClassCheckHook"),
     visualization=dict(type="negvision.DrawDetectionsHook"),
 )
 

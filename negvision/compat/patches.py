@@ -7,6 +7,7 @@ an issue number have no upstream report that we know of.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -58,6 +59,22 @@ def replace_file_handlers(handlers: Mapping[str, Any]) -> None:
     file_handlers.update(handlers)
 
 
+@contextlib.contextmanager
+def configs_opened_by(opener: Callable) -> Iterator[None]:
+    """MMEngine: read config files through ``opener``, a function like ``open``.
+
+    MMEngine reads them as UTF-8 without a byte order mark, which editors on Windows write, and does
+    not name the file of another encoding. A module's own ``open`` precedes the built-in one.
+    """
+    from mmengine.config import config
+
+    setattr(config, "open", opener)  # noqa: B010
+    try:
+        yield
+    finally:
+        delattr(config, "open")
+
+
 def replace_activation_checkpointing(
     turn_on: Callable,
 ) -> contextlib.AbstractContextManager[None]:
@@ -102,6 +119,27 @@ def captured_pycocotools() -> Iterator[None]:
         yield
     finally:
         del coco.print, cocoeval.print
+
+
+def replace_category_lookup(check: Callable) -> None:
+    """pycocotools: call ``check(categories, names)`` before ids of categories are found by names.
+
+    It leaves out names that the file does not have, and returns ids in the order of the file. mmdet
+    numbers its labels by what is left, so labels and names no longer belong together.
+    """
+    from pycocotools.coco import COCO
+
+    original = COCO.getCatIds
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def checked(self, catNms=(), *rest, **named):
+        if isinstance(catNms, list | tuple) and catNms:
+            check(self.dataset["categories"], catNms)
+        return original(self, catNms, *rest, **named)
+
+    COCO.getCatIds = checked
 
 
 def replace_pool_size_rule() -> contextlib.AbstractContextManager[None]:

@@ -5,12 +5,17 @@ from collections.abc import Iterator, Sequence
 from mmengine.hooks import Hook
 from torch import nn
 
+from negvision.data.formats.coco_file import shortened
 from negvision.engine.config.model_parts import unwrapped
 from negvision.errors import ConfigError
 from negvision.registry import HOOKS
 
 # Modules, or lists of modules, whose classes are those of the dataset.
-_HEADS = {"bbox_head", "mask_head", "decode_head", "auxiliary_head"}
+_HEADS = {
+    "bbox_head", "mask_head", "mask_iou_head", "point_head", "segm_head", "decode_head",
+    "auxiliary_head",
+}  # fmt: skip
+_PANOPTIC = {"panoptic_head", "panoptic_fusion_head"}
 
 
 @HOOKS.register_module()
@@ -21,42 +26,63 @@ class ClassCheckHook(Hook):
     classes as background, and a class missing in the annotations of ``val`` shifts all labels
     after it. Datasets without class names, such as faces, are not checked.
 
-    Raises:
-        ConfigError: ``num_classes`` of a head is not the number of classes of the training set, or
-            the classes of ``val`` (in a test: of the checkpoint) differ or have another order.
+    The runner adds it to every config; ``default_hooks = dict(classes=None)`` removes it.
 
-    Example:
-        >>> default_hooks = dict(classes=dict(type="negvision.ClassCheckHook"))
+    Raises:
+        ConfigError: ``num_classes`` of a head is not the number of classes of the training set (in
+            a test: of the test set), the classes of ``val`` (in a test: of the checkpoint) differ
+            or have another order, or so do those of the parts of a concatenated set.
     """
 
     def before_train(self, runner) -> None:
-        classes = _classes_of(runner.train_loop)
+        classes = _classes_of(runner.train_loop, "train")
         if not classes:
             return
-        model = unwrapped(runner.model)
-        for name, number in _class_counts(model):
-            if number != len(classes):
-                raise ConfigError(
-                    f"model.{name}.num_classes is {number}, but the training set has "
-                    f"{len(classes)} classes: {_shown(classes)}. Set num_classes={len(classes)}"
-                )
-        _compare(classes, "the training set", _classes_of(runner.val_loop), "val")
+        _check_heads(runner.model, classes, "the training set")
+        _compare(classes, "the training set", _classes_of(runner.val_loop, "val"), "val")
 
     def before_test(self, runner) -> None:
         trained = (getattr(runner, "_loaded_meta", {}).get("dataset_meta") or {}).get("classes")
-        _compare(trained, "the checkpoint", _classes_of(runner.test_loop), "test")
+        classes = _classes_of(runner.test_loop, "test")
+        _compare(trained, "the checkpoint", classes, "test")
+        if classes:
+            _check_heads(runner.model, classes, "the test set")
 
 
-def _classes_of(loop) -> tuple[str, ...]:
+def _classes_of(loop, split: str) -> tuple[str, ...]:
     dataset = getattr(getattr(loop, "dataloader", None), "dataset", None)
-    return tuple((getattr(dataset, "metainfo", None) or {}).get("classes") or ())
+    metainfo = getattr(dataset, "metainfo", None) or {}
+    if isinstance(metainfo, list | tuple):
+        # mmdet's ConcatDataset has one for each part, if they differ.
+        first, *others = (tuple(part.get("classes") or ()) for part in metainfo)
+        for number, classes in enumerate(others, 1):
+            _compare(first, f"{split}, datasets.0", classes, f"{split}, datasets.{number}")
+        return first
+    return tuple(metainfo.get("classes") or ())
+
+
+def _check_heads(model: nn.Module, classes: Sequence[str], source: str) -> None:
+    for name, number in _class_counts(unwrapped(model)):
+        if number != len(classes):
+            raise ConfigError(
+                f"model.{name}.num_classes is {number}, but {source} has {len(classes)} classes: "
+                f"{shortened(classes)}. Set num_classes={len(classes)}; if these are not your "
+                "classes, set metainfo = dict(classes=(...)) of the data sets"
+            )
 
 
 def _class_counts(model: nn.Module) -> Iterator[tuple[str, int]]:
+    # The heads of a panoptic model have the things or the stuff only; what fuses them has both.
+    heads = _PANOPTIC if hasattr(model, "panoptic_fusion_head") else _HEADS
     for name, module in model.named_modules():
         parts = [part for part in name.split(".") if not part.isdigit()]
-        if parts and parts[-1] in _HEADS and isinstance(getattr(module, "num_classes", None), int):
-            yield name, module.num_classes
+        count = getattr(module, "num_classes", None)
+        # Heads that compare with words, or predict one mask for all classes, have no such layer.
+        open_ended = getattr(module, "class_agnostic", False) or any(
+            hasattr(module, name) for name in ("text_masks", "contrastive_cfg")
+        )
+        if parts and parts[-1] in heads and isinstance(count, int) and not open_ended:
+            yield name, count
 
 
 def _compare(
@@ -65,13 +91,8 @@ def _compare(
     if trained and evaluated and list(trained) != list(evaluated):
         raise ConfigError(
             f"the classes of {split} differ from those of {source}, or are in another order:\n"
-            f"  {source}: {_shown(trained)}\n  {split}: {_shown(evaluated)}\n"
+            f"  {source}: {shortened(trained)}\n  {split}: {shortened(evaluated)}\n"
             "A label is a position in this list. List all classes with the same ids in all "
             "annotation files. If the order differs, give all datasets the same "
             "metainfo = dict(classes=(...))"
         )
-
-
-def _shown(classes: Sequence[str]) -> str:
-    rest = f", ... ({len(classes)})" if len(classes) > 20 else ""
-    return ", ".join(map(str, classes[:20])) + rest

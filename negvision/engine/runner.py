@@ -55,7 +55,11 @@ _REPLACEMENTS = {
 _ADDED_HOOKS = {
     "loss_guard": "negvision.LossGuardHook",
     "interruption": "negvision.InterruptionHook",
+    "classes": "negvision.ClassCheckHook",
+    "metric_names": "negvision.MetricNamesHook",
 }
+# Arguments of a data loader that torch refuses without worker processes.
+_OF_WORKERS = ("persistent_workers", "prefetch_factor", "multiprocessing_context")
 
 
 class Runner(MMEngineRunner):
@@ -64,8 +68,8 @@ class Runner(MMEngineRunner):
     Checkpoints are written atomically, and a resumed run continues as if it had never stopped, also
     in the middle of an epoch: in any config :mod:`negvision.engine.loops` and
     :class:`negvision.engine.checkpoints.saving.CheckpointHook` replace mmengine's loops and
-    ``CheckpointHook``. :class:`negvision.engine.interruption.InterruptionHook` and
-    :class:`negvision.engine.loss_guard.LossGuardHook` are added.
+    ``CheckpointHook``. The hooks of ``_ADDED_HOOKS`` are added, unless the
+    config has ``default_hooks = dict(NAME=None)``.
 
     Parameters that are sharded over ranks (:mod:`negvision.engine.parallel.sharded`) are clipped,
     saved in full and resumed at any world size. Loading a checkpoint sets the model's OOD threshold
@@ -222,6 +226,8 @@ class Runner(MMEngineRunner):
     def build_dataloader(
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
+        if isinstance(dataloader, dict) and not dataloader.get("num_workers"):
+            dataloader = {k: v for k, v in dataloader.items() if k not in _OF_WORKERS}
         built = MMEngineRunner.build_dataloader(dataloader, seed, diff_rank_seed)
         if built.batch_sampler is not None and not isinstance(built.batch_sampler, SeededBatches):
             seed_batches(built, seed or 0)

@@ -68,12 +68,44 @@ def test_other_classes_of_val_are_shown(val):
 def test_other_classes_of_the_checkpoint():
     def test(trained, classes):
         meta = {"dataset_meta": {"classes": trained}} if trained else {}
-        ClassCheckHook().before_test(SimpleNamespace(_loaded_meta=meta, test_loop=loop(classes)))
+        runner = SimpleNamespace(
+            _loaded_meta=meta, test_loop=loop(classes), model=model(bbox_head=3)
+        )
+        ClassCheckHook().before_test(runner)
 
     test(CELLS, CELLS)
     test(None, CELLS)  # weights of elsewhere do not say
     with pytest.raises(ConfigError, match="those of the checkpoint, or are in another order"):
         test(CELLS, CELLS[::-1])
+    with pytest.raises(ConfigError, match=r"num_classes is 3, but the test set has 2 classes"):
+        test(None, CELLS[:2])
+
+
+def test_parts_of_a_concatenated_set_that_differ():
+    """mmdet's ConcatDataset has a list of metainfo then."""
+    unlike = loop(None)
+    unlike.dataloader.dataset.metainfo = [{"classes": CELLS}, {"classes": CELLS[::-1]}]
+    runner = SimpleNamespace(model=model(bbox_head=3), train_loop=unlike, val_loop=None)
+    with pytest.raises(ConfigError, match=r"datasets\.0: red.*\n  train, datasets\.1: platelet"):
+        ClassCheckHook().before_train(runner)
+    runner.train_loop.dataloader.dataset.metainfo = [{"classes": CELLS, "split": i} for i in (1, 2)]
+    ClassCheckHook().before_train(runner)
+    runner.model = model(bbox_head=80)
+    with pytest.raises(ConfigError, match="num_classes is 80"):
+        ClassCheckHook().before_train(runner)
+
+
+def test_heads_without_a_layer_for_each_class():
+    one_mask, words = model(mask_head=80), model(bbox_head=256)
+    one_mask.mask_head.class_agnostic = True
+    words.bbox_head.contrastive_cfg = {}
+    panoptic = model(bbox_head=2, panoptic_fusion_head=3)
+    for built in (one_mask, words, panoptic):
+        runner = SimpleNamespace(model=built, train_loop=loop(CELLS), val_loop=None)
+        ClassCheckHook().before_train(runner)
+    panoptic.panoptic_fusion_head.num_classes = 133
+    with pytest.raises(ConfigError, match=r"panoptic_fusion_head\.num_classes is 133"):
+        ClassCheckHook().before_train(runner)
 
 
 def test_long_lists_are_shortened():

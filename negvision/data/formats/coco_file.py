@@ -113,6 +113,49 @@ def find_classes(
     return tuple(wanted), [ids[name] for name in wanted]
 
 
+def check_order(categories: Sequence[dict], classes: Sequence[str]) -> str:
+    """Whether a label of mmdet's ``CocoDataset`` is the position of its class.
+
+    mmdet numbers the categories that are among the classes, in the order of the file.
+
+    Returns:
+        A warning if the classes have another order, else "".
+
+    Raises:
+        DatasetError: No category is among the classes, or one that is missing shifts the labels.
+    """
+    names = [category["name"] for category in categories]
+    found = [name for name in names if name in classes]
+    if found == list(classes)[: len(found)] and found:
+        return ""
+    lists = f"  the file:    {shortened(names)}\n  the classes: {shortened(classes)}\n"
+    remedy = (
+        "Name the classes of your data in their order in the file, in all data sets: "
+        f"metainfo = dict(classes={tuple(names[:3])!r})" + (" and so on" if len(names) > 3 else "")
+    )
+    if not found:
+        raise DatasetError(
+            f"none of the categories of the annotation file is a class of the data set:\n{lists}"
+            + remedy
+        )
+    if len(found) < len(classes):
+        raise DatasetError(
+            f"{len(classes) - len(found)} of {len(classes)} classes are no category of the "
+            f"annotation file, so labels would belong to other classes:\n{lists}{remedy}"
+        )
+    return (
+        "the annotation file lists its categories in another order than the classes, so mmdet's "
+        f"labels belong to other classes:\n{lists}{remedy}, or use negvision.CocoDataset and "
+        "negvision.CocoMetric, which go by the names"
+    )
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first 20 names, and how many there are."""
+    rest = f", ... ({len(names)})" if len(names) > 20 else ""
+    return ", ".join(map(str, names[:20])) + rest
+
+
 def index_images(images: Sequence, problems: Problems) -> dict:
     """Image id -> record. Records without an id, or with one used before, are counted."""
     by_id: dict = {}
