@@ -92,28 +92,32 @@ def _assignments(tree: ast.Module) -> Iterator[tuple[str, Any]]:
     for statement in tree.body:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                yield name, _literal(value)
+                yield name, literal(value)
             case _:
                 raise ValueError(f"line {statement.lineno} is not an assignment of a literal")
 
 
-def _literal(node: ast.expr) -> Any:
-    """The value of a literal whose dicts may be written ``dict(key=value)``."""
+def literal(node: ast.expr) -> Any:
+    """The value of a literal whose dicts may be written ``dict(key=value)``.
+
+    Raises:
+        ValueError: It is something else.
+    """
     match node:
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=pairs) if all(
             pair.arg for pair in pairs
         ):
-            return {pair.arg: _literal(pair.value) for pair in pairs}
+            return {pair.arg: literal(pair.value) for pair in pairs}
         case ast.Dict(keys=keys, values=values) if None not in keys:
             return {
-                _literal(key): _literal(value)
+                literal(key): literal(value)
                 for key, value in zip(keys, values, strict=True)
                 if key is not None
             }
         case ast.List(elts=items):
-            return [_literal(item) for item in items]
+            return [literal(item) for item in items]
         case ast.Tuple(elts=items):
-            return tuple(map(_literal, items))
+            return tuple(map(literal, items))
     try:
         return ast.literal_eval(node)
     except ValueError:
