@@ -1,14 +1,21 @@
 """From a command line to a runner, in the same order for every command."""
 
+import logging
+from collections.abc import Sequence
+
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 
+from negvision.compat.patches import replace_category_lookup
+from negvision.data.formats.coco_file import check_order
 from negvision.engine.checkpoints.loading import install_loaders
 from negvision.engine.checkpoints.packaged import require_packages
-from negvision.engine.config.check import check_batches, check_config
+from negvision.engine.config.check import check_config
 from negvision.engine.config.data_files import check_data, replace_data_root
 from negvision.engine.config.options import check_training_options
 from negvision.engine.config.reading import load_config, parse_options, set_work_dir
+from negvision.engine.config.settings import check_settings
 from negvision.engine.file_handlers import install_file_handlers
 from negvision.engine.machine_errors import require_writable
 from negvision.engine.quiet import silence_idle_warnings
@@ -34,15 +41,27 @@ def prepare_config(args) -> Config:
 
 
 def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
-    """Check ``cfg`` and the data of ``splits``, then build the runner it describes."""
+    """Check ``cfg`` and the data of ``splits``, then build the runner it describes.
+
+    Args:
+        cfg: Changed: see :func:`negvision.engine.config.settings.check_settings`.
+        splits: Of ``"train"``, ``"val"`` and ``"test"``; the config must have the first.
+    """
     check_config(cfg)
-    check_batches(cfg)
+    check_settings(cfg, splits)
     if "train" in splits:
         check_training_options(cfg)
         require_packages([cfg.get("model"), cfg.get("load_from")])
     check_data(cfg, splits)
     if "train" in splits:
         require_writable(cfg.work_dir)
+    replace_category_lookup(_check_order)
     if "runner_type" in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)
+
+
+def _check_order(categories: Sequence[dict], classes: Sequence[str]) -> None:
+    warning = check_order(categories, classes)
+    if warning:
+        print_log(warning, logger="current", level=logging.WARNING)

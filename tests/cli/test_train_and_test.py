@@ -148,6 +148,19 @@ def test_an_evaluator_of_other_images_is_refused(tiny_config, coco_root, tmp_pat
         (["--resume", "nothing.pth"], "nothing.pth: there is no such file"),
         (["--cfg-options", "model.bakbone.depth=50"], "nearest: 'backbone'"),
         (["--cfg-options", "load_from=pip://no-such-weights"], "  pip install no-such-weights\n"),
+        (["--cfg-options", "data_root=/x"], "dataset.data_root, which is"),
+        (["--cfg-options", "train_cfg.max_epochs=two"], "is the text 'two'"),
+        (["--cfg-options", "train_dataloader=None"], "no train set: train_dataloader is None"),
+        (["--cfg-options", "model.bbox_head.num_classes=80"], "2 classes: square, bar. Set num"),
+        (["--cfg-options", "train_dataloader.dataset.metainfo.classes=square"], "is the text"),
+        (
+            ["--cfg-options", "train_dataloader.dataset.metainfo.classes=(cat,dog)"],
+            "none of the categories",
+        ),
+        (
+            ["--cfg-options", "custom_hooks=[dict(type='EarlyStoppingHook',monitor='bbox_mAP')]"],
+            "monitor of EarlyStoppingHook is 'bbox_mAP', which the evaluation does not return",
+        ),
         (["--compile", "--checkpoint-activations"], "cannot be combined"),
         (["--checkpoint-activations", "bakbone"], "nearest: 'backbone'"),
         (["--launcher", "slurm"], "needs a CUDA device"),
@@ -171,6 +184,7 @@ def test_wrong_arguments_of_test(tiny_config, tmp_path, capsys):
     for argv, message in (
         ([tmp_path / "none.pth"], "does not exist"),
         ([file, "--out", "results.pkl"], "is not FILE.json"),
+        ([file, "--cfg-options", "test_dataloader=None"], "no test set: test_dataloader is None"),
     ):
         assert run_test(tiny_config, *argv) == 2
         assert message in capsys.readouterr().err
@@ -179,6 +193,8 @@ def test_wrong_arguments_of_test(tiny_config, tmp_path, capsys):
 def test_training_options(tiny_config, tmp_path):
     options = ["--amp", "bf16", "--accumulate", "2", "--sync-bn", "--ema", "0.01"]
     options += ["--checkpoint-activations", "backbone.layer2", "neck", "--auto-scale-lr"]
+    # One key switches the evaluation off; without workers none persist.
+    options += ["--cfg-options", "val_dataloader=None", "train_dataloader.persistent_workers=True"]
     work = tmp_path / "run"
     assert run_train(tiny_config, "--work-dir", work, *options) == 0
     (log,) = work.glob("*/*.log")

@@ -3,7 +3,8 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -30,6 +31,7 @@ _BUILDER_KEYS = {
     "model": {"requires_grad", "fallback_on_stride"},
 }
 _META_KEYS = {"type", "_scope_", "_delete_"}
+_NUMBERS = {int, float, bool, type(None)}
 
 # Keys of the dataloader dicts that mmengine reads before DataLoader gets the rest.
 _DATALOADER_KEYS = {"dataset", "num_batch_per_epoch"}
@@ -41,7 +43,7 @@ _LOOPS: dict[str, tuple[Callable, ...]] = {
 _DATALOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _DEFAULT_HOOKS = {
     "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint",
-    "visualization", "loss_guard", "interruption",
+    "visualization", "loss_guard", "interruption", "classes", "metric_names",
 }  # fmt: skip
 
 # Top-level keys that mmengine and mmdet read, and those that base configs share by convention.
@@ -52,6 +54,35 @@ RUNNER_KEYS = set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg
 _SHARED_VARIABLES = {
     "backend_args", "data_root", "dataset_type", "test_pipeline", "train_pipeline",
     "tta_pipeline", "vis_backends",
+}  # fmt: skip
+
+# Dicts that are read key by key, so that nothing notices an unknown one. By field: the keys.
+_READ_KEYS = {
+    "env_cfg": {"cudnn_benchmark", "dist_cfg", "mp_cfg", "resource_limit"},
+    "mp_cfg": {"mp_start_method", "opencv_num_threads"},
+    "randomness": {"seed", "diff_rank_seed", "deterministic"},
+    "auto_scale_lr": {"enable", "base_batch_size"},
+    "clip_grad": {
+        "type", "max_norm", "norm_type", "error_if_nonfinite", "clip_value", "foreach",
+    },
+}  # fmt: skip
+_MODEL_CFG_KEYS = {
+    "allowed_border", "assigner", "crop_size", "debug", "iou_thr", "mask_size", "mask_thr",
+    "mask_thr_binary", "max_per_image", "max_per_img", "min_bbox_size", "mode", "nms",
+    "nms_post", "nms_pre", "pos_weight", "rcnn", "rpn", "rpn_proposal", "sampler", "score_thr",
+    "stride",
+}  # fmt: skip
+# The same where components of other packages may read more: only what is nearly one of the keys.
+_OPEN_KEYS = {
+    "train_cfg": _MODEL_CFG_KEYS,
+    "test_cfg": _MODEL_CFG_KEYS,
+    "paramwise_cfg": {
+        "custom_keys", "bias_lr_mult", "bias_decay_mult", "norm_decay_mult", "flat_decay_mult",
+        "dwconv_decay_mult", "dcn_offset_lr_mult", "bypass_duplicate", "num_layers",
+        "decay_rate", "decay_type", "force_default_settings", "layer_decay_rate",
+    },
+    "filter_cfg": {"filter_empty_gt", "min_size", "bbox_min_size"},
+    "data_prefix": {"img", "img_path", "img_path2", "seg", "seg_map_path", "depth_map_path"},
 }  # fmt: skip
 
 # Components whose nested dicts are looked up in another library.
@@ -115,15 +146,21 @@ def _walk(node: Any, path: str, field: str, scope: str) -> Iterator[str]:
         return
     if "type" in node:
         yield from _check_component(node, path, field, scope)
-        skipped = _FOREIGN_FIELDS.get(_plain_name(node["type"]), set())
+        skipped = _FOREIGN_FIELDS.get(plain_name(node["type"]), set())
     else:
         yield from _check_known_dict(node, path)
+    if field in _READ_KEYS:
+        yield from _unknown_keys(node, _READ_KEYS[field] | _META_KEYS, path, field)
+    elif path not in _LOOPS and "type" not in node:
+        open_keys = _OPEN_KEYS.get(field) or _keys_inside(path)
+        yield from _misspelled_keys(node, open_keys, path)
     for key, value in node.items():
         if key not in skipped:
             yield from _walk(value, f"{path}.{key}", key, scope)
 
 
-def _plain_name(kind: Any) -> str:
+def plain_name(kind: Any) -> str:
+    """``"Name"`` for a ``type`` that is ``"scope.Name"``, a class or a function."""
     return kind.rpartition(".")[2] if isinstance(kind, str) else getattr(kind, "__name__", "")
 
 
@@ -141,13 +178,14 @@ def _check_component(node: Mapping, path: str, field: str, scope: str) -> Iterat
         found = [("", kind)] if callable(kind) else []
     if field in _MIXED_FIELDS or not found:
         return
+    yield from _texts_for_numbers(node, [component for _, component in found], path)
     accepted = _META_KEYS | _FIELD_KEYS.get(field, set())
     for registry, component in found:
         names, complete = accepted_keywords(component)
         if not complete:
             return
         accepted |= names | _BUILDER_KEYS.get(registry, set())
-    yield from _unknown_keys(node, accepted, path, _plain_name(kind))
+    yield from _unknown_keys(node, accepted, path, plain_name(kind))
 
 
 def _unregistered(kind: str, path: str, scope: str) -> str:
@@ -168,6 +206,27 @@ def _unknown_keys(node: Mapping, accepted: set[str], path: str, owner: str) -> I
             yield f"{path}.{key}: {owner} takes no argument {key!r}{close}"
 
 
+def _keys_inside(path: str) -> set[str]:
+    """Of ``rpn`` and ``rcnn`` in the ``train_cfg`` or ``test_cfg`` of a two-stage detector."""
+    above, _, name = path.rpartition(".")
+    inside = above.endswith(("train_cfg", "test_cfg"))
+    return _MODEL_CFG_KEYS if inside and name in ("rpn", "rcnn", "rpn_proposal") else set()
+
+
+def _misspelled_keys(node: Mapping, known: set[str], path: str) -> Iterator[str]:
+    for key in node:
+        close = [] if key in known | _META_KEYS else nearest(str(key), known, 1, cutoff=0.85)
+        if close:
+            yield f"{path}.{key}: nothing reads {key!r}; nearest: {close[0]!r}"
+
+
+def _texts_for_numbers(node: Mapping, components: Iterable[Callable], path: str) -> Iterator[str]:
+    """``max_iters="two"``: a text where every one of ``components`` takes a number."""
+    for key, value in node.items():
+        if isinstance(value, str) and all(key in number_arguments(c) for c in components):
+            yield f"{path}.{key} is the text {value!r}; it must be a number, True or False"
+
+
 def _check_known_dict(node: Mapping, path: str) -> Iterator[str]:
     """Dicts without a ``type`` that the runner itself reads."""
     if path in _DATALOADERS:
@@ -176,8 +235,7 @@ def _check_known_dict(node: Mapping, path: str) -> Iterator[str]:
     elif path in _LOOPS:
         accepted = {"by_epoch"}.union(*(accepted_keywords(loop)[0] for loop in _LOOPS[path]))
         yield from _unknown_keys(node, accepted, path, "the loop")
-    elif path == "auto_scale_lr":
-        yield from _unknown_keys(node, {"enable", "base_batch_size"}, path, "it")
+        yield from _texts_for_numbers(node, _LOOPS[path], path)
     elif path == "default_hooks":
         for key in node:
             close = [] if key in _DEFAULT_HOOKS else nearest(key, _DEFAULT_HOOKS, 1, cutoff=0.8)
@@ -185,29 +243,25 @@ def _check_known_dict(node: Mapping, path: str) -> Iterator[str]:
                 yield f"{path}.{key}: no default hook has this name; nearest: {close[0]!r}"
 
 
-def check_batches(cfg: Config) -> None:
-    """Compare ``batch_size`` with P x K of a sampler of P identities with K images each.
+@cache
+def number_arguments(component: Callable) -> frozenset[str]:
+    """The arguments whose annotations allow numbers, booleans and None only.
 
-    MMEngine does not pass the batch size to a sampler, and with a different one batches would
-    contain incomplete identities.
-
-    Raises:
-        ConfigError: They differ; the message says what to set.
+    Example:
+        >>> def step(size: int, name: str, limit: float | None = None): ...
+        >>> sorted(number_arguments(step))
+        ['limit', 'size']
     """
-    for split in ("train", "val", "test"):
-        loader = cfg.get(f"{split}_dataloader") or {}
-        sampler = loader.get("sampler")
-        if not isinstance(sampler, Mapping):
+    kinds: dict[str, bool] = {}
+    for owner in inspect.getmro(component) if inspect.isclass(component) else (component,):
+        function = vars(owner).get("__init__") if inspect.isclass(component) else owner
+        try:
+            hints = typing.get_type_hints(function)
+        except Exception:  # annotations of other packages may name what they do not import
             continue
-        identities = sampler.get("identities_per_batch")
-        images = sampler.get("images_per_identity")
-        size = loader.get("batch_size", 1)
-        if isinstance(identities, int) and isinstance(images, int) and size != identities * images:
-            raise ConfigError(
-                f"{split}_dataloader.batch_size is {size}, but its sampler fills batches with "
-                f"identities_per_batch x images_per_identity = {identities} x {images}; set "
-                f"batch_size to {identities * images}."
-            )
+        for name, hint in hints.items():
+            kinds.setdefault(name, set(typing.get_args(hint) or [hint]) <= _NUMBERS)
+    return frozenset(name for name, is_number in kinds.items() if is_number and name != "return")
 
 
 @cache
