@@ -3,7 +3,7 @@
 import difflib
 import reprlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -138,6 +138,35 @@ def did_you_mean(name: str, choices: Iterable[str], count: int = 3) -> str:
     """``"; nearest: 'A', 'B'"`` for choices similar to ``name``, or ``""``."""
     close = nearest(name, choices, count)
     return "; nearest: " + ", ".join(repr(match) for match in close) if close else ""
+
+
+def listed(names: Sequence[object], most: int) -> str:
+    """The first ``most`` names, and their number if there are more.
+
+    Example:
+        >>> listed("abcd", 2)
+        'a, b, ... (4)'
+    """
+    rest = f", ... ({len(names):,})" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + rest
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns of equal width; the first is aligned left, the others right.
+
+    Example:
+        >>> print(text_table(["file", "boxes"], [["a.json", 1234], ["long.json", 3]]))
+        file       boxes
+        a.json     1,234
+        long.json      3
+    """
+    cells = [
+        [f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row]
+        for row in (header, *rows)
+    ]
+    first, *others = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    form = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in others)])
+    return "\n".join(form.format(*row).rstrip() for row in cells)
 
 
 def is_user_error(error: BaseException) -> bool:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from negvision.cli.output import text_table
-from negvision.errors import UserError
+from negvision.errors import UserError, text_table
 
 if TYPE_CHECKING:
     from negvision.report.train_log import TrainLog

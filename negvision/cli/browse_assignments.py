@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from negvision.cli.browsing import add_browsing_arguments, save_drawings
-from negvision.cli.output import text_table
+from negvision.errors import text_table
 
 if TYPE_CHECKING:
     from negvision.detection.assignment_view import AssignmentView

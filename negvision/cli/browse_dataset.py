@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from negvision.cli.browsing import add_browsing_arguments, save_drawings
-from negvision.cli.output import text_table
+from negvision.errors import text_table
 
 if TYPE_CHECKING:
     import numpy as np

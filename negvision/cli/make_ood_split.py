@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from negvision.cli.output import text_table
-from negvision.errors import DatasetError, MissingDataError
+from negvision.errors import DatasetError, MissingDataError, text_table
 
 if TYPE_CHECKING:
     from negvision.data.splits import LabeledImage

@@ -4,8 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from negvision.cli.output import text_table
-from negvision.errors import MissingDataError
+from negvision.errors import MissingDataError, text_table
 
 HELP = "write a COCO file for each image list of a dataset in Pascal VOC's layout"
 
