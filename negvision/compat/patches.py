@@ -24,7 +24,12 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def replace_checkpoint_loaders(
-    local: Callable, url: Callable, torchvision: Callable, backend: Callable
+    local: Callable,
+    url: Callable,
+    torchvision: Callable,
+    backend: Callable,
+    into: Callable,
+    prefixed: Callable,
 ) -> None:
     """MMEngine: load every checkpoint through these functions.
 
@@ -34,10 +39,15 @@ def replace_checkpoint_loaders(
     ``openmmlab://``, ``mmcls://``, ``s3://`` and others call two module functions in the end,
     which have to be replaced by name.
 
+    MMEngine takes what happens to fit a model, nothing at all included, and prints the rest; the
+    last two functions decide instead.
+
     Args:
         local, url, torchvision: Called with ``(filename, map_location)``. MMEngine names a loader
             in its log by the end of the function's name.
         backend: Called with ``(file, map_location, weights_only)`` for an open file.
+        into: Called with a model and what a loader returned, for ``load_checkpoint``.
+        prefixed: Called with ``(prefix, filename, map_location)``; the weights of a part.
     """
     from mmengine.runner import checkpoint
     from mmengine.runner.checkpoint import CheckpointLoader
@@ -47,6 +57,8 @@ def replace_checkpoint_loaders(
     CheckpointLoader.register_scheme(["torchvision://", "modelzoo://"], torchvision, force=True)
     checkpoint.load_from_http = url
     checkpoint._safe_torch_load = backend
+    checkpoint._load_checkpoint_to_model = into
+    checkpoint._load_checkpoint_with_prefix = prefixed
 
 
 def replace_file_handlers(handlers: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from negvision.engine.checkpoints.fitting import fit
 from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.engine.config.model_parts import unwrapped
 from negvision.errors import ConfigError, OODDataError
@@ -110,15 +111,16 @@ def save_with_threshold(
     Statistics of feature shapings are added to its weights.
     """
     checkpoint = load_checkpoint_file(source, "cpu", trust)
-    if "state_dict" not in checkpoint:
-        # Weights without anything else, like many published models.
-        checkpoint = {"state_dict": checkpoint}
+    weights = fit(unwrapped(model), checkpoint, str(source)).state
     own = model.state_dict()
     for name, module in model.named_modules():
         if module in shapings_to_fit(model):
             keys = [key for key in own if key.startswith(f"{name}.")]
-            checkpoint["state_dict"].update({key: own[key].cpu() for key in keys})
-    checkpoint["meta"] = {**(checkpoint.get("meta") or {}), "ood": threshold.as_meta()}
+            weights.update({key: own[key].cpu() for key in keys})
+    meta = {**(checkpoint.get("meta") or {}), "ood": threshold.as_meta()}
+    # Files of other programs hold the weights elsewhere, and nothing to continue a training with.
+    rest = checkpoint if "state_dict" in checkpoint else {}
+    checkpoint = {**rest, "state_dict": weights, "meta": meta}
     with atomic_write(target) as partial:
         torch.save(checkpoint, partial)
     return Path(target)

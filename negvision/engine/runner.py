@@ -2,9 +2,9 @@
 
 import contextlib
 import copy
-import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import torch
 from mmengine.dist import all_gather_object, broadcast, get_rank, get_world_size, is_main_process
@@ -17,7 +17,10 @@ from mmengine.runner.base_loop import BaseLoop
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from negvision.engine.checkpoints.fitting import initialization_observed, load_weights
+from negvision.engine.checkpoints.loading import read_source
 from negvision.engine.checkpoints.provenance import provenance
+from negvision.engine.checkpoints.resuming import state_to_resume
 from negvision.engine.checkpoints.saving import raise_on_all_ranks, write_checkpoint
 from negvision.engine.checkpoints.training_state import (
     pending_gradients,
@@ -80,6 +83,8 @@ class Runner(MMEngineRunner):
     """
 
     _loaded_meta: dict = {}
+    # What the next file is loaded for: an evaluation, a new training, or to resume one.
+    _weights_for: Literal["evaluation", "training", "resume"] = "evaluation"
     _resumed_states: list[dict] = []
     _state_before_evaluation: dict | None = None
 
@@ -94,16 +99,40 @@ class Runner(MMEngineRunner):
         replace_console_handler(logger)
         return logger
 
-    def load_checkpoint(self, filename: str, *args, **kwargs) -> dict:
-        # mmengine prints on every rank: the path, which is known, and the weights that do not fit,
-        # which belong in the log.
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed), own_state(self.model, []):
-            checkpoint = super().load_checkpoint(filename, *args, **kwargs)
-        lines = printed.getvalue().splitlines()
-        rest = [line for line in lines if line and not line.startswith("Loads checkpoint by")]
-        if rest:
-            self.logger.warning("\n".join(rest))
+    def load_checkpoint(
+        self, filename: str, map_location: str | Callable = "cpu", strict: bool = False
+    ) -> dict:
+        """Load weights: all of them, but for ``load_from`` of a training what fits.
+
+        Raises:
+            CheckpointError: Weights are missing. In a training: nothing fits; if it is resumed:
+                the checkpoint is of another training.
+        """
+        checkpoint = read_source(filename, map_location)
+        model = unwrapped(self.model)
+        with own_state(self.model, []):
+            if self._weights_for == "resume":
+                checkpoint = state_to_resume(
+                    checkpoint,
+                    filename,
+                    model,
+                    self._optimizers(),
+                    getattr(self.train_loop.dataloader.dataset, "metainfo", None),
+                    any(isinstance(hook, EMAHook) for hook in self.hooks),
+                )
+                # EMAHook exchanges averages and weights before the latter are loaded.
+                self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+            loaded = load_weights(model, checkpoint, filename)
+            if strict or self._weights_for != "training":
+                loaded.require_all()
+            loaded.require_any()
+            if self._weights_for == "training" or not loaded.is_plain:
+                loaded.report()
+            if self._weights_for != "resume":
+                # Averages start from what the model has, which is all that it needs.
+                checkpoint["state_dict"] = model.state_dict()
+                self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        self._has_loaded = True
         self._loaded_meta = checkpoint.get("meta") or {}
         if "ood" in self._loaded_meta:
             set_threshold(self.model, OODThreshold.of_checkpoint(checkpoint, filename))
@@ -112,7 +141,8 @@ class Runner(MMEngineRunner):
     def build_optim_wrapper(self, optim_wrapper):
         if isinstance(self.model, FullyShardedModel):
             # Optimizers hold shards, and weights are drawn before they are sharded.
-            self.model.initialize()
+            with initialization_observed(unwrapped(self.model)):
+                self.model.initialize()
         built = super().build_optim_wrapper(optim_wrapper)
         clip_over_ranks(self.model, built)
         return built
@@ -172,6 +202,7 @@ class Runner(MMEngineRunner):
         if map_location == "default" and is_sharded:
             # A GPU may not hold the full parameters.
             map_location = "cpu"
+        self._weights_for = "resume"
         with own_state(self.model, self._optimizers()):
             super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
         meta = self._loaded_meta
@@ -264,8 +295,12 @@ class Runner(MMEngineRunner):
         )
 
     def train(self) -> torch.nn.Module:
-        with activation_checkpointing_replaced():
-            return super().train()
+        self._weights_for = "training"
+        try:
+            with activation_checkpointing_replaced():
+                return super().train()
+        finally:
+            self._weights_for = "evaluation"
 
     def _maybe_compile(self, target: str) -> None:
         # mmengine compiles the full step, which fails on lists of boxes.
@@ -288,7 +323,7 @@ class Runner(MMEngineRunner):
             return  # done when the optimizer was built
         # mmengine broadcasts the weights of the first rank; each rank has its own row shards.
         model = unwrapped(self.model)
-        with without_row_shards(model):
+        with without_row_shards(model), initialization_observed(model):
             super()._init_model_weights()
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module):

@@ -11,27 +11,25 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from negvision.compat.quiet import quiet_imports
+from negvision.engine.checkpoints.fitting import load_weights, training_only
 from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.engine.config.data_files import leaf_datasets
-from negvision.errors import CheckpointError
 from negvision.ood.threshold import OODThreshold, set_threshold
-
-# Parts that only training uses. The class centers of a face recognizer are most of its checkpoint.
-_TRAINING_ONLY = {"FaceRecognizer": ("head",)}
 
 
 def build_model(cfg: Config) -> BaseModel:
     """The model of a checked config on the CPU, with random weights and no training-only parts."""
     model_cfg = cfg.model.copy()
-    for part in _training_only(cfg):
-        model_cfg[part] = None
     scope = cfg.get("default_scope", "mmengine")
-    with quiet_imports(), DefaultScope.overwrite_default_scope(scope):
+    with (
+        quiet_imports(),
+        DefaultScope.overwrite_default_scope(scope),
+        MMENGINE_MODELS.switch_scope_and_registry(scope) as models,
+    ):
+        kind = model_cfg.type
+        for part in training_only(models.get(kind) if isinstance(kind, str) else kind):
+            model_cfg[part] = None
         return MMENGINE_MODELS.build(model_cfg)
-
-
-def _training_only(cfg: Config) -> tuple[str, ...]:
-    return _TRAINING_ONLY.get(str(cfg.model.type).rpartition(".")[2], ())
 
 
 def load_model(cfg: Config, checkpoint: str | Path, trust: bool = False) -> tuple[BaseModel, dict]:
@@ -43,31 +41,11 @@ def load_model(cfg: Config, checkpoint: str | Path, trust: bool = False) -> tupl
         trust: See :func:`negvision.engine.checkpoints.loading.load_checkpoint_file`.
 
     Raises:
-        CheckpointError: Weights of the model are missing or have another shape.
+        CheckpointError: The file lacks weights of the model, or they have another shape.
     """
     content = load_checkpoint_file(checkpoint, "cpu", trust)
-    dropped = _training_only(cfg)
-    state = {
-        key: value
-        for key, value in content.get("state_dict", content).items()
-        if key.partition(".")[0] not in dropped
-    }
     model = build_model(cfg)
-    try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1:2] or [str(error)]
-        raise CheckpointError(
-            f"checkpoint {str(checkpoint)!r} does not fit the model of the config: "
-            f"{reason[0].strip()}. Use the config that it was trained with"
-        ) from None
-    if missing:
-        raise CheckpointError(
-            f"checkpoint {str(checkpoint)!r} lacks {len(missing)} of {len(model.state_dict())} "
-            f"weights, such as {missing[0]!r}"
-            + (f", and has others, such as {unexpected[0]!r}" if unexpected else "")
-            + ". Use the config that it was trained with"
-        )
+    load_weights(model, content, str(checkpoint)).require_all()
     meta = content.get("meta") or {}
     if "ood" in meta:
         set_threshold(model, OODThreshold.of_checkpoint(content, str(checkpoint)))

@@ -8,6 +8,9 @@ import pytest
 import torch
 from helpers.commands import command
 
+from negvision.engine.config.reading import load_config
+from negvision.inference.weights import build_model
+
 run_test = command("test")
 run_train = command("train")
 
@@ -83,10 +86,41 @@ def test_checkpoint_with_a_payload(tiny_config, tmp_path, capsys):
         assert run(tiny_config, *argv, *work) == 2
         assert "--trust-checkpoint" in capsys.readouterr().err
         assert not made.exists()
-    assert run_test(tiny_config, path, *work, "--trust-checkpoint") == 0
+    assert run_test(tiny_config, path, *work, "--trust-checkpoint") == 2
     assert made.exists()
-    # The file had no weights, which is logged.
-    assert "warning: The model and loaded state dict do not match" in capsys.readouterr().out
+    assert "bad.pth' holds no weights" in capsys.readouterr().err
+
+
+def test_results_need_all_weights(tiny_config, coco_root, tmp_path, capsys):
+    """No command makes results of weights that were not loaded; a training shows what it took."""
+    state = build_model(load_config(tiny_config)).state_dict()
+    parts = {name: value for name, value in state.items() if not name.startswith("bbox_head")}
+    path, rest = tmp_path / "a.pth", ["--work-dir", tmp_path / "w"]
+    commands = {
+        "test": [tiny_config, path, *rest],
+        "calibrate-ood": [tiny_config, path, *rest],
+        "export": [tiny_config, path, "--out", tmp_path / "a.onnx"],
+        "predict": [tiny_config, path, coco_root / "images", "--out", tmp_path / "out"],
+        "benchmark": [tiny_config, "--checkpoint", path],
+        "train": [tiny_config, *rest, "--cfg-options", f"load_from={path}"],
+    }
+    capsys.readouterr()
+    for content, says in (
+        ({f"trunk.{name}": value for name, value in parts.items()} | {"fc.w": torch.ones(2)},
+         "none of its weights fit the model"),
+        (parts, "whose results would be random"),
+        ({"model": {**state, "bbox_head.retina_cls.bias": torch.ones(5)}},
+         "bbox_head.retina_cls.bias (5,) in the file, (2,) in the model"),
+    ):  # fmt: skip
+        torch.save(content, path)
+        for name in commands if "none" in says else list(commands)[:-1]:
+            assert command(name)(commands[name]) == 2, name
+            printed = capsys.readouterr()
+            assert says in printed.err and "Average Precision" not in printed.out
+    assert not list(tmp_path.glob("*.onnx")) and not list(tmp_path.glob("w/*.pth"))
+    assert command("train")(commands["train"]) == 0
+    table = capsys.readouterr().out.partition(f"weights of the model from {path}")[2]
+    assert "bbox_head " in table and "retina_cls.bias (5,) in the file" in table
 
 
 def test_training_by_iterations_with_a_bar(tiny_config, tmp_path, capsys, monkeypatch):

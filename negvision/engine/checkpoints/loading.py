@@ -11,9 +11,10 @@ import torch
 from mmengine.dist import barrier, get_local_rank, is_distributed
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OneCycleParamScheduler
-from mmengine.runner.checkpoint import get_torchvision_models
+from mmengine.runner.checkpoint import CheckpointLoader, get_torchvision_models
 
 from negvision.compat.patches import replace_checkpoint_loaders
+from negvision.engine.checkpoints.fitting import load_part, part_of, states_in, weights_in
 from negvision.engine.checkpoints.safetensors_file import SUFFIX, read_weights
 from negvision.errors import CheckpointError, UserError, did_you_mean
 
@@ -113,29 +114,61 @@ def _beside(path: Path) -> str:
 def install_loaders(trust: bool = False) -> None:
     """Make mmengine load every local file and download through :func:`load_checkpoint_file`.
 
-    This covers ``load_from``, ``resume`` and ``init_cfg``;
-    :func:`negvision.compat.patches.replace_checkpoint_loaders` says why.
+    This covers ``load_from``, ``resume`` and ``init_cfg``, and modules that call mmengine's
+    functions themselves; :func:`negvision.compat.patches.replace_checkpoint_loaders` says why.
     """
+    # mmengine does not say which file it loads into a model.
+    opened = ["the checkpoint"]
 
     def load_from_local(filename, map_location=None):
-        return load_checkpoint_file(filename, map_location, trust)
+        opened[0] = str(filename)
+        return _with_state_dict(load_checkpoint_file(filename, map_location, trust))
 
     def load_from_url(filename, map_location=None):
-        return load_checkpoint_file(_download(filename, filename), map_location, trust)
+        return load_from_local(_download(filename, filename), map_location)
 
     def load_from_torchvision(filename, map_location=None):
         name = filename.partition("://")[2]
         urls = get_torchvision_models()
         if name not in urls:
             raise UserError(f"torchvision has no model {name!r}{did_you_mean(name, urls)}")
-        return load_checkpoint_file(_download(urls[name], filename), map_location, trust)
+        return load_from_local(_download(urls[name], filename), map_location)
 
     def load_from_backend(file, map_location=None, weights_only=None):
-        return _unpickle(file, "the checkpoint of a file backend", map_location, trust)
+        content = _unpickle(file, "the checkpoint of a file backend", map_location, trust)
+        return _with_state_dict(content)
+
+    def load_into(model, checkpoint, *args, **kwargs):
+        load_part(model, checkpoint, opened[0])
+        return checkpoint
+
+    def load_prefixed(prefix, filename, map_location=None):
+        content = CheckpointLoader.load_checkpoint(filename, map_location, logger="silent")
+        return part_of(content, prefix, filename)
 
     replace_checkpoint_loaders(
-        load_from_local, load_from_url, load_from_torchvision, load_from_backend
-    )
+        load_from_local, load_from_url, load_from_torchvision, load_from_backend,
+        load_into, load_prefixed,
+    )  # fmt: skip
+
+
+def _with_state_dict(content: dict) -> dict:
+    """``content`` with its weights also where modules of OpenMMLab look for them."""
+    if "state_dict" not in content and states_in(content).keys() - {""}:
+        content["state_dict"] = weights_in(content, "")
+    return content
+
+
+def read_source(source: str, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a local file, a URL, or a name such as ``torchvision://resnet50``.
+
+    Raises:
+        UserError: There is no such file or name, or it cannot be read.
+    """
+    try:
+        return CheckpointLoader.load_checkpoint(source, map_location, logger="silent")
+    except KeyError as error:
+        raise CheckpointError(f"{source!r}: there is no such name ({error})") from None
 
 
 def _download(url: str, asked_for: str) -> Path:

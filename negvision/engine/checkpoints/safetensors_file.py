@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from negvision.engine.checkpoints.fitting import last_step_weights, weights_in
 from negvision.errors import CheckpointError
 from negvision.files import atomic_write
 
@@ -83,22 +84,14 @@ def publish(checkpoint: Mapping[str, Any], target: Path, source: str, ema: bool 
 
 
 def _weights(checkpoint: Mapping[str, Any], source: str, ema: bool) -> dict[str, Tensor]:
-    # MMEngine saves averages as state_dict and the weights of the last step as ema_state_dict.
-    state = checkpoint.get("state_dict", checkpoint)
-    if not isinstance(state, Mapping):
-        raise CheckpointError(f"checkpoint {source!r}: its state_dict is a {type(state).__name__}")
-    if not ema:
-        last = checkpoint.get("ema_state_dict")
-        if last is None:
-            raise CheckpointError(
-                f"checkpoint {source!r} has no averaged weights (EMA): remove --without-ema"
-            )
-        state = {key: last.get(f"module.{key}", value) for key, value in state.items()}
-    others = [key for key, value in state.items() if not isinstance(value, Tensor)]
-    if others or not state:
-        found = f"{others[0]!r} is not a tensor" if others else "it is empty"
-        raise CheckpointError(f"checkpoint {source!r} has no weights to publish: {found}")
-    return dict(state)
+    if ema:
+        return weights_in(checkpoint, source)
+    last = last_step_weights(checkpoint)
+    if last is None:
+        raise CheckpointError(
+            f"checkpoint {source!r} has no averaged weights (EMA): remove --without-ema"
+        )
+    return last
 
 
 def _plain(value: Any) -> Any:

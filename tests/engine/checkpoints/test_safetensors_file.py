@@ -88,10 +88,11 @@ def test_weights_without_metadata(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"state_dict": {}}, "it is empty"),
-        ({"state_dict": {"w": [1.0]}}, "'w' is not a tensor"),
-        ({"state_dict": 3}, "state_dict is a int"),
-        ({"meta": {}}, "'meta' is not a tensor"),
+        ({"state_dict": {}}, "holds no weights; it has state_dict"),
+        ({"state_dict": {"w": [1.0]}}, "holds no weights; it has state_dict"),
+        ({"epoch": 3, "state_dict": 3}, "holds no weights; it has epoch, state_dict"),
+        ({"meta": {"random_states": {"torch": torch.ones(2)}}}, "holds no weights; it has meta"),
+        ({}, "holds no weights; it has nothing"),
     ],
 )
 def test_no_weights(tmp_path, content, message):
