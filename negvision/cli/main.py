@@ -9,7 +9,7 @@ from negvision.errors import did_you_mean, is_user_error
 
 _NAMES = """
     train test export benchmark predict publish-model serve calibrate-ood report ood-report doctor
-    check-dataset browse-dataset browse-assignments analyze-logs voc-to-coco copy-configs
+    check-dataset browse-dataset browse-assignments analyze-logs convert copy-configs
     make-ood-split
 """
 COMMANDS = {

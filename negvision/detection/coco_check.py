@@ -5,9 +5,9 @@ A NaN coordinate found here names its annotation; in training it would only be a
 
 import os
 from collections.abc import Sequence
-from math import isfinite
 from typing import Any
 
+from negvision.data.formats.boxes import clip_box, find_box_problem
 from negvision.data.formats.coco_file import find_reference_problem, index_images
 from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
 from negvision.data.images.files import FileListing
@@ -83,15 +83,11 @@ def check_annotations(
         image = images[annotation["image_id"]]
         if image is None:  # counted already
             continue
-        x, y, w, h = box = annotation["bbox"]
-        if x < 0 or y < 0 or x + w > image["width"] or y + h > image["height"]:
-            x2, y2 = min(x + w, image["width"]), min(y + h, image["height"])
-            beyond = max(-x, -y, x + w - x2, y + h - y2)
-            x, y = max(x, 0), max(y, 0)
-            w, h = x2 - x, y2 - y
-            if beyond > 1:
-                where = _locate(annotation, index, images)
-                notes.add("box clipped that reaches beyond its image", where, box)
+        box = annotation["bbox"]
+        (x, y, w, h), beyond = clip_box(box, image["width"], image["height"])
+        if beyond > 1:
+            where = _locate(annotation, index, images)
+            notes.add("box clipped that reaches beyond its image", where, box)
         if w < 1 or h < 1:
             where = _locate(annotation, index, images)
             notes.add("box left out that is narrower than a pixel", where, box)
@@ -124,23 +120,13 @@ def _find_problem(
         return "annotation id that was used before", annotation_id
     if annotation_id is not None:
         seen.add(annotation_id)
-    try:
-        x, y, w, h = box
-        finite = isfinite(x) and isfinite(y) and isfinite(w) and isfinite(h)
-    except (TypeError, ValueError, OverflowError):
-        return "box that is not four numbers", box
-    if not finite:
-        return "box with NaN or infinite coordinates", box
-    if w <= 0 or h <= 0:
-        return ("box of negative size" if w < 0 or h < 0 else "box of zero area"), box
+    image = images[image_id]
+    sides = (image["width"], image["height"]) if image else (float("inf"), float("inf"))
+    if kind := find_box_problem(box, *sides):
+        return kind, box
     area = annotation.get("area", 1)
     if not isinstance(area, int | float) or not 0 < area < float("inf"):
         return "area that is not a positive number", area
-    image = images[image_id]
-    if image is not None and (
-        x >= image["width"] or y >= image["height"] or x + w <= 0 or y + h <= 0
-    ):
-        return f"box outside its image of {image['width']} x {image['height']}", box
     return None
 
 

@@ -125,8 +125,11 @@ def test_boxes_of_voc(clone, capsys):
         path.write_text(f"<annotation>{size}{objects}</annotation>")
     follow("Boxes: Pascal VOC")
     assert "no problem in 12 images" in capsys.readouterr().out
-    listed = " ".join(path.read_text() for path in (data / "ImageSets/Main").glob("*.txt"))
-    assert sorted(listed.split()) == [f"BloodImage_{number:05d}" for number in range(12)]
+    files = (clone / "data/cells_coco/annotations").glob("*.json")
+    listed = [
+        image["file_name"] for path in files for image in json.loads(path.read_text())["images"]
+    ]
+    assert sorted(listed) == [f"BloodImage_{number:05d}.jpg" for number in range(12)]
 
 
 @pytest.mark.slow

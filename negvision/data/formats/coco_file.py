@@ -1,11 +1,9 @@
 """Read COCO annotation files and check their structure."""
 
-import json
 from collections import Counter
 from collections.abc import Collection, Container, Sequence
 
-from mmengine.fileio import get_local_path
-
+from negvision.data.formats.text_files import read_json_file
 from negvision.errors import DatasetError, Problems, did_you_mean
 
 _ENTRIES = ("images", "annotations", "categories")
@@ -25,30 +23,7 @@ def read_coco_file(path: str, backend_args: dict | None = None) -> dict:
         FileNotFoundError: No such file.
         DatasetError: The file is not JSON, or lacks one of these lists.
     """
-    with get_local_path(path, backend_args=backend_args) as local, open(local, "rb") as file:
-        data = file.read()
-    if not data.strip():
-        raise DatasetError(f"{path}: the annotation file is empty.")
-    try:
-        content = json.loads(data)
-    except UnicodeDecodeError as error:
-        raise DatasetError(
-            f"{path}: the annotation file is not JSON: it is not UTF-8 text ({error}); it begins "
-            f"with {data[:40]!r}."
-        ) from None
-    except json.JSONDecodeError as error:
-        near = error.doc[max(0, error.pos - 20) : error.pos + 20]
-        unclosed = error.msg.startswith("Unterminated string")
-        cut_off = unclosed or error.pos >= len(error.doc.rstrip()) - 1
-        raise DatasetError(
-            f"{path}: the annotation file is not JSON: {error.msg} in line {error.lineno}, column "
-            f"{error.colno}, near {near!r}."
-            + (" The file ends there, so it may be truncated." if cut_off else "")
-        ) from None
-    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of 5000 digits
-        raise DatasetError(
-            f"{path}: the annotation file is not JSON that can be read: {error}."
-        ) from None
+    content = read_json_file(path, backend_args)
     if not isinstance(content, dict):
         raise DatasetError(
             f"{path}: a COCO annotation file holds an object with {', '.join(_ENTRIES)}; "
@@ -154,6 +129,35 @@ def shortened(names: Sequence[str]) -> str:
     """The first 20 names, and how many there are."""
     rest = f", ... ({len(names)})" if len(names) > 20 else ""
     return ", ".join(map(str, names[:20])) + rest
+
+
+def without_parents(categories: Sequence, annotations: Sequence) -> list:
+    """The categories without parents that no annotation uses, which Roboflow's exports have.
+
+    A parent is the supercategory of another category, perhaps of the same name.
+
+    Example:
+        >>> without_parents([{"id": 0, "name": "cat", "supercategory": "none"},
+        ...                  {"id": 1, "name": "cat", "supercategory": "cat"}], [])
+        [{'id': 1, 'name': 'cat', 'supercategory': 'cat'}]
+    """
+    used = {a.get("category_id") for a in annotations if _is_hashable_in(a, "category_id")}
+    parents = {
+        (c["supercategory"], c.get("id"))
+        for c in categories
+        if _is_hashable_in(c, "supercategory") and _is_hashable_in(c, "id")
+    }
+    return [
+        c
+        for c in categories
+        if not _is_hashable_in(c, "id")
+        or c["id"] in used
+        or not any(name == c.get("name") and i != c["id"] for name, i in parents)
+    ]
+
+
+def _is_hashable_in(item: object, key: str) -> bool:
+    return isinstance(item, dict) and isinstance(item.get(key), int | str)
 
 
 def index_images(images: Sequence, problems: Problems) -> dict:

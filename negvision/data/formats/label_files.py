@@ -112,6 +112,30 @@ def read_label_image(
         raise DatasetError(
             f"{path}: cannot be read: {error.strerror or error}.", kind="unreadable file"
         ) from None
+    ids = decode_labels(data, path, max_pixels)
+    if size is not None and ids.shape != tuple(size):
+        raise DatasetError(
+            f"{path}: the label image is {ids.shape[1]} x {ids.shape[0]} pixels (width x height), "
+            f"its image {size[1]} x {size[0]}: labels would lie in the wrong place.",
+            kind="label image of another size than its image",
+        )
+    return ids
+
+
+def decode_labels(
+    data: bytes, path: str, max_pixels: int = MAX_PIXELS, equal_channels: bool = False
+) -> np.ndarray:
+    """The ids of an encoded label image, as :func:`read_label_image` returns them.
+
+    Args:
+        data: The content of the file.
+        path: Named in errors.
+        max_pixels: As there.
+        equal_channels: Accept colors that are gray, as tools write that know only color images.
+
+    Raises:
+        DatasetError: As there.
+    """
     header = require_size(data, path, max_pixels)
     try:
         # Pillow keeps palette indices; OpenCV would return their colors. Only the decoder for the
@@ -122,17 +146,13 @@ def read_label_image(
         raise DatasetError(
             f"{path}: not a complete label image ({error}).", kind="damaged label image"
         ) from None
+    if equal_channels and ids.ndim == 3 and (ids[..., :1] == ids[..., :3]).all():
+        ids = np.ascontiguousarray(ids[..., 0])
     if ids.ndim != 2:
         raise DatasetError(
             f"{path}: a label image has one channel of ids, this one has {ids.shape[2]}: does "
             "it show the classes in color?",
             kind="label image of several channels",
-        )
-    if size is not None and ids.shape != tuple(size):
-        raise DatasetError(
-            f"{path}: the label image is {ids.shape[1]} x {ids.shape[0]} pixels (width x height), "
-            f"its image {size[1]} x {size[0]}: labels would lie in the wrong place.",
-            kind="label image of another size than its image",
         )
     if ids.dtype != np.uint8:
         if ids.max(initial=0) > VOID or ids.min(initial=0) < 0:

@@ -1,6 +1,10 @@
-"""Read text files that list images, line by line."""
+"""Read text files: lists of images line by line, and JSON."""
 
+import json
 from collections.abc import Iterator
+from typing import Any
+
+from mmengine.fileio import get_local_path
 
 from negvision.errors import DatasetError, Problems
 
@@ -51,3 +55,40 @@ def parse_labeled(place: str, line: str, problems: Problems) -> tuple[str, int] 
         problems.add("label that is not an integer", place, line)
         return None
     return parts[0], -label if parts[1].startswith("-") else label
+
+
+def read_json_file(path: str, backend_args: dict | None = None) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: The file.
+        backend_args: File backend of MMEngine; a local file by default.
+
+    Raises:
+        FileNotFoundError: No such file.
+        DatasetError: It is not JSON.
+    """
+    with get_local_path(path, backend_args=backend_args) as local, open(local, "rb") as file:
+        data = file.read()
+    if not data.strip():
+        raise DatasetError(f"{path}: the annotation file is empty.")
+    try:
+        return json.loads(data)
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{path}: the annotation file is not JSON: it is not UTF-8 text ({error}); it begins "
+            f"with {data[:40]!r}."
+        ) from None
+    except json.JSONDecodeError as error:
+        near = error.doc[max(0, error.pos - 20) : error.pos + 20]
+        unclosed = error.msg.startswith("Unterminated string")
+        cut_off = unclosed or error.pos >= len(error.doc.rstrip()) - 1
+        raise DatasetError(
+            f"{path}: the annotation file is not JSON: {error.msg} in line {error.lineno}, column "
+            f"{error.colno}, near {near!r}."
+            + (" The file ends there, so it may be truncated." if cut_off else "")
+        ) from None
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of 5000 digits
+        raise DatasetError(
+            f"{path}: the annotation file is not JSON that can be read: {error}."
+        ) from None

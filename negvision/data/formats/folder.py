@@ -1,0 +1,170 @@
+"""Read a folder of annotated images in any format."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
+
+from negvision.data.formats import (
+    box_table,
+    class_folders,
+    coco,
+    cvat,
+    label_studio,
+    labelme,
+    mask_folders,
+    voc,
+    yolo,
+)
+from negvision.data.formats.contents import FolderData
+from negvision.data.formats.reading import Reading
+from negvision.data.formats.tree import FileTree
+from negvision.data.images import IMAGE_SUFFIXES
+from negvision.errors import DatasetError, MissingDataError
+
+FORMATS: dict[str, ModuleType] = {
+    "yolo": yolo,
+    "coco": coco,
+    "voc": voc,
+    "cvat": cvat,
+    "label-studio": label_studio,
+    "labelme": labelme,
+    "csv": box_table,
+    "masks": mask_folders,
+    "classes": class_folders,
+}
+TASKS = ("detection", "classification", "faces", "segmentation")
+# These have no annotation file: they are looked for last, in this order.
+_BARE = ("masks", "classes")
+
+
+def read_folder(
+    path: str | os.PathLike,
+    format: str | None = None,
+    task: str | None = None,
+    zero_based: bool = False,
+    skip_bad: bool = False,
+) -> FolderData:
+    """Read annotated images, whatever their format, which is recognized by its content.
+
+    Args:
+        path: A folder, or the one annotation file of it that counts: a ``data.yaml``, JSON, XML or
+            CSV file.
+        format: One of :data:`FORMATS`, for a folder with several.
+        task: "faces" or "classification", where a folder for each class could be either.
+        zero_based: Coordinates of VOC count from 0.
+        skip_bad: Leave out what cannot be used, and count it, instead of raising.
+
+    Returns:
+        Images, objects, classes and splits, and counts of what was left out or changed.
+
+    Raises:
+        MissingDataError: There is no such path.
+        DatasetError: The format is unknown, there are several, or something in the folder cannot be
+            used. All problems are listed at once.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name in ("cat", "dog"):
+        ...     (root / name).mkdir()
+        ...     Image.new("RGB", (40, 30), "red").save(root / name / "1.png")
+        >>> data = read_folder(root)
+        >>> data.task, data.classes
+        ('classification', ('cat', 'dog'))
+    """
+    tree = _open(Path(path))
+    name, files = _recognize(tree, path, format)
+    module = FORMATS[name]
+    reading = Reading(tree, module.NAME)
+    read: Callable[[Reading, list[str]], None] = module.read
+    if module is voc:
+        read = functools.partial(voc.read, zero_based=zero_based)
+    read(reading, files)
+    _settle_task(reading, task, path)
+    return reading.finish(skip_bad)
+
+
+def _open(path: Path) -> FileTree:
+    if path.is_dir():
+        return FileTree(path)
+    if not path.exists():
+        raise MissingDataError(f"{path} does not exist; name a folder of images, or its data.yaml")
+    if path.suffix.lower() not in (".yaml", ".yml", ".json", ".xml", ".csv"):
+        raise DatasetError(
+            f"{path}: not a file that describes a data set; name its folder, or a data.yaml, JSON, "
+            "XML or CSV file"
+        )
+    return FileTree(_root_of(path), only=path)
+
+
+def _root_of(path: Path) -> Path:
+    """The folder of the images that a file describes: its own, or the one above.
+
+    A ``data.yaml`` may name another, which is followed since the user named the file.
+    """
+    if path.suffix.lower() in (".yaml", ".yml") and (named := yolo.root_of(path)):
+        return named
+    return path.parent if FileTree(path.parent).images else path.parent.parent
+
+
+def _recognize(
+    tree: FileTree, path: str | os.PathLike, format: str | None
+) -> tuple[str, list[str]]:
+    if format is not None:
+        files = FORMATS[format].claim(tree)
+        if not files:
+            _raise_unknown(tree, path, f"nothing of the format {FORMATS[format].NAME}")
+        return format, files
+    claims = {n: files for n, m in FORMATS.items() if n not in _BARE and (files := m.claim(tree))}
+    if len(claims) > 1:
+        found = "\n".join(
+            f"  {FORMATS[name].NAME}: {len(files):,} files, such as {tree.root / files[0]} "
+            f"(--format {name})"
+            for name, files in claims.items()
+        )
+        raise DatasetError(
+            f"{path}: annotations in {len(claims)} formats, and it is unclear which count:"
+            f"\n{found}\n"
+            "Name one with --format, or move the others out of the folder."
+        )
+    if claims:
+        return next(iter(claims.items()))
+    if tree.unreadable:
+        raise tree.unreadable[0]
+    for name in _BARE:
+        if files := FORMATS[name].claim(tree):
+            return name, files
+    _raise_unknown(tree, path, "no annotations of a known format")
+
+
+def _raise_unknown(tree: FileTree, path: str | os.PathLike, found: str) -> NoReturn:
+    images = len(tree.images)
+    if not images:
+        raise DatasetError(
+            f"{path}: no image is in it ({', '.join(IMAGE_SUFFIXES)}); name the folder that holds "
+            "the images and their annotations"
+        )
+    known = ", ".join(f"{module.NAME} ({name})" for name, module in FORMATS.items())
+    raise DatasetError(
+        f"{path}: {images:,} images, but {found}. Known are {known}. Put the annotations into this "
+        "folder, such as labels/1.txt for images/1.jpg, or the images of each class into a folder "
+        "of its name."
+    )
+
+
+def _settle_task(reading: Reading, task: str | None, path: str | os.PathLike) -> None:
+    if task is None or task == reading.task:
+        return
+    if {task, reading.task} <= {"classification", "faces"}:
+        reading.task = task
+        reading.assumptions.pop(0)
+        return
+    raise DatasetError(
+        f"{path}: read as {reading.format}, it holds data for {reading.task}, not for {task}"
+    )
