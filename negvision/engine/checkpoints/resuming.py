@@ -69,6 +69,10 @@ def _other_data(saved: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[st
         if before is not None and now is not None and before != now:
             yield f"{what} of the checkpoint:  {_shown(before)}"
             yield f"{what} of the data now:    {_shown(now)}"
+    digests = [meta.get("identities") for meta in (saved, own)]
+    same_number = saved.get("num_classes") == own.get("num_classes")
+    if None not in digests and digests[0] != digests[1] and same_number:
+        yield "identities:  as many as before, but other names or labels"
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Base classes of the face datasets."""
 
 import copy
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -292,12 +293,21 @@ class FaceIdentityDataset(FaceDataset):
             return kept, found[identity[kept]]
         self._metainfo["num_classes"] = int((~few).sum())
         left = found[~few]
+        self._set_identities(left.tolist())
         if left[-1] != len(left) - 1:
             self._log(
                 f"{source}: labels {left[0]} ... {left[-1]} of {len(left):,} identities become "
                 f"0 ... {len(left) - 1}. Set num_classes to keep the labels."
             )
         return kept, (np.cumsum(~few) - 1)[identity[kept]]
+
+    def _set_identities(self, identities: Sequence[object]) -> None:
+        """Put a digest of the identities, in the order of their labels, into ``metainfo``.
+
+        A checkpoint holds it, so that no other people take over the centers when it is resumed.
+        """
+        text = "\n".join(map(str, identities))
+        self._metainfo["identities"] = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 class FaceProtocolDataset(FaceDataset):

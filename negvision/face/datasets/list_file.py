@@ -102,4 +102,5 @@ class FaceFolderDataset(FaceIdentityDataset):
         self._settle_samples(root, problems, f"{len(names):,} images", len(names))
         kept, numbers = self._number_identities(labels, root)
         self.identities = sorted({names[i].split(os.sep)[0] for i in kept})
+        self._set_identities(self.identities)
         return {"img_path": PackedStrings(names[i] for i in kept), "label": numbers}

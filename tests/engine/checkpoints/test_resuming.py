@@ -62,6 +62,8 @@ def test_the_same_training_is_resumed():
         (checkpoint(), {"classes": ["square", "ring"]}, ["square, ring (2)"]),
         (checkpoint(dataset_meta={"num_classes": 10_572}), {"num_classes": 85_742},
          ["identities of the checkpoint:  10,572", "identities of the data now:    85,742"]),
+        (checkpoint(dataset_meta={"num_classes": 2, "identities": "ann bob"}),
+         {"num_classes": 2, "identities": "ann eve"}, ["as many as before, but other names"]),
         (checkpoint(model(5)), {}, ["head.weight (5, 4), in the model (2, 4)"]),
         (checkpoint(model(wide=True)), {}, ["stem.weight (8, 3, 1, 1), in the model (4, 3, 1, 1)"]),
         (checkpoint(nn.ModuleDict({"stem": nn.Conv2d(3, 4, 1)})), {},

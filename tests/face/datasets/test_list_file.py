@@ -173,6 +173,19 @@ def test_folders_in_sorted_order(faces, log):
     assert (few.identities, few.labels.tolist()) == (["ann"], [0, 0])
 
 
+def test_other_people_change_the_metainfo(faces):
+    """By which a checkpoint of another training is told."""
+    for name in ("ann/a.jpg", "bob/1.jpg"):
+        faces.image(name)
+    before = faces.dataset("FaceFolderDataset").metainfo
+    faces.image("ann/b.jpg")
+    assert faces.dataset("FaceFolderDataset").metainfo == before
+    (faces.root / "bob").rename(faces.root / "eve")
+    after = faces.dataset("FaceFolderDataset").metainfo
+    assert after["num_classes"] == before["num_classes"]
+    assert after["identities"] != before["identities"]
+
+
 def test_folder_without_an_image(faces, in_both_modes):
     faces.image("ann/a.jpg")
     (faces.root / "bob").mkdir()
