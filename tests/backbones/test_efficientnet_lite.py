@@ -3,6 +3,7 @@
 import copy
 import itertools
 
+import onnxruntime
 import pytest
 import torch
 from oracles.efficientnet_lite import levels_and_logits, same_convolution
@@ -177,6 +178,28 @@ def test_layers_after_the_last_output_are_not_built(outputs, pretrained):
     # Each is used, as training over several processes requires.
     sum(level.sum() for level in backbone(torch.randn(1, 3, 32, 32))).backward()
     assert all(parameter.grad is not None for parameter in backbone.parameters())
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_the_exported_network_pads_even_and_odd_sides(tmp_path, dynamo):
+    # Three layers of stride 2, of both sizes of kernels.
+    backbone = EfficientNetLite((2,), init_cfg=PRETRAINED)
+    backbone.init_weights()
+    path = str(tmp_path / "backbone.onnx")
+    axes = {2: "height", 3: "width"}
+    shapes = {"dynamic_shapes": (axes,)} if dynamo else {"dynamic_axes": {"image": axes}}
+    with torch.no_grad():
+        torch.onnx.export(
+            backbone.eval(), (torch.zeros(1, 3, 64, 96),), path,
+            input_names=["image"], dynamo=dynamo, verbose=False, **shapes,
+        )  # fmt: skip
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for size in ((64, 96), (65, 97), (51, 38), (66, 60)):
+        image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+        (found,) = session.run(None, {"image": image.numpy()})
+        with torch.no_grad():
+            (wanted,) = backbone(image)
+        torch.testing.assert_close(torch.from_numpy(found), wanted, atol=2e-4, rtol=1e-3)
 
 
 def without(weights, name):

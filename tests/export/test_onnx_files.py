@@ -18,7 +18,8 @@ from negvision.inference.runtime.metadata import KEY, Preprocessing
 # The current exporter for one model of each kind; the others with the faster, older one.
 FILES = [
     ("abet", False), ("pixels", False), ("face", False), ("faster_abet", False),
-    ("abet", True), ("retina", True), ("faster", True), ("pixels", True), ("face", True),
+    ("abet", True), ("lite", True), ("retina", True), ("faster", True), ("pixels", True),
+    ("face", True),
 ]  # fmt: skip
 
 

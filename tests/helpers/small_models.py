@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 # Short name -> config and changes.
 CONFIGS = {
     "atss": ("quickstart/atss_digits.py", {}),
+    "lite": ("atss/cards_atss_lite0.py", {}),
     "abet": ("quickstart/abet_boxes.py", {}),
     "retina": ("atss/bccd_retinanet.py", {}),
     "faster": ("abet/cards_faster_rcnn.py", {}),
