@@ -1,6 +1,8 @@
 """Errors that a user can fix, and the helpers that word their messages."""
 
 import difflib
+import logging
+import mmap
 import reprlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -118,6 +120,27 @@ class Problems:
             if count > self.examples_per_kind:
                 lines.append(f"      ... and {count - self.examples_per_kind} more")
         return "\n".join(lines)
+
+
+class WarnOnce:
+    """Logs the first of its warnings, in this process and those that it forks, such as workers.
+
+    Without a runner, whose log it goes to, the warning is printed on stderr.
+
+    Example:
+        >>> warn = WarnOnce()
+        >>> warn("a.png: dark"), warn("b.png: dark")
+        (None, None)
+    """
+
+    def __init__(self) -> None:
+        # Anonymous memory is shared with forks.
+        self._said = mmap.mmap(-1, 1)
+
+    def __call__(self, message: str) -> None:
+        if not self._said[0]:
+            self._said[0] = 1
+            logging.getLogger("negvision").warning(message)
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3, cutoff: float = 0.6) -> list[str]:

@@ -1,5 +1,6 @@
 """Data that tests of several parts share."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def mmengine_globals():
     before = [manager._instance_dict.copy() for manager in managers]
     MMLogger._instance_dict.pop("mmengine", None)
     yield
+    logging.getLogger("negvision").handlers = []
     for manager, instances in zip(managers, before, strict=True):
         manager._instance_dict.clear()
         manager._instance_dict.update(instances)

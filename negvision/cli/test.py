@@ -1,6 +1,7 @@
 """``negvision test CONFIG CKPT``: evaluate a checkpoint on the test set of a config."""
 
 import argparse
+import os
 from pathlib import Path
 
 from negvision.cli.arguments import (
@@ -12,6 +13,7 @@ from negvision.cli.arguments import (
     settle_model,
 )
 from negvision.errors import CheckpointError, ConfigError
+from negvision.files import check_writable
 
 HELP = "evaluate a checkpoint, write or draw its detections"
 
@@ -32,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
     settle_model(args)
     if "://" not in args.checkpoint and not Path(args.checkpoint).is_file():
         raise CheckpointError(f"checkpoint {args.checkpoint!r} does not exist")
+    for target in filter(None, (args.out, args.show_dir and os.path.join(args.show_dir, "a.png"))):
+        check_writable(Path(target))
     announce(args.config)
     from negvision.compat.patches import captured_pycocotools
     from negvision.detection.prediction_hooks import DetectionsWriter

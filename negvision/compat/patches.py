@@ -154,6 +154,47 @@ def replace_category_lookup(check: Callable) -> None:
     COCO.getCatIds = checked
 
 
+def keep_a_pixel(warn: Callable[[str], None]) -> None:
+    """mmcv: resizing leaves a pixel of each side, however long and thin an image is.
+
+    Its rounding makes such a side 0, which OpenCV refuses without naming the image. ``Resize`` and
+    the transforms and masks of mmdet and mmseg resize through these functions.
+
+    Args:
+        warn: Called with a message where a side would be 0.
+    """
+    import mmcv
+    from mmcv.image import geometric
+
+    if hasattr(geometric.rescale_size, "__wrapped__"):
+        return
+    own_size, own_resize = geometric.rescale_size, geometric.imresize
+
+    @functools.wraps(own_size)
+    def rescale_size(old_size, scale, return_scale=False):
+        size, factor = own_size(old_size, scale, return_scale=True)
+        size = kept(size, old_size)
+        return (size, factor) if return_scale else size
+
+    @functools.wraps(own_resize)
+    def imresize(img, size, *args, **kwargs):
+        return own_resize(img, kept(size, img.shape[1::-1]), *args, **kwargs)
+
+    def kept(size: tuple[int, int], before: tuple[int, int]) -> tuple[int, int]:
+        if min(size) > 0:
+            return size
+        width, height = (max(side, 1) for side in size)
+        warn(
+            f"an image of {before[0]} x {before[1]} pixels is so thin that it is resized to "
+            f"{width} x {height}; hardly anything can be found in it. negvision check-dataset "
+            "names such images"
+        )
+        return width, height
+
+    for owner in (mmcv, mmcv.image, geometric):
+        owner.rescale_size, owner.imresize = rescale_size, imresize
+
+
 def replace_pool_size_rule() -> contextlib.AbstractContextManager[None]:
     """torch.onnx: the output size of a pool is a formula that holds for even and odd inputs.
 

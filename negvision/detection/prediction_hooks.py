@@ -6,21 +6,43 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import mmcv
 import numpy as np
 from mmengine.dist import collect_results, is_main_process
-from mmengine.fileio import get
 from mmengine.hooks import Hook
 
+from negvision.data.formats.coco_masks import from_run_lengths, to_run_lengths
+from negvision.data.images.loading import reader_of
 from negvision.engine.sheet_hook import SheetHook
-from negvision.errors import UserError
+from negvision.errors import ConfigError, UserError
+from negvision.files import atomic_write
 from negvision.registry import HOOKS
 from negvision.visualization import contact_sheet, save_image
 from negvision.visualization.boxes import draw_predictions, prediction_legend
 
-_Detections = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]
+
+class _Detections(NamedTuple):
+    """What is drawn of one image."""
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    unknown: np.ndarray | None
+    masks: list[dict] | None  # as run lengths, which are small enough to be sent between ranks
+
+    def draw(self, image: np.ndarray, classes, **options) -> np.ndarray:
+        masks = None if self.masks is None else from_run_lengths(self.masks)
+        return draw_predictions(
+            image,
+            self.boxes,
+            self.labels,
+            self.scores,
+            classes,
+            unknown=self.unknown,
+            masks=masks,
+            **options,
+        )
 
 
 @HOOKS.register_module()
@@ -58,33 +80,24 @@ class PredictionSheetHook(SheetHook):
         self.score_thr = _checked_score(score_thr)
 
     def keep(self, sample) -> _Detections:
-        """Boxes, labels, scores, and which are unknown."""
+        """The detections that are drawn."""
         return _arrays(sample.pred_instances, self.score_thr)
 
     def sheet(self, dataset, shown: Mapping[str, tuple[dict, Any]]) -> np.ndarray:
         """See the base class."""
         classes = dataset.metainfo.get("classes", ())
         images, captions, has_ignored, has_unknown = [], [], False, False
-        for path, (info, (boxes, labels, scores, unknown)) in shown.items():
-            has_unknown |= unknown is not None
+        read = reader_of(dataset)
+        for path, (info, found) in shown.items():
+            has_unknown |= found.unknown is not None
             instances = info.get("instances", [])
             truth = [item["bbox"] for item in instances if not item.get("ignore_flag")]
             ignored = [item["bbox"] for item in instances if item.get("ignore_flag")]
             has_ignored |= bool(ignored)
-            images.append(
-                draw_predictions(
-                    mmcv.imfrombytes(get(path), channel_order="rgb"),
-                    boxes,
-                    labels,
-                    scores,
-                    classes,
-                    truth,
-                    ignored,
-                    self.tile_size,
-                    unknown,
-                )
-            )
-            captions.append(f"{os.path.basename(path)}: {len(truth)} objects, {len(boxes)} found")
+            boxes = {"truth": truth, "ignored": ignored}
+            images.append(found.draw(read(path), classes, longest=self.tile_size, **boxes))
+            name, count = os.path.basename(path), len(found.boxes)
+            captions.append(f"{name}: {len(truth)} objects, {count} found")
         title = f"Detections with a score of at least {self.score_thr:g}"
         return contact_sheet(
             images, captions, self.columns, title, prediction_legend(has_ignored, has_unknown)
@@ -117,21 +130,22 @@ class DrawDetectionsHook(Hook):
         self.score_thr = _checked_score(score_thr)
         self.test_out_dir = test_out_dir
         self._taken: set[str] = set()
+        self._read = reader_of(None)
 
     def before_test(self, runner) -> None:
         if self.draw and not self.test_out_dir:
             raise UserError("DrawDetectionsHook: draw=True needs test_out_dir, a folder")
         self._taken = set()
+        if self.draw:
+            self._read = reader_of(runner.test_dataloader.dataset)
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=()) -> None:
         if not self.draw:
             return
         classes = runner.test_dataloader.dataset.metainfo.get("classes", ())
         for sample in outputs or ():
-            boxes, labels, scores, unknown = _arrays(sample.pred_instances, self.score_thr)
-            image = mmcv.imfrombytes(get(sample.img_path), channel_order="rgb")
-            drawn = draw_predictions(image, boxes, labels, scores, classes, unknown=unknown)
-            save_image(self._path(sample), drawn)
+            found = _arrays(sample.pred_instances, self.score_thr)
+            save_image(self._path(sample), found.draw(self._read(sample.img_path), classes))
 
     def _path(self, sample) -> Path:
         """A unique name for each image, also if two folders have one of the same name."""
@@ -149,10 +163,15 @@ class DetectionsWriter(Hook):
     The file is a list of ``{"image_id", "category_id", "bbox", "score"}`` with ``bbox`` as
     ``[left, top, width, height]`` in pixels of the original image, readable by pycocotools'
     ``loadRes``. Category ids are those of the dataset (``cat_ids``) if it has them, else the
-    labels. ``ood_score`` and, with a threshold, ``is_ood`` are added for heads with OOD scores.
+    labels. ``segmentation`` is added for models with masks, ``ood_score`` and, with a threshold,
+    ``is_ood`` for heads with OOD scores.
 
     Args:
         path: The file; parent folders are created.
+
+    Raises:
+        ConfigError: The model predicts no boxes.
+        UserError: The file cannot be written.
     """
 
     priority = "LOW"
@@ -169,12 +188,20 @@ class DetectionsWriter(Hook):
         # The first of several concatenated sets is the in-distribution one.
         cat_ids = getattr(getattr(dataset, "datasets", [dataset])[0], "cat_ids", None)
         for sample in outputs or ():
+            if "pred_instances" not in sample:
+                raise ConfigError(
+                    f"--out {self.path} writes detections, and this model predicts "
+                    f"{', '.join(sorted(sample.keys()))}. negvision predict writes label maps and "
+                    "embeddings; leave out --out to evaluate the model"
+                )
             predicted = sample.pred_instances
             extras = {
                 name: predicted[name].tolist()
                 for name in ("ood_score", "is_ood")
                 if name in predicted
             }
+            if "masks" in predicted:
+                extras["segmentation"] = to_run_lengths(predicted.masks.cpu().numpy())
             columns = (predicted.bboxes, predicted.scores, predicted.labels)
             rows = zip(*(column.tolist() for column in columns), strict=True)
             self._images.append(
@@ -196,8 +223,8 @@ class DetectionsWriter(Hook):
         if not is_main_process():
             return
         detections = [entry for image in images for entry in image]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(detections))
+        with atomic_write(self.path) as partial:
+            partial.write_text(json.dumps(detections))
         runner.logger.info(f"{len(detections)} detections of {size} images in {self.path}")
 
 
@@ -208,7 +235,9 @@ def _checked_score(score_thr: float) -> float:
 
 
 def _arrays(found, score_thr: float) -> _Detections:
-    """Boxes, labels and scores of at least ``score_thr``, and which are unknown, or None."""
+    """The detections with a score of at least ``score_thr``."""
     found = found[found.scores >= score_thr].cpu()
     unknown = found.is_ood.numpy() if "is_ood" in found else None
-    return found.bboxes.numpy(), found.labels.numpy(), found.scores.numpy(), unknown
+    masks = to_run_lengths(found.masks.numpy()) if "masks" in found else None
+    columns = (found.bboxes, found.labels, found.scores)
+    return _Detections(*(column.numpy() for column in columns), unknown, masks)

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -97,6 +98,8 @@ class Runner(MMEngineRunner):
     def build_logger(self, *args, **kwargs) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
         replace_console_handler(logger)
+        # Of what needs no OpenMMLab, such as decoding.
+        logging.getLogger("negvision").handlers = logger.handlers
         return logger
 
     def load_checkpoint(

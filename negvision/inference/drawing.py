@@ -30,7 +30,7 @@ def draw(
     score_threshold: float = 0.3,
     ood_threshold: float | None = None,
 ) -> np.ndarray:
-    """Draw boxes, or a label map with its OOD scores next to it.
+    """Draw boxes and masks, or a label map with its OOD scores next to it.
 
     Args:
         image: (H, W, 3) uint8 BGR. Small images are enlarged, see
@@ -64,7 +64,13 @@ def draw(
     else:
         found = result.above(score_threshold)
         drawn = draw_predictions(
-            rgb, found.boxes, found.labels, found.scores, classes, unknown=found.unknown
+            rgb,
+            found.boxes,
+            found.labels,
+            found.scores,
+            classes,
+            unknown=found.unknown,
+            masks=found.masks,
         )
     return cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)
 

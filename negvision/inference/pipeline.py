@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
+from negvision.data.images.decoding import AS_STORED
 from negvision.engine.config.data_files import leaf_datasets
 from negvision.errors import ConfigError, ExportError
 from negvision.inference.runtime.metadata import Preprocessing
@@ -18,7 +19,7 @@ _NO_PIXELS = (
 # Options whose other values the runtime does not support.
 _FIXED = {
     "Resize": {"scale_factor": None, "interpolation": "bilinear", "backend": "cv2"},
-    "LoadImageFromFile": {"color_type": "color", "imdecode_backend": "cv2", "to_float32": False},
+    "LoadImageFromFile": {"imdecode_backend": "cv2", "to_float32": False},
 }
 
 
@@ -61,7 +62,7 @@ def read_preprocessing(cfg: Config, model: nn.Module) -> Preprocessing:
     Raises:
         ExportError: The pipeline or the data preprocessor has a step that the runtime lacks.
     """
-    scale, keep_ratio, size = None, True, None
+    scale, keep_ratio, size, as_stored = None, True, None, False
     for transform in test_pipeline(cfg):
         name = kind_of(transform)
         for key, value in _FIXED.get(name, {}).items():
@@ -70,14 +71,22 @@ def read_preprocessing(cfg: Config, model: nn.Module) -> Preprocessing:
                     f"{name} of the test pipeline has {key}={transform[key]!r}; exported models "
                     f"support {value!r} only"
                 )
-        if name == "Resize":
+        if name == "LoadImageFromFile":
+            color_type = transform.get("color_type", "color")
+            as_stored = color_type == f"color{AS_STORED}"
+            if color_type != "color" and not as_stored:
+                raise ExportError(
+                    f"LoadImageFromFile of the test pipeline has color_type={color_type!r}; "
+                    f"exported models support 'color' and 'color{AS_STORED}' only"
+                )
+        elif name == "Resize":
             if scale is not None:
                 raise ExportError("the test pipeline resizes twice; give it one Resize")
             scale, keep_ratio = _resize(transform)
         elif name == "AlignFace":
             # Landmarks are found elsewhere: the model takes aligned crops.
             size = (transform.get("size", 112),) * 2
-        elif name not in (*_NO_PIXELS, "LoadImageFromFile"):
+        elif name not in _NO_PIXELS:
             raise ExportError(
                 f"the test pipeline has {name}, which exported models do not support. Supported "
                 "are LoadImageFromFile, Resize, annotations and the packing transform"
@@ -98,6 +107,7 @@ def read_preprocessing(cfg: Config, model: nn.Module) -> Preprocessing:
         pad_divisor=divisor,
         pad_value=value,
         size=size,
+        as_stored=as_stored,
     )
 
 

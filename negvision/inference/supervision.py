@@ -22,8 +22,8 @@ def to_supervision(found: Detections, classes: Sequence[str] = ()) -> supervisio
         classes: Names of the classes, for ``data["class_name"]``, which annotators write.
 
     Returns:
-        ``xyxy``, ``confidence`` and ``class_id``; ``data`` has ``class_name``, ``ood_score`` and
-        ``unknown`` as far as they are available.
+        ``xyxy``, ``mask``, ``confidence`` and ``class_id``; ``data`` has ``class_name``,
+        ``ood_score`` and ``unknown`` as far as they are available.
 
     Raises:
         UserError: supervision is not installed.
@@ -47,6 +47,7 @@ def to_supervision(found: Detections, classes: Sequence[str] = ()) -> supervisio
     data = {"class_name": names, "ood_score": found.ood_scores, "unknown": found.unknown}
     return Theirs(
         xyxy=found.boxes,
+        mask=found.masks,
         confidence=found.scores,
         class_id=found.labels.astype(int),
         data={name: values for name, values in data.items() if values is not None},

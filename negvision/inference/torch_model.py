@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmdet.models import BaseDetector
@@ -15,8 +16,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmseg.models import BaseSegmentor
 
-from negvision.data.images.header import MAX_PIXELS
-from negvision.data.images.loading import decode_image
+from negvision.data.images.loading import LoadImageFromFile
 from negvision.engine.checkpoints.loading import install_loaders
 from negvision.engine.config.check import check_config
 from negvision.engine.config.reading import load_config
@@ -29,6 +29,7 @@ from negvision.inference.runtime.images import Source, batched, load, name_of
 from negvision.inference.runtime.results import Detections, Embedding, LabelMap, Result
 from negvision.inference.weights import load_model, named_classes, ood_of
 
+_LOADING = ("to_float32", "color_type", "imdecode_backend", "backend_args", "max_pixels")
 _TASKS = {BaseDetector: "detection", BaseSegmentor: "segmentation", FaceRecognizer: "face"}
 
 
@@ -58,12 +59,13 @@ class TorchModel:
         self.classes = () if self.task == "face" else named_classes(cfg, meta or {})
         self.ood_score, self.ood_threshold = ood_of(model)
         transforms = image_pipeline(cfg)
-        with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmengine")):
-            self.pipeline = Compose(transforms)
-        # Arrays skip the transform that loads.
         loads = bool(transforms) and kind_of(transforms[0]) == "LoadImageFromFile"
-        self._loading = transforms[0] if loads else {}
-        self._after_loading = self.pipeline.transforms[int(loads) :]
+        own = transforms.pop(0) if loads else {}
+        # Our own for that of any package, so that images are read in one way.
+        known = {name: own[name] for name in _LOADING if own.get(name) is not None}
+        self._load = LoadImageFromFile(**known)
+        with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmengine")):
+            self._after_loading = Compose(transforms)
 
     @classmethod
     def open(
@@ -108,28 +110,22 @@ class TorchModel:
         Raises:
             DatasetError: The data are damaged, too large or not an image.
         """
-        own = self._loading
-        return decode_image(
-            data,
-            name,
-            own.get("color_type", "color"),
-            own.get("imdecode_backend") or "cv2",
-            own.get("max_pixels", MAX_PIXELS),
-        )
+        image = self._load.decode(data, name)
+        return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
 
     def _packed(self, source: Source) -> dict[str, Any]:
         if not isinstance(source, np.ndarray):
-            return self.pipeline({"img_path": str(source)})
+            return self._after_loading(self._load({"img_path": str(source)}))
         pixels = load(source)
+        if self._load.color_type.startswith("grayscale"):
+            pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
         loaded: dict[str, Any] = {
             "img_path": name_of(source),
-            "img": pixels.astype(np.float32) if self._loading.get("to_float32") else pixels,
+            "img": pixels.astype(np.float32) if self._load.to_float32 else pixels,
             "img_shape": pixels.shape[:2],
             "ori_shape": pixels.shape[:2],
         }
-        for transform in self._after_loading:
-            loaded = transform(loaded)
-        return loaded
+        return self._after_loading(loaded)
 
     def _fits(self, one: dict, other: dict) -> bool:
         """Whether two images may run together: images of detectors are padded to one size."""
@@ -172,6 +168,7 @@ def task_of(model: BaseModel) -> str:
 
 
 def _result(sample) -> Result:
+    """The result of a predicted sample; ConfigError if it holds what no result has."""
     if "embedding" in sample:
         return Embedding(sample.embedding.cpu().numpy())
     if "pred_sem_seg" in sample:
@@ -181,10 +178,13 @@ def _result(sample) -> Result:
             for name in ("ood_map", "ood_mask")
         )
         return LabelMap(labels, scores, unknown)
+    if "pred_instances" not in sample or "pred_panoptic_seg" in sample:
+        raise ConfigError(
+            f"the model predicts {', '.join(sorted(sample.keys()))}; boxes, their masks, label "
+            "maps and embeddings can be read here. Evaluate it with negvision test"
+        )
     found = sample.pred_instances.cpu()
-    ood, unknown = (
-        found[name].numpy() if name in found else None for name in ("ood_score", "is_ood")
+    optional = (
+        found[name].numpy() if name in found else None for name in ("ood_score", "is_ood", "masks")
     )
-    return Detections(
-        found.bboxes.numpy(), found.scores.numpy(), found.labels.numpy(), ood, unknown
-    )
+    return Detections(found.bboxes.numpy(), found.scores.numpy(), found.labels.numpy(), *optional)

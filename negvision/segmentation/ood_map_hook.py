@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import mmcv
 import numpy as np
-from mmengine.fileio import get
 
+from negvision.data.images.loading import reader_of
 from negvision.engine.sheet_hook import SheetHook
 from negvision.errors import ConfigError
 from negvision.ood.curve import score_curve
@@ -71,6 +70,7 @@ class OODMapHook(SheetHook):
         self.draw = draw
         self.test_out_dir = test_out_dir
         self._threshold: float | None = None
+        self._read = reader_of(None)
         self._taken: set[str] = set()
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
@@ -101,6 +101,7 @@ class OODMapHook(SheetHook):
     def _start(self, runner, dataset) -> None:
         super()._start(runner, dataset)
         self._taken = set()
+        self._read = reader_of(dataset)
         thresholds = (getattr(part, "ood_threshold", None) for part in runner.model.modules())
         self._threshold = next((value for value in thresholds if value is not None), None)
 
@@ -118,7 +119,7 @@ class OODMapHook(SheetHook):
         save_image(folder / f"{name}.png", drawn)
 
     def _drawn(self, path: str, maps: _Maps, longest: int | None = None) -> np.ndarray:
-        image = mmcv.imfrombytes(get(path), channel_order="rgb")
+        image = self._read(path)
         return draw_heat(image, maps.heat, maps.truth, maps.unknown, self._threshold, longest)
 
 

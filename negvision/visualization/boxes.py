@@ -23,6 +23,7 @@ def draw_predictions(
     ignored: Boxes = (),
     longest: int | None = None,
     unknown: Sequence[bool] | np.ndarray | None = None,
+    masks: Sequence[np.ndarray] | np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw detections in the color of their class with tags, and ground truth in thin white.
 
@@ -37,6 +38,7 @@ def draw_predictions(
         longest: As in :class:`Canvas`.
         unknown: ``(N,)``, which detections are out of distribution: these are dashed and tagged
             "unknown". None if not known.
+        masks: ``N`` masks, (H, W) bool each, as a tint; None for a model without masks.
 
     Returns:
         ``(H, W, 3)`` uint8, RGB.
@@ -49,7 +51,10 @@ def draw_predictions(
     # The best detections come last, on top.
     for index in np.argsort(np.asarray(scores), kind="stable"):
         label = int(labels[index])
-        if unknown is not None and unknown[index]:
+        is_unknown = unknown is not None and unknown[index]
+        if masks is not None:
+            canvas.mask(masks[index], UNKNOWN_COLOR if is_unknown else class_color(label))
+        if is_unknown:
             tag = f"unknown {scores[index]:.2f}"
             canvas.box(boxes[index], UNKNOWN_COLOR, dashed=True, tag=tag)
         else:

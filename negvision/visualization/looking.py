@@ -45,19 +45,19 @@ def copy_for_looking(dataset):
     It shares the annotations, which can take gigabytes.
     """
     memo: dict = {}
-    for part in _parts(dataset):
+    for part in parts_of(dataset):
         for value in (getattr(part, name, None) for name in _SHARED):
             if value is not None:
                 memo[id(value)] = value
     return copy.deepcopy(dataset, memo)
 
 
-def _parts(dataset) -> Iterator:
+def parts_of(dataset) -> Iterator:
     """``dataset`` and the datasets it wraps."""
     yield dataset
     inner = getattr(dataset, "dataset", None)
     for part in [*([inner] if inner is not None else []), *getattr(dataset, "datasets", [])]:
-        yield from _parts(part)
+        yield from parts_of(part)
 
 
 def evenly_spaced(size: int, count: int) -> list[int]:

@@ -1,5 +1,7 @@
-"""Drawings of a test: one per image, with unknown boxes dashed and tagged."""
+"""Drawings and results of a test: one per image, with unknown boxes dashed and tagged."""
 
+import copy
+import json
 from types import SimpleNamespace
 
 import cv2
@@ -7,10 +9,14 @@ import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
+from mmseg.structures import SegDataSample
+from PIL import Image
+from pycocotools import mask as coco_mask
 
-from negvision.detection.prediction_hooks import DrawDetectionsHook
-from negvision.errors import UserError
+from negvision.data.images.loading import LoadImageFromFile
+from negvision.detection.prediction_hooks import DetectionsWriter, DrawDetectionsHook
+from negvision.errors import ConfigError, UserError
 from negvision.visualization.boxes import draw_predictions
 
 RUNNER = SimpleNamespace(
@@ -63,6 +69,46 @@ def test_images_of_the_same_name_get_two_drawings(tmp_path):
     run(hook, samples)
     run(hook, samples)
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.png", "1_a.png"}
+
+
+def test_boxes_and_masks_lie_on_pixels_as_the_pipeline_reads_them(tmp_path):
+    """An EXIF orientation that the pipeline ignores does not turn the drawing."""
+    masks = torch.zeros(3, 80, 120, dtype=torch.bool)
+    masks[0, 20:40, 20:40] = True
+    plain, masked = (sample(tmp_path / "a.jpg", 1, **f) for f in ({}, {"masks": masks}))
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.new("RGB", (120, 80)).save(tmp_path / "a.jpg", exif=exif)
+    loading = LoadImageFromFile(color_type="color_ignore_orientation")
+    runner = copy.deepcopy(RUNNER)
+    runner.test_dataloader.dataset.pipeline = SimpleNamespace(transforms=[loading])
+    shown = []
+    for number, one in enumerate((plain, masked)):
+        hook = DrawDetectionsHook(draw=True, test_out_dir=str(tmp_path / str(number)))
+        hook.before_test(runner)
+        hook.after_test_iter(runner, 0, outputs=[one])
+        shown.append(cv2.imread(str(tmp_path / str(number) / "a.jpg")).astype(int))
+    assert shown[0].shape == (480, 720, 3)
+    difference = np.abs(shown[0] - shown[1]).max(2)
+    assert difference[130:230, 130:230].mean() > 20 and difference[300:, :].max() < 10
+
+
+def test_masks_are_among_the_results_of_a_test(tmp_path):
+    masks = torch.zeros(3, 80, 120, dtype=torch.bool)
+    masks[1, 5:10, 7:20] = True
+    writer = DetectionsWriter(tmp_path / "out.json")
+    runner = copy.deepcopy(RUNNER)
+    runner.test_dataloader.dataset = [None]
+    runner.logger = SimpleNamespace(info=print)
+    writer.before_test_epoch(runner)
+    writer.after_test_iter(runner, 0, outputs=[sample(tmp_path / "a.png", 1, masks=masks)])
+    writer.after_test_epoch(runner)
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert [coco_mask.area(box["segmentation"]) for box in found] == [0, 65, 0]
+    assert np.array_equal(coco_mask.decode(found[1]["segmentation"]), masks[1].numpy())
+    with pytest.raises(ConfigError, match="writes detections, and this model predicts pred_sem_se"):
+        other = SegDataSample(pred_sem_seg=PixelData(data=torch.zeros(1, 2, 2)))
+        writer.after_test_iter(runner, 0, outputs=[other])
 
 
 def test_nothing_is_drawn_by_default(tmp_path):

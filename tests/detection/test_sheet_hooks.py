@@ -67,7 +67,7 @@ def test_truth_is_drawn_on_the_original_image(tiny_detector, monkeypatch):
     drawn = []
     monkeypatch.setattr(
         "negvision.detection.prediction_hooks.draw_predictions",
-        lambda image, *args: drawn.append((image.shape, args)) or image,
+        lambda image, *args, **options: drawn.append((image.shape, args, options)) or image,
     )
     cfg = tiny_detector(hooks=HOOKS[1:])
     runner = Runner.from_cfg(cfg)
@@ -75,9 +75,9 @@ def test_truth_is_drawn_on_the_original_image(tiny_detector, monkeypatch):
     dataset = runner.val_dataloader.dataset
     assert len(drawn) == 5
     indices = [0, 2, 5, 8, 11]
-    for index, (shape, (boxes, labels, scores, classes, truth, ignored, *_)) in zip(
-        indices, drawn, strict=True
-    ):
+    for index, (shape, arguments, options) in zip(indices, drawn, strict=True):
+        boxes, labels, scores, classes = arguments
+        truth, ignored = options["truth"], options["ignored"]
         instances = dataset.get_data_info(index)["instances"]
         assert truth == [item["bbox"] for item in instances if not item["ignore_flag"]]
         assert ignored == [item["bbox"] for item in instances if item["ignore_flag"]]

@@ -7,10 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.small_models import write_images
+from helpers.small_models import build_model, load_named_config, write_images
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData, PixelData
+from PIL import Image
 
 from negvision.errors import CheckpointError, ConfigError, DatasetError, ExportError, UserError
+from negvision.inference import torch_model
 from negvision.inference.inferencer import Inferencer
+from negvision.inference.pipeline import read_preprocessing
 from negvision.inference.runtime import Detections, Embedding, LabelMap
 
 CONFIGS = Path(__file__).parents[2] / "configs/quickstart"
@@ -169,3 +174,40 @@ def test_invalid_images_are_named(exported, checkpoints, tmp_path, form):
         model.decode(b"text", "text")
     with pytest.raises(ValueError, match="batch_size is 0"):
         model.predict([np.zeros((4, 4, 3), np.uint8)], 0)
+
+
+def test_masks_of_a_sample_are_kept_and_other_results_refused():
+    masks = torch.zeros(1, 4, 5, dtype=torch.bool)
+    fields = {"bboxes": torch.zeros(1, 4), "scores": torch.ones(1), "labels": torch.zeros(1).int()}
+    sample = DetDataSample(pred_instances=InstanceData(**fields, masks=masks))
+    assert torch_model._result(sample).masks.shape == (1, 4, 5)
+    sample.pred_panoptic_seg = PixelData(sem_seg=torch.zeros(1, 4, 5))
+    with pytest.raises(ConfigError, match="the model predicts pred_instances, pred_panoptic_seg;"):
+        torch_model._result(sample)
+
+
+@pytest.mark.parametrize(
+    ("color_type", "height", "exportable"),
+    [("color", 30, True), ("color_ignore_orientation", 20, True), ("grayscale", 30, False)],
+)
+def test_files_are_read_and_exported_as_the_pipeline_reads_them(
+    tmp_path, color_type, height, exportable
+):
+    cfg = load_named_config("atss")
+    cfg.test_dataloader.dataset.pipeline[0].color_type = color_type
+    network = build_model(cfg)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    file = tmp_path / "a.webp"
+    Image.new("RGB", (30, 20)).save(file, exif=exif)
+    model = torch_model.TorchModel(cfg, network)
+    pixels = model.decode(file.read_bytes(), "a")
+    assert pixels.shape == (height, 50 - height, 3)
+    one, other = (model._packed(source) for source in (file, pixels))
+    assert torch.equal(one["inputs"], other["inputs"])
+    assert one["data_samples"].ori_shape == pixels.shape[:2]
+    if exportable:
+        assert read_preprocessing(cfg, network).as_stored is (height == 20)
+        return
+    with pytest.raises(ExportError, match="color_type='grayscale'; exported models support"):
+        read_preprocessing(cfg, network)

@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from negvision.data.check.sample import remark_of
 from negvision.data.check.scan import DatasetScan
 from negvision.errors import Problems
 
 # One image of each of this many sizes goes through the full pipeline.
 _MOST_SIZES = 64
+# Long side over short side. Panoramas reach ten.
+_THIN = 20
 
 
 class DataCheck:
@@ -60,6 +63,7 @@ class DataCheck:
                         for _ in progress(samples, scan):
                             pass
                     _count_odd_sizes(scan)
+                    _count_thin_shapes(scan)
         except KeyboardInterrupt:
             self.interrupted = True
         self.problems, self.notes = _find_repeats(self.scans)
@@ -182,6 +186,27 @@ def _count_odd_sizes(scan: DatasetScan) -> None:
                 f"{_text(usual)}",
                 count=count,
             )
+
+
+def _count_thin_shapes(scan: DatasetScan) -> None:
+    """Count images of extreme shapes, whose short side hardly anything is left of.
+
+    One image of each size goes through the full pipeline.
+    """
+    thin = [size for size in scan.sizes if max(size) > _THIN * min(size)]
+    for size in thin[:_MOST_SIZES]:
+        count, first = scan.sizes[size]
+        name = f"{scan.sample_name(first)}: {_text(size)}"
+        try:
+            scan.dataset[first]
+        except Exception as error:  # a pipeline of any origin may raise anything
+            kind = "image of a shape that the pipeline cannot take"
+            scan.problems.add(kind, remark_of(error, name, "pipeline").where, count=count)
+            continue
+        shape = _shape_of(scan, first)
+        becomes = f" becomes {_text(shape)}" if shape else ""
+        kind = f"image more than {_THIN} times as long as wide"
+        scan.notes.add(kind, name + becomes, count=count)
 
 
 def _shape_of(scan: DatasetScan, index: int) -> tuple[int, int] | None:

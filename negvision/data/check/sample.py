@@ -7,11 +7,13 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from negvision.data.images.decoding import AS_STORED, DARK, brightest
+from negvision.data.images.header import read_header
 from negvision.data.images.integrity import find_damage
 from negvision.data.images.loading import LoadImageFromFile
 from negvision.errors import DatasetError
@@ -34,7 +36,7 @@ class SampleFacts(NamedTuple):
 
     Attributes:
         problem: None if the sample can be used.
-        note: An oddity that does no harm to a run.
+        notes: Oddities that a run tolerates.
         size: (H, W) of the loaded image.
         digest: 16 bytes that identify the encoded image; empty if it was not read.
         annotation: A number that identifies the annotations.
@@ -43,7 +45,7 @@ class SampleFacts(NamedTuple):
     """
 
     problem: Remark | None = None
-    note: Remark | None = None
+    notes: tuple[Remark, ...] = ()
     size: tuple[int, int] | None = None
     digest: bytes = b""
     annotation: int = 0
@@ -92,9 +94,7 @@ class SampleCheck:
         amounts, counted = _amounts(info, loaded)
         return SampleFacts(
             problem=problem,
-            note=Remark("image that the decoder complains of", f"{name}: {message}")
-            if message
-            else None,
+            notes=tuple(_oddities(encoded or b"", message, self.steps, name)),
             size=None if problem or "img" not in loaded else tuple(loaded["img"].shape[:2]),
             digest=b"" if problem or not encoded else _digest(encoded, 16),
             annotation=_annotation(info, loaded),
@@ -193,6 +193,26 @@ def _unnoticed_problem(info: dict, loaded: dict, encoded: bytes, name: str) -> R
         "image of another size than annotated, which this pipeline does not notice",
         f"{name}: {found[1]} x {found[0]} pixels, annotated {annotated[1]} x {annotated[0]}",
     )
+
+
+def _oddities(encoded: bytes, message: str, steps: Sequence[object], name: str) -> Iterator[Remark]:
+    """What is unusual about an image file; ``message`` is that of its decoder."""
+    if message:
+        yield Remark("image that the decoder complains of", f"{name}: {message}")
+    header = read_header(encoded)
+    if header is None:
+        return
+    if header.orientation != 1:
+        types = [getattr(step, "color_type", "") for step in steps]
+        as_stored = any(kind == "unchanged" or kind.endswith(AS_STORED) for kind in types)
+        read = "that is read as stored" if as_stored else "by which it is turned or mirrored"
+        kind = f"image with an EXIF orientation {read}: are its annotations too?"
+        yield Remark(kind, f"{name}: orientation {header.orientation} of 1 to 8")
+    if (most := brightest(encoded, header)) is not None:
+        dark = "which is nearly black" if most < DARK else "of which the upper 8 are read"
+        yield Remark(f"image of 16 bits, {dark}", f"{name}: values up to {most:,} of 65,535")
+    if header.several:
+        yield Remark("image file of several pages or frames, of which the first is read", name)
 
 
 def _amounts(info: dict, loaded: dict) -> tuple[dict[int, int], str]:

@@ -139,8 +139,8 @@ class DatasetScan:
 
     def _add(self, index: int, facts: SampleFacts) -> None:
         self.read += 1
-        if facts.note:
-            self.notes.add(*facts.note)
+        for note in facts.notes:
+            self.notes.add(*note)
         if facts.problem:
             self.unusable += 1
             self.problems.add(*facts.problem)

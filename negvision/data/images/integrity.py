@@ -5,14 +5,16 @@ half-downloaded dataset would train silently.
 """
 
 import io
-import struct
 
-from PIL import Image
-
-from negvision.data.images.header import BEYOND, MAX_PIXELS, PNG, Header, read_header
+from negvision.data.images.header import (
+    BEYOND,
+    MAX_PIXELS,
+    Header,
+    Image,
+    png_chunks,
+    read_header,
+)
 from negvision.errors import DatasetError
-
-_CHUNK = struct.Struct(">I4s")
 
 
 def find_damage(data: bytes, header: Header | None = None) -> str | None:
@@ -43,6 +45,8 @@ def find_damage(data: bytes, header: Header | None = None) -> str | None:
         complete = end > 0
     if complete:
         return None
+    if Image is None:
+        return f"truncated {header.kind} (it has no end)"
     try:
         with Image.open(io.BytesIO(data), formats=(header.kind,)) as image:
             image.load()
@@ -53,12 +57,9 @@ def find_damage(data: bytes, header: Header | None = None) -> str | None:
 
 def _last_chunk_of_png(data: bytes) -> int:
     """The end of IEND, or of the first chunk that is cut off; 0 if there is neither."""
-    position = len(PNG)
-    while position + 12 <= len(data):
-        length, kind = _CHUNK.unpack_from(data, position)
-        position += length + 12  # with length, kind and checksum
-        if kind == b"IEND" or position > len(data):
-            return position
+    for kind, _, end in png_chunks(data):
+        if kind == b"IEND" or end + 4 > len(data):
+            return end + 4
     return 0
 
 
@@ -99,8 +100,11 @@ def require_size(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Header
     return header
 
 
-def require_complete(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> None:
+def require_complete(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Header:
     """:func:`require_size`, and the image must be complete.
+
+    Returns:
+        Its header.
 
     Raises:
         DatasetError: As there, or the image is truncated.
@@ -108,7 +112,7 @@ def require_complete(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> No
     header = require_size(data, name, max_pixels)
     # After the size, since the search for damage may decode.
     damage = find_damage(data, header)
-    if damage is None and not header.pixels:
+    if damage is None and header.kind and not header.pixels:
         damage = f"{header.kind} whose header has no size"
     if damage:
         raise DatasetError(
@@ -116,3 +120,4 @@ def require_complete(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> No
             'out of training with on_bad_sample="skip" of the dataset.',
             kind="truncated image",
         )
+    return header

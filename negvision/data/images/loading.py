@@ -1,51 +1,22 @@
 """Load images, and raise a clear error if one is unusable."""
 
+import functools
+from collections.abc import Callable
+
 import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
 
+from negvision.compat.patches import keep_a_pixel
+from negvision.data.images.decoding import AS_STORED, DEEP, by_opencv, decode_image
 from negvision.data.images.files import read_bytes
-from negvision.data.images.header import MAX_PIXELS
-from negvision.data.images.integrity import require_complete
-from negvision.errors import DatasetError
+from negvision.data.images.header import MAX_PIXELS, Header
+from negvision.errors import DatasetError, WarnOnce
 from negvision.registry import TRANSFORMS
+from negvision.visualization.looking import parts_of
 
-
-def decode_image(
-    data: bytes,
-    name: str,
-    color_type: str = "color",
-    backend: str = "cv2",
-    max_pixels: int = MAX_PIXELS,
-) -> np.ndarray:
-    """Decode a complete image of at most ``max_pixels``, which its header is checked for first.
-
-    Args:
-        data: The encoded image.
-        name: Named in errors.
-        color_type: ``flag`` of :func:`mmcv.imfrombytes`.
-        backend: Decoder of :func:`mmcv.imfrombytes`.
-        max_pixels: The largest allowed height x width.
-
-    Returns:
-        H x W x C, BGR, uint8.
-
-    Raises:
-        DatasetError: ``data`` is empty, truncated, too large or no image.
-    """
-    require_complete(data, name, max_pixels)
-    reason = "no decoder knows the format"
-    try:
-        image = mmcv.imfrombytes(data, flag=color_type, backend=backend)
-    except Exception as error:  # each decoder raises its own kinds
-        image, reason = None, str(error) or type(error).__name__
-    if image is None:
-        raise DatasetError(
-            f"{name}: not an image that {backend!r} can decode ({reason}); the file begins with "
-            f"{data[:16]!r}.",
-            kind="undecodable image",
-        )
-    return image
+# Here, since every process that loads images imports this module.
+keep_a_pixel(WarnOnce())
 
 
 @TRANSFORMS.register_module()
@@ -65,8 +36,8 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
 
     Args:
         to_float32: Convert the image to float32.
-        color_type: ``flag`` of :func:`mmcv.imfrombytes`.
-        imdecode_backend: Decoder of :func:`mmcv.imfrombytes`.
+        color_type: See :func:`negvision.data.images.decoding.decode_image`.
+        imdecode_backend: "cv2", or another decoder of :func:`mmcv.imfrombytes`.
         backend_args: File backend of MMEngine; a local file by default.
         max_pixels: Height x width above which an image is refused before it is decoded; a small
             file can announce one that fills the memory.
@@ -90,13 +61,19 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
         )
         self.max_pixels = max_pixels
 
+    def decode(self, data: bytes, name: str) -> np.ndarray:
+        """Decode an image as in :meth:`transform`; ``name`` is named in errors."""
+        own = self.imdecode_backend
+        decoder = None if own == "cv2" else functools.partial(_by_mmcv, backend=own)
+        return decode_image(data, name, self.color_type, self.max_pixels, decoder)
+
     def transform(self, results: dict) -> dict:
         """Add the image to ``results``; raises ``DatasetError`` if it is unusable."""
         path = results["img_path"]
         data = results.pop("img_bytes", None)
         if data is None:
             data = self._read(path)
-        image = decode_image(data, path, self.color_type, self.imdecode_backend, self.max_pixels)
+        image = self.decode(data, path)
         shape = image.shape[:2]
         annotated = (results.get("height", shape[0]), results.get("width", shape[1]))
         if annotated != shape and None not in annotated:
@@ -122,6 +99,15 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
             ) from None
 
 
+def _by_mmcv(data: bytes, channels: str, header: Header, backend: str) -> np.ndarray | None:
+    # Pillow clips 16 bits. These formats are lossless: decoders agree.
+    if backend == "pillow" and header.kind in DEEP:
+        return by_opencv(data, channels, header)
+    # The other decoders ignore orientations in any case, and do not know the ending.
+    ending = AS_STORED if backend == "pillow" and channels != "unchanged" else ""
+    return mmcv.imfrombytes(data, flag=channels + ending, backend=backend)
+
+
 def _size_message(path: str, found: tuple[int, int], annotated: tuple[int, int]) -> str:
     message = (
         f"{path}: the image is {found[1]} x {found[0]} pixels (width x height), the annotations "
@@ -133,3 +119,39 @@ def _size_message(path: str, found: tuple[int, int], annotated: tuple[int, int])
             'color_type="color_ignore_orientation" reads it as stored.'
         )
     return message + "Use the images that were annotated, or correct the file."
+
+
+def reader_of(dataset) -> Callable[[str], np.ndarray]:
+    """A function that reads images of ``dataset`` by ``img_path``, for drawing on them.
+
+    They have the orientation and size in which the pipeline loads them, to which boxes and label
+    maps refer. It returns (H, W, 3) uint8 RGB.
+
+    Args:
+        dataset: Of MMEngine, or a wrapper. Without a transform that loads,
+            :class:`LoadImageFromFile` reads.
+    """
+    loaders: dict[int, Callable] = {}
+    leaves = [part for part in parts_of(dataset) if hasattr(part, "pipeline")]
+    for leaf in leaves:
+        steps = getattr(leaf.pipeline, "transforms", ())
+        found = (step for step in steps if isinstance(step, MMCVLoadImageFromFile))
+        loaders[id(leaf)] = next(found, LoadImageFromFile())
+    first = next(iter(loaders.values()), LoadImageFromFile())
+    by_path: dict[str, Callable] = {}
+    # Concatenated sets may be read differently.
+    if any(vars(loader) != vars(first) for loader in loaders.values()):
+        for leaf in leaves:
+            for index in range(len(leaf)):
+                by_path[leaf.get_data_info(index)["img_path"]] = loaders[id(leaf)]
+
+    def read(path: str) -> np.ndarray:
+        image = by_path.get(path, first)({"img_path": path})["img"]
+        if image.dtype == np.uint16:
+            image = image >> 8
+        image = np.clip(image, 0, 255).astype(np.uint8)
+        if image.ndim == 2 or image.shape[2] < 3:
+            image = np.repeat(image.reshape(*image.shape[:2], -1)[..., :1], 3, axis=2)
+        return np.ascontiguousarray(image[..., 2::-1])
+
+    return read

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from negvision.data.images.loading import decode_image
+from negvision.data.images.decoding import decode_image
 from negvision.errors import DatasetError
 
 _ARRAYS = ("data", "offsets", "labels", "classes")

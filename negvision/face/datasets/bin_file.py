@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from negvision.data.images.loading import decode_image
+from negvision.data.images.decoding import decode_image
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.base import FaceProtocolDataset
 from negvision.face.datasets.packed import PackedBytes

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from negvision.data.formats.text_files import numbered_lines, parse_count
-from negvision.data.images.loading import decode_image
+from negvision.data.images.decoding import decode_image
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.base import FaceProtocolDataset, ListedImages
 from negvision.registry import DATASETS

@@ -11,16 +11,13 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from negvision.errors import DatasetError, ExportError
+from negvision.data.images.decoding import AS_STORED, decode_image
+from negvision.errors import DatasetError, ExportError, WarnOnce
 from negvision.inference.runtime.metadata import Preprocessing
-
-try:
-    from negvision.data.images.integrity import require_complete
-except ImportError:  # without Pillow, truncated images are not detected
-    require_complete = None
 
 Source = str | os.PathLike | np.ndarray
 Item = TypeVar("Item")
+_thin = WarnOnce()
 
 
 @dataclass(frozen=True)
@@ -47,22 +44,18 @@ class Prepared:
         return height / old_height, width / old_width
 
 
-def decode(data: bytes, name: str) -> np.ndarray:
-    """Decode an image as (H, W, 3) uint8 BGR, rotated according to its EXIF orientation.
+def decode(data: bytes, name: str, as_stored: bool = False) -> np.ndarray:
+    """Decode an image as (H, W, 3) uint8 BGR.
 
     Args:
         data: The encoded image.
         name: Its name in error messages.
+        as_stored: Ignore the EXIF orientation; see ``Preprocessing.as_stored``.
 
     Raises:
         DatasetError: The data are empty, damaged, too large or not an image.
     """
-    if require_complete is not None:
-        require_complete(data, name)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if image is None:
-        raise DatasetError(f"{name}: not an image that OpenCV can decode.")
-    return image
+    return decode_image(data, name, f"color{AS_STORED * as_stored}")
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
@@ -73,15 +66,15 @@ def read_bytes(path: str | os.PathLike) -> bytes:
         raise DatasetError(f"{path}: cannot be read: {error.strerror or error}.") from None
 
 
-def load(source: Source) -> np.ndarray:
-    """The pixels of a file or an array as (H, W, 3) uint8 BGR.
+def load(source: Source, as_stored: bool = False) -> np.ndarray:
+    """The pixels of a file or an array as (H, W, 3) uint8 BGR; see :func:`decode`.
 
     Raises:
         DatasetError: See :func:`decode` and :func:`read_bytes`.
         ValueError: An array has another shape or type.
     """
     if not isinstance(source, np.ndarray):
-        return decode(read_bytes(source), str(source))
+        return decode(read_bytes(source), str(source), as_stored)
     if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
         raise ValueError(f"an image is (H, W, 3) uint8; got {source.shape} {source.dtype}")
     return source
@@ -95,7 +88,7 @@ def name_of(source: Source) -> str:
 def resized_size(
     height: int, width: int, scale: tuple[int, int], keep_ratio: bool
 ) -> tuple[int, int]:
-    """Height and width of an image after resizing; see ``Preprocessing.scale``.
+    """Height and width of an image after resizing, at least 1; see ``Preprocessing.scale``.
 
     Example:
         >>> resized_size(480, 640, (1333, 800), True)
@@ -105,7 +98,7 @@ def resized_size(
         return scale[1], scale[0]
     longer, shorter = max(scale), min(scale)
     factor = min(longer / max(height, width), shorter / min(height, width))
-    return int(height * factor + 0.5), int(width * factor + 0.5)
+    return max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
 
 
 def prepare(image: np.ndarray, how: Preprocessing, name: str = "image") -> Prepared:
@@ -122,6 +115,11 @@ def prepare(image: np.ndarray, how: Preprocessing, name: str = "image") -> Prepa
     original = image.shape[0], image.shape[1]
     if how.scale is not None:
         height, width = resized_size(*original, how.scale, how.keep_ratio)
+        if min(height, width) == 1 < min(original):
+            _thin(
+                f"{name}: {original[1]} x {original[0]} pixels become {width} x {height}; hardly "
+                "anything can be found in so thin an image"
+            )
         if (height, width) != original:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     if how.size is not None and image.shape[:2] != tuple(how.size):

@@ -31,6 +31,7 @@ class Preprocessing:
         pad_divisor: Images are padded at the bottom and on the right to a multiple of it.
         pad_value: Value of the padding, after normalization.
         size: Height and width that the graph requires, None for any.
+        as_stored: Whether the EXIF orientation of files is ignored.
     """
 
     scale: tuple[int, int] | None = None
@@ -41,6 +42,7 @@ class Preprocessing:
     pad_divisor: int = 1
     pad_value: float = 0.0
     size: tuple[int, int] | None = None
+    as_stored: bool = False
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,9 @@ class ExportedModel:
         self.task, self.classes = metadata.task, metadata.classes
         self.ood_score, self.ood_threshold = metadata.ood_score, metadata.ood_threshold
 
-    decode = staticmethod(decode)
+    def decode(self, data: bytes, name: str) -> np.ndarray:
+        """Decode an image as :meth:`predict` does; see ``Inferencer.decode``."""
+        return decode(data, name, self.metadata.preprocessing.as_stored)
 
     def predict(self, images: Iterable[Source], batch_size: int = 1) -> Iterator[Result]:
         """Predict each image, in order.
@@ -106,7 +108,7 @@ class ExportedModel:
     def batches(self, images: Iterable[Source], batch_size: int = 1) -> Iterator[list[Prepared]]:
         """Prepared images, in the batches that :meth:`predict` runs."""
         how = self.metadata.preprocessing
-        prepared = (prepare(load(source), how, name_of(source)) for source in images)
+        prepared = (prepare(load(source, how.as_stored), how, name_of(source)) for source in images)
         return batched(prepared, batch_size, self.fits)
 
     def inputs_of(self, batch: Sequence[Prepared]) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -17,6 +17,7 @@ class Detections:
         labels: (N,) int64, indices into the classes of the model.
         ood_scores: (N,) float32, higher is more OOD; None for a model without an OOD score.
         unknown: (N,) bool; None without a threshold.
+        masks: (N, H, W) bool, at the size of the image; None for a model without masks.
     """
 
     boxes: np.ndarray
@@ -24,6 +25,7 @@ class Detections:
     labels: np.ndarray
     ood_scores: np.ndarray | None = None
     unknown: np.ndarray | None = None
+    masks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -38,13 +40,9 @@ class Detections:
             array([1])
         """
         kept = self.scores >= score_threshold
-        return Detections(
-            self.boxes[kept],
-            self.scores[kept],
-            self.labels[kept],
-            None if self.ood_scores is None else self.ood_scores[kept],
-            None if self.unknown is None else self.unknown[kept],
-        )
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        chosen = {name: values[kept] for name, values in columns.items() if values is not None}
+        return Detections(**chosen)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ import signal
 import cv2
 import numpy as np
 import pytest
-from helpers.dirty_sets import Boxes, Lists, Pixels, picture, truncate, write
+from helpers.dirty_sets import LOAD, Boxes, Lists, Pixels, picture, truncate, write
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
+from PIL import Image
 
 from negvision.data.check.check import DataCheck
 from negvision.data.check.report import as_data, as_text
@@ -222,6 +223,65 @@ def test_garbled_jpeg_becomes_a_note(boxes):
     assert not found_in(check)
     (note,) = check.scans[0].notes.examples("image that the decoder complains of")
     assert str(boxes.files[0]) in note and "Corrupt JPEG" in note
+
+
+def test_orientations_depths_and_further_pages_become_notes(boxes):
+    def name(index, suffix):
+        file = boxes.files[index].with_suffix(suffix)
+        boxes.content["train"]["images"][index]["file_name"] = file.name
+        return file
+
+    upside_down = Image.Exif()
+    upside_down[0x112] = 3
+    first, second, third = (Image.fromarray(picture(index)) for index in range(3))
+    first.save(name(0, ".png"), exif=upside_down)
+    write(name(1, ".png"), np.array(second).astype(np.uint16) * 16)
+    third.save(name(2, ".tiff"), save_all=True, append_images=[second])
+    kind = "image with an EXIF orientation {}: are its annotations too?"
+    others = {
+        "image of 16 bits, which is nearly black": 1,
+        "image file of several pages or frames, of which the first is read": 1,
+    }
+    check = checked(boxes.config())
+    turned = kind.format("by which it is turned or mirrored")
+    assert found_in(check) == {} and check.scans[0].notes.counts == {turned: 1, **others}
+    [note] = check.scans[0].notes.examples(turned)
+    assert note.endswith("0.png: orientation 3 of 1 to 8")
+    [dark] = check.scans[0].notes.examples("image of 16 bits, which is nearly black")
+    assert dark.endswith("1.png: values up to 4,080 of 65,535")
+    config = boxes.config()
+    config["pipeline"][0] = {**LOAD, "color_type": "color_ignore_orientation"}
+    check = checked(config, workers=1)
+    stored = kind.format("that is read as stored")
+    assert check.scans[0].notes.counts == {stored: 1, **others}
+
+
+class Halve:
+    """Stands for a transform with a resize of its own."""
+
+    def __call__(self, results):
+        results["img"] = cv2.resize(results["img"], None, fx=0.5, fy=0.5)
+        return results
+
+
+def test_thin_images_become_a_note_and_what_no_pipeline_takes_a_problem(boxes, monkeypatch):
+    for index, height in enumerate((6000, 6000)):
+        write(boxes.files[index], picture(index, 3, height))
+        boxes.content["train"]["images"][index].update(width=3, height=height)
+    boxes.content["train"]["annotations"] = []
+    config = boxes.config()
+    config["pipeline"][1] = {"type": "mmdet.Resize", "scale": (96, 72), "keep_ratio": True}
+    check = checked(("val", config))
+    kind = "image more than 20 times as long as wide"
+    assert not found_in(check) and check.scans[0].notes.counts[kind] == 2
+    [note] = check.scans[0].notes.examples(kind)
+    assert note.endswith("0.jpg: 3 x 6000 becomes 1 x 96")
+    monkeypatch.setitem(TRANSFORMS.module_dict, "Halve", Halve)
+    config["pipeline"].insert(2, {"type": "mmengine.Halve"})
+    check = checked(("val", config))
+    kind = "image of a shape that the pipeline cannot take"
+    assert found_in(check) == {kind: 2}
+    assert "0.jpg: 3 x 6000: " in the_example(check, kind)
 
 
 class Foreign(BaseDataset):

@@ -8,7 +8,8 @@ from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from PIL import Image
 
-from negvision.errors import DatasetError, ExportError
+from negvision.data.images import header
+from negvision.errors import DatasetError, ExportError, WarnOnce
 from negvision.inference.runtime import images
 from negvision.inference.runtime.images import load, prepare, stack
 from negvision.inference.runtime.metadata import Preprocessing
@@ -20,8 +21,12 @@ def _noise(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+# The last ones are so thin that rounding would make a side 0.
+SIZES = [(97, 211), (333, 120), (64, 64), (6000, 3), (2, 700)]
+
+
 @pytest.mark.parametrize("keep_ratio", [True, False])
-@pytest.mark.parametrize("size", [(97, 211), (333, 120), (64, 64)])
+@pytest.mark.parametrize("size", SIZES)
 def test_same_tensors_as_pipeline_and_preprocessor(tmp_path, size, keep_ratio):
     files = [tmp_path / f"{number}.png" for number in range(2)]
     for number, file in enumerate(files):
@@ -29,7 +34,7 @@ def test_same_tensors_as_pipeline_and_preprocessor(tmp_path, size, keep_ratio):
     with DefaultScope.overwrite_default_scope("mmdet"):
         pipeline = Compose(
             [
-                {"type": "LoadImageFromFile"},
+                {"type": "negvision.LoadImageFromFile"},
                 {"type": "Resize", "scale": (160, 128), "keep_ratio": keep_ratio},
                 {"type": "PackDetInputs", "meta_keys": ("ori_shape", "img_shape", "scale_factor")},
             ]
@@ -57,18 +62,19 @@ def test_images_without_normalization_are_padded_with_the_value():
     assert np.array_equal(stacked[1, :, :9, :3], pixels[1].transpose(2, 0, 1))
 
 
-def test_exif_orientation_is_applied(tmp_path):
+def test_exif_orientation_is_applied_or_ignored(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(_noise(20, 30)).save(tmp_path / "a.png", exif=exif)
     assert load(tmp_path / "a.png").shape == (30, 20, 3)
+    assert load(tmp_path / "a.png", as_stored=True).shape == (20, 30, 3)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n1234"])
 @pytest.mark.parametrize("has_pillow", [True, False])
 def test_invalid_files_are_named(tmp_path, monkeypatch, content, has_pillow):
     if not has_pillow:
-        monkeypatch.setattr(images, "require_complete", None)
+        monkeypatch.setattr(header, "Image", None)
     (tmp_path / "bad.png").write_bytes(content)
     with pytest.raises(DatasetError, match=r"bad\.png"):
         load(tmp_path / "bad.png")
@@ -86,3 +92,11 @@ def test_wrong_size_is_an_error():
     how = Preprocessing(size=(112, 112))
     with pytest.raises(ExportError, match=r"me\.png: the image is 90 x 112 .* takes 112 x 112"):
         prepare(_noise(112, 90), how, "me.png")
+
+
+def test_extremely_thin_images_are_named_once(caplog, monkeypatch):
+    monkeypatch.setattr(images, "_thin", WarnOnce())
+    for name in ("a.png", "b.png"):
+        assert prepare(_noise(6000, 3), Preprocessing((96, 72)), name).size == (96, 1)
+    [said] = caplog.messages
+    assert said.startswith("a.png: 3 x 6000 pixels become 1 x 96;")
