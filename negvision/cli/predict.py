@@ -1,9 +1,13 @@
 """``negvision predict MODEL [CKPT] SOURCE ...``: run a model on images and videos."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from negvision.cli.arguments import (
     add_device,
@@ -11,8 +15,13 @@ from negvision.cli.arguments import (
     add_trust_checkpoint,
     positive_int,
 )
-from negvision.errors import CheckpointError, ConfigError, UserError
+from negvision.errors import CheckpointError, ConfigError, Problems, UserError
 from negvision.files import check_writable
+
+if TYPE_CHECKING:
+    from negvision.inference.inferencer import Inferencer
+    from negvision.inference.runtime.results import Result
+    from negvision.inference.sources import Frame, LeaveOut
 
 HELP = "write and draw the predictions of a model on images and videos"
 DESCRIPTION = (
@@ -40,21 +49,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     frames = "frames to read from each video or webcam; default: all"
     add("--frames", type=positive_int, metavar="N", help=frames)
     add("--allow-urls", action="store_true", help="download images from URLs")
-    add("--no-pictures", action="store_true", help="draw nothing")
+    skip = "leave out what is damaged and go on; the exit status is then 1"
+    add("--skip-bad", action="store_true", help=skip)
+    add("--no-drawings", "--no-pictures", action="store_true", help="draw nothing")
     add_trust_checkpoint(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict; 0."""
+    """Predict; 0, or 1 if something was left out."""
     from tqdm import tqdm
 
     from negvision.inference.inferencer import Inferencer
     from negvision.inference.output import Writer
     from negvision.inference.sources import find_sources
+    from negvision.inference.videos import WEBCAM_STOPPED
     from negvision.visualization import shown_path
 
+    left_out = Problems()
+
+    def leave_out(error: UserError) -> None:
+        kind = getattr(error, "kind", "") or "image that cannot be used"
+        # What a camera has shown is not thrown away.
+        if not args.skip_bad and kind != WEBCAM_STOPPED:
+            raise type(error)(f"{error}\nTo leave out such files and go on, add --skip-bad.")
+        left_out.add(kind, str(error))
+
     checkpoint, paths = _split_checkpoint(args.model, args.sources)
-    sources = find_sources(paths, args.allow_urls, args.frames)
+    sources = find_sources(paths, args.allow_urls, args.frames, leave_out)
     check_writable(Path(args.out) / "images.json")
     wants_stored = args.ood_threshold == "checkpoint"
     model = Inferencer(
@@ -71,24 +92,41 @@ def run(args: argparse.Namespace) -> int:
             "calibrate-ood and use the checkpoint that it writes, or export that checkpoint"
         )
     bar = tqdm(total=sources.count, unit=" images", leave=False, disable=None)
-    with Writer(args.out, model, not args.no_pictures) as writer:
+    with Writer(args.out, model, not args.no_drawings) as writer:
         # A webcam is read until Ctrl-C.
         with contextlib.suppress(*[KeyboardInterrupt] * (sources.count is None)), bar:
-            frames = iter(sources.read(model.decode))
+            frames = iter(sources.read(model.decode, leave_out))
             while batch := list(islice(frames, args.batch_size)):
-                try:
-                    results = model.predict([frame.image for frame in batch], args.batch_size)
-                except UserError as error:
-                    names = ", ".join(frame.name for frame in batch)
-                    raise type(error)(f"{names}: {error}") from None
-                for frame, result in zip(batch, results, strict=True):
+                for frame, result in _predict(model, batch, leave_out):
                     writer.add(frame, result)
                 bar.update(len(batch))
+        if not writer.images:
+            raise UserError(f"nothing is left to predict; left out:\n{left_out.report()}")
         written = writer.finish()
     print(writer.summary())
     for path in written:
         print(f"  {shown_path(path)}")
-    return 0
+    if passed_over := sources.passed_over.line():
+        print(f"passed over in folders: {passed_over}")
+    if left_out:
+        print(f"left out, so the exit status is 1: {left_out.summary()}\n{left_out.report()}")
+    return 1 if left_out else 0
+
+
+def _predict(
+    model: Inferencer, batch: list[Frame], leave_out: LeaveOut
+) -> Iterator[tuple[Frame, Result]]:
+    """The images of a batch with their results, without those that the model does not take."""
+    try:
+        results = model.predict([frame.image for frame in batch], len(batch))
+    except UserError as error:
+        if len(batch) > 1:
+            for frame in batch:
+                yield from _predict(model, [frame], leave_out)
+        else:
+            leave_out(type(error)(f"{batch[0].name}: {error}"))
+    else:
+        yield from zip(batch, results, strict=True)
 
 
 def _split_checkpoint(model: str, sources: list[str]) -> tuple[str | None, list[str]]:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
+from negvision.data.formats.coco_masks import to_run_lengths
 from negvision.errors import UserError
 from negvision.files import atomic_write, staged, write_reason
 from negvision.inference.drawing import draw
@@ -24,23 +25,25 @@ from negvision.inference.videos import VideoWriter
 
 # Half the size of the default of 95; lower qualities smear thin lines.
 _QUALITY = (cv2.IMWRITE_JPEG_QUALITY, 92)
+_MOST_OF_JPEG = 65_500
 Entry = dict[str, Any]
 
 
 class Writer:
     """Write results one by one; after an error no file is incomplete.
 
-    - Detectors: ``predictions.json``, COCO results in which ``category_id`` is the label.
+    - Detectors: ``predictions.json``, COCO results in which ``category_id`` is the label, with
+      ``segmentation`` for models with masks.
     - Segmentors: ``labels/NAME.png`` and ``ood_scores/NAME.npy``.
     - Faces: ``embeddings.npz`` with ``embeddings`` (N, D), ``names`` (N,) and ``frames`` (N,), -1
       for images.
-    - All but faces: ``pictures/NAME.jpg`` or ``.mp4``, and ``images.json``, a COCO annotation file
+    - All but faces: ``drawings/NAME.jpg`` or ``.mp4``, and ``images.json``, a COCO annotation file
       of images and classes in which ``id`` is the index of the image, or the label.
 
     Args:
         folder: To write to; it is created.
         model: The model that predicts.
-        drawings: Whether to write ``pictures``.
+        drawings: Whether to write ``drawings``.
 
     Raises:
         UserError: A file cannot be written.
@@ -59,7 +62,7 @@ class Writer:
         self._model = model
         self._draws = drawings and model.task != "face"
         self._names: set[str] = set()
-        self._name = ""  # of the current image or video
+        self._name = self._source = ""  # of the current image or video
         self._boxes = self._unknown = 0
         self._embeddings: list[tuple[np.ndarray, str, int]] = []
         self._files = contextlib.ExitStack()
@@ -87,9 +90,10 @@ class Writer:
             "width": width,
             "height": height,
         }
-        if not frame.number:
+        # The first frame of a video may have been left out.
+        if not frame.number or frame.name != self._source:
             self._finish_video()
-            self._name = self._free_name(frame.name)
+            self._name, self._source = self._free_name(frame.name), frame.name
         name = self._name
         if frame.number is not None:
             entry["frame"] = frame.number
@@ -101,7 +105,7 @@ class Writer:
         else:
             self._embeddings.append((result.vector, frame.name, entry.get("frame", -1)))
         if self._draws:
-            entry["picture"] = self._add_drawing(frame, result)
+            entry["drawing"] = self._add_drawing(frame, result)
         self.images.append(entry)
 
     def finish(self) -> list[Path]:
@@ -118,7 +122,7 @@ class Writer:
         # pycocotools accepts results only if there are annotations.
         index = {"images": self.images, "categories": categories, "annotations": []}
         written.append(self._write("images.json", json.dumps(index).encode()))
-        parts = ("labels", "ood_scores", "picture")
+        parts = ("labels", "ood_scores", "drawing")
         files = {entry[part] for entry in self.images for part in parts if part in entry}
         folders = sorted({PurePosixPath(file).parts[0] for file in files})
         return [*written, *(self.folder / name for name in folders)]
@@ -142,6 +146,8 @@ class Writer:
             "is_ood": result.unknown,
         }
         known = {key: values.tolist() for key, values in columns.items() if values is not None}
+        if result.masks is not None:
+            known["segmentation"] = to_run_lengths(result.masks)
         same = {"image_id": entry["id"]} | {key: entry[key] for key in ("frame",) if key in entry}
         for values in zip(*known.values(), strict=True):
             box = json.dumps(same | dict(zip(known, values, strict=True)))
@@ -173,17 +179,19 @@ class Writer:
         limit = {} if model.score_threshold is None else {"score_threshold": model.score_threshold}
         drawn = draw(frame.image, result, model.classes, ood_threshold=model.ood_threshold, **limit)
         if frame.number is None:
-            name = f"pictures/{self._name}.jpg"
-            self._write(name, cv2.imencode(".jpg", drawn, _QUALITY)[1].tobytes())
+            fits = max(drawn.shape) <= _MOST_OF_JPEG
+            suffix, options = (".jpg", _QUALITY) if fits else (".png", ())
+            name = f"drawings/{self._name}{suffix}"
+            self._write(name, cv2.imencode(suffix, drawn, options)[1].tobytes())
             return name
         name = f"{self._name}.mp4"
         if self._video is None:
-            folder = self._video_file.enter_context(staged(self.folder / "pictures"))
+            folder = self._video_file.enter_context(staged(self.folder / "drawings"))
             height, width = drawn.shape[:2]
             self._video = VideoWriter(folder / name, frame.rate or 25.0, (height, width))
             self._video_file.callback(self._video.close)
         self._video.add(drawn)
-        return f"pictures/{name}"
+        return f"drawings/{name}"
 
     def _finish_video(self) -> None:
         self._video_file.close()

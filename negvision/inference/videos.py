@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,7 +24,11 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 # Frames per second, if a camera or a file does not say.
 _RATE = 25.0
 _HIGHEST_RATE = 1000.0
-_EBML = b"\x1a\x45\xdf\xa3"
+# FFmpeg guesses more where frames come irregularly.
+_LIKELY_RATE = 240.0
+_LARGEST_MOVIE = 64 << 20
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+WEBCAM_STOPPED = "webcam that stopped"
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
 
 
@@ -37,18 +41,21 @@ class Footage:
         source: A path or the number of a webcam.
         count: Number of frames according to the file; None for a webcam.
         rate: Frames per second.
+        slack: How many of them may be missing, since the file does not count frames exactly.
     """
 
     name: str
     source: str | int
     count: int | None
     rate: float
+    slack: int = 0
 
     def read(self, frames: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Frame numbers from 0, and images (H, W, 3) uint8 BGR; at most ``frames`` of them.
 
         Raises:
-            DatasetError: No frame can be read.
+            DatasetError: No frame can be read, or less than the file announces. A webcam that
+                stops has the kind :data:`WEBCAM_STOPPED`.
         """
         capture = _capture(self.source)
         number = 0
@@ -63,6 +70,17 @@ class Footage:
             capture.release()
         if not number:
             raise DatasetError(f"{self.name}: no frame can be read; it is damaged or in use.")
+        if number == frames:
+            return
+        if self.count is None:
+            raise DatasetError(f"{self.name}: stopped after {number:,} frames", WEBCAM_STOPPED)
+        announced = self.count if frames is None else min(frames, self.count)
+        if number < announced - self.slack:
+            raise DatasetError(
+                f"{self.name}: only {number:,} of {announced:,} frames can be read; the video is "
+                "damaged or cut off",
+                "video with missing frames",
+            )
 
 
 def find_webcam(number: int) -> Footage:
@@ -87,14 +105,23 @@ def find_video(path: str) -> Footage:
         DatasetError: It is not a video, is truncated, has too large frames, or has a codec that
             OpenCV does not support.
     """
-    _require_complete(path)
+    shown = _require_complete(path)
     capture = _capture(path)
     if not capture.isOpened():
         raise DatasetError(
             f"{path}: OpenCV cannot decode this video. Convert it to H.264 in an .mp4 file, e.g. "
             "with ffmpeg"
         )
-    return _footage(capture, path, path)
+    found = _footage(capture, path, path)
+    count = found.count or 0
+    if shown is None:
+        # AVI counts frames that a camera dropped; MKV has a duration, from which FFmpeg estimates.
+        is_estimate = Path(path).suffix.lower() in (".mkv", ".webm")
+        if is_estimate and found.rate > _LIKELY_RATE:
+            count = 0
+        return replace(found, count=count, slack=max(2, count // (4 if is_estimate else 20)))
+    # A part of a video begins or ends between frames.
+    return replace(found, count=round(shown * count), slack=0 if shown == 1 else 2)
 
 
 def _footage(capture: cv2.VideoCapture, name: str, source: str | int) -> Footage:
@@ -123,35 +150,44 @@ def _capture(source: str | int) -> cv2.VideoCapture:
         cv2.setLogLevel(level)
 
 
-def _require_complete(path: str) -> None:
-    """Check the container: FFmpeg also opens lists of addresses, and does not report truncation."""
+def _require_complete(path: str) -> float | None:
+    """Check the container: FFmpeg also opens lists of addresses, and does not report truncation.
+
+    Returns:
+        The share of its frames that a player shows; None if it does not count frames.
+    """
+    shown = None
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
-            head = file.read(16)
+            head = file.read(64)
             if head[4:8] in _MP4_BOXES:
-                end = _end_of_boxes(file, size)
+                end, movie = _top_boxes(file, size)
+                shown = _shown_share(movie)
             elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
                 end = 8 + int.from_bytes(head[4:8], "little")
             elif head[:4] == _EBML:
-                end = 0  # has no total length
+                end = _end_of_segment(head)
             else:
                 raise DatasetError(
                     f"{path}: not a video of a known format (MP4, MOV, AVI, MKV, WebM); the file "
-                    f"begins with {head!r}."
+                    f"begins with {head[:16]!r}."
                 )
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror or error}.") from None
     if end > size:
         raise DatasetError(
-            f"{path}: truncated video, {end - size:,} bytes are missing. Download or copy it again."
+            f"{path}: truncated video, {end - size:,} bytes are missing. Download or copy it "
+            "again.",
+            "truncated video",
         )
+    return shown
 
 
-def _end_of_boxes(file: BinaryIO, size: int) -> int:
-    """Where the top-level boxes of an MP4 or MOV file end, according to their lengths."""
-    position = 0
+def _top_boxes(file: BinaryIO, size: int) -> tuple[int, bytes]:
+    """Where the top-level boxes of an MP4 or MOV file end by their lengths; the content of moov."""
+    position, movie = 0, b""
     while position + 8 <= size:
         file.seek(position)
         head = file.read(16)
@@ -159,11 +195,73 @@ def _end_of_boxes(file: BinaryIO, size: int) -> int:
         if length == 1:  # a 64-bit length follows
             length = int.from_bytes(head[8:16], "big")
         if length == 0:  # up to the end of the file
-            return size
+            return size, movie
         if length < 8 or not head[4:8].isalnum():  # other data was appended
             break
+        if head[4:8] == b"moov" and length <= _LARGEST_MOVIE:
+            file.seek(position + 8)
+            movie = file.read(length - 8)
         position += length
-    return position
+    return position, movie
+
+
+def _boxes(data: bytes, *path: bytes) -> list[bytes]:
+    """The contents of the boxes at ``path`` below ``data``."""
+    found, position = [], 0
+    while position + 8 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        if length < 8:
+            break
+        if data[position + 4 : position + 8] == path[0]:
+            found.append(data[position + 8 : position + length])
+        position += length
+    return found if len(path) == 1 else [box for one in found for box in _boxes(one, *path[1:])]
+
+
+def _shown_share(movie: bytes) -> float:
+    """The share of a video track's time that its edit list shows: editors cut by such lists."""
+
+    def time(box: bytes) -> tuple[int, int]:
+        """Units a second, and the duration in them."""
+        start, size = (20, 8) if box[0] else (12, 4)
+        parts = box[start : start + 4], box[start + 4 : start + 4 + size]
+        return int.from_bytes(parts[0], "big"), int.from_bytes(parts[1], "big")
+
+    for track in _boxes(movie, b"trak"):
+        handlers = _boxes(track, b"mdia", b"hdlr")
+        edits = _boxes(track, b"edts", b"elst")
+        clocks = [time(box) for box in _boxes(movie, b"mvhd") + _boxes(track, b"mdia", b"mdhd")]
+        if not handlers or handlers[0][8:12] != b"vide" or not edits or len(clocks) != 2:
+            continue
+        (units, _), (own_units, duration) = clocks
+        size = 8 if edits[0][0] else 4
+        shown = 0
+        for start in range(8, len(edits[0]) - 2 * size - 3, 2 * size + 4):
+            length, place = (edits[0][at : at + size] for at in (start, start + size))
+            if place != b"\xff" * size:  # not a pause
+                shown += int.from_bytes(length, "big")
+        if units and own_units and duration and shown:
+            share = shown / units / (duration / own_units)
+            # Both clocks round.
+            return share if share < 0.99 else 1.0
+    return 1.0
+
+
+def _end_of_segment(head: bytes) -> int:
+    """Where an MKV or WebM file ends by the length of its segment; 0 for a live recording."""
+
+    def length(position: int) -> tuple[int, int]:
+        """A length of variable size, and where it ends."""
+        size = 9 - head[position].bit_length()
+        value = int.from_bytes(head[position : position + size], "big") & (1 << 7 * size) - 1
+        return (0 if value == (1 << 7 * size) - 1 else value), position + size
+
+    header, start = length(4)
+    segment = start + header
+    if head[segment : segment + 4] != _SEGMENT or len(head) < segment + 12:
+        return 0
+    content, start = length(segment + 4)
+    return start + content if content else 0
 
 
 class VideoWriter:
@@ -179,6 +277,7 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, rate: float, size: tuple[int, int]) -> None:
+        self._path, self._count = path, 0
         self._page = np.full((size[0] + size[0] % 2, size[1] + size[1] % 2, 3), 255, np.uint8)
         code = cv2.VideoWriter.fourcc(*"mp4v")
         self._writer = cv2.VideoWriter(str(path), code, rate, self._page.shape[1::-1])
@@ -191,7 +290,16 @@ class VideoWriter:
         height, width = (min(sides) for sides in zip(page.shape[:2], image.shape[:2], strict=True))
         page[:height, :width] = image[:height, :width]
         self._writer.write(page)
+        self._count += 1
 
     def close(self) -> None:
-        """Finish the file."""
+        """Finish the file; UserError if frames are missing in it, since OpenCV reports nothing."""
         self._writer.release()
+        written = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
+        count = int(written.get(cv2.CAP_PROP_FRAME_COUNT))
+        written.release()
+        if count != self._count:
+            raise UserError(
+                f"{self._path.name} cannot be written: {max(count, 0)} of {self._count} frames are "
+                "in the file. Is the disk full?"
+            )

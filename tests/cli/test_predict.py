@@ -1,21 +1,27 @@
 """``negvision predict``: files with the predictions of the model, and no incomplete ones."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from helpers.commands import command
 from helpers.small_models import write_images
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from negvision.inference import videos
 from negvision.inference.inferencer import Inferencer
+from negvision.inference.output import Writer
+from negvision.inference.runtime import Detections
+from negvision.inference.sources import Frame
 
 main = command("predict")
 
@@ -51,8 +57,8 @@ def test_boxes_of_images_and_videos(exported, folder, clip, tmp_path, capsys):
     model = Inferencer(exported("abet"), ood_threshold=-1.0)
     arguments = [str(exported("abet")), str(folder), str(clip), "--out", str(out)]
     assert main([*arguments, "--batch-size", "2", "--ood-threshold", "-1"]) == 0
-    pictures = [f"pictures/{name}" for name in ("a.jpg", "b.jpg", "c.jpg", "clip.mp4")]
-    assert _left(out) == ["images.json", *pictures, "predictions.json"]
+    drawings = [f"drawings/{name}" for name in ("a.jpg", "b.jpg", "c.jpg", "clip.mp4")]
+    assert _left(out) == [*drawings, "images.json", "predictions.json"]
 
     images = json.loads((out / "images.json").read_text())
     assert [image["id"] for image in images["images"]] == list(range(8))
@@ -61,7 +67,7 @@ def test_boxes_of_images_and_videos(exported, folder, clip, tmp_path, capsys):
         "file_name": str(folder / "b.png"),
         "width": 96,
         "height": 128,
-        "picture": "pictures/b.jpg",
+        "drawing": "drawings/b.jpg",
     }
     assert [image.get("frame") for image in images["images"]] == [None] * 3 + list(range(5))
     assert [item["name"] for item in images["categories"]] == list(model.classes)
@@ -88,17 +94,17 @@ def test_boxes_of_images_and_videos(exported, folder, clip, tmp_path, capsys):
     unknown = sum(box["is_ood"] for box in found)
     said = capsys.readouterr().out
     assert f"8 images, {len(found):,} boxes, {unknown:,} of them unknown" in said
-    assert str(out / "pictures") in said
+    assert str(out / "drawings") in said
 
-    assert cv2.imread(str(out / "pictures/a.jpg")).shape == (480, 640, 3)
-    drawn = cv2.VideoCapture(str(out / "pictures/clip.mp4"))
+    assert cv2.imread(str(out / "drawings/a.jpg")).shape == (480, 640, 3)
+    drawn = cv2.VideoCapture(str(out / "drawings/clip.mp4"))
     assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and drawn.get(cv2.CAP_PROP_FPS) == 12
 
 
 def test_checkpoint_follows_its_config(checkpoints, folder, tmp_path):
     out = tmp_path / "out"
     sources = [str(folder / "a.png"), str(folder / "*.jpg")]
-    options = ["--out", str(out), "--no-pictures", "--score-threshold"]
+    options = ["--out", str(out), "--no-drawings", "--score-threshold"]
     assert main([BOXES, str(checkpoints("abet")), *sources, *options, "0.1"]) == 0
     assert _left(out) == ["images.json", "predictions.json"]
     found = json.loads((out / "predictions.json").read_text())
@@ -114,10 +120,10 @@ def test_segmentors_write_label_maps_and_scores(exported, folder, clip, tmp_path
     assert main([str(exported("pixels")), str(folder), str(clip), *options]) == 0
     names = ["a", "b", "c", "clip_000000", "clip_000001"]
     assert _left(out) == [
+        *(f"drawings/{name}" for name in ("a.jpg", "b.jpg", "c.jpg", "clip.mp4")),
         "images.json",
         *(f"labels/{name}.png" for name in names),
         *(f"ood_scores/{name}.npy" for name in names),
-        *(f"pictures/{name}" for name in ("a.jpg", "b.jpg", "c.jpg", "clip.mp4")),
     ]
     [wanted] = Inferencer(exported("pixels")).predict([folder / "b.png"])
     labels = cv2.imread(str(out / "labels/b.png"), cv2.IMREAD_UNCHANGED)
@@ -148,7 +154,7 @@ def test_files_of_the_same_name_are_numbered(exported, folder, tmp_path):
         cv2.imwrite(str(other / name), np.zeros((64, 64, 3), np.uint8))
     out = tmp_path / "out"
     assert main([str(exported("abet")), str(folder), str(other), "--out", str(out)]) == 0
-    assert {"pictures/a.jpg", "pictures/a_2.jpg", "pictures/a_3.jpg"} < set(_left(out))
+    assert {"drawings/a.jpg", "drawings/a_2.jpg", "drawings/a_3.jpg"} < set(_left(out))
 
 
 def test_invalid_image_is_named_and_no_file_is_incomplete(exported, folder, clip, tmp_path, capsys):
@@ -159,9 +165,104 @@ def test_invalid_image_is_named_and_no_file_is_incomplete(exported, folder, clip
     (tmp_path / "z.png").write_bytes((folder / "a.png").read_bytes()[:-40])
     sources = [str(folder / "a.png"), str(clip), str(tmp_path / "z.png")]
     assert main([str(exported("abet")), *sources, "--out", str(out)]) == 2
-    assert "z.png: truncated PNG" in capsys.readouterr().err
-    assert _left(out) == ["pictures/a.jpg", "predictions.json"]
+    said = capsys.readouterr().err
+    assert (
+        "z.png: truncated PNG" in said and "To leave out such files and go on, add --skip-" in said
+    )
+    assert _left(out) == ["drawings/a.jpg", "predictions.json"]
     assert (out / "predictions.json").read_text() == "from before"
+
+
+def test_damaged_sources_are_left_out_and_counted_on_request(exported, folder, tmp_path, capsys):
+    out, half = tmp_path / "out", tmp_path / "half.mp4"
+    writer = cv2.VideoWriter(str(half), cv2.VideoWriter.fourcc(*"mp4v"), 12, (64, 64))
+    for number in range(12):
+        noise = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        writer.write(cv2.GaussianBlur(noise, (5, 5), 0))
+    writer.release()
+    data = bytearray(half.read_bytes())
+    third = len(data) // 3
+    data[third : 2 * third] = bytes(third)
+    half.write_bytes(data)
+    (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:-40])
+    for name in ("._a.png", "e.heic", "notes.txt"):
+        (folder / name).write_bytes(b"")
+    sources = [str(half), str(folder)]
+    assert main([str(exported("abet")), *sources, "--out", str(out), "--skip-bad"]) == 1
+    images = json.loads((out / "images.json").read_text())["images"]
+    frames = [image["frame"] for image in images if "frame" in image]
+    assert 0 < len(frames) < 12 and frames == list(range(len(frames)))
+    assert [image["file_name"] for image in images if "frame" not in image] == [
+        str(folder / name) for name in ("a.png", "c.jpg")
+    ]
+    assert {box["image_id"] for box in json.loads((out / "predictions.json").read_text())} <= {
+        image["id"] for image in images
+    }
+    said = capsys.readouterr().out
+    assert f"{len(images)} images, " in said
+    assert "left out, so the exit status is 1: 1 x video with missing frames, 1 x truncated" in said
+    assert f"half.mp4: only {len(frames)} of 12 frames can be read" in said
+    [line] = [line for line in said.splitlines() if line.startswith("passed over in folders: ")]
+    assert {"1 .heic", "1 .txt", "1 hidden"} == set(line.partition(": ")[2].split(", "))
+    # Without the option nothing is written.
+    assert main([str(exported("abet")), str(half), "--out", str(tmp_path / "other")]) == 2
+    assert not _left(tmp_path / "other")
+    # Nor if nothing is left.
+    options = ["--out", str(tmp_path / "other"), "--skip-bad"]
+    assert main([str(exported("abet")), str(folder / "b.png"), *options]) == 2
+    assert "nothing is left to predict; left out:" in capsys.readouterr().err
+    assert not _left(tmp_path / "other")
+
+
+def test_images_that_the_model_does_not_take_are_left_out_one_by_one(exported, tmp_path, capsys):
+    sizes = {"a_png": (32, 32), "b_png": (40, 32), "c_png": (32, 32)}
+    write_images(tmp_path / "faces", **sizes)
+    options = ["--out", str(tmp_path / "out"), "--batch-size", "3"]
+    command = [str(exported("face")), str(tmp_path / "faces"), *options]
+    assert main(command) == 2
+    assert "b.png: image: the image is 32 x 40 pixels" in capsys.readouterr().err
+    assert main([*command, "--skip-bad"]) == 1
+    assert "1 x image that cannot be used" in capsys.readouterr().out
+    names = [Path(name).name for name in np.load(tmp_path / "out/embeddings.npz")["names"]]
+    assert names == ["a.png", "c.png"]
+
+
+def test_masks_are_written_and_drawn(tmp_path):
+    model = SimpleNamespace(
+        task="detection", classes=("cat",), score_threshold=None, ood_threshold=None
+    )
+    masks = np.zeros((2, 40, 60), bool)
+    masks[0, 5:15, 10:40] = True
+    found = Detections(
+        np.array([[10, 5, 40, 15], [0, 0, 5, 5]], np.float32),
+        np.array([0.9, 0.8], np.float32),
+        np.zeros(2, int),
+        masks=masks,
+    )
+    image = np.zeros((40, 60, 3), np.uint8)
+    drawn = []
+    for name, result in (("with", found), ("without", dataclasses.replace(found, masks=None))):
+        with Writer(tmp_path / name, model) as writer:
+            writer.add(Frame(image, "a.png"), result)
+            writer.finish()
+        drawn.append(cv2.imread(str(tmp_path / name / "drawings/a.jpg")).astype(int))
+    boxes = json.loads((tmp_path / "with/predictions.json").read_text())
+    decoded = [coco_mask.decode(box["segmentation"]) for box in boxes]
+    np.testing.assert_array_equal(decoded, masks)
+    assert len(found.above(0.85).masks) == 1
+    inside = np.abs(drawn[0] - drawn[1])[88:132, 132:428]
+    assert inside.mean() > 20
+
+
+def test_drawings_that_are_too_long_for_jpeg_are_png(tmp_path):
+    model = SimpleNamespace(
+        task="detection", classes=("cat",), score_threshold=None, ood_threshold=None
+    )
+    none = Detections(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, int))
+    with Writer(tmp_path, model) as writer:
+        writer.add(Frame(np.zeros((66_000, 2, 3), np.uint8), "a.png"), none)
+        writer.finish()
+    assert cv2.imread(str(tmp_path / "drawings/a.png")).shape == (66_000, 2, 3)
 
 
 @pytest.mark.parametrize("out", ["/proc/none", "taken/below"])
@@ -222,7 +323,8 @@ def test_errors(exported, folder, clip, tmp_path, monkeypatch, capsys, arguments
     assert not _left(tmp_path / "out")
 
 
-def test_webcam_is_read_until_ctrl_c(exported, tmp_path, monkeypatch):
+@pytest.mark.parametrize("stops", [False, True])
+def test_webcam_is_read_until_ctrl_c_or_until_it_stops(exported, tmp_path, monkeypatch, stops):
     class Camera:
         left = 3
 
@@ -235,6 +337,8 @@ def test_webcam_is_read_until_ctrl_c(exported, tmp_path, monkeypatch):
         def read(self):
             self.left -= 1
             if self.left < 0:
+                if stops:
+                    return False, None
                 raise KeyboardInterrupt
             return True, np.zeros((48, 64, 3), np.uint8)
 
@@ -243,9 +347,11 @@ def test_webcam_is_read_until_ctrl_c(exported, tmp_path, monkeypatch):
 
     monkeypatch.setattr(videos, "_capture", lambda source: Camera())
     out = tmp_path / "out"
-    assert main([str(exported("abet")), "0", "--out", str(out)]) == 0
-    assert _left(out) == ["images.json", "pictures/webcam_0.mp4", "predictions.json"]
+    assert main([str(exported("abet")), "0", "--out", str(out)]) == stops
+    assert _left(out) == ["drawings/webcam_0.mp4", "images.json", "predictions.json"]
     assert len(json.loads((out / "images.json").read_text())["images"]) == 3
+    if stops:
+        return
     # Sources with an end are read fully or not at all.
     with pytest.raises(KeyboardInterrupt):
         main([str(exported("abet")), "0", "--frames", "9", "--out", str(tmp_path / "other")])
@@ -267,4 +373,4 @@ sys.exit(main(sys.argv[1:]))
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "pictures/a.jpg" in _left(out)
+    assert "drawings/a.jpg" in _left(out)

@@ -20,13 +20,15 @@ def image_files(tmp_path) -> list[str]:
 
 @pytest.fixture
 def make_video(tmp_path):
-    """Function that writes six frames, 64 x 48, each lighter than the one before, ten a second."""
+    """Function that writes frames, 64 x 48, each lighter than the one before, ten a second."""
 
-    def make(suffix: str = "mp4", code: str = "mp4v") -> Path:
+    def make(suffix: str = "mp4", code: str = "mp4v", count: int = 6, noise: int = 0) -> Path:
         path = tmp_path / f"clip.{suffix}"
+        rng = np.random.default_rng(0)
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 10, (64, 48))
-        for number in range(6):
-            writer.write(np.full((48, 64, 3), 40 * number, np.uint8))
+        for number in range(count):
+            pixels = rng.integers(0, noise + 1, (48, 64, 3)) + min(40 * number, 255 - noise)
+            writer.write(pixels.astype(np.uint8))
         writer.release()
         return path
 

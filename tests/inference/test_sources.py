@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from negvision.errors import DatasetError, UserError
+from negvision.errors import DatasetError, UserError, WarnOnce
 from negvision.inference import sources as module
 from negvision.inference import videos
 from negvision.inference.runtime.images import decode
@@ -96,6 +96,81 @@ def test_truncated_videos_are_named(make_video, suffix, code):
         find_sources([str(path)])
 
 
+@pytest.mark.parametrize(
+    ("suffix", "code"), [("mp4", "mp4v"), ("mov", "mp4v"), ("avi", "MJPG"), ("mkv", "mp4v")]
+)
+def test_videos_with_damaged_frames_are_named(make_video, suffix, code):
+    path = make_video(suffix, code, count=30, noise=90)
+    data = bytearray(path.read_bytes())
+    third = len(data) // 3
+    data[third : 2 * third] = bytes(third)
+    path.write_bytes(data)
+    errors = []
+    seen = [frame.number for frame in find_sources([str(path)]).read(decode, errors.append)]
+    assert seen == list(range(len(seen))) and 0 < len(seen) < 25
+    [error] = errors
+    assert f"only {len(seen)} of 30 frames can be read; the video is damaged" in str(error)
+    assert error.kind == "video with missing frames"
+    # Nothing is lost of the frames that were asked for.
+    assert len(_names(find_sources([str(path)], frames=len(seen)))) == len(seen)
+
+
+def test_videos_that_an_edit_list_cuts_are_complete(make_video):
+    """An editor keeps all frames in the file, and notes which are shown."""
+    path = make_video(count=30)
+    data = bytearray(path.read_bytes())
+    place = data.rfind(b"elst") + 12
+    duration = int.from_bytes(data[place : place + 4], "big")
+    data[place : place + 4] = (duration // 3).to_bytes(4, "big")
+    path.write_bytes(data)
+    sources = find_sources([str(path)])
+    assert sources.count == 10
+    assert 8 <= len(_names(sources)) <= 12
+
+
+def test_damaged_sources_are_left_out_on_request(video, image_files, tmp_path):
+    Path(image_files[1]).write_bytes(b"")
+    other = tmp_path / "cut.mp4"
+    other.write_bytes(video.read_bytes()[:-100])
+    errors = []
+    sources = find_sources([str(other), *image_files], leave_out=errors.append)
+    assert [frame.name for frame in sources.read(decode, errors.append)] == image_files[::2]
+    assert [error.kind for error in errors] == ["truncated video", "empty image file"]
+
+
+def test_hidden_files_are_not_read_and_others_counted(image_files):
+    folder = Path(image_files[0]).parent
+    for name in ("._a.jpg", "b.heic", "clip.mp4"):
+        (folder / name).write_bytes(b"")
+    sources = find_sources([str(folder)])
+    assert sources.count == 3
+    assert sorted(sources.passed_over.line().split(", ")) == ["1 .heic", "1 .mp4", "1 hidden"]
+    with pytest.raises(UserError, match=r"has no images .*, but 1 hidden\. To read subfolders"):
+        os.makedirs(folder / "mac")
+        (folder / "mac/._a.jpg").write_bytes(b"")
+        find_sources([str(folder / "mac")])
+
+
+def test_brackets_of_existing_folders_are_no_pattern(image_files, tmp_path):
+    folder = tmp_path / "set [1]" / "[a]"
+    folder.parent.mkdir()
+    Path(image_files[0]).parent.rename(folder)
+    wanted = [str(folder / name) for name in ("b.png", "c.png")]
+    assert _names(find_sources([f"{folder}/*.png"])) == wanted
+    assert _names(find_sources([f"{folder}/[bc].png"])) == wanted
+    with pytest.raises(UserError, match=r"none of the 0 matching .* for a bracket write \[\[\]"):
+        find_sources([f"{tmp_path}/set [2]/*.png"])
+
+
+def test_only_the_first_page_is_read_and_told(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "_several", WarnOnce())
+    pages = [np.full((8, 8, 3), 90 * number, np.uint8) for number in range(2)]
+    cv2.imwritemulti(str(tmp_path / "a.tiff"), pages)
+    assert len(_names(find_sources([str(tmp_path / "a.tiff")] * 2))) == 2
+    [said] = caplog.messages
+    assert said.startswith(f"{tmp_path}/a.tiff: only the first of its pages or frames is read")
+
+
 def test_data_after_a_video_are_ignored(video):
     video.write_bytes(video.read_bytes() + b"\xff" * 64)
     assert find_sources([str(video)]).count == 6
@@ -155,6 +230,11 @@ def test_webcams_are_read_until_closed(monkeypatch):
     assert some.count == 3
     assert [(f.name, f.rate) for f in some.read(decode)] == [("webcam 0", 25.0)] * 3
     assert all(camera.released for camera in opened)
+    monkeypatch.setattr(videos, "_capture", lambda source: Camera(2))
+    for frames in (3, None):
+        with pytest.raises(DatasetError, match="webcam 0: stopped after 2 frames") as caught:
+            _names(find_sources(["0"], frames=frames))
+        assert caught.value.kind == videos.WEBCAM_STOPPED
     monkeypatch.setattr(videos, "_capture", lambda source: Camera(0))
     with pytest.raises(DatasetError, match="webcam 0: no frame can be read"):
         _names(find_sources(["0"]))
@@ -199,3 +279,15 @@ def test_downloads_are_limited(served, monkeypatch):
 def test_failed_downloads_are_named(served, path, message):
     with pytest.raises(UserError, match=message):
         fetch(path if path.startswith("http") else served[0] + path, seconds=5)
+
+
+def test_a_written_video_without_its_frames_is_an_error(tmp_path):
+    writer = videos.VideoWriter(tmp_path / "a.mp4", 10, (48, 64))
+    for _ in range(3):
+        writer.add(np.zeros((48, 64, 3), np.uint8))
+    writer.close()
+    writer = videos.VideoWriter(tmp_path / "b.mp4", 10, (48, 64))
+    writer.add(np.zeros((48, 64, 3), np.uint8))
+    writer._count += 1  # as if the disk had been full for one
+    with pytest.raises(UserError, match=r"b\.mp4 cannot be written: 1 of 2 frames are in the file"):
+        writer.close()

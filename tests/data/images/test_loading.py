@@ -4,8 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
+from negvision.data.images.decoding import decode_image
 from negvision.data.images.files import FileListing
-from negvision.data.images.loading import LoadImageFromFile, decode_image
+from negvision.data.images.listing import PassedOver
+from negvision.data.images.loading import LoadImageFromFile
 from negvision.errors import DatasetError
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -48,3 +50,19 @@ def test_listing(tmp_path, monkeypatch):
     assert str(tmp_path / "a/x.jpg/z.jpg") not in files
     monkeypatch.chdir(tmp_path / "a")
     assert "x.jpg" in FileListing()
+
+
+def test_what_a_folder_holds_besides_images_is_counted(tmp_path):
+    names = ["a.JPG", "b.jfif", "c.gif", "._a.jpg", ".hidden", "e.heic", "f.HEIC", "g", "h.txt"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "d.jpg").mkdir()
+    passed = PassedOver()
+    chosen = passed.chosen(sorted(map(str, tmp_path.iterdir())))
+    assert chosen == [str(tmp_path / name) for name in ("a.JPG", "b.jfif", "c.gif")]
+    parts = ["1 .txt", "1 folders", "1 without a suffix", "2 .heic", "2 hidden"]
+    assert sorted(passed.line().split(", ")) == parts
+    assert passed.counts.total() == 7
+    many = PassedOver()
+    many.chosen(f"a.{n}" for n in range(20))
+    assert many.line().endswith(", 12 others")
