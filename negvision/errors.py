@@ -103,6 +103,14 @@ class Problems:
                 named = not source or source in example
                 examples.append(example if named else f"{source}: {example}")
 
+    def only(self, kind: str) -> "Problems":
+        """Those of ``kind`` alone."""
+        chosen = Problems()
+        if kind in self.counts:
+            chosen.counts[kind] = self.counts[kind]
+            chosen._examples[kind] = self.examples(kind)
+        return chosen
+
     def examples(self, kind: str) -> list[str]:
         """The first few problems of ``kind``."""
         return list(self._examples.get(kind, ()))

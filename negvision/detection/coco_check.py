@@ -8,10 +8,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from negvision.data.formats.boxes import clip_box, find_box_problem
-from negvision.data.formats.coco_file import find_reference_problem, index_images
+from negvision.data.formats.coco_file import (
+    area_of,
+    find_reference_problem,
+    index_images,
+    is_ignored,
+)
 from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
 from negvision.data.images.files import FileListing
-from negvision.errors import Problems
+from negvision.errors import DatasetError, Problems
+
+NARROW = "box left out that is narrower than a pixel"
+TEXT_FLAG = "iscrowd or ignore that is text, read as a number"
 
 
 def check_images(images: Sequence[dict], problems: Problems) -> dict:
@@ -68,20 +76,27 @@ def check_annotations(
         category_ids: Of all categories in the file.
         problems: Collects what makes annotations unusable.
         notes: Collects corrections: boxes that reach beyond their image by more than a pixel are
-            clipped, and boxes narrower than a pixel are dropped (as in mmdet).
+            clipped, boxes narrower than a pixel are dropped (as in mmdet), an area that is no
+            positive number is computed from the box, and ids may repeat, since nothing uses them.
 
     Returns:
-        Annotations by image id, clipped, with an ``area``, and ``iscrowd`` set if ``ignore`` is.
+        Annotations by image id, clipped, with an ``area``, and with ``iscrowd`` 1 for crowds and
+        for what ``ignore`` marks, otherwise 0.
     """
     by_image: dict[object, list[dict]] = {}
-    seen = set()
+    ids = set()
     for index, annotation in enumerate(annotations):
-        problem = _find_problem(annotation, images, category_ids, seen)
+        problem = _find_problem(annotation, images, category_ids)
         if problem is not None:
             problems.add(problem[0], _locate(annotation, index, images), problem[1])
             continue
         image = images[annotation["image_id"]]
         if image is None:  # counted already
+            continue
+        try:
+            ignored = int(is_ignored(annotation))
+        except DatasetError as error:
+            problems.add(error.kind, _locate(annotation, index, images), str(error))
             continue
         box = annotation["bbox"]
         (x, y, w, h), beyond = clip_box(box, image["width"], image["height"])
@@ -90,43 +105,44 @@ def check_annotations(
             notes.add("box clipped that reaches beyond its image", where, box)
         if w < 1 or h < 1:
             where = _locate(annotation, index, images)
-            notes.add("box left out that is narrower than a pixel", where, box)
+            notes.add(NARROW, where, box)
             continue
+        annotation_id = annotation.get("id")
+        if isinstance(annotation_id, int | str):
+            if annotation_id in ids:
+                where = _locate(annotation, index, images)
+                notes.add("annotation id that was used before, kept all the same", where)
+            ids.add(annotation_id)
         changes = {}
         if w != box[2] or h != box[3]:
             changes["bbox"] = [x, y, w, h]
-        if "area" not in annotation:
+        if area_of(annotation) is None:
             changes["area"] = w * h
-        if annotation.get("ignore"):
-            changes.update(ignore=0, iscrowd=1)
+            if "area" in annotation:
+                where = _locate(annotation, index, images)
+                kind = "area that is not a positive number, computed from the box"
+                notes.add(kind, where, annotation["area"])
+        flags = (annotation.get("iscrowd", 0), annotation.get("ignore"))
+        if flags[0] != ignored or flags[1]:
+            changes.update(ignore=0, iscrowd=ignored)
+            if any(isinstance(flag, str) for flag in flags):
+                notes.add(TEXT_FLAG, _locate(annotation, index, images), flags)
         by_image.setdefault(annotation["image_id"], []).append(
             {**annotation, **changes} if changes else annotation
         )
     return by_image
 
 
-def _find_problem(
-    annotation: dict, images: dict, category_ids: set, seen: set
-) -> tuple[str, object] | None:
+def _find_problem(annotation: dict, images: dict, category_ids: set) -> tuple[str, object] | None:
     """Why an annotation is unusable, as (kind, value found); None if it is usable."""
     problem = find_reference_problem(annotation, images, category_ids)
     if problem:
         return problem
-    image_id, annotation_id = annotation.get("image_id"), annotation.get("id")
     box: Any = annotation.get("bbox")
-    if not isinstance(annotation_id, int | str | None):
-        return "id that is not a number", annotation
-    if annotation_id in seen:
-        return "annotation id that was used before", annotation_id
-    if annotation_id is not None:
-        seen.add(annotation_id)
-    image = images[image_id]
+    image = images[annotation["image_id"]]
     sides = (image["width"], image["height"]) if image else (float("inf"), float("inf"))
     if kind := find_box_problem(box, *sides):
         return kind, box
-    area = annotation.get("area", 1)
-    if not isinstance(area, int | float) or not 0 < area < float("inf"):
-        return "area that is not a positive number", area
     return None
 
 

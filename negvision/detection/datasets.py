@@ -11,10 +11,18 @@ from mmengine.fileio import LocalBackend, get_file_backend
 from negvision.data.formats.coco_file import find_classes, read_coco_file
 from negvision.data.images.bad_samples import BadSampleMixin
 from negvision.data.images.planes import to_planes
-from negvision.detection.coco_check import check_annotations, check_images, drop_bad_paths
+from negvision.detection.coco_check import (
+    NARROW,
+    TEXT_FLAG,
+    check_annotations,
+    check_images,
+    drop_bad_paths,
+)
 from negvision.errors import ConfigError, DatasetError, Problems
 from negvision.registry import DATASETS, TRANSFORMS
 from negvision.toy.digits import GeneratesDigits
+
+_OTHER_CLASS = "annotation of no class in metainfo"
 
 
 @DATASETS.register_module()
@@ -26,22 +34,27 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
     - All image records and annotations are checked when the file is loaded, and the image folder
       is listed once to find missing files. Problems are NaN or infinite coordinates, boxes of
       zero or negative size or entirely outside their image, unknown category or image ids,
-      repeated ids, paths that leave the data root, and missing image files. Unreadable and
-      truncated images are found when they are loaded, with
+      repeated image ids, ``iscrowd`` that is not 0 or 1, paths that leave the data root, and
+      missing image files. Unreadable and truncated images are found when they are loaded, with
       :class:`negvision.LoadImageFromFile` in the pipeline.
     - Labels follow ``metainfo["classes"]`` by name; without it, the file's categories in the
       order of their ids. A class that the file does not have is an error (mmdet silently leaves
       it without objects).
     - Annotations with ``ignore: 1`` become ignore boxes like crowds; mmdet drops them and trains
       detections of them as background.
-    - Boxes are clipped to their image.
+    - Boxes are clipped to their image. Repeated ids and wrong areas of annotations cost no box.
 
     Args:
         on_bad_sample: See :class:`negvision.data.images.bad_samples.BadSampleMixin`.
 
+    Attributes:
+        annotated: The number of annotations of the classes.
+        objects: Those that are left to train, after ``filter_cfg``.
+        left_out: Why the others are not trained, counted.
+
     Raises:
         DatasetError: See above; also if the annotation file or image folder is missing, the file
-            is not COCO JSON, or no image is left.
+            is not COCO JSON, or no image is left, also by ``filter_cfg``.
 
     Example:
         >>> from negvision.toy.digits import ensure_digits
@@ -71,6 +84,8 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
         category_ids = {category["id"] for category in content["categories"]}
         by_image = check_annotations(content["annotations"], images, category_ids, problems, notes)
         self._report(content, images, problems, notes)
+        self.left_out, self._unusable = Problems(), problems
+        self._unusable.merge(notes.only(NARROW))
 
         self.cat_img_map = {category_id: [] for category_id in category_ids}
         data_list = []
@@ -84,7 +99,36 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
             data_list.append(
                 self.parse_data_info({"raw_img_info": record, "raw_ann_info": annotations})
             )
+            for annotation in annotations:
+                if annotation["category_id"] not in self.cat2label:
+                    self.left_out.add(_OTHER_CLASS, image["file_name"])
+                elif annotation.get("iscrowd"):
+                    self.left_out.add("crowd, or marked ignore", image["file_name"])
+        self.annotated = len(content["annotations"]) - self.left_out.counts[_OTHER_CLASS]
         return data_list
+
+    def filter_data(self) -> list[dict]:
+        """Apply ``filter_cfg`` as mmdet does; an error if it leaves no image."""
+        kept = super().filter_data()
+        if len(kept) < len(self.data_list):
+            least, left = self.filter_cfg.get("min_size", 0), {id(info) for info in kept}
+            for info in self.data_list:
+                if id(info) not in left:
+                    small = min(info["width"], info["height"]) < least
+                    kind = (
+                        f"image smaller than min_size={least}" if small else "image without boxes"
+                    )
+                    self.left_out.add(kind, info["img_path"])
+        self._mention(self.ann_file, self.left_out)
+        self.left_out.merge(self._unusable)
+        if not kept:
+            raise DatasetError(
+                f"{self.ann_file}: filter_cfg leaves 0 of {len(self.data_list):,} images:\n"
+                f"{self.left_out.report()}\nChange filter_cfg, or correct the data.",
+                kind="dataset without a usable sample",
+            )
+        self.objects = sum(not item["ignore_flag"] for info in kept for item in info["instances"])
+        return kept
 
     def _set_classes(self, categories: list[dict]) -> None:
         classes, self.cat_ids = find_classes(
@@ -118,7 +162,8 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
             f"{self.data_prefix.get('img', '')!r}.",
             hint=hint if self.test_mode else "",
         )
-        self._mention(self.ann_file, notes)
+        level = logging.WARNING if TEXT_FLAG in notes.counts else logging.INFO
+        self._mention(self.ann_file, notes, level)
 
     def _is_local(self) -> bool:
         backend = get_file_backend(self.ann_file, backend_args=self.backend_args)

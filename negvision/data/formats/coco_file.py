@@ -174,6 +174,53 @@ def index_images(images: Sequence, problems: Problems) -> dict:
     return by_id
 
 
+# Beyond it an integer is no number of C's.
+_LARGEST_AREA = 2.0**62
+# Some tools write the flags as text.
+_FLAGS: dict[object, bool] = {
+    **dict.fromkeys((None, 0, "", "0", "0.0", "false", "no"), False),
+    **dict.fromkeys((1, "1", "1.0", "true", "yes"), True),
+}
+
+
+def is_ignored(annotation: dict) -> bool:
+    """Whether an annotation is a crowd or marked ``ignore``: neither an object nor background.
+
+    Numbers, truth values and their text are read alike, so ``"0"`` is no crowd.
+
+    Raises:
+        DatasetError: ``iscrowd`` or ``ignore`` is neither true nor false; ``kind`` says which.
+
+    Example:
+        >>> is_ignored({"iscrowd": "0"}), is_ignored({"iscrowd": 0, "ignore": 1}), is_ignored({})
+        (False, True, False)
+    """
+    return _flag(annotation, "iscrowd") or _flag(annotation, "ignore")
+
+
+def _flag(annotation: dict, key: str) -> bool:
+    value = annotation.get(key)
+    try:
+        return _FLAGS[value]
+    except (KeyError, TypeError):  # TypeError: a list or an object
+        pass
+    written = value.strip().lower() if isinstance(value, str) else None
+    if written not in _FLAGS or written is None:
+        raise DatasetError(f"{key} is {value!r}", kind=f"{key} that is not 0 or 1")
+    return _FLAGS[written]
+
+
+def area_of(annotation: dict) -> float | None:
+    """The area of an annotation in pixels²; None unless it is a positive number.
+
+    Example:
+        >>> area_of({"area": 12.5}), area_of({"area": 0}), area_of({})
+        (12.5, None, None)
+    """
+    area = annotation.get("area")
+    return area if isinstance(area, int | float) and 0 < area < _LARGEST_AREA else None
+
+
 def find_reference_problem(
     annotation: object, image_ids: Container, category_ids: Collection[int]
 ) -> tuple[str, object] | None:

@@ -217,14 +217,14 @@ class BadSampleMixin(BaseDataset):
             )
         self._log(f"{source}: left out of {counted}: {problems.summary()}.{hint}", logging.WARNING)
 
-    def _mention(self, source: str, notes: Problems) -> None:
+    def _mention(self, source: str, notes: Problems, level: int = logging.INFO) -> None:
         """Log or collect what was corrected."""
         if not notes:
             return
         if _collectors:
             _collectors[-1].notes.merge(notes, source)
         else:
-            self._log(f"{source}: {notes.summary()}.")
+            self._log(f"{source}: {notes.summary()}.", level)
 
     @staticmethod
     def _log(message: str, level: int = logging.INFO) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
+from negvision.detection.metrics.coco_annotations import load_coco_annotations
 from negvision.errors import DatasetError
 
 
@@ -54,7 +55,11 @@ BAD_ANNOTATIONS = [
     (_bad_box([5, 10, 20, 0]), "box of zero area", "[5, 10, 20, 0]"),
     (_bad_box([25, 40, -20, -30]), "box of negative size", "[25, 40, -20, -30]"),
     *((_bad_box(box), "box outside its image of 100 x 80", str(box)) for box in OUTSIDE),
-    (lambda coco: coco.first.update(area=NAN), "area that is not a positive number", "nan"),
+    *(
+        (lambda coco, flag=flag: coco.first.update(flag), f"{key} that is not 0 or 1", "id 10")
+        for flag in ({"iscrowd": 2}, {"iscrowd": "maybe"}, {"iscrowd": [0]}, {"ignore": "x"})
+        for key in flag
+    ),
     (
         lambda coco: coco.first.update(category_id=4),
         "unknown category id",
@@ -64,11 +69,6 @@ BAD_ANNOTATIONS = [
         lambda coco: coco.first.update(image_id=99),
         "annotation of an image that the file does not list",
         "99",
-    ),
-    (
-        lambda coco: coco.content["annotations"][1].update(id=10),
-        "annotation id that was used before",
-        "annotation id 10",
     ),
     (
         lambda coco: coco.first.pop("bbox"),
@@ -82,6 +82,59 @@ BAD_ANNOTATIONS = [
 def test_bad_annotations(coco, log, damage, kind, where):
     damage(coco)
     check_problem(coco, log, kind, where)
+
+
+KEPT = "used before, kept all the same"
+
+
+@pytest.mark.parametrize(
+    ("change", "noted"),
+    [
+        ({"id": 11}, f"1 x annotation id that was {KEPT}"),
+        ({"id": [1]}, None),
+        ({"id": None}, None),
+        ({"area": NAN}, "1 x area that is not a positive number, computed from the box"),
+        ({"area": 0}, "1 x area that is not a positive number, computed from the box"),
+        ({"area": "600"}, "1 x area that is not a positive number, computed from the box"),
+        ({"iscrowd": "0"}, "1 x iscrowd or ignore that is text, read as a number"),
+        ({"iscrowd": False, "ignore": "false"}, "1 x iscrowd or ignore that is text"),
+        ({"iscrowd": None}, None),
+    ],
+)
+def test_bookkeeping_costs_no_box_in_training_and_evaluation(coco, log, change, noted):
+    coco.first.update(change)
+    dataset = coco.dataset()
+    instances = dataset.get_data_info(0)["instances"]
+    assert [item["ignore_flag"] for item in instances] == [0, 0] and boxes_of(dataset) == 8
+    assert any(noted in line for line in log) if noted else log == []
+    (first, *rest) = load_coco_annotations(coco.ann_file)["annotations"]
+    assert (first["iscrowd"], first["area"], first["id"], len(rest)) == (0, 600, 1, 7)
+
+
+@pytest.mark.parametrize("change", [{"iscrowd": "1"}, {"iscrowd": True}, {"ignore": "true"}])
+def test_a_crowd_is_ignored_in_training_and_evaluation(coco, change):
+    coco.first.update(change)
+    assert [i["ignore_flag"] for i in coco.dataset().get_data_info(0)["instances"]] == [1, 0]
+    assert load_coco_annotations(coco.ann_file)["annotations"][0]["iscrowd"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "reasons"),
+    [
+        ({"min_size": 100}, ["4 x image smaller than min_size=100"]),
+        (
+            {"filter_empty_gt": True, "min_size": 32},
+            ["8 x box left out that is narrower than a pixel", "4 x image without boxes"],
+        ),
+    ],
+)
+def test_a_filter_that_leaves_no_image_says_why(coco, options, reasons):
+    if "filter_empty_gt" in options:
+        for annotation in coco.content["annotations"]:
+            annotation["bbox"] = [0.1, 0.2, 0.3, 0.4]
+    with pytest.raises(DatasetError, match="filter_cfg leaves 0 of 4 images") as caught:
+        coco.dataset(filter_cfg=options)
+    assert all(reason in str(caught.value) for reason in reasons)
 
 
 def _repeated_image_id(coco):
