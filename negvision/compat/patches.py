@@ -100,6 +100,26 @@ def replace_activation_checkpointing(
     return _replaced(mmengine.runner.runner, "turn_on_activation_checkpointing", turn_on)
 
 
+def refuse_empty_datasets(error: Callable[[str], Exception]) -> None:
+    """MMEngine: raise ``error(message)`` for a data set of which no sample is left.
+
+    Its own error, numpy's "need at least one array to concatenate", names neither file nor filter.
+    """
+    from mmengine.dataset import BaseDataset
+
+    serialize = getattr(BaseDataset._serialize_data, "replaced", BaseDataset._serialize_data)
+
+    def serialize_some(self) -> tuple:
+        if not self.data_list:
+            source = getattr(self, "ann_file", "") or type(self).__name__
+            filters = f" filter_cfg is {self.filter_cfg}." if self.filter_cfg else ""
+            raise error(f"{source}: no sample is left.{filters}")
+        return serialize(self)
+
+    setattr(serialize_some, "replaced", serialize)  # noqa: B010
+    BaseDataset._serialize_data = serialize_some
+
+
 _PYCOCOTOOLS_STEPS = (
     "loading annotations into memory",
     "creating index",

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 
-from negvision.compat.patches import replace_category_lookup
+from negvision.compat.patches import refuse_empty_datasets, replace_category_lookup
 from negvision.data.formats.coco_file import check_order
 from negvision.engine.checkpoints.loading import install_loaders
 from negvision.engine.checkpoints.packaged import require_packages
@@ -20,6 +20,7 @@ from negvision.engine.file_handlers import install_file_handlers
 from negvision.engine.machine_errors import require_writable
 from negvision.engine.quiet import silence_idle_warnings
 from negvision.engine.runner import Runner
+from negvision.errors import DatasetError
 
 
 def prepare_config(args) -> Config:
@@ -30,6 +31,7 @@ def prepare_config(args) -> Config:
             ``launcher`` and ``trust_checkpoint``.
     """
     silence_idle_warnings()
+    refuse_empty_datasets(DatasetError)
     install_loaders(trust=args.trust_checkpoint)
     install_file_handlers(trust=args.trust_checkpoint)
     cfg = load_config(args.config, parse_options(args.cfg_options))
