@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from negvision.engine.config.check import check_config
     from negvision.engine.prepare import prepare_config
     from negvision.engine.quiet import log_of_reading_hidden
-    from negvision.files import check_writable
+    from negvision.files import atomic_write, check_writable
 
     def bar(samples, scan):
         label = f"{', '.join(scan.splits)} {Path(scan.source).name}"
@@ -64,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     print(as_text(check))
     if args.json:
         text = json.dumps({"config": args.config, **as_data(check)}, indent=1)
-        Path(args.json).write_text(text + "\n")
+        with atomic_write(args.json) as partial:
+            partial.write_text(text + "\n")
     if check.interrupted:
         return _INTERRUPTED
     return 1 if check.number_of_problems else 0

@@ -117,7 +117,7 @@ def export(
             tempfile.TemporaryDirectory(prefix="negvision_") as scratch,
         ):
             path = folder / request.out.name
-            files = _images(metadata, request.images, Path(scratch))
+            files = _images(metadata, request.images, Path(scratch), report)
             runner = _write(graph, metadata, request, path, Path(scratch), evaluate, report)
             found = compare(runner, reference, files, (tolerance or TOLERANCES["fp16"]).score)
             report(f"compared with PyTorch: {found.line()}")
@@ -161,6 +161,11 @@ def _write(
         elif request.calibration is not None and evaluate is not None:
             save(model, scratch / "fp32.onnx")
             calibration = sample_images.images_in(request.calibration)
+            if len(calibration) > precision.MOST_CALIBRATION_IMAGES:
+                report(
+                    f"--calibration {request.calibration}: the first "
+                    f"{precision.MOST_CALIBRATION_IMAGES} of {len(calibration):,} images"
+                )
             model = precision.to_int8(model, network, calibration)
             save(model, scratch / "int8.onnx")
             before, after = (evaluate(scratch / f"{name}.onnx") for name in ("fp32", "int8"))
@@ -177,10 +182,14 @@ def _write(
         ) from None
 
 
-def _images(metadata: Metadata, folder: Path | None, scratch: Path) -> list[Path]:
+def _images(
+    metadata: Metadata, folder: Path | None, scratch: Path, report: Callable[[str], None]
+) -> list[Path]:
     if folder is not None:
         files = sample_images.images_in(folder)
         count = min(_MOST_COMPARED, len(files))
+        if count < len(files):
+            report(f"--images {folder}: {count} of {len(files):,} images, evenly spread")
         return [files[number * len(files) // count] for number in range(count)]
     return sample_images.write_samples(scratch, _GENERATED, metadata.preprocessing.size)
 

@@ -22,7 +22,7 @@ _NETWORK = "model"
 # Operators with weights; others follow from them.
 _QUANTIZED = ("Conv", "MatMul", "Gemm")
 # Ranges hardly change with more images.
-_MOST_CALIBRATION_IMAGES = 200
+MOST_CALIBRATION_IMAGES = 200
 
 
 def network_nodes(model: onnx.ModelProto, module: nn.Module) -> set[str]:
@@ -99,7 +99,7 @@ class _Reader(quantization.CalibrationDataReader):
     """The inputs of a model for each image."""
 
     def __init__(self, model: ExportedModel, images: Sequence[Path]) -> None:
-        batches = model.batches(images[:_MOST_CALIBRATION_IMAGES])
+        batches = model.batches(images[:MOST_CALIBRATION_IMAGES])
         self._inputs = map(model.inputs_of, batches)
 
     def get_next(self) -> Any:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from negvision.data.images import IMAGE_SUFFIXES
+from negvision.data.images.listing import PassedOver
 from negvision.errors import ExportError
 from negvision.toy.characters import compose_character
 from negvision.toy.photos import random_crop
@@ -58,7 +59,7 @@ def images_in(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ExportError(f"--images {folder}: no such folder")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = list(map(Path, PassedOver().chosen(sorted(map(str, folder.iterdir())))))
     if len(files) < FEWEST:
         raise ExportError(
             f"--images {folder}: {len(files)} images ({', '.join(IMAGE_SUFFIXES)}); a comparison "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -19,8 +20,9 @@ from negvision.inference.runtime import Detections, Embedding, ExportedModel
 from negvision.inference.runtime.images import Source
 from negvision.inference.runtime.model import providers_of
 from negvision.inference.runtime.results import Result
-from negvision.inference.sources import Frame, find_sources
+from negvision.inference.sources import Frame, LeaveOut, end_at_once, find_sources
 
+_log = logging.getLogger("negvision")
 # Files that hold their config; known here without the engine, which exported models do not need.
 MODEL_SUFFIXES = (".pth", ".safetensors")
 
@@ -154,7 +156,12 @@ class Inferencer:
         return [self._with_thresholds(one) for one in self._model.predict(images, batch_size)]
 
     def __call__(
-        self, source: Any, *, batch_size: int = 1, allow_urls: bool = False
+        self,
+        source: Any,
+        *,
+        batch_size: int = 1,
+        allow_urls: bool = False,
+        skip_bad: bool = False,
     ) -> Prediction | list[Prediction]:
         """Predict one image, or many.
 
@@ -164,6 +171,7 @@ class Inferencer:
                 pattern such as "a/**/*.jpg", or a video.
             batch_size: As in :meth:`predict`.
             allow_urls: Whether images may be downloaded.
+            skip_bad: Of many, leave out those that cannot be read, with a warning for each.
 
         Returns:
             A :class:`negvision.inference.prediction.Prediction`, or a list of them.
@@ -171,28 +179,36 @@ class Inferencer:
         Raises:
             UserError: A source does not exist or is no image.
         """
-        found = list(self.stream(source, batch_size=batch_size, allow_urls=allow_urls))
-        if is_many(source) or (is_path(source) and not _is_one(os.fspath(source))):
-            return found
-        return found[0]
+        many = is_many(source) or (is_path(source) and not _is_one(os.fspath(source)))
+        options = {"batch_size": batch_size, "allow_urls": allow_urls}
+        found = list(self.stream(source, **options, skip_bad=skip_bad and many))
+        return found if many else found[0]
 
     def stream(
-        self, source: Any, *, batch_size: int = 1, allow_urls: bool = False
+        self,
+        source: Any,
+        *,
+        batch_size: int = 1,
+        allow_urls: bool = False,
+        skip_bad: bool = False,
     ) -> Iterator[Prediction]:
         """Like calling the model, one prediction at a time: for videos and large folders."""
-        frames = self._frames(source, allow_urls)
+        frames = self._frames(source, allow_urls, _warn_of if skip_bad else end_at_once)
         while batch := list(islice(frames, batch_size)):
             results = self.predict([frame.image for frame in batch], batch_size)
             for frame, result in zip(batch, results, strict=True):
                 yield Prediction(frame.image, frame.name, result, self.classes, frame.number)
 
-    def _frames(self, source: Any, allow_urls: bool) -> Iterator[Frame]:
+    def _frames(self, source: Any, allow_urls: bool, leave_out: LeaveOut) -> Iterator[Frame]:
         sources = source if is_many(source) else [source]
         for number, one in enumerate(sources):
             if is_path(one):
-                yield from find_sources([os.fspath(one)], allow_urls).read(self.decode)
+                found = find_sources([os.fspath(one)], allow_urls, leave_out=leave_out)
+                if line := found.passed_over.line():
+                    _log.warning("%s: passed over: %s", one, line)
+                yield from found.read(self.decode, leave_out)
             else:
-                yield Frame(as_bgr(one, f"image {number}"), "")
+                yield Frame(as_bgr(one, f"image {number}", self._model.as_stored), "")
 
     def decode(self, data: bytes, name: str) -> np.ndarray:
         """Decode an image as the model does: (H, W, 3) uint8 BGR.
@@ -214,6 +230,10 @@ class Inferencer:
         scores, threshold = result.ood_scores, self.ood_threshold
         unknown = None if scores is None or threshold is None else scores > threshold
         return dataclasses.replace(result, unknown=unknown)
+
+
+def _warn_of(error: UserError) -> None:
+    _log.warning("left out: %s", error)
 
 
 def _is_one(source: str) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from negvision.data.formats.coco_masks import to_run_lengths
 from negvision.errors import UserError
 from negvision.inference.runtime import Detections, Embedding, LabelMap
 from negvision.inference.runtime.results import Result
@@ -62,6 +63,11 @@ class Prediction:
         return self._detections.labels
 
     @property
+    def masks(self) -> np.ndarray | None:
+        """(N, H, W) bool, at the size of the image; None for a model without masks."""
+        return self._detections.masks
+
+    @property
     def names(self) -> list[str]:
         """The class of each box; the classes that a label map shows."""
         labels = self.labels
@@ -82,9 +88,13 @@ class Prediction:
         return cv2.cvtColor(drawn, cv2.COLOR_BGR2RGB)
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One dict per box: name, label, score, box, and OOD score and unknown if there are."""
+        """One dict per box: name, label, score, box, and what else there is.
+
+        That is ``segmentation``, the mask as in COCO results, OOD score and unknown.
+        """
         found = self._detections
         records = []
+        segmentations = None if found.masks is None else to_run_lengths(found.masks)
         for row, name in enumerate(self.names):
             record: dict[str, Any] = {
                 "name": name,
@@ -92,6 +102,8 @@ class Prediction:
                 "score": round(float(found.scores[row]), 4),
                 "box": [round(float(side), 2) for side in found.boxes[row]],
             }
+            if segmentations is not None:
+                record["segmentation"] = segmentations[row]
             if found.ood_scores is not None:
                 record["ood_score"] = float(found.ood_scores[row])
             if found.unknown is not None:
@@ -143,13 +155,14 @@ class Prediction:
         return self.classes[label] if label < len(self.classes) else str(label)
 
 
-def as_bgr(image: Any, name: str = "image") -> np.ndarray:
+def as_bgr(image: Any, name: str = "image", as_stored: bool = False) -> np.ndarray:
     """An image of PIL, or an array in its order of channels, as (H, W, 3) uint8 BGR.
 
     Args:
         image: PIL image, or (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA uint8. Transparent
             pixels keep their color.
         name: For error messages.
+        as_stored: Ignore the EXIF orientation of a PIL image.
 
     Raises:
         UserError: It has another shape or type.
@@ -159,7 +172,9 @@ def as_bgr(image: Any, name: str = "image") -> np.ndarray:
         (2, 3, 3)
     """
     if hasattr(image, "convert"):  # PIL
-        image = np.asarray(image.convert("RGB"))
+        from PIL import ImageOps
+
+        image = np.asarray((image if as_stored else ImageOps.exif_transpose(image)).convert("RGB"))
     array = np.asarray(image)
     if array.dtype != np.uint8:
         raise UserError(f"{name}: an array of {array.dtype}; give uint8, from 0 to 255")

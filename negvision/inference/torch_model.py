@@ -16,6 +16,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmseg.models import BaseSegmentor
 
+from negvision.data.images.decoding import AS_STORED
 from negvision.data.images.loading import LoadImageFromFile
 from negvision.engine.checkpoints.loading import install_loaders
 from negvision.engine.config.check import check_config
@@ -112,6 +113,11 @@ class TorchModel:
         """
         image = self._load.decode(data, name)
         return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+
+    @property
+    def as_stored(self) -> bool:
+        """Whether the EXIF orientation of files is ignored."""
+        return self._load.color_type.endswith((AS_STORED, "unchanged"))
 
     def _packed(self, source: Source) -> dict[str, Any]:
         if not isinstance(source, np.ndarray):

@@ -73,13 +73,17 @@ def test_torch_archive_has_metadata_and_any_batch_size(run, tmp_path):
     assert program.module()(torch.rand(5, 3, 32, 32))[0].shape == (5, 128)
 
 
-def test_comparison_on_images_of_a_folder(run, tmp_path):
+def test_comparison_on_images_of_a_folder(run, tmp_path, monkeypatch):
     options = ("--legacy", "--images", str(tmp_path / "images"))
     *_, one, other = write_images(
         tmp_path / "images", **{f"{number}_png": (32, 32) for number in range(9)}
     )
     status, out, _ = run(FACE, *options)
-    assert status == 0 and "9 images" in out
+    assert status == 0 and "9 images" in out and "evenly spread" not in out
+    (tmp_path / "images/._a.png").write_bytes(b"")  # as macOS leaves it
+    monkeypatch.setattr(exporting, "_MOST_COMPARED", 8)
+    status, out, _ = run(FACE, *options)
+    assert status == 0 and "images: 8 of 9 images, evenly spread" in out and "8 images, b" in out
     os.unlink(one)
     os.unlink(other)
     status, _, err = run(FACE, *options)

@@ -12,10 +12,12 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData, PixelData
 from PIL import Image
 
+from negvision.data.formats.coco_masks import from_run_lengths
 from negvision.errors import CheckpointError, ConfigError, DatasetError, ExportError, UserError
 from negvision.inference import torch_model
 from negvision.inference.inferencer import Inferencer
 from negvision.inference.pipeline import read_preprocessing
+from negvision.inference.prediction import Prediction
 from negvision.inference.runtime import Detections, Embedding, LabelMap
 
 CONFIGS = Path(__file__).parents[2] / "configs/quickstart"
@@ -174,6 +176,46 @@ def test_invalid_images_are_named(exported, checkpoints, tmp_path, form):
         model.decode(b"text", "text")
     with pytest.raises(ValueError, match="batch_size is 0"):
         model.predict([np.zeros((4, 4, 3), np.uint8)], 0)
+
+
+def test_photographs_of_pil_are_turned_like_their_files(exported, tmp_path):
+    model = Inferencer(exported("abet"))
+    exif = Image.Exif()
+    exif[0x112] = 6
+    for suffix in (".jpg", ".tiff"):
+        file = tmp_path / f"a{suffix}"
+        Image.new("RGB", (90, 60)).save(file, exif=exif)
+        with Image.open(file) as opened:
+            assert model(opened).image.shape == model(file).image.shape == (90, 60, 3)
+    how = dataclasses.replace(model._model.metadata.preprocessing, as_stored=True)
+    model._model.metadata = dataclasses.replace(model._model.metadata, preprocessing=how)
+    with Image.open(tmp_path / "a.jpg") as opened:
+        assert model(opened).image.shape == model(tmp_path / "a.jpg").image.shape == (60, 90, 3)
+
+
+def test_folders_are_read_without_what_is_damaged_on_request(exported, tmp_path, caplog):
+    write_images(tmp_path / "in", a_png=(64, 64), b_png=(64, 64))
+    (tmp_path / "in/b.png").write_bytes(b"")
+    (tmp_path / "in/c.heic").write_bytes(b"")
+    model = Inferencer(exported("abet"))
+    with pytest.raises(DatasetError, match=r"b\.png: the file is empty"):
+        model(tmp_path / "in")
+    caplog.clear()
+    [found] = model(tmp_path / "in", skip_bad=True)
+    assert found.source.endswith("a.png")
+    passed, left = caplog.messages
+    assert passed == f"{tmp_path}/in: passed over: 1 .heic"
+    assert left.startswith(f"left out: {tmp_path}/in/b.png: the file is empty")
+
+
+def test_masks_are_among_the_records_of_a_prediction():
+    masks = np.zeros((1, 6, 8), bool)
+    masks[0, 2:4, 1:5] = True
+    found = Detections(np.array([[1.0, 2, 5, 4]]), np.array([0.9]), np.array([0]), masks=masks)
+    one = Prediction(np.zeros((6, 8, 3), np.uint8), "a.jpg", found, ("cat",))
+    assert one.masks is masks
+    [decoded] = from_run_lengths([one.to_records()[0]["segmentation"]])
+    np.testing.assert_array_equal(decoded, masks[0])
 
 
 def test_masks_of_a_sample_are_kept_and_other_results_refused():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
 import re
@@ -11,8 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from PIL import Image
 
 from negvision.data.formats.text_files import read_json_file
 from negvision.data.images import IMAGE_SUFFIXES
@@ -28,7 +25,6 @@ _YEAR = re.compile(r"[-_.]?(19|20)\d\d$")
 _PREFIX_OF_UPLOADS = re.compile(r"^[0-9a-f]{8}-")
 # Enough for the header of nearly any image; of a TIFF it may lie at the end.
 _HEAD = 1 << 16
-_ORIENTATION = 0x0112
 # EXIF orientations that swap the sides.
 _LYING = (5, 6, 7, 8)
 
@@ -83,7 +79,8 @@ def read_size(path: Path) -> ImageSize:
         with open(path, "rb") as file:
             data = file.read(_HEAD)
             header = read_header(data)
-            if header is None or not header.pixels:
+            # WebP has its orientation at the end.
+            if header is None or not header.pixels or header.kind not in ("JPEG", "PNG"):
                 data += file.read()
                 header = read_header(data)
     except OSError as error:
@@ -92,18 +89,8 @@ def read_size(path: Path) -> ImageSize:
         raise DatasetError(f"{path}: not an image; it begins with {data[:16]!r}")
     if header.pixels > MAX_PIXELS:
         raise DatasetError(f"{path}: announces {header.width:,} x {header.height:,} pixels")
-    orientation = _read_orientation(data) if b"Exif" in data or b"eXIf" in data else 1
     sides = header.width, header.height
-    return ImageSize(*(sides[::-1] if orientation in _LYING else sides), orientation)
-
-
-def _read_orientation(data: bytes) -> int:
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-            found = image.getexif().get(_ORIENTATION)
-    except Exception:  # Pillow raises nearly anything for damaged headers
-        return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    return ImageSize(*(sides[::-1] if header.orientation in _LYING else sides), header.orientation)
 
 
 class FileTree:

@@ -86,9 +86,14 @@ class ExportedModel:
         self.task, self.classes = metadata.task, metadata.classes
         self.ood_score, self.ood_threshold = metadata.ood_score, metadata.ood_threshold
 
+    @property
+    def as_stored(self) -> bool:
+        """Whether the EXIF orientation of files is ignored."""
+        return self.metadata.preprocessing.as_stored
+
     def decode(self, data: bytes, name: str) -> np.ndarray:
         """Decode an image as :meth:`predict` does; see ``Inferencer.decode``."""
-        return decode(data, name, self.metadata.preprocessing.as_stored)
+        return decode(data, name, self.as_stored)
 
     def predict(self, images: Iterable[Source], batch_size: int = 1) -> Iterator[Result]:
         """Predict each image, in order.

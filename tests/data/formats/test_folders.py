@@ -11,6 +11,7 @@ from helpers.folders import CLASSES, OBJECTS, SPLITS, picture, pictures, text
 from PIL import Image
 
 from negvision.data.formats import read_folder
+from negvision.data.images.decoding import decode_image
 from negvision.errors import DatasetError, MissingDataError
 
 
@@ -512,18 +513,19 @@ def test_boxes_are_clipped_to_their_image(tmp_path):
     assert data.notes.counts["box clipped that reaches beyond its image"] == 1
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_boxes_are_where_the_image_is_shown(tmp_path, orientation):
+def test_boxes_are_where_the_image_is_shown(tmp_path, orientation, suffix):
     """A box marks the same pixels, whether the tool measured them as stored or as shown."""
     pixels = np.zeros((60, 80), np.uint8)
     pixels[10:20, 30:70] = 255
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = tmp_path / "a.jpg"
+    path = tmp_path / f"a{suffix}"
     Image.fromarray(pixels).convert("RGB").save(path, exif=exif, quality=100)
-    shown = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    shown = decode_image(path.read_bytes(), "a", "grayscale")
     content = {
-        "images": [{"id": 1, "file_name": "a.jpg", "width": 80, "height": 60}],
+        "images": [{"id": 1, "file_name": path.name, "width": 80, "height": 60}],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [30, 10, 40, 10]}],
         "categories": [{"id": 1, "name": "bar"}],
     }
