@@ -5,6 +5,7 @@ first used, so type checkers, `dir(negvision)` and the interpreter all see the s
 """
 
 from .backbones.efficientnet_lite import EfficientNetLite as EfficientNetLite
+from .classification.accuracy_metric import AccuracyMetric as AccuracyMetric
 from .classification.classifier import AbeTClassifier as AbeTClassifier
 from .classification.classifier import OODClassifier as OODClassifier
 from .classification.datasets import DigitsCropDataset as DigitsCropDataset
@@ -49,6 +50,8 @@ from .engine.metric_names_hook import MetricNamesHook as MetricNamesHook
 from .engine.optim import BF16OptimWrapper as BF16OptimWrapper
 from .engine.parallel.model_wrappers import FullyShardedModel as FullyShardedModel
 from .engine.progress_hook import ProgressHook as ProgressHook
+from .engine.recipes.training import TrainedRun as TrainedRun
+from .engine.recipes.training import train as train
 from .errors import CheckpointError as CheckpointError
 from .errors import ConfigError as ConfigError
 from .errors import DatasetError as DatasetError
@@ -84,6 +87,8 @@ from .face.pair_score_hook import PairScoreHook as PairScoreHook
 from .face.recognizer import FaceRecognizer as FaceRecognizer
 from .inference.exported_network import ExportedNetwork as ExportedNetwork
 from .inference.inferencer import Inferencer as Inferencer
+from .inference.inferencer import load as load
+from .inference.prediction import Prediction as Prediction
 from .inference.runtime import Detections as Detections
 from .inference.runtime import Embedding as Embedding
 from .inference.runtime import ExportedModel as ExportedModel

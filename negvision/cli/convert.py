@@ -7,12 +7,11 @@ import functools
 from pathlib import Path
 
 from negvision.cli.arguments import checked
+from negvision.cli.data_options import FORMATS
 from negvision.cli.output import progress_bar
 from negvision.errors import DatasetError, text_table
 
 HELP = "write a folder of annotated images as COCO, YOLO or Pascal VOC"
-# Those of negvision.data.formats, which loads slowly.
-_FORMATS = ("yolo", "coco", "voc", "cvat", "label-studio", "labelme", "csv", "masks", "classes")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("source", type=Path, metavar="SRC", help=source)
     add("--to", choices=("coco", "yolo", "voc"), required=True, help="format to write")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
-    add("--format", choices=_FORMATS, help="format of SRC, if it has several")
+    add("--format", choices=FORMATS, help="format of SRC, if it has several")
     share = checked(float, "a number from 0 to below 1", lambda value: 0 <= value < 1)
     part = "share of the images for {}, if SRC has no splits: by content, similar images together"
     add("--val", type=share, default=0.0, metavar="SHARE", help=part.format("val"))

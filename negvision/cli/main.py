@@ -8,9 +8,9 @@ from negvision.cli.arguments import CommandParser
 from negvision.errors import did_you_mean, is_user_error
 
 _NAMES = """
-    train test export benchmark predict publish-model serve calibrate-ood report ood-report doctor
-    check-dataset browse-dataset browse-assignments analyze-logs convert copy-configs
-    make-ood-split
+    train init models test export benchmark predict publish-model serve calibrate-ood report
+    ood-report doctor check-dataset browse-dataset browse-assignments analyze-logs convert
+    copy-configs make-ood-split
 """
 COMMANDS = {
     name: import_module(f"negvision.cli.{name.replace('-', '_')}") for name in _NAMES.split()

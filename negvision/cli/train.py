@@ -1,4 +1,4 @@
-"""``negvision train CONFIG``: train a model, evaluating it as the config says."""
+"""``negvision train CONFIG`` or ``negvision train DATA``: train a model and evaluate it."""
 
 from __future__ import annotations
 
@@ -6,24 +6,20 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from negvision.cli.arguments import (
-    add_config,
-    add_runner_arguments,
-    announce,
-    checked,
-    positive_int,
-)
+from negvision.cli.arguments import add_runner_arguments, announce, checked, positive_int
+from negvision.cli.data_options import add_data_options, config_of_data, refuse_data_options
 from negvision.errors import CheckpointError
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-HELP = "train a model from a config"
+HELP = "train a model, from a config or on a folder of annotated images"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add_config(parser)
+    config = "config (.py); or a folder of annotated images, or its data.yaml, JSON or CSV file"
+    add("config", metavar="CONFIG|DATA", help=config)
     resume = "resume from this checkpoint; no value: the newest complete one; auto: that, if any"
     add("--resume", nargs="?", const="", metavar="CKPT", help=resume)
     kind = checked(str, "auto, bf16 or fp16", ("auto", "bf16", "fp16").__contains__)
@@ -41,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint-activations", nargs="*", metavar="MODULE", help=recompute)
     add("--compile", action="store_true", help="torch.compile of backbone, neck and heads")
     add_runner_arguments(parser)
+    add_data_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,6 +53,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    if args.config.endswith(".py"):
+        refuse_data_options(args)
+    else:
+        args.config = config_of_data(args)
     from negvision.compat.patches import captured_pycocotools
     from negvision.engine.config.options import apply_training_arguments
     from negvision.engine.interruption import EXIT_INTERRUPTED, TrainingInterrupted

@@ -169,6 +169,9 @@ def complete_splits(
         pool = given.pop("train") if "train" in given else given.pop("val")
     shares = {"val": val} if given else {"val": val, "test": test}
     shares = {name: share for name, share in shares.items() if share}
+    if data.task == "faces":  # pairs need two people
+        people = max(len({data.images[index].labels for index in pool}), 1)
+        shares = {name: max(share, 2 / people) for name, share in shares.items()}
     sides = _split(data, pool, shares, fixed, notes, progress)
     splits = {name: sorted({**given, **sides}[name]) for name in SPLITS if name in given | sides}
     if len(fixed) < len(pool):

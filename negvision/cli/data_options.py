@@ -1,0 +1,95 @@
+"""The options of ``negvision train DATA`` and ``negvision init DATA``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from negvision.cli.arguments import checked, count, positive, positive_int
+from negvision.errors import ConfigError
+
+# Fields of TrainOptions, which needs libraries that --help does without.
+_OPTIONS = (
+    "model", "weights", "epochs", "iters", "minutes", "batch", "lr", "imgsz", "freeze", "flip",
+    "seed", "track",
+)  # fmt: skip
+_READING = ("format", "task", "skip_bad", "device")
+# Those of negvision.data.formats, which loads slowly.
+FORMATS = ("yolo", "coco", "voc", "cvat", "label-studio", "labelme", "csv", "masks", "classes")
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that only a folder of annotated images takes."""
+    group = parser.add_argument_group("options for a folder of annotated images")
+    add = group.add_argument
+    add("--model", metavar="NAME", help="`negvision models` lists them")
+    add("--weights", metavar="CKPT", help="checkpoint to start from; classes are matched by name")
+    add("--epochs", type=positive_int, metavar="N", help="length in passes over the data")
+    add("--iters", type=positive_int, metavar="N", help="length in batches")
+    add("--minutes", type=positive, metavar="N", help="length in minutes, evaluations included")
+    add("--batch", type=positive_int, metavar="N", help="images in a batch")
+    add("--lr", type=positive, metavar="RATE", help="learning rate")
+    side = checked(int, "a multiple of 32", lambda value: value > 0 and value % 32 == 0)
+    add("--imgsz", type=side, metavar="PIXELS", help="longer side of the images")
+    add("--freeze", type=count, metavar="N", help="stages of the backbone that do not train")
+    flips = "flips in training (default: horizontal); any also turns images over"
+    add("--flip", choices=("horizontal", "any", "none"), help=flips)
+    add("--seed", type=count, metavar="N", help="default: 0")
+    add("--track", choices=("tensorboard", "wandb", "mlflow"), help="where curves are sent")
+    add("--format", choices=FORMATS, help="format of the annotations, if it is unclear")
+    tasks = ("detection", "classification", "faces", "segmentation")
+    add("--task", choices=tasks, help="what a folder for each class means")
+    add("--skip-bad", action="store_true", help="leave out images and objects that are unusable")
+    device = checked(str, "cpu, cuda or cuda:NUMBER", _is_device)
+    add("--device", type=device, help="cpu, cuda or cuda:NUMBER (default: cuda if there is one)")
+
+
+def _is_device(name: str) -> bool:
+    kind, _, number = name.partition(":")
+    return name in ("cpu", "cuda") or (kind == "cuda" and number.isdecimal())
+
+
+def refuse_data_options(args: argparse.Namespace) -> None:
+    """Refuse options that a config file would not follow.
+
+    Raises:
+        ConfigError: One is given.
+    """
+    given = [name for name in (*_OPTIONS, *_READING) if getattr(args, name) not in (None, False)]
+    if given:
+        name = given[0].replace("_", "-")
+        raise ConfigError(
+            f"--{name} is for a folder of images; {args.config} is a config, which has its own "
+            "settings: change them there or with --cfg-options"
+        )
+
+
+def config_of_data(args: argparse.Namespace) -> str:
+    """Write the config for the folder ``args.config``, unless a run there is resumed.
+
+    Returns:
+        The config file, in the work dir.
+
+    Raises:
+        UserError: Nothing can be trained on the folder, or with these options.
+    """
+    if getattr(args, "launcher", "none") != "none":
+        raise ConfigError(
+            f"{args.config}: a folder is read by one process. Write the config first, with "
+            f"`negvision init {args.config}`, then train that config on many processes"
+        )
+    if args.device is not None:
+        # Before torch looks for devices.
+        kind, _, number = args.device.partition(":")
+        visible = "" if kind == "cpu" else number or os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
+    from negvision.engine.recipes.planning import TrainOptions
+    from negvision.engine.recipes.training import CONFIG, default_work_dir, write_config
+
+    work_dir = Path(args.work_dir or default_work_dir(args.config))
+    args.work_dir = str(work_dir)
+    if getattr(args, "resume", None) is not None and (work_dir / CONFIG).is_file():
+        return str(work_dir / CONFIG)
+    options = TrainOptions(**{name: getattr(args, name) for name in _OPTIONS})
+    return str(write_config(args.config, work_dir, options, args.format, args.task, args.skip_bad))

@@ -1,0 +1,313 @@
+"""Choose what to train with on a folder of data, and say why."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmengine.config import Config
+
+from negvision.data.formats.contents import FolderData
+from negvision.engine.config.shipped import shipped_configs
+from negvision.engine.recipes import loaders
+from negvision.engine.recipes.models import MODELS, ModelRecipe, choose_model
+from negvision.errors import ConfigError
+
+EVALUATIONS = 10
+# As many passes as a small set needs, within what a CPU does in an hour and a GPU in a night.
+_EPOCHS, _FEWEST_ITERS, _MOST_ITERS = 60, 600, 20_000
+# Shorter sides of objects below this, in pixels of the network's input, are hardly found.
+_SMALL = 16
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What a user may set; None leaves the choice to :func:`plan`.
+
+    Attributes:
+        model: One of :data:`negvision.engine.recipes.models.MODELS`.
+        weights: Checkpoint to start from; classes are matched by name.
+        epochs: Length of the training, in passes over the data.
+        iters: Length of the training, in batches.
+        minutes: Length of the training, evaluations included, in minutes of this machine.
+        batch: Images in a batch.
+        lr: Learning rate.
+        imgsz: Longer side of the images in pixels.
+        freeze: Stages of the backbone that do not train.
+        flip: "horizontal", "any" or "none".
+        seed: Of the weights and the order of the data.
+        track: "tensorboard", "wandb" or "mlflow".
+    """
+
+    model: str | None = None
+    weights: str | None = None
+    epochs: int | None = None
+    iters: int | None = None
+    minutes: float | None = None
+    batch: int | None = None
+    lr: float | None = None
+    imgsz: int | None = None
+    freeze: int | None = None
+    flip: str | None = None
+    seed: int | None = None
+    track: str | None = None
+
+
+class Choice(NamedTuple):
+    """One line of the table: what was chosen, why, and the option that changes it."""
+
+    name: str
+    value: str
+    reason: str
+    option: str
+
+
+@dataclass
+class Plan:
+    """A config, and how it came about.
+
+    Attributes:
+        cfg: Complete, but for ``work_dir``.
+        choices: In the order of the table.
+    """
+
+    cfg: Config
+    choices: list[Choice] = field(default_factory=list)
+
+    def table(self) -> str:
+        """The choices, one per line."""
+        rows = [choice[:3] for choice in self.choices]
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        return "\n".join(
+            f"  {choice.name:<{widths[0]}}  {choice.value:<{widths[1]}}  {choice.reason}"
+            + f" ({choice.option})" * bool(choice.option)
+            for choice in self.choices
+        )
+
+
+def plan(data: FolderData, folder: Path, options: TrainOptions) -> Plan:
+    """The config with which to train on ``data``.
+
+    Args:
+        data: With the splits "train" and "val".
+        folder: Where the lists of images and annotations are written.
+        options: What is given.
+
+    Raises:
+        ConfigError: Options that exclude one another, or a model of another task.
+    """
+    given = [name for name in ("epochs", "iters", "minutes") if getattr(options, name) is not None]
+    if len(given) > 1:
+        raise ConfigError(f"--{given[0]} and --{given[1]} both set the length; leave one out")
+    name, reason = choose_model(data.task, options.model)
+    recipe = MODELS[name]
+    cfg = _base(recipe)
+    made = Plan(cfg)
+
+    def note(name: str, value: object, reason: str, option: str = "") -> None:
+        made.choices.append(Choice(name, str(value), reason, option))
+
+    note("task", data.task, f"the annotations are {data.format}")
+    note("model", name, reason, "--model")
+    side, why = _choose_side(data, recipe, options.imgsz)
+    note("image size", f"{side} px", why, "--imgsz")
+    images = len(data.splits["train"])
+    batch = options.batch or min(recipe.batch, images)
+    note("batch", batch, "as given" if options.batch else f"{images:,} images", "--batch")
+    iters, why = _choose_length(images, batch, options)
+    note("length", f"{iters:,} iterations", why, "--epochs, --iters, --minutes")
+    lr = options.lr or recipe.lr
+    note("learning rate", f"{lr:g}", "as given" if options.lr else f"of {name}", "--lr")
+    flip = options.flip or "horizontal"
+    why = "as given" if options.flip else "photos stay upright; any turns them over too"
+    if data.task == "faces" and not options.flip:
+        why = "a mirrored face is the same person"
+    note("flips", flip, why, "--flip")
+
+    _set_model(cfg, recipe, data, side, options, note)
+    loaders.set_data(cfg, data, folder, side, batch, flip)
+    _set_schedule(cfg, recipe, iters, lr)
+    set_length(cfg, iters)
+    cfg.randomness = {"seed": options.seed or 0}
+    if options.weights is not None:
+        cfg.load_from = options.weights
+        note("weights", options.weights, "as given", "--weights")
+    else:
+        start = recipe.weights or "random: this network has no pretrained ones"
+        note("weights", start.partition(",")[0], "what training starts from", "--weights")
+    if options.track is not None:
+        _set_tracker(cfg, options.track)
+    return made
+
+
+def _base(recipe: ModelRecipe) -> Config:
+    """The model and the runtime of the shipped configs, without data and schedule."""
+    base = shipped_configs() / "_base_"
+    runtime = {
+        "detection": "iteration_runtime.py",
+        "segmentation": "segmentation_slim_runtime.py",
+        "classification": "classification_runtime.py",
+        "faces": "face_slim_runtime.py",
+    }[recipe.task]
+    content = {"model": Config.fromfile(base / "models" / recipe.base).model.to_dict()}
+    content |= Config.fromfile(base / runtime).to_dict()
+    # Bare config files have no folder that names them.
+    return Config(content)
+
+
+def _choose_side(data: FolderData, recipe: ModelRecipe, given: int | None) -> tuple[int, str]:
+    if given is not None:
+        return given, "as given"
+    images = [data.images[index] for index in data.splits["train"]]
+    longer = float(np.median([max(image.width, image.height) for image in images]))
+    if data.task in ("classification", "faces"):
+        side = min(recipe.side, max(32, _multiple(longer)))
+        return side, f"of the model; images have {longer:.0f} px"
+    side = min(recipe.side, _multiple(longer))
+    sizes = [
+        min(item.box[2:]) / max(image.width, image.height) for image in images
+        for item in image.instances if not item.ignore
+    ]  # fmt: skip
+    if not sizes:
+        return side, f"of the model; images have {longer:.0f} px"
+    shorter = float(np.median(sizes))
+    if shorter * side < _SMALL < shorter * longer * 2:
+        wanted = min(_multiple(longer), _multiple(_SMALL / shorter), 2 * recipe.side)
+        if wanted > side:
+            return wanted, f"objects would have {shorter * side:.0f} px at {side} px"
+    return side, f"objects have {shorter * side:.0f} px (median of the shorter side)"
+
+
+def _multiple(pixels: float) -> int:
+    return max(32, math.ceil(pixels / 32) * 32)
+
+
+def _choose_length(images: int, batch: int, options: TrainOptions) -> tuple[int, str]:
+    per_epoch = max(1, images // batch)
+    if options.iters is not None:
+        return options.iters, f"as given, {options.iters / per_epoch:.1f} epochs"
+    if options.epochs is not None:
+        return options.epochs * per_epoch, f"{options.epochs} epochs of {per_epoch:,}"
+    iters = min(max(_EPOCHS * per_epoch, _FEWEST_ITERS), _MOST_ITERS)
+    if options.minutes is not None:
+        return iters, "is measured now"
+    return iters, f"{iters / per_epoch:.0f} epochs of {per_epoch:,}"
+
+
+def _set_model(cfg, recipe: ModelRecipe, data: FolderData, side: int, options, note) -> None:
+    # Faces are split by person.
+    trained = {image.labels[0] for image in data.split("train")} if data.task == "faces" else ()
+    count = len(trained) or len(data.classes)
+    for key in recipe.classes:
+        node = cfg.model
+        *path, last = key.split(".")
+        for part in path:
+            node = node[part]
+        node[last] = count
+    backbone = cfg.model.backbone
+    if options.freeze is not None:
+        if "frozen_stages" not in backbone:
+            raise ConfigError(f"--freeze: {backbone.type} has no stages that can be frozen")
+        backbone.frozen_stages = options.freeze
+    if options.weights is not None and backbone.get("init_cfg"):
+        # The checkpoint has the weights of the backbone too.
+        backbone.init_cfg = None
+    if data.task == "detection":
+        _set_anchors(cfg.model, data, side, note)
+    elif data.task == "faces" and "spatial_size" in cfg.model.neck:
+        cfg.model.neck.spatial_size = max(1, side // 16)
+    elif data.task == "classification":
+        cfg.model.type = "negvision.OODClassifier"
+    elif data.task == "segmentation":
+        # Its largest logit tells what was never seen, at no cost.
+        cfg.model.type, cfg.model.score = "negvision.OODEncoderDecoder", "max_logit"
+
+
+def _set_anchors(model: Any, data: FolderData, side: int, note) -> None:
+    """Anchors whose middle level has the size of the median object."""
+    sizes = [
+        math.sqrt(item.box[2] * item.box[3]) * side / max(image.width, image.height)
+        for image in data.split("train")
+        for item in image.instances
+        if not item.ignore
+    ]
+    if not sizes:
+        return
+    head = model.get("rpn_head") or model.bbox_head
+    generator = head.anchor_generator
+    middle = generator.strides[len(generator.strides) // 2]
+    scale = min(max(round(float(np.median(sizes)) / middle), 2), 12)
+    if "octave_base_scale" in generator:
+        generator.octave_base_scale = scale
+    else:
+        generator.scales = [scale]
+    levels = ", ".join(str(scale * stride) for stride in generator.strides)
+    note("anchors", f"{levels} px", f"objects have {np.median(sizes):.0f} px (median)")
+
+
+def _set_schedule(cfg: Config, recipe: ModelRecipe, iters: int, lr: float) -> None:
+    cfg.optim_wrapper = {
+        "type": "OptimWrapper",
+        "optimizer": {"type": "AdamW", "lr": lr, "weight_decay": 0.05},
+        "paramwise_cfg": {
+            "norm_decay_mult": 0.0,
+            "bias_decay_mult": 0.0,
+            "custom_keys": {"backbone": {"lr_mult": recipe.backbone_lr}},
+        },
+        "clip_grad": {"max_norm": 10.0},
+    }
+    score = {
+        "detection": "coco/bbox_mAP",
+        "segmentation": "segmentation/mIoU",
+        "classification": "classification/accuracy",
+        "faces": "verification/accuracy",
+    }[recipe.task]
+    cfg.default_hooks.checkpoint = {
+        "type": "negvision.CheckpointHook",
+        "by_epoch": False,
+        "interval": iters,
+        "max_keep_ckpts": 1,
+        "save_best": score,
+        "rule": "greater",
+    }
+    cfg.log_processor.by_epoch = False
+    cfg.default_hooks.logger.log_metric_by_epoch = False
+
+
+def set_length(cfg: Config, iters: int, evaluations: int = EVALUATIONS) -> None:
+    """Set everything that counts in iterations."""
+    warmup = min(50, max(1, iters // 10))
+    # A run of a minute is evaluated once.
+    interval = max(math.ceil(iters / evaluations), min(iters, 50))
+    cfg.train_cfg = {"type": "IterBasedTrainLoop", "max_iters": iters, "val_interval": interval}
+    cfg.param_scheduler = [
+        {"type": "LinearLR", "start_factor": 0.01, "by_epoch": False, "begin": 0, "end": warmup},
+        {
+            "type": "CosineAnnealingLR",
+            "eta_min": 1e-5,
+            "by_epoch": False,
+            "begin": warmup,
+            "end": iters,
+        },
+    ]
+    cfg.default_hooks.checkpoint.interval = interval
+
+
+_TRACKERS = {
+    "tensorboard": ("TensorboardVisBackend", "tensorboard"),
+    "wandb": ("WandbVisBackend", "wandb"),
+    "mlflow": ("MLflowVisBackend", "mlflow"),
+}
+
+
+def _set_tracker(cfg: Config, name: str) -> None:
+    from importlib.util import find_spec
+
+    kind, package = _TRACKERS[name]
+    if find_spec(package) is None:
+        raise ConfigError(f"--track {name}: pip install {package}")
+    backends = [{"type": "LocalVisBackend"}, {"type": kind}]
+    cfg.vis_backends = cfg.visualizer.vis_backends = backends

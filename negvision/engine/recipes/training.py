@@ -1,0 +1,225 @@
+"""Train on a folder of data: read it, plan, write the config, measure a step where asked to."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import statistics
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+
+from negvision.compat.patches import captured_pycocotools
+from negvision.data.formats.contents import FolderData
+from negvision.data.formats.folder import read_folder
+from negvision.data.splits.content import SPLIT_FILE, complete_splits, write_split
+from negvision.engine.checkpoints.finding import find_model, find_resume_checkpoint
+from negvision.engine.machine_errors import machine_errors_explained
+from negvision.engine.prepare import build_runner, prepare_config
+from negvision.engine.recipes.planning import EVALUATIONS, TrainOptions, plan, set_length
+from negvision.errors import ConfigError, did_you_mean
+
+CONFIG = "config.py"
+# Steps that are measured for --minutes, after those that warm up.
+_WARM, _MEASURED = 3, 5
+# Most of the time that evaluations may take.
+_EVALUATING = 0.2
+
+
+def default_work_dir(source: str | os.PathLike) -> Path:
+    """``work_dirs/NAME`` for a folder or file NAME."""
+    path = Path(source).resolve()
+    return Path("work_dirs") / (path.name if path.is_dir() else path.parent.name)
+
+
+def write_config(
+    source: str | os.PathLike,
+    work_dir: str | os.PathLike,
+    options: TrainOptions,
+    format: str | None = None,
+    task: str | None = None,
+    skip_bad: bool = False,
+) -> Path:
+    """Read a folder of data and write the config to train on it; prints what was chosen.
+
+    Args:
+        source: As :func:`negvision.data.formats.folder.read_folder` takes it.
+        work_dir: Where the config and its annotation files are written.
+        options: What is given; the rest is chosen.
+        format: As in ``read_folder``.
+        task: As in ``read_folder``.
+        skip_bad: As in ``read_folder``.
+
+    Returns:
+        The config file.
+
+    Raises:
+        UserError: Nothing can be trained on this folder, or with these options.
+    """
+    began = time.monotonic()
+    data = complete_splits(read_folder(source, format, task, skip_bad=skip_bad))
+    print(_data_table(data), flush=True)
+    folder = Path(work_dir).absolute()
+    made = plan(data, folder / "data", options)
+    made.cfg.work_dir = str(folder)
+    print(made.table(), flush=True)
+    if options.minutes is not None:
+        print(_set_minutes(made.cfg, data, options.minutes, began), flush=True)
+    path = folder / CONFIG
+    write_split(data, folder / "data" / SPLIT_FILE)
+    made.cfg.dump(path)
+    print(f"config: {path}\n", flush=True)
+    return path
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished training.
+
+    Attributes:
+        work_dir: With the config, the logs and the checkpoints.
+        checkpoint: The best one, or the last.
+        metrics: Of the last evaluation.
+    """
+
+    work_dir: Path
+    checkpoint: Path
+    metrics: dict[str, float]
+
+    def __fspath__(self) -> str:
+        return str(self.checkpoint)
+
+    __str__ = __fspath__
+
+
+def train(
+    data: str | os.PathLike,
+    *,
+    work_dir: str | os.PathLike | None = None,
+    resume: bool = False,
+    hooks: Sequence[Hook] = (),
+    **options: Any,
+) -> TrainedRun:
+    """Train on a folder of annotated images, as ``negvision train DATA`` does.
+
+    Args:
+        data: Folder, or its ``data.yaml``, JSON or CSV file.
+        work_dir: Where everything is written; ``work_dirs/NAME`` by default.
+        resume: Continue the training of this work dir.
+        hooks: MMEngine's hooks to add: callbacks of the training.
+        **options: Fields of :class:`negvision.engine.recipes.planning.TrainOptions`; also
+            ``format``,
+            ``task`` and ``skip_bad`` of :func:`negvision.data.formats.folder.read_folder`.
+
+    Raises:
+        UserError: Nothing can be trained on this folder, or with these options.
+
+    Example::
+
+        run = negvision.train("data/raccoon", model="atss-lite0", minutes=5)
+        model = negvision.load(run)
+    """
+    folder = Path(work_dir or default_work_dir(data))
+    reading = {key: options.pop(key) for key in ("format", "task", "skip_bad") if key in options}
+    known = {one.name for one in fields(TrainOptions)}
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"negvision.train has no option {name!r}{did_you_mean(name, known)}")
+    path = folder / CONFIG
+    if not (resume and path.is_file()):
+        path = write_config(data, folder, TrainOptions(**options), **reading)
+    given = {"config": str(path), "work_dir": str(folder), "cfg_options": None, "data_root": None}
+    cfg = prepare_config(Namespace(**given, launcher="none", trust_checkpoint=False))
+    if resume and (newest := find_resume_checkpoint(folder)) is not None:
+        cfg.resume, cfg.load_from = True, str(newest)
+    with captured_pycocotools(), machine_errors_explained(cfg.work_dir):
+        runner = build_runner(cfg, ("train", "val"))
+        for hook in hooks:
+            runner.register_hook(hook)
+        runner.train()
+    scores = runner.message_hub.log_scalars.items()
+    metrics = {k.removeprefix("val/"): v.current() for k, v in scores if k.startswith("val/")}
+    return TrainedRun(folder, Path(find_model(folder)), metrics)
+
+
+def _data_table(data: FolderData) -> str:
+    """What was read: classes, one line per split, and what was left out or changed."""
+    shown = ", ".join(data.classes[:10]) + ", ..." * (len(data.classes) > 10)
+    lines = [f"{data.root}: {data.format}, {len(data.classes)} classes: {shown}"]
+    for split, images, empty, objects, ignored in data.counts():
+        line = f"  {split or 'all':<5}  {images:,} images"
+        if data.task == "detection":
+            line += f", {objects:,} objects" + f", {ignored:,} ignored" * bool(ignored)
+            line += f", {empty:,} images without an object" * bool(empty)
+        lines.append(line)
+    lines += [f"  {sentence}" for sentence in data.assumptions]
+    if data.notes:
+        lines.append(data.notes.report())
+    return "\n".join(lines)
+
+
+def _set_minutes(cfg: Config, data: FolderData, minutes: float, began: float) -> str:
+    """Set the length that fits into ``minutes`` since ``began``; the sentence that says so."""
+    step = _seconds_per_step(cfg)
+    images = len(data.splits["val"])
+    # Without gradients and with the same batch size, an image takes about half of the time.
+    evaluation = step / 2 * math.ceil(images / cfg.val_dataloader.batch_size)
+    left = minutes * 60 - (time.monotonic() - began)
+    evaluations = int(min(EVALUATIONS, max(1, _EVALUATING * left // max(evaluation, 1e-3))))
+    iters = int((left - evaluations * evaluation) / step)
+    if iters < 1:
+        raise ConfigError(
+            f"--minutes {minutes:g}: {max(left, 0):.0f} s are left for training, and an iteration "
+            f"takes {step:.2f} s here; give more minutes, or set --iters"
+        )
+    set_length(cfg, iters, evaluations)
+    return (
+        f"  {iters:,} iterations of {step:.2f} s, measured just now, and {evaluations} evaluations "
+        f"take {minutes:g} minutes"
+    )
+
+
+class _StepTimer(Hook):
+    """Keeps when each iteration ended."""
+
+    priority = "LOWEST"
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.ends.append(time.monotonic())
+
+
+def _seconds_per_step(cfg: Config) -> float:
+    """Seconds per iteration of a training, of which nothing is kept."""
+    trial = Config(cfg.to_dict())
+    set_length(trial, _WARM + _MEASURED)
+    for key in ("val_dataloader", "val_evaluator", "val_cfg"):
+        trial[key] = None
+    for key in ("test_dataloader", "test_evaluator", "test_cfg"):
+        trial[key] = None
+    trial.default_hooks.checkpoint.save_best = None
+    trial.custom_hooks = [
+        h
+        for h in trial.get("custom_hooks", [])
+        if "Layout" in h["type"] or "ChannelsLast" in h["type"]
+    ]
+    trial.experiment_name = "negvision_measures_a_step"
+    timer = _StepTimer()
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
+        trial.work_dir = folder
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            runner = build_runner(trial, ("train",))
+            runner.register_hook(timer)
+            runner.train()
+    pairs = zip(timer.ends[_WARM - 1 :], timer.ends[_WARM:], strict=False)
+    return statistics.median(later - earlier for earlier, later in pairs)

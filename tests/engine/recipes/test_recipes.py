@@ -1,0 +1,204 @@
+"""Training on a folder of images: what is chosen, what is written, and what comes out."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import negvision
+from negvision.cli.main import main
+from negvision.data.formats.folder import read_folder
+from negvision.data.splits.content import complete_splits
+from negvision.engine.recipes.models import MODELS
+from negvision.engine.recipes.planning import TrainOptions, plan
+from negvision.errors import ConfigError, UserError
+
+SCRATCH = {
+    "detection": "atss-r18",
+    "segmentation": "deeplab-r18",
+    "classification": "classifier-r20",
+    "faces": "face-r18",
+}
+
+
+def _image(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    cv2.imwrite(str(path), cv2.resize(noise, (80, 60), interpolation=cv2.INTER_NEAREST))
+
+
+def _boxes(root):
+    """YOLO: twelve images of two classes, one of them without an object."""
+    for number in range(12):
+        _image(root / "images" / f"{number}.png", number)
+        label = root / "labels" / f"{number}.txt"
+        label.parent.mkdir(exist_ok=True)
+        label.write_text(f"{number % 2} 0.5 0.5 0.4 0.4\n" if number else "")
+    (root / "data.yaml").write_text("names: [cat, dog]\ntrain: images\n")
+
+
+def _classes(root):
+    for number in range(12):
+        _image(root / ("cat", "dog")[number % 2] / f"{number}.png", number)
+
+
+def _masks(root):
+    for number in range(12):
+        _image(root / "images" / f"{number}.png", number)
+        mask = np.zeros((60, 80), np.uint8)
+        mask[20:40, 20:50] = 255
+        (root / "masks").mkdir(exist_ok=True)
+        cv2.imwrite(str(root / "masks" / f"{number}.png"), mask)
+
+
+def _people(root):
+    for number in range(24):
+        _image(root / f"person{number % 6}" / f"{number}.png", number)
+
+
+FOLDERS = {
+    "detection": _boxes,
+    "segmentation": _masks,
+    "classification": _classes,
+    "faces": _people,
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def make(task):
+        FOLDERS[task](tmp_path / task)
+        return tmp_path / task
+
+    return make
+
+
+@pytest.fixture
+def planned(folder, tmp_path):
+    data = complete_splits(read_folder(folder("detection")))
+
+    def make(**options):
+        return plan(data, tmp_path / "lists", TrainOptions(model="atss-r18", **options))
+
+    return make
+
+
+@pytest.mark.parametrize("task", FOLDERS)
+def test_folder_of_each_task_trains_and_its_work_dir_alone_is_tested(task, folder, capsys):
+    given = ["--task", "faces"] if task == "faces" else []
+    arguments = [str(folder(task)), "--model", SCRATCH[task], "--iters", "2", "--batch", "4"]
+    assert main(["train", *arguments, *given, "--work-dir", "out"]) == 0
+    printed = capsys.readouterr().out
+    for shown in (task, SCRATCH[task], "--imgsz", "config: "):
+        assert shown in printed
+    assert main(["test", "out"]) == 0
+    assert "test  " in capsys.readouterr().out
+
+
+def test_python_trains_loads_and_predicts_like_the_commands(folder, tmp_path):
+    root = folder("detection")
+    run = negvision.train(root, model="atss-r18", iters=40, batch=4, imgsz=64, lr=0.005)
+    assert run.work_dir.name == "detection" and "coco/bbox_mAP" in run.metrics
+    model = negvision.load(run)
+    photo = root / "images" / "3.png"
+    one = model(photo)
+    array = cv2.cvtColor(cv2.imread(str(photo)), cv2.COLOR_BGR2RGB)
+    again, many = model(array), model(root / "images")
+    assert len(one) and len(many) == 12 and model.classes == ("cat", "dog")
+    np.testing.assert_array_equal(one.boxes, again.boxes)
+    np.testing.assert_array_equal(one.boxes, many[[m.source for m in many].index(str(photo))].boxes)
+    assert json.loads(one.to_json())[0]["name"] == one.names[0]
+    assert one.plot().shape[2] == 3 and len(one.to_pandas()) == len(one)
+    assert model([array[..., 0], np.dstack([array, array[..., :1]])])[0].image.shape == (60, 80, 3)
+    [file] = run.work_dir.glob("best_*.pth")
+    assert main(["predict", str(file), str(photo), "--out", str(tmp_path / "out")]) == 0
+
+
+def test_init_writes_the_config_that_train_takes(folder, capsys):
+    root = folder("detection")
+    assert main(["init", str(root), "--model", "atss-r18", "--work-dir", "out"]) == 0
+    assert "atss-r18" in capsys.readouterr().out
+    assert main(["train", "out/config.py", "--cfg-options", "train_cfg.max_iters=1"]) == 0
+
+
+def test_background_images_stay_and_classes_come_from_the_annotations(planned):
+    cfg = planned(iters=2).cfg
+    assert cfg.model.bbox_head.num_classes == 2
+    assert cfg.train_dataloader.dataset.filter_cfg == {"filter_empty_gt": False}
+    flips = [step for step in cfg.train_dataloader.dataset.pipeline if "Flip" in step["type"]]
+    assert flips == [{"type": "RandomFlip", "prob": 0.5}]
+
+
+def test_given_options_act(planned):
+    cfg = planned(epochs=30, lr=0.5, imgsz=64, batch=2, flip="none", seed=7, freeze=1).cfg
+    assert cfg.optim_wrapper.optimizer.lr == 0.5 and cfg.randomness.seed == 7
+    assert cfg.train_dataloader.batch_size == 2 and cfg.model.backbone.frozen_stages == 1
+    images = json.loads(Path(cfg.train_dataloader.dataset.ann_file).read_text())["images"]
+    assert cfg.train_cfg.max_iters == 30 * (len(images) // 2)
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    assert not [step for step in pipeline if "Flip" in step["type"]]
+    assert [step["scale"] for step in pipeline if "scale" in step] == [(64, 64)]
+
+
+def test_run_is_evaluated_ten_times_and_its_best_checkpoint_kept(planned):
+    cfg = planned(iters=1000).cfg
+    assert cfg.train_cfg.val_interval == 100
+    assert cfg.default_hooks.checkpoint.save_best == "coco/bbox_mAP"
+
+
+def test_length_in_minutes_is_measured_in_steps(folder, capsys):
+    root = folder("detection")
+    options = ["--model", "atss-r18", "--minutes", "1", "--imgsz", "64", "--work-dir", "out"]
+    assert main(["init", str(root), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "measured just now" in printed and "take 1 minutes" in printed
+    assert main(["init", str(root), "--minutes", "0.0001", *options[:2], "--work-dir", "b"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "atss-r19"}, "nearest: 'atss-r18'"),
+        ({"model": "deeplab-r18"}, "is for segmentation"),
+        ({"iters": 3, "epochs": 2}, "both set the length"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, message, folder, tmp_path):
+    data = complete_splits(read_folder(folder("detection")))
+    with pytest.raises(ConfigError, match=message):
+        plan(data, tmp_path, TrainOptions(**options))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.py", "--epochs", "3"], "--epochs is for a folder"),
+        (["nowhere"], "does not exist"),
+    ],
+)
+def test_what_train_cannot_use_is_one_block(arguments, message, capsys):
+    assert main(["train", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_every_model_is_listed_and_its_base_config_is_shipped(capsys):
+    assert main(["models"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in MODELS)
+
+
+def test_unknown_option_of_python_names_the_nearest(folder):
+    with pytest.raises(UserError, match="nearest: 'epochs'"):
+        negvision.train(folder("detection"), epoch=3)
+
+
+def test_data_without_a_split_of_its_own_is_split_the_same_each_time(folder):
+    root = folder("detection")
+    first, second = (complete_splits(read_folder(root)) for _ in range(2))
+    assert first.splits == second.splits and set(first.splits) == {"train", "val"}
+    assert replace(first, notes=None) == replace(second, notes=None)
