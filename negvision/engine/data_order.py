@@ -94,6 +94,12 @@ class SeededBatches:
         return seeded
 
 
+def is_endless(loader: DataLoader) -> bool:
+    """Whether the batches of ``loader`` never end."""
+    batches = loader.batch_sampler
+    return isinstance(batches, SeededBatches) and batches.endless
+
+
 def seed_batches(loader: DataLoader, seed: int) -> None:
     """Give every sample of ``loader`` its own seed; see the module.
 

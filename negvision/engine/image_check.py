@@ -14,8 +14,8 @@ from negvision.errors import ConfigError, Problems
 
 def leaf_datasets(dataset) -> Iterator:
     """The data sets in ``dataset`` that wrap no other."""
-    inner = [*getattr(dataset, "datasets", ()), getattr(dataset, "dataset", None)]
-    inner = [other for other in inner if other is not None]
+    wrapped = (getattr(dataset, "dataset", None), getattr(dataset, "_dataset", None))
+    inner = [other for other in (*getattr(dataset, "datasets", ()), *wrapped) if other is not None]
     if not inner:
         yield dataset
     for other in inner:

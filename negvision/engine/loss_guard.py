@@ -14,6 +14,7 @@ from torch import Tensor
 
 from negvision.engine.config.model_parts import unwrapped
 from negvision.engine.parallel.sharded import local_gradients, optim_wrappers_of
+from negvision.engine.training_steps import TrainingError
 from negvision.errors import UserError
 from negvision.registry import HOOKS
 
@@ -102,6 +103,11 @@ class LossGuardHook(Hook):
 
         @functools.wraps(backward)
         def noted_backward(loss: Tensor, **kwargs) -> None:
+            if not getattr(loss, "requires_grad", False):
+                raise TrainingError(
+                    "the model returned no loss that depends on a trained weight: names of losses "
+                    "contain 'loss', and their tensors need a gradient"
+                )
             self._losses.append(loss.detach().float().sum())
             backward(loss, **kwargs)
 

@@ -178,6 +178,8 @@ def run_summary(runner) -> str:
             "batch_size"
         )
         row = f"{len(loop.dataloader.dataset)} images"
+        objects = getattr(loop.dataloader.dataset, "objects", None)
+        row += f", {objects} objects" if name == "train" and objects is not None else ""
         row += f", {batch} per batch" if batch else ""
         row += f" on each of {runner.world_size} processes" if runner.world_size > 1 else ""
         rows[name] = row

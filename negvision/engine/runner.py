@@ -47,6 +47,7 @@ from negvision.engine.parallel.sharded import (
 )
 from negvision.engine.quiet import replace_console_handler
 from negvision.engine.recompute import activation_checkpointing_replaced
+from negvision.engine.training_check import check_evaluated_labels, check_length
 from negvision.errors import CheckpointError
 from negvision.ood.threshold import OODThreshold, set_threshold
 
@@ -189,6 +190,8 @@ class Runner(MMEngineRunner):
             "random_states": all_gather_object(random_state() if held is None else held),
             "gradients": pending_gradients(self.model, self.optim_wrapper),
             "batches_per_epoch": len(loader),
+            "samples": len(loader.dataset),
+            "data_start": getattr(self.train_loop, "data_start", (0, 0)),
             "global_batch_size": (loader.batch_size or 1) * get_world_size(),
         }
 
@@ -211,24 +214,36 @@ class Runner(MMEngineRunner):
         meta = self._loaded_meta
         restore_gradients(self.model, meta.get("gradients"))
         self._resumed_states = meta.get("random_states", [])
-        self._move_to_same_sample(meta)
+        self._find_place_in_data(meta)
 
     def _optimizers(self) -> list[Optimizer]:
         return [wrapper.optimizer for wrapper in optim_wrappers_of(self.optim_wrapper)]
 
-    def _move_to_same_sample(self, meta: dict) -> None:
-        """Find the next batch in an epoch whose batches had another size."""
-        loop, saved = self.train_loop, meta.get("global_batch_size")
-        size = (loop.dataloader.batch_size or 1) * get_world_size()
-        if saved in (None, size):
+    def _find_place_in_data(self, meta: dict) -> None:
+        """Find the next batch if the data set or the size of its batches has changed."""
+        loop = self.train_loop
+        if not hasattr(loop, "restart_epoch"):
             return
-        self.logger.warning(
-            f"resumed with {size} images per step; the checkpoint was written with {saved}. The "
-            "learning rate and the schedule's count of steps come from the checkpoint"
-        )
-        if loop.max_epochs > 1:
-            seen = (meta["iter"] - meta["epoch"] * meta["batches_per_epoch"]) * saved
-            loop._iter = meta["epoch"] * len(loop.dataloader) + seen // size
+        loop.data_start = tuple(meta.get("data_start", (0, 0)))
+        size = (loop.dataloader.batch_size or 1) * get_world_size()
+        images, saved = len(loop.dataloader.dataset), meta.get("global_batch_size", size)
+        before = meta.get("samples", images)
+        unchanged = "The learning rate and the schedule's count of steps come from the checkpoint"
+        if before != images or (size == saved and loop.is_lost()):
+            place = loop.restart_epoch(meta)
+            known = f"{before:,}" if before != images else "another number"
+            self.logger.warning(
+                f"the training set has {images:,} images, the checkpoint was written with {known}: "
+                f"resumed at {place}. {unchanged}"
+            )
+        elif size != saved:
+            self.logger.warning(
+                f"resumed with {size} images per step; the checkpoint was written with {saved}. "
+                f"{unchanged}"
+            )
+            if loop.max_epochs > 1:
+                seen = (meta["iter"] - meta["epoch"] * meta["batches_per_epoch"]) * saved
+                loop._iter = meta["epoch"] * len(loop.dataloader) + seen // size
 
     def restore_random_state(self) -> None:
         """Restore the random state of the checkpoint, once, if the world size is the same."""
@@ -268,12 +283,14 @@ class Runner(MMEngineRunner):
         return built
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        if isinstance(loop, BaseLoop):
-            return loop
-        loop = copy.deepcopy(loop)
-        if "type" not in loop and "by_epoch" in loop:
-            loop["type"] = "EpochBasedTrainLoop" if loop.pop("by_epoch") else "IterBasedTrainLoop"
-        return super().build_train_loop(_with_replacement(loop))
+        if not isinstance(loop, BaseLoop):
+            loop = copy.deepcopy(loop)
+            if "type" not in loop and "by_epoch" in loop:
+                kind = "EpochBasedTrainLoop" if loop.pop("by_epoch") else "IterBasedTrainLoop"
+                loop["type"] = kind
+            loop = super().build_train_loop(_with_replacement(loop))
+        check_length(loop)
+        return loop
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         return self._with_checked_images(super().build_val_loop(loop), "val")
@@ -286,6 +303,7 @@ class Runner(MMEngineRunner):
         evaluator = getattr(loop, "evaluator", None)
         if evaluator is not None:
             check_images(loop.dataloader.dataset, evaluator, split)
+            check_evaluated_labels(loop.dataloader.dataset, evaluator, split)
         return loop
 
     def register_default_hooks(self, hooks: dict[str, Hook | dict | None] | None = None) -> None:

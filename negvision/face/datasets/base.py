@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -282,7 +283,8 @@ class FaceIdentityDataset(FaceDataset):
         if few.any():
             self._log(
                 f"{source}: dropped {few.sum():,} of {len(found):,} identities, which have fewer "
-                f"than {self.min_images} images ({counts[few].sum():,} of {len(labels):,} images)."
+                f"than {self.min_images} images ({counts[few].sum():,} of {len(labels):,} images).",
+                logging.WARNING if 2 * counts[few].sum() > len(labels) else logging.INFO,
             )
         single = int(((counts == 1) & ~few).sum())
         if single:
