@@ -14,13 +14,14 @@ from negvision.data.formats.coco_file import (
     find_classes,
     find_reference_problem,
     index_images,
+    is_ignored,
     without_parents,
 )
 from negvision.data.formats.contents import FolderData, ImageRecord, Instance, bounds
 from negvision.data.formats.masks import polygon_area
 from negvision.data.formats.reading import Reading, attempt, number
 from negvision.data.formats.tree import FileTree, split_name, split_of_path
-from negvision.errors import Problems
+from negvision.errors import DatasetError, Problems
 
 NAME = "COCO"
 _ENTRIES = ("images", "annotations", "categories")
@@ -145,8 +146,7 @@ def _read_file(reading: Reading, file: str, split: str, names: Mapping[int, str]
         annotation_id = annotation.get("id")
         if isinstance(annotation_id, int | str):
             if annotation_id in seen:
-                reading.problems.add("annotation id that was used before", where, annotation_id)
-                continue
+                reading.notes.add("annotation id that was used before, kept all the same", where)
             seen.add(annotation_id)
         image = images[annotation["image_id"]]
         if image is not None:
@@ -160,11 +160,11 @@ def _read_annotation(
     names: Mapping[int, str],
     where: str,
 ) -> None:
-    crowd = number(annotation.get("iscrowd", 0))
-    if crowd not in (0, 1):
-        reading.problems.add("iscrowd that is not 0 or 1", where, annotation["iscrowd"])
+    try:
+        ignore = is_ignored(annotation)
+    except DatasetError as error:
+        reading.problems.add(error.kind, where, str(error))
         return
-    ignore = bool(crowd) or annotation.get("ignore") in (1, True)
     polygons: list[list[float]] = []
     rle = None
     mask = annotation.get("segmentation")
