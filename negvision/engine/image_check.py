@@ -36,8 +36,8 @@ def check_images(dataset, evaluator: Evaluator, split: str) -> None:
         split: "val" or "test", for the message.
 
     Raises:
-        ConfigError: An image is not in the file, has another name there, or shares its id with
-            another one.
+        ConfigError: An image is not in the file, has another name there, shares its id with another
+            one, or is both in-distribution and OOD.
     """
     parts = [part for part in leaf_datasets(dataset) if hasattr(part, "get_data_info")]
     for metric in evaluator.metrics:
@@ -48,7 +48,7 @@ def check_images(dataset, evaluator: Evaluator, split: str) -> None:
         ann_file = getattr(metric, "ann_file", None)
         if len(parts) == 1 and ann_file and _same_file(parts[0], ann_file):
             continue
-        problems = _compare(parts, listed, with_ood=not isinstance(metric, OODMetricBase))
+        problems = _compare(parts, listed, isinstance(metric, OODMetricBase))
         if problems:
             of_file = f" {ann_file!r}" if ann_file else "'s annotation file"
             raise ConfigError(
@@ -91,17 +91,23 @@ def _same_file(part, ann_file: str) -> bool:
     return bool(own) and os.path.realpath(own) == os.path.realpath(ann_file)
 
 
-def _compare(parts: list, listed: dict, with_ood: bool) -> Problems:
+def _compare(parts: list, listed: dict, ood_metric: bool) -> Problems:
     problems = Problems()
     base_names = Counter(os.path.basename(name) for name in listed.values() if name)
     seen: dict[object, str] = {}
+    kinds: dict[str, bool] = {}
     for part in parts:
         for index in range(len(part)):
             info = part.get_data_info(index)
-            if "img_id" not in info or (info.get("is_ood") and not with_ood):
+            if "img_id" not in info:
                 continue
             image_id, path = info["img_id"], str(info.get("img_path", ""))
-            where = f"id {image_id!r}"
+            where, is_ood = f"id {image_id!r}", bool(info.get("is_ood"))
+            if ood_metric:  # it knows images by their paths
+                if path and kinds.setdefault(path, is_ood) != is_ood:
+                    problems.add("image that is in-distribution and OOD", where, path)
+                if is_ood:
+                    continue
             if seen.setdefault(image_id, path) != path:
                 problems.add("id of two images", where, f"{seen[image_id]} and {path}")
             elif listed and image_id not in listed:

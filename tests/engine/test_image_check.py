@@ -7,6 +7,7 @@ from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 from mmengine.logging import MMLogger
 
 from negvision.engine.image_check import check_images
+from negvision.engine.metrics import OODMetricBase
 from negvision.errors import ConfigError
 
 
@@ -29,6 +30,10 @@ class Metric:
         self.ann_file = ann_file
         images = [{"id": number, "file_name": name} for number, name in enumerate(names, 1)]
         self.ground_truth = {"images": images}
+
+
+class OODMetric(Metric, OODMetricBase):
+    pass
 
 
 class MMDetMetric:
@@ -93,6 +98,16 @@ def test_other_images_are_refused(kind, dataset, listed, found):
 def test_ids_of_several_files_must_differ_without_a_file_too():
     with pytest.raises(ConfigError, match="1 x id of two images"):
         check(ConcatDataset([Images("a.jpg"), Images("b.jpg")]), MMDetMetric())
+
+
+def test_ids_of_ood_images_may_clash_but_not_the_images():
+    unknown = Images("x.jpg", is_ood=True)
+    check(ConcatDataset([Images("a.jpg"), unknown]), OODMetric("a.jpg"))
+    with pytest.raises(ConfigError, match="1 x id of two images"):
+        check(ConcatDataset([Images("a.jpg"), unknown]), Metric("a.jpg"))
+    unknown = Images("x.jpg", "a.jpg", is_ood=True)
+    with pytest.raises(ConfigError, match=r"1 x image that is in-distribution and OOD\n.*a\.jpg"):
+        check(ConcatDataset([Images("a.jpg"), unknown]), OODMetric("a.jpg"))
 
 
 def test_images_of_one_file_are_not_read(tmp_path, monkeypatch):
