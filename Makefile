@@ -36,14 +36,14 @@ help:
 	@echo "make clean             remove build products and caches (keeps .venv, data, work_dirs)"
 
 quickstart: env
-	@$(PYTHON) tools/train.py configs/quickstart/atss_digits.py
+	@$(PYTHON) tools/train.py configs/quickstart/atss_digits.py --resume auto
 
 quickstart-face: env
-	@$(PYTHON) tools/train.py configs/quickstart/unpg_glyphs.py
+	@$(PYTHON) tools/train.py configs/quickstart/unpg_glyphs.py --resume auto
 
 quickstart-ood: env
 	@for task in boxes pixels images; do \
-	$(PYTHON) tools/train.py configs/quickstart/abet_$$task.py || exit; done
+	$(PYTHON) tools/train.py configs/quickstart/abet_$$task.py --resume auto || exit; done
 
 # One thread per worker: more would compete for the same cores.
 test: env

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -89,6 +90,7 @@ def _run_once(config: str, seed: int, args, read, test: bool) -> dict:
         return figures
     common = [f"--data-root={args.data_root}"] if args.data_root else []
     options = ["--cfg-options", f"randomness.seed={seed}", *args.cfg_options]
+    shutil.rmtree(work / "train", ignore_errors=True)  # what an interruption left
     start = time.perf_counter()
     _call("tools/train.py", config, "--work-dir", work / "train", *common, *options)
     elapsed = time.perf_counter() - start

@@ -16,6 +16,9 @@ class UserError(Exception):
     """
 
     is_user_error = True
+    # Whether all ranks of a distributed run raise it at the same place, so that they can still
+    # save the run's state together.
+    on_all_ranks = False
 
 
 class ConfigError(UserError):

@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     """Train.
 
     Returns:
-        0; 75 (``EXIT_INTERRUPTED``) if a signal ended the run after its state was saved.
+        0; 75 (``EXIT_INTERRUPTED``), or 130 after Ctrl-C, if a signal ended the run after its
+        state was saved.
     """
     announce(args.config)
     from negvision.engine.parallel.failures import reports_to_launcher
@@ -59,7 +60,7 @@ def _train(args: argparse.Namespace) -> int:
         args.config = config_of_data(args)
     from negvision.compat.patches import captured_pycocotools
     from negvision.engine.config.options import apply_training_arguments
-    from negvision.engine.interruption import EXIT_INTERRUPTED, TrainingInterrupted
+    from negvision.engine.interruption import TrainingInterrupted
     from negvision.engine.machine_errors import machine_errors_explained
     from negvision.engine.parallel.launch import leave_processes
     from negvision.engine.prepare import build_runner, prepare_config
@@ -70,12 +71,14 @@ def _train(args: argparse.Namespace) -> int:
         _set_resume(cfg, args.resume, args.trust_checkpoint)
     with captured_pycocotools(), machine_errors_explained(cfg.work_dir):
         runner = build_runner(cfg, ("train", "val"))
+        # A run that was killed early may have left its best weights and nothing to resume from.
+        runner.may_start_anew = args.resume == "auto"
         try:
             runner.train()
         except TrainingInterrupted as interruption:
             runner.logger.warning(str(interruption))
             leave_processes()
-            return EXIT_INTERRUPTED
+            return interruption.status
     leave_processes()
     return 0
 

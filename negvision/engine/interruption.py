@@ -1,41 +1,53 @@
-"""Save and stop a run on SIGTERM or SIGUSR1, with an exit code of its own."""
+"""Save and stop a run on a signal, with an exit status of its own."""
 
 import contextlib
+import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from mmengine.dist import get_dist_info
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import Hook
 
-from negvision.engine.checkpoints.saving import INTERRUPTED
 from negvision.registry import HOOKS
 
 # EX_TEMPFAIL of sysexits.h, "try again later", which schedulers can tell from a failure.
 EXIT_INTERRUPTED = 75
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
+# A launcher passes Ctrl-C on to ranks that the terminal reached too.
+_TWICE_AT_ONCE = 1.0
 
 
 class TrainingInterrupted(Exception):
-    """A signal ended the training; its state is in a checkpoint for ``--resume``."""
+    """A signal ended the training; its state is in a checkpoint for ``--resume``.
 
-    def __init__(self, signal_name: str, checkpoint: str) -> None:
+    Attributes:
+        status: The exit status of the command: 130 after Ctrl-C, otherwise
+            :data:`EXIT_INTERRUPTED`.
+    """
+
+    def __init__(self, received: signal.Signals, checkpoint: Path) -> None:
         super().__init__(
-            f"{signal_name}: the training was interrupted. To continue from {checkpoint}, run the "
-            "same command with --resume"
+            f"{received.name}: the training was interrupted. To continue from {checkpoint}, run "
+            "the same command with --resume"
         )
+        by_hand = received is signal.SIGINT
+        self.status = 128 + received if by_hand else EXIT_INTERRUPTED
 
 
 @HOOKS.register_module()
 class InterruptionHook(Hook):
-    """On SIGTERM or SIGUSR1 finish the iteration, save ``interrupted.pth`` and end the run.
+    """On a signal finish the iteration, save ``interrupted.pth`` and end the run.
 
-    SLURM sends SIGUSR1 before the time limit if asked to (``--signal=USR1@120``), schedulers and
-    Kubernetes send SIGTERM. ``negvision train`` then exits with :data:`EXIT_INTERRUPTED`. During an
-    evaluation the state before it is saved, and a resumed run evaluates first. In a distributed
-    run all ranks stop after the same iteration, whichever of them got the signal.
+    The signals are SIGTERM, SIGUSR1, SIGHUP and SIGINT (Ctrl-C); a second Ctrl-C ends the run at
+    once. SLURM sends SIGUSR1 before the time limit if asked to (``--signal=USR1@120``), schedulers
+    and Kubernetes send SIGTERM, and a terminal that closes sends SIGHUP. ``negvision train`` then
+    exits with the status of :class:`TrainingInterrupted`. During an evaluation the state before it
+    is saved, and a resumed run evaluates first. In a distributed run all ranks stop after the same
+    iteration, whichever of them got the signal.
 
     The runner adds this hook to any config; ``default_hooks=dict(interruption=None)`` removes it.
     """
@@ -45,6 +57,7 @@ class InterruptionHook(Hook):
 
     def __init__(self) -> None:
         self._received: signal.Signals | None = None
+        self._since = 0.0
         self._before: dict[signal.Signals, object] = {}
         self._group = None
 
@@ -56,7 +69,9 @@ class InterruptionHook(Hook):
         if threading.current_thread() is not threading.main_thread():
             return
         for number in _SIGNALS:
-            self._before[number] = signal.signal(number, self._receive)
+            # nohup has SIGHUP ignored, and shells SIGINT in the background.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._receive)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         received = self._agree()
@@ -68,17 +83,22 @@ class InterruptionHook(Hook):
         # signal to all of them.
         if self._received is None or not runner.evaluating_in_training:
             return
-        for hook in runner.hooks:
-            if isinstance(hook, EMAHook):
-                # Restores the weights of the training.
-                hook.after_val_epoch(runner)
+        runner.leave_evaluation()
         self._leave(runner, self._received, runner.iter)
 
     def after_train(self, runner) -> None:
-        self._restore()
+        self.restore_handlers()
 
     def _receive(self, number: int, frame: object) -> None:
-        self._received = signal.Signals(number)
+        if number == signal.SIGINT:
+            now = time.monotonic()
+            if self._received is signal.SIGINT and now - self._since > _TWICE_AT_ONCE:
+                raise KeyboardInterrupt
+            if self._received is None and os.environ.get("RANK", "0") == "0":
+                # Not by print, which the signal may have interrupted.
+                os.write(2, b"\nCtrl-C: saving after this iteration; again: end at once\n")
+            self._since = now
+        self._received = self._received or signal.Signals(number)
 
     def _agree(self) -> signal.Signals | None:
         if get_dist_info()[1] == 1:
@@ -88,12 +108,12 @@ class InterruptionHook(Hook):
         return signal.Signals(int(flag)) if flag else None
 
     def _leave(self, runner, received: signal.Signals, iteration: int) -> None:
-        meta = {"epoch": runner.epoch, "iter": iteration}
-        runner.save_checkpoint(runner.work_dir, INTERRUPTED, meta=meta, by_epoch=False)
-        self._restore()
-        raise TrainingInterrupted(received.name, str(Path(runner.work_dir) / INTERRUPTED))
+        checkpoint = runner.save_interrupted(runner.epoch, iteration)
+        self.restore_handlers()
+        raise TrainingInterrupted(received, checkpoint)
 
-    def _restore(self) -> None:
+    def restore_handlers(self) -> None:
+        """Give the signals back to whoever handled them before the training."""
         for number, handler in self._before.items():
             with contextlib.suppress(TypeError):  # a handler that was not set from Python
                 signal.signal(number, handler)

@@ -26,6 +26,7 @@ class _Resumable(BaseLoop):
         check_training(self)
         self._steps = Steps(self)
         self.runner.call_hook("before_train")
+        self.runner.restore_components()
         resumed = self._iter > 0
         if resumed and self._at_boundary() and self._evaluation_is_due():
             self._evaluate()

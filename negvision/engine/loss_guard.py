@@ -26,6 +26,8 @@ _BAD = "bad_steps"
 class DivergedError(UserError):
     """The loss was not finite, or exploded, for many iterations in a row."""
 
+    on_all_ranks = True
+
 
 @HOOKS.register_module()
 class LossGuardHook(Hook):
@@ -83,8 +85,10 @@ class LossGuardHook(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         if self._skipped:
             runner.message_hub.update_scalar("train/skipped_steps", self._skipped)
+        stops = self._in_a_row >= self.max_in_a_row
+        in_a_row = 0 if stops else self._in_a_row  # a resumed run tries again
         # Plain numbers and lists, which load from a checkpoint without running code.
-        state = {"recent": list(self._recent), "skipped": self._skipped, "in_a_row": self._in_a_row}
+        state = {"recent": list(self._recent), "skipped": self._skipped, "in_a_row": in_a_row}
         runner.message_hub.update_info(_BAD, state)
         reason, self._reason = self._reason, None
         if reason is None:
@@ -95,7 +99,7 @@ class LossGuardHook(Hook):
             f"iteration {runner.iter + 1}: {reason}; the step is skipped ({self._in_a_row} in a "
             f"row, {self._skipped} in total). Images: {shown or 'unknown'}"
         )
-        if self._in_a_row >= self.max_in_a_row:
+        if stops:
             self._stop(runner, reason, images)
 
     def _watch(self, wrapper) -> None:
@@ -167,7 +171,7 @@ class LossGuardHook(Hook):
             f"{self._in_a_row} steps in a row were skipped, the last at iteration "
             f"{runner.iter + 1}: {reason}. {path} lists the images of its batch. Look at them "
             "(negvision browse-dataset), lower the learning rate, lengthen the warm-up or clip "
-            "gradients, and continue from the last checkpoint with --resume"
+            "gradients, and continue with --resume, from an earlier checkpoint with --resume FILE"
         )
 
 

@@ -75,6 +75,7 @@ class CollectedMetric(BaseMetric):
         self.results.clear()
         broadcast_object_list(outcome)
         if isinstance(outcome[0], UserError):
+            outcome[0].on_all_ranks = True
             raise outcome[0]
         return outcome[0]
 

@@ -23,6 +23,7 @@ _OURS = os.path.join(Path(negvision.__file__).parent, "")
 _SHOWN_FILES = tuple(
     part.replace("/", os.sep)
     for part in (
+        "/mmengine/hooks/early_stopping_hook.py",
         "/mmengine/hooks/logger_hook.py",
         "/mmdet/evaluation/",
         "/mmengine/evaluator/",

@@ -3,26 +3,33 @@
 import contextlib
 import copy
 import logging
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import torch
 from mmengine.dist import all_gather_object, broadcast, get_rank, get_world_size, is_main_process
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
+from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.base_loop import BaseLoop
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from negvision.engine.checkpoints.component_state import ComponentState
 from negvision.engine.checkpoints.fitting import initialization_observed, load_weights
 from negvision.engine.checkpoints.loading import read_source
 from negvision.engine.checkpoints.provenance import provenance
 from negvision.engine.checkpoints.resuming import state_to_resume
-from negvision.engine.checkpoints.saving import raise_on_all_ranks, write_checkpoint
+from negvision.engine.checkpoints.saving import (
+    INTERRUPTED,
+    raise_on_all_ranks,
+    write_checkpoint,
+)
 from negvision.engine.checkpoints.training_state import (
     pending_gradients,
     random_state,
@@ -30,10 +37,12 @@ from negvision.engine.checkpoints.training_state import (
     restore_gradients,
     set_random_state,
 )
+from negvision.engine.checkpoints.work_dir import claimed
 from negvision.engine.compiling import compile_parts
 from negvision.engine.config.model_parts import unwrapped
 from negvision.engine.data_order import SeededBatches, seed_batches
 from negvision.engine.image_check import check_images
+from negvision.engine.interruption import InterruptionHook, TrainingInterrupted
 from negvision.engine.optim import scale_learning_rate
 from negvision.engine.parallel.launch import init_cpu_processes, with_group_timeout
 from negvision.engine.parallel.model_wrappers import FullyShardedModel, wrap_for_ranks
@@ -57,6 +66,8 @@ _REPLACEMENTS = {
     "IterBasedTrainLoop": "negvision.IterTrainLoop",
     "CheckpointHook": "negvision.CheckpointHook",
 }
+# After these points all hooks run, also if one fails: then the state is that of a whole step.
+_WHOLE = ("after_train_iter", "after_train_epoch", "before_val_epoch", "after_val_epoch")
 _ADDED_HOOKS = {
     "loss_guard": "negvision.LossGuardHook",
     "interruption": "negvision.InterruptionHook",
@@ -74,7 +85,9 @@ class Runner(MMEngineRunner):
     in the middle of an epoch: in any config :mod:`negvision.engine.loops` and
     :class:`negvision.engine.checkpoints.saving.CheckpointHook` replace mmengine's loops and
     ``CheckpointHook``. The hooks of ``_ADDED_HOOKS`` are added, unless the
-    config has ``default_hooks = dict(NAME=None)``.
+    config has ``default_hooks = dict(NAME=None)``. However a training ends, its state is saved if
+    that is possible, and the log says why it ended. A folder of checkpoints belongs to one run
+    (:mod:`negvision.engine.checkpoints.work_dir`).
 
     Parameters that are sharded over ranks (:mod:`negvision.engine.parallel.sharded`) are clipped,
     saved in full and resumed at any world size. Loading a checkpoint sets the model's OOD threshold
@@ -89,6 +102,14 @@ class Runner(MMEngineRunner):
     _weights_for: Literal["evaluation", "training", "resume"] = "evaluation"
     _resumed_states: list[dict] = []
     _state_before_evaluation: dict | None = None
+    # Whether a work dir of nothing but unusable checkpoints is trained in from the start.
+    may_start_anew = False
+    _components: ComponentState | None = None
+    _in_val_epoch = False
+    _stopped_by = ""
+    # Iterations and epochs after which all hooks have run.
+    _done = _epochs_done = 0
+    saved_iteration = 0  # of the newest checkpoint with a training state
 
     def setup_env(self, env_cfg: dict) -> None:
         env_cfg = with_group_timeout(env_cfg)
@@ -166,7 +187,7 @@ class Runner(MMEngineRunner):
         models = [self.model]
         models += [hook.ema_model for hook in self.hooks if isinstance(hook, EMAHook)]
         optimizers = self._optimizers() if save_optimizer else []
-        meta = {**(meta or {}), **provenance()}
+        meta = {**(meta or {}), **provenance(), "saved": time.time()}
         if save_optimizer:
             meta |= self._training_state()
         rest = (file_client_args, save_optimizer, save_param_scheduler, meta, by_epoch)
@@ -181,6 +202,14 @@ class Runner(MMEngineRunner):
                 except CheckpointError as failure:
                     error = failure
         raise_on_all_ranks(error)
+        if save_optimizer:
+            self.saved_iteration = meta.get("iter", self.iter)
+
+    def save_interrupted(self, epoch: int, iteration: int) -> Path:
+        """Save the state after so many epochs and iterations for ``--resume``; the file."""
+        meta = {"epoch": epoch, "iter": iteration}
+        self.save_checkpoint(self.work_dir, INTERRUPTED, meta=meta, by_epoch=False)
+        return Path(self.work_dir) / INTERRUPTED
 
     def _training_state(self) -> dict:
         """What a resumed run needs besides what mmengine saves. All ranks must call this."""
@@ -188,6 +217,7 @@ class Runner(MMEngineRunner):
         loader = self.train_loop.dataloader
         return {
             "random_states": all_gather_object(random_state() if held is None else held),
+            "components": all_gather_object(self._components.changed() if self._components else {}),
             "gradients": pending_gradients(self.model, self.optim_wrapper),
             "batches_per_epoch": len(loader),
             "samples": len(loader.dataset),
@@ -215,6 +245,7 @@ class Runner(MMEngineRunner):
         restore_gradients(self.model, meta.get("gradients"))
         self._resumed_states = meta.get("random_states", [])
         self._find_place_in_data(meta)
+        self._require_rest(filename)
 
     def _optimizers(self) -> list[Optimizer]:
         return [wrapper.optimizer for wrapper in optim_wrappers_of(self.optim_wrapper)]
@@ -245,6 +276,32 @@ class Runner(MMEngineRunner):
                 seen = (meta["iter"] - meta["epoch"] * meta["batches_per_epoch"]) * saved
                 loop._iter = meta["epoch"] * len(loop.dataloader) + seen // size
 
+    def _require_rest(self, checkpoint: str) -> None:
+        done, total, unit = self._progress()
+        if done > total:
+            raise CheckpointError(
+                f"{checkpoint} was trained for {done} {unit}, and the config trains for {total}: "
+                "nothing is left to do. Train longer (train_cfg), name an earlier checkpoint "
+                "(--resume FILE), or train anew in another folder (--work-dir DIR)"
+            )
+        if done == total:
+            self.logger.info(f"nothing left to train: {checkpoint} has {done} of {total} {unit}")
+
+    def _progress(self) -> tuple[int, int, str]:
+        """Epochs or iterations done, their total, and which of the two they are."""
+        loop = self.train_loop
+        if isinstance(loop, EpochBasedTrainLoop):
+            return loop.epoch, loop.max_epochs, "epochs"
+        return loop.iter, loop.max_iters, "iterations"
+
+    def restore_components(self) -> None:
+        """Restore what parts of the model and hooks keep in attributes, if a run is resumed."""
+        self._components = ComponentState(unwrapped(self.model), self.hooks)
+        states = self._loaded_meta.get("components") if self._resume else None
+        if states:
+            # Of another number of ranks: what all have in common, such as the size of images.
+            self._components.restore(states[get_rank() if len(states) == get_world_size() else 0])
+
     def restore_random_state(self) -> None:
         """Restore the random state of the checkpoint, once, if the world size is the same."""
         states, self._resumed_states = self._resumed_states, []
@@ -264,6 +321,7 @@ class Runner(MMEngineRunner):
             try:
                 yield
             finally:
+                self.leave_evaluation()
                 self._state_before_evaluation = None
 
     @property
@@ -316,12 +374,112 @@ class Runner(MMEngineRunner):
         )
 
     def train(self) -> torch.nn.Module:
-        self._weights_for = "training"
+        """Train; see the class for what it does besides mmengine's.
+
+        Raises:
+            CheckpointError: The work dir belongs to another run, or a checkpoint cannot be written.
+            TrainingInterrupted: A signal ended the run.
+        """
+        start = self._load_from or "" if self._resume else None
+        resumed = "" if self.may_start_anew else start
+        with claimed(self._folders(), resumed), activation_checkpointing_replaced():
+            super().dump_config()
+            self._weights_for = "training"
+            try:
+                model = super().train()
+            except TrainingInterrupted:
+                raise
+            except (Exception, SystemExit) as error:
+                self._save_before(error)
+                raise
+            finally:
+                self._weights_for = "evaluation"
+                for hook in self.hooks:
+                    if isinstance(hook, InterruptionHook):
+                        hook.restore_handlers()
+        self.logger.info(self._end())
+        return model
+
+    def dump_config(self) -> None:
+        """Write the config, but only :meth:`train` replaces that of a training."""
+        name = Path(self.cfg.filename or "").name
+        if not name or not (Path(self.work_dir) / name).exists():
+            super().dump_config()
+
+    def _folders(self) -> list[Path]:
+        """The work dir, and local folders to which checkpoint hooks write."""
+        folders = [Path(self.work_dir)]
+        for hook in self.hooks:
+            out_dir = hook.out_dir if isinstance(hook, CheckpointHook) else None
+            if out_dir is not None and "://" not in str(out_dir):
+                folders.append(Path(out_dir) / folders[0].name)
+                folders[-1].mkdir(parents=True, exist_ok=True)
+        return folders
+
+    def _end(self) -> str:
+        done, total, unit = self._progress()
+        last = self.message_hub.get_info("last_ckpt")
+        text = f"trained for {done} of {total} {unit}"
+        if done < total and self._stopped_by:
+            text = f"stopped by {self._stopped_by}: {text}"
+        return f"{text}; {f'the last checkpoint is {last}' if last else 'nothing was saved'}\n"
+
+    def _save_before(self, error: BaseException) -> None:
+        """Save the last whole iteration, which ``error`` ended, if no checkpoint has it."""
+        alone = get_world_size() == 1 or getattr(error, "on_all_ranks", False)
+        if not alone or self._done == self.saved_iteration or isinstance(error, CheckpointError):
+            return
         try:
-            with activation_checkpointing_replaced():
-                return super().train()
-        finally:
-            self._weights_for = "evaluation"
+            file = self.save_interrupted(self._epochs_done, self._done)
+        except Exception as failure:
+            self.logger.warning(f"the state could not be saved: {failure}")
+        else:
+            self.logger.warning(
+                f"an error ended the training after {self._done} iterations; their state is in "
+                f"{file}, from which --resume continues"
+            )
+
+    def call_hook(self, fn_name: str, **kwargs) -> None:
+        """Call all hooks; after an iteration, epoch or evaluation also those after one that fails.
+
+        Raises:
+            Exception: The first error of a hook.
+        """
+        failure = None
+        for hook in self.hooks:
+            method = getattr(hook, fn_name, None)
+            if method is None:
+                continue
+            stops = self._stops()
+            try:
+                method(self, **kwargs)
+            except (Exception, SystemExit) as error:
+                failure = failure or error
+                if fn_name not in _WHOLE:
+                    break
+            if self._stops() and not stops:
+                self._stopped_by = type(hook).__name__
+        if fn_name == "before_train":
+            self._done = self.saved_iteration = self.iter
+            self._epochs_done = self.epoch
+        elif fn_name == "after_train_iter":
+            self._done = self.iter + 1
+        elif fn_name == "after_train_epoch":
+            self._epochs_done = self.epoch + 1
+        elif fn_name in ("before_val_epoch", "after_val_epoch"):
+            self._in_val_epoch = fn_name == "before_val_epoch"
+        if failure is not None:
+            raise failure
+
+    def _stops(self) -> bool:
+        return getattr(self._train_loop, "stop_training", False)
+
+    def leave_evaluation(self) -> None:
+        """Give the model the weights of the training back if an evaluation is cut short."""
+        for hook in self.hooks:
+            if self._in_val_epoch and isinstance(hook, EMAHook):
+                hook.after_val_epoch(self)
+        self._in_val_epoch = False
 
     def _maybe_compile(self, target: str) -> None:
         # mmengine compiles the full step, which fails on lists of boxes.

@@ -131,7 +131,7 @@ def test_accumulated_gradients_are_skipped_together(tmp_path):
 def test_counts_survive_an_interruption(tmp_path):
     make_runner(tmp_path, model=Poisoned((2, 11))).train()
     resumed = make_runner(
-        tmp_path, model=Poisoned((2,)), resume=True, load_from=str(tmp_path / "epoch_2.pth")
+        tmp_path, model=Poisoned((14,)), resume=True, load_from=str(tmp_path / "epoch_2.pth")
     )
     resumed.train()
     assert resumed.message_hub.get_scalar("train/skipped_steps").current() == 3

@@ -61,12 +61,12 @@ def train(tmp_path):
     """Train with three iterations per epoch; each run of a process needs its own name."""
     runs = []
 
-    def run(hook=None, labels=LABELS, model=None, epochs=2, **kwargs):
+    def run(hook=None, labels=LABELS, model=None, epochs=2, work="work", **kwargs):
         runs.append(f"{tmp_path.name}_{len(runs)}")
         torch.manual_seed(0)
         runner = Runner(
             model=model or a_model(),
-            work_dir=str(tmp_path / "work"),
+            work_dir=str(tmp_path / work),
             train_dataloader=DataLoader(
                 samples(labels), batch_size=len(labels) // 3, collate_fn=pseudo_collate
             ),
@@ -93,7 +93,7 @@ def train(tmp_path):
 
 def test_training_is_bitwise_the_same(train):
     with_hook = train({"interval": 1, "plot_interval": 2}).model
-    without = train().model
+    without = train(work="without").model
     for name, value in without.state_dict().items():
         assert torch.equal(value, with_hook.state_dict()[name]), name
     assert not with_hook.head._forward_pre_hooks

@@ -11,10 +11,12 @@ from negvision.errors import CheckpointError
 
 
 def find_resume_checkpoint(work_dir: str | Path, trust: bool = False) -> Path | None:
-    """The intact checkpoint of a work dir with the most training.
+    """The intact checkpoint of a work dir that was saved last.
 
-    Damaged files are skipped with a warning. Files without an optimizer state, such as the best
-    checkpoints, are skipped silently.
+    Not the one with the most training: the folder may hold what was trained beyond the checkpoint
+    from which the run started again. The time is that of saving, not of the file, which a copy
+    changes; among checkpoints without it, the most training counts. Damaged files are skipped with
+    a warning. Files without an optimizer state, such as the best checkpoints, are skipped silently.
 
     Args:
         work_dir: The run's folder of checkpoints.
@@ -28,11 +30,8 @@ def find_resume_checkpoint(work_dir: str | Path, trust: bool = False) -> Path | 
     """
     work_dir = Path(work_dir)
     files = set(work_dir.glob("*.pth"))
-    marker = work_dir / "last_checkpoint"
-    if marker.is_file():
-        # In another folder if CheckpointHook has an out_dir.
-        last = Path(marker.read_text().strip())
-        files |= {last} if last.suffix == ".pth" and last.is_file() else set()
+    last = marked_checkpoint(work_dir)
+    files |= {last} if last is not None and last.suffix == ".pth" else set()
     damaged: list[tuple[Path, str]] = []
     found = []
     for file in sorted(files):
@@ -76,6 +75,13 @@ def find_model(path: str | Path) -> str:
     return str(last)
 
 
+def marked_checkpoint(work_dir: Path) -> Path | None:
+    """The file that ``last_checkpoint`` names: in another folder if the hook has an ``out_dir``."""
+    marker = work_dir / "last_checkpoint"
+    last = Path(marker.read_text().strip()) if marker.is_file() else None
+    return last if last is not None and last.is_file() else None
+
+
 def find_damage(file: Path) -> str | None:
     """The problem of a damaged checkpoint, whose bytes are all read; None if it is intact."""
     try:
@@ -93,8 +99,8 @@ def _warn(damaged: list[tuple[Path, str]]) -> None:
             print(f"warning: --resume skips {file}: {reason}", file=sys.stderr)
 
 
-def _progress(file: Path, trust: bool) -> tuple[int, int] | None:
-    """The trained epochs and iterations; None for weights without a training state."""
+def _progress(file: Path, trust: bool) -> tuple[float, int, int] | None:
+    """The time of saving, trained epochs and iterations; None without a training state."""
     if not zipfile.is_zipfile(file):
         raise CheckpointError("it is truncated, or not a checkpoint of torch.save")
     # Tensors stay on the disk: a checkpoint may have many gigabytes.
@@ -102,4 +108,4 @@ def _progress(file: Path, trust: bool) -> tuple[int, int] | None:
     meta = checkpoint.get("meta") if isinstance(checkpoint, dict) else None
     if not isinstance(meta, dict) or "optimizer" not in checkpoint:
         return None
-    return int(meta.get("epoch", 0)), int(meta.get("iter", 0))
+    return float(meta.get("saved", 0)), int(meta.get("epoch", 0)), int(meta.get("iter", 0))

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch.distributed as dist
 from mmengine.dist import get_dist_info, is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.runner import IterBasedTrainLoop
 
 from negvision.errors import CheckpointError
 from negvision.files import atomic_write, is_write_error, remove_partial_files, write_reason
@@ -64,10 +65,11 @@ def raise_on_all_ranks(error: CheckpointError | None) -> None:
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """mmengine's ``CheckpointHook``, but old checkpoints are removed after the new one is written.
+    """mmengine's ``CheckpointHook``, which never costs the last state of a run.
 
-    mmengine removes them first, so a full disk costs the last good one as well. The runner
-    replaces mmengine's hook by this one in any config.
+    Old checkpoints are removed after the new one is written; mmengine removes them first, so a full
+    disk costs the last good one as well. With ``save_last`` the end of a run that stops early is
+    saved too. The runner replaces mmengine's hook by this one in any config.
     """
 
     def before_train(self, runner) -> None:
@@ -77,6 +79,18 @@ class CheckpointHook(MMEngineCheckpointHook):
         self.file_backend = _LateRemoval(self.file_backend)
         if is_main_process():
             remove_partial_files(Path(self.out_dir))
+        if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
+            runner.logger.warning(
+                "CheckpointHook counts epochs, and the run counts iterations: nothing is saved "
+                "before its end. Set by_epoch=False in default_hooks.checkpoint"
+            )
+
+    def after_train(self, runner) -> None:
+        if self.save_last and runner.saved_iteration != runner.iter:
+            step = runner.epoch if self.by_epoch else runner.iter
+            meta = {"epoch": runner.epoch, "iter": runner.iter}
+            self._save_checkpoint_with_step(runner, step, meta)
+        super().after_train(runner)
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
         super()._save_checkpoint_with_step(runner, step, meta)

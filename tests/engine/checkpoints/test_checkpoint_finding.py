@@ -32,6 +32,21 @@ def test_most_training_wins_whatever_the_names_and_times(tmp_path):
     assert find_resume_checkpoint(tmp_path) == later
 
 
+def test_the_last_saved_wins_over_what_an_older_run_trained_beyond(tmp_path):
+    def save_at(name, iteration, saved):
+        path = save(tmp_path / name, iteration)
+        content = torch.load(path)
+        content["meta"]["saved"] = saved
+        torch.save(content, path)
+        return path
+
+    save(tmp_path / "iter_40.pth", 40)  # without a time
+    save_at("iter_30.pth", 30, 1000.0)
+    last = save_at("iter_20.pth", 20, 2000.0)
+    os.utime(last, (1, 1))
+    assert find_resume_checkpoint(tmp_path) == last
+
+
 def test_checkpoints_in_another_folder_are_found_by_the_marker(tmp_path):
     (tmp_path / "out").mkdir()
     elsewhere = save(tmp_path / "out" / "iter_5.pth", 5)
