@@ -33,7 +33,8 @@ class Metric:
 
 
 class OODMetric(Metric, OODMetricBase):
-    pass
+    def process(self, data_batch, data_samples):
+        pass
 
 
 class MMDetMetric:
