@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,9 @@ _MEANINGS = {
 }
 
 
+_Read = Callable[[str], np.ndarray] | None
+
+
 @dataclass(frozen=True)
 class _Seen:
     """An image: its detections, its ground truth, and its losses or why there are none."""
@@ -72,12 +75,20 @@ class DetectionCollector:
         model: The detector.
         classes: Names, by label.
         evaluator: Arguments of the test evaluator; metrics need its ``ann_file``.
+        read: Reads images, as in :func:`negvision.report.image_samples.read_rgb`.
     """
 
-    def __init__(self, model: BaseModel, classes: Sequence[str], evaluator: Mapping) -> None:
+    def __init__(
+        self,
+        model: BaseModel,
+        classes: Sequence[str],
+        evaluator: Mapping,
+        read: _Read = None,
+    ) -> None:
         self.model = model
         self.classes = tuple(classes)
         self.evaluator = evaluator
+        self.read = read
         self._images: list[_Seen] = []
 
     def add(self, inputs: Sequence[torch.Tensor], samples: Sequence) -> None:
@@ -112,7 +123,7 @@ class DetectionCollector:
             Section("metrics", "Average precision", parts[0], missing),
             Section("precision", "Precision and recall", parts[1], missing),
             Section("confusion", "Confused classes", parts[2], missing),
-            _worst(self._images, self.classes),
+            _worst(self._images, self.classes, self.read),
         ]
 
     def _coco_parts(self, images: Sequence[_Seen]) -> list[Sequence[Part]]:
@@ -192,7 +203,7 @@ def _precision_curves(result: CocoResult, category_id: int | None) -> dict[str, 
     return curves
 
 
-def _worst(images: Sequence[_Seen], classes: Sequence[str]) -> Section:
+def _worst(images: Sequence[_Seen], classes: Sequence[str], read: _Read) -> Section:
     name, title = "worst", "Images with the highest loss"
     rated = [image for image in images if np.isfinite(image.losses.get("loss", np.nan))]
     if not rated:
@@ -205,16 +216,16 @@ def _worst(images: Sequence[_Seen], classes: Sequence[str]) -> Section:
         f"alone. White: ground truth. Colored: detections with scores from {_SCORE:g}, dashed if "
         "the model calls them unknown."
     )
-    samples = [_drawn(image, classes) for image in ranked]
+    samples = [_drawn(image, classes, read) for image in ranked]
     return Section(name, title, [Gallery("Ground truth and detections", samples, caption)])
 
 
-def _drawn(seen: _Seen, classes: Sequence[str]) -> ImageSample:
+def _drawn(seen: _Seen, classes: Sequence[str], read: _Read) -> ImageSample:
     kept = seen.scores >= _SCORE
     losses = [f"{key} {value:.3g}" for key, value in seen.losses.items() if "loss_" in key]
     facts = [", ".join(losses), f"{len(seen.truth)} objects, {int(kept.sum())} found"]
     tag = f"loss {seen.losses['loss']:.3f}"
-    image, problem = read_rgb(seen.path)
+    image, problem = read_rgb(seen.path, read)
     if image is None:
         return ImageSample(seen.path, facts, (), problem, tag)
     image = draw_predictions(

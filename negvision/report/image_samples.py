@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -33,10 +33,17 @@ def embedded(image: np.ndarray, alt: str) -> EmbeddedImage:
     return EmbeddedImage(f"data:image/jpeg;base64,{data}", width, height, alt)
 
 
-def read_rgb(path: str) -> tuple[np.ndarray | None, str]:
-    """An image file, ``(H, W, 3)`` uint8, RGB, and ""; or None and what is wrong with it."""
+def read_rgb(
+    path: str, read: Callable[[str], np.ndarray] | None = None
+) -> tuple[np.ndarray | None, str]:
+    """An image file, ``(H, W, 3)`` uint8, RGB, and ""; or None and what is wrong with it.
+
+    Args:
+        path: As :func:`negvision.data.images.packs.read_image` takes it.
+        read: Of :func:`negvision.data.images.loading.reader_of`, for the data set of the image.
+    """
     try:
-        return np.ascontiguousarray(read_image(path)[..., ::-1]), ""
+        return read(path) if read else np.ascontiguousarray(read_image(path)[..., ::-1]), ""
     except DatasetError as error:
         # The caption already shows the path.
         return None, str(error).removeprefix(f"{path}: ")

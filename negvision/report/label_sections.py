@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,10 +73,17 @@ class _Seen:
 class LabelMapCollector:
     """Counts what a segmentor predicts in a test, and keeps its worst images.
 
-    ``palette`` has the colors of the classes, (K, 3), or is empty.
+    ``palette`` has the colors of the classes, (K, 3), or is empty; ``read`` reads images, as in
+    :func:`negvision.report.image_samples.read_rgb`.
     """
 
-    def __init__(self, classes: Sequence[str], palette: Sequence = ()) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str],
+        palette: Sequence = (),
+        read: Callable[[str], np.ndarray] | None = None,
+    ) -> None:
+        self.read = read
         self.classes = tuple(classes)
         self.colors = np.zeros((_VOID + 1, 3), dtype=np.uint8)
         for label in range(len(self.classes)):
@@ -126,7 +133,7 @@ class LabelMapCollector:
             embedded(self.colors[np.minimum(labels, _VOID)], f"{seen.path}: {what}")
             for labels, what in ((seen.truth, "labels"), (seen.predicted, "prediction"))
         ]
-        image, problem = read_rgb(seen.path)
+        image, problem = read_rgb(seen.path, self.read)
         if image is not None:
             images.insert(0, embedded(Canvas(image, longest=_SIDE).image(), seen.path))
         tag = f"{100 * seen.wrong:.1f} % of the pixels are wrong"

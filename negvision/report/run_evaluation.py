@@ -14,6 +14,7 @@ from mmengine.registry import DATASETS
 from torch import nn
 
 from negvision.compat.patches import captured_pycocotools
+from negvision.data.images.loading import reader_of
 from negvision.detection.assignment_view import AssignmentView, anchor_sizes, assignment_views
 from negvision.engine.config.data_files import check_data
 from negvision.engine.prepare import build_runner
@@ -117,10 +118,11 @@ def _collector(runner, sample):
     model, evaluator = runner.model, _evaluator(runner.cfg)
     meta = runner.test_evaluator.metrics[0].dataset_meta or {}
     classes = meta.get("classes", ())
+    read = reader_of(runner.test_dataloader.dataset)
     if "pred_instances" in sample:
-        return DetectionCollector(model, classes, evaluator)
+        return DetectionCollector(model, classes, evaluator, read)
     if "pred_sem_seg" in sample:
-        return LabelMapCollector(classes, meta.get("palette") or ())
+        return LabelMapCollector(classes, meta.get("palette") or (), read)
     if "embedding" in sample:
         return PairCollector(meta, evaluator)
     if "pred_label" in sample:

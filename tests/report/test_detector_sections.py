@@ -10,6 +10,7 @@ from mmengine.structures import InstanceData
 
 from negvision.detection.metrics.coco_annotations import load_coco_annotations
 from negvision.detection.metrics.coco_evaluation import evaluate_coco
+from negvision.report import detection_sections
 from negvision.report.detection_sections import DetectionCollector
 
 CLASSES, IDS = ("cat", "dog", "owl"), (7, 3, 5)
@@ -115,3 +116,15 @@ def test_missing_parts_are_explained(ann_file):
     assert "no losses of single images: Identity cannot be trained" in sections["worst"].missing
     empty = DetectionCollector(torch.nn.Identity(), CLASSES, {"ann_file": str(ann_file)}).sections()
     assert empty[0].parts[0].rows[0].values == [0.0]
+
+
+def test_images_are_drawn_as_the_test_set_reads_them():
+    """A file of 60 x 40 pixels that EXIF turns, and that the pipeline reads as stored or not."""
+    none = np.zeros((0, 4), np.float32)
+    seen = detection_sections._Seen(
+        1, "a.jpg", none, np.zeros(0), np.zeros(0, int), None, none, none, {"loss": 1.0}, ""
+    )
+    for height, width in ((40, 60), (60, 40)):
+        pixels = np.zeros((height, width, 3), np.uint8)
+        [image] = detection_sections._drawn(seen, CLASSES, lambda path, p=pixels: p).images
+        assert (image.width > image.height) is (width > height)
