@@ -427,12 +427,13 @@ class Runner(MMEngineRunner):
     def _save_before(self, error: BaseException) -> None:
         """Save the last whole iteration, which ``error`` ended, if no checkpoint has it."""
         alone = get_world_size() == 1 or getattr(error, "on_all_ranks", False)
-        if not alone or self._done == self.saved_iteration or isinstance(error, CheckpointError):
+        if not alone or self._done == self.saved_iteration:
             return
         try:
             file = self.save_interrupted(self._epochs_done, self._done)
         except Exception as failure:
-            self.logger.warning(f"the state could not be saved: {failure}")
+            if not isinstance(error, CheckpointError):  # which says the same
+                self.logger.warning(f"the state could not be saved: {failure}")
         else:
             self.logger.warning(
                 f"an error ended the training after {self._done} iterations; their state is in "

@@ -113,7 +113,7 @@ def test_another_threshold_from_the_command_line(trained, tmp_path, monkeypatch)
 
 def test_statistics_of_shapings_travel_too(config_of, tmp_path, capsys):
     config = config_of(shaping={"type": "react", "percentile": 80})
-    assert train(config, "--work-dir", tmp_path / "run") == 2
+    assert train(config, "--work-dir", tmp_path / "shaped") == 2
     assert "Train without it" in capsys.readouterr().err
     assert train(config_of(), "--work-dir", tmp_path / "run") == 0
     config = config_of(shaping={"type": "react", "percentile": 80})

@@ -58,7 +58,7 @@ def test_checkpoint_holds_all_centers(trained, optimizer):
 @pytest.mark.parametrize("world_size", [3, 2])
 def test_resumes_bit_for_bit(trained, optimizer, world_size):
     before = joined(trained / f"trained_{optimizer}", 3, "end")
-    after = joined(trained / f"resumed_{optimizer}", world_size, "start")
+    after = joined(trained / f"resumed_{optimizer}_{world_size}", world_size, "start")
     assert before.keys() == after.keys() == {*OF_CHECKPOINT[optimizer], *ALWAYS_HELD}
     for name in before:
         assert torch.equal(before[name], after[name]), name
@@ -74,7 +74,7 @@ def test_resumes_in_one_process(trained, optimizer, sharded, tmp_path):
     for name in before:
         assert torch.equal(before[name], held["start"][name]), name
     for world_size in (2, 3):
-        elsewhere = joined(trained / f"resumed_{optimizer}", world_size, "end")
+        elsewhere = joined(trained / f"resumed_{optimizer}_{world_size}", world_size, "end")
         for name in before:
             torch.testing.assert_close(held["end"][name], elsewhere[name], rtol=0, atol=1e-6)
             assert not torch.equal(held["end"][name], before[name])  # a step was made

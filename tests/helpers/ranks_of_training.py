@@ -120,4 +120,4 @@ def train_and_resume(folder, train):
         trained = folder / f"trained_{optimizer}"
         if train:
             build_runner(trained, optimizer).train()
-        resume(trained, folder / f"resumed_{optimizer}", optimizer=optimizer)
+        resume(trained, folder / f"resumed_{optimizer}_{get_dist_info()[1]}", optimizer=optimizer)

@@ -41,7 +41,7 @@ def claimed(folders: Iterable[Path], resumed: str | None) -> Iterator[None]:
             try:
                 for folder in folders:
                     locks.enter_context(_locked(folder))
-                _require_own(folders, resumed)
+                require_own(folders, resumed)
             except CheckpointError as found:
                 error = found
         raise_on_all_ranks(error)
@@ -70,7 +70,11 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _require_own(folders: list[Path], resumed: str | None) -> None:
+def require_own(folders: list[Path], resumed: str | None) -> None:
+    """Raise CheckpointError if one of ``folders`` has checkpoints that would be overwritten.
+
+    Arguments are as in :func:`claimed`, folders resolved.
+    """
     start = None if resumed is None else Path(resumed).resolve()
     if resumed == "" or (start is not None and start.parent in folders):
         return

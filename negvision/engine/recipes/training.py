@@ -22,6 +22,7 @@ from negvision.data.formats.contents import FolderData
 from negvision.data.formats.folder import read_folder
 from negvision.data.splits.content import SPLIT_FILE, complete_splits, write_split
 from negvision.engine.checkpoints.finding import find_model, find_resume_checkpoint
+from negvision.engine.checkpoints.work_dir import require_own
 from negvision.engine.machine_errors import machine_errors_explained
 from negvision.engine.prepare import build_runner, prepare_config
 from negvision.engine.recipes.planning import EVALUATIONS, TrainOptions, plan, set_length
@@ -62,9 +63,11 @@ def write_config(
         The config file.
 
     Raises:
+        CheckpointError: The work dir has the checkpoints of a training.
         UserError: Nothing can be trained on this folder, or with these options.
     """
     began = time.monotonic()
+    require_own([Path(work_dir).resolve()], None)
     data = complete_splits(read_folder(source, format, task, skip_bad=skip_bad))
     print(_data_table(data), flush=True)
     folder = Path(work_dir).absolute()
@@ -142,6 +145,7 @@ def train(
         cfg.resume, cfg.load_from = True, str(newest)
     with captured_pycocotools(), machine_errors_explained(cfg.work_dir):
         runner = build_runner(cfg, ("train", "val"))
+        runner.may_start_anew = resume
         for hook in hooks:
             runner.register_hook(hook)
         runner.train()

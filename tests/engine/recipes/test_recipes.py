@@ -117,6 +117,10 @@ def test_python_trains_loads_and_predicts_like_the_commands(folder, tmp_path):
     assert model([array[..., 0], np.dstack([array, array[..., :1]])])[0].image.shape == (60, 80, 3)
     [file] = run.work_dir.glob("best_*.pth")
     assert main(["predict", str(file), str(photo), "--out", str(tmp_path / "out")]) == 0
+    config = (run.work_dir / "config.py").read_text()
+    with pytest.raises(UserError, match="has checkpoints of a run"):
+        negvision.train(root, model="atss-r18", iters=3)
+    assert (run.work_dir / "config.py").read_text() == config
 
 
 def test_init_writes_the_config_that_train_takes(folder, capsys):
