@@ -51,11 +51,23 @@ class DatasetError(UserError, ValueError):
     """
 
     def __init__(self, message: str, kind: str = "") -> None:
-        if message.startswith("Caught ") and "\nOriginal Traceback" in message:
-            own = f"{type(self).__module__}.{type(self).__qualname__}: "
-            message = message.rpartition(own)[2].rstrip("\n")
-        super().__init__(message)
+        own = f"{type(self).__module__}.{type(self).__qualname__}"
+        super().__init__(worker_message(message, own))
+        if str(self) != message:
+            self.add_note(message)  # tracebacks show notes, messages do not
         self.kind = kind
+
+
+def worker_message(text: str, name: str) -> str:
+    """The message of an exception called ``name`` that PyTorch raises again from a worker process.
+
+    Args:
+        text: With the worker's traceback in front; any other text is returned as it is.
+        name: Of the class of the exception, as the traceback has it.
+    """
+    if text.startswith("Caught ") and "\nOriginal Traceback" in text:
+        return text.rpartition(f"{name}: ")[2].rstrip("\n")
+    return text
 
 
 class OODDataError(UserError, ValueError):

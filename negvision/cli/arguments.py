@@ -135,6 +135,12 @@ def add_ood_threshold(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ood-threshold", type=number, metavar="SCORE", help=mark)
 
 
+def add_debug(parser: argparse.ArgumentParser) -> None:
+    # Of a command and of its own commands: without a default, the inner one keeps the outer's.
+    text = "print the traceback of an error"
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=text)
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:NUMBER; default: cpu")
 

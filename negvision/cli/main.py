@@ -1,11 +1,13 @@
 """``negvision COMMAND ...``: parse the command line and run the command."""
 
 import sys
+import traceback
 from importlib import import_module
 
 from negvision import __version__
-from negvision.cli.arguments import CommandParser
+from negvision.cli.arguments import CommandParser, add_debug
 from negvision.errors import did_you_mean, is_user_error
+from negvision.unexpected import describe
 
 _NAMES = """
     train init models test export benchmark predict publish-model serve calibrate-ood report
@@ -27,6 +29,7 @@ def _parser() -> CommandParser:
         about = getattr(module, "DESCRIPTION", f"{module.HELP[0].upper()}{module.HELP[1:]}.")
         command = commands.add_parser(name, help=module.HELP, description=about)
         module.add_arguments(command)
+        add_debug(command)
         command.set_defaults(run=module.run)
     return parser
 
@@ -38,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: The command and its arguments; by default those of the process.
 
     Returns:
-        The exit status of the command; 2 after a user error, which is printed on stderr.
+        The exit status of the command; 2 after an error, which is one block on stderr. The
+        traceback is printed with ``--debug``, and written to the log file of a run.
 
     Raises:
         SystemExit: After ``--help``, ``--version`` or a usage error, as argparse raises it.
@@ -54,8 +58,22 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.run(args)
     except Exception as error:
-        if not is_user_error(error):
-            raise
         sys.stdout.flush()
-        print(f"\n{type(error).__name__}: {error}\n", file=sys.stderr)
+        debug = "debug" in args
+        print(f"\n{describe(error)}{_traceback_of(error, debug)}\n", file=sys.stderr)
         return 2
+
+
+def _traceback_of(error: Exception, debug: bool) -> str:
+    """The traceback; without ``debug`` where it is, if the error is not the user's."""
+    text = "".join(traceback.format_exception(error)).rstrip()
+    if debug:
+        return f"\n\n{text}"
+    if is_user_error(error):
+        return ""
+    log = None
+    if "mmengine.logging" in sys.modules:
+        from negvision.engine.quiet import log_to_file
+
+        log = log_to_file(text)
+    return "\n--debug prints the traceback" + (f", which is also in {log}" if log else "")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from negvision.cli.arguments import add_debug
 from negvision.errors import DatasetError, MissingDataError, text_table
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     common.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     common.add_argument("--overwrite", action="store_true", help="replace existing files")
+    add_debug(common)
 
     def add_task(name: str, split: Callable, text: str) -> Callable:
         task = tasks.add_parser(name, parents=[common], help=text)
@@ -62,7 +64,7 @@ def _detection(args: argparse.Namespace) -> None:
     contents = {path: read_coco_file(str(_existing(path))) for path in paths}
     classes: dict[str, None] = {}
     for path, content in contents.items():
-        classes |= dict.fromkeys(find_classes(str(path), content["categories"], None)[0])
+        classes |= dict.fromkeys(find_classes(str(path), content, None)[0])
     remaining = splits.remaining_classes(
         list(classes), args.held_out, " and ".join(map(str, contents))
     )

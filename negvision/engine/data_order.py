@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from negvision.engine.checkpoints.training_state import random_state_kept
+from negvision.unexpected import of_sample
 
 
 class SeededIndex(int):
@@ -116,7 +117,11 @@ def seed_batches(loader: DataLoader, seed: int) -> None:
 
 
 def draw_seeded(dataset: Dataset, indices: Sequence[int]) -> list:
-    """``[dataset[i] for i in indices]``, each drawn with the seed of its index."""
+    """``[dataset[i] for i in indices]``, each drawn with the seed of its index.
+
+    Raises:
+        DatasetError: Anything raised for a sample, with its name. Errors of the machine stay.
+    """
     if get_worker_info() is not None:
         return [_draw(dataset, index) for index in indices]
     # In the process of the training its random state is kept.
@@ -130,7 +135,13 @@ def _draw(dataset: Dataset, index: int) -> Any:
         np.random.seed(index.seed & 0xFFFFFFFF)  # noqa: NPY002
         # torch.manual_seed would also seed the GPUs.
         torch.default_generator.manual_seed(index.seed)
-    return dataset[int(index)]
+    try:
+        return dataset[int(index)]
+    except Exception as error:
+        named = of_sample(error, f"sample {int(index)} of {type(dataset).__name__}")
+        if named is None:
+            raise
+        raise named from error
 
 
 def _seed_of(key: tuple[int, ...]) -> int:

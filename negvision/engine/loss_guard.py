@@ -5,7 +5,6 @@ import json
 import statistics
 from collections import deque
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce, is_main_process
@@ -17,6 +16,7 @@ from negvision.engine.parallel.sharded import local_gradients, optim_wrappers_of
 from negvision.engine.training_steps import TrainingError
 from negvision.errors import UserError
 from negvision.registry import HOOKS
+from negvision.unexpected import image_names
 
 # Losses needed before a loss can be called exploding.
 _LEAST_KNOWN = 20
@@ -183,12 +183,3 @@ def _gradients_are_finite(optimizer: torch.optim.Optimizer) -> Tensor:
         return torch.tensor(True)
     # The maximum norm: a sum of squares may overflow although all gradients are finite.
     return torch.nn.utils.get_total_norm(shares, norm_type=float("inf")).isfinite()
-
-
-def image_names(batch: Any) -> list[str]:
-    """Paths or ids of the images of a batch; empty if its samples have neither."""
-    samples = batch.get("data_samples", ()) if isinstance(batch, dict) else ()
-    found = [getattr(sample, "metainfo", {}) for sample in samples]
-    keys = ("img_path", "img_id", "sample_idx")
-    names = [next((info[key] for key in keys if key in info), None) for info in found]
-    return [str(name) for name in names if name is not None]

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from mmengine.logging import MMLogger
 from tqdm import tqdm
 
 import negvision
@@ -101,6 +102,15 @@ def replace_console_handler(logger: logging.Logger) -> None:
         if type(handler) is logging.StreamHandler:
             logger.handlers.remove(handler)
             logger.handlers.append(ConsoleHandler(handler.level))
+
+
+def log_to_file(text: str) -> str | None:
+    """Write ``text`` to the log file of the current run; its path, or None if there is none."""
+    for handler in MMLogger.get_current_instance().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(logging.LogRecord("mmengine", logging.ERROR, "", 0, text, None, None))
+            return handler.baseFilename
+    return None
 
 
 @contextlib.contextmanager

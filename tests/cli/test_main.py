@@ -57,10 +57,22 @@ def test_user_errors_are_one_block_and_status_2(monkeypatch, capsys, kind):
     assert capsys.readouterr().err == f"\n{kind.__name__}: box 3 is wrong\n\n"
 
 
-def test_other_errors_keep_their_traceback(monkeypatch):
+def test_any_other_error_is_one_block_and_status_2(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "run", lambda args: [][0])
-    with pytest.raises(IndexError):
-        main(["doctor"])
+    assert main(["doctor"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("\nIndexError: list index out of range\n--debug prints the traceback")
+    assert "Traceback" not in printed
+    assert main(["doctor", "--debug"]) == 2
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_debug_is_an_option_of_the_commands_of_commands(tmp_path, capsys):
+    argv = ["detection", str(tmp_path / "a.json"), "--held-out", "cat", "--out", str(tmp_path)]
+    for words in (["--debug", *argv], [*argv, "--debug"]):
+        assert main(["make-ood-split", *words]) == 2
+        assert "MissingDataError: " in (printed := capsys.readouterr().err)
+        assert "Traceback (most recent call last)" in printed
 
 
 @pytest.mark.parametrize("last", ["--help", "--no-such-option"])
@@ -90,10 +102,10 @@ def test_first_line_is_printed_before_the_slow_imports(tmp_path, command):
     argv = [command, "a.py", *([str(tmp_path / "a.pth")] if command == "test" else [])]
     code = (
         "import sys; sys.modules['torch'] = sys.modules['mmengine'] = None\n"
-        f"from negvision.cli.main import main; main({argv!r})"
+        f"from negvision.cli.main import main; sys.exit(main({argv!r}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
+    assert done.returncode == 2 and "activate the environment" in done.stderr
     assert done.stdout.startswith("negvision ") and done.stdout.endswith(": loading a.py\n")
 
 
