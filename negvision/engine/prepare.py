@@ -11,7 +11,7 @@ from negvision.compat.patches import refuse_empty_datasets, replace_category_loo
 from negvision.data.formats.coco_file import check_order
 from negvision.engine.checkpoints.loading import install_loaders
 from negvision.engine.checkpoints.packaged import require_packages
-from negvision.engine.config.check import check_config
+from negvision.engine.config.check import check_config, check_packages
 from negvision.engine.config.data_files import check_data, replace_data_root
 from negvision.engine.config.options import check_training_options
 from negvision.engine.config.reading import load_config, parse_options, set_work_dir
@@ -51,6 +51,7 @@ def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
     """
     check_config(cfg)
     check_settings(cfg, splits)
+    check_packages(cfg, splits)
     if "train" in splits:
         check_training_options(cfg)
         require_packages([cfg.get("model"), cfg.get("load_from")])

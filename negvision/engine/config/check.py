@@ -6,6 +6,8 @@ import textwrap
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
+from importlib.util import find_spec
+from inspect import getattr_static
 from typing import Any
 
 from mmengine.config import Config
@@ -40,6 +42,9 @@ _LOOPS: dict[str, tuple[Callable, ...]] = {
     "val_cfg": (ValLoop,),
     "test_cfg": (TestLoop,),
 }
+# Methods of mmdet's and mmseg's transforms that draw further images for one.
+_DRAWING = ("get_indexes", "get_indices")
+_PARTS = ("dataloader", "evaluator")
 _DATALOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _DEFAULT_HOOKS = {
     "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint",
@@ -83,6 +88,15 @@ _OPEN_KEYS = {
     },
     "filter_cfg": {"filter_empty_gt", "min_size", "bbox_min_size"},
     "data_prefix": {"img", "img_path", "img_path2", "seg", "seg_map_path", "depth_map_path"},
+}  # fmt: skip
+
+# Packages that components import when they are built or used first; elsewhere nobody needs them.
+_PACKAGES = {
+    "AimVisBackend": "aim", "Albu": "albumentations", "ClearMLVisBackend": "clearml",
+    "Corrupt": "imagecorruptions", "DVCLiveVisBackend": "dvclive", "InstaBoost": "instaboostfast",
+    "LVISDataset": "lvis", "LVISMetric": "lvis", "LVISV05Dataset": "lvis",
+    "LVISV1Dataset": "lvis", "MLflowVisBackend": "mlflow", "NeptuneVisBackend": "neptune",
+    "TensorboardVisBackend": "tensorboard", "WandbVisBackend": "wandb",
 }  # fmt: skip
 
 # Components whose nested dicts are looked up in another library.
@@ -146,6 +160,7 @@ def _walk(node: Any, path: str, field: str, scope: str) -> Iterator[str]:
         return
     if "type" in node:
         yield from _check_component(node, path, field, scope)
+        yield from _check_mixing(node, path, scope)
         skipped = _FOREIGN_FIELDS.get(plain_name(node["type"]), set())
     else:
         yield from _check_known_dict(node, path)
@@ -227,6 +242,28 @@ def _texts_for_numbers(node: Mapping, components: Iterable[Callable], path: str)
             yield f"{path}.{key} is the text {value!r}; it must be a number, True or False"
 
 
+def _check_mixing(node: Mapping, path: str, scope: str) -> Iterator[str]:
+    """Transforms such as Mosaic join images that only ``MultiImageMixDataset`` draws for them."""
+    if plain_name(node["type"]) == "MultiImageMixDataset":
+        return
+    for number, step in enumerate(node.get("pipeline") or ()):
+        kind = step.get("type") if isinstance(step, Mapping) else None
+        found = [("", kind)] if callable(kind) else find_components(str(kind), scope)
+        for component in (component for _, component in found):
+            draws = [getattr_static(component, name, None) for name in _DRAWING]
+            # Those with a cache of their own draw from it. mmcv's decorator holds the function.
+            if any(
+                "dataset" in inspect.signature(getattr(d, "func", d)).parameters for d in draws if d
+            ):
+                yield (
+                    f"{path}.pipeline.{number}: {plain_name(kind)} joins several images, which "
+                    "only MultiImageMixDataset gives it. Make the data set "
+                    f"dict(type='MultiImageMixDataset', dataset=dict(type={node['type']!r}, ..., "
+                    "pipeline=[the steps that load]), pipeline=[the steps from "
+                    f"{plain_name(kind)} on])"
+                )
+
+
 def _check_known_dict(node: Mapping, path: str) -> Iterator[str]:
     """Dicts without a ``type`` that the runner itself reads."""
     if path in _DATALOADERS:
@@ -262,6 +299,33 @@ def number_arguments(component: Callable) -> frozenset[str]:
         for name, hint in hints.items():
             kinds.setdefault(name, set(typing.get_args(hint) or [hint]) <= _NUMBERS)
     return frozenset(name for name, is_number in kinds.items() if is_number and name != "return")
+
+
+def check_packages(cfg: Config, splits: Iterable[str]) -> None:
+    """Check the optional packages that the data of ``splits`` and the visualizer need.
+
+    Raises:
+        ConfigError: One is not installed.
+    """
+    for key in (*(f"{split}_{part}" for split in splits for part in _PARTS), "visualizer"):
+        for path, name in _types_in(cfg.get(key), key):
+            package = _PACKAGES.get(name)
+            if package and find_spec(package) is None:
+                raise ConfigError(
+                    f"{path}: {name} needs the package {package}, which is not installed: pip "
+                    f"install {package}, or take {name} out of the config"
+                )
+
+
+def _types_in(node: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(node, list | tuple):
+        for number, item in enumerate(node):
+            yield from _types_in(item, f"{path}.{number}")
+    elif isinstance(node, Mapping):
+        if "type" in node:
+            yield path, plain_name(node["type"])
+        for key, value in node.items():
+            yield from _types_in(value, f"{path}.{key}")
 
 
 @cache

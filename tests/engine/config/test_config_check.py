@@ -5,7 +5,8 @@ import mmdet
 import pytest
 from mmengine.config import Config
 
-from negvision.engine.config.check import accepted_keywords, check_config
+from negvision.engine.config import check
+from negvision.engine.config.check import accepted_keywords, check_config, check_packages
 from negvision.errors import ConfigError
 
 STOCK = Path(mmdet.__file__).parent / ".mim" / "configs"
@@ -148,3 +149,34 @@ def test_accepted_keywords_follow_kwargs_only_where_they_are_passed_on():
     assert accepted_keywords(PassesOn) == ({"width", "depth"}, True)
     assert not accepted_keywords(Keeps)[1]
     assert not accepted_keywords(Takes)[1]
+
+
+@pytest.mark.parametrize("kind", ["Mosaic", "MixUp", "CopyPaste", "mmseg.RandomMosaic"])
+def test_transforms_that_join_images_need_their_wrapper(kind):
+    cfg = retinanet()
+    dataset = cfg.train_dataloader.dataset
+    dataset.pipeline.insert(2, {"type": kind})
+    name = kind.rpartition(".")[2]
+    place = rf"train_dataloader\.dataset\.pipeline\.2: {name} joins several images"
+    with pytest.raises(ConfigError, match=place + ".*type='MultiImageMixDataset'"):
+        check_config(cfg)
+    cfg.train_dataloader.dataset = {
+        "type": "RepeatDataset",
+        "times": 2,
+        "dataset": {"type": "MultiImageMixDataset", "dataset": dataset, "pipeline": []},
+    }
+    dataset.pipeline[2] = {"type": "CachedMixUp"}
+    check_config(cfg)
+
+
+def test_missing_packages_of_what_is_built(monkeypatch):
+    cfg = retinanet()
+    cfg.train_dataloader.dataset.pipeline.append({"type": "Albu", "transforms": []})
+    monkeypatch.setattr(check, "find_spec", lambda name: None if name == "albumentations" else name)
+    with pytest.raises(ConfigError, match=r"pipeline\.5: Albu needs .* pip install albumentations"):
+        check_packages(cfg, ("train", "val"))
+    check_packages(cfg, ("test",))
+    cfg.visualizer.vis_backends.append({"type": "MLflowVisBackend"})
+    monkeypatch.setattr(check, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"visualizer\.vis_backends\.1: MLflowVisBackend needs"):
+        check_packages(cfg, ("test",))
