@@ -1,5 +1,6 @@
 """Verification pairs of image files."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,14 +17,15 @@ class FacePairDataset(FaceProtocolDataset):
     """Every distinct image that a file of pairs names, once.
 
     ``metainfo`` has ``pairs``, int64 (P, 2), the indices of the two samples, and ``same``, bool
-    (P,); with LFW's own ``pairs.txt`` also ``folds``, int64 (P,). Labels are -1.
+    (P,); with LFW's own ``pairs.txt`` and its first line also ``folds``, int64 (P,). Labels are -1.
 
     Args:
         ann_file: In one of two formats. Lines ``path path same`` with 1 or 0; or LFW's
             ``pairs.txt``, whose first line has the number of folds and of matched pairs per fold
             (or only the latter, for one fold), followed by lines ``name i j`` for images i and j
             of one person and ``name1 i name2 j`` for two people. A fold has as many mismatched
-            pairs as matched ones.
+            pairs as matched ones. LFW's lines without the first one give pairs without folds.
+            Commas may stand for spaces, and the first line may name the columns.
         landmarks_file: As in :class:`negvision.face.datasets.list_file.FaceListDataset`.
         suffix: Of image files in LFW's format, where image 1 of Ann is ``Ann/Ann_0001`` + suffix.
         on_bad_sample: "error" raises for a malformed line or a missing image; damaged images are
@@ -98,30 +100,45 @@ class _Pair(NamedTuple):
 
 
 def _read_pairs(path: str, suffix: str, problems: Problems) -> tuple[list[_Pair], bool]:
-    """The pairs in file order, and whether the file is in LFW's format, which has folds."""
+    """The pairs in file order, and whether the file's first line says how many make a fold."""
     lines = list(numbered_lines(path))
-    words = lines[0][1].split() if lines else []
-    header = [number for number in map(parse_count, words) if number is not None]
-    is_lfw = 1 <= len(words) == len(header) <= 2
-    folds, count = ([1] + header)[-2:] if is_lfw else (1, 0)
-    if is_lfw:
+    first = next(_splits(lines[0][1])) if lines else []
+    header = [number for number in map(parse_count, first) if number is not None]
+    has_folds = 1 <= len(first) == len(header) <= 2
+    folds, count = ([1] + header)[-2:] if has_folds else (1, 0)
+    if has_folds:
         del lines[0]
         if len(lines) != 2 * count * folds:
             problems.add(
                 f"file with {len(lines):,} pairs whose first line announces {2 * count * folds:,}",
                 path,
             )
+    elif len(lines) > 1 and not header and not any("." in word or "/" in word for word in first):
+        del lines[0]  # titles of columns
     pairs = []
     for number, (place, line) in enumerate(lines):
-        parts = line.split("\t") if "\t" in line else line.split()
-        parsed = _parse_lfw(parts, suffix) if is_lfw else _parse_paths(parts)
-        if parsed is None:
+        parsed = (_parse(parts, suffix) for parts in _splits(line))
+        pair = next(filter(None, parsed), None)
+        if pair is None:
             problems.add("line that is not a pair", place, line)
             continue
         # Malformed lines are counted, so that the others stay in their folds.
-        fold = min(number // max(2 * count, 1), max(folds - 1, 0)) if is_lfw else 0
-        pairs.append(_Pair(place, *parsed, fold))
-    return pairs, is_lfw
+        fold = min(number // max(2 * count, 1), max(folds - 1, 0)) if has_folds else 0
+        pairs.append(_Pair(place, *pair, fold))
+    return pairs, has_folds
+
+
+def _splits(line: str) -> Iterator[list[str]]:
+    """The words of a line, by commas (the last may be empty), tabs or spaces."""
+    if "," in line:
+        yield [word.strip() for word in line.rstrip(", ").split(",")]
+    yield line.split("\t") if "\t" in line else line.split()
+
+
+def _parse(parts: list[str], suffix: str) -> tuple[str, str, bool] | None:
+    # LFW's lines have the number of an image where others have the second path.
+    is_lfw = len(parts) > 1 and parse_count(parts[1]) is not None
+    return _parse_lfw(parts, suffix) if is_lfw else _parse_paths(parts)
 
 
 def _parse_paths(parts: list[str]) -> tuple[str, str, bool] | None:

@@ -237,7 +237,9 @@ def _find_images(
                 f"{records.path}: record 0 must hold two ascending numbers, the end of the images "
                 f"and of the identities; it holds {first.labels[:4].tolist()}."
             )
-        images_end, identities_end = (_integer(value) for value in first.labels[:2])
+        announced, identities_end = (_integer(value) for value in first.labels[:2])
+        images_end = _end_of_images(read, announced)
+        identities_end += _rounding(identities_end)
         wanted = keys[(keys >= 1) & (keys < images_end)]
         missing = images_end - 1 - len(wanted)
         if missing > len(wanted) + _MANY:  # a damaged record 0 may announce any number
@@ -255,6 +257,25 @@ def _find_images(
     for row in np.flatnonzero(labels < 0):
         labels[row] = _checked_label(records, f"record {wanted[row]}", int(offsets[row]), problems)
     return wanted, offsets, labels
+
+
+def _rounding(count: int) -> int:
+    """How far a count in a header, a float32, may be from the true one."""
+    # Far beyond the largest set it is damaged.
+    return 0 if count < 1 << 24 or count > 1 << 30 else int(np.spacing(np.float32(count)))
+
+
+def _end_of_images(read, announced: int) -> int:
+    """The key after the last image, where the header may be rounded.
+
+    A record that describes an identity has two labels and no image.
+    """
+    error = _rounding(announced)
+    for key in range(announced - error, announced + error + 1) if error else ():
+        record = read(key)
+        if record is not None and len(record.labels) > 1 and not record.image:
+            return key
+    return announced
 
 
 def _labels_of_ranges(read, identities: list[int], images_end: int) -> dict[tuple[int, int], int]:

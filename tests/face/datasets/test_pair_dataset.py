@@ -129,3 +129,50 @@ def test_truncated_lfw_file(lfw, in_both_modes):
     lfw.text("pairs.txt", *LFW[:4])
     kind = "file with 3 pairs whose first line announces 4"
     assert len(in_both_modes(lambda **kw: build(lfw, **kw), kind).metainfo["same"]) == 3
+
+
+@pytest.mark.parametrize("separator", ["\t", " ", ",", ", "])
+def test_lfw_format_without_its_first_line_has_no_folds(lfw, log, separator):
+    lfw.text("pairs.txt", *(line.replace("\t", separator) for line in LFW[1:]))
+    meta = build(lfw).metainfo
+    assert meta["pairs"].tolist() == [[0, 1], [0, 2], [2, 3], [1, 3]]
+    assert meta["same"].tolist() == [True, False, True, False]
+    assert "folds" not in meta and log == []
+
+
+def test_lfw_format_with_commas_and_titles_of_columns(lfw):
+    rows = [line.replace("\t", ",") + "," * (3 - line.count("\t")) for line in LFW]
+    lfw.text("pairs.txt", "name,imagenum1,imagenum2,", *rows[1:])
+    assert build(lfw).metainfo["same"].tolist() == [True, False, True, False]
+    lfw.text("pairs.txt", *rows)
+    assert build(lfw).metainfo["folds"].tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("separator", [",", ", ", ";"])
+def test_paths_with_commas(paired, separator, log):
+    lines = [line.replace(" ", separator) for line in paired.lines]
+    paired.text("pairs.txt", "first,second,same", *lines)
+    if separator == ";":
+        with pytest.raises(DatasetError, match="4 x line that is not a pair"):
+            build(paired)
+    else:
+        assert build(paired).metainfo["pairs"].tolist() == [[0, 1], [1, 2], [2, 0], [0, 1]]
+
+
+def test_commas_in_names(paired):
+    paired.image("images/a,1.jpg")
+    paired.text("pairs.txt", "a,1.jpg b.jpg 1", *paired.lines)
+    assert build(paired).metainfo["pairs"].tolist()[0] == [0, 1]
+
+
+def test_a_bad_first_line_is_not_taken_for_titles(paired):
+    paired.text("pairs.txt", "a.jpg b.jpg", *paired.lines)
+    with pytest.raises(DatasetError, match="1 x line that is not a pair"):
+        build(paired)
+
+
+def test_names_that_the_disk_spells_otherwise(paired):
+    paired.image("images/caf\u00e9/my d.jpg", 7)
+    paired.text("pairs.txt", "cafe\u0301\\my%20d.jpg b.jpg 1", *paired.lines)
+    sample = build(paired)[0]["data_samples"]
+    assert sample.img_path == str(paired.root / "images/caf\u00e9/my d.jpg")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from negvision.errors import DatasetError, Problems
-from negvision.face.datasets.records import RecordFile, _read_index
+from negvision.face.datasets.records import ImageRecord, RecordFile, _end_of_images, _read_index
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 
@@ -318,3 +318,12 @@ def test_copies_reopen_the_file(good, clone):
     assert copied._records._file is None
     assert copied.get_data_info(3)["img_bytes"] == first
     assert copied.get_subset([8, 3])[0]["data_samples"].img_path.endswith("[9]")
+
+
+@pytest.mark.parametrize("end", [2**24 - 1, 2**24, 2**24 + 1, 17_091_659, 2**25 + 3])
+def test_the_end_of_the_images_is_found_where_float32_rounds_it(end):
+    image = ImageRecord(np.zeros(1, np.float32), b"jpeg", False)
+    identity = ImageRecord(np.zeros(2, np.float32), b"", True)
+    announced = int(np.float32(end))
+    assert _end_of_images(lambda key: image if key < end else identity, announced) == end
+    assert _end_of_images(lambda key: None, announced) == announced
