@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from mmengine.dataset import BaseDataset, force_full_init
 
 from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
-from negvision.data.formats.text_files import numbered_lines, parse_labeled
+from negvision.data.formats.text_files import composed, numbered_lines, parse_labeled
 from negvision.data.images import IMAGE_SUFFIXES
 from negvision.data.images.bad_samples import BadSampleMixin
-from negvision.data.images.files import FileListing
+from negvision.data.images.files import FileListing, is_stray
 from negvision.data.images.packs import read_pack
 from negvision.errors import ConfigError, DatasetError, Problems
 from negvision.registry import DATASETS
@@ -157,10 +157,10 @@ class ImageListDataset(ImageDataset):
                 problems.add(problem, place, line)
             elif leaves_root(name, folder, self.data_root):
                 problems.add(LEAVES_ROOT, place, name)
-            elif path not in files:
+            elif (found := files.find(folder, name, self.data_root)) is None:
                 problems.add("missing image file", place, path)
             else:
-                samples.append(self._sample(path, label))
+                samples.append(self._sample(os.path.join(folder, found), label))
         return self._finish(samples, problems, self.ann_file, total)
 
 
@@ -169,7 +169,7 @@ class ImageFolderDataset(ImageDataset):
     """Images in one folder per class: ``data_prefix["img"]/class/*.jpg``.
 
     Labels follow ``metainfo["classes"]``, by default the sorted names of the folders. Files other
-    than JPEG, PNG, BMP or WebP (by name) and nested folders are ignored.
+    than JPEG, PNG, BMP or WebP (by name), hidden ones and nested folders are ignored.
 
     Args:
         **kwargs: Of :class:`ImageDataset`; ``ann_file`` has no effect.
@@ -194,20 +194,26 @@ class ImageFolderDataset(ImageDataset):
         root = self.data_prefix.get("img", "") or "."
         self._require_paths(img=root)
         with os.scandir(root) as entries:
-            folders = sorted(entry.name for entry in entries if entry.is_dir())
-        classes = list(self._metainfo.setdefault("classes", tuple(folders)))
+            names = [e.name for e in entries if e.is_dir() and not is_stray(e.name)]
+        folders = {composed(name): name for name in sorted(names)}
+        known = map(composed, self._metainfo.get("classes") or folders)
+        classes = self._metainfo["classes"] = tuple(known)
         problems, samples = Problems(), []
         for name in [] if self.is_ood else sorted(set(classes) - set(folders)):
             problems.add("class without a folder", root, name)
-        for folder in folders:
+        for name, folder in folders.items():
             place = os.path.join(root, folder)
-            names = [n for n in os.listdir(place) if n.lower().endswith(IMAGE_SUFFIXES)]
+            names = [
+                n
+                for n in os.listdir(place)
+                if n.lower().endswith(IMAGE_SUFFIXES) and not is_stray(n)
+            ]
             if not names:
                 problems.add("class folder without an image", place)
-            elif folder not in classes and not self.is_ood:
+            elif name not in classes and not self.is_ood:
                 problems.add("folder of no class", place, folder)
             else:
-                label = -1 if self.is_ood else classes.index(folder)
+                label = -1 if self.is_ood else classes.index(name)
                 samples += [
                     self._sample(os.path.join(place, name), label) for name in sorted(names)
                 ]

@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from negvision.compat.patches import captured_pycocotools
     from negvision.detection.prediction_hooks import DetectionsWriter
     from negvision.engine.calibration import override_threshold, require_threshold
+    from negvision.engine.metrics import require_truth
     from negvision.engine.parallel.launch import leave_processes
     from negvision.engine.prepare import build_runner, prepare_config
 
@@ -64,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
         runner = build_runner(cfg, ("test",))
         if args.out is not None:
             runner.register_hook(DetectionsWriter(args.out))
+        elif args.show_dir is None:
+            require_truth(runner.test_loop.evaluator)
         if args.ood_threshold is not None:
             runner.load_or_resume()
             if args.ood_threshold == "checkpoint":

@@ -10,12 +10,13 @@ from typing import Any
 from negvision.data.formats.boxes import clip_box, find_box_problem
 from negvision.data.formats.coco_file import (
     area_of,
+    find_mask_problem,
     find_reference_problem,
     index_images,
     is_ignored,
 )
 from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
-from negvision.data.images.files import FileListing
+from negvision.data.images.files import SPELLED_OTHERWISE, FileListing
 from negvision.errors import DatasetError, Problems
 
 NARROW = "box left out that is narrower than a pixel"
@@ -39,26 +40,36 @@ def check_images(images: Sequence[dict], problems: Problems) -> dict:
     return usable
 
 
-def drop_bad_paths(
-    images: dict, folder: str, root: str | None, is_local: bool, problems: Problems
+def settle_paths(
+    images: dict,
+    folder: str,
+    root: str | None,
+    is_local: bool,
+    problems: Problems,
+    notes: Problems,
 ) -> None:
     """Set records of ``images`` to None if their path leaves the data root or has no file.
 
     Only local files are looked for. Each folder is listed once, which is fast even for the 118,287
-    images of COCO.
+    images of COCO. A name that the disk spells otherwise is replaced and noted.
     """
     files = FileListing()
     for image_id, image in images.items():
         if image is None:
             continue
-        path = os.path.join(folder, image["file_name"])
-        if leaves_root(image["file_name"], folder, root):
-            problems.add(LEAVES_ROOT, f"image id {image_id!r}", image["file_name"])
-        elif is_local and path not in files:
+        name = image["file_name"]
+        found: str | None = name
+        if leaves_root(name, folder, root):
+            problems.add(LEAVES_ROOT, f"image id {image_id!r}", name)
+            found = None
+        elif is_local and (found := files.find(folder, name, root)) is None:
+            path = os.path.join(folder, name)
             problems.add("missing image file", f"{path} (image id {image_id!r})")
-        else:
-            continue
-        images[image_id] = None
+        if found is None:
+            images[image_id] = None
+        elif found != name:
+            notes.add(SPELLED_OTHERWISE, f"image id {image_id!r}", name)
+            images[image_id] = {**image, "file_name": found}
 
 
 def check_annotations(
@@ -67,6 +78,7 @@ def check_annotations(
     category_ids: set,
     problems: Problems,
     notes: Problems,
+    masks: bool = False,
 ) -> dict[object, list[dict]]:
     """Find the usable annotations.
 
@@ -78,6 +90,7 @@ def check_annotations(
         notes: Collects corrections: boxes that reach beyond their image by more than a pixel are
             clipped, boxes narrower than a pixel are dropped (as in mmdet), an area that is no
             positive number is computed from the box, and ids may repeat, since nothing uses them.
+        masks: Whether each annotation needs a mask.
 
     Returns:
         Annotations by image id, clipped, with an ``area``, and with ``iscrowd`` 1 for crowds and
@@ -92,6 +105,10 @@ def check_annotations(
             continue
         image = images[annotation["image_id"]]
         if image is None:  # counted already
+            continue
+        problem = find_mask_problem(annotation, image) if masks else None
+        if problem is not None:
+            problems.add(problem[0], _locate(annotation, index, images), problem[1])
             continue
         try:
             ignored = int(is_ignored(annotation))

@@ -8,7 +8,8 @@ from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmdet.datasets.transforms import PackDetInputs as MMDetPackDetInputs
 from mmengine.fileio import LocalBackend, get_file_backend
 
-from negvision.data.formats.coco_file import find_classes, read_coco_file
+from negvision.data.formats.coco_file import find_classes, read_coco_file, without_parents
+from negvision.data.formats.text_files import composed
 from negvision.data.images.bad_samples import BadSampleMixin
 from negvision.data.images.planes import to_planes
 from negvision.detection.coco_check import (
@@ -16,7 +17,7 @@ from negvision.detection.coco_check import (
     TEXT_FLAG,
     check_annotations,
     check_images,
-    drop_bad_paths,
+    settle_paths,
 )
 from negvision.errors import ConfigError, DatasetError, Problems
 from negvision.registry import DATASETS, TRANSFORMS
@@ -35,8 +36,10 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
       is listed once to find missing files. Problems are NaN or infinite coordinates, boxes of
       zero or negative size or entirely outside their image, unknown category or image ids,
       repeated image ids, ``iscrowd`` that is not 0 or 1, paths that leave the data root, and
-      missing image files. Unreadable and truncated images are found when they are loaded, with
+      missing image files; where the pipeline loads masks, missing and unusable ones. Unreadable
+      and truncated images are found when they are loaded, with
       :class:`negvision.LoadImageFromFile` in the pipeline.
+    - With ``test_mode`` the file need not have ``annotations``.
     - Labels follow ``metainfo["classes"]`` by name; without it, the file's categories in the
       order of their ids. A class that the file does not have is an error (mmdet silently leaves
       it without objects).
@@ -75,14 +78,31 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
         folder = self.data_prefix.get("img", "")
         if self._is_local():
             self._require_paths(self.ann_file, img=folder)
-        content = read_coco_file(self.ann_file, self.backend_args)
-        self._set_classes(content["categories"])
+        content = read_coco_file(
+            self.ann_file, self.backend_args, need_annotations=not self.test_mode
+        )
+        self._set_classes(content)
+        # A class of train may lack objects in val, and does in a file without annotations.
+        categories = content["categories"]
+        kept = categories
+        if not self.test_mode:
+            kept = without_parents(categories, content["annotations"])
+        self.parents = [
+            composed(c["name"]) for c in categories if c not in kept and c["id"] in self.cat_ids
+        ]
 
         problems, notes = Problems(), Problems()
+        if self.parents:
+            notes.add(
+                "class that is only the parent of others", self.ann_file, self.parents_left_out()
+            )
         images = check_images(content["images"], problems)
-        drop_bad_paths(images, folder, self.data_root, self._is_local(), problems)
+        settle_paths(images, folder, self.data_root, self._is_local(), problems, notes)
         category_ids = {category["id"] for category in content["categories"]}
-        by_image = check_annotations(content["annotations"], images, category_ids, problems, notes)
+        masks = any(getattr(step, "with_mask", False) for step in self.pipeline.transforms)
+        by_image = check_annotations(
+            content["annotations"], images, category_ids, problems, notes, masks
+        )
         self._report(content, images, problems, notes)
         self.left_out, self._unusable = Problems(), problems
         self._unusable.merge(notes.only(NARROW))
@@ -130,14 +150,23 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
         self.objects = sum(not item["ignore_flag"] for info in kept for item in info["instances"])
         return kept
 
-    def _set_classes(self, categories: list[dict]) -> None:
-        classes, self.cat_ids = find_classes(
-            self.ann_file, categories, self._metainfo.get("classes")
+    def parents_left_out(self) -> str:
+        """How to leave out classes that only head others in a file; "" if there are none."""
+        if not self.parents:
+            return ""
+        rest = tuple(name for name in self._metainfo["classes"] if name not in self.parents)
+        return (
+            f"{', '.join(map(repr, self.parents))} has no object and is the supercategory of "
+            f"others, as in exports of Roboflow: leave it out with metainfo=dict(classes={rest}) "
+            "in all data sets"
         )
+
+    def _set_classes(self, content: dict) -> None:
+        classes, self.cat_ids = find_classes(self.ann_file, content, self._metainfo.get("classes"))
         self._metainfo["classes"] = classes
         self.cat2label = {category_id: label for label, category_id in enumerate(self.cat_ids)}
         chosen = set(self.cat_ids)
-        if [c["id"] for c in categories if c["id"] in chosen] != self.cat_ids:
+        if [c["id"] for c in content["categories"] if c["id"] in chosen] != self.cat_ids:
             self._log(
                 f"{self.ann_file} lists its categories in another order than the classes. Labels "
                 "follow the classes; evaluate with negvision.CocoMetric, since mmdet's CocoMetric "
@@ -208,7 +237,7 @@ class OODCocoDataset(CocoDataset):
             instance.update(ignore_flag=1, bbox_label=-1)
         return {**info, "is_ood": True}
 
-    def _set_classes(self, categories: list[dict]) -> None:
+    def _set_classes(self, content: dict) -> None:
         classes = self._metainfo.get("classes")
         if classes is None:
             raise ConfigError(
@@ -216,7 +245,7 @@ class OODCocoDataset(CocoDataset):
                 "the classes that the detector was trained on, as in its in-distribution data set"
             )
         self._metainfo["classes"] = tuple(classes)
-        names, self.cat_ids = find_classes(self.ann_file, categories, None)
+        names, self.cat_ids = find_classes(self.ann_file, content, None)
         self.cat2label = dict.fromkeys(self.cat_ids, -1)
         self._known = {
             category_id: name

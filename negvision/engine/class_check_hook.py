@@ -7,6 +7,7 @@ from torch import nn
 
 from negvision.data.formats.coco_file import shortened
 from negvision.engine.config.model_parts import unwrapped
+from negvision.engine.image_check import leaf_datasets
 from negvision.errors import ConfigError
 from negvision.registry import HOOKS
 
@@ -38,7 +39,9 @@ class ClassCheckHook(Hook):
         classes = _classes_of(runner.train_loop, "train")
         if not classes:
             return
-        _check_heads(runner.model, classes, "the training set")
+        parts = leaf_datasets(runner.train_loop.dataloader.dataset)
+        parents = [getattr(part, "parents_left_out", str)() for part in parts]
+        _check_heads(runner.model, classes, "the training set", next(filter(None, parents), ""))
         _compare(classes, "the training set", _classes_of(runner.val_loop, "val"), "val")
 
     def before_test(self, runner) -> None:
@@ -61,13 +64,16 @@ def _classes_of(loop, split: str) -> tuple[str, ...]:
     return tuple(metainfo.get("classes") or ())
 
 
-def _check_heads(model: nn.Module, classes: Sequence[str], source: str) -> None:
+def _check_heads(model: nn.Module, classes: Sequence[str], source: str, remedy: str = "") -> None:
+    remedy = remedy or (
+        f"Set num_classes={len(classes)}; if these are not your classes, set metainfo = "
+        "dict(classes=(...)) of the data sets"
+    )
     for name, number in _class_counts(unwrapped(model)):
         if number != len(classes):
             raise ConfigError(
                 f"model.{name}.num_classes is {number}, but {source} has {len(classes)} classes: "
-                f"{shortened(classes)}. Set num_classes={len(classes)}; if these are not your "
-                "classes, set metainfo = dict(classes=(...)) of the data sets"
+                f"{shortened(classes)}. {remedy}"
             )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from mmengine.evaluator import Evaluator
 from mmengine.logging import print_log
 
+from negvision.data.images.files import spellings
 from negvision.engine.metrics import OODMetricBase
 from negvision.errors import ConfigError, Problems
 
@@ -121,8 +122,12 @@ def _compare(parts: list, listed: dict, ood_metric: bool) -> Problems:
 def _fits(path: str, name: str | None, base_names: Counter) -> bool:
     if not path or not name:
         return True
-    path, name = (os.path.normpath(text.replace("\\", "/")) for text in (path, name))
+    path = path.replace("\\", "/")
+    return any(_lies_at(path, os.path.normpath(other), base_names) for other in spellings(name))
+
+
+def _lies_at(path: str, name: str, base_names: Counter) -> bool:
     base = os.path.basename(name)
     if os.path.basename(path) != base or base_names[base] == 1:
         return os.path.basename(path) == base
-    return f"/{path}".endswith(f"/{name}")
+    return f"/{os.path.normpath(path)}".endswith(f"/{name}")

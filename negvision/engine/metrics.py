@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import broadcast_object_list, collect_results, get_world_size, is_main_process
-from mmengine.evaluator import BaseMetric
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.logging import MMLogger, print_log
 
-from negvision.errors import UserError
+from negvision.errors import ConfigError, UserError
 from negvision.ood.metrics import METRIC_NAMES
 from negvision.ood.records import (
     REFERENCE_PREVALENCE,
@@ -142,6 +142,21 @@ class OODMetricBase(CollectedMetric):
             path = evaluation.records.save(log_folder() / self.scores_file)
             print_log(f"OOD scores: {path} (show them with negvision ood-report)", logger="current")
         return evaluation.scalars()
+
+
+def require_truth(evaluator: Evaluator) -> None:
+    """Check that the metrics of an evaluator have something to compare predictions with.
+
+    Raises:
+        ConfigError: An annotation file has no annotations.
+    """
+    without = [metric for metric in evaluator.metrics if not getattr(metric, "has_truth", True)]
+    if without:
+        raise ConfigError(
+            f"{getattr(without[0], 'ann_file', type(without[0]).__name__)}: has no annotations, so "
+            "there is nothing to compare predictions with. To write them: negvision test with "
+            "--out FILE.json or --show-dir DIR"
+        )
 
 
 def log_folder() -> Path:

@@ -43,6 +43,7 @@ from negvision.engine.config.model_parts import unwrapped
 from negvision.engine.data_order import SeededBatches, seed_batches
 from negvision.engine.image_check import check_images
 from negvision.engine.interruption import InterruptionHook, TrainingInterrupted
+from negvision.engine.metrics import require_truth
 from negvision.engine.optim import scale_learning_rate
 from negvision.engine.parallel.launch import init_cpu_processes, with_group_timeout
 from negvision.engine.parallel.model_wrappers import FullyShardedModel, wrap_for_ranks
@@ -351,7 +352,10 @@ class Runner(MMEngineRunner):
         return loop
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        return self._with_checked_images(super().build_val_loop(loop), "val")
+        built = self._with_checked_images(super().build_val_loop(loop), "val")
+        if hasattr(built, "evaluator"):
+            require_truth(built.evaluator)
+        return built
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         return self._with_checked_images(super().build_test_loop(loop), "test")

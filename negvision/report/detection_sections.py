@@ -129,7 +129,7 @@ class DetectionCollector:
     def _coco_parts(self, images: Sequence[_Seen]) -> list[Sequence[Part]]:
         path = self.evaluator["ann_file"]
         truth = load_coco_annotations(path)
-        _, ids = find_classes(str(path), truth["categories"], self.classes)
+        _, ids = find_classes(str(path), truth, self.classes)
         detections = [found for image in images for found in _detections(image, ids)]
         given = ("max_dets", "area_limits")
         options = {name: self.evaluator[name] for name in given if name in self.evaluator}

@@ -93,3 +93,27 @@ def test_a_class_without_a_folder(tmp_path):
     with pytest.raises(DatasetError, match=r"1 x class without a folder\n.*'dogs'"):
         ImageFolderDataset(**options)
     assert len(ImageFolderDataset(**options, on_bad_sample="skip")) == 1
+
+
+def test_what_systems_leave_in_folders_is_no_class(images, folders):
+    for name in (".ipynb_checkpoints/1-checkpoint.png", "__MACOSX/1.png", "@eaDir/1.png"):
+        images.image(f"x/{name}")
+    (images.root / "x/a/._1.png").write_bytes(b"\0\5\x16\7")
+    images.image("x/a/.ipynb_checkpoints/1.png")
+    dataset = images.dataset(**folders)
+    assert dataset.metainfo["classes"] == ("a", "b", "c") and len(dataset) == 3
+
+
+def test_names_that_the_disk_spells_otherwise(images):
+    for number, name in enumerate(["my a.png", "cafe\u0301.png", "x/b.png"]):
+        images.image(name, number)
+    lines = ["my%20a.png 0", "caf\u00e9.png 1", "x\\b.png 2"]
+    dataset = images.dataset("ImageListDataset", ann_file=images.text("set.txt", *lines))
+    assert [dataset[i]["data_samples"].label for i in range(3)] == [0, 1, 2]
+
+
+def test_folders_match_classes_in_composed_form(images):
+    images.image("x/cafe\u0301/1.png")
+    options = {"kind": "ImageFolderDataset", "data_prefix": {"img": "x"}}
+    dataset = images.dataset(**options, metainfo={"classes": ("caf\u00e9",)})
+    assert len(dataset) == 1 == len(images.dataset(**options))

@@ -111,3 +111,12 @@ def test_heads_without_a_layer_for_each_class():
 def test_long_lists_are_shortened():
     with pytest.raises(ConfigError, match=r"19, \.\.\. \(80\)"):
         train(train=tuple(map(str, range(80))), val="none", bbox_head=3)
+
+
+def test_the_parent_category_of_an_export_is_named_rather_than_its_number():
+    wrapped = SimpleNamespace(metainfo={}, parents_left_out=lambda: "'cells' is a parent")
+    dataset = SimpleNamespace(metainfo={"classes": CELLS}, dataset=wrapped)
+    loops = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset))
+    runner = SimpleNamespace(model=model(bbox_head=2), train_loop=loops, val_loop=None)
+    with pytest.raises(ConfigError, match=r"platelet\. 'cells' is a parent$"):
+        ClassCheckHook().before_train(runner)

@@ -82,6 +82,34 @@ def test_bad_class_lists(seg_folder, text, message):
         build(seg_folder.config())
 
 
+@pytest.mark.parametrize("text", ["\ufeff0 sky\r\n1 road\r\n", "0\tsky\n1 \t road\t\n"])
+def test_class_lists_of_other_tools(seg_folder, text):
+    (seg_folder.root / "classes.txt").write_text(text, encoding="utf-8", newline="")
+    dataset = build(seg_folder.config(metainfo={"classes": ["road", "sky"]}))
+    assert dataset.class_ids == {"sky": 0, "road": 1}
+
+
+def test_classes_compare_in_composed_form(seg_folder):
+    (seg_folder.root / "classes.txt").write_text("0 ciel\n1 che\u0302ne\n")
+    dataset = build(seg_folder.config(metainfo={"classes": ["ch\u00eane"]}))
+    assert dataset.label_map == {0: 255, 1: 0}
+
+
+def test_names_that_the_disk_spells_otherwise(seg_folder):
+    (seg_folder.root / "img/a.jpg").rename(seg_folder.root / "img/a b.jpg")
+    (seg_folder.root / "ann/a.png").rename(seg_folder.root / "ann/a b.png")
+    (seg_folder.root / "list.txt").write_text("\ufeffa%20b\nb\n", encoding="utf-8")
+    dataset = build(seg_folder.config(ann_file="list.txt"))
+    assert [info["seg_map_path"][-7:] for info in dataset] == ["a b.png", "ann/b.png"[-7:]]
+
+
+def test_hidden_files_are_no_images(seg_folder):
+    copies = seg_folder.root / "img/.ipynb_checkpoints"
+    copies.mkdir()
+    (copies / "a-checkpoint.jpg").write_bytes((seg_folder.root / "img/a.jpg").read_bytes())
+    assert len(build(seg_folder.config())) == 4
+
+
 def test_missing_folders_and_files(seg_folder):
     with pytest.raises(DatasetError, match=r"classes_file .*none\.txt does not exist"):
         build(seg_folder.config(classes_file="none.txt"))

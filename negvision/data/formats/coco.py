@@ -40,7 +40,9 @@ def read(reading: Reading, files: list[str]) -> None:
         categories = without_parents(content["categories"], content["annotations"])
         if len(categories) < len(content["categories"]):
             reading.notes.add("parent category that no box uses, left out", reading.where(name))
-        look = functools.partial(find_classes, reading.where(name), categories, None)
+        look = functools.partial(
+            find_classes, reading.where(name), content | {"categories": categories}, None
+        )
         classes = attempt(reading, look, "categories that cannot be used")
         if classes is not None:
             for label in classes[0]:

@@ -1,20 +1,25 @@
 """Read COCO annotation files and check their structure."""
 
+import math
 from collections import Counter
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 
-from negvision.data.formats.text_files import read_json_file
+from negvision.data.formats.text_files import composed, read_json_file
 from negvision.errors import DatasetError, Problems, did_you_mean
 
 _ENTRIES = ("images", "annotations", "categories")
 
 
-def read_coco_file(path: str, backend_args: dict | None = None) -> dict:
+def read_coco_file(
+    path: str, backend_args: dict | None = None, need_annotations: bool = True
+) -> dict:
     """The content of a COCO annotation file.
 
     Args:
         path: The JSON file.
         backend_args: File backend of MMEngine; a local file by default.
+        need_annotations: Whether ``annotations`` may not be missing, as it is in the files of
+            COCO's test images (``image_info_test-dev2017.json``).
 
     Returns:
         A dict in which ``images``, ``annotations`` and ``categories`` are lists.
@@ -29,6 +34,8 @@ def read_coco_file(path: str, backend_args: dict | None = None) -> dict:
             f"{path}: a COCO annotation file holds an object with {', '.join(_ENTRIES)}; "
             f"this one holds a {type(content).__name__}."
         )
+    if not need_annotations:
+        content.setdefault("annotations", [])
     for entry in _ENTRIES:
         if not isinstance(content.get(entry), list):
             found = type(content[entry]).__name__ if entry in content else "nothing"
@@ -40,13 +47,16 @@ def read_coco_file(path: str, backend_args: dict | None = None) -> dict:
 
 
 def find_classes(
-    path: str, categories: Sequence[dict], wanted: Sequence[str] | None
+    path: str, content: Mapping, wanted: Sequence[str] | None
 ) -> tuple[tuple[str, ...], list[int]]:
     """The class of each label and its category id.
 
+    Of two categories with one name, a parent (see :func:`without_parents`) is passed over. Names
+    are compared and returned in Unicode's composed form.
+
     Args:
         path: Named in errors.
-        categories: Those of the file.
+        content: Of the file: ``categories`` and ``annotations``.
         wanted: Class names in the order of the labels; None takes all, in the order of their ids.
 
     Returns:
@@ -56,6 +66,7 @@ def find_classes(
         DatasetError: There is no category, one lacks its id or name, two share one, or a wanted
             class is missing.
     """
+    categories = content["categories"]
     if not categories:
         raise DatasetError(f"{path}: the list 'categories' is empty.")
     for category in categories:
@@ -67,15 +78,20 @@ def find_classes(
             raise DatasetError(
                 f"{path}: a category needs an integer id and a name; found {category!r}."
             )
+    names = Counter(category["name"] for category in categories)
+    if max(names.values()) > 1:
+        kept = without_parents(categories, content["annotations"])
+        categories = [c for c in categories if c in kept or names[c["name"]] == 1]
     for key in ("id", "name"):
         value, times = Counter(category[key] for category in categories).most_common(1)[0]
         if times > 1:
             raise DatasetError(
                 f"{path}: {times} categories have the {key} {value!r}; each needs its own."
             )
-    ids = {category["name"]: category["id"] for category in categories}
+    ids = {composed(category["name"]): category["id"] for category in categories}
     if wanted is None:
         wanted = sorted(ids, key=ids.__getitem__)
+    wanted = [composed(name) if isinstance(name, str) else name for name in wanted]
     unknown = [name for name in wanted if name not in ids]
     if unknown:
         lines = [f"  {name!r}{did_you_mean(str(name), ids)}" for name in unknown[:10]]
@@ -141,19 +157,21 @@ def without_parents(categories: Sequence, annotations: Sequence) -> list:
         ...                  {"id": 1, "name": "cat", "supercategory": "cat"}], [])
         [{'id': 1, 'name': 'cat', 'supercategory': 'cat'}]
     """
-    used = {a.get("category_id") for a in annotations if _is_hashable_in(a, "category_id")}
-    parents = {
-        (c["supercategory"], c.get("id"))
-        for c in categories
-        if _is_hashable_in(c, "supercategory") and _is_hashable_in(c, "id")
-    }
-    return [
+    children: dict = {}
+    for category in categories:
+        if _is_hashable_in(category, "supercategory") and _is_hashable_in(category, "id"):
+            children.setdefault(category["supercategory"], set()).add(category["id"])
+    parents = [
         c
         for c in categories
-        if not _is_hashable_in(c, "id")
-        or c["id"] in used
-        or not any(name == c.get("name") and i != c["id"] for name, i in parents)
+        if _is_hashable_in(c, "id")
+        and _is_hashable_in(c, "name")
+        and children.get(c["name"], set()) - {c["id"]}
     ]
+    if not parents:  # no need to read the annotations
+        return list(categories)
+    used = {a.get("category_id") for a in annotations if _is_hashable_in(a, "category_id")}
+    return [c for c in categories if c not in parents or c["id"] in used]
 
 
 def _is_hashable_in(item: object, key: str) -> bool:
@@ -238,4 +256,46 @@ def find_reference_problem(
         return "annotation of an image that the file does not list", image_id
     if category_id not in category_ids:
         return "unknown category id", category_id
+    return None
+
+
+def usable_polygons(polygons: Sequence[Sequence]) -> list[Sequence]:
+    """The polygons (x1, y1, x2, y2, ...) of three points and more; the others have no area."""
+    return [polygon for polygon in polygons if len(polygon) >= 6 and len(polygon) % 2 == 0]
+
+
+def find_mask_problem(annotation: Mapping, image: Mapping) -> tuple[str, object] | None:
+    """Check the ``segmentation`` of an annotation: polygons, or run lengths (RLE).
+
+    Args:
+        annotation: Of the image.
+        image: With its ``height`` and ``width``.
+
+    Returns:
+        The kind of problem and the value found; None if there is no problem.
+    """
+    mask = annotation.get("segmentation")
+    if not mask:
+        return "missing mask (segmentation)", mask
+    if isinstance(mask, list):
+        try:
+            if not all(math.isfinite(sum(polygon)) for polygon in mask):
+                return "mask with NaN or infinite coordinates", mask
+        except TypeError:
+            return "mask that is neither polygons nor run lengths", mask
+        if not usable_polygons(mask):
+            return "mask without a polygon of three points", mask
+        return None
+    if not (isinstance(mask, dict) and isinstance(mask.get("counts"), list | str)):
+        return "mask that is neither polygons nor run lengths", mask
+    size = [image["height"], image["width"]]
+    if mask.get("size") != size:
+        return "mask of another size than its image", mask.get("size")
+    if isinstance(mask["counts"], list):
+        try:
+            complete = sum(mask["counts"]) == math.prod(size)
+        except TypeError:
+            complete = False
+        if not complete:
+            return "mask whose run lengths do not fill its image", mask.get("size")
     return None

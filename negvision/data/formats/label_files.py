@@ -10,7 +10,7 @@ import numpy as np
 from mmengine import fileio
 from PIL import Image
 
-from negvision.data.formats.text_files import parse_count
+from negvision.data.formats.text_files import composed, parse_count
 from negvision.data.images.files import read_bytes
 from negvision.data.images.header import MAX_PIXELS
 from negvision.data.images.integrity import require_size
@@ -21,14 +21,14 @@ VOID = 255
 
 
 def read_text(path: str, backend_args: dict | None = None) -> str:
-    """The text of a file.
+    """The text of a file, without a byte order mark.
 
     Raises:
         FileNotFoundError: There is no such file.
         DatasetError: It is not UTF-8 text.
     """
     try:
-        return fileio.get_text(path, backend_args=backend_args)
+        return fileio.get_text(path, backend_args=backend_args).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: not UTF-8 text ({error.reason}).") from None
 
@@ -37,7 +37,8 @@ def read_classes_file(path: str, backend_args: dict | None = None) -> dict[str, 
     """The classes of a list with one ``id name`` per line.
 
     Args:
-        path: The list. Blank lines and lines that begin with ``#`` are skipped.
+        path: The list. Blank lines and lines that begin with ``#`` are skipped; tabs count as
+            spaces.
         backend_args: File backend of MMEngine; a local file by default.
 
     Returns:
@@ -60,8 +61,8 @@ def read_classes_file(path: str, backend_args: dict | None = None) -> dict[str, 
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         where = f"line {number}"
-        first, _, name = line.strip().partition(" ")
-        name = name.strip()
+        first, name = [*line.split(None, 1), ""][:2]
+        name = composed(name.strip())
         class_id = parse_count(first)
         if class_id is None or not name:
             problems.add('line that is not "id name"', where, line)
@@ -187,6 +188,7 @@ def resolve_classes(
     Raises:
         DatasetError: A name is no class; the nearest names are shown.
     """
+    wanted = [name if isinstance(name, int) else composed(name) for name in wanted]
     names = [name for name in wanted if not isinstance(name, int)]
     if ids is None:
         if not names:

@@ -1,6 +1,7 @@
 """Read text files: lists of images line by line, and JSON."""
 
 import json
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,18 @@ from negvision.errors import DatasetError, Problems
 
 # Labels and ids are kept in arrays of int64.
 _MOST = (1 << 63) - 1
+
+
+def composed(name: str) -> str:
+    """A name of a class in Unicode's composed form (NFC), so that equal names compare as equal.
+
+    macOS writes an accent as a character of its own.
+
+    Example:
+        >>> composed("cafe\\u0301") == "caf\\u00e9"
+        True
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def parse_count(text: str) -> int | None:

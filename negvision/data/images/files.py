@@ -1,8 +1,37 @@
 """Read files, and check which of many exist without asking for each one."""
 
 import os
+import unicodedata
+from collections.abc import Iterator
+from urllib.parse import unquote
 
 from mmengine import fileio
+
+from negvision.data.formats.paths import leaves_root
+
+# The kind of note that datasets count.
+SPELLED_OTHERWISE = "file name with other slashes, percent signs or accents than on the disk"
+
+# Folders that systems leave between those of a data set.
+_STRAY = frozenset(
+    {"__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
+)
+
+
+def is_stray(path: str) -> bool:
+    """Whether a file or folder is none of a data set: hidden, or left there by a system.
+
+    Such are ``.ipynb_checkpoints``, whose copies of images would become a class, and ``._a.jpg`` of
+    macOS, which is no image.
+
+    Args:
+        path: Relative to the folder of the data set.
+
+    Example:
+        >>> is_stray(".ipynb_checkpoints"), is_stray("cat/._1.jpg"), is_stray("cat/1.jpg")
+        (True, True, False)
+    """
+    return any(part.startswith(".") or part in _STRAY for part in path.split("/"))
 
 
 def read_bytes(path: str | os.PathLike, backend_args: dict | None = None) -> bytes:
@@ -45,3 +74,31 @@ class FileListing:
             except (FileNotFoundError, NotADirectoryError):
                 self._names[folder] = set()
         return name in self._names[folder]
+
+    def find(self, folder: str, name: str, root: str | None = None) -> str | None:
+        """``name`` as the disk spells it; None if ``folder`` has no such file.
+
+        Tools write backslashes, percent signs for special characters, or accents as characters of
+        their own (NFD) where the disk has one (NFC), or the reverse.
+
+        Args:
+            folder: That ``name`` is relative to.
+            name: As an annotation file has it.
+            root: As in :func:`negvision.data.formats.paths.leaves_root`; another spelling that
+                leaves it is not found.
+        """
+        if os.path.join(folder, name) in self:
+            return name
+        for other in spellings(name):
+            if os.path.join(folder, other) in self and not leaves_root(other, folder, root):
+                return other
+        return None
+
+
+def spellings(name: str) -> Iterator[str]:
+    """``name`` and other ways to write it; see :meth:`FileListing.find`."""
+    for decoded in (name, unquote(name)):
+        for text in (decoded, decoded.replace("\\", "/")):
+            yield text
+            yield unicodedata.normalize("NFC", text)
+            yield unicodedata.normalize("NFD", text)

@@ -52,8 +52,7 @@ def split_coco(content: dict, held_out: Collection[str], where: str) -> CocoPart
         >>> [[i["id"] for i in part["images"]] for part in (parts.known, parts.held_out)]
         [[1], [2]]
     """
-    categories = content["categories"]
-    names, ids = find_classes(where, categories, None)
+    names, ids = find_classes(where, content, None)
     problems = Problems()
     images = index_images(content["images"], problems)
     for index, annotation in enumerate(content["annotations"]):

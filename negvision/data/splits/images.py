@@ -5,8 +5,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from negvision.data.formats.text_files import numbered_lines, parse_labeled
+from negvision.data.formats.text_files import composed, numbered_lines, parse_labeled
 from negvision.data.images import IMAGE_SUFFIXES
+from negvision.data.images.files import is_stray
 from negvision.errors import DatasetError, Problems
 
 
@@ -49,7 +50,7 @@ def read_image_list(path: Path, class_names: Sequence[str]) -> list[LabeledImage
 def read_image_folder(folder: Path) -> list[LabeledImage]:
     """The images of a folder with one folder per class.
 
-    Files without an image suffix are skipped.
+    Files without an image suffix and hidden files and folders are skipped.
 
     Returns:
         In the order of classes and paths, which are relative to ``folder``.
@@ -58,11 +59,12 @@ def read_image_folder(folder: Path) -> list[LabeledImage]:
         DatasetError: There is no image.
     """
     images = [
-        LabeledImage(path.relative_to(folder).as_posix(), child.name)
+        LabeledImage(path.relative_to(folder).as_posix(), composed(child.name))
         for child in sorted(folder.iterdir())
         if child.is_dir()
         for path in sorted(child.rglob("*"))
         if path.suffix.lower() in IMAGE_SUFFIXES
+        and not is_stray(path.relative_to(folder).as_posix())
     ]
     if not images:
         raise DatasetError(

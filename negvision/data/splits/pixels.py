@@ -11,6 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from negvision.data.formats.label_files import VOID, read_label_image, unknown_ids
+from negvision.data.images.files import is_stray
 from negvision.errors import DatasetError
 
 
@@ -80,8 +81,8 @@ def write_label_images(
         DatasetError: There is no label image; one is damaged, has colors or ids without a class;
             no pixel is held out, or nothing is left to train on.
     """
-    files = labels.rglob("*.png")
-    names = sorted(path.relative_to(labels).with_suffix("").as_posix() for path in files)
+    files = (path.relative_to(labels) for path in labels.rglob("*.png"))
+    names = sorted(f.with_suffix("").as_posix() for f in files if not is_stray(f.as_posix()))
     if not names:
         raise DatasetError(f"{labels}: there is no label image (*.png) in it")
     for folder in ("masks", "ood"):

@@ -13,7 +13,7 @@ from negvision.detection.coco_check import check_annotations, check_images
 from negvision.errors import DatasetError, Problems
 
 
-def load_coco_annotations(ann_file: str | Path) -> dict[str, Any]:
+def load_coco_annotations(ann_file: str | Path, need_annotations: bool = True) -> dict[str, Any]:
     """Read a COCO annotation file as :class:`negvision.CocoDataset` does, for evaluation.
 
     What is an object in training is one here: boxes are clipped to their image, boxes narrower
@@ -21,6 +21,10 @@ def load_coco_annotations(ann_file: str | Path) -> dict[str, Any]:
     ``iscrowd: 1``. A missing ``iscrowd`` becomes 0, a missing ``area`` width x height of the box
     (pixels²). Annotations are renumbered 1, 2, ...: COCO's matching marks "unmatched" with id 0, so
     an annotation with this id would never count as found, and two with one id would count as one.
+
+    Args:
+        ann_file: The JSON file.
+        need_annotations: As in :func:`negvision.data.formats.coco_file.read_coco_file`.
 
     Returns:
         ``images``, ``annotations`` and ``categories`` of the file; other entries are dropped.
@@ -37,8 +41,8 @@ def load_coco_annotations(ann_file: str | Path) -> dict[str, Any]:
             f"(looked for {path.absolute()}); set ann_file in val_evaluator/test_evaluator, "
             f"or the data root the config builds it from"
         )
-    content = read_coco_file(str(ann_file))
-    _, category_ids = find_classes(str(ann_file), content["categories"], None)
+    content = read_coco_file(str(ann_file), need_annotations=need_annotations)
+    _, category_ids = find_classes(str(ann_file), content, None)
     problems, notes = Problems(), Problems()
     images = check_images(content["images"], problems)
     by_image = check_annotations(content["annotations"], images, set(category_ids), problems, notes)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from mmengine.logging import print_log
 
-from negvision.data.formats.coco_file import find_classes
+from negvision.data.formats.coco_file import find_classes, find_mask_problem, usable_polygons
 from negvision.detection.metrics.coco_annotations import load_coco_annotations
 from negvision.detection.metrics.coco_evaluation import (
     BACKENDS,
@@ -23,7 +23,7 @@ from negvision.detection.metrics.coco_evaluation import (
     to_numpy,
 )
 from negvision.engine.metrics import CollectedMetric
-from negvision.errors import ConfigError
+from negvision.errors import ConfigError, DatasetError, Problems
 from negvision.registry import METRICS
 
 
@@ -36,13 +36,16 @@ class CocoTruthMetric(CollectedMetric):
         **kwargs: Of :class:`negvision.engine.metrics.CollectedMetric`.
     """
 
+    needs_annotations = True
+
     def __init__(self, ann_file: str, area_limits: tuple[float, float], **kwargs) -> None:
         super().__init__(**kwargs)
         if not 0 < area_limits[0] < area_limits[1]:
             raise ValueError(f"area_limits must be 0 < small < medium, got {area_limits!r}")
         self.ann_file = str(ann_file)
         self.area_limits = (area_limits[0], area_limits[1])
-        self.ground_truth = load_coco_annotations(ann_file)
+        self.ground_truth = load_coco_annotations(ann_file, self.needs_annotations)
+        self.has_truth = bool(self.ground_truth["annotations"])
         self._image_ids = {image["id"] for image in self.ground_truth["images"]}
         self._classes: list[str] = []
         self._category_ids: list[int] = []
@@ -61,8 +64,7 @@ class CocoTruthMetric(CollectedMetric):
                 f"all concatenated data sets; their metainfo is {dataset_meta!r}"
             )
         self._classes = list(dataset_meta["classes"])
-        categories = self.ground_truth["categories"]
-        self._category_ids = find_classes(self.ann_file, categories, self._classes)[1]
+        self._category_ids = find_classes(self.ann_file, self.ground_truth, self._classes)[1]
         self._dataset_meta = dataset_meta
 
     def _check_predicted(self, images: Mapping[int, str]) -> None:
@@ -96,6 +98,9 @@ class CocoMetric(CocoTruthMetric):
     to 100 per image as in COCO (mmdet: 1000), the values of a class are right even if the model's
     classes and the file's category ids are in different orders, and a model without any detection
     gets zeros.
+
+    Without annotations, as in the files of COCO's test images, there are no figures: a test writes
+    its detections, and a validation is refused.
 
     Objects are those of :class:`negvision.CocoDataset`: ``ignore: 1`` means ``iscrowd: 1``, boxes
     are clipped to their image, and boxes narrower than a pixel are left out. Every image of
@@ -132,6 +137,7 @@ class CocoMetric(CocoTruthMetric):
     """
 
     default_prefix = "coco"
+    needs_annotations = False
 
     def __init__(
         self,
@@ -156,11 +162,23 @@ class CocoMetric(CocoTruthMetric):
         self.backend = backend
         self.classwise = classwise
         self.max_dets = tuple(sorted(max_dets))
-        without = [a for a in self.ground_truth["annotations"] if not a.get("segmentation")]
-        if "segm" in self.iou_types and without:
-            raise ValueError(
-                f"metric 'segm': {len(without):,} annotations of {self.ann_file!r} have no "
-                f"segmentation (the first belongs to image {without[0]['image_id']!r})"
+        if "segm" in self.iou_types:
+            self._check_masks()
+
+    def _check_masks(self) -> None:
+        """Raise DatasetError for missing and unusable masks; drop polygons without an area."""
+        images = {image["id"]: image for image in self.ground_truth["images"]}
+        problems = Problems()
+        for annotation in self.ground_truth["annotations"]:
+            image_id = annotation["image_id"]
+            if problem := find_mask_problem(annotation, images[image_id]):
+                problems.add(problem[0], f"image id {image_id!r}", problem[1])
+            elif isinstance(annotation["segmentation"], list):
+                annotation["segmentation"] = usable_polygons(annotation["segmentation"])
+        if problems:
+            raise DatasetError(
+                f"{self.ann_file}: metric 'segm' needs a mask of every object:\n"
+                f"{problems.report()}\nCorrect the file, or evaluate boxes: metric='bbox'."
             )
 
     def names(self) -> list[str]:
@@ -189,7 +207,10 @@ class CocoMetric(CocoTruthMetric):
             }
             if "segm" in self.iou_types:
                 if "masks" not in predicted:
-                    raise ValueError("metric 'segm' needs masks, and the predictions have none")
+                    raise ConfigError(
+                        "metric 'segm' needs masks, and the predictions have none: use a model "
+                        "with a mask head, or metric='bbox'"
+                    )
                 kept["masks"] = _run_lengths(predicted["masks"])
             self.results.append(kept)
 
@@ -197,6 +218,9 @@ class CocoMetric(CocoTruthMetric):
         """Evaluate the predictions of all ranks; see the class for the keys."""
         results = list({result["image_id"]: result for result in results}.values())
         self._check_predicted({result["image_id"]: result["path"] for result in results})
+        if not self.has_truth:
+            print_log(f"{self.ann_file}: no annotations, so no figures", logger="current")
+            return {}
         detections = self._detections(results)
         metrics: dict[str, float] = {}
         for iou_type in self.iou_types:

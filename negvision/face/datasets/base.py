@@ -212,14 +212,19 @@ class ListedImages:
         self.landmarks = read_landmarks(path, problems) if path else None
         self._dataset, self._files = dataset, FileListing()
         self._accepted: set[str] | None = set() if unique else None
+        # As the disk has them, names that the file spells otherwise.
+        self._spelled: dict[str, str] = {}
 
     def problem(self, name: str) -> tuple[str, str] | None:
         """The kind of problem and the name or path to show; None for a usable image."""
-        path = self._dataset._image_path(name)
-        if leaves_root(name, self._dataset.data_prefix.get("img", ""), self._dataset.data_root):
+        folder, root = self._dataset.data_prefix.get("img", ""), self._dataset.data_root
+        if leaves_root(name, folder, root):
             return LEAVES_ROOT, name
-        if path not in self._files:
-            return "missing image file", path
+        found = self._files.find(folder, name, root)
+        if found is None:
+            return "missing image file", self._dataset._image_path(name)
+        if found != name:
+            self._spelled[name] = found
         if self.landmarks is not None and name not in self.landmarks:
             return "image without landmarks", name
         if self._accepted is not None:
@@ -231,7 +236,9 @@ class ListedImages:
     def columns(self, names: Iterable[str]) -> dict[str, Any]:
         """The columns ``img_path`` and, if the dataset has them, ``landmarks``."""
         names = list(names)
-        columns: dict[str, Any] = {"img_path": PackedStrings(names)}
+        columns: dict[str, Any] = {
+            "img_path": PackedStrings(self._spelled.get(name, name) for name in names)
+        }
         if self.landmarks is not None:
             columns["landmarks"] = np.stack([self.landmarks[name] for name in names])
         return columns

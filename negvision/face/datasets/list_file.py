@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from negvision.data.images import IMAGE_SUFFIXES
+from negvision.data.images.files import is_stray
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.base import FaceIdentityDataset, ListedImages
 from negvision.face.datasets.packed import PackedStrings
@@ -55,7 +56,7 @@ class FaceFolderDataset(FaceIdentityDataset):
     """Images in one folder per identity: ``data_prefix["img"]/identity/*.jpg``.
 
     Labels follow the sorted names of the folders, which ``identities`` lists. Only files named as
-    JPEG, PNG, BMP or WebP are used; subfolders are ignored.
+    JPEG, PNG, BMP or WebP are used; hidden files and folders and subfolders are ignored.
 
     Args:
         **kwargs: Of :class:`negvision.face.datasets.base.FaceIdentityDataset`, without
@@ -83,11 +84,15 @@ class FaceFolderDataset(FaceIdentityDataset):
         problems = Problems()
         names, labels, others = [], [], 0
         with os.scandir(root) as entries:
-            folders = sorted(entry.name for entry in entries if entry.is_dir())
+            folders = sorted(e.name for e in entries if e.is_dir() and not is_stray(e.name))
         for folder in folders:
             path = os.path.join(root, folder)
             inside = sorted(os.listdir(path))
-            images = [name for name in inside if name.lower().endswith(IMAGE_SUFFIXES)]
+            images = [
+                name
+                for name in inside
+                if name.lower().endswith(IMAGE_SUFFIXES) and not is_stray(name)
+            ]
             others += len(inside) - len(images)
             label = labels[-1] + 1 if labels else 0
             if not images:
@@ -98,7 +103,7 @@ class FaceFolderDataset(FaceIdentityDataset):
                 names += [os.path.join(folder, name) for name in images]
                 labels += [label] * len(images)
         if others:
-            self._log(f"{root}: ignored {others:,} files that are not named as images.")
+            self._log(f"{root}: ignored {others:,} files that are hidden or not named as images.")
         self._settle_samples(root, problems, f"{len(names):,} images", len(names))
         kept, numbers = self._number_identities(labels, root)
         self.identities = sorted({names[i].split(os.sep)[0] for i in kept})

@@ -11,7 +11,7 @@ from mmseg.datasets import BaseSegDataset
 from negvision.data.formats.label_files import VOID, read_classes_file, read_text, resolve_classes
 from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
 from negvision.data.images.bad_samples import BadSampleMixin
-from negvision.data.images.files import FileListing
+from negvision.data.images.files import FileListing, is_stray
 from negvision.errors import ConfigError, DatasetError, Problems, did_you_mean
 from negvision.registry import DATASETS
 from negvision.toy.digits import DigitsParameters, GeneratesDigits
@@ -104,20 +104,23 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
         data_list = []
         images = FileListing()
         names = list(self._image_names())
+        kinds = [("missing image", "img_path", self.img_suffix)]
+        if self.data_prefix.get("seg_map_path"):
+            kinds.append(("missing label", "seg_map_path", self.seg_map_suffix))
         for name in names:
             folders = filter(None, map(self.data_prefix.get, ("img_path", "seg_map_path")))
             if any(leaves_root(name, folder, self.data_root) for folder in folders):
                 problems.add(LEAVES_ROOT, self.ann_file, name)
                 continue
-            info = self._data_info(name)
-            missing = [
-                (kind, info[key])
-                for kind, key in (("missing image", "img_path"), ("missing label", "seg_map_path"))
-                if key in info and self._is_local() and info[key] not in images
-            ]
-            for kind, path in missing:
-                problems.add(kind, path)
-            if not missing:
+            info: dict = {"reduce_zero_label": False, "seg_fields": []}
+            for kind, key, suffix in kinds:
+                folder, own = self.data_prefix[key], name + suffix
+                found = images.find(folder, own, self.data_root) if self._is_local() else own
+                if found is None:
+                    problems.add(kind, os.path.join(folder, own))
+                else:
+                    info[key] = os.path.join(folder, found)
+            if all(key in info for _, key, _ in kinds):
                 data_list.append(info)
         source = self.ann_file or self.data_prefix["img_path"]
         if not names:
@@ -136,28 +139,16 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
             lines = read_text(self.ann_file, self.backend_args).splitlines()
             names = [line.strip() for line in lines if line.strip()]
         else:
-            names = sorted(
-                fileio.list_dir_or_file(
-                    self.data_prefix["img_path"],
-                    list_dir=False,
-                    suffix=self.img_suffix,
-                    recursive=True,
-                    backend_args=self.backend_args,
-                )
+            found = fileio.list_dir_or_file(
+                self.data_prefix["img_path"],
+                list_dir=False,
+                suffix=self.img_suffix,
+                recursive=True,
+                backend_args=self.backend_args,
             )
+            names = sorted(name for name in found if not is_stray(name))
         for name in names:
             yield name.removesuffix(self.img_suffix)
-
-    def _data_info(self, name: str) -> dict:
-        info = {
-            "img_path": os.path.join(self.data_prefix["img_path"], name + self.img_suffix),
-            "reduce_zero_label": False,
-            "seg_fields": [],
-        }
-        if self.data_prefix.get("seg_map_path"):
-            label = name + self.seg_map_suffix
-            info["seg_map_path"] = os.path.join(self.data_prefix["seg_map_path"], label)
-        return info
 
     def _is_local(self) -> bool:
         return (self.backend_args or {}).get("backend", "local") in ("local", "LocalBackend")

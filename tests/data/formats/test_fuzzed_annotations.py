@@ -83,7 +83,7 @@ def splits(root, mode):
 def evaluator(root, mode):
     path = root / "x.json"
     content = load_coco_annotations(path)
-    find_classes(str(path), content["categories"], ["cat"])
+    find_classes(str(path), content, ["cat"])
 
 
 FACES = {"data_prefix": {"img": ""}}

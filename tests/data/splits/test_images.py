@@ -105,3 +105,10 @@ def test_names_and_lines_of_the_lists(paths):
 def test_unusable_datasets(paths, train, test, says):
     with pytest.raises(DatasetError, match=says):
         join_image_parts((paths[0], images_of(*train)), (paths[1], images_of(*test)), ("dog",))
+
+
+def test_what_systems_leave_in_folders_is_no_class(tmp_path):
+    for name in ("cat/1.jpg", "cat/._1.jpg", "cat/.ipynb_checkpoints/1.jpg", ".git/x/1.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert read_image_folder(tmp_path) == [LabeledImage("cat/1.jpg", "cat")]

@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from mmengine.structures import InstanceData
 from oracles.coco import direct_stats
 
 from negvision.detection.datasets import CocoDataset
-from negvision.detection.metrics import CocoMetric
-from negvision.errors import ConfigError
+from negvision.detection.metrics import CocoMetric, OODBoxMetric
+from negvision.engine.metrics import require_truth
+from negvision.errors import ConfigError, DatasetError
 
 NAMES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 RECALLS = ("AR@1", "AR@10", "AR@100", "AR_s@100", "AR_m@100", "AR_l@100")
@@ -158,14 +160,29 @@ def test_masks(tmp_path):
 def test_masks_missing_are_errors(tmp_path):
     ground_truth, detections = random_case(0)
     path = write(tmp_path, ground_truth)
-    with pytest.raises(ValueError, match="have no segmentation"):
+    with pytest.raises(DatasetError, match=r"needs a mask of every object:\n.* x missing mask"):
         CocoMetric(path, metric="segm")
     for annotation in ground_truth["annotations"]:
         annotation["segmentation"] = [[0, 0, 9, 0, 9, 9]]
     metric = CocoMetric(write(tmp_path, ground_truth), metric="segm")
     classes = classes_of(ground_truth)
-    with pytest.raises(ValueError, match="needs masks"):
+    with pytest.raises(ConfigError, match="needs masks"):
         evaluated(metric, classes, samples_of(ground_truth, detections, classes))
+
+
+def test_without_annotations_there_are_no_figures(tmp_path, log):
+    ground_truth, detections = random_case(3)
+    classes = classes_of(ground_truth)
+    samples = samples_of(ground_truth, detections, classes)
+    ground_truth["annotations"] = []
+    for _ in ("an empty list", "no list"):
+        metric = CocoMetric(write(tmp_path, ground_truth))
+        assert evaluated(metric, classes, samples) == {}
+        with pytest.raises(ConfigError, match=r"instances\.json: has no annotations.*--out FILE"):
+            require_truth(SimpleNamespace(metrics=[metric]))
+        ground_truth.pop("annotations", None)
+    with pytest.raises(DatasetError, match="a list 'annotations'; found nothing"):
+        OODBoxMetric(write(tmp_path, ground_truth))
 
 
 def test_non_finite_detections_are_dropped_with_a_warning(tmp_path, log):
@@ -197,7 +214,7 @@ def test_images_not_predicted_are_reported(tmp_path, log):
     [
         (None, "does not exist"),
         ('{"images": [', "is not JSON"),
-        ('{"images": []}', "has a list 'annotations'; found nothing"),
+        ('{"images": []}', "has a list 'categories'; found nothing"),
     ],
 )
 def test_bad_files(tmp_path, content, message):

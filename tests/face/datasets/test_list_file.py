@@ -204,3 +204,13 @@ def test_no_folder_at_all(faces, mode):
     missing = re.escape(f"{faces.root}/none")
     with pytest.raises(DatasetError, match=f"Missing: image folder {missing}"):
         faces.dataset("FaceFolderDataset", data_prefix={"img": "none"}, on_bad_sample=mode)
+
+
+def test_what_systems_leave_in_folders_is_no_identity(faces, log):
+    for number, name in enumerate(["ann/1.jpg", "bob/1.jpg", ".ipynb_checkpoints/1.jpg"]):
+        faces.image(name, number)
+    faces.image("__MACOSX/ann/._1.jpg")
+    (faces.root / "ann/._1.jpg").write_bytes(b"\0\5\x16\7")
+    dataset = faces.dataset("FaceFolderDataset")
+    assert dataset.identities == ["ann", "bob"] and dataset.labels.tolist() == [0, 1]
+    assert "ignored 1 files that are hidden" in log[0]
