@@ -21,7 +21,6 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from negvision.engine.checkpoints.component_state import ComponentState
-from negvision.engine.checkpoints.fitting import initialization_observed, load_weights
 from negvision.engine.checkpoints.loading import read_source
 from negvision.engine.checkpoints.provenance import provenance
 from negvision.engine.checkpoints.resuming import state_to_resume
@@ -30,6 +29,7 @@ from negvision.engine.checkpoints.saving import (
     raise_on_all_ranks,
     write_checkpoint,
 )
+from negvision.engine.checkpoints.taking import initialization_observed, load_weights
 from negvision.engine.checkpoints.training_state import (
     pending_gradients,
     random_state,

@@ -11,8 +11,8 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from negvision.compat.quiet import quiet_imports
-from negvision.engine.checkpoints.fitting import load_weights, training_only
 from negvision.engine.checkpoints.loading import load_checkpoint_file
+from negvision.engine.checkpoints.taking import load_weights, training_only
 from negvision.engine.config.data_files import leaf_datasets
 from negvision.ood.threshold import OODThreshold, set_threshold
 

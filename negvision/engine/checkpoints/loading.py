@@ -14,8 +14,9 @@ from mmengine.optim import OneCycleParamScheduler
 from mmengine.runner.checkpoint import CheckpointLoader, get_torchvision_models
 
 from negvision.compat.patches import replace_checkpoint_loaders
-from negvision.engine.checkpoints.fitting import load_part, part_of, states_in, weights_in
+from negvision.engine.checkpoints.fitting import part_of, states_in, weights_in
 from negvision.engine.checkpoints.safetensors_file import SUFFIX, read_weights
+from negvision.engine.checkpoints.taking import load_part
 from negvision.errors import CheckpointError, UserError, did_you_mean
 
 # mmengine's pickles refer to these methods by getattr(owner, name): statistics of logged values,

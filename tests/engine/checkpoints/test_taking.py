@@ -14,13 +14,9 @@ from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from negvision.engine.checkpoints.fitting import (
-    initialization_observed,
-    load_weights,
-    states_in,
-    weights_in,
-)
+from negvision.engine.checkpoints.fitting import states_in, weights_in
 from negvision.engine.checkpoints.loading import install_loaders
+from negvision.engine.checkpoints.taking import initialization_observed, load_weights
 from negvision.errors import CheckpointError
 from negvision.face.recognizer import FaceRecognizer
 
