@@ -24,7 +24,7 @@ def state_to_resume(
         checkpoint: What the file holds.
         source: Name of the file.
         model: Without a wrapper.
-        optimizers: Of the run.
+        optimizers: Of the run; none if their states are not resumed.
         metainfo: Of the training set.
         averages: The run averages weights (EMA). If it does not, but the checkpoint's run did, the
             weights of its last step are taken, which the state of the optimizer belongs to.
@@ -45,7 +45,7 @@ def state_to_resume(
     differences = [
         *_other_data(meta.get("dataset_meta") or {}, metainfo or {}),
         *_other_weights(weights, model),
-        *_other_optimizers(checkpoint["optimizer"], optimizers),
+        *(_other_optimizers(checkpoint["optimizer"], optimizers) if optimizers else ()),
     ]
     if differences:
         lines = "\n".join(f"  {line}" for line in differences)
