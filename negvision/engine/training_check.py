@@ -146,7 +146,7 @@ def _objects_of(record: dict) -> int:
 def _no_object(leaves: list) -> str:
     reasons = Problems()
     for leaf in leaves:
-        if hasattr(leaf, "left_out"):
+        if getattr(leaf, "left_out", None):
             reasons.merge(leaf.left_out)
             continue
         for number, record in _records(leaf):
@@ -161,10 +161,9 @@ def _no_object(leaves: list) -> str:
     )
     images = sum(map(len, leaves))
     return (
-        f"{', '.join(files)}: no object is left to train in {counted(images, 'image')}"
-        + (f":\n{reasons.report()}\n" if reasons else ": there is no annotation. ")
-        + "Boxes are x, y, width, height in pixels, not fractions of the image; an object has "
-        'iscrowd 0 (some tools mark all masks as crowds) and no "ignore".'
+        f"{', '.join(files)}: no object is left to train in {counted(images, 'image')}:\n"
+        f"{reasons.report()}\nBoxes are x, y, width, height in pixels, not fractions of the image; "
+        'an object has iscrowd 0 (some tools mark all masks as crowds) and no "ignore".'
     )
 
 

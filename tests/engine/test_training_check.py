@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.checked_training import check
 from helpers.tiny_training import At, Net, Noisy, assert_same, loader, make_runner, outcome
 from mmengine.dataset import BaseDataset, ConcatDataset, DefaultSampler, InfiniteSampler
 from mmengine.structures import InstanceData
@@ -16,9 +17,8 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 
 from negvision.engine import training_check
-from negvision.engine.data_order import seed_batches
 from negvision.engine.interruption import TrainingInterrupted
-from negvision.engine.training_check import check_evaluated_labels, check_training
+from negvision.engine.training_check import check_evaluated_labels
 from negvision.engine.training_steps import TrainingError
 from negvision.errors import ConfigError, DatasetError
 from negvision.face.datasets.base import FaceIdentityDataset
@@ -42,18 +42,6 @@ class Records(BaseDataset):
 
     def load_data_list(self):
         return [dict(record) for record in self.records]
-
-
-def check(dataset, model=None, batch=2, sampler=DefaultSampler, drop_last=False):
-    batches = DataLoader(
-        dataset, batch, sampler=sampler(dataset, seed=0), drop_last=drop_last, collate_fn=list
-    )
-    seed_batches(batches, 0)
-    model = model or nn.Linear(2, 2)
-    wrapper = SimpleNamespace(optimizer=torch.optim.SGD(model.parameters(), 0.1))
-    runner = SimpleNamespace(model=model, optim_wrapper=wrapper, param_schedulers=[])
-    values = {"max_epochs": 1, "max_iters": 5, "epoch": 0, "iter": 0}
-    check_training(SimpleNamespace(dataloader=batches, runner=runner, **values))
 
 
 @pytest.fixture

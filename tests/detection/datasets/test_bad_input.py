@@ -5,9 +5,11 @@ import re
 import cv2
 import numpy as np
 import pytest
+from helpers.checked_training import check
 from torch.utils.data import DataLoader
 
 from negvision.detection.metrics.coco_annotations import load_coco_annotations
+from negvision.engine import training_check
 from negvision.errors import DatasetError
 
 
@@ -135,6 +137,25 @@ def test_a_filter_that_leaves_no_image_says_why(coco, options, reasons):
     with pytest.raises(DatasetError, match="filter_cfg leaves 0 of 4 images") as caught:
         coco.dataset(filter_cfg=options)
     assert all(reason in str(caught.value) for reason in reasons)
+
+
+def test_a_data_set_that_counts_is_asked_for_the_reasons(coco, monkeypatch):
+    warned = []
+    monkeypatch.setattr(training_check, "_warn", warned.append)
+    for annotation in coco.content["annotations"]:
+        annotation["bbox"] = [0.1, 0.2, 0.3, 0.4]
+    with pytest.raises(DatasetError, match=r"labels\.json: no object is left .* 4") as caught:
+        check(coco.dataset())
+    assert "8 x box left out that is narrower than a pixel" in str(caught.value)
+    coco.first["bbox"] = [5, 10, 20, 30]
+    coco.write()
+    check(coco.dataset())
+    assert "labels.json: 1 of 8 annotations are left to train" in warned[0]
+    assert "7 x box left out that is narrower than a pixel" in warned[0]
+    coco.content["annotations"] = []
+    coco.write()
+    with pytest.raises(DatasetError, match="4 x image without a usable annotation"):
+        check(coco.dataset())
 
 
 def _repeated_image_id(coco):
