@@ -1,6 +1,7 @@
+import os
 import pickle
 
-from negvision.errors import DatasetError, Problems
+from negvision.errors import DatasetError, Problems, WarnOnce
 
 
 def test_kind_of_a_problem_survives_pickling():
@@ -22,3 +23,18 @@ def test_merged_problems_keep_few_examples_and_all_counts():
     assert lines[:2] == ["a.txt: line 0", "a.txt: line 1"] and lines[4:] == ["b.txt: line 0"]
     assert total.examples("no image") == ["a.txt:7", "b.txt:7"]
     assert total.examples("another") == []
+
+
+def test_a_warning_is_given_once_by_a_process_and_those_that_it_forks(caplog):
+    warn = WarnOnce()
+    child = os.fork()
+    if not child:
+        warn("of the child")
+        os._exit(0)
+    os.waitpid(child, 0)
+    warn("of the parent")
+    assert not caplog.messages
+    other = WarnOnce()
+    other("first")
+    other("second")
+    assert caplog.messages == ["first"]

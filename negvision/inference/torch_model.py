@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
+import mmcv
 import numpy as np
 import torch
 from mmdet.models import BaseDetector
@@ -17,6 +18,7 @@ from mmengine.registry import DefaultScope
 from mmseg.models import BaseSegmentor
 
 from negvision.data.images.decoding import AS_STORED
+from negvision.data.images.integrity import require_complete
 from negvision.data.images.loading import LoadImageFromFile
 from negvision.engine.checkpoints.loading import install_loaders
 from negvision.engine.config.check import check_config
@@ -30,7 +32,6 @@ from negvision.inference.runtime.images import Source, batched, load, name_of
 from negvision.inference.runtime.results import Detections, Embedding, LabelMap, Result
 from negvision.inference.weights import load_model, named_classes, ood_of
 
-_LOADING = ("to_float32", "color_type", "imdecode_backend", "backend_args", "max_pixels")
 _TASKS = {BaseDetector: "detection", BaseSegmentor: "segmentation", FaceRecognizer: "face"}
 
 
@@ -60,13 +61,11 @@ class TorchModel:
         self.classes = () if self.task == "face" else named_classes(cfg, meta or {})
         self.ood_score, self.ood_threshold = ood_of(model)
         transforms = image_pipeline(cfg)
-        loads = bool(transforms) and kind_of(transforms[0]) == "LoadImageFromFile"
-        own = transforms.pop(0) if loads else {}
-        # Our own for that of any package, so that images are read in one way.
-        known = {name: own[name] for name in _LOADING if own.get(name) is not None}
-        self._load = LoadImageFromFile(**known)
+        if not transforms or kind_of(transforms[0]) != "LoadImageFromFile":
+            transforms.insert(0, {"type": "negvision.LoadImageFromFile"})
         with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmengine")):
-            self._after_loading = Compose(transforms)
+            self._load, *after = Compose(transforms).transforms
+        self._after_loading = Compose(after)
 
     @classmethod
     def open(
@@ -111,7 +110,12 @@ class TorchModel:
         Raises:
             DatasetError: The data are damaged, too large or not an image.
         """
-        image = self._load.decode(data, name)
+        own = self._load
+        if isinstance(own, LoadImageFromFile):
+            image = own.decode(data, name)
+        else:  # of another package, whose decoder it keeps
+            require_complete(data, name)
+            image = mmcv.imfrombytes(data, flag=own.color_type, backend=own.imdecode_backend)
         return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
 
     @property

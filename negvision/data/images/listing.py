@@ -37,7 +37,8 @@ class PassedOver:
             suffix = os.path.splitext(name)[1].lower()
             if name.startswith("."):
                 self.counts["hidden"] += 1
-            elif suffix in suffixes and not os.path.isdir(path):
+            # A link to nothing is kept, and named as unreadable.
+            elif suffix in suffixes and (os.path.isfile(path) or not os.path.exists(path)):
                 chosen.append(path)
             elif os.path.isdir(path):
                 self.counts["folders"] += 1

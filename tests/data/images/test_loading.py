@@ -1,8 +1,11 @@
 """Loading images from files and bytes, and errors for damaged ones."""
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
+from mmcv.transforms import Resize
+from mmdet.structures.mask import BitmapMasks
 
 from negvision.data.images.decoding import decode_image
 from negvision.data.images.files import FileListing
@@ -66,3 +69,18 @@ def test_what_a_folder_holds_besides_images_is_counted(tmp_path):
     many = PassedOver()
     many.chosen(f"a.{n}" for n in range(20))
     assert many.line().endswith(", 12 others")
+
+
+@pytest.mark.parametrize(("width", "height"), [(3, 6000), (6000, 3)])
+def test_resizing_keeps_a_pixel_of_each_side_of_images_and_masks(width, height):
+    """mmcv would round a side to 0, and OpenCV raise an error without a name."""
+    results = {"img": np.zeros((height, width, 3), np.uint8)}
+    resized = Resize(scale=(96, 72), keep_ratio=True)(results)
+    shape = (96, 1) if height > width else (1, 96)
+    assert resized["img"].shape[:2] == resized["img_shape"] == shape
+    assert resized["scale_factor"] == (shape[1] / width, shape[0] / height)
+    masks = BitmapMasks(np.ones((2, height, width), np.uint8), height, width)
+    assert masks.rescale((96, 72)).masks.shape == (2, *shape)
+    # As Mosaic does it.
+    assert mmcv.imresize(results["img"], (0, 5)).shape == (5, 1, 3)
+    assert mmcv.rescale_size((64, 48), (32, 32), return_scale=True) == ((32, 24), 0.5)
