@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, TestLoop, ValLoop
 from torch.utils.data import DataLoader
 
+from negvision.compat.quiet import quiet_imports
 from negvision.engine.config.components import (
     component_names,
     find_components,
@@ -128,10 +129,11 @@ def check_config(cfg: Config) -> None:
     problem = import_scope(scope)
     if problem is not None:
         raise ConfigError(f"default_scope = {scope!r} cannot be used: {problem}")
-    for key in cfg:
-        if key in RUNNER_KEYS:
-            for message in _walk(cfg[key], key, key, scope):
-                raise ConfigError(message)
+    with quiet_imports():  # of the components that are looked up
+        for key in cfg:
+            if key in RUNNER_KEYS:
+                for message in _walk(cfg[key], key, key, scope):
+                    raise ConfigError(message)
 
 
 def _check_top_level(cfg: Config) -> None:
