@@ -15,14 +15,19 @@ _LOOK_AT = 50
 
 
 def claim(tree: FileTree) -> list[str]:
-    """All images, if every one lies in the folder of a class."""
-    classes = {word for _, word in _parts(tree).values()}
-    return tree.images if len(classes) > 1 and all(classes) else []
+    """The images in folders of classes, if there are several."""
+    parts = _parts(tree)
+    inside = [name for name in tree.images if parts[name][1]]
+    return inside if len({parts[name][1] for name in inside}) > 1 else []
 
 
 def read(reading: Reading, files: list[str]) -> None:
     """Read the classes; those of faces are people."""
-    parts = _parts(reading.tree)
+    parts = {name: found for name, found in _parts(reading.tree).items() if found[1]}
+    for name in reading.tree.images:
+        if name not in parts:
+            where = reading.where(name)
+            reading.notes.add("image outside of the folders of classes, left out", where)
     words: dict[str, set[str]] = defaultdict(set)
     for split, word in parts.values():
         words[split].add(word)

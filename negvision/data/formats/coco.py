@@ -77,7 +77,8 @@ def _choose(reading: Reading, files: list[str]) -> list[tuple[str, str]]:
             shown = {str(i.get("file_name")) for i in content["images"] if isinstance(i, dict)}
             place = {f"{posixpath.dirname(name)}/{s}" for s in shown}
             same_place = place & images
-            if classes and own - classes and any(s == split for _, s in chosen):
+            others = any(s == split for _, s in chosen)
+            if own - classes and others and split in ("val", "test"):
                 reading.notes.add(
                     "annotation file with other classes, left out",
                     f"{reading.where(name)}: {', '.join(sorted(own - classes))}",
@@ -86,7 +87,7 @@ def _choose(reading: Reading, files: list[str]) -> list[tuple[str, str]]:
                 reading.notes.add(
                     "annotation file of images that another has, left out", reading.where(name)
                 )
-            elif not content["annotations"] and any(s == split for _, s in chosen):
+            elif not content["annotations"] and chosen:
                 reading.notes.add("annotation file without objects, left out", reading.where(name))
             else:
                 chosen.append((name, split))

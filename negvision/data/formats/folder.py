@@ -40,6 +40,14 @@ FORMATS: dict[str, ModuleType] = {
 TASKS = ("detection", "classification", "faces", "segmentation")
 # These have no annotation file: they are looked for last, in this order.
 _BARE = ("masks", "classes")
+# Of the files that show a format by their content, those that are damaged show none.
+_JSON = (".json",)
+_ENDINGS = {
+    "yolo": (".yaml", ".yml"),
+    "coco": _JSON,
+    "label-studio": _JSON,
+    "labelme": _JSON,
+}
 
 
 def read_folder(
@@ -86,6 +94,9 @@ def read_folder(
     if module is voc:
         read = functools.partial(voc.read, zero_based=zero_based)
     read(reading, files)
+    for file, error in tree.unreadable.items():
+        if file.endswith(_ENDINGS.get(name, ())):
+            reading.problems.add("annotation file that cannot be read", str(error))
     _settle_task(reading, task, path)
     return reading.finish(skip_bad)
 
@@ -136,7 +147,7 @@ def _recognize(
     if claims:
         return next(iter(claims.items()))
     if tree.unreadable:
-        raise tree.unreadable[0]
+        raise next(iter(tree.unreadable.values()))
     for name in _BARE:
         if files := FORMATS[name].claim(tree):
             return name, files

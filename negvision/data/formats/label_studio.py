@@ -96,7 +96,8 @@ def _results(reading: Reading, task: dict, where: str) -> list | None:
 def _image_of(task: dict) -> object:
     """What is most like the path of an image."""
     data = task.get("data", task)
-    named = [data.get(key) for key in ("image", "img", "image_url", "url")] if data else []
+    data = data if isinstance(data, dict) else {}
+    named = [data.get(key) for key in ("image", "img", "image_url", "url")]
     texts = [value for value in (*named, *data.values()) if isinstance(value, str)]
     return next(iter(texts), task.get("file_upload"))
 

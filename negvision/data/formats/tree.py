@@ -103,7 +103,7 @@ class FileTree:
     Attributes:
         images: Names of all images, relative to the root.
         found: What formats found, so that nothing is looked for twice.
-        unreadable: Errors of damaged files.
+        unreadable: File that is damaged -> error.
 
     Raises:
         MissingDataError: There is no such folder.
@@ -127,7 +127,7 @@ class FileTree:
         self.images = sorted(name for suffix in IMAGE_SUFFIXES for name in self._by_suffix[suffix])
         self._json: dict[str, Any] = {}
         self.found: dict[str, Any] = {}
-        self.unreadable: list[DatasetError] = []
+        self.unreadable: dict[str, DatasetError] = {}
 
     def files(self, *suffixes: str) -> list[str]:
         """Names of the files with one of these suffixes, relative to the root."""
@@ -139,7 +139,7 @@ class FileTree:
             try:
                 self._json[name] = read_json_file(str(self.root / name))
             except DatasetError as error:
-                self.unreadable.append(error)
+                self.unreadable[name] = error
                 self._json[name] = None
         return self._json[name]
 

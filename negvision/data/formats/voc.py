@@ -192,26 +192,17 @@ def _read_outline(item: Element) -> tuple[float, ...]:
 def _read_lists(reading: Reading, files: list[str]) -> dict[str, list[str]] | None:
     """XML file -> its splits; None if there are no lists."""
     tree = reading.tree
-    named: dict[str, str] = {}
-    for name in tree.files(".txt"):
-        stem = posixpath.splitext(posixpath.basename(name))[0]
-        if _LISTS in name.split("/") and split_name(stem):
-            named[stem] = name
-    if "train" in named:
-        named.pop("trainval", None)
-    if not named:
-        return None
     by_stem: dict[str, list[str]] = {}
     for file in files:
         by_stem.setdefault(posixpath.splitext(posixpath.basename(file))[0], []).append(file)
+    found_lists = _find_lists(tree)
     lists: dict[str, list[str]] = {}
-    for stem, name in named.items():
+    for base, split, name in found_lists:
         path = str(tree.root / name)
         lines = attempt(
             reading, lambda path=path: list(numbered_lines(path)), "list that cannot be read"
         )
         seen = set()
-        base = name.split(f"{_LISTS}/")[0]
         for place, line in lines or ():
             found = by_stem.get(posixpath.basename(line).removesuffix(".xml"))
             found = [f for f in found or () if f.startswith(base)] or found
@@ -220,8 +211,26 @@ def _read_lists(reading: Reading, files: list[str]) -> dict[str, list[str]] | No
             elif not found:
                 reading.problems.add("missing annotation file", place, line)
             else:
-                lists.setdefault(found[0], []).append(split_name(stem))
+                lists.setdefault(found[0], []).append(split)
             seen.add(line)
+    return lists if found_lists else None
+
+
+def _find_lists(tree: FileTree) -> list[tuple[str, str, str]]:
+    """(folder of the set, split, list) of the lists; those for boxes are in ``Main``."""
+    kinds: dict[str, dict[str, dict[str, str]]] = {}
+    for name in tree.files(".txt"):
+        base, found, rest = f"/{name}".rpartition(f"/{_LISTS}/")
+        stem = posixpath.splitext(posixpath.basename(name))[0]
+        if found and split_name(stem):
+            by_kind = kinds.setdefault(f"{base}/"[1:], {})
+            by_kind.setdefault(posixpath.dirname(rest), {})[stem] = name
+    lists = []
+    for base, by_kind in kinds.items():
+        named = by_kind["Main"] if "Main" in by_kind else by_kind[min(by_kind)]
+        if "train" in named:
+            named.pop("trainval", None)
+        lists += [(base, split_name(stem), name) for stem, name in named.items()]
     return lists
 
 

@@ -221,7 +221,8 @@ def _load_yaml(tree: FileTree, name: str) -> dict:
             return {}
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        tree.unreadable.append(DatasetError(f"{path}: not YAML: {' '.join(str(error).split())}"))
+        reason = " ".join(str(error).split())
+        tree.unreadable[name] = DatasetError(f"{path}: not YAML: {reason}")
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -222,3 +222,11 @@ def test_an_image_without_a_mask_is_counted(tmp_path):
     data = read_folder(tmp_path)
     assert len(data.images) == 2
     assert data.notes.counts["image without a mask, left out"] == 1
+
+
+def test_images_beside_the_folders_of_classes_are_counted(tmp_path):
+    classes(tmp_path)
+    picture(tmp_path / "test/1.jpg", 99)
+    data = read_folder(tmp_path)
+    assert data.task == "classification" and len(data.images) == 12
+    assert data.notes.counts["image outside of the folders of classes, left out"] == 1

@@ -557,3 +557,59 @@ def test_nothing_outside_the_folder_is_read(tmp_path):
         text(tmp_path / "set/a.json", content)
         with pytest.raises(DatasetError, match="1 x missing image file"):
             read_folder(tmp_path / "set")
+
+
+def test_voc_devkit_of_two_years(tmp_path):
+    """Names may repeat; lists of classes, layouts and segmentation are other tasks."""
+    for year in ("VOC2007", "VOC2012"):
+        folders.voc(tmp_path / "VOCdevkit" / year)
+        for name in ("Main/cat_train.txt", "Segmentation/train.txt", "Layout/val.txt"):
+            text(tmp_path / "VOCdevkit" / year / "ImageSets" / name, "a  1\n")
+        text(tmp_path / "VOCdevkit" / year / "ImageSets/Main/trainval.txt", "a\nb\nc\ne\n")
+    data = read_folder(tmp_path)
+    assert {s: len(p) for s, p in data.splits.items()} == {"train": 6, "val": 2, "test": 2}
+    assert not data.notes
+
+
+def test_batches_of_coco_files_are_joined(tmp_path):
+    files = {"batch1.json": "ab", "batch2.json": "cde"}
+    coco(tmp_path, "images/{name}.jpg", files)
+    content = json.loads((tmp_path / "batch2.json").read_text())
+    content["categories"].append({"id": 9, "name": "bird"})
+    content["annotations"][0]["category_id"] = 9
+    text(tmp_path / "batch2.json", content)
+    text(tmp_path / "image_info.json", {**content, "annotations": []})
+    data = read_folder(tmp_path)
+    assert len(data.images) == 5 and data.classes == (*CLASSES, "bird")
+    assert data.images[2].instances[0].label == 2
+
+
+def test_files_with_windows_line_ends_and_byte_order_marks(tmp_path):
+    root = folders.yolo(tmp_path, config=None)
+    (root / "labels/classes.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+    for path in (root / "labels").rglob("*.txt"):
+        rows = path.read_text(encoding="utf-8-sig").splitlines()
+        path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(r.replace(" ", "\t") for r in rows).encode())
+    assert_is_the_set(read_folder(root))
+
+
+def test_one_folder_for_train_and_val_is_an_overlap(tmp_path):
+    from negvision.data.splits.content import with_overlaps
+
+    config = "path: ../datasets/pets\ntrain: images/train\nval: images/train\n"
+    data = with_overlaps(read_folder(folders.yolo(tmp_path, config=config)))
+    assert data.splits["train"] == data.splits["val"]
+    assert data.notes.counts["image that is listed in both train and val"] == 3
+
+
+@pytest.mark.parametrize("first", ["broken.json", "data.yaml"])
+def test_a_damaged_file_is_not_passed_over(tmp_path, first):
+    if first == "data.yaml":
+        folders.yolo(tmp_path)
+        text(tmp_path / "data.yaml", "names: [cat, dog\ntrain: x")
+    else:
+        folders.labelme(tmp_path)
+        text(tmp_path / "broken.json", '{"shapes": [')
+    with pytest.raises(DatasetError, match="1 x annotation file that cannot be read") as error:
+        read_folder(tmp_path)
+    assert str(tmp_path / first) in str(error.value)
