@@ -28,6 +28,8 @@ _LARGEST_GROUP = 0.25
 # Above this, given splits are compared byte by byte only: decoding takes about a millisecond each.
 MOST_HASHED = 10_000
 _SIDE = 32
+_BLOCK = 512
+_BITS_OF = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
 
 
 class Fingerprint(NamedTuple):
@@ -89,7 +91,7 @@ def look_alikes(looks: Sequence[int], distance: int) -> list[list[int]]:
         >>> look_alikes([0b0000, 0b1111000011110000, 0b0001], distance=2)
         [[0, 2], [1]]
     """
-    values = np.array(looks, np.uint64)
+    values, place_of = np.unique(np.array(looks, np.uint64), return_inverse=True)
     parent = list(range(len(values)))
 
     def root(index: int) -> int:
@@ -100,28 +102,29 @@ def look_alikes(looks: Sequence[int], distance: int) -> list[list[int]]:
 
     # Of distance + 1 pieces, two looks within the distance share at least one.
     edges = np.linspace(0, 64, distance + 2).astype(int)
-    for start, stop in pairwise(edges):
-        mask = np.uint64(((1 << int(stop - start)) - 1) << int(start))
+    for low, high in pairwise(edges):
+        mask = np.uint64(((1 << int(high - low)) - 1) << int(low))
         pieces = values & mask
         order = np.argsort(pieces, kind="stable")
         ranked = pieces[order]
         borders = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1], True])
         for first, last in pairwise(borders):
             members = order[first:last]
-            for place, index in enumerate(members[:-1]):
-                others = members[place + 1 :]
-                near = others[_bits(values[others] ^ values[index]) <= distance]
-                for other in near:
-                    one, two = sorted((root(int(index)), root(int(other))))
+            for start in range(0, len(members) - 1, _BLOCK):
+                rows = members[start : start + _BLOCK]
+                near = _bits(values[rows, None] ^ values[members[start:]]) <= distance
+                for row, column in np.argwhere(np.triu(near, 1)).tolist():
+                    one, two = sorted((root(rows[row]), root(members[start + column])))
                     parent[two] = one
     groups: dict[int, list[int]] = defaultdict(list)
-    for index in range(len(values)):
-        groups[root(index)].append(index)
+    for index, place in enumerate(place_of.tolist()):
+        groups[root(place)].append(index)
     return list(groups.values())
 
 
 def _bits(values: np.ndarray) -> np.ndarray:
-    return np.unpackbits(values[:, None].view(np.uint8), axis=1).sum(axis=1)
+    """The number of bits in each value."""
+    return _BITS_OF[values[..., None].view(np.uint16)].sum(-1, dtype=np.uint8)
 
 
 def complete_splits(
