@@ -72,7 +72,7 @@ def _check_heads(model: nn.Module, classes: Sequence[str], source: str, remedy: 
     for name, number in _class_counts(unwrapped(model)):
         if number != len(classes):
             raise ConfigError(
-                f"model.{name}.num_classes is {number}, but {source} has {len(classes)} classes: "
+                f"{name} is {number}, but {source} has {len(classes)} classes: "
                 f"{shortened(classes)}. {remedy}"
             )
 
@@ -87,8 +87,10 @@ def _class_counts(model: nn.Module) -> Iterator[tuple[str, int]]:
         open_ended = getattr(module, "class_agnostic", False) or any(
             hasattr(module, name) for name in ("text_masks", "contrastive_cfg")
         )
-        if parts and parts[-1] in heads and isinstance(count, int) and not open_ended:
-            yield name, count
+        # A classifier has the number itself.
+        is_head = not name or (parts and parts[-1] in heads)
+        if is_head and isinstance(count, int) and not open_ended:
+            yield ".".join(filter(None, ("model", name, "num_classes"))), count
 
 
 def _compare(

@@ -95,6 +95,14 @@ def test_parts_of_a_concatenated_set_that_differ():
         ClassCheckHook().before_train(runner)
 
 
+def test_classifier_has_the_number_itself():
+    runner = SimpleNamespace(model=Head(3), train_loop=loop(CELLS), val_loop=None)
+    ClassCheckHook().before_train(runner)
+    runner.model = Head(10)
+    with pytest.raises(ConfigError, match=r"^model\.num_classes is 10, but the training set has 3"):
+        ClassCheckHook().before_train(runner)
+
+
 def test_heads_without_a_layer_for_each_class():
     one_mask, words = model(mask_head=80), model(bbox_head=256)
     one_mask.mask_head.class_agnostic = True

@@ -36,6 +36,7 @@ def check_settings(cfg: Config, splits: tuple[str, ...]) -> None:
             for dataset in leaf_datasets(loader.get("dataset")):
                 _check_metainfo(dataset.get("metainfo"), keys[0])
     if "train" in splits:
+        _check_length(cfg.train_cfg)
         _check_schedules(cfg)
 
 
@@ -108,6 +109,14 @@ def _check_metainfo(metainfo: Any, loader: str) -> None:
     repeated = next((name for name in classes if classes.count(name) > 1), None)
     if repeated is not None:
         raise ConfigError(f"{where} has {repeated!r} twice; a label is a position in this list")
+
+
+def _check_length(loop: Any) -> None:
+    for key in ("max_epochs", "max_iters", "val_interval"):
+        value = loop.get(key, 1) if isinstance(loop, Mapping) else 1
+        if isinstance(value, int | float) and value < 1:
+            hint = "; for no evaluation set val_dataloader = None" if key == "val_interval" else ""
+            raise ConfigError(f"train_cfg.{key} is {value!r}; it must be at least 1{hint}")
 
 
 def _check_schedules(cfg: Config) -> None:

@@ -104,9 +104,9 @@ def check_options(before: Mapping, cfg: Config, options: Mapping[str, Any]) -> N
         if stale:
             places = {f"{path}.{rest}" if rest else path: value for path, value in stale.items()}
             hint = "\nFor the folder of the data: --data-root DIR" if name == "data_root" else ""
+            reason = "nothing reads" if old is _MISSING else "the config file has already used"
             raise ConfigError(
-                f"--cfg-options {option}: {name!r} is a variable, which the config file has used "
-                f"already. Set instead:\n{_listed(places)}{hint}"
+                f"--cfg-options {option}: {reason} {name!r}. Set instead:\n{_listed(places)}{hint}"
             )
         # Another option may have set the key itself.
         acts = old is not _MISSING and any(value == cfg[name] for _, value in _places(cfg))

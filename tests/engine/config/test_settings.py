@@ -83,6 +83,16 @@ def test_batch_size_has_to_be_p_times_k():
 
 
 @pytest.mark.parametrize(
+    ("key", "value"), [("max_iters", 0), ("max_epochs", -1), ("val_interval", 0)]
+)
+def test_length_of_the_training(key, value):
+    with pytest.raises(ConfigError, match=rf"train_cfg\.{key} is {value}; it must be at least 1"):
+        check(train_cfg={key: value})
+    check(train_cfg={key: 1, "val_begin": 0})
+    check(train_cfg={"val_interval": float("inf")})
+
+
+@pytest.mark.parametrize(
     ("metainfo", "message"),
     [
         ({"classes": "disc"}, r"is the text 'disc', .* comma .*: classes=\('disc',\)"),
