@@ -12,9 +12,11 @@ from typing import Any
 
 from negvision.data.formats.coco_file import (
     find_classes,
+    find_mask_problem,
     find_reference_problem,
     index_images,
     is_ignored,
+    usable_polygons,
     without_parents,
 )
 from negvision.data.formats.contents import FolderData, ImageRecord, Instance, bounds
@@ -168,20 +170,18 @@ def _read_annotation(
     except DatasetError as error:
         reading.problems.add(error.kind, where, str(error))
         return
-    polygons: list[list[float]] = []
-    rle = None
-    mask = annotation.get("segmentation")
-    if isinstance(mask, list) and mask:
-        parts = [_numbers(part) for part in mask]
-        polygons = [part for part in parts if len(part) >= 6]
-        if len(polygons) < len(parts):
+    mask, polygons, rle = annotation.get("segmentation"), [], None
+    sides = {"height": image.height, "width": image.width}
+    problem = find_mask_problem(annotation, sides) if mask else None
+    if problem is not None:
+        reading.problems.add(problem[0], where, problem[1])
+        return
+    if isinstance(mask, list):
+        polygons = [list(map(float, part)) for part in usable_polygons(mask)]
+        if len(polygons) < len(mask):
             reading.notes.add("part of an outline with too few points, left out", where)
-    elif isinstance(mask, dict):
-        if _fits(mask, image):
-            rle = mask
-        else:
-            reading.problems.add("run lengths that do not fit their image", where)
-            return
+    elif mask:
+        rle = mask
     if annotation.get("keypoints"):
         reading.notes.add("keypoints of an object, left out: its box is kept", where)
     box = annotation.get("bbox")
@@ -201,19 +201,6 @@ def _read_annotation(
 
 def _numbers(values: Any) -> list[float]:
     return [number(value) for value in values] if isinstance(values, Sequence) else []
-
-
-def _fits(rle: dict, image: ImageRecord) -> bool:
-    counts = rle.get("counts")
-    if rle.get("size") != [image.height, image.width]:
-        return False
-    if isinstance(counts, str):
-        return bool(counts)
-    return (
-        isinstance(counts, list)
-        and all(isinstance(n, int) and n >= 0 for n in counts)
-        and sum(counts) == image.width * image.height
-    )
 
 
 def coco_content(

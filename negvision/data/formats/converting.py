@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from negvision.data.formats import coco, voc, yolo
+from negvision.data.formats.coco_masks import to_run_lengths
 from negvision.data.formats.contents import FolderData, Instance
 from negvision.data.formats.label_files import decode_labels
-from negvision.data.formats.masks import encode
 from negvision.data.images.files import read_bytes
 from negvision.errors import DatasetError, Problems
 
@@ -102,7 +102,7 @@ def with_objects(data: FolderData) -> FolderData:
             )
             for region in range(1, count):
                 x, y, w, h, area = (float(value) for value in stats[region])
-                rle = encode(regions == region)
+                (rle,) = to_run_lengths((regions == region)[None])
                 items.append(Instance(kept.index(label), (x, y, w, h), rle=rle, area=area))
         if items:
             kind = "connected region of a class, taken as one object"

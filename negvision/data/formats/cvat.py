@@ -98,7 +98,7 @@ def _read_mask(
     reading: Reading, image: ImageRecord, shape: Element, values: dict, name: str, where: str
 ) -> Instance | None:
     """A mask: run lengths by rows, of pixels outside and inside in turn, within its box."""
-    from negvision.data.formats.masks import encode
+    from negvision.data.formats.coco_masks import to_run_lengths
 
     runs = [number(text) for text in (shape.get("rle") or "").split(",")]
     left, top, width, height = (values.get(k, np.nan) for k in ("left", "top", "width", "height"))
@@ -116,5 +116,5 @@ def _read_mask(
     mask = np.zeros((image.height, image.width), np.uint8)
     mask[top : top + height, left : left + width] = inside
     item = Instance(reading.label(name), (left, top, width, height), area=float(inside.sum()))
-    item.rle = encode(mask)
+    (item.rle,) = to_run_lengths(mask[None])
     return item

@@ -126,8 +126,8 @@ def _points(points: Any) -> list[float]:
 
 
 def _read_mask(data: Any, box: tuple, image: ImageRecord) -> dict | None:
+    from negvision.data.formats.coco_masks import to_run_lengths
     from negvision.data.formats.label_files import decode_labels
-    from negvision.data.formats.masks import encode
     from negvision.errors import DatasetError
 
     try:
@@ -140,4 +140,4 @@ def _read_mask(data: Any, box: tuple, image: ImageRecord) -> dict | None:
         return None
     mask = np.zeros((image.height, image.width), np.uint8)
     mask[top : top + height, left : left + width] = inside
-    return encode(mask)
+    return to_run_lengths(mask[None])[0]

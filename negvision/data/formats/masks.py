@@ -47,14 +47,6 @@ def outlines(mask: np.ndarray, notes: Problems, where: str, left: int = 0, top: 
     return parts
 
 
-def encode(mask: np.ndarray) -> dict:
-    """COCO's run-length encoding of a mask (H, W)."""
-    from pycocotools import mask as coco_mask
-
-    rle = coco_mask.encode(np.asfortranarray(mask > 0, np.uint8))
-    return {"size": list(mask.shape), "counts": rle["counts"].decode()}
-
-
 def polygon_area(parts: list[list[float]]) -> float:
     """The area of outlines that do not overlap.
 

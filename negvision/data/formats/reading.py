@@ -16,6 +16,7 @@ from negvision.data.formats.contents import (
     MaskValues,
     bounds,
 )
+from negvision.data.formats.text_files import composed
 from negvision.data.formats.tree import FileTree, ImageSize, read_size
 from negvision.errors import DatasetError, Problems
 
@@ -60,6 +61,7 @@ class Reading:
 
     def label(self, name: str) -> int:
         """The label of a class, which is new if the name is."""
+        name = composed(name)
         if name not in self._labels:
             self._labels[name] = len(self.classes)
             self.classes.append(name)

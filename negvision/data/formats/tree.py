@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from negvision.data.formats.text_files import read_json_file
 from negvision.data.images import IMAGE_SUFFIXES
+from negvision.data.images.files import is_stray, spellings
 from negvision.data.images.header import MAX_PIXELS, read_header
 from negvision.errors import DatasetError, MissingDataError
 
@@ -160,14 +161,9 @@ class FileTree:
         exact = "/".join([*(near.split("/") if near else []), *parts])
         if exact in self._image_set:
             return [exact]
-        last = parts[-1]
-        found = self._by_name.get(last) or self._by_lower.get(last.lower())
-        if not found and os.path.splitext(last)[1].lower() not in IMAGE_SUFFIXES:
-            found = self._by_stem.get(last)
-        if not found and _PREFIX_OF_UPLOADS.match(last):
-            found = self._by_name.get(_PREFIX_OF_UPLOADS.sub("", last))
-        if not found or len(found) == 1:
-            return list(found or ())
+        found = next(filter(None, map(self._named, spellings(parts[-1]))), [])
+        if len(found) < 2:
+            return list(found)
         for rank in (
             lambda name: _common_end(name.split("/")[:-1], parts[:-1]),
             lambda name: _common_start(name.split("/")[:-1], near.split("/")),
@@ -176,6 +172,15 @@ class FileTree:
             best = max(map(rank, found))
             found = [name for name in found if rank(name) == best]
         return found
+
+    def _named(self, name: str) -> list[str]:
+        """The images of a name, or of one that differs in case, suffix or an upload's prefix."""
+        found = self._by_name.get(name) or self._by_lower.get(name.lower())
+        if not found and os.path.splitext(name)[1].lower() not in IMAGE_SUFFIXES:
+            found = self._by_stem.get(name)
+        if not found and _PREFIX_OF_UPLOADS.match(name):
+            found = self._by_name.get(_PREFIX_OF_UPLOADS.sub("", name))
+        return found or []
 
     @cached_property
     def _image_set(self) -> set[str]:
@@ -203,10 +208,10 @@ def _walk(root: Path) -> Iterator[str]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(n for n in folders if not n.startswith((".", "__MACOSX")))
+        folders[:] = sorted(name for name in folders if not is_stray(name))
         below = os.path.relpath(folder, root).replace(os.sep, "/")
         for name in files:
-            if not name.startswith("."):
+            if not is_stray(name):
                 yield name if below == "." else f"{below}/{name}"
 
 

@@ -10,9 +10,10 @@ from helpers import folders
 from helpers.folders import CLASSES, SPLITS, picture, text
 
 from negvision.data.formats import read_folder
+from negvision.data.formats.coco_masks import to_run_lengths
 from negvision.data.formats.contents import Instance
 from negvision.data.formats.converting import convert, with_objects
-from negvision.data.formats.masks import encode, polygon_area
+from negvision.data.formats.masks import polygon_area
 from negvision.errors import DatasetError
 
 TARGETS = ("coco", "yolo", "voc")
@@ -63,7 +64,9 @@ def with_masks(root):
     mask = np.zeros((60, 80), np.uint8)
     mask[10:30, 10:40] = 1
     mask[15:20, 20:25] = 0
-    data.images[0].instances.append(Instance(1, (10, 10, 30, 20), rle=encode(mask)))
+    data.images[0].instances.append(
+        Instance(1, (10, 10, 30, 20), rle=to_run_lengths(mask[None])[0])
+    )
     return data
 
 

@@ -593,6 +593,22 @@ def test_files_with_windows_line_ends_and_byte_order_marks(tmp_path):
     assert_is_the_set(read_folder(root))
 
 
+def test_names_in_other_spellings_and_stray_files(tmp_path):
+    """Percent signs, accents in two characters, and what systems leave between the images."""
+    root = coco(tmp_path, "{name}.jpg", {"a.json": OBJECTS})
+    for old, new in (("a", "caf\u00e9"), ("b", "b 1")):
+        (root / f"{old}.jpg").rename(root / f"{new}.jpg")
+    content = json.loads((root / "a.json").read_text())
+    content["images"][0]["file_name"] = "cafe\u0301.jpg"
+    content["images"][1]["file_name"] = "b%201.jpg"
+    content["categories"][0]["name"] = "ca\u0301t"
+    text(root / "a.json", content)
+    text(root / "__MACOSX/._a.json", "{}")
+    picture(root / ".ipynb_checkpoints/a.jpg", 0)
+    data = read_folder(root)
+    assert len(data.images) == 5 and data.classes == ("c\u00e1t", "dog") and not data.notes
+
+
 def test_one_folder_for_train_and_val_is_an_overlap(tmp_path):
     from negvision.data.splits.content import with_overlaps
 
