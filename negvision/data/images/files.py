@@ -7,8 +7,6 @@ from urllib.parse import unquote
 
 from mmengine import fileio
 
-from negvision.data.formats.paths import leaves_root
-
 # The kind of note that datasets count.
 SPELLED_OTHERWISE = "file name with other slashes, percent signs or accents than on the disk"
 
@@ -87,6 +85,9 @@ class FileListing:
             root: As in :func:`negvision.data.formats.paths.leaves_root`; another spelling that
                 leaves it is not found.
         """
+        # The readers of formats import this module.
+        from negvision.data.formats.paths import leaves_root
+
         if os.path.join(folder, name) in self:
             return name
         for other in spellings(name):
