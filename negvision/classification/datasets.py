@@ -14,9 +14,9 @@ from mmengine.dataset import BaseDataset, force_full_init
 
 from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
 from negvision.data.formats.text_files import composed, numbered_lines, parse_labeled
-from negvision.data.images import IMAGE_SUFFIXES
 from negvision.data.images.bad_samples import BadSampleMixin
-from negvision.data.images.files import FileListing, is_stray
+from negvision.data.images.files import FileListing
+from negvision.data.images.listing import PassedOver, is_stray
 from negvision.data.images.packs import read_pack
 from negvision.errors import ConfigError, DatasetError, Problems
 from negvision.registry import DATASETS
@@ -198,16 +198,12 @@ class ImageFolderDataset(ImageDataset):
         folders = {composed(name): name for name in sorted(names)}
         known = map(composed, self._metainfo.get("classes") or folders)
         classes = self._metainfo["classes"] = tuple(known)
-        problems, samples = Problems(), []
+        problems, samples, passed_over = Problems(), [], PassedOver()
         for name in [] if self.is_ood else sorted(set(classes) - set(folders)):
             problems.add("class without a folder", root, name)
         for name, folder in folders.items():
             place = os.path.join(root, folder)
-            names = [
-                n
-                for n in os.listdir(place)
-                if n.lower().endswith(IMAGE_SUFFIXES) and not is_stray(n)
-            ]
+            names = passed_over.named(os.listdir(place))
             if not names:
                 problems.add("class folder without an image", place)
             elif name not in classes and not self.is_ood:
@@ -217,6 +213,7 @@ class ImageFolderDataset(ImageDataset):
                 samples += [
                     self._sample(os.path.join(place, name), label) for name in sorted(names)
                 ]
+        self._mention(root, passed_over.notes(root))
         return self._finish(samples, problems, root, len(samples))
 
 

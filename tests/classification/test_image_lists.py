@@ -3,6 +3,7 @@
 import pytest
 
 from negvision.classification.datasets import ImageFolderDataset
+from negvision.data.images.bad_samples import collected_findings
 from negvision.errors import DatasetError
 
 CLASSES = {"classes": ("a", "b", "c")}
@@ -117,3 +118,13 @@ def test_folders_match_classes_in_composed_form(images):
     options = {"kind": "ImageFolderDataset", "data_prefix": {"img": "x"}}
     dataset = images.dataset(**options, metainfo={"classes": ("caf\u00e9",)})
     assert len(dataset) == 1 == len(images.dataset(**options))
+
+
+def test_files_of_other_suffixes_are_counted(tmp_path):
+    (tmp_path / "cat").mkdir()
+    for name in ("1.jpg", "2.heic", "._1.jpg"):
+        (tmp_path / "cat" / name).write_bytes(b"")
+    with collected_findings() as found:
+        assert len(ImageFolderDataset(data_root=str(tmp_path))) == 1
+    kinds = {"file passed over: .heic": 1, "file passed over: hidden": 1}
+    assert found.notes.counts == kinds

@@ -8,6 +8,7 @@ import pytest
 from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from PIL import Image
 
+from negvision.data.images.bad_samples import collected_findings
 from negvision.errors import ConfigError, DatasetError
 
 LOAD = [
@@ -108,6 +109,13 @@ def test_hidden_files_are_no_images(seg_folder):
     copies.mkdir()
     (copies / "a-checkpoint.jpg").write_bytes((seg_folder.root / "img/a.jpg").read_bytes())
     assert len(build(seg_folder.config())) == 4
+
+
+def test_files_of_other_suffixes_are_counted(seg_folder):
+    (seg_folder.root / "img/e.bmp").write_bytes(b"")
+    with collected_findings() as found:
+        assert len(build(seg_folder.config())) == 4
+    assert found.notes.counts == {"file passed over: .bmp": 1}
 
 
 def test_missing_folders_and_files(seg_folder):

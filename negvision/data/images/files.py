@@ -10,27 +10,6 @@ from mmengine import fileio
 # The kind of note that datasets count.
 SPELLED_OTHERWISE = "file name with other slashes, percent signs or accents than on the disk"
 
-# Folders that systems leave between those of a data set.
-_STRAY = frozenset(
-    {"__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
-)
-
-
-def is_stray(path: str) -> bool:
-    """Whether a file or folder is none of a data set: hidden, or left there by a system.
-
-    Such are ``.ipynb_checkpoints``, whose copies of images would become a class, and ``._a.jpg`` of
-    macOS, which is no image.
-
-    Args:
-        path: Relative to the folder of the data set.
-
-    Example:
-        >>> is_stray(".ipynb_checkpoints"), is_stray("cat/._1.jpg"), is_stray("cat/1.jpg")
-        (True, True, False)
-    """
-    return any(part.startswith(".") or part in _STRAY for part in path.split("/"))
-
 
 def read_bytes(path: str | os.PathLike, backend_args: dict | None = None) -> bytes:
     """The content of a file.

@@ -7,8 +7,29 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from negvision.data.images import IMAGE_SUFFIXES
+from negvision.errors import Problems
 
 _MOST_KINDS = 8
+# Folders that systems leave between those of a data set.
+_STRAY = frozenset(
+    {"__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
+)
+
+
+def is_stray(path: str) -> bool:
+    """Whether a file or folder is none of a data set: hidden, or left there by a system.
+
+    Such are ``.ipynb_checkpoints``, whose copies of images would become a class, and ``._a.jpg`` of
+    macOS, which is no image.
+
+    Args:
+        path: Relative to the folder of the data set.
+
+    Example:
+        >>> is_stray(".ipynb_checkpoints"), is_stray("cat/._1.jpg"), is_stray("cat/1.jpg")
+        (True, True, False)
+    """
+    return any(part.startswith(".") or part in _STRAY for part in path.split("/"))
 
 
 class PassedOver:
@@ -25,26 +46,36 @@ class PassedOver:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 
-    def chosen(self, paths: Iterable[str], suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[str]:
-        """Those of ``paths`` that are read: visible files with one of ``suffixes``.
-
-        A name that begins with a dot is hidden: macOS puts a file ``._a.jpg`` that is no image
-        beside ``a.jpg`` on foreign disks.
-        """
+    def named(self, names: Iterable[str], suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[str]:
+        """Those of ``names`` that are not stray and have one of ``suffixes``; no file is asked."""
         chosen = []
-        for path in paths:
-            name = os.path.basename(path)
+        for name in names:
             suffix = os.path.splitext(name)[1].lower()
-            if name.startswith("."):
+            if is_stray(os.path.basename(name)):
                 self.counts["hidden"] += 1
-            # A link to nothing is kept, and named as unreadable.
-            elif suffix in suffixes and (os.path.isfile(path) or not os.path.exists(path)):
-                chosen.append(path)
-            elif os.path.isdir(path):
-                self.counts["folders"] += 1
+            elif suffix in suffixes:
+                chosen.append(name)
             else:
                 self.counts[suffix or "without a suffix"] += 1
         return chosen
+
+    def chosen(self, paths: Iterable[str], suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[str]:
+        """:meth:`named`, and files; a link to nothing is kept, to be named as unreadable."""
+        others = []
+        for path in paths:
+            if os.path.isdir(path) and not is_stray(os.path.basename(path)):
+                self.counts["folders"] += 1
+            else:
+                others.append(path)
+        named = self.named(others, suffixes)
+        return [path for path in named if os.path.isfile(path) or not os.path.exists(path)]
+
+    def notes(self, folder: str) -> Problems:
+        """What was passed over in ``folder``, for the log of a data set."""
+        notes = Problems()
+        for kind, count in self.counts.items():
+            notes.add(f"file passed over: {kind}", folder, count=count)
+        return notes
 
     def line(self) -> str:
         """What was passed over, most frequent first; "" for nothing."""

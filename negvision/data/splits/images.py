@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from negvision.data.formats.text_files import composed, numbered_lines, parse_labeled
 from negvision.data.images import IMAGE_SUFFIXES
-from negvision.data.images.files import is_stray
+from negvision.data.images.listing import is_stray
 from negvision.errors import DatasetError, Problems
 
 

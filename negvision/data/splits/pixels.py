@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from negvision.data.formats.label_files import VOID, read_label_image, unknown_ids
-from negvision.data.images.files import is_stray
+from negvision.data.images.listing import is_stray
 from negvision.errors import DatasetError
 
 

@@ -3,8 +3,7 @@
 import os
 from typing import Any
 
-from negvision.data.images import IMAGE_SUFFIXES
-from negvision.data.images.files import is_stray
+from negvision.data.images.listing import PassedOver, is_stray
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.base import FaceIdentityDataset, ListedImages
 from negvision.face.datasets.packed import PackedStrings
@@ -82,18 +81,12 @@ class FaceFolderDataset(FaceIdentityDataset):
                 "data with --data-root DIR (data_root in the config)."
             )
         problems = Problems()
-        names, labels, others = [], [], 0
+        names, labels, passed_over = [], [], PassedOver()
         with os.scandir(root) as entries:
             folders = sorted(e.name for e in entries if e.is_dir() and not is_stray(e.name))
         for folder in folders:
             path = os.path.join(root, folder)
-            inside = sorted(os.listdir(path))
-            images = [
-                name
-                for name in inside
-                if name.lower().endswith(IMAGE_SUFFIXES) and not is_stray(name)
-            ]
-            others += len(inside) - len(images)
+            images = passed_over.named(sorted(os.listdir(path)))
             label = labels[-1] + 1 if labels else 0
             if not images:
                 problems.add("identity folder without an image", path)
@@ -102,8 +95,7 @@ class FaceFolderDataset(FaceIdentityDataset):
             else:
                 names += [os.path.join(folder, name) for name in images]
                 labels += [label] * len(images)
-        if others:
-            self._log(f"{root}: ignored {others:,} files that are hidden or not named as images.")
+        self._mention(root, passed_over.notes(root))
         self._settle_samples(root, problems, f"{len(names):,} images", len(names))
         kept, numbers = self._number_identities(labels, root)
         self.identities = sorted({names[i].split(os.sep)[0] for i in kept})

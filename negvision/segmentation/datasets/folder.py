@@ -11,7 +11,8 @@ from mmseg.datasets import BaseSegDataset
 from negvision.data.formats.label_files import VOID, read_classes_file, read_text, resolve_classes
 from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
 from negvision.data.images.bad_samples import BadSampleMixin
-from negvision.data.images.files import FileListing, is_stray
+from negvision.data.images.files import FileListing
+from negvision.data.images.listing import PassedOver, is_stray
 from negvision.errors import ConfigError, DatasetError, Problems, did_you_mean
 from negvision.registry import DATASETS
 from negvision.toy.digits import DigitsParameters, GeneratesDigits
@@ -139,14 +140,20 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
             lines = read_text(self.ann_file, self.backend_args).splitlines()
             names = [line.strip() for line in lines if line.strip()]
         else:
+            folder = self.data_prefix["img_path"]
             found = fileio.list_dir_or_file(
-                self.data_prefix["img_path"],
+                folder,
                 list_dir=False,
-                suffix=self.img_suffix,
                 recursive=True,
                 backend_args=self.backend_args,
             )
-            names = sorted(name for name in found if not is_stray(name))
+            kept = [name for name in found if not is_stray(name)]
+            names = sorted(name for name in kept if name.endswith(self.img_suffix))
+            # Labels may lie beside their images.
+            ends = (self.img_suffix, self.seg_map_suffix)
+            passed_over = PassedOver()
+            passed_over.named((name for name in kept if not name.endswith(ends)), ())
+            self._mention(folder, passed_over.notes(folder))
         for name in names:
             yield name.removesuffix(self.img_suffix)
 

@@ -66,6 +66,7 @@ def test_what_a_folder_holds_besides_images_is_counted(tmp_path):
     parts = ["1 .txt", "1 folders", "1 without a suffix", "2 .heic", "2 hidden"]
     assert sorted(passed.line().split(", ")) == parts
     assert passed.counts.total() == 7
+    assert passed.notes("x").counts["file passed over: .heic"] == 2
     many = PassedOver()
     many.chosen(f"a.{n}" for n in range(20))
     assert many.line().endswith(", 12 others")
