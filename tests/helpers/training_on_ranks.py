@@ -127,11 +127,14 @@ SAMPLES = {
 }
 
 
-class Samples(Dataset):
-    metainfo = {"classes": ("a", "b", "c"), "palette": [[0, 0, 0]] * 3}
+CLASSES = {"detection": "ab", "faces": "", "segmentation": "abc", "classification": "abcde"}
 
+
+class Samples(Dataset):
     def __init__(self, task):
         self.task = task
+        classes = tuple(CLASSES[task])
+        self.metainfo = {"classes": classes, "palette": [[0, 0, 0]] * len(classes)}
 
     def __len__(self):
         return BATCH * STEPS
