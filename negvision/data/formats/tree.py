@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from negvision.data.formats.text_files import read_json_file
 from negvision.data.images import IMAGE_SUFFIXES
 from negvision.data.images.files import spellings
-from negvision.data.images.listing import is_stray
 from negvision.data.images.header import MAX_PIXELS, read_header
+from negvision.data.images.listing import is_stray
 from negvision.errors import DatasetError, MissingDataError
 
 _SPLIT_NAMES = {
