@@ -123,6 +123,15 @@ def test_keys_of_mmdetection_2(base, on_top):
         load_config(base)
 
 
+def test_configs_that_a_package_installs_are_not_checked(base):
+    installed = base.parent / ".mim" / "top.py"
+    installed.parent.mkdir()
+    installed.write_text('_base_ = "../base.py"\nfp16 = None\nmax_iters = 9\n')
+    assert load_config(installed).max_iters == 9
+    base.with_name("top.py").write_text('_base_ = ".mim/top.py"\nwork_dir = "w"')
+    assert load_config(base.with_name("top.py")).work_dir == "w"
+
+
 def test_dumped_config_is_read_again(base):
     """It repeats the variables, which nothing reads, and the values that options gave."""
     cfg = load_config(base, {"train_cfg.max_iters": 10})
