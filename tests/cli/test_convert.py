@@ -91,6 +91,6 @@ def test_bad_objects_can_be_left_out(tmp_path, capsys):
 
 
 def test_formats_of_the_command_are_those_of_the_readers():
-    from negvision.cli import convert
+    from negvision.cli import data_options
 
-    assert tuple(FORMATS) == convert._FORMATS
+    assert tuple(FORMATS) == data_options.FORMATS
