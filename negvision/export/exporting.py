@@ -13,7 +13,7 @@ from negvision.errors import ExportError
 from negvision.export import formats, precision, sample_images
 from negvision.export.formats import OLDEST_OPSET, SUFFIXES, save, write_onnx
 from negvision.export.graphs.choice import Exportable, graph_and_metadata
-from negvision.export.parity import TOLERANCES, compare
+from negvision.export.parity import TOLERANCES, check_defaults, compare
 from negvision.files import staged, write_reason
 from negvision.inference.runtime import ExportedModel, Metadata
 from negvision.inference.torch_model import TorchModel
@@ -121,6 +121,8 @@ def export(
             runner = _write(graph, metadata, request, path, Path(scratch), evaluate, report)
             found = compare(runner, reference, files, (tolerance or TOLERANCES["fp16"]).score)
             report(f"compared with PyTorch: {found.line()}")
+            if request.format == "onnx":
+                check_defaults(runner, files[0])
             beyond = found.beyond(tolerance) if tolerance else []
             if beyond:
                 raise ParityError(

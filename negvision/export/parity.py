@@ -144,6 +144,38 @@ def compare(
     return found
 
 
+def check_defaults(
+    model: ExportedModel, file: Path, batch_sizes: Sequence[int] = BATCH_SIZES
+) -> None:
+    """Run an ONNX file without its optional inputs, which count as the full size.
+
+    Args:
+        model: The exported model.
+        file: An image, which fills each batch.
+        batch_sizes: Images per batch.
+
+    Raises:
+        ExportError: It does not run, or its outputs are others than with the full size.
+    """
+    inputs = model.inputs_of(next(iter(model.batches([file]))))
+    for size in batch_sizes:
+        image = np.repeat(inputs["image"], size, 0)
+        given = {"image": image}
+        for name, value in inputs.items():
+            if name != "image":
+                shape = (size, 2) if value.ndim == 2 else (2,)
+                given[name] = np.broadcast_to(np.array(image.shape[-2:], np.int64), shape).copy()
+        wanted, found = model.graph(given), model.graph({"image": image})
+        for name, values in wanted.items():
+            if values.shape != found[name].shape or not np.allclose(
+                values, found[name], rtol=1e-4, atol=1e-5, equal_nan=True
+            ):
+                raise ExportError(
+                    f"without the optional inputs {', '.join(given.keys() - {'image'})}, the "
+                    f"output {name!r} of a batch of {size} is another than with the full size"
+                )
+
+
 def compare_results(
     own: Result, theirs: Result, metadata: Metadata, slack: float, found: Differences
 ) -> None:

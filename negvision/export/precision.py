@@ -60,6 +60,8 @@ def to_fp16(model: onnx.ModelProto, network: set[str]) -> onnx.ModelProto:
     # The converter appends its casts at the end.
     ordered = OnnxModel(half)
     ordered.topological_sort()
+    # It took the shapes of optional inputs from their defaults, so batches would have one image.
+    del ordered.model.graph.value_info[:]
     return ordered.model
 
 

@@ -7,8 +7,10 @@ import onnx
 import pytest
 from helpers.small_models import write_images
 
+from negvision.errors import ExportError
 from negvision.export.formats import save, write_onnx
 from negvision.export.graphs.choice import graph_and_metadata
+from negvision.export.parity import check_defaults
 from negvision.export.precision import network_nodes, to_fp16, to_int8
 from negvision.inference.runtime import ExportedModel
 
@@ -70,3 +72,17 @@ def test_decoding_and_temperatures_stay_in_fp32(built):
     assert kept and {types[name] for name in kept} == {onnx.TensorProto.FLOAT}
     halved = sum(data_type == onnx.TensorProto.FLOAT16 for data_type in types.values())
     assert halved > 20
+
+
+def test_fp16_runs_without_its_optional_inputs(built, images, tmp_path):
+    cfg, model = built("abet")
+    graph, metadata = graph_and_metadata(cfg, model, {}, "fp16")
+    written = write_onnx(graph, metadata, 18)
+    save(to_fp16(written, network_nodes(written, graph.module)), tmp_path / "half.onnx")
+    exported = ExportedModel(tmp_path / "half.onnx")
+    file = images[0]
+    check_defaults(exported, file, (1, 3))
+    graph_of = exported.graph
+    exported.graph = lambda inputs: graph_of({"sizes": np.array([[9, 9]]), **inputs})
+    with pytest.raises(ExportError, match="without the optional inputs sizes, the output"):
+        check_defaults(exported, file)
