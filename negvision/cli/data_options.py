@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from negvision.cli.arguments import checked, count, positive, positive_int
+from negvision.cli.arguments import checked
 from negvision.errors import ConfigError
 
 # Fields of TrainOptions, which needs libraries that --help does without.
@@ -24,18 +24,18 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("options for a folder of annotated images")
     add = group.add_argument
     add("--model", metavar="NAME", help="`negvision models` lists them")
-    add("--weights", metavar="CKPT", help="checkpoint to start from; classes are matched by name")
-    add("--epochs", type=positive_int, metavar="N", help="length in passes over the data")
-    add("--iters", type=positive_int, metavar="N", help="length in batches")
-    add("--minutes", type=positive, metavar="N", help="length in minutes, evaluations included")
-    add("--batch", type=positive_int, metavar="N", help="images in a batch")
-    add("--lr", type=positive, metavar="RATE", help="learning rate")
-    side = checked(int, "a multiple of 32", lambda value: value > 0 and value % 32 == 0)
-    add("--imgsz", type=side, metavar="PIXELS", help="longer side of the images")
-    add("--freeze", type=count, metavar="N", help="stages of the backbone that do not train")
+    add("--weights", metavar="CKPT", help="checkpoint or work dir to start from")
+    add("--epochs", type=int, metavar="N", help="length in passes over the data")
+    add("--iters", type=int, metavar="N", help="length in batches")
+    add("--minutes", type=float, metavar="N", help="length in minutes, evaluations included")
+    add("--batch", type=int, metavar="N", help="images in a batch")
+    add("--lr", type=float, metavar="RATE", help="learning rate")
+    side = "longer side of the images, a multiple of 32"
+    add("--imgsz", type=int, metavar="PIXELS", help=side)
+    add("--freeze", type=int, metavar="N", help="stages of the backbone that do not train")
     flips = "flips in training (default: horizontal); any also turns images over"
     add("--flip", choices=("horizontal", "any", "none"), help=flips)
-    add("--seed", type=count, metavar="N", help="default: 0")
+    add("--seed", type=int, metavar="N", help="default: 0")
     add("--track", choices=("tensorboard", "wandb", "mlflow"), help="where curves are sent")
     add("--format", choices=FORMATS, help="format of the annotations, if it is unclear")
     tasks = ("detection", "classification", "faces", "segmentation")
@@ -84,12 +84,19 @@ def config_of_data(args: argparse.Namespace) -> str:
         kind, _, number = args.device.partition(":")
         visible = "" if kind == "cpu" else number or os.environ.get("CUDA_VISIBLE_DEVICES", "0")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible
-    from negvision.engine.recipes.planning import TrainOptions
-    from negvision.engine.recipes.training import CONFIG, default_work_dir, write_config
+    import torch
 
+    from negvision.engine.recipes.planning import TrainOptions
+    from negvision.engine.recipes.training import config_to_resume, default_work_dir, write_config
+
+    if args.device not in (None, "cpu") and not torch.cuda.is_available():
+        raise ConfigError(
+            f"--device {args.device}: torch finds no such device; `negvision doctor` shows details"
+        )
     work_dir = Path(args.work_dir or default_work_dir(args.config))
     args.work_dir = str(work_dir)
-    if getattr(args, "resume", None) is not None and (work_dir / CONFIG).is_file():
-        return str(work_dir / CONFIG)
     options = TrainOptions(**{name: getattr(args, name) for name in _OPTIONS})
-    return str(write_config(args.config, work_dir, options, args.format, args.task, args.skip_bad))
+    given = (options, args.format, args.task, args.skip_bad)
+    if getattr(args, "resume", None) is not None and (path := config_to_resume(work_dir, *given)):
+        return str(path)
+    return str(write_config(args.config, work_dir, *given))

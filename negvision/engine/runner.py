@@ -125,6 +125,13 @@ class Runner(MMEngineRunner):
         logging.getLogger("negvision").handlers = logger.handlers
         return logger
 
+    def build_visualizer(self, visualizer=None):
+        # MMEngine hands out the visualizer of this name that the process has, which writes the
+        # curves into the folder of an earlier run.
+        if isinstance(visualizer, dict):
+            visualizer = {**visualizer, "name": f"{self.experiment_name}_{id(self):x}"}
+        return super().build_visualizer(visualizer)
+
     def load_checkpoint(
         self, filename: str, map_location: str | Callable = "cpu", strict: bool = False
     ) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import logging
 import math
 import os
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from negvision.data.images import IMAGE_SUFFIXES
-from negvision.errors import CheckpointError, ConfigError, UserError
+from negvision.errors import CheckpointError, ConfigError, UserError, did_you_mean
 from negvision.inference.prediction import Prediction, as_bgr, is_many, is_path
 from negvision.inference.runtime import Detections, Embedding, ExportedModel
 from negvision.inference.runtime.images import Source
@@ -193,6 +194,8 @@ class Inferencer:
         skip_bad: bool = False,
     ) -> Iterator[Prediction]:
         """Like calling the model, one prediction at a time: for videos and large folders."""
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; give 1 or more")
         frames = self._frames(source, allow_urls, _warn_of if skip_bad else end_at_once)
         while batch := list(islice(frames, batch_size)):
             results = self.predict([frame.image for frame in batch], batch_size)
@@ -258,4 +261,8 @@ def load(model: Any, checkpoint: str | os.PathLike | None = None, **options: Any
         model = negvision.load("work_dirs/raccoon")
         print(model("photo.jpg").names)
     """
+    known = inspect.signature(Inferencer).parameters
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"negvision.load has no option {name!r}{did_you_mean(name, known)}")
     return Inferencer(model, checkpoint, **options)

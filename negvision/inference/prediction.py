@@ -84,6 +84,8 @@ class Prediction:
         """The image with what was found, (H', W', 3) uint8 RGB."""
         from negvision.inference.drawing import draw
 
+        if isinstance(self.result, Embedding):
+            raise UserError("an embedding cannot be drawn; compare embeddings by similarity()")
         drawn = draw(self.image, self.result, self.classes, score_threshold=score_threshold)
         return cv2.cvtColor(drawn, cv2.COLOR_BGR2RGB)
 
@@ -176,6 +178,9 @@ def as_bgr(image: Any, name: str = "image", as_stored: bool = False) -> np.ndarr
 
         image = np.asarray((image if as_stored else ImageOps.exif_transpose(image)).convert("RGB"))
     array = np.asarray(image)
+    if array.dtype.kind in "OSU" or not array.ndim:
+        kind = type(image).__name__
+        raise UserError(f"{name}: a {kind}; give a path, a PIL image, an array, or a list of these")
     if array.dtype != np.uint8:
         raise UserError(f"{name}: an array of {array.dtype}; give uint8, from 0 to 255")
     if array.ndim == 2:

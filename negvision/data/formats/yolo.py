@@ -289,6 +289,11 @@ def _read_splits(reading: Reading, yaml_name: str, config: Mapping) -> dict[str,
         if members:
             splits.setdefault(split_name(key), set()).update(members)
     if splits:
+        if len(splits) > 1 and splits.get("train") == splits.get("val"):
+            # data.yaml must name both.
+            del splits["val"]
+            name = posixpath.basename(yaml_name)
+            reading.assumptions.append(f"train and val of {name} are the same images: no split")
         return splits
     for name in tree.files(".txt"):
         split = split_name(posixpath.splitext(posixpath.basename(name))[0])

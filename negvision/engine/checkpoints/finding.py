@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from negvision.engine.checkpoints.loading import load_checkpoint_file
+from negvision.engine.checkpoints.loading import beside, load_checkpoint_file
 from negvision.errors import CheckpointError
 
 
@@ -60,10 +60,12 @@ def find_model(path: str | Path) -> str:
     """The file of a model: ``path`` itself or, in a work dir, its best checkpoint or its last.
 
     Raises:
-        CheckpointError: The work dir has no checkpoint.
+        CheckpointError: There is no such file, or the work dir has no checkpoint.
     """
     folder = Path(path)
     if not folder.is_dir():
+        if not folder.is_file():
+            raise CheckpointError(f"checkpoint {str(path)!r} does not exist{beside(folder)}")
         return str(path)
     best = sorted(folder.glob("best_*.pth"), key=lambda file: file.stat().st_mtime)
     last = best[-1] if best else find_resume_checkpoint(folder)

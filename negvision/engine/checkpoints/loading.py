@@ -70,7 +70,7 @@ def load_checkpoint_file(
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise CheckpointError(f"checkpoint {str(path)!r} does not exist{_beside(path)}")
+        raise CheckpointError(f"checkpoint {str(path)!r} does not exist{beside(path)}")
     if path.suffix == SUFFIX:
         return read_weights(path, map_location)
     return _unpickle(path, f"checkpoint {str(path)!r}", map_location, trust, mapped)
@@ -103,7 +103,8 @@ def _unpickle(file: Any, what: str, map_location: Any, trust: bool, mapped: bool
     return content
 
 
-def _beside(path: Path) -> str:
+def beside(path: Path) -> str:
+    """What to say of a checkpoint that is missing: the nearest in its folder."""
     if not path.parent.is_dir():
         return f": there is no folder {str(path.parent)!r}"
     names = sorted(p.name for p in path.parent.iterdir() if p.suffix in (".pth", SUFFIX))

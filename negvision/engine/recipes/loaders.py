@@ -12,7 +12,7 @@ from negvision.data.formats.contents import SPLITS, FolderData
 from negvision.data.formats.datasets import dataset_configs
 
 _LOAD = {"type": "negvision.LoadImageFromFile"}
-_FLIPS: dict[str, dict[str, Any] | None] = {
+FLIPS: dict[str, dict[str, Any] | None] = {
     "none": None,
     "horizontal": {"prob": 0.5},
     "any": {"prob": [0.25] * 3, "direction": ["horizontal", "vertical", "diagonal"]},
@@ -116,7 +116,7 @@ def _evaluator(task: str, dataset: dict) -> dict:
 
 
 def _flips(flip: str, kind: str = "negvision.RandomFlip") -> list[dict]:
-    arguments = _FLIPS[flip]
+    arguments = FLIPS[flip]
     return [] if arguments is None else [{"type": kind, **arguments}]
 
 

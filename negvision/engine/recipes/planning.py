@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +14,7 @@ import numpy as np
 from mmengine.config import Config
 
 from negvision.data.formats.contents import FolderData
+from negvision.engine.checkpoints.finding import find_model
 from negvision.engine.config.shipped import shipped_configs
 from negvision.engine.recipes import loaders
 from negvision.engine.recipes.models import MODELS, ModelRecipe, choose_model
@@ -21,6 +25,11 @@ EVALUATIONS = 10
 _EPOCHS, _FEWEST_ITERS, _MOST_ITERS = 60, 600, 20_000
 # Shorter sides of objects below this, in pixels of the network's input, are hardly found.
 _SMALL = 16
+TRACKERS = {
+    "tensorboard": ("TensorboardVisBackend", "tensorboard"),
+    "wandb": ("WandbVisBackend", "wandb"),
+    "mlflow": ("MLflowVisBackend", "mlflow"),
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class TrainOptions:
 
     Attributes:
         model: One of :data:`negvision.engine.recipes.models.MODELS`.
-        weights: Checkpoint to start from; classes are matched by name.
+        weights: Checkpoint or work dir to start from; classes are matched by name.
         epochs: Length of the training, in passes over the data.
         iters: Length of the training, in batches.
         minutes: Length of the training, evaluations included, in minutes of this machine.
@@ -54,6 +63,47 @@ class TrainOptions:
     flip: str | None = None
     seed: int | None = None
     track: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values before anything is read.
+
+        Raises:
+            UserError: A value is out of range, or there is no such checkpoint.
+        """
+        names = ("epochs", "iters", "minutes")
+        lengths = [name for name in names if getattr(self, name) is not None]
+        if len(lengths) > 1:
+            raise ConfigError(
+                f"--{lengths[0]} and --{lengths[1]} both set the length; leave one out"
+            )
+        for name, (wanted, kinds, fits) in _VALUES.items():
+            value = getattr(self, name)
+            if value is not None and not (
+                isinstance(value, kinds) and not isinstance(value, bool) and fits(value)
+            ):
+                raise ConfigError(f"--{name} {value}: give {wanted}")
+        if self.weights is not None and "://" not in str(self.weights):
+            file = find_model(Path(self.weights).expanduser())
+            object.__setattr__(self, "weights", os.path.abspath(file))
+
+
+def _above_0(value: float) -> bool:
+    return 0 < value < math.inf
+
+
+# Option -> what it takes.
+_VALUES: dict[str, tuple[str, type, Callable[[Any], bool]]] = {
+    "epochs": ("an integer above 0", Integral, _above_0),
+    "iters": ("an integer above 0", Integral, _above_0),
+    "minutes": ("a number above 0", Real, _above_0),
+    "batch": ("an integer above 0", Integral, _above_0),
+    "lr": ("a number above 0", Real, _above_0),
+    "imgsz": ("a multiple of 32", Integral, lambda n: n > 0 and n % 32 == 0),
+    "freeze": ("0 or a positive integer", Integral, lambda n: n >= 0),
+    "flip": (" or ".join(loaders.FLIPS), str, loaders.FLIPS.__contains__),
+    "seed": ("an integer from 0 to 2**32 - 1", Integral, range(1 << 32).__contains__),
+    "track": (" or ".join(TRACKERS), str, TRACKERS.__contains__),
+}
 
 
 class Choice(NamedTuple):
@@ -97,11 +147,8 @@ def plan(data: FolderData, folder: Path, options: TrainOptions) -> Plan:
         options: What is given.
 
     Raises:
-        ConfigError: Options that exclude one another, or a model of another task.
+        ConfigError: A model of another task, or an option that it does not have.
     """
-    given = [name for name in ("epochs", "iters", "minutes") if getattr(options, name) is not None]
-    if len(given) > 1:
-        raise ConfigError(f"--{given[0]} and --{given[1]} both set the length; leave one out")
     name, reason = choose_model(data.task, options.model)
     recipe = MODELS[name]
     cfg = _base(recipe)
@@ -129,7 +176,7 @@ def plan(data: FolderData, folder: Path, options: TrainOptions) -> Plan:
 
     _set_model(cfg, recipe, data, side, options, note)
     loaders.set_data(cfg, data, folder, side, batch, flip)
-    _set_schedule(cfg, recipe, iters, lr)
+    _set_schedule(cfg, _score(cfg, data), iters, lr, recipe.backbone_lr)
     set_length(cfg, iters)
     cfg.randomness = {"seed": options.seed or 0}
     if options.weights is not None:
@@ -209,8 +256,12 @@ def _set_model(cfg, recipe: ModelRecipe, data: FolderData, side: int, options, n
         node[last] = count
     backbone = cfg.model.backbone
     if options.freeze is not None:
-        if "frozen_stages" not in backbone:
+        if "out_indices" not in backbone:
             raise ConfigError(f"--freeze: {backbone.type} has no stages that can be frozen")
+        # Those of ResNet are counted from 0 there.
+        last = max(backbone.out_indices) + ("ResNet" in backbone.type)
+        if options.freeze > last:
+            raise ConfigError(f"--freeze {options.freeze}: {backbone.type} has {last} stages here")
         backbone.frozen_stages = options.freeze
     if options.weights is not None and backbone.get("init_cfg"):
         # The checkpoint has the weights of the backbone too.
@@ -248,23 +299,31 @@ def _set_anchors(model: Any, data: FolderData, side: int, note) -> None:
     note("anchors", f"{levels} px", f"objects have {np.median(sizes):.0f} px (median)")
 
 
-def _set_schedule(cfg: Config, recipe: ModelRecipe, iters: int, lr: float) -> None:
+def _score(cfg: Config, data: FolderData) -> str:
+    """The metric by which the best checkpoint is chosen."""
+    if data.task == "faces":
+        lines = Path(cfg.val_dataloader.dataset.ann_file).read_text().splitlines()
+        same = sum(line.endswith(" 1") for line in lines)
+        # The accuracy of ten folds needs a pair of each kind in each.
+        return f"verification/{'accuracy' if min(same, len(lines) - same) >= 10 else 'auc'}"
+    return {
+        "detection": "coco/bbox_mAP",
+        "segmentation": "segmentation/mIoU",
+        "classification": "classification/accuracy",
+    }[data.task]
+
+
+def _set_schedule(cfg: Config, score: str, iters: int, lr: float, backbone_lr: float) -> None:
     cfg.optim_wrapper = {
         "type": "OptimWrapper",
         "optimizer": {"type": "AdamW", "lr": lr, "weight_decay": 0.05},
         "paramwise_cfg": {
             "norm_decay_mult": 0.0,
             "bias_decay_mult": 0.0,
-            "custom_keys": {"backbone": {"lr_mult": recipe.backbone_lr}},
+            "custom_keys": {"backbone": {"lr_mult": backbone_lr}},
         },
         "clip_grad": {"max_norm": 10.0},
     }
-    score = {
-        "detection": "coco/bbox_mAP",
-        "segmentation": "segmentation/mIoU",
-        "classification": "classification/accuracy",
-        "faces": "verification/accuracy",
-    }[recipe.task]
     cfg.default_hooks.checkpoint = {
         "type": "negvision.CheckpointHook",
         "by_epoch": False,
@@ -279,12 +338,13 @@ def _set_schedule(cfg: Config, recipe: ModelRecipe, iters: int, lr: float) -> No
 
 def set_length(cfg: Config, iters: int, evaluations: int = EVALUATIONS) -> None:
     """Set everything that counts in iterations."""
-    warmup = min(50, max(1, iters // 10))
+    warmup = min(50, iters // 10)
     # A run of a minute is evaluated once.
     interval = max(math.ceil(iters / evaluations), min(iters, 50))
     cfg.train_cfg = {"type": "IterBasedTrainLoop", "max_iters": iters, "val_interval": interval}
+    rising = {"type": "LinearLR", "start_factor": 0.01, "by_epoch": False, "begin": 0}
     cfg.param_scheduler = [
-        {"type": "LinearLR", "start_factor": 0.01, "by_epoch": False, "begin": 0, "end": warmup},
+        *([{**rising, "end": warmup}] if warmup else []),
         {
             "type": "CosineAnnealingLR",
             "eta_min": 1e-5,
@@ -296,17 +356,10 @@ def set_length(cfg: Config, iters: int, evaluations: int = EVALUATIONS) -> None:
     cfg.default_hooks.checkpoint.interval = interval
 
 
-_TRACKERS = {
-    "tensorboard": ("TensorboardVisBackend", "tensorboard"),
-    "wandb": ("WandbVisBackend", "wandb"),
-    "mlflow": ("MLflowVisBackend", "mlflow"),
-}
-
-
 def _set_tracker(cfg: Config, name: str) -> None:
     from importlib.util import find_spec
 
-    kind, package = _TRACKERS[name]
+    kind, package = TRACKERS[name]
     if find_spec(package) is None:
         raise ConfigError(f"--track {name}: pip install {package}")
     backends = [{"type": "LocalVisBackend"}, {"type": kind}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import statistics
@@ -10,7 +11,7 @@ import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from negvision.engine.recipes.planning import EVALUATIONS, TrainOptions, plan, s
 from negvision.errors import ConfigError, did_you_mean
 
 CONFIG = "config.py"
+_OPTIONS = "data/options.json"
 # Steps that are measured for --minutes, after those that warm up.
 _WARM, _MEASURED = 3, 5
 # Most of the time that evaluations may take.
@@ -73,14 +75,50 @@ def write_config(
     folder = Path(work_dir).absolute()
     made = plan(data, folder / "data", options)
     made.cfg.work_dir = str(folder)
+    if skip_bad:
+        # What only decoding shows.
+        made.cfg.train_dataloader.dataset.on_bad_sample = "skip"
     print(made.table(), flush=True)
     if options.minutes is not None:
         print(_set_minutes(made.cfg, data, options.minutes, began), flush=True)
     path = folder / CONFIG
     write_split(data, folder / "data" / SPLIT_FILE)
+    (folder / _OPTIONS).write_text(json.dumps(_given(options, format, task, skip_bad)))
     made.cfg.dump(path)
     print(f"config: {path}\n", flush=True)
     return path
+
+
+def config_to_resume(
+    work_dir: str | os.PathLike,
+    options: TrainOptions,
+    format: str | None = None,
+    task: str | None = None,
+    skip_bad: bool = False,
+) -> Path | None:
+    """The config of the run in a work dir; None if there is none.
+
+    Raises:
+        ConfigError: An option is given with which the run did not begin.
+    """
+    path = Path(work_dir) / CONFIG
+    if not path.is_file():
+        return None
+    file = Path(work_dir) / _OPTIONS
+    began = json.loads(file.read_text()) if file.is_file() else {}
+    for name, value in _given(options, format, task, skip_bad).items():
+        if began.get(name) != value:
+            was = f"--{name} {began[name]}" if name in began else f"without --{name}"
+            raise ConfigError(
+                f"--{name} {value}: the run in {str(work_dir)!r} began {was}, and goes on like "
+                f"that. Leave the option out, or change {path} and continue with that config"
+            )
+    return path
+
+
+def _given(options: TrainOptions, format: str | None, task: str | None, skip_bad: bool) -> dict:
+    everything = {**asdict(options), "format": format, "task": task, "skip-bad": skip_bad or None}
+    return {name: value for name, value in everything.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -136,9 +174,9 @@ def train(
     for name in options:
         if name not in known:
             raise ConfigError(f"negvision.train has no option {name!r}{did_you_mean(name, known)}")
-    path = folder / CONFIG
-    if not (resume and path.is_file()):
-        path = write_config(data, folder, TrainOptions(**options), **reading)
+    chosen = TrainOptions(**options)
+    path = config_to_resume(folder, chosen, **reading) if resume else None
+    path = path or write_config(data, folder, chosen, **reading)
     given = {"config": str(path), "work_dir": str(folder), "cfg_options": None, "data_root": None}
     cfg = prepare_config(Namespace(**given, launcher="none", trust_checkpoint=False))
     if resume and (newest := find_resume_checkpoint(folder)) is not None:

@@ -166,7 +166,7 @@ def test_without_splits(tmp_path):
     data = read_folder(folders.voc(tmp_path / "source", lists=False))
     for to in TARGETS:
         _, again = written(data, to, tmp_path / to)
-        assert list(again.splits) == (["train", "val"] if to == "yolo" else [])
+        assert list(again.splits) == (["train"] if to == "yolo" else [])
         assert len(again.images) == 5
 
 

@@ -609,13 +609,11 @@ def test_names_in_other_spellings_and_stray_files(tmp_path):
     assert len(data.images) == 5 and data.classes == ("c\u00e1t", "dog") and not data.notes
 
 
-def test_one_folder_for_train_and_val_is_an_overlap(tmp_path):
-    from negvision.data.splits.content import with_overlaps
-
+def test_one_folder_for_train_and_val_is_no_split(tmp_path):
     config = "path: ../datasets/pets\ntrain: images/train\nval: images/train\n"
-    data = with_overlaps(read_folder(folders.yolo(tmp_path, config=config)))
-    assert data.splits["train"] == data.splits["val"]
-    assert data.notes.counts["image that is listed in both train and val"] == 3
+    data = read_folder(folders.yolo(tmp_path, config=config))
+    assert list(data.splits) == ["train"] and len(data.splits["train"]) == 3
+    assert "train and val of data.yaml are the same images: no split" in data.assumptions
 
 
 @pytest.mark.parametrize("first", ["broken.json", "data.yaml"])

@@ -55,7 +55,7 @@ def _masks(root):
 
 
 def _people(root):
-    for number in range(24):
+    for number in range(18):
         _image(root / f"person{number % 6}" / f"{number}.png", number)
 
 
@@ -91,7 +91,7 @@ def planned(folder, tmp_path):
 @pytest.mark.parametrize("task", FOLDERS)
 def test_folder_of_each_task_trains_and_its_work_dir_alone_is_tested(task, folder, capsys):
     given = ["--task", "faces"] if task == "faces" else []
-    arguments = [str(folder(task)), "--model", SCRATCH[task], "--iters", "2", "--batch", "4"]
+    arguments = [str(folder(task)), "--model", SCRATCH[task], "--iters", "1", "--batch", "4"]
     assert main(["train", *arguments, *given, "--work-dir", "out"]) == 0
     printed = capsys.readouterr().out
     for shown in (task, SCRATCH[task], "--imgsz", "config: "):
@@ -120,7 +120,26 @@ def test_python_trains_loads_and_predicts_like_the_commands(folder, tmp_path):
     config = (run.work_dir / "config.py").read_text()
     with pytest.raises(UserError, match="has checkpoints of a run"):
         negvision.train(root, model="atss-r18", iters=3)
+    with pytest.raises(ConfigError, match="--iters 50: the run in 'work_dirs/detection' began --i"):
+        negvision.train(root, model="atss-r18", iters=50, resume=True)
+    for wrong, message in ((None, "a NoneType"), (b"jpg", "a bytes"), ("no.jpg", "no such file")):
+        with pytest.raises(UserError, match=message):
+            model(wrong)
+    with pytest.raises(UserError, match="batch_size is 0"):
+        model(photo, batch_size=0)
+    with pytest.raises(UserError, match="nearest: 'score_threshold'"):
+        negvision.load(run, score_treshold=0.3)
+    with pytest.raises(UserError, match=r"'best.pth' does not exist"):
+        negvision.load("best.pth")
     assert (run.work_dir / "config.py").read_text() == config
+
+
+def test_each_run_of_a_process_keeps_its_own_curves(folder):
+    root = folder("classification")
+    for name in ("first", "second"):
+        options = {"model": "classifier-r20", "iters": 1, "batch": 2}
+        run = negvision.train(root, work_dir=name, **options)
+        assert len(list(run.work_dir.glob("*/vis_data/scalars.json"))) == 1
 
 
 def test_init_writes_the_config_that_train_takes(folder, capsys):
@@ -128,6 +147,8 @@ def test_init_writes_the_config_that_train_takes(folder, capsys):
     assert main(["init", str(root), "--model", "atss-r18", "--work-dir", "out"]) == 0
     assert "atss-r18" in capsys.readouterr().out
     assert main(["train", "out/config.py", "--cfg-options", "train_cfg.max_iters=1"]) == 0
+    assert main(["init", str(root), "--skip-bad", "--work-dir", "bad"]) == 0
+    assert "on_bad_sample='skip'" in Path("bad/config.py").read_text()
 
 
 def test_background_images_stay_and_classes_come_from_the_annotations(planned):
@@ -170,11 +191,19 @@ def test_length_in_minutes_is_measured_in_steps(folder, capsys):
         ({"model": "atss-r19"}, "nearest: 'atss-r18'"),
         ({"model": "deeplab-r18"}, "is for segmentation"),
         ({"iters": 3, "epochs": 2}, "both set the length"),
+        ({"iters": 2.5}, "--iters 2.5: give an integer above 0"),
+        ({"minutes": float("nan")}, "--minutes nan: give a number above 0"),
+        ({"batch": True}, "--batch True"),
+        ({"imgsz": 100}, "--imgsz 100: give a multiple of 32"),
+        ({"seed": -1}, "--seed -1"),
+        ({"flip": "up"}, "none or horizontal or any"),
+        ({"freeze": 4, "model": "atss-r18"}, "ResNet has 3 stages"),
+        ({"weights": "no.pth"}, "'no.pth' does not exist"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message, folder, tmp_path):
     data = complete_splits(read_folder(folder("detection")))
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         plan(data, tmp_path, TrainOptions(**options))
 
 
