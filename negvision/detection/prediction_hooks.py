@@ -164,7 +164,8 @@ class DetectionsWriter(Hook):
     ``[left, top, width, height]`` in pixels of the original image, readable by pycocotools'
     ``loadRes``. Category ids are those of the dataset (``cat_ids``) if it has them, else the
     labels. ``segmentation`` is added for models with masks, ``ood_score`` and, with a threshold,
-    ``is_ood`` for heads with OOD scores.
+    ``is_ood`` for heads with OOD scores, and ``file_name`` where several data sets are
+    concatenated, whose image ids may be the same.
 
     Args:
         path: The file; parent folders are created.
@@ -185,6 +186,7 @@ class DetectionsWriter(Hook):
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=()) -> None:
         dataset = runner.test_dataloader.dataset
+        several = hasattr(dataset, "datasets")
         # The first of several concatenated sets is the in-distribution one.
         cat_ids = getattr(getattr(dataset, "datasets", [dataset])[0], "cat_ids", None)
         for sample in outputs or ():
@@ -211,6 +213,7 @@ class DetectionsWriter(Hook):
                         "category_id": cat_ids[label] if cat_ids else label,
                         "bbox": [left, top, right - left, bottom - top],
                         "score": score,
+                        **({"file_name": sample.img_path} if several else {}),
                         **{name: values[row] for name, values in extras.items()},
                     }
                     for row, ((left, top, right, bottom), score, label) in enumerate(rows)

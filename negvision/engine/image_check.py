@@ -3,7 +3,8 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from mmengine.evaluator import Evaluator
 from mmengine.logging import print_log
@@ -92,30 +93,47 @@ def _same_file(part, ann_file: str) -> bool:
     return bool(own) and os.path.realpath(own) == os.path.realpath(ann_file)
 
 
-def _compare(parts: list, listed: dict, ood_metric: bool) -> Problems:
+def compare_images(images: Iterable[tuple[Any, str]], listed: Mapping[Any, str | None]) -> Problems:
+    """Compare images, given as id and path, with the names that a file lists by id.
+
+    Without a file (``listed`` is empty) only the ids are compared with one another.
+
+    Example:
+        >>> images = [(1, "val/a.jpg"), (2, "val/c.jpg"), (2, "test/d.jpg")]
+        >>> print(compare_images(images, {1: "a.jpg", 2: "b.jpg"}).summary())
+        1 x image of another name in the file, 1 x id of two images
+    """
     problems = Problems()
     base_names = Counter(os.path.basename(name) for name in listed.values() if name)
-    seen: dict[object, str] = {}
+    seen: dict[Any, str] = {}
+    for image_id, path in images:
+        where = f"id {image_id!r}"
+        if seen.setdefault(image_id, path) != path:
+            problems.add("id of two images", where, f"{seen[image_id]} and {path}")
+        elif listed and image_id not in listed:
+            problems.add("image that is not in the file", where, path)
+        elif listed and not _fits(path, listed[image_id], base_names):
+            name = f"{path}, in the file {listed[image_id]}"
+            problems.add("image of another name in the file", where, name)
+    return problems
+
+
+def _compare(parts: list, listed: dict, ood_metric: bool) -> Problems:
     kinds: dict[str, bool] = {}
-    for part in parts:
-        for index in range(len(part)):
-            info = part.get_data_info(index)
-            if "img_id" not in info:
-                continue
-            image_id, path = info["img_id"], str(info.get("img_path", ""))
-            where, is_ood = f"id {image_id!r}", bool(info.get("is_ood"))
-            if ood_metric:  # it knows images by their paths
-                if path and kinds.setdefault(path, is_ood) != is_ood:
-                    problems.add("image that is in-distribution and OOD", where, path)
-                if is_ood:
-                    continue
-            if seen.setdefault(image_id, path) != path:
-                problems.add("id of two images", where, f"{seen[image_id]} and {path}")
-            elif listed and image_id not in listed:
-                problems.add("image that is not in the file", where, path)
-            elif listed and not _fits(path, listed[image_id], base_names):
-                name = f"{path}, in the file {listed[image_id]}"
-                problems.add("image of another name in the file", where, name)
+    both = Problems()
+
+    def known() -> Iterator[tuple[Any, str]]:
+        for part in parts:
+            for info in map(part.get_data_info, range(len(part))):
+                path, is_ood = str(info.get("img_path", "")), bool(info.get("is_ood"))
+                if ood_metric and path and kinds.setdefault(path, is_ood) != is_ood:
+                    # It knows images by their paths.
+                    both.add("image that is in-distribution and OOD", path)
+                if "img_id" in info and not (ood_metric and is_ood):
+                    yield info["img_id"], path
+
+    problems = compare_images(known(), listed)
+    problems.merge(both)
     return problems
 
 

@@ -14,7 +14,6 @@ from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
-from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.base_loop import BaseLoop
 from torch.optim import Optimizer
@@ -57,7 +56,7 @@ from negvision.engine.parallel.sharded import (
 )
 from negvision.engine.quiet import replace_console_handler
 from negvision.engine.recompute import activation_checkpointing_replaced
-from negvision.engine.training_check import check_evaluated_labels, check_length
+from negvision.engine.training_check import announced, check_evaluated_labels, check_length
 from negvision.errors import CheckpointError
 from negvision.ood.threshold import OODThreshold, set_threshold
 
@@ -253,7 +252,6 @@ class Runner(MMEngineRunner):
         restore_gradients(self.model, meta.get("gradients"))
         self._resumed_states = meta.get("random_states", [])
         self._find_place_in_data(meta)
-        self._require_rest(filename)
 
     def _optimizers(self) -> list[Optimizer]:
         return [wrapper.optimizer for wrapper in optim_wrappers_of(self.optim_wrapper)]
@@ -283,24 +281,6 @@ class Runner(MMEngineRunner):
             if loop.max_epochs > 1:
                 seen = (meta["iter"] - meta["epoch"] * meta["batches_per_epoch"]) * saved
                 loop._iter = meta["epoch"] * len(loop.dataloader) + seen // size
-
-    def _require_rest(self, checkpoint: str) -> None:
-        done, total, unit = self._progress()
-        if done > total:
-            raise CheckpointError(
-                f"{checkpoint} was trained for {done} {unit}, and the config trains for {total}: "
-                "nothing is left to do. Train longer (train_cfg), name an earlier checkpoint "
-                "(--resume FILE), or train anew in another folder (--work-dir DIR)"
-            )
-        if done == total:
-            self.logger.info(f"nothing left to train: {checkpoint} has {done} of {total} {unit}")
-
-    def _progress(self) -> tuple[int, int, str]:
-        """Epochs or iterations done, their total, and which of the two they are."""
-        loop = self.train_loop
-        if isinstance(loop, EpochBasedTrainLoop):
-            return loop.epoch, loop.max_epochs, "epochs"
-        return loop.iter, loop.max_iters, "iterations"
 
     def restore_components(self) -> None:
         """Restore what parts of the model and hooks keep in attributes, if a run is resumed."""
@@ -428,9 +408,9 @@ class Runner(MMEngineRunner):
         return folders
 
     def _end(self) -> str:
-        done, total, unit = self._progress()
+        total, done, key = announced(self.train_loop)
         last = self.message_hub.get_info("last_ckpt")
-        text = f"trained for {done} of {total} {unit}"
+        text = f"trained for {done} of {total} {key.removeprefix('max_')}"
         if done < total and self._stopped_by:
             text = f"stopped by {self._stopped_by}: {text}"
         return f"{text}; {f'the last checkpoint is {last}' if last else 'nothing was saved'}\n"

@@ -73,7 +73,7 @@ def check_length(loop) -> None:
     images = len(loader.dataset)
     if not images:
         raise DatasetError("the training set has no image.")
-    total, _, key = _announced(loop)
+    total, _, key = announced(loop)
     if total < 1:
         raise ConfigError(f"train_cfg.{key} is {total}: there is nothing to train")
     if not len(loader) and not (is_endless(loader) and loop.max_iters):
@@ -87,17 +87,19 @@ def check_length(loop) -> None:
 
 def _check_rest(loop) -> None:
     """Compare what a checkpoint has trained with what is announced."""
-    total, done, key = _announced(loop)
+    total, done, key = announced(loop)
     unit = key.removeprefix("max_")
     if done > total:
         raise ConfigError(
-            f"the checkpoint has trained {done:,} {unit}, more than train_cfg.{key} = {total:,}"
+            f"the checkpoint has trained {done:,} {unit}, more than train_cfg.{key} = {total:,}. "
+            "Train longer, name an earlier checkpoint (--resume FILE), or train anew in another "
+            "folder (--work-dir DIR)"
         )
     if done == total:
         _warn(f"nothing is left to train: the checkpoint has trained all {total:,} {unit}")
 
 
-def _announced(loop) -> tuple[int, int, str]:
+def announced(loop) -> tuple[int, int, str]:
     """Epochs or iterations of a training, those that are done, and the key of the former."""
     if isinstance(loop, EpochBasedTrainLoop):
         return loop.max_epochs, loop.epoch, "max_epochs"

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -13,6 +14,7 @@ from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from PIL import Image
 from pycocotools import mask as coco_mask
+from torch.utils.data import ConcatDataset
 
 from negvision.data.images.loading import LoadImageFromFile
 from negvision.detection.prediction_hooks import DetectionsWriter, DrawDetectionsHook
@@ -109,6 +111,21 @@ def test_masks_are_among_the_results_of_a_test(tmp_path):
     with pytest.raises(ConfigError, match="writes detections, and this model predicts pred_sem_se"):
         other = SegDataSample(pred_sem_seg=PixelData(data=torch.zeros(1, 2, 2)))
         writer.after_test_iter(runner, 0, outputs=[other])
+
+
+def test_results_of_several_data_sets_name_the_files(tmp_path):
+    runner = copy.deepcopy(RUNNER)
+    runner.logger = SimpleNamespace(info=print)
+    names = [str(tmp_path / name) for name in ("one.png", "two.png")]
+    for several in (False, True):
+        runner.test_dataloader.dataset = ConcatDataset([[0], [1]]) if several else [0, 1]
+        writer = DetectionsWriter(tmp_path / "out.json")
+        writer.before_test_epoch(runner)
+        writer.after_test_iter(runner, 0, outputs=[sample(Path(name), 1) for name in names])
+        writer.after_test_epoch(runner)
+        found = json.loads((tmp_path / "out.json").read_text())
+        assert {box["image_id"] for box in found} == {1}
+        assert {box.get("file_name") for box in found} == (set(names) if several else {None})
 
 
 def test_nothing_is_drawn_by_default(tmp_path):

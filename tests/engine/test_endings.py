@@ -62,7 +62,7 @@ def test_the_end_of_a_run_that_stops_early_is_saved(hook, by_epoch, saved, tmp_p
     messages = Messages(runner)
     runner.train()
     assert [file.name for file in tmp_path.glob("*.pth")] == [saved]
-    done, total = (runner.epoch, "3 epochs") if by_epoch else (runner.iter, "18 iterations")
+    done, total = (runner.epoch, "3 epochs") if by_epoch else (runner.iter, "18 iters")
     end = f"stopped by {type(hook).__name__}: trained for {done} of {total}; the last checkpoint is"
     assert f"{end} {tmp_path / saved}" in messages.text
 
@@ -83,7 +83,7 @@ def test_nothing_is_saved_twice_or_against_the_config(tmp_path):
     messages = Messages(runner)
     runner.train()
     assert [file.name for file in tmp_path.glob("*.pth")] == ["iter_7.pth"]
-    assert "trained for 9 of 18 iterations; the last checkpoint is" in messages.text
+    assert "trained for 9 of 18 iters; the last checkpoint is" in messages.text
 
 
 class Broken(Exception):

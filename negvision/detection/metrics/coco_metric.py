@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from negvision.detection.metrics.coco_evaluation import (
     metric_names,
     to_numpy,
 )
+from negvision.engine.image_check import compare_images
 from negvision.engine.metrics import CollectedMetric
 from negvision.errors import ConfigError, DatasetError, Problems
 from negvision.registry import METRICS
@@ -67,20 +68,22 @@ class CocoTruthMetric(CollectedMetric):
         self._category_ids = find_classes(self.ann_file, self.ground_truth, self._classes)[1]
         self._dataset_meta = dataset_meta
 
-    def _check_predicted(self, images: Mapping[int, str]) -> None:
-        """Check that ``images`` (id to path) are in ``ann_file``; warn if some of it are missing.
+    def _check_predicted(self, images: Iterable[tuple[Any, str]]) -> None:
+        """Check that images (id and path) are those of ``ann_file``; warn if some are missing.
 
         Raises:
-            ConfigError: An image is not in ``ann_file``.
+            ConfigError: An image is not in ``ann_file``, or another one there.
         """
-        for image_id, path in images.items():
-            if image_id not in self._image_ids:
-                raise ConfigError(
-                    f"predicted image {image_id!r} ({path}) is not in {self.ann_file!r}: the "
-                    "metric and the in-distribution data set must use the same ann_file, and OOD "
-                    "images need 'is_ood' in meta_keys"
-                )
-        missing = len(self._image_ids - images.keys())
+        images = list(images)
+        names = {image["id"]: image.get("file_name") for image in self.ground_truth["images"]}
+        problems = compare_images(images, names)
+        if problems:
+            raise ConfigError(
+                f"the predicted images are not those of {self.ann_file!r}:\n{problems.report()}\n"
+                "The metric and the in-distribution data set must use the same ann_file, and OOD "
+                "images need 'is_ood' in meta_keys"
+            )
+        missing = len(self._image_ids - dict(images).keys())
         if missing:
             print_log(
                 f"{missing:,} of {len(self._image_ids):,} images of {self.ann_file!r} were not "
@@ -216,8 +219,8 @@ class CocoMetric(CocoTruthMetric):
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Evaluate the predictions of all ranks; see the class for the keys."""
+        self._check_predicted((result["image_id"], result["path"]) for result in results)
         results = list({result["image_id"]: result for result in results}.values())
-        self._check_predicted({result["image_id"]: result["path"] for result in results})
         if not self.has_truth:
             print_log(f"{self.ann_file}: no annotations, so no figures", logger="current")
             return {}

@@ -98,7 +98,7 @@ class OODBoxMetric(CocoTruthMetric, OODMetricBase):
                 "negvision.OODCocoDataset (OOD), and PackDetInputs needs 'is_ood' among its "
                 "meta_keys"
             )
-        self._check_predicted({image.image_id: image.path for image in known})
+        self._check_predicted((image.image_id, image.path) for image in known)
         detections = []
         for image in known:
             columns = (image.boxes, image.class_scores, image.labels)

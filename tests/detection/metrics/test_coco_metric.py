@@ -301,12 +301,30 @@ def test_bad_classes(tmp_path):
         CocoMetric(write(tmp_path, ground_truth))
 
 
-def test_predicted_image_not_in_file(tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"img_id": 99999}, "1 x image that is not in the file.*99999"),
+        ({"img_path": "val/other.jpg"}, r"1 x image of another name.*val/other\.jpg"),
+    ],
+)
+def test_predicted_images_are_those_of_the_file(tmp_path, changes, message):
     ground_truth, detections = random_case(0)
     classes = classes_of(ground_truth)
     samples = samples_of(ground_truth, detections, classes)
-    samples[0]["img_id"] = 99999
-    with pytest.raises(ConfigError, match="99999"):
+    samples[0] |= changes
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
+        evaluated(CocoMetric(write(tmp_path, ground_truth)), classes, samples)
+
+
+def test_images_of_two_files_with_one_id_are_refused(tmp_path):
+    ground_truth, detections = random_case(0)
+    classes = classes_of(ground_truth)
+    samples = samples_of(ground_truth, detections, classes)
+    name = ground_truth["images"][0]["file_name"]
+    samples += [{**samples[0], "img_path": f"two/{name}"}]
+    samples[0]["img_path"] = f"one/{name}"
+    with pytest.raises(ConfigError, match=rf"1 x id of two images.*\n.*one/{name} and two/{name}"):
         evaluated(CocoMetric(write(tmp_path, ground_truth)), classes, samples)
 
 

@@ -169,7 +169,9 @@ class TestErrors:
 
     def test_an_image_that_the_file_lacks(self, case):
         case.known[0]["img_id"] = 99999
-        with pytest.raises(ConfigError, match=r"image 99999 \(id/\d+\.jpg\) is not in .*id\.json"):
+        with pytest.raises(
+            ConfigError, match=r"(?s)id\.json.*not in the file\n.*id 99999: 'id/\d+\.jpg'"
+        ):
             case.evaluated()
 
     def test_a_class_that_is_no_category_names_the_nearest(self, case):
@@ -206,7 +208,7 @@ def test_from_the_data_set_to_the_table(tiny_detector, digits, tmp_path, monkeyp
     drawn = []
     monkeypatch.setattr(
         "negvision.detection.prediction_hooks.draw_predictions",
-        lambda image, *args: drawn.append(args[4:6]) or image,
+        lambda image, *_, truth, ignored, **__: drawn.append((truth, ignored)) or image,
     )
     cfg: Config = tiny_detector("negvision.AbeTATSSHead")
     names = ("zero", "one", "two", "three", "four", "five", "six", "eight")
