@@ -24,7 +24,8 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("options for a folder of annotated images")
     add = group.add_argument
     add("--model", metavar="NAME", help="`negvision models` lists them")
-    add("--weights", metavar="CKPT", help="checkpoint or work dir to start from")
+    start = "checkpoint or work dir to start from; classes are matched by name"
+    add("--weights", metavar="CKPT", help=start)
     add("--epochs", type=int, metavar="N", help="length in passes over the data")
     add("--iters", type=int, metavar="N", help="length in batches")
     add("--minutes", type=float, metavar="N", help="length in minutes, evaluations included")

@@ -154,7 +154,11 @@ class Runner(MMEngineRunner):
                 )
                 # EMAHook exchanges averages and weights before the latter are loaded.
                 self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-            loaded = load_weights(model, checkpoint, filename)
+            classes = ()
+            if self._weights_for == "training":
+                metainfo = getattr(self.train_loop.dataloader.dataset, "metainfo", None)
+                classes = metainfo.get("classes") if isinstance(metainfo, dict) else None
+            loaded = load_weights(model, checkpoint, filename, classes or ())
             if strict or self._weights_for != "training":
                 loaded.require_all()
             loaded.require_any()

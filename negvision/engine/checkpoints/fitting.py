@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ _AROUND = {"module", "model", "net", "network", "backbone", "encoder", "ema", "e
 _AROUND_PARTS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # Parts that take the weights of a file without them, such as of a classifier.
 TAKERS = ("backbone", "neck")
+# Layers with a row of weights for each class; RPNs score objects, whatever their class.
+_CLASS_ROWS = re.compile(r"(.*\.)?(?!rpn_)(\w*cls\w*|conv_seg|head)\.(weight|bias)")
 
 
 def states_in(content: Mapping[str, Any]) -> dict[str, State]:
@@ -115,6 +117,44 @@ def fit(model: nn.Module, content: Mapping[str, Any], source: str) -> Fit:
                 notes += [f"as {' and '.join(takers)}"] * bool(takers)
                 best, most = Fit(_renamed(state, names, prefix), ", ".join(notes)), count
     return best
+
+
+def by_class(fitted: Fit, model: nn.Module, content: Mapping[str, Any], new: Sequence[str]) -> Fit:
+    """``fitted`` with the rows of its classification layers moved to the classes of their names.
+
+    Classes that the file does not have keep the rows of the model. Without a name in common, or
+    for layers with other rows than one for each class and perhaps one for the background, nothing
+    changes.
+
+    Args:
+        fitted: From :func:`fit`.
+        model: As there.
+        content: As there; ``meta`` names its classes.
+        new: The classes of the model.
+    """
+    meta = (content.get("meta") or {}).get("dataset_meta") or {}
+    old: Sequence[str] = meta.get("classes") or meta.get("CLASSES") or ()
+    rows: dict[str, int] = {name: row for row, name in enumerate(old)}
+    taken = [name for name in new if name in rows]
+    if not taken or list(rows) == list(new):
+        return fitted
+    own, moved = model.state_dict(), {}
+    for name, value in fitted.state.items():
+        if not (_CLASS_ROWS.fullmatch(name) and value.ndim and isinstance(own.get(name), Tensor)):
+            continue
+        rest = len(value) - len(rows)
+        if rest in (0, 1) and own[name].shape == (len(new) + rest, *value.shape[1:]):
+            moved[name] = own[name].detach().to(value, copy=True)
+            for row, wanted in enumerate(new):
+                if wanted in rows:
+                    moved[name][row] = value[rows[wanted]]
+            moved[name][len(new) :] = value[len(rows) :]
+    if not moved:
+        return fitted
+    fitted.state.update(moved)
+    anew = [name for name in new if name not in rows]
+    note = f"classes by name: {listed(taken, 5)}" + f"; new: {listed(anew, 5)}" * bool(anew)
+    return Fit(fitted.state, ", ".join(filter(None, (fitted.note, note))))
 
 
 def part_of(content: Mapping[str, Any], prefix: str, source: str) -> State:

@@ -4,7 +4,7 @@ import contextlib
 import re
 import traceback
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
-from negvision.engine.checkpoints.fitting import TAKERS, Fit, fit, shapes_of, weights_in
+from negvision.engine.checkpoints.fitting import TAKERS, Fit, by_class, fit, shapes_of, weights_in
 from negvision.errors import CheckpointError, is_user_error, listed, text_table
 from negvision.ood.shaping import shapings_to_fit
 
@@ -141,13 +141,16 @@ class Loaded:
         return "\n".join(f"  {line}" for line in "\n".join(lines).splitlines())
 
 
-def load_weights(model: nn.Module, content: Mapping[str, Any], source: str) -> Loaded:
+def load_weights(
+    model: nn.Module, content: Mapping[str, Any], source: str, classes: Sequence[str] = ()
+) -> Loaded:
     """Load what fits of a file into a model; the caller decides whether that is enough.
 
     Args:
         model: Also in a wrapper.
         content: Of the file.
         source: Name of the file.
+        classes: Of the model, if those of the file are matched by name.
 
     Raises:
         CheckpointError: The file holds no weights.
@@ -155,6 +158,8 @@ def load_weights(model: nn.Module, content: Mapping[str, Any], source: str) -> L
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.get_submodule("module")
     fitted = fit(model, content, source)
+    if classes:
+        fitted = by_class(fitted, model, content, classes)
     with _observed(model, source, "the model", fitted) as found:
         model.load_state_dict(fitted.state, strict=False)
     return found[-1]

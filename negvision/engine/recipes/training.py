@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import statistics
 import tempfile
 import time
@@ -188,7 +189,8 @@ def train(
             runner.register_hook(hook)
         runner.train()
     scores = runner.message_hub.log_scalars.items()
-    metrics = {k.removeprefix("val/"): v.current() for k, v in scores if k.startswith("val/")}
+    # Beside the metrics there are times, whose names have no prefix of their own.
+    metrics = {k[4:]: float(v.current()) for k, v in scores if re.match("val/.+/", k)}
     return TrainedRun(folder, Path(find_model(folder)), metrics)
 
 

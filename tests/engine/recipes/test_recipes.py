@@ -7,11 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import negvision
 from negvision.cli.main import main
 from negvision.data.formats.folder import read_folder
 from negvision.data.splits.content import complete_splits
+from negvision.engine.checkpoints.taking import load_weights
 from negvision.engine.recipes.models import MODELS
 from negvision.engine.recipes.planning import TrainOptions, plan
 from negvision.errors import ConfigError, UserError
@@ -235,3 +237,39 @@ def test_data_without_a_split_of_its_own_is_split_the_same_each_time(folder):
     first, second = (complete_splits(read_folder(root)) for _ in range(2))
     assert first.splits == second.splits and set(first.splits) == {"train", "val"}
     assert replace(first, notes=None) == replace(second, notes=None)
+
+
+@pytest.mark.parametrize("background", [0, 1])
+def test_classes_keep_their_weights_by_name(background):
+    model = torch.nn.Sequential()
+    for name in ("fc_cls", "rpn_cls", "fc_reg"):
+        model.add_module(name, torch.nn.Linear(2, 3 + background))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rows = torch.arange(3.0 + background)
+    file = {name: rows[:, None].repeat(1, 2) for name in before if "weight" in name}
+    file |= {name: rows for name in before if "bias" in name}
+    content = {"state_dict": file, "meta": {"dataset_meta": {"classes": ("dog", "cow", "cat")}}}
+    loaded = load_weights(model, content, "a.pth", ("cat", "hen", "dog"))
+    after = model.state_dict()
+    kept = [0, 2, *[3] * background]
+    assert after["fc_cls.bias"][kept].tolist() == [2, 0, *[3] * background]
+    assert after["fc_cls.weight"][kept, 1].tolist() == [2, 0, *[3] * background]
+    assert torch.equal(after["fc_cls.weight"][1], before["fc_cls.weight"][1])
+    assert torch.equal(after["rpn_cls.bias"], rows) and torch.equal(after["fc_reg.bias"], rows)
+    assert "classes by name: cat, dog; new: hen" in loaded.note
+    load_weights(model, content, "a.pth", ("hen", "pig", "elk"))
+    assert torch.equal(model.state_dict()["fc_cls.bias"], rows)
+
+
+def test_training_on_more_classes_starts_from_a_work_dir(folder, capsys):
+    root = folder("classification")
+    options = {"model": "classifier-r20", "iters": 1, "batch": 2}
+    negvision.train(root, work_dir="first", **options)
+    for number in range(4):
+        _image(root / "ant" / f"{number}.png", number + 50)
+    capsys.readouterr()
+    run = negvision.train(root, work_dir="second", weights="first", **options)
+    assert "classes by name: cat, dog; new: ant): all" in capsys.readouterr().out
+    again = negvision.train(root, work_dir="second", resume=True)
+    assert again == run and set(run.metrics) >= {"classification/accuracy"}
+    assert all(type(value) is float and "/" in name for name, value in run.metrics.items())
