@@ -17,6 +17,7 @@ from .classification.resnet_cifar import ResNetCIFAR as ResNetCIFAR
 from .classification.transforms import PackImageInputs as PackImageInputs
 from .classification.transforms import RandomPadCrop as RandomPadCrop
 from .classification.transforms import TrivialAugment as TrivialAugment
+from .data.formats.folder import read_folder as read_folder
 from .data.images.flips import RandomFlip as RandomFlip
 from .data.images.loading import LoadImageFromFile as LoadImageFromFile
 from .detection.assigners import ATSSAssigner as ATSSAssigner

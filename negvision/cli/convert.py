@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the files and print counts; 0."""
-    from negvision.data.formats import read_folder
     from negvision.data.formats.converting import WRITERS, convert, with_objects
+    from negvision.data.formats.folder import read_folder
     from negvision.data.splits import staged_outputs
     from negvision.data.splits.content import complete_splits, with_overlaps
 

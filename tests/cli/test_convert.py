@@ -6,7 +6,7 @@ import pytest
 from helpers import folders
 from helpers.commands import command
 
-from negvision.data.formats import FORMATS, read_folder
+from negvision.data.formats.folder import FORMATS, read_folder
 
 run = command("convert")
 

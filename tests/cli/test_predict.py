@@ -295,7 +295,7 @@ def test_full_disk_is_reported(exported, folder, tmp_path, capsys, monkeypatch):
         (["config", "a.pth", "images"], "checkpoint 'a.pth' does not exist"),
         (
             ["weights.pth", "images"],
-            "weights.pth is neither an exported model (.onnx) nor a config",
+            "checkpoint 'weights.pth' does not exist",
         ),
         (["text.onnx", "images"], "cannot be opened by ONNX Runtime"),
         (["model", "nowhere"], "nowhere: no such file or folder"),

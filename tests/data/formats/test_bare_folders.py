@@ -8,8 +8,8 @@ import pytest
 from helpers.folders import picture, text
 from PIL import Image
 
-from negvision.data.formats import read_folder
 from negvision.data.formats.datasets import dataset_configs
+from negvision.data.formats.folder import read_folder
 from negvision.data.splits.content import complete_splits
 from negvision.errors import DatasetError
 from negvision.registry import DATASETS

@@ -9,10 +9,10 @@ import pytest
 from helpers import folders
 from helpers.folders import CLASSES, SPLITS, picture, text
 
-from negvision.data.formats import read_folder
 from negvision.data.formats.coco_masks import to_run_lengths
 from negvision.data.formats.contents import Instance
 from negvision.data.formats.converting import convert, with_objects
+from negvision.data.formats.folder import read_folder
 from negvision.data.formats.masks import polygon_area
 from negvision.errors import DatasetError
 

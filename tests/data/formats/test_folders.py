@@ -10,7 +10,7 @@ from helpers import folders
 from helpers.folders import CLASSES, OBJECTS, SPLITS, picture, pictures, text
 from PIL import Image
 
-from negvision.data.formats import read_folder
+from negvision.data.formats.folder import read_folder
 from negvision.data.images.decoding import decode_image
 from negvision.errors import DatasetError, MissingDataError
 

@@ -7,7 +7,7 @@ import pytest
 from helpers import folders
 from helpers.mutations import mutations
 
-from negvision.data.formats import read_folder
+from negvision.data.formats.folder import read_folder
 from negvision.errors import UserError
 
 CORNERS = ("filename,class,xmin,ymin,xmax,ymax", "{name}.jpg,{label},{x},{y},{r},{b}")

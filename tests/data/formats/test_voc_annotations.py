@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from negvision.data.formats import read_folder
+from negvision.data.formats.folder import read_folder
 from negvision.data.formats.xml_file import parse_xml
 from negvision.errors import DatasetError
 

@@ -11,7 +11,7 @@ from helpers.folders import picture, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from negvision.data.formats import read_folder
+from negvision.data.formats.folder import read_folder
 from negvision.data.splits.content import complete_splits, fingerprints, look_alikes, write_split
 from negvision.errors import DatasetError
 
