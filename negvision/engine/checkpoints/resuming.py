@@ -80,7 +80,10 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return f"{listed(value, 20)} ({len(value)})" if isinstance(value, list) else f"{value:,}"
+    if not isinstance(value, list):
+        return f"{value:,}"
+    # A longer list ends with its length.
+    return listed(value, 20) + (f" ({len(value)})" if len(value) <= 20 else "")
 
 
 def _other_weights(weights: Mapping[str, Any], model: nn.Module) -> Iterator[str]:
