@@ -19,6 +19,7 @@ from mmengine.runner.base_loop import BaseLoop
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from negvision.compat.quiet import quiet_imports
 from negvision.engine.checkpoints.component_state import ComponentState
 from negvision.engine.checkpoints.loading import read_source
 from negvision.engine.checkpoints.provenance import provenance
@@ -327,7 +328,8 @@ class Runner(MMEngineRunner):
     ) -> DataLoader:
         if isinstance(dataloader, dict) and not dataloader.get("num_workers"):
             dataloader = {k: v for k, v in dataloader.items() if k not in _OF_WORKERS}
-        built = MMEngineRunner.build_dataloader(dataloader, seed, diff_rank_seed)
+        with quiet_imports():  # of the modules of data sets and transforms
+            built = MMEngineRunner.build_dataloader(dataloader, seed, diff_rank_seed)
         if built.batch_sampler is not None and not isinstance(built.batch_sampler, SeededBatches):
             seed_batches(built, seed or 0)
         return built
