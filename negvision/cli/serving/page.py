@@ -53,7 +53,7 @@ def build_page(
             _add_image_view(model, read, score_threshold)
     page.state_session_capacity = _SESSIONS
     page.queue(max_size=2 * _SESSIONS, api_open=False)
-    # Gradio looks for requests a thousand times a second: 6 % of a core for an idle page.
+    # Gradio looks for requests a thousand times a second, also on an idle page.
     page._queue.sleep_when_free = 0.02
     return page
 

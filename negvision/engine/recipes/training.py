@@ -197,7 +197,8 @@ def train(
 def _data_table(data: FolderData) -> str:
     """What was read: classes, one line per split, and what was left out or changed."""
     shown = ", ".join(data.classes[:10]) + ", ..." * (len(data.classes) > 10)
-    lines = [f"{data.root}: {data.format}, {len(data.classes)} classes: {shown}"]
+    count = f"{len(data.classes)} class" + "es" * (len(data.classes) != 1)
+    lines = [f"{data.root}: {data.format}, {count}: {shown}"]
     for split, images, empty, objects, ignored in data.counts():
         line = f"  {split or 'all':<5}  {images:,} images"
         if data.task == "detection":
