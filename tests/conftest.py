@@ -36,6 +36,8 @@ def mmengine_globals():
     managers = (MMLogger, MessageHub, DefaultScope, Visualizer)
     before = [manager._instance_dict.copy() for manager in managers]
     MMLogger._instance_dict.pop("mmengine", None)
+    # A fixture of a whole module may have run a training before this one began.
+    DefaultScope._instance_dict.clear()
     yield
     logging.getLogger("negvision").handlers = []
     for manager, instances in zip(managers, before, strict=True):
