@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 
 from negvision.cli.arguments import checked
 from negvision.cli.data_options import FORMATS
 from negvision.cli.output import progress_bar
-from negvision.errors import DatasetError, text_table
+from negvision.errors import ConfigError, DatasetError, text_table
 
 HELP = "write a folder of annotated images as COCO, YOLO or Pascal VOC"
 
@@ -23,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--format", choices=FORMATS, help="format of SRC, if it has several")
     share = checked(float, "a number from 0 to below 1", lambda value: 0 <= value < 1)
     part = "share of the images for {}, if SRC has no splits: by content, similar images together"
-    add("--val", type=share, default=0.0, metavar="SHARE", help=part.format("val"))
-    add("--test", type=share, default=0.0, metavar="SHARE", help=part.format("test"))
+    add("--val", type=share, metavar="SHARE", help=part.format("val"))
+    add("--test", type=share, metavar="SHARE", help=part.format("test"))
     zero = (
         "VOC: coordinates start at 0 and exclude xmax and ymax; VOC's start at 1 and include them"
     )
@@ -52,8 +53,10 @@ def run(args: argparse.Namespace) -> int:
             "another folder"
         )
     bar = functools.partial(progress_bar, description="comparing images")
-    if args.val or args.test:
-        data = complete_splits(data, args.val, args.test, bar)
+    shares = {name: share for name in ("val", "test") if (share := getattr(args, name))}
+    if shares:
+        _refuse_shares(args.source, data.splits, shares)
+        data = complete_splits(data, args.val or 0.0, args.test or 0.0, bar)
     else:
         data = with_overlaps(data, bar)
     with staged_outputs(args.out, WRITERS[args.to][1], args.overwrite) as folder:
@@ -68,3 +71,15 @@ def run(args: argparse.Namespace) -> int:
             print(f"\n{title}:\n{notes.report()}")
     print(f"\nwritten to {args.out}")
     return 0
+
+
+def _refuse_shares(source: Path, splits: Iterable[str], shares: Iterable[str]) -> None:
+    """Raise ConfigError if one of ``shares`` would not act: a folder keeps the splits it has."""
+    given = list(splits)
+    for name in shares:
+        # A single split counts as none; where there are train and test, val is taken from train.
+        if len(given) > 1 and (name == "test" or {"train", "val"} <= set(given)):
+            raise ConfigError(
+                f"--{name}: {source} has the splits {', '.join(given)}, which are kept. Leave out "
+                f"--{name}"
+            )

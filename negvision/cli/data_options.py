@@ -95,7 +95,7 @@ def config_of_data(args: argparse.Namespace) -> str:
             f"--device {args.device}: torch finds no such device; `negvision doctor` shows details"
         )
     work_dir = Path(args.work_dir or default_work_dir(args.config))
-    args.work_dir = str(work_dir)
+    args.work_dir = str(work_dir.absolute())  # as the config has it
     options = TrainOptions(**{name: getattr(args, name) for name in _OPTIONS})
     given = (options, args.format, args.task, args.skip_bad)
     if getattr(args, "resume", None) is not None and (path := config_to_resume(work_dir, *given)):

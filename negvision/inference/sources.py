@@ -163,7 +163,7 @@ def _places(text: str, allow_urls: bool, passed_over: PassedOver) -> list[str]:
         if files := passed_over.chosen(entries):
             return files
         raise UserError(
-            f"{text}: the folder has no images ({', '.join(IMAGE_SUFFIXES)}){_but(passed_over)}. "
+            f"{text}: the folder has no images ({', '.join(IMAGE_SUFFIXES)}){passed_over.but()}. "
             f"To read subfolders, give a pattern: '{path / '**' / '*.jpg'}'"
         )
     if path.exists():
@@ -180,11 +180,6 @@ def _places(text: str, allow_urls: bool, passed_over: PassedOver) -> list[str]:
         f"{text}: no such file or folder. A source is a file, a folder, a pattern, the number "
         "of a webcam or, with --allow-urls, a URL"
     )
-
-
-def _but(passed_over: PassedOver) -> str:
-    line = passed_over.line()
-    return line and f", but {line}"
 
 
 def _with_literal_folders(pattern: Path) -> str:

@@ -39,6 +39,18 @@ def test_a_folder_without_splits_is_split_on_request(tmp_path, capsys):
     assert {s: len(part) for s, part in data.splits.items()} == {"train": 3, "val": 1, "test": 1}
 
 
+@pytest.mark.parametrize("name", ["val", "test"])
+def test_shares_that_a_folder_with_splits_would_not_follow_are_refused(tmp_path, capsys, name):
+    root = folders.yolo(tmp_path / "pets")
+    assert run(root, "--to", "voc", "--out", tmp_path / "out", f"--{name}", 0.3) == 2
+    assert f"--{name}: {root} has the splits train, val, test" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    if name == "val":  # which is taken from train
+        folders.text(root / "data.yaml", "train: images/train\ntest: images/test\nnames: [a, b]\n")
+        assert run(root, "--to", "voc", "--out", tmp_path / "out", "--val", 0.3) == 0
+        assert set(read_folder(tmp_path / "out").splits) == {"train", "val", "test"}
+
+
 def test_existing_files_are_kept_without_overwrite(tmp_path, capsys):
     root, out = folders.yolo(tmp_path / "pets"), tmp_path / "out"
     assert run(root, "--to", "coco", "--out", out) == 0

@@ -24,7 +24,7 @@ from negvision.data.formats.contents import FolderData
 from negvision.data.formats.reading import Reading
 from negvision.data.formats.tree import FileTree
 from negvision.data.images import IMAGE_SUFFIXES
-from negvision.errors import DatasetError, MissingDataError
+from negvision.errors import DatasetError, MissingDataError, listed
 
 FORMATS: dict[str, ModuleType] = {
     "yolo": yolo,
@@ -90,6 +90,9 @@ def read_folder(
     name, files = _recognize(tree, path, format)
     module = FORMATS[name]
     reading = Reading(tree, module.NAME)
+    if format is None and name not in _BARE and (masks := mask_folders.claim(tree)):
+        also = f"{len(masks):,} masks, such as {masks[0]}, are left out: --format masks reads them"
+        reading.assumptions.append(also)
     read: Callable[[Reading, list[str]], None] = module.read
     if module is voc:
         read = functools.partial(voc.read, zero_based=zero_based)
@@ -158,14 +161,16 @@ def _raise_unknown(tree: FileTree, path: str | os.PathLike, found: str) -> NoRet
     images = len(tree.images)
     if not images:
         raise DatasetError(
-            f"{path}: no image is in it ({', '.join(IMAGE_SUFFIXES)}); name the folder that holds "
-            "the images and their annotations"
+            f"{path}: no image is in it ({', '.join(IMAGE_SUFFIXES)}){tree.passed_over.but()}. "
+            "Name the folder that holds the images and their annotations"
         )
     known = ", ".join(f"{module.NAME} ({name})" for name, module in FORMATS.items())
+    others = tree.annotations
+    shown = f" in {listed(others, 3)}" if others else ""
     raise DatasetError(
-        f"{path}: {images:,} images, but {found}. Known are {known}. Put the annotations into this "
-        "folder, such as labels/1.txt for images/1.jpg, or the images of each class into a folder "
-        "of its name."
+        f"{path}: {images:,} images, but {found}{shown}. Known are {known}. Put the annotations "
+        "into this folder, such as labels/1.txt for images/1.jpg, or the images of each class into "
+        "a folder of its name."
     )
 
 

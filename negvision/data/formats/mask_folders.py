@@ -70,8 +70,14 @@ def read(reading: Reading, files: list[str]) -> None:
     reading.mask_values = _name_values(reading, set(values), lossy)._replace(plain=plain)
     labels = reading.mask_values.labels
     threshold = reading.mask_values.threshold
+    images_of = Counter(pairs.values())
     for name, found in facts.items():
         where = reading.where(pairs[name])
+        if images_of[pairs[name]] > 1:
+            kind = "image whose mask has another image too"
+            remedy = "A mask belongs to the image of its name: rename one of them."
+            reading.problem(kind, reading.where(name), pairs[name], remedy)
+            continue
         if isinstance(found, DatasetError):
             reading.problems.add(found.kind or "mask that cannot be read", str(found))
             continue
@@ -172,7 +178,7 @@ def _pairs(tree: FileTree) -> dict[str, str]:
 
 def _find_pairs(tree: FileTree) -> dict[str, str]:
     groups: dict[str, list[str]] = {}
-    for name in [*tree.images, *tree.files(".gif")]:
+    for name in tree.images:
         stem = posixpath.splitext(posixpath.basename(name))[0]
         groups.setdefault(_ENDINGS.sub("", stem) or stem, []).append(name)
     by_roles: dict[tuple[str, str], dict[str, str]] = {}

@@ -182,7 +182,9 @@ class Reading:
                 f"{root}: {total:,} problem{'s' * (total != 1)} in {len(images):,} images, read "
                 f"as {self.format}:\n{self.problems.report()}\n"
                 + "".join(f"{remedy}\n" for remedy in self._remedies)
-                + "Correct the files, or leave out what is bad with --skip-bad (skip_bad=True)."
+                + "Correct the files"
+                + ", or leave out what is bad with --skip-bad (skip_bad=True)" * bool(usable)
+                + "."
             )
         for kind in self.problems.counts:
             left_out = f"left out: {kind}"
@@ -195,11 +197,15 @@ class Reading:
                 if image.name not in named:
                     self.notes.add("image in no split, left out", self.where(image.name))
             usable = [image for image in usable if image.name in named]
+        self.notes.merge(self.tree.passed_over.notes(str(root)))
         shown = Counter(label for image in usable for label in image.shown())
         if not shown:
+            found = f", and this was found:\n{self.notes.report()}" if self.notes else "."
             raise DatasetError(
                 f"{root}: {len(usable):,} images and no object, read as {self.format}, so there "
-                "is nothing to learn; does the folder hold the annotations of these images?"
+                f"is nothing to learn{found}\n"
+                "Put the annotations of these images into the folder, or name the folder that "
+                "holds both."
             )
         for label, name in enumerate(self.classes):
             if not shown[label]:

@@ -15,7 +15,7 @@ from negvision.data.formats.text_files import read_json_file
 from negvision.data.images import IMAGE_SUFFIXES
 from negvision.data.images.files import spellings
 from negvision.data.images.header import MAX_PIXELS, read_header
-from negvision.data.images.listing import is_stray
+from negvision.data.images.listing import PassedOver, is_stray
 from negvision.errors import DatasetError, MissingDataError
 
 _SPLIT_NAMES = {
@@ -25,6 +25,7 @@ _SPLIT_NAMES = {
 }  # fmt: skip
 _YEAR = re.compile(r"[-_.]?(19|20)\d\d$")
 _PREFIX_OF_UPLOADS = re.compile(r"^[0-9a-f]{8}-")
+_ANNOTATIONS = (".txt", ".names", ".yaml", ".yml", ".json", ".xml", ".csv")
 # Enough for the header of nearly any image; of a TIFF it may lie at the end.
 _HEAD = 1 << 16
 # EXIF orientations that swap the sides.
@@ -96,7 +97,7 @@ def read_size(path: Path) -> ImageSize:
 
 
 class FileTree:
-    """The files below a folder. Hidden ones are left out; links are followed.
+    """The images and annotation files below a folder. Hidden ones are left out; links are followed.
 
     Args:
         root: The folder.
@@ -104,6 +105,7 @@ class FileTree:
 
     Attributes:
         images: Names of all images, relative to the root.
+        passed_over: What is neither an image nor an annotation file.
         found: What formats found, so that nothing is looked for twice.
         unreadable: File that is damaged -> error.
 
@@ -115,11 +117,13 @@ class FileTree:
         if not root.is_dir():
             raise MissingDataError(f"{root} is not a folder")
         self.root = root
-        self._by_suffix: dict[str, list[str]] = defaultdict(list)
+        self.passed_over = PassedOver()
+        known = (*IMAGE_SUFFIXES, *_ANNOTATIONS)
+        self._by_suffix: dict[str, list[str]] = {suffix: [] for suffix in known}
         kept = set(IMAGE_SUFFIXES)
         if only is not None and only.suffix in (".yaml", ".yml"):
             kept.add(".txt")
-        for name in sorted(_walk(root)):
+        for name in self.passed_over.named(sorted(_walk(root)), known):
             suffix = os.path.splitext(name)[1].lower()
             if only is None or suffix in kept or (root / name).resolve() == only.resolve():
                 self._by_suffix[suffix].append(name)
@@ -131,9 +135,14 @@ class FileTree:
         self.found: dict[str, Any] = {}
         self.unreadable: dict[str, DatasetError] = {}
 
+    @property
+    def annotations(self) -> list[str]:
+        """Names of the files that may hold annotations."""
+        return self.files(*_ANNOTATIONS)
+
     def files(self, *suffixes: str) -> list[str]:
         """Names of the files with one of these suffixes, relative to the root."""
-        return [name for suffix in suffixes for name in self._by_suffix.get(suffix, ())]
+        return [name for suffix in suffixes for name in self._by_suffix[suffix]]
 
     def json(self, name: str) -> Any:
         """The content of a JSON file, read once; None if it is damaged (see ``unreadable``)."""
@@ -201,7 +210,10 @@ class FileTree:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """Names of all files below ``root``; a link that leads back into the tree ends there."""
+    """Names of all files below ``root``, but for those in folders that systems leave there.
+
+    A link that leads back into the tree ends there.
+    """
     seen = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -212,8 +224,7 @@ def _walk(root: Path) -> Iterator[str]:
         folders[:] = sorted(name for name in folders if not is_stray(name))
         below = os.path.relpath(folder, root).replace(os.sep, "/")
         for name in files:
-            if not is_stray(name):
-                yield name if below == "." else f"{below}/{name}"
+            yield name if below == "." else f"{below}/{name}"
 
 
 def _grouped(names: Iterable[str], key) -> dict[str, list[str]]:

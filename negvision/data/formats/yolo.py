@@ -59,8 +59,7 @@ def read(reading: Reading, files: list[str]) -> None:
         found = rows.get(name)
         chosen = [split for split, members in splits.items() if name in members]
         if splits and not chosen:
-            if found is not None:
-                reading.notes.add("image in no split, left out", reading.where(name))
+            reading.notes.add("image in no split, left out", reading.where(name))
             continue
         where = reading.where(name)
         image = reading.image(name, where)
@@ -335,11 +334,14 @@ def _resolve(reading: Reading, yaml_name: str, path: Any, key: str, word: Any) -
                 reading.assumptions.append(f"{key}: {full!r} of {name} is not here; {end!r} is")
             return members
     text = f"split of {posixpath.basename(yaml_name)} whose images are not here"
-    if key == "train":
-        remedy = "Put the images into this folder, or correct its path, train and val."
-        reading.problem(text, where, full, remedy)
-    else:
+    if key == "test":  # exports name it also where there is none
         reading.notes.add(text, where, full)
+    else:
+        remedy = (
+            "Put the images into this folder, or correct its path, train and val; without val a "
+            "part of train is taken."
+        )
+        reading.problem(text, where, full, remedy)
     return set()
 
 

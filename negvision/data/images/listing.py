@@ -83,3 +83,8 @@ class PassedOver:
         rest = sum(count for _, count in kinds[_MOST_KINDS:])
         parts = [f"{count:,} {kind}" for kind, count in kinds[:_MOST_KINDS]]
         return ", ".join([*parts, *[f"{rest:,} others"] * bool(rest)])
+
+    def but(self) -> str:
+        """``", but "`` and :meth:`line`, for a sentence about what is missing; "" for nothing."""
+        line = self.line()
+        return line and f", but {line}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -31,7 +32,7 @@ from negvision.engine.recipes.planning import EVALUATIONS, TrainOptions, plan, s
 from negvision.errors import ConfigError, did_you_mean
 
 CONFIG = "config.py"
-_OPTIONS = "data/options.json"
+_OPTIONS, _DIGEST = "data/options.json", "config_sha256"
 # Steps that are measured for --minutes, after those that warm up.
 _WARM, _MEASURED = 3, 5
 # Most of the time that evaluations may take.
@@ -67,15 +68,19 @@ def write_config(
 
     Raises:
         CheckpointError: The work dir has the checkpoints of a training.
+        ConfigError: It has a config that was not written here, or was changed since.
         UserError: Nothing can be trained on this folder, or with these options.
     """
     began = time.monotonic()
     require_own([Path(work_dir).resolve()], None)
+    _require_unchanged(Path(work_dir))
     data = complete_splits(read_folder(source, format, task, skip_bad=skip_bad))
     print(_data_table(data), flush=True)
     folder = Path(work_dir).absolute()
     made = plan(data, folder / "data", options)
     made.cfg.work_dir = str(folder)
+    # The run writes its config again: the same bytes, if nothing is changed by options.
+    made.cfg.launcher = "none"
     if skip_bad:
         # What only decoding shows.
         made.cfg.train_dataloader.dataset.on_bad_sample = "skip"
@@ -84,8 +89,9 @@ def write_config(
         print(_set_minutes(made.cfg, data, options.minutes, began), flush=True)
     path = folder / CONFIG
     write_split(data, folder / "data" / SPLIT_FILE)
-    (folder / _OPTIONS).write_text(json.dumps(_given(options, format, task, skip_bad)))
     made.cfg.dump(path)
+    written = {**_given(options, format, task, skip_bad), _DIGEST: _digest(path)}
+    (folder / _OPTIONS).write_text(json.dumps(written))
     print(f"config: {path}\n", flush=True)
     return path
 
@@ -105,8 +111,7 @@ def config_to_resume(
     path = Path(work_dir) / CONFIG
     if not path.is_file():
         return None
-    file = Path(work_dir) / _OPTIONS
-    began = json.loads(file.read_text()) if file.is_file() else {}
+    began = _written(Path(work_dir))
     for name, value in _given(options, format, task, skip_bad).items():
         if began.get(name) != value:
             was = f"--{name} {began[name]}" if name in began else f"without --{name}"
@@ -115,6 +120,27 @@ def config_to_resume(
                 f"that. Leave the option out, or change {path} and continue with that config"
             )
     return path
+
+
+def _written(work_dir: Path) -> dict:
+    """The options with which the config of a work dir was written, and its digest."""
+    file = work_dir / _OPTIONS
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _require_unchanged(work_dir: Path) -> None:
+    """Raise ConfigError if writing the config would destroy what somebody wrote into it."""
+    path = work_dir / CONFIG
+    if path.is_file() and _written(work_dir).get(_DIGEST) != _digest(path):
+        raise ConfigError(
+            f"{path} is not as it was written here: it was changed, and would be overwritten. "
+            f"Train it as it is with `negvision train {path}`, write to another folder with "
+            "--work-dir DIR, or remove it"
+        )
 
 
 def _given(options: TrainOptions, format: str | None, task: str | None, skip_bad: bool) -> dict:
@@ -178,8 +204,9 @@ def train(
     chosen = TrainOptions(**options)
     path = config_to_resume(folder, chosen, **reading) if resume else None
     path = path or write_config(data, folder, chosen, **reading)
-    given = {"config": str(path), "work_dir": str(folder), "cfg_options": None, "data_root": None}
-    cfg = prepare_config(Namespace(**given, launcher="none", trust_checkpoint=False))
+    given = {"config": str(path), "work_dir": str(folder.absolute()), "launcher": "none"}
+    given |= {"cfg_options": None, "data_root": None, "trust_checkpoint": False}
+    cfg = prepare_config(Namespace(**given))
     if resume and (newest := find_resume_checkpoint(folder)) is not None:
         cfg.resume, cfg.load_from = True, str(newest)
     with captured_pycocotools(), machine_errors_explained(cfg.work_dir):
@@ -253,6 +280,8 @@ def _seconds_per_step(cfg: Config) -> float:
     for key in ("test_dataloader", "test_evaluator", "test_cfg"):
         trial[key] = None
     trial.default_hooks.checkpoint.save_best = None
+    # A signal ends it as it ends all else before the training: there is nothing to save.
+    trial.default_hooks.interruption = None
     trial.custom_hooks = [
         h
         for h in trial.get("custom_hooks", [])

@@ -397,6 +397,27 @@ def another_machine(root):
     (root / "data.yaml").write_text("path: D:/me\ntrain: a/one\nval: a/two\nnames: [cat, dog]\n")
 
 
+def val_elsewhere(root):
+    folders.yolo(root, config="train: images/train\nval: /data/v\n")
+
+
+def phone_images(root):
+    (root / "a.heic").write_bytes(b"")
+
+
+def empty_tables(root):
+    folders.table(root, *TABLES["keras"])
+    (root / "boxes.csv").write_text("")
+
+
+def masks_of_one_stem(root):
+    pictures(root)
+    for name in OBJECTS:
+        (root / "masks").mkdir(exist_ok=True)
+        cv2.imwrite(str(root / f"masks/{name}.png"), np.eye(60, 80, dtype=np.uint8))
+    picture(root / "images/a.webp", 9)
+
+
 def two_formats(root):
     folders.yolo(root)
     text(root / "train.json", folders.coco_content("abe", "images/train/{name}.jpg"))
@@ -444,11 +465,14 @@ def repeated_name(root):
 
 
 BAD = {
-    "empty": (lambda root: None, ["no image is in it", "name the folder"]),
+    "empty": (lambda root: None, ["no image is in it", "Name the folder"]),
+    "unreadable images": (phone_images, ["no image is in it", "but 1 .heic. Name the folder"]),
+    "empty annotations": (empty_tables, ["5 images, but no annotations", "format in boxes.csv"]),
     "only images": (pictures, ["5 images, but no annotations", "labels/1.txt for images/1.jpg"]),
     "labels without images": (without_images, ["4 x label file without an image", "a.txt",
                                                "Put the images beside"]),
-    "images without labels": (without_labels, ["5 images and no object", "does the folder hold"]),
+    "images without labels": (without_labels, ["5 images and no object", "5 x image without a",
+                                               "Put the annotations of these images into"]),
     "two images of one stem": (one_stem, ["1 x label file of several images of one stem",
                                           "train/a.jpg", "train/a.png", "rename"]),
     "class ids beyond names": (beyond_names, ["3 x class id that is none of the 1 names",
@@ -457,6 +481,8 @@ BAD = {
     "pixels": (in_pixels, ["1 x coordinate that is no fraction", "c.txt:1", "divided by"]),
     "another machine": (another_machine, ["split of data.yaml whose images are not here",
                                           "D:/me/a/one", "correct its path"]),
+    "val elsewhere": (val_elsewhere, ["1 x split of data.yaml whose", "/data/v", "without val"]),
+    "masks of one stem": (masks_of_one_stem, ["2 x image whose mask has another", "rename"]),
     "two formats": (two_formats, ["annotations in 2 formats", "--format yolo", "--format coco",
                                   "train.json"]),
     "truncated": (cut_json, ["a.json: the annotation file is not JSON", "may be truncated"]),
@@ -480,6 +506,8 @@ def test_what_is_wrong_is_named_with_what_to_do(tmp_path, name):
     message = str(error.value)
     assert [part for part in says if part not in message] == [], message
     assert str(tmp_path) in message
+    # There must be something to leave out, and something to keep.
+    assert ("--skip-bad" in message) <= (" in 0 images" not in message)
 
 
 def test_what_is_bad_can_be_left_out(tmp_path):
@@ -488,6 +516,15 @@ def test_what_is_bad_can_be_left_out(tmp_path):
     assert objects(data) == {**EXPECTED, "c": []}
     assert data.notes.counts["left out: box outside its image of 80 x 60"] == 1
     assert "c.txt:1" in data.notes.report()
+
+
+def test_masks_beside_boxes_are_mentioned(tmp_path):
+    masks_of_one_stem(tmp_path)
+    (tmp_path / "images/a.webp").unlink()
+    for name in OBJECTS:
+        text(tmp_path / "labels" / f"{name}.txt", folders.yolo_rows(name))
+    assert any("5 masks, such as" in line for line in read_folder(tmp_path).assumptions)
+    assert read_folder(tmp_path, format="masks").task == "segmentation"
 
 
 def test_a_format_can_be_named(tmp_path):
@@ -605,8 +642,12 @@ def test_names_in_other_spellings_and_stray_files(tmp_path):
     text(root / "a.json", content)
     text(root / "__MACOSX/._a.json", "{}")
     picture(root / ".ipynb_checkpoints/a.jpg", 0)
+    for name in ("._a.jpg", "photo.heic", "labels.cache"):
+        (root / name).write_bytes(b"")
     data = read_folder(root)
-    assert len(data.images) == 5 and data.classes == ("c\u00e1t", "dog") and not data.notes
+    assert len(data.images) == 5 and data.classes == ("c\u00e1t", "dog")
+    kinds = ("hidden", ".heic", ".cache")
+    assert data.notes.counts == {f"file passed over: {kind}": 1 for kind in kinds}
 
 
 def test_one_folder_for_train_and_val_is_no_split(tmp_path):

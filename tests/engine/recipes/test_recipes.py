@@ -1,6 +1,8 @@
 """Training on a folder of images: what is chosen, what is written, and what comes out."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from negvision.cli.main import main
 from negvision.data.formats.folder import read_folder
 from negvision.data.splits.content import complete_splits
 from negvision.engine.checkpoints.taking import load_weights
+from negvision.engine.interruption import EXIT_INTERRUPTED, InterruptionHook
 from negvision.engine.recipes.models import MODELS
 from negvision.engine.recipes.planning import TrainOptions, plan
 from negvision.errors import ConfigError, UserError
@@ -153,6 +156,44 @@ def test_init_writes_the_config_that_train_takes(folder, capsys):
     assert "on_bad_sample='skip'" in Path("bad/config.py").read_text()
 
 
+def test_config_that_somebody_changed_is_not_overwritten(folder, capsys):
+    options = ["--model", "classifier-r20", "--iters", "1", "--batch", "2", "--work-dir", "out"]
+    arguments = [str(folder("classification")), *options]
+    assert main(["train", *arguments]) == 0
+    for file in Path("out").glob("*.pth"):
+        file.unlink()
+    # What the run wrote is written anew, with other options too.
+    config = Path("out/config.py")
+    assert main(["init", *arguments, "--lr", "0.125"]) == 0
+    config.write_text(edited := config.read_text().replace("0.125", "0.25"))
+    capsys.readouterr()
+    for command in ("init", "train"):
+        assert main([command, *arguments]) == 2
+        said = capsys.readouterr().err
+        assert "it was changed, and would" in said and "`negvision train out/config.py`" in said
+        assert config.read_text() == edited
+    # Resuming goes on with it.
+    assert main(["train", *arguments, "--lr", "0.125", "--resume", "auto"]) == 0
+    assert "lr=0.25" in config.read_text()
+
+
+def test_signal_in_a_run_on_a_folder_saves_it(folder, monkeypatch, capsys):
+    in_order = InterruptionHook.after_train_iter
+
+    def signaled(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return in_order(self, runner, batch_idx, data_batch, outputs)
+
+    monkeypatch.setattr(InterruptionHook, "after_train_iter", signaled)
+    options = ["--model", "classifier-r20", "--iters", "2", "--batch", "2", "--work-dir", "out"]
+    command = ["train", str(folder("classification")), *options]
+    assert main(command) == EXIT_INTERRUPTED
+    assert "run the same command with --resume" in capsys.readouterr().out
+    assert main([*command, "--resume"]) == 0
+    assert "trained for 2 of 2 iters" in capsys.readouterr().out
+
+
 def test_background_images_stay_and_classes_come_from_the_annotations(planned):
     cfg = planned(iters=2).cfg
     assert cfg.model.bbox_head.num_classes == 2
@@ -178,8 +219,10 @@ def test_run_is_evaluated_ten_times_and_its_best_checkpoint_kept(planned):
     assert cfg.default_hooks.checkpoint.save_best == "coco/bbox_mAP"
 
 
-def test_length_in_minutes_is_measured_in_steps(folder, capsys):
+def test_length_in_minutes_is_measured_in_steps(folder, monkeypatch, capsys):
     root = folder("detection")
+    # A signal while it is measured ends the command: no state of it could be continued.
+    monkeypatch.setattr(InterruptionHook, "before_train", lambda *_: pytest.fail("of the trial"))
     options = ["--model", "atss-r18", "--minutes", "1", "--imgsz", "64", "--work-dir", "out"]
     assert main(["init", str(root), *options]) == 0
     printed = capsys.readouterr().out
