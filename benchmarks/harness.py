@@ -30,7 +30,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 _DISTRIBUTIONS = (
     "torch", "torchvision", "numpy", "onedl-mmengine", "mmengine", "onedl-mmcv", "mmcv",
-    "onedl-mmdetection", "mmdet", "pycocotools", "faster-coco-eval", "onedl-mmsegmentation",
+    "onedl-mmdetection", "mmdet", "pycocotools", "ultrafast-pycocotools", "onedl-mmsegmentation",
     "mmsegmentation", "pytorch-metric-learning", "scikit-learn", "onnx", "onnxruntime",
 )  # fmt: skip
 

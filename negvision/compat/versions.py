@@ -24,7 +24,7 @@ PROVIDERS = {
     "torchvision": ("torchvision",),
     "cv2": OPENCV,
     "pycocotools": ("pycocotools",),
-    "faster_coco_eval": ("faster-coco-eval",),
+    "ultrafast_pycocotools": ("ultrafast-pycocotools",),
     "mmengine": ("onedl-mmengine", "mmengine"),
     "mmcv": ("onedl-mmcv", "mmcv"),
     "mmdet": ("onedl-mmdetection", "mmdet"),

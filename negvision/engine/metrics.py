@@ -11,6 +11,7 @@ from mmengine.dist import broadcast_object_list, collect_results, get_world_size
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.logging import MMLogger, print_log
 
+from negvision.bootstrap import RESAMPLES
 from negvision.errors import ConfigError, UserError
 from negvision.ood.metrics import METRIC_NAMES
 from negvision.ood.records import (
@@ -142,6 +143,13 @@ class OODMetricBase(CollectedMetric):
             path = evaluation.records.save(log_folder() / self.scores_file)
             print_log(f"OOD scores: {path} (show them with negvision ood-report)", logger="current")
         return evaluation.scalars()
+
+
+def resample_in_test(evaluator: Evaluator) -> None:
+    """Give metrics with ``resamples=None`` the resamples of a test."""
+    for metric in evaluator.metrics:
+        if getattr(metric, "resamples", 0) is None:
+            metric.resamples = RESAMPLES
 
 
 def require_truth(evaluator: Evaluator) -> None:

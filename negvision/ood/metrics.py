@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from negvision.bootstrap import draw_counts
 from negvision.ood.curve import ScoreCurve, score_curve, tie_ends
 
 # Attributes of OODValues and their headings, in the order of the tables.
@@ -160,10 +161,8 @@ def _resampled(
     own = torch.ones_like(thresholds.new_empty(len(order)))
     if weights is not None:
         own = weights.double()[order]
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(resamples):
-        draws = torch.randint(len(names), (len(names),), generator=generator)
-        times = torch.bincount(draws, minlength=len(names)).to(own)
+    for counts in draw_counts(len(names), resamples, seed):
+        times = counts.to(own)
         weight = own * times[group]
         found = (weight * ood).cumsum(0)[ends]
         alarms = (weight * ~ood).cumsum(0)[ends]

@@ -22,7 +22,7 @@ SOUND = {
     "opencv-python-headless": "4.12.0.88",
     "opencv-python": "4.12.0.88",
     "pycocotools": "2.0.11",
-    "faster-coco-eval": "1.8.0",
+    "ultrafast-pycocotools": "0.1.14",
 }
 UPSTREAM = {
     **{name: version for name, version in SOUND.items() if not name.startswith("onedl")},
@@ -85,7 +85,7 @@ def test_build_command_names_what_is_installed():
 
 
 def test_this_installation_is_found_and_imports():
-    assert {"faster-coco-eval", "torch"} <= set(installed_distributions())
+    assert {"ultrafast-pycocotools", "torch"} <= set(installed_distributions())
     assert check_imports(installed_distributions()) == []
 
 

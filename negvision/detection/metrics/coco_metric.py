@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,18 @@ import numpy as np
 import torch
 from mmengine.logging import print_log
 
+from negvision.bootstrap import bootstrap, interval
 from negvision.data.formats.coco_file import find_classes, find_mask_problem, usable_polygons
 from negvision.detection.metrics.coco_annotations import load_coco_annotations
 from negvision.detection.metrics.coco_evaluation import (
     BACKENDS,
-    coco_detections,
+    CocoDetections,
     evaluate_coco,
     metric_names,
+    number_images,
     to_numpy,
 )
+from negvision.detection.metrics.coco_statistics import CocoStatistics
 from negvision.engine.image_check import compare_images
 from negvision.engine.metrics import CollectedMetric
 from negvision.errors import ConfigError, DatasetError, Problems
@@ -114,19 +117,24 @@ class CocoMetric(CocoTruthMetric):
     Args:
         ann_file: COCO ground truth. Read at construction.
         metric: ``"bbox"``, ``"segm"`` or both. Masks need ``masks`` in the predictions.
-        backend: ``"faster"`` (faster-coco-eval) or ``"pycocotools"``: the same values.
+        backend: ``"ultrafast"`` (ultrafast-pycocotools) or ``"pycocotools"``: the same values.
         classwise: Add each class to the table and to the returned values.
         max_dets: Limits of detections per image and class; AP uses the largest.
         area_limits: Area in pixels² up to which an object is small, and up to which medium. In
             COCO 32² and 96² on images of about 640 pixels; areas are those of ``ann_file``,
             not of the resized image.
+        resamples: For intervals: how often the images are drawn anew with replacement. 0: none.
+            None: 1,000 in ``negvision test``, none in a validation.
+        group_by: Key of the images of ``ann_file``, such as ``"video_id"``, whose images are drawn
+            together, because they show the same scene. None: images are drawn one by one.
         collect_device: As in MMEngine.
         prefix: In front of each key, by default ``coco``.
 
     Returned keys: ``bbox_mAP``, ``bbox_mAP_50``, ``bbox_mAP_75``, ``bbox_mAP_s``, ``bbox_mAP_m``,
     ``bbox_mAP_l``, ``bbox_AR@1``, ``bbox_AR@10``, ``bbox_AR@100``, ``bbox_AR_s@100``,
     ``bbox_AR_m@100``, ``bbox_AR_l@100`` and ``bbox_mAP/<class>``, in [0, 1], NaN without ground
-    truth; the same with ``segm``.
+    truth; the same with ``segm``. With ``resamples`` also ``bbox_mAP_low``, ``bbox_mAP_high`` and
+    so on: the limits of the 95 % interval of each figure but those of single classes.
 
     Raises:
         FileNotFoundError: ``ann_file`` does not exist.
@@ -146,10 +154,12 @@ class CocoMetric(CocoTruthMetric):
         self,
         ann_file: str,
         metric: str | Sequence[str] = "bbox",
-        backend: str = "faster",
+        backend: str = "ultrafast",
         classwise: bool = True,
         max_dets: Sequence[int] = (1, 10, 100),
         area_limits: tuple[float, float] = (32.0**2, 96.0**2),
+        resamples: int | None = None,
+        group_by: str | None = None,
         collect_device: str = "cpu",
         prefix: str | None = None,
     ) -> None:
@@ -162,6 +172,11 @@ class CocoMetric(CocoTruthMetric):
             raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
         if not max_dets or min(max_dets) < 1:
             raise ValueError(f"max_dets must be positive numbers, got {max_dets!r}")
+        if resamples is not None and resamples < 0:
+            raise ValueError(f"resamples must be at least 0, got {resamples!r}")
+        self.resamples = resamples
+        self._drawn = "images" if group_by is None else f"values of {group_by}"
+        self._units = units_of(self.ground_truth["images"], group_by, self.ann_file)
         self.backend = backend
         self.classwise = classwise
         self.max_dets = tuple(sorted(max_dets))
@@ -187,7 +202,9 @@ class CocoMetric(CocoTruthMetric):
     def names(self) -> list[str]:
         """See the base class."""
         of_classes = [f"mAP/{escape(name)}" for name in self._classes] if self.classwise else []
-        keys = [*metric_names(self.max_dets), *of_classes]
+        figures = metric_names(self.max_dets)
+        ends = ("_low", "_high") if self.resamples else ()
+        keys = [*figures, *of_classes, *(name + end for name in figures for end in ends)]
         return [f"{iou_type}_{key}" for iou_type in self.iou_types for key in keys]
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -230,49 +247,52 @@ class CocoMetric(CocoTruthMetric):
             metrics |= self._evaluate(detections, iou_type)
         return metrics
 
-    def _evaluate(self, detections: list[dict], iou_type: str) -> dict[str, float]:
+    def _evaluate(self, detections: CocoDetections, iou_type: str) -> dict[str, float]:
         start = time.perf_counter()
-        result = evaluate_coco(
-            self.ground_truth,
-            detections,
-            self._category_ids,
-            iou_type=iou_type,
-            backend=self.backend,
-            max_dets=self.max_dets,
-            area_limits=self.area_limits,
-        )
+        options = {"iou_type": iou_type, "max_dets": self.max_dets, "area_limits": self.area_limits}
+        inputs = self.ground_truth, detections, self._category_ids
+        result = evaluate_coco(*inputs, backend=self.backend, **options)
         elapsed = time.perf_counter() - start
+        limits, how = np.empty((2, 0)), ""
+        figures = metric_names(self.max_dets)
+        if self.resamples:
+            statistics = CocoStatistics(*inputs, **options)
+            draws = bootstrap(statistics.figures, self._units, self.resamples)
+            limits = interval(draws[:, : len(figures)])
+            count = len(np.unique(self._units))
+            how = f", {self.resamples:,} resamples of {count:,} {self._drawn}"
         ids = set(self._category_ids)
         chosen = [a for a in self.ground_truth["annotations"] if a["category_id"] in ids]
         instances = Counter(a["category_id"] for a in chosen if not a["iscrowd"])
         objects = instances.total()
         ignored = f"{len(chosen) - objects:,} ignored, " if len(chosen) > objects else ""
-        evaluator = "faster-coco-eval" if self.backend == "faster" else "pycocotools"
         print_log(
             f"COCO {iou_type}, {Path(self.ann_file).name}: {len(self._image_ids):,} images, "
-            f"{objects:,} objects, {ignored}{len(detections):,} detections ({evaluator}, "
-            f"{elapsed:.1f} s)\n"
-            + result.table(self._classes, self._category_ids, instances, self.classwise),
+            f"{objects:,} objects, {ignored}{len(detections):,} detections ({self.backend}, "
+            f"{elapsed:.1f} s{how})\n"
+            + result.table(
+                self._classes,
+                self._category_ids,
+                instances,
+                self.classwise,
+                limits.tolist() if limits.size else (),
+            ),
             logger="current",
         )
         metrics = {f"{iou_type}_{name}": value for name, value in result.metrics().items()}
+        for end, values in zip(("low", "high"), limits.tolist(), strict=True):
+            metrics |= {
+                f"{iou_type}_{name}_{end}": value
+                for name, value in zip(figures, values, strict=False)
+            }
         if self.classwise:
             for name, category_id in zip(self._classes, self._category_ids, strict=True):
                 value = result.average_precision(category_id=category_id)
                 metrics[f"{iou_type}_mAP/{name}"] = value
         return metrics
 
-    def _detections(self, results: list[dict]) -> list[dict]:
-        detections = []
-        for result in results:
-            detections += coco_detections(
-                result["image_id"],
-                result["bboxes"],
-                result["scores"],
-                result["labels"],
-                self._category_ids,
-                result.get("masks"),
-            )
+    def _detections(self, results: list[dict]) -> CocoDetections:
+        detections = CocoDetections.of_images(results, self._category_ids)
         # A diverged model predicts NaN, which has no rank among scores and no overlap.
         dropped = sum(len(result["scores"]) for result in results) - len(detections)
         if dropped:
@@ -282,6 +302,30 @@ class CocoMetric(CocoTruthMetric):
                 level=30,
             )
         return detections
+
+
+def units_of(
+    images: Sequence[Mapping[str, Any]], group_by: str | None, ann_file: str
+) -> np.ndarray:
+    """What a bootstrap draws: (I,) numbers, in the order of the sorted image ids.
+
+    Raises:
+        ConfigError: An image has no ``group_by``.
+    """
+    ordered = {number: image_id for image_id, number in number_images(images).items()}
+    if group_by is None:
+        return np.arange(len(ordered))
+    values = {image["id"]: image.get(group_by) for image in images}
+    lacking = [image_id for image_id, value in values.items() if value is None]
+    if lacking:
+        known = sorted({key for image in images for key in image} - {"id"})
+        raise ConfigError(
+            f"{ann_file}: {len(lacking):,} of {len(images):,} images have no {group_by!r} (the "
+            f"first: id {lacking[0]!r}), so group_by cannot keep them together; images have "
+            f"{', '.join(known)}"
+        )
+    texts = [str(values[ordered[number]]) for number in range(len(ordered))]
+    return np.unique(texts, return_inverse=True)[1]
 
 
 def _run_lengths(masks: torch.Tensor | np.ndarray | list[dict]) -> list[dict]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from negvision.detection.metrics.box_matching import f1_threshold
-from negvision.detection.metrics.coco_evaluation import coco_detections, evaluate_coco, to_numpy
+from negvision.detection.metrics.coco_evaluation import CocoDetections, evaluate_coco, to_numpy
 from negvision.detection.metrics.coco_metric import CocoTruthMetric
 from negvision.engine.metrics import OODMetricBase
 from negvision.errors import ConfigError, OODDataError
@@ -99,15 +99,23 @@ class OODBoxMetric(CocoTruthMetric, OODMetricBase):
                 "meta_keys"
             )
         self._check_predicted((image.image_id, image.path) for image in known)
-        detections = []
-        for image in known:
-            columns = (image.boxes, image.class_scores, image.labels)
-            detections += coco_detections(image.image_id, *columns, self._category_ids)
+        found = CocoDetections.of_images(
+            [
+                {
+                    "image_id": image.image_id,
+                    "bboxes": image.boxes,
+                    "scores": image.class_scores,
+                    "labels": image.labels,
+                }
+                for image in known
+            ],
+            self._category_ids,
+        )
         average = evaluate_coco(
-            self.ground_truth, detections, self._category_ids, area_limits=self.area_limits
+            self.ground_truth, found, self._category_ids, area_limits=self.area_limits
         )
         threshold = (
-            f1_threshold(self.ground_truth, detections, self._category_ids)
+            f1_threshold(self.ground_truth, found.results(), self._category_ids)
             if self.score_thr == "f1"
             else float(self.score_thr)
         )

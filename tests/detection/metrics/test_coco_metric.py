@@ -78,7 +78,7 @@ def log(caplog):
     logger.removeHandler(caplog.handler)
 
 
-@pytest.mark.parametrize("backend", ["faster", "pycocotools"])
+@pytest.mark.parametrize("backend", ["ultrafast", "pycocotools"])
 def test_equals_pycocotools_for_any_order_of_classes(tmp_path, backend):
     ground_truth, detections = random_case(11, most_detections=60)
     classes = classes_of(ground_truth)
@@ -149,7 +149,7 @@ def test_masks(tmp_path):
         labels=torch.tensor([0]),
         masks=mask,
     )
-    for backend in ("faster", "pycocotools"):
+    for backend in ("ultrafast", "pycocotools"):
         metric = CocoMetric(write(tmp_path, ground_truth), metric=["bbox", "segm"], backend=backend)
         values = evaluated(metric, ("square",), [{"img_id": 1, "pred_instances": predicted}])
         assert values["coco/bbox_mAP"] == pytest.approx(1.0, abs=1e-12)
@@ -278,7 +278,7 @@ def test_image_ids_may_be_text(tmp_path):
         image["id"] = f"{image['id']:04}"  # sorted like the numbers
     for record in (*truth["annotations"], *detections):
         record["image_id"] = f"{record['image_id']:04}"
-    for backend in ("faster", "pycocotools"):
+    for backend in ("ultrafast", "pycocotools"):
         metric = CocoMetric(write(tmp_path, truth), backend=backend)
         assert evaluated(metric, classes, samples_of(truth, detections, classes)) == expected
 
