@@ -20,6 +20,9 @@ BASE_PYTHON = $(shell for name in python3.11 python3.12 python3.13 python3; do \
 # FORCE_CUDA=1 or NEGVISION_CUDA=1 compiles the kernels there too.
 NEGVISION_CUDA ?= $(if $(filter 1,$(FORCE_CUDA))$(shell nvidia-smi -L 2>/dev/null | grep ^GPU),1,0)
 export NEGVISION_CUDA
+# Without it, a failure to compile would leave plain PyTorch.
+NEGVISION_COMPILE ?= 1
+export NEGVISION_COMPILE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # These would point into another environment.
 unexport PYTHONPATH PYTHONHOME

@@ -2,7 +2,10 @@
 
 The extension is a plain library of operators on torch's stable ABI: one file serves every
 torch >= 2.10 and Python >= 3.10. It is not a Python module, so Python's headers are not needed.
+Where it cannot be built, the package is installed without it and computes in plain PyTorch.
 
+    NEGVISION_COMPILE=1    build the library, or fail with the reason
+    NEGVISION_COMPILE=0    do not build it
     NEGVISION_CUDA=0       build without the CUDA kernels
     FORCE_CUDA=1           build them, or fail with the reason
     CUDA_HOME              the CUDA toolkit, if nvcc is not on PATH
@@ -10,6 +13,7 @@ torch >= 2.10 and Python >= 3.10. It is not a Python module, so Python's headers
     MAX_JOBS               parallel compile jobs
 """
 
+import importlib.util
 import os
 import re
 import shutil
@@ -18,11 +22,17 @@ import sys
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 CSRC = Path("negvision/ops/csrc")
 TORCH_2_10 = "0x020a000000000000"  # the oldest torch whose stable ABI is used
 # For a build machine without a GPU: Turing, Ampere and Ada, Hopper, and PTX for later GPUs.
 DEFAULT_ARCHITECTURES = "7.5;8.0;9.0+PTX"
+DEMAND = os.environ.get("NEGVISION_COMPILE", "")
+# The variable that forbids to go on without the library, "" without one.
+DEMANDED = next(
+    (f"{name}=1" for name in ("NEGVISION_COMPILE", "FORCE_CUDA") if os.environ.get(name) == "1"), ""
+)
 
 
 def find_cuda_home() -> Path | None:
@@ -71,18 +81,41 @@ def with_cuda(cuda_home: Path | None, torch_cuda: str | None) -> bool:
     return reason is None
 
 
-def require_compiler() -> None:
-    """Choose the C++ compiler, ``$CXX`` or g++; exits if there is none."""
+def why_not_compile() -> str | None:
+    """Why the library is not built, or None; chooses the C++ compiler, ``$CXX`` or g++."""
+    if DEMAND == "0":
+        return "NEGVISION_COMPILE=0"
+    if sys.platform == "win32" and not DEMANDED:
+        return "it has not been tried on Windows; NEGVISION_COMPILE=1 tries"
+    if importlib.util.find_spec("torch") is None:
+        return (
+            "torch is not installed where this build runs: install torch first, then build with "
+            "pip's --no-build-isolation"
+        )
     compiler = os.environ.get("CXX") or "g++"
+    if sys.platform == "win32":
+        return None  # distutils finds Visual C++
     if not shutil.which(compiler.split()[0]):
-        sys.exit(
-            f"negvision: no C++ compiler ({compiler}). Install g++ (Debian, Ubuntu: apt install "
-            "g++; Fedora: dnf install gcc-c++) or set CXX to one."
+        return (
+            f"there is no C++ compiler ({compiler}). Install g++ (Debian, Ubuntu: apt install "
+            "g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install) or set CXX to one"
         )
     # Python may have been built with a compiler that this machine lacks.
     os.environ["CXX"] = compiler
     if sys.platform == "linux":
         os.environ.setdefault("LDCXXSHARED", f"{compiler} -shared")
+    return None
+
+
+def give_up(reason: str) -> None:
+    """Say that the library is not built; exits if it was demanded."""
+    if DEMANDED:
+        sys.exit(f"negvision: {DEMANDED}, but {reason}.")
+    print(
+        f"negvision: installing without the compiled operators: {reason}.\n"
+        "negvision: plain PyTorch computes the same results, more slowly.",
+        file=sys.stderr,
+    )
 
 
 def extension(cuda: bool):
@@ -118,36 +151,46 @@ def extension(cuda: bool):
     )
 
 
-try:
+def build_options() -> dict:
+    """What ``setup`` gets in order to build the library; nothing if it is not built."""
+    if reason := why_not_compile():
+        give_up(reason)
+        return {}
     import torch
-except ModuleNotFoundError as error:
-    if error.name != "torch":
-        raise
-    sys.exit(
-        "negvision: torch is not installed where this build runs. Run these two, in this order:\n"
-        "    pip install torch==2.11.0 torchvision==0.26.0\n"
-        "    pip install --no-build-isolation -e ."
-    )
 
-require_compiler()
-toolkit = find_cuda_home()
-cuda = with_cuda(toolkit, torch.version.cuda)
-if cuda:
-    os.environ["CUDA_HOME"] = str(toolkit)
-    if not torch.cuda.is_available():
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
+    toolkit = find_cuda_home()
+    cuda = with_cuda(toolkit, torch.version.cuda)
+    if cuda:
+        os.environ["CUDA_HOME"] = str(toolkit)
+        if not torch.cuda.is_available():
+            os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
 
-from setuptools.command.build_py import build_py  # noqa: E402  (after the checks above)
-from torch.utils.cpp_extension import BuildExtension  # noqa: E402  (it reads CUDA_HOME)
+    from torch.utils.cpp_extension import BuildExtension  # reads CUDA_HOME
+
+    class Build(BuildExtension):
+        """Replaces the library by a new file, since a running process may have mapped the old one.
+
+        A failure ends the build only if the library was demanded.
+        """
+
+        def run(self) -> None:
+            try:
+                super().run()
+            except Exception as error:
+                remove_libraries()  # an old one may not fit the sources
+                give_up(f"compiling them failed ({type(error).__name__}: {error})")
+                self.extensions = []
+
+        def copy_extensions_to_source(self) -> None:
+            remove_libraries()
+            super().copy_extensions_to_source()
+
+    return {"ext_modules": [extension(cuda)], "cmdclass": {"build_ext": Build}}
 
 
-class Build(BuildExtension):
-    """Replaces the library by a new file, since a running process may have mapped the old one."""
-
-    def copy_extensions_to_source(self) -> None:
-        for old in Path("negvision/ops").glob("_C*.so"):
-            old.unlink()
-        super().copy_extensions_to_source()
+def remove_libraries() -> None:
+    for old in Path("negvision/ops").glob("_C*.so"):
+        old.unlink()
 
 
 class BuildPy(build_py):
@@ -161,9 +204,11 @@ class BuildPy(build_py):
             shutil.copytree("configs", target, ignore=shutil.ignore_patterns("__pycache__"))
 
 
+options = build_options()
 setup(
-    ext_modules=[extension(cuda)],
-    cmdclass={"build_ext": Build, "build_py": BuildPy},
+    ext_modules=options.get("ext_modules", []),
+    cmdclass={"build_py": BuildPy, **options.get("cmdclass", {})},
     exclude_package_data={"": ["*.cpp", "*.cu", "*.h"]},  # sources stay out of wheels
-    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+    # Without the library the wheel is for every Python and platform.
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if options else {},
 )

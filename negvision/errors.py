@@ -160,6 +160,10 @@ class WarnOnce:
         # Anonymous memory is shared with forks.
         self._said = mmap.mmap(-1, 1)
 
+    def __reduce__(self) -> tuple:
+        # For workers that are not forks: each says it once.
+        return WarnOnce, ()
+
     def __call__(self, message: str) -> None:
         if not self._said[0]:
             self._said[0] = 1

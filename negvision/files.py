@@ -39,7 +39,7 @@ def atomic_write(path: str | Path, error: type[Exception] | None = UserError) ->
     partial = path.with_name(f".{path.name}{_PARTIAL}")
     try:
         yield partial
-        with partial.open("rb") as file:
+        with partial.open("r+b") as file:  # Windows syncs only what may be written
             os.fsync(file.fileno())
         os.replace(partial, path)
         _sync(path.parent)
@@ -109,6 +109,8 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def _sync(folder: Path) -> None:
+    if os.name == "nt":  # which does not open folders
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -50,12 +50,14 @@ def peak_memory(kind: str, setup: Setup) -> int | None:
 
     On a CPU this is the resident size beyond that of a process with all imports and no model; for
     compiled models it includes what the compiler keeps. On a GPU it is what torch's allocator
-    holds, so it is None for ONNX Runtime, which has an allocator of its own.
+    holds, so it is None for ONNX Runtime, which has an allocator of its own. On a CPU it is None
+    except on Linux.
 
     Raises:
         UserError: The process failed.
     """
-    if setup.device != "cpu" and kind == "onnxruntime":
+    unknown = sys.platform != "linux" if setup.device == "cpu" else kind == "onnxruntime"
+    if unknown:
         return None
     done = subprocess.run(
         [sys.executable, "-m", "negvision.benchmark.memory", kind],

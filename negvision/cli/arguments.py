@@ -142,7 +142,8 @@ def add_debug(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:NUMBER; default: cpu")
+    places = "cpu, cuda, cuda:NUMBER or mps; default: cpu"
+    parser.add_argument("--device", default="cpu", help=places)
 
 
 def announce(config: str) -> None:

@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
         check_writable(Path(args.json))
     if args.checkpoint is None and not args.model.endswith((".py", ".onnx")):
         args.model = args.checkpoint = find_model(args.model)
-    torch_device(args.device)
+    if torch_device(args.device).type == "mps":
+        raise UserError("--device mps: negvision benchmark measures on cpu and cuda")
     options = {
         "seconds": args.seconds,
         "size": args.size and tuple(args.size),

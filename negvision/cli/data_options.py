@@ -42,13 +42,14 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     tasks = ("detection", "classification", "faces", "segmentation")
     add("--task", choices=tasks, help="what a folder for each class means")
     add("--skip-bad", action="store_true", help="leave out images and objects that are unusable")
-    device = checked(str, "cpu, cuda or cuda:NUMBER", _is_device)
-    add("--device", type=device, help="cpu, cuda or cuda:NUMBER (default: cuda if there is one)")
+    device = checked(str, "cpu, cuda, cuda:NUMBER or mps", _is_device)
+    where = "cpu, cuda, cuda:NUMBER or mps (default: cuda if there is one, else cpu)"
+    add("--device", type=device, help=where)
 
 
 def _is_device(name: str) -> bool:
     kind, _, number = name.partition(":")
-    return name in ("cpu", "cuda") or (kind == "cuda" and number.isdecimal())
+    return name in ("cpu", "cuda", "mps") or (kind == "cuda" and number.isdecimal())
 
 
 def refuse_data_options(args: argparse.Namespace) -> None:
@@ -80,20 +81,10 @@ def config_of_data(args: argparse.Namespace) -> str:
             f"{args.config}: a folder is read by one process. Write the config first, with "
             f"`negvision init {args.config}`, then train that config on many processes"
         )
-    if args.device is not None:
-        # Before torch looks for devices.
-        kind, _, number = args.device.partition(":")
-        visible = "" if kind == "cpu" else number or os.environ.get("CUDA_VISIBLE_DEVICES", "0")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible
-    import torch
-
+    _choose_device(args.device)
     from negvision.engine.recipes.planning import TrainOptions
     from negvision.engine.recipes.training import config_to_resume, default_work_dir, write_config
 
-    if args.device not in (None, "cpu") and not torch.cuda.is_available():
-        raise ConfigError(
-            f"--device {args.device}: torch finds no such device; `negvision doctor` shows details"
-        )
     work_dir = Path(args.work_dir or default_work_dir(args.config))
     args.work_dir = str(work_dir.absolute())  # as the config has it
     options = TrainOptions(**{name: getattr(args, name) for name in _OPTIONS})
@@ -101,3 +92,22 @@ def config_of_data(args: argparse.Namespace) -> str:
     if getattr(args, "resume", None) is not None and (path := config_to_resume(work_dir, *given)):
         return str(path)
     return str(write_config(args.config, work_dir, *given))
+
+
+def _choose_device(name: str | None) -> None:
+    kind, _, number = (name or "").partition(":")
+    if kind == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif number:
+        os.environ["CUDA_VISIBLE_DEVICES"] = number  # before torch looks for devices
+    import torch
+    from mmengine.device import utils
+
+    mps = torch.backends.mps.is_available()
+    found = {"cuda": torch.cuda.is_available(), "mps": mps}
+    if not found.get(kind, True):
+        raise ConfigError(
+            f"--device {name}: torch finds no such device; `negvision doctor` shows details"
+        )
+    if mps and kind != "mps":
+        utils.DEVICE = "cpu"  # MMEngine would take the GPU of a Mac without being asked

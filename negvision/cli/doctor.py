@@ -65,6 +65,10 @@ def _own_kernels(findings: list[Finding], has_gpu: bool) -> str:
         info = extension_info()
     except ImportError as error:  # without torch there are no operators either
         info = {"loaded": False, "cuda": False, "error": str(error)}
+    if info["error"] == "NEGVISION_PURE=1":
+        return "plain PyTorch is used, since NEGVISION_PURE=1 is set"
+    if not info["loaded"] and sys.platform == "win32":
+        return "not compiled, which has not been tried on Windows; plain PyTorch is used"
     if not info["loaded"]:
         reason = f" ({info['error']})" if info["error"] else ""
         problem = f"negvision's kernels are not compiled{reason}: plain PyTorch is used, slowly."

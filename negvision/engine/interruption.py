@@ -16,7 +16,12 @@ from negvision.registry import HOOKS
 
 # EX_TEMPFAIL of sysexits.h, "try again later", which schedulers can tell from a failure.
 EXIT_INTERRUPTED = 75
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
+# Windows lacks two of these.
+_SIGNALS = [
+    signal.Signals[name]
+    for name in ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT")
+    if name in signal.Signals.__members__
+]
 # A launcher passes Ctrl-C on to ranks that the terminal reached too.
 _TWICE_AT_ONCE = 1.0
 

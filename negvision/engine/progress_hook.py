@@ -1,7 +1,7 @@
 """The console output of a run: a header, a line per interval, a bar on terminals."""
 
+import contextlib
 import datetime
-import resource
 import sys
 from collections.abc import Callable, Mapping
 
@@ -13,6 +13,10 @@ from tqdm import tqdm
 from negvision.engine.config.model_parts import unwrapped
 from negvision.engine.quiet import muted_console
 from negvision.registry import HOOKS
+
+resource = None
+with contextlib.suppress(ModuleNotFoundError):  # Windows
+    import resource
 
 
 @HOOKS.register_module()
@@ -101,9 +105,11 @@ class ProgressHook(LoggerHook):
 
 
 def memory_in_use(runner) -> int:
-    """Peak memory in MB: of tensors on the GPU, or of this process on a CPU."""
+    """Peak memory in MB: of tensors on the GPU, or of this process on a CPU; 0 if unknown."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() // 2**20
+    if resource is None:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts in kB, macOS in bytes.
     return peak // 2**20 if sys.platform == "darwin" else peak // 2**10
@@ -142,7 +148,8 @@ def training_line(runner, tag: dict, batch_idx: int) -> str:
         parts.append(f"eta {datetime.timedelta(seconds=int(eta))}")
     if tag.get("skipped_images"):
         parts.append(f"skipped {tag['skipped_images']}")
-    parts.append(f"mem {tag['memory']} MB")
+    if tag["memory"]:
+        parts.append(f"mem {tag['memory']} MB")
     return "  ".join(parts)
 
 

@@ -152,7 +152,9 @@ def torch_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"device {name!r}: give cpu, cuda or cuda:NUMBER") from None
+        raise UserError(f"device {name!r}: give cpu, cuda, cuda:NUMBER or mps") from None
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device 'mps': torch finds no GPU of Apple that it can use")
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
         raise UserError(

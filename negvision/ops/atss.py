@@ -8,6 +8,9 @@ from torch import Tensor
 from negvision.ops import fallback
 from negvision.ops._extension import is_compiled_for
 
+# The thresholds are sums in float64; these devices hand the assignment to the CPU.
+_WITHOUT_FLOAT64 = {"mps"}
+
 
 def atss_assign(
     priors: Tensor,
@@ -118,9 +121,7 @@ def atss_assign(
         _require_shape(pred_scores, (num_images, num_priors, None), "pred_scores", priors)
         pred_boxes, pred_scores = pred_boxes.detach().float(), pred_scores.detach().float()
 
-    compiled = is_compiled_for(priors.device.type)
-    assign = torch.ops.negvision.atss_assign if compiled else fallback.atss_assign
-    return assign(
+    arguments = (
         _constant(priors),
         list(num_level_priors),
         gts,
@@ -135,6 +136,17 @@ def atss_assign(
         labels,
         alpha,
     )
+    device = priors.device
+    if device.type not in _WITHOUT_FLOAT64:
+        return _assign_on(device.type)(*arguments)
+    on_cpu = (each.cpu() if isinstance(each, Tensor) else each for each in arguments)
+    gt_inds, overlaps, chosen = _assign_on("cpu")(*on_cpu)
+    return gt_inds.to(device), overlaps.to(device), chosen.to(device)
+
+
+def _assign_on(device_type: str):
+    compiled = is_compiled_for(device_type)
+    return torch.ops.negvision.atss_assign if compiled else fallback.atss_assign
 
 
 def _flattened(boxes: Sequence[Tensor], like: Tensor, name: str) -> tuple[Tensor, list[int]]:

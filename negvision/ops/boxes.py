@@ -44,7 +44,7 @@ def pairwise_box_iou(
     boxes1, boxes2, code = _checked(boxes1, boxes2, mode)
     if is_compiled_for(boxes1.device.type):
         return torch.ops.negvision.pairwise_box_iou(boxes1, boxes2, code, eps)
-    return fallback.box_iou(boxes1[:, None], boxes2[None], mode, eps)
+    return fallback.pairwise_box_iou(boxes1, boxes2, mode, eps)
 
 
 def aligned_box_iou(boxes1: Tensor, boxes2: Tensor, mode: str = "iou", eps: float = 1e-6) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 _UNION_FLOOR = 1e-6
 _CENTER_MARGIN = 0.01
-# Distances held at a time: boxes are processed in chunks to bound the memory.
-_DISTANCES_AT_ONCE = 1 << 21
+# Pairs of boxes at a time: they are processed in chunks to bound the memory.
+_PAIRS_AT_ONCE = 1 << 21
 _NEVER = torch.iinfo(torch.int64).max
 
 
@@ -51,6 +51,13 @@ def box_iou(boxes1: Tensor, boxes2: Tensor, mode: str, eps: float) -> Tensor:
     return iou - penalty
 
 
+def pairwise_box_iou(boxes1: Tensor, boxes2: Tensor, mode: str, eps: float) -> Tensor:
+    """See :func:`negvision.ops.boxes.pairwise_box_iou`."""
+    rows = max(1, _PAIRS_AT_ONCE // max(1, len(boxes2)))
+    parts = [box_iou(some[:, None], boxes2[None], mode, eps) for some in boxes1.split(rows)]
+    return torch.cat(parts)
+
+
 def atss_assign(
     priors: Tensor,
     num_level_priors: list[int],
@@ -82,7 +89,7 @@ def atss_assign(
         if valid is not None:
             candidate = candidate & valid[image]
         if ignored is not None and len(ignored[image]) and ignore_iof_thr > 0:
-            iof = box_iou(own[:, None], ignored[image][None], "iof", _UNION_FLOOR)
+            iof = pairwise_box_iou(own, ignored[image], "iof", _UNION_FLOOR)
             candidate = candidate & ~(iof > ignore_iof_thr).any(1)
         predicted = None
         if pred_boxes is not None and pred_scores is not None:
@@ -102,7 +109,7 @@ def _claims(priors, num_level_priors, gt, topk, candidate, predicted) -> Tensor:
     claims = torch.zeros(len(priors), dtype=torch.int64, device=priors.device)
     if not len(gt) or not len(priors):
         return claims
-    at_once = max(1, _DISTANCES_AT_ONCE // len(priors))
+    at_once = max(1, _PAIRS_AT_ONCE // len(priors))
     for first in range(0, len(gt), at_once):
         some = gt[first : first + at_once]
         index, found = _nearest(priors, num_level_priors, some, topk, candidate)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.atss_cases import COMPILED
 
-from negvision.ops import aligned_box_iou, pairwise_box_iou
+from negvision.ops import aligned_box_iou, fallback, pairwise_box_iou
 from negvision.ops.boxes import MODES
 
 needs_extension = pytest.mark.skipif(not COMPILED, reason="the extension is not built")
@@ -195,3 +195,13 @@ def test_errors_name_what_was_expected(path, arguments, error, message):
             function(*arguments)
     with pytest.raises(ValueError, match="equally many boxes, got 2 and 1"):
         aligned_box_iou(BOX, BOX[:1])
+
+
+def test_pairs_in_chunks_are_the_same_with_gradients(monkeypatch):
+    first, second = boxes(0, 7).requires_grad_(), boxes(1, 5)
+    whole = fallback.pairwise_box_iou(first, second, "giou", 1e-6)
+    monkeypatch.setattr(fallback, "_PAIRS_AT_ONCE", 12)
+    parts = fallback.pairwise_box_iou(first, second, "giou", 1e-6)
+    assert torch.equal(parts, whole)
+    gradients = [torch.autograd.grad(ious.sum(), first)[0] for ious in (whole, parts)]
+    torch.testing.assert_close(*gradients)

@@ -10,7 +10,7 @@ import torch
 from helpers.atss_cases import COMPILED, grid, random_boxes
 
 import negvision
-from negvision.ops import extension_info
+from negvision.ops import _extension, atss_assign, extension_info
 
 needs_extension = pytest.mark.skipif(not COMPILED, reason="the extension is not built")
 
@@ -51,8 +51,29 @@ def test_without_the_library_results_are_equal_and_one_warning_is_issued(tmp_pat
     output = run_without_extension(tmp_path, CODE)
     assert output.count("[[1, 1]]") == 3
     assert output.count("RuntimeWarning") == 1
-    assert "compiled operators are missing (not built; build it with: pip install" in output
+    assert "compiled operators are missing (not built; with a C++ compiler" in output
     assert "same results are computed in PyTorch, more slowly" in output
+
+
+def test_negvision_pure_hides_the_library_without_a_warning(monkeypatch, recwarn):
+    monkeypatch.setenv("NEGVISION_PURE", "1")
+    monkeypatch.setattr("negvision.ops._extension._load", _extension._load.__wrapped__)
+    assert extension_info() == {
+        "loaded": False,
+        "path": None,
+        "cuda": False,
+        "error": "NEGVISION_PURE=1",
+    }
+    assert not _extension.is_compiled_for("cpu") and not recwarn.list
+
+
+def test_devices_without_float64_hand_the_assignment_to_the_cpu(path, monkeypatch):
+    priors, counts = grid(64, 64)
+    gts = [random_boxes(torch.Generator().manual_seed(0), 5, 64, 64)]
+    expected = atss_assign(priors, counts, gts)
+    monkeypatch.setattr("negvision.ops.atss._WITHOUT_FLOAT64", {"cpu"})
+    handed_over = atss_assign(priors, counts, gts)
+    assert all(map(torch.equal, handed_over, expected)) and expected[0].gt(0).any()
 
 
 def test_a_library_that_cannot_be_loaded_is_named(tmp_path):

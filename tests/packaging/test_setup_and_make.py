@@ -135,21 +135,56 @@ def test_make_help_names_every_target():
     }
 
 
-def test_setup_without_torch_names_the_commands(clone):
-    # -S: without site-packages, so without torch; an empty setuptools takes its place.
-    (clone / "setuptools.py").write_text("setup = None\n")
-    result = _run([sys.executable, "-S", "setup.py", "build_ext"], clone, os.environ["PATH"])
-    assert result.returncode != 0
-    assert "Traceback" not in result.stderr
-    assert "torch is not installed" in result.stderr
-    assert "pip install --no-build-isolation -e ." in result.stderr
+FAKE_TORCH = """
+from types import SimpleNamespace
+version, cuda = SimpleNamespace(cuda=None), SimpleNamespace(is_available=lambda: False)
+"""
+FAKE_EXTENSIONS = """
+from setuptools import Extension
+from setuptools.command.build_ext import build_ext as BuildExtension
+
+def CppExtension(name, sources, **_):
+    return Extension(name, sources, language="c++")
+
+CUDAExtension = CppExtension
+"""
 
 
-def test_setup_without_a_compiler_says_so(clone):
-    # Torch takes seconds to import; all that is asked of it comes later.
-    (clone / "torch.py").write_text("")
-    result = _run([sys.executable, "setup.py", "build_ext"], clone, "", CXX="no-such-compiler")
-    assert "no C++ compiler (no-such-compiler)" in _only_line(result)
+@pytest.mark.parametrize("lacking", ["torch", "compiler", "sound compiler"])
+def test_without_operators_setup_goes_on_unless_they_are_demanded(clone, tools, lacking):
+    """Torch takes seconds to import; the little that setup.py needs of it is written here."""
+    python, compiler = [sys.executable], str(tools / "g++")
+    _program(tools, "g++", "exit 1")
+    expected = "compiling them failed (CompileError"
+    if lacking == "torch":
+        # Without site-packages; of setuptools it needs two names.
+        python.append("-S")
+        (clone / "setuptools" / "command").mkdir(parents=True)
+        (clone / "setuptools" / "__init__.py").write_text("def setup(**_): pass\n")
+        (clone / "setuptools" / "command" / "build_py.py").write_text("build_py = object\n")
+        expected = "torch is not installed where this build runs"
+    else:
+        (clone / "torch" / "utils").mkdir(parents=True)
+        (clone / "torch" / "__init__.py").write_text(FAKE_TORCH)
+        (clone / "torch" / "utils" / "cpp_extension.py").write_text(FAKE_EXTENSIONS)
+    if lacking == "compiler":
+        compiler, expected = "no-such-compiler", "there is no C++ compiler (no-such-compiler)"
+    (clone / "negvision" / "__init__.py").write_text('__version__ = "0"\n')
+    old = clone / "negvision" / "ops" / "_C.old.so"
+    old.touch()
+
+    def build(**variables: str) -> subprocess.CompletedProcess:
+        command = [*python, "setup.py", "build_ext", "--inplace"]
+        return _run(command, clone, os.environ["PATH"], CXX=compiler, **variables)
+
+    done = build()
+    assert done.returncode == 0, done.stderr
+    assert f"installing without the compiled operators: {expected}" in done.stderr
+    assert old.exists() == (lacking != "sound compiler")
+    done = build(NEGVISION_COMPILE="1")
+    assert done.returncode == 1
+    assert f"negvision: NEGVISION_COMPILE=1, but {expected}" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

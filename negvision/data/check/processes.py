@@ -34,7 +34,7 @@ def call_in_processes(
     Args:
         function: Called in forked processes; its results are pickled, it is not.
         count: How many numbers.
-        workers: Processes; 0 calls the function in this one.
+        workers: Processes; 0, and any number on Windows, calls the function in this one.
         died: Given the number and how the process ended, returns what takes the result's place.
 
     Raises:
@@ -44,7 +44,7 @@ def call_in_processes(
         >>> list(call_in_processes(lambda n: n * n, 4, 2, died=lambda n, how: None))
         [0, 1, 4, 9]
     """
-    if not workers:
+    if not workers or "fork" not in multiprocessing.get_all_start_methods():
         yield from map(function, range(count))
         return
     chunks = deque(range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK))

@@ -1,7 +1,7 @@
 """Write checkpoints atomically, and remove old ones only after that."""
 
 import contextlib
-import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,8 +48,7 @@ def _write_failure(path: Path, error: Exception) -> str:
 
 def _is_full(folder: Path) -> bool:
     with contextlib.suppress(OSError):
-        status = os.statvfs(folder)
-        return status.f_bavail * status.f_frsize < 1 << 20
+        return shutil.disk_usage(folder).free < 1 << 20
     return False
 
 

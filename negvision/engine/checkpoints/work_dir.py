@@ -1,7 +1,6 @@
 """A folder of checkpoints belongs to one run: another one would overwrite them."""
 
 import contextlib
-import fcntl
 import os
 import re
 import socket
@@ -15,6 +14,10 @@ from negvision.engine.checkpoints.finding import marked_checkpoint
 from negvision.engine.checkpoints.saving import INTERRUPTED, raise_on_all_ranks
 from negvision.errors import CheckpointError
 
+fcntl = None
+with contextlib.suppress(ModuleNotFoundError):  # Windows
+    import fcntl
+
 LOCK = "run.lock"
 _WRITTEN = re.compile(rf"(epoch|iter)_\d+\.pth|best_.*\.pth|{re.escape(INTERRUPTED)}")
 
@@ -24,7 +27,7 @@ def claimed(folders: Iterable[Path], resumed: str | None) -> Iterator[None]:
     """Inside the block the folders belong to this run. All ranks must enter.
 
     The first rank holds a lock of the system on a file in each folder, so nothing remains of a run
-    that was killed. A file system without locks is used without.
+    that was killed. Windows and a file system without locks are used without.
 
     Args:
         folders: They exist; what one process claims twice is its own.
@@ -53,7 +56,8 @@ def _locked(folder: Path) -> Iterator[None]:
     with (folder / LOCK).open("a+") as file:
         try:
             # Not flock, which worker processes would inherit and hold after a kill.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             file.seek(0)
             raise CheckpointError(

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -21,8 +22,10 @@ JOB_FOLDER = "NEGVISION_JOB_FOLDER"
 # A signal reached the launcher; a rank stopped for a signal; a rank found a user error.
 INTERRUPTED, STOPPED, USER_ERROR = "interrupted", "stopped", "user_error"
 
-# Makes a rank print the stacks of its threads.
-_STACK_SIGNAL = signal.SIGUSR2
+# Makes a rank print the stacks of its threads; not on Windows.
+_STACK_SIGNAL = getattr(signal, "SIGUSR2", None)
+# sysexits.h; not in Windows' os.
+_EX_TEMPFAIL = 75
 # Seconds in which the rank that is the cause ends before the ranks that miss it.
 _COURTESY = 3.0
 
@@ -70,15 +73,16 @@ def reports_to_launcher(command: Callable[..., int]) -> Callable[..., int]:
         if not os.environ.get("TORCHELASTIC_ERROR_FILE"):
             return command(argv)
         faulthandler.enable()
-        faulthandler.register(_STACK_SIGNAL, all_threads=True)
+        if _STACK_SIGNAL is not None:
+            faulthandler.register(_STACK_SIGNAL, all_threads=True)
         # torchrun also restarts workers that need no second try.
         if _is_marked(INTERRUPTED):
-            status = os.EX_TEMPFAIL
+            status = _EX_TEMPFAIL
         elif _is_marked(USER_ERROR):
             status = 2
         else:
             status = _status(command, argv)
-        if status == os.EX_TEMPFAIL and _mark(STOPPED) is not None:
+        if status == _EX_TEMPFAIL and _mark(STOPPED) is not None:
             # For any other status torchrun ends the ranks that still save, and restarts all.
             status = 0
         sys.stdout.flush()
@@ -104,7 +108,8 @@ def _report(error: Exception) -> int:
     """Print ``error``; the exit status of the rank."""
     text = lost_contact(error)
     if text is not None:
-        signal.signal(_STACK_SIGNAL, signal.SIG_IGN)  # this rank does not hang
+        if _STACK_SIGNAL is not None:
+            signal.signal(_STACK_SIGNAL, signal.SIG_IGN)  # this rank does not hang
         time.sleep(_COURTESY)
     elif not is_user_error(error):
         text = "".join(traceback.format_exception(error)).rstrip()
@@ -126,6 +131,8 @@ def _print(text: str) -> None:
 
 
 def _show_stacks_of_hanging_ranks() -> None:
+    if _STACK_SIGNAL is None:
+        return
     for pid in child_processes(os.getppid()):
         if pid != os.getpid():
             os.kill(pid, _STACK_SIGNAL)
@@ -134,7 +141,13 @@ def _show_stacks_of_hanging_ranks() -> None:
 
 def child_processes(pid: int) -> list[int]:
     """The processes that the main thread of process ``pid`` started and that still exist."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    if listed.exists():
+        found = listed.read_text()
+    else:  # macOS
+        command = ["pgrep", "-P", str(pid)]
+        found = subprocess.run(command, capture_output=True, text=True).stdout
+    return [int(child) for child in found.split()]
 
 
 def _mark(name: str) -> bool | None:
