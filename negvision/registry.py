@@ -32,6 +32,7 @@ TRANSFORMS = _child(
     "negvision.data.images.loading",
     "negvision.data.images.flips",
     "negvision.detection.datasets",
+    "negvision.detection.transforms",
     "negvision.face.datasets",
     "negvision.classification.transforms",
     *_with_mmseg("negvision.segmentation.datasets"),

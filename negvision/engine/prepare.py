@@ -18,6 +18,7 @@ from negvision.engine.config.reading import load_config, parse_options, set_work
 from negvision.engine.config.settings import check_settings
 from negvision.engine.file_handlers import install_file_handlers
 from negvision.engine.machine_errors import require_writable
+from negvision.engine.memory_format import keep_freed_memory
 from negvision.engine.quiet import silence_idle_warnings
 from negvision.engine.runner import Runner
 from negvision.errors import DatasetError
@@ -58,6 +59,7 @@ def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
     check_data(cfg, splits)
     if "train" in splits:
         require_writable(cfg.work_dir)
+        keep_freed_memory()
     replace_category_lookup(_check_order)
     if "runner_type" in cfg:
         return RUNNERS.build(cfg)

