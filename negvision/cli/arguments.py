@@ -10,11 +10,22 @@ from typing import Any
 from negvision import __version__
 from negvision.errors import CheckpointError, did_you_mean
 
+# What options were called, and what they are called elsewhere; looked up where the new one exists.
+_OTHER_NAMES = {
+    "--out-dir": "--out",
+    "--output": "--out",
+    "--output-dir": "--out",
+    "--save-dir": "--out",
+    "--show-dir": "--drawings",
+    "--no-pictures": "--no-drawings",
+    "--conf": "--score-threshold",
+    "--score-thr": "--score-threshold",
+}
 _DATA_ROOT = "folder to use as the data root of every dataset"
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that suggests the nearest option for a misspelled one."""
+    """A parser that names the option for a misspelled one, or one of another name."""
 
     _given: Sequence[str] = ()
 
@@ -30,7 +41,9 @@ class CommandParser(argparse.ArgumentParser):
         for word in self._given:
             option = word.partition("=")[0]
             if option.startswith("--") and not any(name.startswith(option) for name in known):
-                message += f"\n{option} is not an option{did_you_mean(option, known)}"
+                name = _OTHER_NAMES.get(option)
+                hint = f"; it is {name} here" if name in known else did_you_mean(option, known)
+                message += f"\n{option} is not an option{hint}"
         super().error(message)
 
 

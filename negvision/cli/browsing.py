@@ -23,7 +23,8 @@ def add_browsing_arguments(parser: argparse.ArgumentParser, folder: str) -> None
     add = parser.add_argument
     add("--num", type=positive_int, default=16, help="images, evenly spread (default: 16)")
     add("--indices", type=int, nargs="+", metavar="I", help="images of the dataset, from 0")
-    add("--out-dir", help=f"folder to draw into (default: work_dirs/<config>/{folder})")
+    where = f"folder to draw into (default: work_dirs/<config>/{folder})"
+    add("--out", metavar="DIR", help=where)
     add_data_arguments(parser)
 
 
@@ -56,7 +57,7 @@ def save_drawings(args: argparse.Namespace, folder: str, draw: Draw) -> str:
     check_config(cfg)
     check_data(cfg, ("train",))
     init_default_scope(cfg.get("default_scope") or "mmdet")
-    out = Path(args.out_dir or Path(cfg.work_dir) / folder)
+    out = Path(args.out or Path(cfg.work_dir) / folder)
     files = set()
     # Seeded, so that random augmentations give the same images every time.
     with captured_pycocotools(), seeded(0), torch.no_grad():

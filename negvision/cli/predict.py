@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--allow-urls", action="store_true", help="download images from URLs")
     skip = "leave out what is damaged and go on; the exit status is then 1"
     add("--skip-bad", action="store_true", help=skip)
-    add("--no-drawings", "--no-pictures", action="store_true", help="draw nothing")
+    add("--no-drawings", action="store_true", help="draw nothing")
     add_trust_checkpoint(parser)
 
 

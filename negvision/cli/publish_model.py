@@ -1,4 +1,4 @@
-"""``negvision publish-model CKPT OUT``: write the weights of a checkpoint for others to use."""
+"""``negvision publish-model CKPT --out FILE``: write the weights of a checkpoint for others."""
 
 import argparse
 from pathlib import Path
@@ -18,7 +18,8 @@ _SUFFIX = ".safetensors"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("checkpoint", help="checkpoint file (.pth)")
-    add("out", help=f"NAME{_SUFFIX}; part of the file's SHA-256 is appended to NAME")
+    out = f"NAME{_SUFFIX}; part of the file's SHA-256 is appended to NAME"
+    add("--out", required=True, metavar="FILE", help=out)
     add(
         "--without-ema",
         action="store_true",
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Publish; 0."""
     target = Path(args.out)
     if target.suffix != _SUFFIX or target.name == _SUFFIX:
-        raise UserError(f"out is {args.out!r}; give a file NAME{_SUFFIX}")
+        raise UserError(f"--out {args.out}: give a file NAME{_SUFFIX}")
     from negvision.engine.checkpoints.loading import load_checkpoint_file
     from negvision.engine.checkpoints.safetensors_file import publish
     from negvision.files import check_writable

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     file = checked(str, "FILE.json", lambda name: name.endswith(".json"))
     results = "write the detections as COCO results"
     add("--out", type=file, metavar="FILE.json", help=results)
-    add("--show-dir", metavar="DIR", help="draw the predictions into this folder")
+    add("--drawings", metavar="DIR", help="draw the predictions into this folder")
     add_ood_threshold(parser)
     add_runner_arguments(parser)
 
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     settle_model(args)
     if "://" not in args.checkpoint and not Path(args.checkpoint).is_file():
         raise CheckpointError(f"checkpoint {args.checkpoint!r} does not exist")
-    for target in filter(None, (args.out, args.show_dir and os.path.join(args.show_dir, "a.png"))):
+    for target in filter(None, (args.out, args.drawings and os.path.join(args.drawings, "a.png"))):
         check_writable(Path(target))
     announce(args.config)
     from negvision.compat.patches import captured_pycocotools
@@ -52,21 +52,21 @@ def run(args: argparse.Namespace) -> int:
     else:
         cfg.load_from = args.checkpoint
     cfg.resume = False
-    if args.show_dir is not None:
+    if args.drawings is not None:
         hook = cfg.get("default_hooks", {}).get("visualization")
         if hook is None:
             raise ConfigError(
-                "--show-dir needs a hook that draws: default_hooks = "
+                "--drawings needs a hook that draws: default_hooks = "
                 "dict(visualization=dict(type='negvision.DrawDetectionsHook')) in the config"
             )
         # Absolute, because the hook would join a relative folder to its own for every image.
-        hook.update(draw=True, test_out_dir=str(Path(args.show_dir).absolute()))
+        hook.update(draw=True, test_out_dir=str(Path(args.drawings).absolute()))
     with captured_pycocotools():
         runner = build_runner(cfg, ("test",))
         resample_in_test(runner.test_loop.evaluator)
         if args.out is not None:
             runner.register_hook(DetectionsWriter(args.out))
-        elif args.show_dir is None:
+        elif args.drawings is None:
             require_truth(runner.test_loop.evaluator)
         if args.ood_threshold is not None:
             runner.load_or_resume()

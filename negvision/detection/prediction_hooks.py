@@ -106,7 +106,7 @@ class PredictionSheetHook(SheetHook):
 
 @HOOKS.register_module()
 class DrawDetectionsHook(Hook):
-    """Draw each test image with its detections, as requested by ``negvision test --show-dir``.
+    """Draw each test image with its detections, as requested by ``negvision test --drawings``.
 
     If the model has an OOD threshold, detections above it are dashed and tagged as unknown.
 

@@ -163,7 +163,7 @@ def require_truth(evaluator: Evaluator) -> None:
         raise ConfigError(
             f"{getattr(without[0], 'ann_file', type(without[0]).__name__)}: has no annotations, so "
             "there is nothing to compare predictions with. To write them: negvision test with "
-            "--out FILE.json or --show-dir DIR"
+            "--out FILE.json or --drawings DIR"
         )
 
 

@@ -37,7 +37,7 @@ class OODMapHook(SheetHook):
     from its 1st to its 99th percentile. True OOD regions are outlined, and with a calibrated
     threshold the predicted ones too, dashed.
 
-    Use it as ``default_hooks.visualization``, where ``negvision test --show-dir DIR`` sets
+    Use it as ``default_hooks.visualization``, where ``negvision test --drawings DIR`` sets
     ``draw`` and ``test_out_dir``: each image of a test then goes to ``DIR/NAME.png``.
 
     Args:

@@ -23,7 +23,7 @@ def pictures(folder):
 
 def test_assignments(tiny_config, tmp_path, capsys):
     out = tmp_path / "out"
-    assert browse_assignments(tiny_config, "--out-dir", out, "--num", 3) == 0
+    assert browse_assignments(tiny_config, "--out", out, "--num", 3) == 0
     printed = capsys.readouterr().out
     found = pictures(out)
     assert list(found) == ["000000_0.png", "000003_3.png", "000007_7.png"]
@@ -44,7 +44,7 @@ def test_assignments(tiny_config, tmp_path, capsys):
 
 def test_boxes_without_positives_are_listed_and_red(tiny_config, tmp_path, capsys):
     out = tmp_path / "out"
-    argv = [tiny_config, "--out-dir", out, "--indices", 2, 5, "--cfg-options", *NONE_MATCH]
+    argv = [tiny_config, "--out", out, "--indices", 2, 5, "--cfg-options", *NONE_MATCH]
     assert browse_assignments(*argv) == 0
     printed = capsys.readouterr().out
     assert "boxes with no positive: 4 of 4 (100.0%)" in printed
@@ -68,7 +68,7 @@ def test_images_are_reproducible(tiny_config, tmp_path):
     )
     for name in ("a", "b"):
         for browse, kind in ((browse_assignments, ""), (browse_dataset, "_data")):
-            argv = ["--num", 3, "--out-dir", tmp_path / f"{name}{kind}"]
+            argv = ["--num", 3, "--out", tmp_path / f"{name}{kind}"]
             assert browse(tiny_config, *argv) == 0
     for kind in ("", "_data"):
         first, second = pictures(tmp_path / f"a{kind}"), pictures(tmp_path / f"b{kind}")
@@ -110,7 +110,7 @@ def test_masks_crowds_and_data_root(tiny_config, coco_root, tmp_path, capsys):
         text = tiny_config.read_text().replace("with_bbox=True", f"with_bbox=True, {mask}")
         config.write_text(text)
         out = tmp_path / mask
-        argv = [config, "--out-dir", out, "--indices", 0, "--data-root", root]
+        argv = [config, "--out", out, "--indices", 0, "--data-root", root]
         assert browse_dataset(*argv) == 0
         printed = capsys.readouterr().out
         assert ["bar", "7", "7", "1"] in [line.split() for line in printed.splitlines()]
@@ -135,7 +135,7 @@ def test_masks_crowds_and_data_root(tiny_config, coco_root, tmp_path, capsys):
     ],
 )
 def test_user_errors(tiny_config, tmp_path, capsys, browse, argv, message):
-    assert browse(tiny_config, "--out-dir", tmp_path / "out", *argv) == 2
+    assert browse(tiny_config, "--out", tmp_path / "out", *argv) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not (tmp_path / "out").exists()

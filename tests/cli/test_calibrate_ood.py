@@ -97,7 +97,7 @@ def test_another_threshold_from_the_command_line(trained, tmp_path, monkeypatch)
     pictures = {}
     for threshold, expected in (("-1000.5", True), ("1e9", False)):
         argv = [config, checkpoint, "--work-dir", tmp_path / "w", "--ood-threshold", threshold]
-        argv += ["--out", tmp_path / "found.json", "--show-dir", tmp_path / threshold]
+        argv += ["--out", tmp_path / "found.json", "--drawings", tmp_path / threshold]
         assert evaluate(*argv) == 0
         flags = np.concatenate(seen)
         assert (flags == expected).all()

@@ -22,7 +22,7 @@ def trained(tiny_config, tmp_path):
 def test_published_weights_give_the_same_detections(trained, tmp_path, capsys):
     config, checkpoint = trained
     capsys.readouterr()
-    assert publish(checkpoint, tmp_path / "p/tiny.safetensors") == 0
+    assert publish(checkpoint, "--out", tmp_path / "p/tiny.safetensors") == 0
     [published] = (tmp_path / "p").iterdir()
     assert capsys.readouterr().out.strip() == str(published)
     found = []
@@ -39,12 +39,13 @@ def test_published_weights_give_the_same_detections(trained, tmp_path, capsys):
 def test_refusals(trained, tmp_path, capsys):
     _, checkpoint = trained
     for out, says in (("a.pth", "give a file NAME.safetensors"), (".safetensors", "give a file")):
-        assert publish(checkpoint, tmp_path / out) == 2
+        assert publish(checkpoint, "--out", tmp_path / out) == 2
         assert says in capsys.readouterr().err
-    assert publish(tmp_path / "none.pth", tmp_path / "a.safetensors") == 2
+    assert publish(tmp_path / "none.pth", "--out", tmp_path / "a.safetensors") == 2
     assert "does not exist" in capsys.readouterr().err
     content = torch.load(checkpoint, weights_only=False)
     del content["ema_state_dict"]
     torch.save(content, tmp_path / "plain.pth")
-    assert publish(tmp_path / "plain.pth", tmp_path / "a.safetensors", "--without-ema") == 2
+    argv = [tmp_path / "plain.pth", "--out", tmp_path / "a.safetensors", "--without-ema"]
+    assert publish(*argv) == 2
     assert "no averaged weights" in capsys.readouterr().err

@@ -54,7 +54,7 @@ def test_train_resume_and_test(tiny_config, tmp_path, capsys):
     checkpoint = work / "epoch_2.pth"
     argv = [tiny_config, checkpoint, "--work-dir", tmp_path / "t"]
     options = ["--cfg-options", f"test_evaluator.outfile_prefix={tmp_path / 'metric'}"]
-    assert run_test(*argv, "--out", results, "--show-dir", drawn, *options) == 0
+    assert run_test(*argv, "--out", results, "--drawings", drawn, *options) == 0
     printed = capsys.readouterr().out
     assert "Average Precision" in printed
     assert "Loads checkpoint" not in printed and "warning:" not in printed

@@ -206,7 +206,7 @@ def test_every_source_of_weights(monkeypatch, url):
 
 def test_commands(capsys):
     write(Path("bad.pth"), {"state_dict": {}, "meta": Reduce()}, legacy=False)
-    assert negvision(["publish-model", "bad.pth", "out.safetensors"]) == 2
+    assert negvision(["publish-model", "bad.pth", "--out", "out.safetensors"]) == 2
     printed = capsys.readouterr().err
     assert "'bad.pth' was not loaded" in printed and "--trust-checkpoint" in printed
     assert not Path("out.safetensors").exists()

@@ -205,7 +205,9 @@ def train(
     path = config_to_resume(folder, chosen, **reading) if resume else None
     path = path or write_config(data, folder, chosen, **reading)
     given = {"config": str(path), "work_dir": str(folder.absolute()), "cfg_options": None}
-    cfg = prepare_config(Namespace(**given, data_root=None, launcher="none", trust_checkpoint=False))
+    cfg = prepare_config(
+        Namespace(**given, data_root=None, launcher="none", trust_checkpoint=False)
+    )
     if resume and (newest := find_resume_checkpoint(folder)) is not None:
         cfg.resume, cfg.load_from = True, str(newest)
     with captured_pycocotools(), machine_errors_explained(cfg.work_dir):
