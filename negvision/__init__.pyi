@@ -91,6 +91,7 @@ from .inference.exported_network import ExportedNetwork as ExportedNetwork
 from .inference.inferencer import Inferencer as Inferencer
 from .inference.inferencer import load as load
 from .inference.prediction import Prediction as Prediction
+from .inference.runtime import Classification as Classification
 from .inference.runtime import Detections as Detections
 from .inference.runtime import Embedding as Embedding
 from .inference.runtime import ExportedModel as ExportedModel

@@ -19,7 +19,7 @@ _PREPROCESSOR = {
 }
 
 
-class _ScoredClassifier(BaseModel):
+class ScoredClassifier(BaseModel):
     """Backbone, mean over the last feature map, ``head``, and an OOD score for every image.
 
     Subclasses set ``head``, which maps features (N, D) to logits or an ``AbeTOutput``.
@@ -104,7 +104,7 @@ class _ScoredClassifier(BaseModel):
 
 
 @MODELS.register_module()
-class AbeTClassifier(_ScoredClassifier):
+class AbeTClassifier(ScoredClassifier):
     """A classifier with AbeT's head: cosine logits over a learned temperature.
 
     Trained with plain cross-entropy on in-distribution images only. The method is known to fail
@@ -156,7 +156,7 @@ class AbeTClassifier(_ScoredClassifier):
 
 
 @MODELS.register_module()
-class OODClassifier(_ScoredClassifier):
+class OODClassifier(ScoredClassifier):
     """A plain classifier (a linear layer with bias on the feature), scored by a baseline.
 
     Args:

@@ -49,22 +49,24 @@ class OODImageMetric(OODMetricBase):
         """
         if not data_samples:
             return
-        absent = {"logits", "ood_score", "img_path"} - set(data_samples[0])
+        needed = {"ood_score", "img_path"} | ({"logits"} if self.scores else set())
+        absent = needed - set(data_samples[0])
         if absent:
             raise ConfigError(
                 f"{type(self).__name__}: the predictions have no {' and no '.join(sorted(absent))}"
                 f", only {sorted(data_samples[0])}. Use a model such as negvision.AbeTClassifier "
                 "and negvision.PackImageInputs at the end of the pipeline"
             )
-        logits = torch.stack([sample["logits"] for sample in data_samples])
-        temperature = None
-        if "temperature" in data_samples[0]:
-            temperature = torch.stack([sample["temperature"] for sample in data_samples])
-        own = data_samples[0]["ood_score_name"]
-        scores = {own: torch.stack([sample["ood_score"] for sample in data_samples])}
+        columns = {
+            name: torch.stack([sample[name] for sample in data_samples])
+            for name in ("ood_score", "logits", "temperature")
+            if name in data_samples[0]
+        }
+        scores = {data_samples[0]["ood_score_name"]: columns["ood_score"]}
         for name in self.scores:
-            scores.setdefault(name, ood_score(name, logits, temperature))
-        columns = {name: values.tolist() for name, values in scores.items()}
+            if name not in scores:
+                scores[name] = ood_score(name, columns["logits"], columns.get("temperature"))
+        listed = {name: values.tolist() for name, values in scores.items()}
         for row, sample in enumerate(data_samples):
             kept = {
                 "path": str(sample["img_path"]),
@@ -72,7 +74,7 @@ class OODImageMetric(OODMetricBase):
                 "is_ood": bool(sample.get("is_ood", False)),
                 "label": int(sample.get("label", -1)),
                 "pred_label": int(sample["pred_label"]),
-                "scores": {name: values[row] for name, values in columns.items()},
+                "scores": {name: values[row] for name, values in listed.items()},
             }
             self.results.append(((kept["path"], kept["source"], kept["is_ood"]), kept))
 

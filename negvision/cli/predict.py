@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 HELP = "write and draw the predictions of a model on images and videos"
 DESCRIPTION = (
-    "Write the predictions of a model: boxes as COCO results, label maps or embeddings, and "
-    "images with the predictions drawn on them."
+    "Write the predictions of a model: boxes as COCO results, classes of images, label maps or "
+    "embeddings, and images with the predictions drawn on them."
 )
 
 
@@ -45,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     drop = "drop boxes with a lower score; default: write all, draw those from 0.3"
     add("--score-threshold", type=float, metavar="SCORE", help=drop)
     add_ood_threshold(parser)
+    top = "classes that a classifier names for each image; default: 5"
+    add("--top", type=positive_int, metavar="N", help=top)
     add_device(parser)
     frames = "frames to read from each video or webcam; default: all"
     add("--frames", type=positive_int, metavar="N", help=frames)
@@ -84,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         score_threshold=args.score_threshold,
         ood_threshold=None if wants_stored else args.ood_threshold,
+        top=args.top,
         trust_checkpoint=args.trust_checkpoint,
     )
     if wants_stored and model.ood_threshold is None:

@@ -193,7 +193,8 @@ def _images(
         if count < len(files):
             report(f"--images {folder}: {count} of {len(files):,} images, evenly spread")
         return [files[number * len(files) // count] for number in range(count)]
-    return sample_images.write_samples(scratch, _GENERATED, metadata.preprocessing.size)
+    size = metadata.preprocessing.size if metadata.task == "face" else None
+    return sample_images.write_samples(scratch, _GENERATED, size)
 
 
 def _summary(metadata: Metadata, request: Request) -> str:

@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from negvision.errors import ExportError
-from negvision.inference.runtime import Detections, Embedding, ExportedModel, LabelMap, Metadata
+from negvision.inference.runtime import (
+    Classification,
+    Detections,
+    Embedding,
+    ExportedModel,
+    LabelMap,
+    Metadata,
+)
 from negvision.inference.runtime.results import Result
 from negvision.inference.torch_model import TorchModel
 
@@ -21,10 +28,11 @@ class Tolerance:
     """The largest accepted differences.
 
     Attributes:
-        score: Of scores, of OOD scores (relative above 1) and of embeddings (relative to the
-            largest component).
+        score: Of scores, of probabilities, of OOD scores (relative above 1) and of embeddings
+            (relative to the largest component).
         box: Of coordinates, in pixels of the image.
-        share: Share of boxes, pixels or embeddings that may differ by more or be unmatched.
+        share: Share of boxes, pixels, classified images or embeddings that may differ by more or be
+            unmatched.
     """
 
     score: float
@@ -46,7 +54,8 @@ class Differences:
     Attributes:
         images: Number of images.
         batch_sizes: The batch sizes with which each image was predicted.
-        values: Differences of all pairs, by name: "score", "box", "ood", "labels", "embedding".
+        values: Differences of all pairs, by name: "score", "box", "ood", "labels",
+            "probability", "embedding".
         borderline: Unmatched boxes that rounding explains.
         unmatched: Other unmatched boxes.
     """
@@ -65,7 +74,7 @@ class Differences:
 
     @property
     def compared(self) -> int:
-        """Pairs of boxes, pixels or embeddings."""
+        """Pairs of boxes, pixels, classified images or embeddings."""
         return sum(map(len, next(iter(self.values.values()), [])))
 
     @property
@@ -102,7 +111,12 @@ class Differences:
             f"{name} {forms.get(name, '{:.2g}').format(value)}"
             for name, value in self.largest.items()
         )
-        what = {"box": "boxes", "labels": "pixels", "embedding": "embeddings"}
+        what = {
+            "box": "boxes",
+            "labels": "pixels",
+            "probability": "predictions",
+            "embedding": "embeddings",
+        }
         [kind] = [word for name, word in what.items() if name in self.values]
         rest = f", {self.borderline} at a threshold" if self.borderline else ""
         rest += f", {self.unmatched} unmatched" if self.unmatched else ""
@@ -191,6 +205,12 @@ def compare_results(
         found.note(labels=own.labels != theirs.labels)
         if own.ood_scores is not None and theirs.ood_scores is not None:
             found.note(ood=_relative(theirs.ood_scores, own.ood_scores))
+    elif isinstance(own, Classification) and isinstance(theirs, Classification):
+        difference = _absolute(theirs.probabilities, own.probabilities)
+        found.note(probability=difference.max(keepdims=True))
+        if own.ood_score is not None and theirs.ood_score is not None:
+            scores = np.array([theirs.ood_score]), np.array([own.ood_score])
+            found.note(ood=_relative(*scores))
     elif isinstance(own, Embedding) and isinstance(theirs, Embedding):
         scale = max(float(np.abs(theirs.vector).max()), 1e-12)
         difference = _relative(theirs.vector / scale, own.vector / scale)

@@ -9,17 +9,19 @@ import cv2
 import matplotlib
 import numpy as np
 
-from negvision.inference.runtime import Embedding, LabelMap
+from negvision.inference.runtime import Classification, Embedding, LabelMap
 from negvision.inference.runtime.results import Result
 from negvision.visualization.boxes import draw_predictions, name_of
 from negvision.visualization.canvas import Canvas
-from negvision.visualization.colors import Color
+from negvision.visualization.colors import UNKNOWN_COLOR, Color, class_color
 from negvision.visualization.heat import draw_heat
 
 # Segmentors have more classes than six colors can tell apart, and their regions touch.
 _LABEL_COLORS = "tab20"
 # Share of the image; smaller regions get no name.
 _SMALLEST_NAMED = 0.005
+# Of a class: others would be written as 0.00.
+_SMALLEST_PROBABILITY = 0.005
 
 
 def draw(
@@ -29,8 +31,9 @@ def draw(
     *,
     score_threshold: float = 0.3,
     ood_threshold: float | None = None,
+    top: int | None = None,
 ) -> np.ndarray:
-    """Draw boxes and masks, or a label map with its OOD scores next to it.
+    """Draw boxes and masks, a label map with its OOD scores next to it, or the class of the image.
 
     Args:
         image: (H, W, 3) uint8 BGR. Small images are enlarged, see
@@ -40,6 +43,8 @@ def draw(
         score_threshold: Boxes with a lower score are not drawn.
         ood_threshold: Higher OOD scores are unknown; None for what ``result`` marks as unknown.
             Unknown boxes are dashed, unknown regions outlined.
+        top: How many classes of a classifier are written, best first; None for 5. Those below a
+            probability of 0.005 are not.
 
     Returns:
         (H', W', 3) uint8 BGR. A map of OOD scores is on the right.
@@ -56,10 +61,13 @@ def draw(
     """
     if isinstance(result, Embedding):
         raise ValueError("an embedding cannot be drawn; compare embeddings by similarity()")
-    if ood_threshold is not None and result.ood_scores is not None:
-        result = dataclasses.replace(result, unknown=result.ood_scores > ood_threshold)
+    scores = result.ood_score if isinstance(result, Classification) else result.ood_scores
+    if ood_threshold is not None and scores is not None:
+        result = dataclasses.replace(result, unknown=scores > ood_threshold)
     rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    if isinstance(result, LabelMap):
+    if isinstance(result, Classification):
+        drawn = _draw_classes(rgb, result, classes, top or 5)
+    elif isinstance(result, LabelMap):
         drawn = _draw_labels(rgb, result, classes, ood_threshold)
     else:
         found = result.above(score_threshold)
@@ -79,6 +87,19 @@ def label_color(label: int) -> Color:
     """The RGB color of a class in label maps; colors repeat after twenty classes."""
     red, green, blue, _ = matplotlib.colormaps[_LABEL_COLORS](label % 20)
     return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _draw_classes(
+    rgb: np.ndarray, found: Classification, classes: Sequence[str], top: int
+) -> np.ndarray:
+    canvas = Canvas(rgb)
+    lines = [("unknown", UNKNOWN_COLOR)] if found.unknown else []
+    for place, label in enumerate(found.top(top).tolist()):
+        score = found.probabilities[label]
+        if not place or score >= _SMALLEST_PROBABILITY:
+            lines.append((f"{name_of(label, classes)} {score:.2f}", class_color(label)))
+    canvas.lines(lines)
+    return canvas.image()
 
 
 def _draw_labels(

@@ -9,13 +9,14 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.structures import InstanceData, PixelData
 
-from negvision.inference.runtime import Detections, Embedding, ExportedModel, LabelMap
+from negvision.inference.runtime import Classification, Embedding, ExportedModel, LabelMap
 from negvision.inference.runtime.images import batched, prepare
+from negvision.inference.runtime.results import Detections, Result
 from negvision.registry import MODELS
 
 SUFFIX = ".onnx"
 # Metrics that compute further scores from logits, which exported models do not return.
-_OF_LOGITS = ("OODBoxMetric", "OODPixelMetric")
+_OF_LOGITS = ("OODBoxMetric", "OODPixelMetric", "OODImageMetric")
 
 
 @MODELS.register_module()
@@ -26,7 +27,7 @@ class ExportedNetwork(BaseModel):
     ignored. Resizing is done by the pipeline.
 
     Args:
-        file: Written by ``tools/export.py``.
+        file: Written by ``negvision export``.
 
     Attributes:
         score, ood_threshold: As in a head with an OOD score; only if the file has one.
@@ -67,9 +68,17 @@ class ExportedNetwork(BaseModel):
         """Not supported: an exported model cannot be trained."""
         raise NotImplementedError("an exported model only supports test_step")
 
-    def _add(self, sample, result: Detections | LabelMap | Embedding) -> None:
+    def _add(self, sample, result: Result) -> None:
         if isinstance(result, Embedding):
             sample.embedding = torch.from_numpy(result.vector.copy())
+        elif isinstance(result, Classification):
+            probabilities = torch.from_numpy(result.probabilities.copy())
+            sample.pred_score, sample.pred_label = probabilities.max(0)
+            if result.ood_score is not None:
+                sample.ood_score = torch.tensor(result.ood_score)
+                sample.set_metainfo({"ood_score_name": self.score})
+                if self.ood_threshold is not None:
+                    sample.pred_is_ood = sample.ood_score > self.ood_threshold
         elif isinstance(result, LabelMap):
             labels = torch.from_numpy(result.labels).long()
             sample.pred_sem_seg = PixelData(data=labels[None])

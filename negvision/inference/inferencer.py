@@ -17,13 +17,15 @@ import numpy as np
 from negvision.data.images import IMAGE_SUFFIXES
 from negvision.errors import CheckpointError, ConfigError, UserError, did_you_mean
 from negvision.inference.prediction import Prediction, as_bgr, is_many, is_path
-from negvision.inference.runtime import Detections, Embedding, ExportedModel
+from negvision.inference.runtime import Classification, Detections, Embedding, ExportedModel
 from negvision.inference.runtime.images import Source
 from negvision.inference.runtime.model import providers_of
 from negvision.inference.runtime.results import Result
 from negvision.inference.sources import Frame, LeaveOut, end_at_once, find_sources
 
 _log = logging.getLogger("negvision")
+# Classes of a classifier that are named, as far as nothing is given.
+_TOP = 5
 # Files that hold their config; known here without the engine, which exported models do not need.
 MODEL_SUFFIXES = (".pth", ".safetensors")
 
@@ -39,18 +41,21 @@ class Inferencer:
         score_threshold: Drops boxes with a lower score, in [0, 1]. None keeps all boxes that the
             ``test_cfg`` of the model keeps.
         ood_threshold: Higher OOD scores are unknown. None uses the threshold of the model, if any.
+        top: How many classes of an image a classifier names; 5 by default.
         trust_checkpoint: Unpickle any object in the checkpoint. This can run arbitrary code.
 
     Attributes:
-        task: "detection", "segmentation" or "face".
+        task: "detection", "segmentation", "classification" or "face".
         classes: Names, indexed by label; empty for faces and if neither file has them.
         score_threshold: As given.
         ood_threshold: The threshold in use, or None.
         ood_score: Name of the OOD score, or None for a model without one.
+        top: As given, or 5; None if the model is not a classifier.
 
     Raises:
         ConfigError: ``model`` has neither form, a checkpoint was given with an exported model, or
-            an OOD threshold with a model that has no OOD score.
+            an OOD threshold with a model that has no OOD score, or ``top`` with one that is not a
+            classifier.
         CheckpointError: The checkpoint cannot be used.
         ExportError: The exported model cannot be used.
         UserError: The device does not exist, or a threshold is out of range.
@@ -91,12 +96,15 @@ class Inferencer:
         device: str = "cpu",
         score_threshold: float | None = None,
         ood_threshold: float | None = None,
+        top: int | None = None,
         trust_checkpoint: bool = False,
     ) -> None:
         if score_threshold is not None and not 0 <= score_threshold <= 1:
             raise UserError(f"score threshold {score_threshold}: give a number from 0 to 1")
         if ood_threshold is not None and math.isnan(ood_threshold):
             raise UserError("OOD threshold nan: give a number")
+        if top is not None and top < 1:
+            raise UserError(f"top {top}: give the number of classes to name, 1 or more")
         path = str(model)
         suffix = Path(path).suffix.lower()
         if checkpoint is None and (suffix in MODEL_SUFFIXES or Path(path).is_dir()):
@@ -128,6 +136,16 @@ class Inferencer:
         self.score_threshold = score_threshold
         self.task, self.classes = self._model.task, self._model.classes
         self.ood_score, self.ood_threshold = self._model.ood_score, self._model.ood_threshold
+        self.top = (top or _TOP) if self.task == "classification" else None
+        if top is not None and self.top is None:
+            raise ConfigError(
+                f"{path} is for {self.task}; top {top} is how many classes a classifier names"
+            )
+        if score_threshold is not None and self.top is not None:
+            raise ConfigError(
+                f"{path} is a classifier: each class has a probability, and none is dropped by "
+                f"score threshold {score_threshold}. How many are named is set by top (--top)"
+            )
         if ood_threshold is not None:
             if self.ood_score is None:
                 raise ConfigError(
@@ -147,7 +165,8 @@ class Inferencer:
 
         Returns:
             For each image :class:`negvision.inference.runtime.Detections` (boxes in pixels of the
-            image, sorted by descending score), :class:`~negvision.inference.runtime.LabelMap` or
+            image, sorted by descending score), :class:`~negvision.inference.runtime.LabelMap`,
+            :class:`~negvision.inference.runtime.Classification` or
             :class:`~negvision.inference.runtime.Embedding`.
 
         Raises:
@@ -200,7 +219,9 @@ class Inferencer:
         while batch := list(islice(frames, batch_size)):
             results = self.predict([frame.image for frame in batch], batch_size)
             for frame, result in zip(batch, results, strict=True):
-                yield Prediction(frame.image, frame.name, result, self.classes, frame.number)
+                yield Prediction(
+                    frame.image, frame.name, result, self.classes, frame.number, self.top
+                )
 
     def _frames(self, source: Any, allow_urls: bool, leave_out: LeaveOut) -> Iterator[Frame]:
         sources = source if is_many(source) else [source]
@@ -230,7 +251,8 @@ class Inferencer:
             return result
         if isinstance(result, Detections) and self.score_threshold is not None:
             result = result.above(self.score_threshold)
-        scores, threshold = result.ood_scores, self.ood_threshold
+        is_one = isinstance(result, Classification)
+        scores, threshold = result.ood_score if is_one else result.ood_scores, self.ood_threshold
         unknown = None if scores is None or threshold is None else scores > threshold
         return dataclasses.replace(result, unknown=unknown)
 

@@ -18,7 +18,7 @@ from negvision.errors import UserError
 from negvision.files import atomic_write, staged, write_reason
 from negvision.inference.drawing import draw
 from negvision.inference.inferencer import Inferencer
-from negvision.inference.runtime import Detections, LabelMap
+from negvision.inference.runtime import Classification, Detections, LabelMap
 from negvision.inference.runtime.results import Result
 from negvision.inference.sources import Frame
 from negvision.inference.videos import VideoWriter
@@ -34,6 +34,8 @@ class Writer:
 
     - Detectors: ``predictions.json``, COCO results in which ``category_id`` is the label, with
       ``segmentation`` for models with masks.
+    - Classifiers: ``predictions.json`` with ``image_id``, ``category_id`` and ``score`` of the most
+      probable classes of each image, best first.
     - Segmentors: ``labels/NAME.png`` and ``ood_scores/NAME.npy``.
     - Faces: ``embeddings.npz`` with ``embeddings`` (N, D), ``names`` (N,) and ``frames`` (N,), -1
       for images.
@@ -63,7 +65,7 @@ class Writer:
         self._draws = drawings and model.task != "face"
         self._names: set[str] = set()
         self._name = self._source = ""  # of the current image or video
-        self._boxes = self._unknown = 0
+        self._records = self._unknown = 0
         self._embeddings: list[tuple[np.ndarray, str, int]] = []
         self._files = contextlib.ExitStack()
         self._predictions: Any = None
@@ -72,7 +74,7 @@ class Writer:
 
     def __enter__(self) -> Writer:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self._model.task == "detection":
+        if self._model.task in ("detection", "classification"):
             partial = self._files.enter_context(atomic_write(self.folder / "predictions.json"))
             self._predictions = self._files.enter_context(partial.open("w", encoding="utf-8"))
         self._files.push(self._video_file)
@@ -100,6 +102,8 @@ class Writer:
             name += f"_{frame.number:06d}"
         if isinstance(result, Detections):
             self._add_boxes(result, entry)
+        elif isinstance(result, Classification):
+            self._add_classes(result, entry)
         elif isinstance(result, LabelMap):
             self._add_maps(result, entry, name)
         else:
@@ -115,7 +119,7 @@ class Writer:
             return [self._write_embeddings()]
         written = []
         if self._predictions is not None:
-            self._predictions.write("]\n" if self._boxes else "[]\n")
+            self._predictions.write("]\n" if self._records else "[]\n")
             written.append(self.folder / "predictions.json")
         self._files.close()
         categories = [{"id": label, "name": name} for label, name in enumerate(self._model.classes)]
@@ -131,7 +135,7 @@ class Writer:
         """The number of images and boxes, in words."""
         parts = [f"{len(self.images):,} images"]
         if self._model.task == "detection":
-            parts.append(f"{self._boxes:,} boxes")
+            parts.append(f"{self._records:,} boxes")
         if self._unknown:
             parts.append(f"{self._unknown:,} of them unknown")
         return ", ".join(parts)
@@ -148,12 +152,22 @@ class Writer:
         known = {key: values.tolist() for key, values in columns.items() if values is not None}
         if result.masks is not None:
             known["segmentation"] = to_run_lengths(result.masks)
-        same = {"image_id": entry["id"]} | {key: entry[key] for key in ("frame",) if key in entry}
         for values in zip(*known.values(), strict=True):
-            box = json.dumps(same | dict(zip(known, values, strict=True)))
-            self._predictions.write((",\n" if self._boxes else "[") + box)
-            self._boxes += 1
+            self._add_record(entry, dict(zip(known, values, strict=True)))
         self._unknown += sum(known.get("is_ood", ()))
+
+    def _add_classes(self, result: Classification, entry: Entry) -> None:
+        ood = {"ood_score": result.ood_score, "is_ood": result.unknown}
+        known = {key: value for key, value in ood.items() if value is not None}
+        for label in result.top(self._model.top or 1).tolist():
+            score = float(result.probabilities[label])
+            self._add_record(entry, {"category_id": label, "score": score} | known)
+        self._unknown += bool(result.unknown)
+
+    def _add_record(self, entry: Entry, record: Entry) -> None:
+        same = {"image_id": entry["id"]} | {key: entry[key] for key in ("frame",) if key in entry}
+        self._predictions.write((",\n" if self._records else "[") + json.dumps(same | record))
+        self._records += 1
 
     def _add_maps(self, result: LabelMap, entry: Entry, name: str) -> None:
         # 16 bits for many classes, and if their number is not known.
@@ -176,8 +190,10 @@ class Writer:
     def _add_drawing(self, frame: Frame, result: Result) -> str:
         """Draw an image or the frame of a video; returns the name of its file."""
         model = self._model
-        limit = {} if model.score_threshold is None else {"score_threshold": model.score_threshold}
-        drawn = draw(frame.image, result, model.classes, ood_threshold=model.ood_threshold, **limit)
+        limits: Entry = {"ood_threshold": model.ood_threshold, "top": model.top}
+        if model.score_threshold is not None:
+            limits["score_threshold"] = model.score_threshold
+        drawn = draw(frame.image, result, model.classes, **limits)
         if frame.number is None:
             fits = max(drawn.shape) <= _MOST_OF_JPEG
             suffix, options = (".jpg", _QUALITY) if fits else (".png", ())

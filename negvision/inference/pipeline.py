@@ -14,7 +14,7 @@ from negvision.inference.runtime.metadata import Preprocessing
 # Transforms that do not change the image, without their prefixes.
 _NO_PIXELS = (
     "LoadAnnotations", "LoadSegAnnotations", "LoadOODMap",
-    "PackDetInputs", "PackSegInputs", "PackFaceInputs",
+    "PackDetInputs", "PackSegInputs", "PackFaceInputs", "PackImageInputs",
 )  # fmt: skip
 # Options whose other values the runtime does not support.
 _FIXED = {

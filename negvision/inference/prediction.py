@@ -12,7 +12,7 @@ import numpy as np
 
 from negvision.data.formats.coco_masks import to_run_lengths
 from negvision.errors import UserError
-from negvision.inference.runtime import Detections, Embedding, LabelMap
+from negvision.inference.runtime import Classification, Detections, Embedding, LabelMap
 from negvision.inference.runtime.results import Result
 
 if TYPE_CHECKING:
@@ -27,9 +27,10 @@ class Prediction:
     Attributes:
         image: (H, W, 3) uint8 BGR.
         source: Its file or URL; "" for an array.
-        result: Boxes, a label map or an embedding.
+        result: Boxes, a label map, the probabilities of classes or an embedding.
         classes: Names of all classes, indexed by label.
         frame: Number of the frame of a video, or None.
+        top: How many classes of a classifier ``names``, ``labels`` and ``scores`` have; None: all.
 
     Example:
         >>> found = Detections(np.array([[1.0, 2, 30, 40]]), np.array([0.9]), np.array([1]))
@@ -44,6 +45,7 @@ class Prediction:
     result: Result
     classes: tuple[str, ...] = ()
     frame: int | None = None
+    top: int | None = None
 
     @property
     def boxes(self) -> np.ndarray:
@@ -52,14 +54,32 @@ class Prediction:
 
     @property
     def scores(self) -> np.ndarray:
-        """(N,) in [0, 1]."""
+        """(N,) in [0, 1], of each box; of the most probable classes, for a classifier."""
+        if isinstance(self.result, Classification):
+            return self.result.probabilities[self.labels]
         return self._detections.scores
 
     @property
+    def probs(self) -> np.ndarray:
+        """(C,) float32, of a classifier: the probability of each class, by label."""
+        if isinstance(self.result, Classification):
+            return self.result.probabilities
+        raise UserError(f"this model classifies no images: its result is {self._kind}")
+
+    @property
+    def embedding(self) -> np.ndarray:
+        """(D,) float32, not normalized, of a face recognizer."""
+        if isinstance(self.result, Embedding):
+            return self.result.vector
+        raise UserError(f"this model gives no embedding: its result is {self._kind}")
+
+    @property
     def labels(self) -> np.ndarray:
-        """(N,) indices into the classes; (H, W) for a segmentor."""
+        """(N,) indices into the classes; (H, W) for a segmentor; best first for a classifier."""
         if isinstance(self.result, LabelMap):
             return self.result.labels
+        if isinstance(self.result, Classification):
+            return self.result.top(self.top or len(self.result.probabilities))
         return self._detections.labels
 
     @property
@@ -69,15 +89,15 @@ class Prediction:
 
     @property
     def names(self) -> list[str]:
-        """The class of each box; the classes that a label map shows."""
+        """The class of each box; the classes that a label map shows, or those of ``labels``."""
         labels = self.labels
         if isinstance(self.result, LabelMap):
             labels = np.unique(labels)
         return [self._name(label) for label in labels.tolist()]
 
     @property
-    def unknown(self) -> np.ndarray | None:
-        """(N,) or (H, W) bool; None for a model without an OOD threshold."""
+    def unknown(self) -> np.ndarray | bool | None:
+        """(N,) or (H, W) bool, one of a classifier; None for a model without an OOD threshold."""
         return None if isinstance(self.result, Embedding) else self.result.unknown
 
     def plot(self, score_threshold: float = 0.0) -> np.ndarray:
@@ -86,16 +106,19 @@ class Prediction:
 
         if isinstance(self.result, Embedding):
             raise UserError("an embedding cannot be drawn; compare embeddings by similarity()")
-        drawn = draw(self.image, self.result, self.classes, score_threshold=score_threshold)
+        limits = {"score_threshold": score_threshold, "top": self.top}
+        drawn = draw(self.image, self.result, self.classes, **limits)
         return cv2.cvtColor(drawn, cv2.COLOR_BGR2RGB)
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One dict per box: name, label, score, box, and what else there is.
+        """One dict per box, or per class of a classifier: name, label, score, box and what else.
 
         That is ``segmentation``, the mask as in COCO results, OOD score and unknown.
         """
-        found = self._detections
         records = []
+        if isinstance(self.result, Classification):
+            return self._records_of_classes(self.result)
+        found = self._detections
         segmentations = None if found.masks is None else to_run_lengths(found.masks)
         for row, name in enumerate(self.names):
             record: dict[str, Any] = {
@@ -118,7 +141,7 @@ class Prediction:
         return json.dumps(self.to_records())
 
     def to_pandas(self) -> pandas.DataFrame:
-        """One row per box.
+        """One row per box, or per class of a classifier.
 
         Raises:
             UserError: pandas is not installed.
@@ -127,31 +150,50 @@ class Prediction:
             import pandas
         except ImportError:
             raise UserError("pandas is not installed: pip install pandas") from None
-        rows = [
-            {**record, **dict(zip(("x1", "y1", "x2", "y2"), record.pop("box"), strict=True))}
-            for record in self.to_records()
-        ]
+        rows = self.to_records()
+        for row in rows:
+            row |= zip(("x1", "y1", "x2", "y2"), row.pop("box", ()), strict=False)
         return pandas.DataFrame(rows)
 
-    def to_supervision(self) -> supervision.Detections:
-        """The boxes as ``supervision.Detections``.
+    def to_supervision(self) -> supervision.Detections | supervision.Classifications:
+        """The boxes as ``supervision.Detections``, or classes as ``supervision.Classifications``.
 
         Raises:
             UserError: supervision is not installed.
         """
         from negvision.inference.supervision import to_supervision
 
-        return to_supervision(self._detections, self.classes)
+        is_classified = isinstance(self.result, Classification)
+        found = self.result if is_classified else self._detections
+        return to_supervision(found, self.classes)
 
     def __len__(self) -> int:
-        return len(self._detections)
+        return len(self.labels if isinstance(self.result, Classification) else self._detections)
+
+    def _records_of_classes(self, found: Classification) -> list[dict[str, Any]]:
+        ood = {"ood_score": found.ood_score, "unknown": found.unknown}
+        known = {key: value for key, value in ood.items() if value is not None}
+        return [
+            {"name": name, "label": label, "score": round(score, 4), **known}
+            for name, label, score in zip(
+                self.names, self.labels.tolist(), self.scores.tolist(), strict=True
+            )
+        ]
 
     @property
     def _detections(self) -> Detections:
         if isinstance(self.result, Detections):
             return self.result
-        kind = "a label map" if isinstance(self.result, LabelMap) else "an embedding"
-        raise UserError(f"this model finds no boxes: its result is {kind} (prediction.result)")
+        raise UserError(f"this model finds no boxes: its result is {self._kind}")
+
+    @property
+    def _kind(self) -> str:
+        return {
+            "Detections": "boxes (prediction.boxes)",
+            "LabelMap": "a label map (prediction.labels)",
+            "Classification": "the probabilities of classes (prediction.probs)",
+            "Embedding": "an embedding (prediction.embedding)",
+        }[type(self.result).__name__]
 
     def _name(self, label: int) -> str:
         return self.classes[label] if label < len(self.classes) else str(label)

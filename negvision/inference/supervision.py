@@ -1,4 +1,4 @@
-"""Convert detections for the ``supervision`` package: its zones, counters, annotators, sinks."""
+"""Convert results for the ``supervision`` package: its zones, counters, annotators, sinks."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from negvision.errors import UserError
-from negvision.inference.runtime import Detections
+from negvision.inference.runtime import Classification, Detections
 
 if TYPE_CHECKING:
     import supervision
 
 
-def to_supervision(found: Detections, classes: Sequence[str] = ()) -> supervision.Detections:
-    """The same boxes as ``supervision.Detections``.
+def to_supervision(
+    found: Detections | Classification, classes: Sequence[str] = ()
+) -> supervision.Detections | supervision.Classifications:
+    """The same boxes as ``supervision.Detections``, or classes as ``Classifications``.
 
     Args:
-        found: Boxes of one image.
+        found: Boxes or classes of one image.
         classes: Names of the classes, for ``data["class_name"]``, which annotators write.
 
     Returns:
         ``xyxy``, ``mask``, ``confidence`` and ``class_id``; ``data`` has ``class_name``,
-        ``ood_score`` and ``unknown`` as far as they are available.
+        ``ood_score`` and ``unknown`` as far as they are available. Of a classifier ``class_id`` and
+        ``confidence`` of all classes.
 
     Raises:
         UserError: supervision is not installed.
-        TypeError: ``found`` are not boxes.
+        TypeError: ``found`` is neither.
 
     With an :class:`~negvision.inference.inferencer.Inferencer`::
 
@@ -36,16 +39,19 @@ def to_supervision(found: Detections, classes: Sequence[str] = ()) -> supervisio
         cars = boxes[boxes.data["class_name"] == "car"]
     """
     try:
-        from supervision import Detections as Theirs
+        import supervision
     except ImportError as error:
         raise UserError(
             f"{error.name or 'supervision'} is not installed: pip install supervision"
         ) from None
+    if isinstance(found, Classification):
+        labels = np.arange(len(found.probabilities))
+        return supervision.Classifications(class_id=labels, confidence=found.probabilities)
     if not isinstance(found, Detections):
-        raise TypeError(f"supervision takes boxes; got {type(found).__name__}")
+        raise TypeError(f"supervision takes boxes and classes; got {type(found).__name__}")
     names = np.array(classes, str)[found.labels] if len(classes) else None
     data = {"class_name": names, "ood_score": found.ood_scores, "unknown": found.unknown}
-    return Theirs(
+    return supervision.Detections(
         xyxy=found.boxes,
         mask=found.masks,
         confidence=found.scores,

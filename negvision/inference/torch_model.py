@@ -17,6 +17,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmseg.models import BaseSegmentor
 
+from negvision.classification.classifier import ScoredClassifier
 from negvision.data.images.decoding import AS_STORED
 from negvision.data.images.integrity import require_complete
 from negvision.data.images.loading import LoadImageFromFile
@@ -29,10 +30,21 @@ from negvision.errors import ConfigError, UserError
 from negvision.face.recognizer import FaceRecognizer
 from negvision.inference.pipeline import image_pipeline, kind_of
 from negvision.inference.runtime.images import Source, batched, load, name_of
-from negvision.inference.runtime.results import Detections, Embedding, LabelMap, Result
+from negvision.inference.runtime.results import (
+    Classification,
+    Detections,
+    Embedding,
+    LabelMap,
+    Result,
+)
 from negvision.inference.weights import load_model, named_classes, ood_of
 
-_TASKS = {BaseDetector: "detection", BaseSegmentor: "segmentation", FaceRecognizer: "face"}
+_TASKS = {
+    BaseDetector: "detection",
+    BaseSegmentor: "segmentation",
+    ScoredClassifier: "classification",
+    FaceRecognizer: "face",
+}
 
 
 class TorchModel:
@@ -142,9 +154,8 @@ class TorchModel:
         if self.task == "detection":
             return True
         own, others = one["data_samples"], other["data_samples"]
-        return own.img_shape == others.img_shape and (
-            own.get("ori_shape") == others.get("ori_shape")
-        )
+        same = self.task != "segmentation" or own.get("ori_shape") == others.get("ori_shape")
+        return own.img_shape == others.img_shape and same
 
 
 def torch_device(name: str) -> torch.device:
@@ -173,9 +184,9 @@ def task_of(model: BaseModel) -> str:
         if isinstance(model, kind):
             return task
     raise ConfigError(
-        f"{type(model).__name__} is not a detector of mmdet, a segmentor of mmseg or "
-        "negvision.FaceRecognizer, so its predictions cannot be read here. Evaluate it with "
-        "tools/test.py"
+        f"{type(model).__name__} is not a detector of mmdet, a segmentor of mmseg, a classifier of "
+        "negvision or negvision.FaceRecognizer, so its predictions cannot be read here. Evaluate "
+        "it with negvision test"
     )
 
 
@@ -190,10 +201,14 @@ def _result(sample) -> Result:
             for name in ("ood_map", "ood_mask")
         )
         return LabelMap(labels, scores, unknown)
+    if "pred_label" in sample:
+        probabilities = sample.logits.softmax(0).cpu().numpy()
+        unknown = bool(sample.pred_is_ood) if "pred_is_ood" in sample else None
+        return Classification(probabilities, float(sample.ood_score), unknown)
     if "pred_instances" not in sample or "pred_panoptic_seg" in sample:
         raise ConfigError(
             f"the model predicts {', '.join(sorted(sample.keys()))}; boxes, their masks, label "
-            "maps and embeddings can be read here. Evaluate it with negvision test"
+            "maps, classes and embeddings can be read here. Evaluate it with negvision test"
         )
     found = sample.pred_instances.cpu()
     optional = (

@@ -139,6 +139,16 @@ class Canvas:
         # Tags are placed above boxes; this one is a line.
         self._tags.append(((left, bottom, left + width, bottom), text, color))
 
+    def lines(self, lines: Sequence[tuple[str, Color]]) -> None:
+        """Write texts in their colors below one another into the upper left corner, if they fit."""
+        height = line_height(self._text_size) + 1
+        for number, (text, color) in enumerate(lines):
+            bottom = (number + 1) * height
+            if number and bottom > self._image.height:
+                break
+            # As if it were the tag above a line.
+            self._tags.append(((0, bottom, 0, bottom), text, color))
+
     def image(self) -> np.ndarray:
         """The result with its tags, ``(H * zoom, W * zoom, 3)`` uint8, RGB."""
         placed: list[Rect] = []

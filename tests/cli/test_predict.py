@@ -52,6 +52,22 @@ def _left(out: Path) -> list[str]:
     return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
 
 
+def test_classes_of_images_and_videos(exported, folder, clip, tmp_path, capsys):
+    out = tmp_path / "out"
+    model = Inferencer(exported("images"))
+    arguments = [str(exported("images")), str(folder), str(clip), "--out", str(out)]
+    assert main([*arguments, "--top", "2", "--ood-threshold", "-1000"]) == 0
+    drawings = [f"drawings/{name}" for name in ("a.jpg", "b.jpg", "c.jpg", "clip.mp4")]
+    assert _left(out) == [*drawings, "images.json", "predictions.json"]
+    found = json.loads((out / "predictions.json").read_text())
+    assert [record["image_id"] for record in found] == [n for n in range(8) for _ in range(2)]
+    [wanted] = model.predict([folder / "a.png"])
+    assert [record["category_id"] for record in found[:2]] == wanted.top(2).tolist()
+    assert found[0]["score"] == pytest.approx(wanted.probabilities.max())
+    assert found[0]["ood_score"] == pytest.approx(wanted.ood_score) and found[0]["is_ood"] is True
+    assert "8 images, 8 of them unknown" in capsys.readouterr().out
+
+
 def test_boxes_of_images_and_videos(exported, folder, clip, tmp_path, capsys):
     out = tmp_path / "out"
     model = Inferencer(exported("abet"), ood_threshold=-1.0)
@@ -229,7 +245,7 @@ def test_images_that_the_model_does_not_take_are_left_out_one_by_one(exported, t
 
 def test_masks_are_written_and_drawn(tmp_path):
     model = SimpleNamespace(
-        task="detection", classes=("cat",), score_threshold=None, ood_threshold=None
+        task="detection", classes=("cat",), score_threshold=None, ood_threshold=None, top=None
     )
     masks = np.zeros((2, 40, 60), bool)
     masks[0, 5:15, 10:40] = True
@@ -256,7 +272,7 @@ def test_masks_are_written_and_drawn(tmp_path):
 
 def test_drawings_that_are_too_long_for_jpeg_are_png(tmp_path):
     model = SimpleNamespace(
-        task="detection", classes=("cat",), score_threshold=None, ood_threshold=None
+        task="detection", classes=("cat",), score_threshold=None, ood_threshold=None, top=None
     )
     none = Detections(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, int))
     with Writer(tmp_path, model) as writer:

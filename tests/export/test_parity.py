@@ -9,7 +9,14 @@ import pytest
 from negvision.errors import ExportError
 from negvision.export import sample_images
 from negvision.export.parity import TOLERANCES, Differences, compare, compare_results
-from negvision.inference.runtime import Detections, Embedding, ExportedModel, LabelMap, Metadata
+from negvision.inference.runtime import (
+    Classification,
+    Detections,
+    Embedding,
+    ExportedModel,
+    LabelMap,
+    Metadata,
+)
 from negvision.inference.runtime.metadata import Preprocessing
 from negvision.inference.torch_model import TorchModel
 
@@ -142,6 +149,22 @@ def test_embeddings_are_compared_relative_to_their_size(value, is_close):
     assert (not _compare(other, one, "face").beyond(LIMIT)) == is_close
 
 
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (Classification(np.array([0.3, 0.7], np.float32), -1.0), None),
+        (Classification(np.array([0.31, 0.69], np.float32), -1.0), "probability: 6 of 6 differ"),
+        (Classification(np.array([0.3, np.nan], np.float32), -1.0), "probability: 6 of 6 differ"),
+        (Classification(np.array([0.3, 0.7], np.float32), -1.1), "ood: 6 of 6 differ"),
+    ],
+)
+def test_probabilities_and_their_ood_score_are_compared(other, reason):
+    one = Classification(np.array([0.3, 0.7], np.float32), -1.0)
+    found = _compare(other, one, "classification")
+    assert "6 predictions compared" in found.line()
+    assert [text.startswith(reason or "") for text in found.beyond(LIMIT)] == [True] * bool(reason)
+
+
 def test_sample_images_differ_and_fewer_are_the_first():
     for draw in (sample_images.scenes, partial(sample_images.crops, size=(32, 32))):
         drawn = {name: pixels.tobytes() for name, pixels in draw(COUNT).items()}
@@ -149,11 +172,11 @@ def test_sample_images_differ_and_fewer_are_the_first():
         assert [pixels.tobytes() for pixels in draw(10).values()] == list(drawn.values())[:10]
 
 
-@pytest.mark.parametrize("name", ["atss", "faster_abet", "pixels", "face"])
+@pytest.mark.parametrize("name", ["atss", "faster_abet", "pixels", "images", "face"])
 def test_exports_match_pytorch(built, exported, tmp_path, name):
     cfg, model = built(name)
     runner = ExportedModel(exported(name))
-    size = runner.metadata.preprocessing.size
+    size = runner.metadata.preprocessing.size if name == "face" else None
     files = sample_images.write_samples(tmp_path, COUNT, size)
     found = compare(runner, TorchModel(cfg, model), files, batch_sizes=(8,))
     assert found.beyond(TOLERANCES["fp32"]) == []

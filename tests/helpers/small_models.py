@@ -18,6 +18,7 @@ CONFIGS = {
     "faster": ("abet/cards_faster_rcnn.py", {}),
     "faster_abet": ("abet/cards_abet.py", {}),
     "pixels": ("quickstart/abet_pixels.py", {"model.backbone.init_cfg": None}),
+    "images": ("quickstart/abet_images.py", {}),
     "face": ("quickstart/unpg_glyphs.py", {}),
 }
 # Factor -> suffixes of weights. With random weights all scores are alike.

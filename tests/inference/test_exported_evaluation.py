@@ -46,7 +46,12 @@ def _metrics(work: Path) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("config", "name"), [("abet_boxes.py", "abet"), ("abet_pixels.py", "pixels")]
+    ("config", "name"),
+    [
+        ("abet_boxes.py", "abet"),
+        ("abet_pixels.py", "pixels"),
+        ("abet_images.py", "images"),
+    ],
 )
 def test_metrics_are_those_of_the_checkpoint(
     digits_config, checkpoints, exported, tmp_path, config, name

@@ -1,6 +1,7 @@
 """A model predicts the same from its export and its config, on files and on arrays."""
 
 import dataclasses
+import json
 import pickle
 from pathlib import Path
 
@@ -18,12 +19,14 @@ from negvision.inference import torch_model
 from negvision.inference.inferencer import Inferencer
 from negvision.inference.pipeline import read_preprocessing
 from negvision.inference.prediction import Prediction
-from negvision.inference.runtime import Detections, Embedding, LabelMap
+from negvision.inference.runtime import Classification, Detections, Embedding, LabelMap
 
 CONFIGS = Path(__file__).parents[2] / "configs/quickstart"
-BOXES, PIXELS, FACES, PLAIN = (
+BOXES, PIXELS, IMAGES, FACES, PLAIN = (
     CONFIGS / name
-    for name in ("abet_boxes.py", "abet_pixels.py", "unpg_glyphs.py", "atss_digits.py")
+    for name in (
+        *("abet_boxes.py", "abet_pixels.py", "abet_images.py", "unpg_glyphs.py", "atss_digits.py"),
+    )
 )
 
 
@@ -46,6 +49,7 @@ def faces(tmp_path):
     [
         (BOXES, "abet", "detection", Detections),
         (PIXELS, "pixels", "segmentation", LabelMap),
+        (IMAGES, "images", "classification", Classification),
         (FACES, "face", "face", Embedding),
     ],
 )
@@ -154,14 +158,50 @@ def test_checkpoint_runs_no_code(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_model_of_another_task_is_refused(tmp_path):
-    from mmengine.config import Config
-    from mmengine.registry import MODELS
+def test_model_of_another_task_is_refused():
+    with pytest.raises(ConfigError, match=r"Module is not a detector.*negvision test"):
+        torch_model.task_of(torch.nn.Module())
 
-    config = CONFIGS / "abet_images.py"
-    torch.save(MODELS.build(Config.fromfile(config).model).state_dict(), tmp_path / "a.pth")
-    with pytest.raises(ConfigError, match=r"Classifier is not a detector.*tools/test\.py"):
-        Inferencer(config, tmp_path / "a.pth")
+
+def test_classifier_names_the_best_classes_of_an_image(exported, image_files):
+    model = Inferencer(exported("images"), top=3, ood_threshold=-1e9)
+    one = model(image_files[0])
+    assert one.probs.sum() == pytest.approx(1, abs=1e-6) and len(one.probs) == len(model.classes)
+    assert one.labels.tolist() == np.argsort(-one.probs)[:3].tolist() and len(one) == 3
+    assert one.names == [model.classes[label] for label in one.labels] and one.unknown is True
+    assert one.scores.tolist() == sorted(one.probs.tolist())[:-4:-1]
+    first, *_ = json.loads(one.to_json())
+    score, ood = one.scores[0], one.result.ood_score
+    assert first == {
+        "name": one.names[0],
+        "label": int(one.labels[0]),
+        "unknown": True,
+        "ood_score": ood,
+        "score": pytest.approx(score, abs=1e-4),
+    }
+    assert one.to_pandas()["name"].tolist() == one.names and one.plot().shape[2] == 3
+    labels, scores = one.to_supervision().get_top_k(3)
+    assert labels.tolist() == one.labels.tolist() and scores.tolist() == one.scores.tolist()
+    for wrong, message in (
+        (lambda: one.boxes, r"finds no boxes: its result is the probabilities of classes"),
+        (lambda: one.embedding, "gives no embedding"),
+        (
+            lambda: Inferencer(exported("images"), score_threshold=0.5),
+            r"is a classifier.*\(--top\)",
+        ),
+        (lambda: Inferencer(exported("images"), top=0), "top 0: give the number of classes"),
+        (lambda: Inferencer(exported("face"), top=2), r"is for face; top 2 is how many"),
+    ):
+        with pytest.raises(UserError, match=message):
+            wrong()
+
+
+def test_face_recognizer_gives_an_embedding(exported, faces):
+    one, other, _ = Inferencer(exported("face"))(faces)
+    assert one.embedding.ndim == 1 and one.result.similarity(one.result) == pytest.approx(1)
+    assert not np.array_equal(one.embedding, other.embedding)
+    with pytest.raises(UserError, match="classifies no images: its result is an embedding"):
+        _ = one.probs
 
 
 @pytest.mark.parametrize("form", ["exported", "config"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from negvision.inference.drawing import draw, label_color
-from negvision.inference.runtime import Detections, Embedding, LabelMap
+from negvision.inference.runtime import Classification, Detections, Embedding, LabelMap
 from negvision.visualization.colors import UNKNOWN_COLOR, class_color
 
 CLASSES = ("cat", "dog", "bird")
@@ -41,6 +41,17 @@ def test_threshold_marks_unknown_boxes(image, found):
     assert _count(drawn, class_color(0)) > 1000 and not _count(drawn, class_color(1))
     assert _count(drawn, UNKNOWN_COLOR) > 500
     assert not _count(draw(image, found, CLASSES, ood_threshold=3.0), UNKNOWN_COLOR)
+
+
+def test_best_classes_of_an_image_are_written_below_one_another(image):
+    found = Classification(np.array([0.3, 0.699, 0.001], np.float32), ood_score=2.0)
+    drawn = draw(image, found, CLASSES)
+    assert drawn.shape == image.shape
+    rows = [np.nonzero((drawn == np.array(class_color(c)[::-1])).all(-1))[0] for c in (1, 0)]
+    assert 0 == rows[0].min() < rows[0].max() < rows[1].min() < 60
+    assert not _count(drawn, class_color(2)) and not _count(drawn, UNKNOWN_COLOR)
+    one = draw(image, found, CLASSES, top=1, ood_threshold=1.0)
+    assert not _count(one, class_color(0)) and _count(one, UNKNOWN_COLOR) > 100
 
 
 def test_small_images_are_enlarged(found):

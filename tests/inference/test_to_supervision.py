@@ -30,7 +30,7 @@ def test_all_values_are_converted():
     assert boxes[~boxes.data["unknown"]].data["class_name"].tolist() == ["dog"]
     assert to_supervision(Detections(FOUND.boxes, FOUND.scores, FOUND.labels)).data == {}
     assert len(to_supervision(FOUND.above(1.0), ("cat", "dog"))) == 0
-    with pytest.raises(TypeError, match="supervision takes boxes; got Embedding"):
+    with pytest.raises(TypeError, match="supervision takes boxes and classes; got Embedding"):
         to_supervision(Embedding(np.zeros(3)))
 
 

@@ -59,7 +59,7 @@ def build_page(
 
 
 def _add_image_view(model: Inferencer, read: Callable, score_threshold: float) -> None:
-    """Add the components for detectors and segmentors."""
+    """Add the components for detectors, segmentors and classifiers."""
     is_detector, has_ood = model.task == "detection", model.ood_score is not None
     start = model.ood_threshold or 0.0
     shown = gr.State(time_to_live=_KEPT_FOR)

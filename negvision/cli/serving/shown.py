@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 
 from negvision.inference.drawing import draw
-from negvision.inference.runtime import Detections, LabelMap
+from negvision.inference.runtime import Classification, Detections, LabelMap
 from negvision.visualization.boxes import name_of
 
+# Rows of a classifier's table.
+_MOST_CLASSES = 20
 # Pixels: larger images are slow to draw and to send at each move of a slider.
 LONGEST = 1280
 
@@ -23,25 +25,32 @@ class Shown:
 
     Attributes:
         image: (H, W, 3) uint8 BGR; the longer side has at most ``LONGEST`` pixels.
-        result: Boxes or maps in pixels of ``image``.
+        result: Boxes or maps in pixels of ``image``, or its class.
         zoom: Sides of ``image`` / sides of the original image.
         classes: Names.
     """
 
     image: np.ndarray
-    result: Detections | LabelMap
+    result: Detections | LabelMap | Classification
     zoom: float
     classes: Sequence[str]
 
     @property
     def has_ood(self) -> bool:
         """Whether there are OOD scores."""
-        return self.result.ood_scores is not None
+        return self._ood_scores is not None
+
+    @property
+    def _ood_scores(self) -> np.ndarray | None:
+        found = self.result
+        if isinstance(found, Classification):
+            return None if found.ood_score is None else np.array(found.ood_score)
+        return found.ood_scores
 
     def ood_range(self, threshold: float | None = None) -> tuple[float, float]:
         """Lowest and highest finite OOD score and ``threshold``, rounded outward to thousandths."""
         values = [] if threshold is None else [threshold]
-        scores = self.result.ood_scores
+        scores = self._ood_scores
         scores = np.zeros(0) if scores is None else scores[np.isfinite(scores)]
         if scores.size:
             values += [float(scores.min()), float(scores.max())]
@@ -50,8 +59,13 @@ class Shown:
 
     def drawing(self, score_threshold: float, ood_threshold: float | None) -> np.ndarray:
         """The result drawn with these thresholds: (H', W', 3) uint8 RGB."""
-        thresholds = {"score_threshold": score_threshold, "ood_threshold": ood_threshold}
-        return draw(self.image, self.result, self.classes, **thresholds)[..., ::-1]
+        return draw(
+            self.image,
+            self.result,
+            self.classes,
+            score_threshold=score_threshold,
+            ood_threshold=ood_threshold,
+        )[..., ::-1]
 
     def table(self, score_threshold: float, ood_threshold: float | None) -> dict[str, list]:
         """``headers`` and ``data``: a row per class, or per box in pixels of the original image."""
@@ -59,6 +73,11 @@ class Shown:
         found, rows = self.result, []
         if isinstance(found, Detections):
             return self._boxes(found.above(score_threshold), limit)
+        if isinstance(found, Classification):
+            for label in found.top(_MOST_CLASSES).tolist():
+                score = _rounded(found.probabilities[label])
+                rows.append([name_of(label, self.classes), score])
+            return {"headers": ["class", "probability"], "data": rows}
         headers = ["class", "pixels %", *["of them unknown %"] * self.has_ood]
         labels, counts = np.unique(found.labels, return_counts=True)
         for index in np.argsort(-counts, kind="stable"):
@@ -91,7 +110,12 @@ class Shown:
             if len(result) and not len(found):
                 text += f" (the highest score is {result.scores.max():.2f})"
             result = found
-        if result.ood_scores is not None and ood_threshold is not None:
+        if isinstance(result, Classification):
+            if result.ood_score is not None:
+                text += f"; OOD score {result.ood_score:.3f}"
+                if ood_threshold is not None and result.ood_score > ood_threshold:
+                    text += ", unknown"
+        elif result.ood_scores is not None and ood_threshold is not None:
             unknown = result.ood_scores > ood_threshold
             if isinstance(result, Detections):
                 text += f", {np.count_nonzero(unknown)} of them unknown"
@@ -100,7 +124,9 @@ class Shown:
         return text + "."
 
 
-def at_page_size(image: np.ndarray, result: Detections | LabelMap, classes: Sequence[str]) -> Shown:
+def at_page_size(
+    image: np.ndarray, result: Detections | LabelMap | Classification, classes: Sequence[str]
+) -> Shown:
     """Reduce a large image (H, W, 3) and its result to the size of the page."""
     zoom = min(LONGEST / max(image.shape[:2]), 1.0)
     if zoom == 1.0:
@@ -109,6 +135,8 @@ def at_page_size(image: np.ndarray, result: Detections | LabelMap, classes: Sequ
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     if isinstance(result, Detections):
         return Shown(image, dataclasses.replace(result, boxes=result.boxes * zoom), zoom, classes)
+    if isinstance(result, Classification):
+        return Shown(image, result, zoom, classes)
     # ``unknown`` is left out: the threshold of the slider defines it.
     labels = cv2.resize(result.labels, size, interpolation=cv2.INTER_NEAREST)
     scores = result.ood_scores

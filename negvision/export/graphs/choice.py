@@ -9,8 +9,10 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from negvision.classification.classifier import ScoredClassifier
 from negvision.engine.checkpoints.provenance import provenance
 from negvision.errors import ExportError
+from negvision.export.graphs.classification import Classifier
 from negvision.export.graphs.dense import DenseDetector, why_not_dense
 from negvision.export.graphs.faces import FaceEmbedder, face_size
 from negvision.export.graphs.segmentation import (
@@ -110,6 +112,8 @@ def choose_graph(model: BaseModel, resized: tuple[int, int] | None = None) -> Ex
     """
     if isinstance(model, FaceRecognizer):
         return _face(model, resized)
+    if isinstance(model, ScoredClassifier):
+        return _classifier(model, resized)
     if (dense := why_not_dense(model)) is None:
         return _detector(DenseDetector(model))
     if (two_stage := why_not_two_stage(model)) is None:
@@ -124,7 +128,8 @@ def choose_graph(model: BaseModel, resized: tuple[int, int] | None = None) -> Ex
     raise ExportError(
         f"{type(model).__name__} cannot be exported: {reason}.\nSupported are FaceRecognizer; "
         "single-stage detectors with anchor heads of mmdet or negvision (ATSS, RetinaNet); Faster "
-        "R-CNN without masks; segmentors of mmseg with one decode head. See docs/export.md"
+        "R-CNN without masks; segmentors of mmseg with one decode head; classifiers of negvision. "
+        "See docs/export.md"
     )
 
 
@@ -137,6 +142,22 @@ def _face(model: FaceRecognizer, resized: tuple[int, int] | None) -> Exportable:
         dynamic={"image": {0: "batch"}, "embeddings": {0: "batch"}},
         outputs=("embeddings",),
         size=size,
+    )
+
+
+def _classifier(model: ScoredClassifier, resized: tuple[int, int] | None) -> Exportable:
+    outputs = ("probabilities", "ood_scores")
+    # Pooling takes any size, but images that all have one need no graph for others.
+    sides = {} if resized else {2: "height", 3: "width"}
+    return Exportable(
+        Classifier(model).eval(),
+        "classification",
+        inputs={"image": torch.rand(2, 3, *(resized or (96, 128)))},
+        dynamic={"image": {0: "batch", **sides}, **{name: {0: "batch"} for name in outputs}},
+        outputs=outputs,
+        num_classes=model.num_classes,
+        has_ood=True,
+        size=resized,
     )
 
 

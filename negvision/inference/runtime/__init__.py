@@ -10,6 +10,13 @@ its classes are, so :class:`ExportedModel` needs nothing but a path::
 
 from negvision.inference.runtime.metadata import Metadata
 from negvision.inference.runtime.model import ExportedModel
-from negvision.inference.runtime.results import Detections, Embedding, LabelMap
+from negvision.inference.runtime.results import Classification, Detections, Embedding, LabelMap
 
-__all__ = ["Detections", "Embedding", "ExportedModel", "LabelMap", "Metadata"]
+__all__ = [
+    "Classification",
+    "Detections",
+    "Embedding",
+    "ExportedModel",
+    "LabelMap",
+    "Metadata",
+]

@@ -14,7 +14,7 @@ from negvision.errors import ExportError
 KEY = "negvision"
 # Raised when older versions would misread the metadata.
 FORMAT = 1
-TASKS = ("detection", "segmentation", "face")
+TASKS = ("detection", "segmentation", "classification", "face")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Metadata:
         if not text:
             raise ExportError(
                 f"{path}: the model has no negvision metadata, which say how to prepare images. "
-                "Export it with tools/export.py"
+                "Export it with negvision export"
             )
         try:
             content = json.loads(text)
@@ -109,7 +109,7 @@ class Metadata:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ExportError(
                 f"{path}: the metadata of the model are malformed ({error}). Export it again with "
-                "tools/export.py"
+                "negvision export"
             ) from None
         return found
 

@@ -21,11 +21,18 @@ from negvision.inference.runtime.images import (
     stack,
 )
 from negvision.inference.runtime.metadata import KEY, Metadata
-from negvision.inference.runtime.results import Detections, Embedding, LabelMap, Result
+from negvision.inference.runtime.results import (
+    Classification,
+    Detections,
+    Embedding,
+    LabelMap,
+    Result,
+)
 
 _OUTPUTS = {
     "detection": ("boxes", "scores", "labels", "counts"),
     "segmentation": ("labels",),
+    "classification": ("probabilities",),
     "face": ("embeddings",),
 }
 
@@ -35,7 +42,7 @@ Graph = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 class ExportedModel:
-    """A file that ``tools/export.py`` wrote, ready to run.
+    """A file that ``negvision export`` wrote, ready to run.
 
     Args:
         path: ONNX file.
@@ -69,7 +76,7 @@ class ExportedModel:
         if missing:
             raise ExportError(
                 f"model {str(path)!r} has the outputs {', '.join(graph.names)}, but a model for "
-                f"{metadata.task} has {', '.join(missing)}. Export it again with tools/export.py"
+                f"{metadata.task} has {', '.join(missing)}. Export it again with negvision export"
             )
         self._set(graph, metadata)
 
@@ -101,7 +108,7 @@ class ExportedModel:
         Args:
             images: Files, or (H, W, 3) uint8 BGR arrays.
             batch_size: Largest number of images in a batch. Images of detectors are padded to the
-                largest in the batch; segmentors only batch images of the same size.
+                largest in the batch; the others only batch images of the same size.
 
         Raises:
             DatasetError: A file cannot be read.
@@ -137,13 +144,23 @@ class ExportedModel:
                 LabelMap(labels, ood, self._unknown(ood))
                 for labels, ood in zip(outputs["labels"], scores, strict=True)
             ]
+        if self.task == "classification":
+            rows = outputs["probabilities"]
+            scores = (
+                outputs["ood_scores"].tolist() if "ood_scores" in outputs else [None] * len(rows)
+            )
+            return [
+                Classification(row, ood, self._unknown(ood))
+                for row, ood in zip(rows, scores, strict=True)
+            ]
         return [Embedding(vector) for vector in outputs["embeddings"]]
 
     def fits(self, one: Prepared, other: Prepared) -> bool:
-        """Whether two images may run together: segmentors need images of one size."""
-        if self.task != "segmentation":
+        """Whether two images may run together: only those of detectors are padded to one size."""
+        if self.task == "detection":
             return True
-        return one.size == other.size and one.original == other.original
+        same = self.task != "segmentation" or one.original == other.original
+        return one.size == other.size and same
 
     def _detections(self, outputs: Mapping[str, np.ndarray], row: int, one: Prepared) -> Detections:
         count = int(outputs["counts"][row])
@@ -156,7 +173,7 @@ class ExportedModel:
         back = np.array([1 / width, 1 / height] * 2, np.float32)
         return Detections(boxes * back, scores, labels, ood, self._unknown(ood))
 
-    def _unknown(self, scores: np.ndarray | None) -> np.ndarray | None:
+    def _unknown(self, scores: Any) -> Any:
         limit = self.ood_threshold
         return None if scores is None or limit is None else scores > limit
 

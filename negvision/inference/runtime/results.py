@@ -61,6 +61,30 @@ class LabelMap:
 
 
 @dataclass(frozen=True)
+class Classification:
+    """The class of a whole image.
+
+    Attributes:
+        probabilities: (C,) float32 by label; their sum is 1.
+        ood_score: Higher is more OOD; None for a model without an OOD score.
+        unknown: Whether the image shows something unknown; None without a threshold.
+    """
+
+    probabilities: np.ndarray
+    ood_score: float | None = None
+    unknown: bool | None = None
+
+    def top(self, count: int = 1) -> np.ndarray:
+        """The labels of the ``count`` most probable classes, at most (C,) int64, best first.
+
+        Example:
+            >>> Classification(np.array([0.2, 0.7, 0.1])).top(2)
+            array([1, 0])
+        """
+        return np.argsort(-self.probabilities, kind="stable")[:count]
+
+
+@dataclass(frozen=True)
 class Embedding:
     """The embedding of a face.
 
@@ -81,4 +105,4 @@ class Embedding:
         return float(self.vector @ other.vector) / norms if norms else 0.0
 
 
-Result = Detections | LabelMap | Embedding
+Result = Detections | LabelMap | Classification | Embedding

@@ -5,7 +5,7 @@ import pytest
 
 from negvision.cli.serving.shown import LONGEST, at_page_size
 from negvision.inference.drawing import draw
-from negvision.inference.runtime import Detections, LabelMap
+from negvision.inference.runtime import Classification, Detections, LabelMap
 
 CLASSES = ("cat", "dog")
 COLUMNS = ["class", "score", "OOD score", "unknown", "x1", "y1", "x2", "y2"]
@@ -69,6 +69,16 @@ def test_model_without_ood_scores(boxes):
     assert shown.summary(0.95, None) == (
         "30 x 20 pixels; 0 of 2 boxes (the highest score is 0.90)."
     )
+
+
+def test_class_of_an_image_has_a_table_and_an_ood_score():
+    found = Classification(np.array([0.25, 0.75], np.float32), ood_score=-0.5)
+    shown = at_page_size(_image(1500, 2560), found, CLASSES)
+    assert shown.has_ood and shown.ood_range() == (-0.5, -0.5)
+    rows = [[CLASSES[1], 0.75], [CLASSES[0], 0.25]]
+    assert shown.table(0.3, 0.0) == {"headers": ["class", "probability"], "data": rows}
+    assert shown.summary(0.3, -0.6) == "2560 x 1500 pixels; OOD score -0.500, unknown."
+    assert (shown.drawing(0.3, -0.6) != shown.drawing(0.3, 0.0)).any()
 
 
 def test_maps_are_reduced_without_mixing_labels():

@@ -103,6 +103,14 @@ def test_folder_of_each_task_trains_and_its_work_dir_alone_is_tested(task, folde
         assert shown in printed
     assert main(["test", "out"]) == 0
     assert "test  " in capsys.readouterr().out
+    photo = next(Path(task).rglob("0.png"))
+    if task == "classification":
+        assert main(["export", "out", "--out", "a.onnx", "--legacy"]) == 0
+        one, other = (negvision.load(model)(photo) for model in ("out", "a.onnx"))
+        np.testing.assert_allclose(one.probs, other.probs, atol=1e-4)
+        assert sorted(one.names) == ["cat", "dog"] and one.names == other.names
+    elif task == "faces":
+        assert negvision.load("out")(photo).embedding.shape == (128,)
 
 
 def test_python_trains_loads_and_predicts_like_the_commands(folder, tmp_path):
