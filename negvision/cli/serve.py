@@ -1,7 +1,10 @@
 """``negvision serve MODEL``: a local page to try a model on."""
 
 import argparse
+import contextlib
+import ipaddress
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -29,6 +32,8 @@ _QUIET = {
 # What a request holds beside the file in it, in bytes.
 _ENVELOPE = 1 << 16
 _LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
+_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_ROOT = re.compile(r"(https?://[^/?#\s]+)?(/[\w.~%-]+)*/?")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help=host)
     port = checked(int, "a port from 0 to 65535", lambda port: 0 <= port <= 65535)
     add("--port", type=port, default=7860, help="default: 7860; 0 takes any free port")
+    root = "where a proxy shows the page: a path such as /demo, or a whole URL"
+    kind = checked(str, "a path such as /demo, or a URL", lambda text: bool(_ROOT.fullmatch(text)))
+    add("--root-path", type=kind, default="", metavar="PATH", help=root)
+    allowed = (
+        "a name under which the page is reached, such as demo.example.org, besides those of this "
+        "machine; other names are refused. May be repeated"
+    )
+    name = "a name without scheme and port, such as demo.example.org"
+    kind = checked(str.lower, name, _is_host)
+    add("--allowed-host", type=kind, action="append", default=[], metavar="NAME", help=allowed)
     size = checked(float, "a number above 0, below 1000", lambda size: 0 < size < 1000)
     upload = "largest upload, in units of 1,048,576 bytes; default: 10"
     add("--max-upload-mb", type=size, default=10, metavar="MB", help=upload)
@@ -49,6 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ood-threshold", type=float, metavar="SCORE", help=f"{start}that of the model, if any")
     add_device(parser)
     add_trust_checkpoint(parser)
+
+
+def _is_host(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(text))
+    return bool(_NAME.fullmatch(text))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,16 +97,19 @@ def run(args: argparse.Namespace) -> int:
         start = page.SCORE_THRESHOLD if args.score_threshold is None else args.score_threshold
         title = f"negvision: {Path(args.model).name}"
         max_upload = round(args.max_upload_mb * 2**20)
-        app = page.mount(page.build_page(model, title, start, args.max_pixels), max_upload)
+        built = page.build_page(model, title, start, args.max_pixels)
+        root = args.root_path.rstrip("/")
+        app = page.mount(built, max_upload, root)
         local = is_loopback(bound)
+        hosts = (*_LOCAL_NAMES, *args.allowed_host) if local or args.allowed_host else None
         if not local:
             print(
                 f"warning: --host {args.host} lets everyone who can reach this machine use the "
                 "page, without a password or encryption",
                 flush=True,
             )
-        print(f"page  {url_of(bound)}  (Ctrl-C stops it)", flush=True)
-        serve(Guarded(app, max_upload + _ENVELOPE, _LOCAL_NAMES if local else None), bound)
+        print(f"page  {url_of(bound, root)}  (Ctrl-C stops it)", flush=True)
+        serve(Guarded(app, max_upload + _ENVELOPE, hosts, root), bound)
     return 0
 
 

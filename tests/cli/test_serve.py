@@ -22,6 +22,9 @@ ROOT = Path(__file__).parents[2]
         (["--max-upload-mb", "0"], "--max-upload-mb: '0' is not a number above 0"),
         (["--max-upload-mb", "nan"], "--max-upload-mb: 'nan' is not a number above 0"),
         (["--score-threshold", "1.5"], "--score-threshold: '1.5' is not a number from 0 to 1"),
+        (["--root-path", "demo"], "--root-path: 'demo' is not a path such as /demo, or a URL"),
+        (["--allowed-host", "https://a.b"], "'https://a.b' is not a name without scheme and port"),
+        (["--allowed-host", "ab:80"], "--allowed-host: 'ab:80' is not a name without scheme"),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1, port 7860: "),
     ],
 )

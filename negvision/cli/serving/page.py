@@ -190,12 +190,13 @@ def _plain(text: str) -> str:
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
 
 
-def mount(page: gr.Blocks, max_upload: int):
+def mount(page: gr.Blocks, max_upload: int, root: str = ""):
     """The page as an ASGI app at the root of its server.
 
     Args:
         page: Of :func:`build_page`.
         max_upload: Largest size of an uploaded file in bytes.
+        root: Where a proxy shows the page: a path or a URL, without a slash at its end.
     """
     import fastapi
 
@@ -204,6 +205,7 @@ def mount(page: gr.Blocks, max_upload: int):
         fastapi.FastAPI(openapi_url=None),
         page,
         path="/",
+        root_path=root or None,
         allowed_paths=[],
         max_file_size=max_upload,
         footer_links=[],

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -45,16 +47,18 @@ def is_loopback(bound: socket.socket) -> bool:
     return ipaddress.ip_address(bound.getsockname()[0]).is_loopback
 
 
-def url_of(bound: socket.socket) -> str:
-    """The URL of the page.
+def url_of(bound: socket.socket, root: str = "") -> str:
+    """The URL of the page, below ``root`` if a proxy shows it there.
 
     Example:
         >>> with listen("127.0.0.1", 0) as bound:
         ...     url_of(bound).startswith("http://127.0.0.1:")
         True
     """
+    if "://" in root:
+        return f"{root}/"
     host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    return f"http://[{host}]:{port}{root}/" if ":" in host else f"http://{host}:{port}{root}/"
 
 
 class Guarded:
@@ -65,23 +69,30 @@ class Guarded:
         max_body: Size of a request in bytes at which the connection is closed.
         hosts: Accepted names in the Host header, or None for all. This keeps out pages elsewhere
             whose name was made to point to this machine.
+        root: Path or URL at which a proxy shows the app. The proxy may remove it from the paths of
+            requests, or leave it.
     """
 
-    def __init__(self, app: Any, max_body: int, hosts: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self, app: Any, max_body: int, hosts: tuple[str, ...] | None = None, root: str = ""
+    ) -> None:
         self.app = app
         self.max_body = max_body
         self.hosts = hosts
+        self.prefix = urlsplit(root).path
 
     async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if self.hosts is not None and _host_of(dict(scope["headers"])) not in self.hosts:
-            head = {"type": "http.response.start", "status": 421, "headers": []}
-            await send(head)
-            await send({"type": "http.response.body", "body": b"Only served to this machine."})
+        host = _host_of(dict(scope["headers"]))
+        if self.hosts is not None and host not in self.hosts:
+            await _refuse(send, host)
             return
+        if self.prefix and f"{scope['path']}/".startswith(f"{self.prefix}/"):
+            scope = {**scope, "path": scope["path"].removeprefix(self.prefix) or "/"}
+            scope["raw_path"] = scope["path"].encode()
         received = 0
 
         async def limited() -> dict:
@@ -96,6 +107,17 @@ class Guarded:
             await send(message)
 
         await self.app(scope, limited, with_headers)
+
+
+async def _refuse(send: Any, host: str) -> None:
+    shown = host if re.fullmatch(r"[\w.:-]{1,255}", host, re.ASCII) else "NAME"
+    text = (
+        f"This page is not served under the name {shown!r}. If that is a name of this server, "
+        f"start it with --allowed-host {shown}\n"
+    )
+    plain = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "http.response.start", "status": 421, "headers": [*plain, *_HEADERS]})
+    await send({"type": "http.response.body", "body": text.encode()})
 
 
 def _host_of(headers: dict[bytes, bytes]) -> str:

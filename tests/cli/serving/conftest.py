@@ -68,6 +68,7 @@ def servers(tmp_path_factory) -> Iterator[dict[str, Served]]:
         "segmentor": [save_segmentor(folder / "pixels.onnx")],
         "recognizer": [save_recognizer(folder / "face.onnx")],
         "everywhere": [detector, "--host", "0.0.0.0"],
+        "proxied": [detector, "--root-path", "/demo/", "--allowed-host", "demo.example"],
     }
     started = {name: _start(folder, name, values) for name, values in arguments.items()}
     try:

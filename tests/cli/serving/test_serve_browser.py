@@ -235,6 +235,12 @@ def test_segmentor_shows_classes_and_a_heat_map(browser, servers, tmp_path):
     wait(page, lambda: table(page) == [["road", "75", "33.3"], ["sky", "25", "0"]])
 
 
+def test_page_below_a_path_works(browser, servers, gray):
+    page = open_page(browser, servers["proxied"].url)
+    drop(page, gray)
+    wait_for_note(page, "3 of 5 boxes")
+
+
 def test_two_faces_are_compared(browser, servers, tmp_path):
     page = open_page(browser, servers["recognizer"].url)
     for name, color in (("a", (0, 0, 255)), ("b", (0, 255, 255))):

@@ -117,6 +117,25 @@ def test_other_host_names_are_not_served(detector):
     port = detector.url.rstrip("/").rpartition(":")[2]
     for host, status in (("evil.example", 421), ("localhost", 200), ("[::1]", 200)):
         assert ask(detector.url, headers={"Host": f"{host}:{port}"})[0] == status
+    _, said, headers = ask(detector.url, headers={"Host": "evil.example"})
+    assert "under the name 'evil.example'" in said and "--allowed-host evil.example" in said
+    assert headers["content-type"].startswith("text/plain")
+    assert "<b>" not in ask(detector.url, headers={"Host": "<b>x"})[1]
+
+
+def test_page_below_a_path_of_a_proxy(servers):
+    """The proxy removes the path from requests, or leaves it."""
+    served = servers["proxied"]
+    assert served.url.endswith("/demo/")
+    own = served.url.removesuffix("demo/")
+    seen = {"Host": "demo.example", "X-Forwarded-Proto": "https"}
+    for url in (served.url, own):
+        status, text, _ = ask(url + "config", headers=seen)
+        assert status == 200 and json.loads(text)["root"] == "https://demo.example/demo"
+        body, headers = form(cv2.imencode(".png", np.zeros((12, 16, 3), np.uint8))[1].tobytes())
+        assert ask(url + "gradio_api/upload", body, {**headers, **seen})[0] == 200
+        assert ask(url, headers={"Host": "other.example"})[0] == 421
+    assert ask(own + "demonstration")[0] == 404
 
 
 def test_serving_everyone_prints_a_warning(servers):
