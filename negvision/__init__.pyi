@@ -39,6 +39,7 @@ from .detection.metrics.coco_metric import CocoMetric as CocoMetric
 from .detection.metrics.ood_box_metric import OODBoxMetric as OODBoxMetric
 from .detection.prediction_hooks import DrawDetectionsHook as DrawDetectionsHook
 from .detection.prediction_hooks import PredictionSheetHook as PredictionSheetHook
+from .detection.score_threshold_hook import ScoreThresholdHook as ScoreThresholdHook
 from .detection.transforms import RandomZoom as RandomZoom
 from .engine.bad_sample_hook import BadSampleHook as BadSampleHook
 from .engine.checkpoints.saving import CheckpointHook as CheckpointHook

@@ -76,6 +76,7 @@ HOOKS = _child(
     "negvision.engine.interruption",
     "negvision.engine.loss_guard",
     "negvision.detection.prediction_hooks",
+    "negvision.detection.score_threshold_hook",
     "negvision.detection.assignment_view",
     "negvision.face.pair_score_hook",
     *_with_mmseg("negvision.segmentation.ood_map_hook"),

@@ -42,7 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("sources", nargs="+", metavar="source", help=sources)
     add("--out", required=True, metavar="DIR", help="folder to write to")
     add("--batch-size", type=positive_int, default=1, metavar="N", help="default: 1")
-    drop = "drop boxes with a lower score; default: write all, draw those from 0.3"
+    drop = (
+        "drop boxes with a lower score; default: write all, draw those from the score with the "
+        "best F1 on the validation set, which the model stores, or 0.3"
+    )
     add("--score-threshold", type=float, metavar="SCORE", help=drop)
     add_ood_threshold(parser)
     top = "classes that a classifier names for each image; default: 5"
@@ -107,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"nothing is left to predict; left out:\n{left_out.report()}")
         written = writer.finish()
     print(writer.summary())
+    if model.task == "detection" and not args.no_drawings:
+        print(f"drawn: boxes from score {model.shown_threshold}")
     for path in written:
         print(f"  {shown_path(path)}")
     if passed_over := sources.passed_over.line():

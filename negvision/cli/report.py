@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from negvision.cli.arguments import add_data_arguments, add_trust_checkpoint
+from negvision.cli.arguments import add_data_arguments, add_trust_checkpoint, fraction
 from negvision.cli.output import progress_bar, require_page, write_page
 from negvision.errors import UserError
 
@@ -24,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", metavar="FILE", help="for a single work dir (default: its last)")
     page = "the page (default: report.html in the work dir; for several, in the current folder)"
     add("--out", metavar="FILE.html", help=page)
+    drop = "leave out boxes with a lower score; default: that of the checkpoint, or 0.3"
+    add("--score-threshold", type=fraction, metavar="SCORE", help=drop)
     add_data_arguments(parser)
     add_trust_checkpoint(parser)
 
@@ -67,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
             folder = Path(scratch) / str(number)
             cfg = prepare_config(args)
             configs.append(config_lines(cfg))
-            reports.append(gather(found, name, cfg, folder, bar, args.trust_checkpoint))
+            options = args.trust_checkpoint, args.score_threshold
+            reports.append(gather(found, name, cfg, folder, bar, *options))
         changes = [
             config_change(f"{name} against {names[0]}", configs[0], lines, (names[0], name))
             for lines, name in zip(configs[1:], names[1:], strict=True)

@@ -60,7 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pixels = "largest image, checked before decoding; default: %(default)s"
     add("--max-pixels", type=positive_int, default=1 << 25, metavar="N", help=pixels)
     start = "start value of its slider; default: "
-    add("--score-threshold", type=fraction, metavar="SCORE", help=f"{start}0.3")
+    add(
+        "--score-threshold",
+        type=fraction,
+        metavar="SCORE",
+        help=f"{start}that of the model, or 0.3",
+    )
     add("--ood-threshold", type=float, metavar="SCORE", help=f"{start}that of the model, if any")
     add_device(parser)
     add_trust_checkpoint(parser)
@@ -94,7 +99,9 @@ def run(args: argparse.Namespace) -> int:
             ood_threshold=args.ood_threshold,
             trust_checkpoint=args.trust_checkpoint,
         )
-        start = page.SCORE_THRESHOLD if args.score_threshold is None else args.score_threshold
+        start = args.score_threshold
+        if start is None:
+            start = model.shown_threshold.value
         title = f"negvision: {Path(args.model).name}"
         max_upload = round(args.max_upload_mb * 2**20)
         built = page.build_page(model, title, start, args.max_pixels)

@@ -64,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     with captured_pycocotools():
         runner = build_runner(cfg, ("test",))
         resample_in_test(runner.test_loop.evaluator)
+        if args.checkpoint.endswith(".onnx"):
+            runner.score_threshold = runner.model.exported.score_threshold
         if args.out is not None:
             runner.register_hook(DetectionsWriter(args.out))
         elif args.drawings is None:

@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 
 from negvision.data.formats.coco_masks import from_run_lengths, to_run_lengths
 from negvision.data.images.loading import reader_of
+from negvision.data.score_threshold import FIXED, shown_from
 from negvision.engine.sheet_hook import SheetHook
 from negvision.errors import ConfigError, UserError
 from negvision.files import atomic_write
@@ -30,6 +31,20 @@ class _Detections(NamedTuple):
     scores: np.ndarray
     unknown: np.ndarray | None
     masks: list[dict] | None  # as run lengths, which are small enough to be sent between ranks
+
+    @classmethod
+    def of(cls, found) -> _Detections:
+        found = found.cpu()
+        unknown = found.is_ood.numpy() if "is_ood" in found else None
+        masks = to_run_lengths(found.masks.numpy()) if "masks" in found else None
+        columns = (found.bboxes, found.labels, found.scores)
+        return cls(*(column.numpy() for column in columns), unknown, masks)
+
+    def at_least(self, score: float) -> _Detections:
+        rows = np.flatnonzero(self.scores >= score)
+        unknown = None if self.unknown is None else self.unknown[rows]
+        masks = None if self.masks is None else [self.masks[row] for row in rows]
+        return _Detections(self.boxes[rows], self.labels[rows], self.scores[rows], unknown, masks)
 
     def draw(self, image: np.ndarray, classes, **options) -> np.ndarray:
         masks = None if self.masks is None else from_run_lengths(self.masks)
@@ -55,7 +70,8 @@ class PredictionSheetHook(SheetHook):
 
     Args:
         num_images: Images on the sheet.
-        score_thr: Detections with a lower score are left out, in [0, 1].
+        score_thr: Detections with a lower score are left out, in [0, 1]. None for the threshold
+            with the best F1, see :class:`negvision.ScoreThresholdHook`; the title says which.
         columns: Images side by side.
         tile_size: Longer side of each image on the sheet, in pixels.
 
@@ -72,23 +88,29 @@ class PredictionSheetHook(SheetHook):
     def __init__(
         self,
         num_images: int = 16,
-        score_thr: float = 0.3,
+        score_thr: float | None = None,
         columns: int = 4,
         tile_size: int = 448,
     ) -> None:
         super().__init__(num_images, columns, tile_size)
         self.score_thr = _checked_score(score_thr)
+        self._shown = FIXED
 
     def keep(self, sample) -> _Detections:
-        """The detections that are drawn."""
-        return _arrays(sample.pred_instances, self.score_thr)
+        """All detections: the threshold is known after the evaluation."""
+        return _Detections.of(sample.pred_instances)
+
+    def _write(self, runner, dataset) -> None:
+        self._shown = shown_from(self.score_thr, runner.score_threshold)
+        super()._write(runner, dataset)
 
     def sheet(self, dataset, shown: Mapping[str, tuple[dict, Any]]) -> np.ndarray:
         """See the base class."""
         classes = dataset.metainfo.get("classes", ())
         images, captions, has_ignored, has_unknown = [], [], False, False
         read = reader_of(dataset)
-        for path, (info, found) in shown.items():
+        for path, (info, everything) in shown.items():
+            found = everything.at_least(self._shown.value)
             has_unknown |= found.unknown is not None
             instances = info.get("instances", [])
             truth = [item["bbox"] for item in instances if not item.get("ignore_flag")]
@@ -98,7 +120,7 @@ class PredictionSheetHook(SheetHook):
             images.append(found.draw(read(path), classes, longest=self.tile_size, **boxes))
             name, count = os.path.basename(path), len(found.boxes)
             captions.append(f"{name}: {len(truth)} objects, {count} found")
-        title = f"Detections with a score of at least {self.score_thr:g}"
+        title = f"Detections with a score of at least {self._shown}"
         return contact_sheet(
             images, captions, self.columns, title, prediction_legend(has_ignored, has_unknown)
         )
@@ -112,7 +134,8 @@ class DrawDetectionsHook(Hook):
 
     Args:
         draw: Whether to draw.
-        score_thr: Detections with a lower score are left out, in [0, 1].
+        score_thr: Detections with a lower score are left out, in [0, 1]. None for the threshold
+            of the checkpoint, or 0.3 if it has none.
         test_out_dir: Folder of the drawings, which keep the names of their images; needed if
             ``draw`` is true.
 
@@ -124,11 +147,12 @@ class DrawDetectionsHook(Hook):
     """
 
     def __init__(
-        self, draw: bool = False, score_thr: float = 0.3, test_out_dir: str | None = None
+        self, draw: bool = False, score_thr: float | None = None, test_out_dir: str | None = None
     ) -> None:
         self.draw = draw
         self.score_thr = _checked_score(score_thr)
         self.test_out_dir = test_out_dir
+        self._shown_from = 0.0
         self._taken: set[str] = set()
         self._read = reader_of(None)
 
@@ -138,13 +162,16 @@ class DrawDetectionsHook(Hook):
         self._taken = set()
         if self.draw:
             self._read = reader_of(runner.test_dataloader.dataset)
+            shown = shown_from(self.score_thr, runner.score_threshold)
+            self._shown_from = shown.value
+            runner.logger.info(f"drawn from score {shown}")
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=()) -> None:
         if not self.draw:
             return
         classes = runner.test_dataloader.dataset.metainfo.get("classes", ())
         for sample in outputs or ():
-            found = _arrays(sample.pred_instances, self.score_thr)
+            found = _Detections.of(sample.pred_instances).at_least(self._shown_from)
             save_image(self._path(sample), found.draw(self._read(sample.img_path), classes))
 
     def _path(self, sample) -> Path:
@@ -231,16 +258,7 @@ class DetectionsWriter(Hook):
         runner.logger.info(f"{len(detections)} detections of {size} images in {self.path}")
 
 
-def _checked_score(score_thr: float) -> float:
-    if not 0 <= score_thr <= 1:
+def _checked_score(score_thr: float | None) -> float | None:
+    if score_thr is not None and not 0 <= score_thr <= 1:
         raise ValueError(f"score_thr must be from 0 to 1, got {score_thr}")
     return score_thr
-
-
-def _arrays(found, score_thr: float) -> _Detections:
-    """The detections with a score of at least ``score_thr``."""
-    found = found[found.scores >= score_thr].cpu()
-    unknown = found.is_ood.numpy() if "is_ood" in found else None
-    masks = to_run_lengths(found.masks.numpy()) if "masks" in found else None
-    columns = (found.bboxes, found.labels, found.scores)
-    return _Detections(*(column.numpy() for column in columns), unknown, masks)

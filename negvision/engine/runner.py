@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from negvision.compat.quiet import quiet_imports
+from negvision.data.score_threshold import ScoreThreshold
 from negvision.engine.checkpoints.component_state import ComponentState
 from negvision.engine.checkpoints.loading import read_source
 from negvision.engine.checkpoints.provenance import provenance
@@ -74,6 +75,7 @@ _ADDED_HOOKS = {
     "interruption": "negvision.InterruptionHook",
     "classes": "negvision.ClassCheckHook",
     "metric_names": "negvision.MetricNamesHook",
+    "score_threshold": "negvision.ScoreThresholdHook",
 }
 # Arguments of a data loader that torch refuses without worker processes.
 _OF_WORKERS = ("persistent_workers", "prefetch_factor", "multiprocessing_context")
@@ -92,8 +94,8 @@ class Runner(MMEngineRunner):
 
     Parameters that are sharded over ranks (:mod:`negvision.engine.parallel.sharded`) are clipped,
     saved in full and resumed at any world size. Loading a checkpoint sets the model's OOD threshold
-    if the checkpoint has one. The console shows warnings, progress and results; the log file has
-    everything.
+    and ``score_threshold`` if the checkpoint has them. The console shows warnings, progress and
+    results; the log file has everything.
 
     Use it as :class:`mmengine.runner.Runner`: ``Runner.from_cfg(cfg).train()``.
     """
@@ -111,6 +113,8 @@ class Runner(MMEngineRunner):
     # Iterations and epochs after which all hooks have run.
     _done = _epochs_done = 0
     saved_iteration = 0  # of the newest checkpoint with a training state
+    # Of the newest validation, or of the checkpoint that was loaded.
+    score_threshold: ScoreThreshold | None = None
 
     def setup_env(self, env_cfg: dict) -> None:
         env_cfg = with_group_timeout(env_cfg)
@@ -171,6 +175,8 @@ class Runner(MMEngineRunner):
                 self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         self._has_loaded = True
         self._loaded_meta = checkpoint.get("meta") or {}
+        if self._weights_for != "training":
+            self.score_threshold = ScoreThreshold.of_meta(self._loaded_meta, filename)
         if "ood" in self._loaded_meta:
             set_threshold(self.model, OODThreshold.of_checkpoint(checkpoint, filename))
         return checkpoint
@@ -200,6 +206,8 @@ class Runner(MMEngineRunner):
         models += [hook.ema_model for hook in self.hooks if isinstance(hook, EMAHook)]
         optimizers = self._optimizers() if save_optimizer else []
         meta = {**(meta or {}), **provenance(), "saved": time.time()}
+        if self.score_threshold is not None:
+            meta |= self.score_threshold.as_meta()
         if save_optimizer:
             meta |= self._training_state()
         rest = (file_client_args, save_optimizer, save_param_scheduler, meta, by_epoch)

@@ -9,6 +9,7 @@ import cv2
 import matplotlib
 import numpy as np
 
+from negvision.data.score_threshold import FIXED
 from negvision.inference.runtime import Classification, Embedding, LabelMap
 from negvision.inference.runtime.results import Result
 from negvision.visualization.boxes import draw_predictions, name_of
@@ -29,7 +30,7 @@ def draw(
     result: Result,
     classes: Sequence[str],
     *,
-    score_threshold: float = 0.3,
+    score_threshold: float = FIXED.value,
     ood_threshold: float | None = None,
     top: int | None = None,
 ) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from negvision.data.images import IMAGE_SUFFIXES
+from negvision.data.score_threshold import shown_from
 from negvision.errors import CheckpointError, ConfigError, UserError, did_you_mean
 from negvision.inference.prediction import Prediction, as_bgr, is_many, is_path
 from negvision.inference.runtime import Classification, Detections, Embedding, ExportedModel
@@ -48,6 +49,9 @@ class Inferencer:
         task: "detection", "segmentation", "classification" or "face".
         classes: Names, indexed by label; empty for faces and if neither file has them.
         score_threshold: As given.
+        shown_threshold: Boxes with at least this score are drawn, and where it comes from, a
+            :class:`negvision.data.score_threshold.ScoreThreshold`: as given, else the one with the
+            best F1 on the validation set, which the model stores, else 0.3.
         ood_threshold: The threshold in use, or None.
         ood_score: Name of the OOD score, or None for a model without one.
         top: As given, or 5; None if the model is not a classifier.
@@ -134,6 +138,7 @@ class Inferencer:
                 "a work dir nor a config (.py)"
             )
         self.score_threshold = score_threshold
+        self.shown_threshold = shown_from(score_threshold, self._model.score_threshold)
         self.task, self.classes = self._model.task, self._model.classes
         self.ood_score, self.ood_threshold = self._model.ood_score, self._model.ood_threshold
         self.top = (top or _TOP) if self.task == "classification" else None
@@ -219,8 +224,9 @@ class Inferencer:
         while batch := list(islice(frames, batch_size)):
             results = self.predict([frame.image for frame in batch], batch_size)
             for frame, result in zip(batch, results, strict=True):
+                shown = self.top, self.shown_threshold.value
                 yield Prediction(
-                    frame.image, frame.name, result, self.classes, frame.number, self.top
+                    frame.image, frame.name, result, self.classes, frame.number, *shown
                 )
 
     def _frames(self, source: Any, allow_urls: bool, leave_out: LeaveOut) -> Iterator[Frame]:

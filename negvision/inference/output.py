@@ -190,10 +190,14 @@ class Writer:
     def _add_drawing(self, frame: Frame, result: Result) -> str:
         """Draw an image or the frame of a video; returns the name of its file."""
         model = self._model
-        limits: Entry = {"ood_threshold": model.ood_threshold, "top": model.top}
-        if model.score_threshold is not None:
-            limits["score_threshold"] = model.score_threshold
-        drawn = draw(frame.image, result, model.classes, **limits)
+        drawn = draw(
+            frame.image,
+            result,
+            model.classes,
+            score_threshold=model.shown_threshold.value,
+            ood_threshold=model.ood_threshold,
+            top=model.top,
+        )
         if frame.number is None:
             fits = max(drawn.shape) <= _MOST_OF_JPEG
             suffix, options = (".jpg", _QUALITY) if fits else (".png", ())

@@ -31,6 +31,7 @@ class Prediction:
         classes: Names of all classes, indexed by label.
         frame: Number of the frame of a video, or None.
         top: How many classes of a classifier ``names``, ``labels`` and ``scores`` have; None: all.
+        shown_from: Score from which boxes are drawn unless another is given.
 
     Example:
         >>> found = Detections(np.array([[1.0, 2, 30, 40]]), np.array([0.9]), np.array([1]))
@@ -46,6 +47,7 @@ class Prediction:
     classes: tuple[str, ...] = ()
     frame: int | None = None
     top: int | None = None
+    shown_from: float = 0.0
 
     @property
     def boxes(self) -> np.ndarray:
@@ -100,13 +102,18 @@ class Prediction:
         """(N,) or (H, W) bool, one of a classifier; None for a model without an OOD threshold."""
         return None if isinstance(self.result, Embedding) else self.result.unknown
 
-    def plot(self, score_threshold: float = 0.0) -> np.ndarray:
-        """The image with what was found, (H', W', 3) uint8 RGB."""
+    def plot(self, score_threshold: float | None = None) -> np.ndarray:
+        """The image with what was found, (H', W', 3) uint8 RGB.
+
+        Args:
+            score_threshold: Boxes with a lower score are not drawn; None for ``shown_from``.
+        """
         from negvision.inference.drawing import draw
 
         if isinstance(self.result, Embedding):
             raise UserError("an embedding cannot be drawn; compare embeddings by similarity()")
-        limits = {"score_threshold": score_threshold, "top": self.top}
+        start = self.shown_from if score_threshold is None else score_threshold
+        limits = {"score_threshold": start, "top": self.top}
         drawn = draw(self.image, self.result, self.classes, **limits)
         return cv2.cvtColor(drawn, cv2.COLOR_BGR2RGB)
 

@@ -21,6 +21,7 @@ from negvision.classification.classifier import ScoredClassifier
 from negvision.data.images.decoding import AS_STORED
 from negvision.data.images.integrity import require_complete
 from negvision.data.images.loading import LoadImageFromFile
+from negvision.data.score_threshold import ScoreThreshold
 from negvision.engine.checkpoints.loading import install_loaders
 from negvision.engine.config.check import check_config
 from negvision.engine.config.reading import load_config
@@ -60,6 +61,7 @@ class TorchModel:
         classes: Names; () for faces and if neither checkpoint nor config has them.
         ood_score: Name of the OOD score, or None for a model without one.
         ood_threshold: Threshold of the checkpoint, or None.
+        score_threshold: From which boxes are shown, or None.
 
     Raises:
         ConfigError: The config has no test pipeline, or the model has another task.
@@ -72,6 +74,7 @@ class TorchModel:
         self.task = task_of(model)
         self.classes = () if self.task == "face" else named_classes(cfg, meta or {})
         self.ood_score, self.ood_threshold = ood_of(model)
+        self.score_threshold = ScoreThreshold.of_meta(meta or {}, "the checkpoint")
         transforms = image_pipeline(cfg)
         if not transforms or kind_of(transforms[0]) != "LoadImageFromFile":
             transforms.insert(0, {"type": "negvision.LoadImageFromFile"})

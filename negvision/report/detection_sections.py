@@ -12,6 +12,7 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from negvision.data.formats.coco_file import find_classes
+from negvision.data.score_threshold import FIXED, ScoreThreshold
 from negvision.detection.metrics.box_matching import box_confusion
 from negvision.detection.metrics.coco_annotations import load_coco_annotations
 from negvision.detection.metrics.coco_evaluation import CocoResult, evaluate_coco
@@ -31,8 +32,7 @@ from negvision.visualization.boxes import draw_predictions
 from negvision.visualization.looking import seeded
 
 _WORST, _SIDE = 12, 480
-# Detections with lower scores are neither drawn nor in the confusion matrix.
-_SCORE, _IOU = 0.3, 0.5
+_IOU = 0.5
 # Plots of single classes.
 _MOST_CLASSES = 24
 _MEANINGS = {
@@ -75,6 +75,7 @@ class DetectionCollector:
         model: The detector.
         classes: Names, by label.
         evaluator: Arguments of the test evaluator; metrics need its ``ann_file``.
+        shown: Detections with lower scores are neither drawn nor in the confusion matrix.
         read: Reads images, as in :func:`negvision.report.image_samples.read_rgb`.
     """
 
@@ -83,11 +84,13 @@ class DetectionCollector:
         model: BaseModel,
         classes: Sequence[str],
         evaluator: Mapping,
+        shown: ScoreThreshold = FIXED,
         read: _Read = None,
     ) -> None:
         self.model = model
         self.classes = tuple(classes)
         self.evaluator = evaluator
+        self.shown = shown
         self.read = read
         self._images: list[_Seen] = []
 
@@ -123,7 +126,7 @@ class DetectionCollector:
             Section("metrics", "Average precision", parts[0], missing),
             Section("precision", "Precision and recall", parts[1], missing),
             Section("confusion", "Confused classes", parts[2], missing),
-            _worst(self._images, self.classes, self.read),
+            _worst(self._images, self.classes, self.shown, self.read),
         ]
 
     def _coco_parts(self, images: Sequence[_Seen]) -> list[Sequence[Part]]:
@@ -139,13 +142,13 @@ class DetectionCollector:
             if annotation["category_id"] in objects:
                 objects[annotation["category_id"]] += not annotation["iscrowd"]
         confusion = Matrix(
-            f"Boxes with scores from {_SCORE:g}, matched at IoU from {_IOU:g}",
+            f"Boxes with scores from {self.shown.value:.3g}, matched at IoU from {_IOU:g}",
             [*self.classes, "background"],
             [*self.classes, "missed"],
-            box_confusion(truth, detections, ids, _SCORE, _IOU).tolist(),
+            box_confusion(truth, detections, ids, self.shown.value, _IOU).tolist(),
             "In each image, in the order of their scores, detections take the free object with the "
             "largest overlap, of any class. Objects that remain are missed; detections without an "
-            "object count as background.",
+            f"object count as background. The score threshold: {self.shown}.",
             "boxes",
         )
         return [
@@ -203,7 +206,9 @@ def _precision_curves(result: CocoResult, category_id: int | None) -> dict[str, 
     return curves
 
 
-def _worst(images: Sequence[_Seen], classes: Sequence[str], read: _Read) -> Section:
+def _worst(
+    images: Sequence[_Seen], classes: Sequence[str], shown: ScoreThreshold, read: _Read
+) -> Section:
     name, title = "worst", "Images with the highest loss"
     rated = [image for image in images if np.isfinite(image.losses.get("loss", np.nan))]
     if not rated:
@@ -213,15 +218,15 @@ def _worst(images: Sequence[_Seen], classes: Sequence[str], read: _Read) -> Sect
     median = np.median([image.losses["loss"] for image in rated])
     caption = (
         f"The {len(ranked)} worst of {len(rated):,} images (median loss {median:.3f}), each run "
-        f"alone. White: ground truth. Colored: detections with scores from {_SCORE:g}, dashed if "
-        "the model calls them unknown."
+        f"alone. White: ground truth. Colored: detections with scores from {shown.value:.3g}, "
+        "dashed if the model calls them unknown."
     )
-    samples = [_drawn(image, classes, read) for image in ranked]
+    samples = [_drawn(image, classes, shown.value, read) for image in ranked]
     return Section(name, title, [Gallery("Ground truth and detections", samples, caption)])
 
 
-def _drawn(seen: _Seen, classes: Sequence[str], read: _Read) -> ImageSample:
-    kept = seen.scores >= _SCORE
+def _drawn(seen: _Seen, classes: Sequence[str], score: float, read: _Read) -> ImageSample:
+    kept = seen.scores >= score
     losses = [f"{key} {value:.3g}" for key, value in seen.losses.items() if "loss_" in key]
     facts = [", ".join(losses), f"{len(seen.truth)} objects, {int(kept.sum())} found"]
     tag = f"loss {seen.losses['loss']:.3f}"

@@ -15,6 +15,7 @@ from torch import nn
 
 from negvision.compat.patches import captured_pycocotools
 from negvision.data.images.loading import reader_of
+from negvision.data.score_threshold import shown_from
 from negvision.detection.assignment_view import AssignmentView, anchor_sizes, assignment_views
 from negvision.engine.config.data_files import check_data
 from negvision.engine.prepare import build_runner
@@ -42,18 +43,25 @@ class _CollectingHook(Hook):
     # After the metrics, which need the outputs as the model left them.
     priority = "LOW"
 
-    def __init__(self) -> None:
+    def __init__(self, score_threshold: float | None) -> None:
+        self.score_threshold = score_threshold
         self.collector: Any = None
 
     def after_test_iter(
         self, runner, batch_idx, data_batch: Any = None, outputs: Any = None
     ) -> None:
         if self.collector is None:
-            self.collector = _collector(runner, outputs[0])
+            self.collector = _collector(runner, outputs[0], self.score_threshold)
         self.collector.add(data_batch["inputs"], outputs)
 
 
-def evaluate_run(cfg: Config, checkpoint: Path, folder: Path, progress: Progress) -> list[Section]:
+def evaluate_run(
+    cfg: Config,
+    checkpoint: Path,
+    folder: Path,
+    progress: Progress,
+    score_threshold: float | None = None,
+) -> list[Section]:
     """Test a checkpoint on the test set of its config, and return the sections of its task.
 
     Writes into ``folder`` only; hooks that draw are removed.
@@ -62,6 +70,8 @@ def evaluate_run(cfg: Config, checkpoint: Path, folder: Path, progress: Progress
         cfg: As returned by :func:`negvision.engine.prepare.prepare_config`; changed in place.
         checkpoint, folder: Of the run, and for logs and the files of metrics.
         progress: Wraps the indices of the train images whose assignment is inspected.
+        score_threshold: Boxes with a lower score are neither drawn nor counted as confused; None
+            for the threshold of the checkpoint, or 0.3.
 
     Raises:
         ConfigError: The config has no test set, or its task has no page.
@@ -77,7 +87,7 @@ def evaluate_run(cfg: Config, checkpoint: Path, folder: Path, progress: Progress
     hooks = cfg.get("custom_hooks") or []
     cfg.custom_hooks = [hook for hook in hooks if not str(hook.get("type")).endswith("SheetHook")]
     (cfg.get("default_hooks") or {}).pop("visualization", None)
-    hook, problem = _CollectingHook(), ""
+    hook, problem = _CollectingHook(score_threshold), ""
     with captured_pycocotools():
         runner = build_runner(cfg, ("test",))
         runner.register_hook(hook)
@@ -114,13 +124,14 @@ def _ood_section(records: OODRecords | None, problem: str) -> Section:
     return Section(name, title, [table, Html(ood_sections(records, prefix="ood-"))])
 
 
-def _collector(runner, sample):
+def _collector(runner, sample, score_threshold: float | None):
     model, evaluator = runner.model, _evaluator(runner.cfg)
     meta = runner.test_evaluator.metrics[0].dataset_meta or {}
     classes = meta.get("classes", ())
     read = reader_of(runner.test_dataloader.dataset)
     if "pred_instances" in sample:
-        return DetectionCollector(model, classes, evaluator, read)
+        shown = shown_from(score_threshold, runner.score_threshold)
+        return DetectionCollector(model, classes, evaluator, shown, read)
     if "pred_sem_seg" in sample:
         return LabelMapCollector(classes, meta.get("palette") or (), read)
     if "embedding" in sample:

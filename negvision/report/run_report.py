@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from negvision.data.score_threshold import ScoreThreshold
 from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.errors import CheckpointError, UserError
 from negvision.report.config_diff import changes_of, config_lines
@@ -87,13 +88,15 @@ def gather(
     folder: Path,
     progress: Progress = iter,
     trust: bool = False,
+    score_threshold: float | None = None,
 ) -> RunReport:
     """Read the log, compare the config, and test the checkpoint.
 
     Args:
         run, name: The files, and the name on the page.
         cfg: Its config, with the options of the command line.
-        folder, progress: As in :func:`negvision.report.run_evaluation.evaluate_run`.
+        folder, progress, score_threshold: As in
+            :func:`negvision.report.run_evaluation.evaluate_run`.
         trust: As in :func:`negvision.engine.checkpoints.loading.load_checkpoint_file`.
 
     Raises:
@@ -108,7 +111,7 @@ def gather(
         log.name = name
     except LogError as error:
         problem = str(error)
-    sections = evaluate_run(cfg, run.checkpoint, folder, progress)
+    sections = evaluate_run(cfg, run.checkpoint, folder, progress, score_threshold)
     return RunReport(name, _facts(run, meta), changes, lines, log, problem, sections)
 
 
@@ -124,6 +127,8 @@ def _facts(run: WorkDir, meta: Mapping[str, Any]) -> dict[str, str]:
     for key, word in (("seed", "seed"), ("time", "written")):
         if meta.get(key) is not None:
             facts[word] = str(meta[key])
+    if (best := ScoreThreshold.of_meta(meta, shown_path(run.checkpoint))) is not None:
+        facts["score threshold"] = str(best)
     if versions := meta.get("versions"):
         facts["versions"] = ", ".join(f"{one} {version}" for one, version in versions.items())
     # Published checkpoints do not contain the commit.

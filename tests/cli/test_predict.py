@@ -17,6 +17,7 @@ from helpers.small_models import write_images
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from negvision.data.score_threshold import FIXED
 from negvision.inference import videos
 from negvision.inference.inferencer import Inferencer
 from negvision.inference.output import Writer
@@ -245,7 +246,7 @@ def test_images_that_the_model_does_not_take_are_left_out_one_by_one(exported, t
 
 def test_masks_are_written_and_drawn(tmp_path):
     model = SimpleNamespace(
-        task="detection", classes=("cat",), score_threshold=None, ood_threshold=None, top=None
+        task="detection", classes=("cat",), shown_threshold=FIXED, ood_threshold=None, top=None
     )
     masks = np.zeros((2, 40, 60), bool)
     masks[0, 5:15, 10:40] = True
@@ -272,7 +273,7 @@ def test_masks_are_written_and_drawn(tmp_path):
 
 def test_drawings_that_are_too_long_for_jpeg_are_png(tmp_path):
     model = SimpleNamespace(
-        task="detection", classes=("cat",), score_threshold=None, ood_threshold=None, top=None
+        task="detection", classes=("cat",), shown_threshold=FIXED, ood_threshold=None, top=None
     )
     none = Detections(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, int))
     with Writer(tmp_path, model) as writer:

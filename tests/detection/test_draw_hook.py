@@ -22,7 +22,9 @@ from negvision.errors import ConfigError, UserError
 from negvision.visualization.boxes import draw_predictions
 
 RUNNER = SimpleNamespace(
-    test_dataloader=SimpleNamespace(dataset=SimpleNamespace(metainfo={"classes": ("cat", "dog")}))
+    test_dataloader=SimpleNamespace(dataset=SimpleNamespace(metainfo={"classes": ("cat", "dog")})),
+    score_threshold=None,
+    logger=SimpleNamespace(info=print),
 )
 
 

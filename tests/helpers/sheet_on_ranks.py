@@ -25,6 +25,7 @@ def draw_sheet(folder: Path) -> None:
         cv2.imwrite(info["img_path"], np.full((60, 60, 3), 40 * i, np.uint8))
     runner = SimpleNamespace(
         work_dir=folder,
+        score_threshold=None,
         _train_loop=None,
         logger=SimpleNamespace(info=shown.append),
         val_dataloader=SimpleNamespace(dataset=_Data(infos)),

@@ -126,5 +126,5 @@ def test_images_are_drawn_as_the_test_set_reads_them():
     )
     for height, width in ((40, 60), (60, 40)):
         pixels = np.zeros((height, width, 3), np.uint8)
-        [image] = detection_sections._drawn(seen, CLASSES, lambda path, p=pixels: p).images
+        [image] = detection_sections._drawn(seen, CLASSES, 0.3, lambda path, p=pixels: p).images
         assert (image.width > image.height) is (width > height)

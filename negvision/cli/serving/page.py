@@ -15,7 +15,6 @@ from negvision.errors import is_user_error
 from negvision.inference.inferencer import Inferencer
 from negvision.inference.runtime import Embedding
 
-SCORE_THRESHOLD = 0.3
 # Seconds after which uploads and results are deleted.
 _KEPT_FOR = 900
 _SESSIONS = 32

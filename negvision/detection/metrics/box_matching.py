@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from negvision.data.score_threshold import ScoreThreshold
 from negvision.errors import OODDataError
 from negvision.ops import pairwise_box_iou
+
+# Boxes that take no object, in match_boxes.
+FREE, ON_CROWD = -1, -2
 
 
 def box_confusion(
@@ -117,9 +121,11 @@ def f1_thresholds(
         outcomes[key[0]] += [(one["score"], item is not None) for one, item in matches]
     thresholds = {}
     for category_id in category_ids:
-        best = _best_by_f1(outcomes[category_id], totals[category_id])
+        columns = list(zip(*outcomes[category_id], strict=True)) or [(), ()]
+        scores, hits = np.array(columns[0]), np.array(columns[1], dtype=bool)
+        best = _best_by_f1(scores, hits, totals[category_id])
         if best is not None:
-            thresholds[category_id] = best
+            thresholds[category_id] = best[0]
     return thresholds
 
 
@@ -128,30 +134,92 @@ def _matches(
 ) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any] | None]]:
     """Each detection, by descending score, with its object or None; without those on a crowd."""
     ordered = sorted(detections, key=lambda detection: -detection["score"])
-    own, boxes = _corners(ordered), _corners(objects)
     crowd = np.array([bool(item["iscrowd"]) for item in objects], dtype=bool)
-    overlaps = pairwise_box_iou(own, boxes).numpy()
-    on_crowd = (pairwise_box_iou(own, boxes, "iof").numpy()[:, crowd] >= iou).any(1)
+    taken = match_boxes(_corners(ordered), _corners(objects), crowd, iou)
+    for detection, index in zip(ordered, taken.tolist(), strict=True):
+        if index != ON_CROWD:
+            yield detection, None if index == FREE else objects[index]
+
+
+def match_boxes(
+    boxes: torch.Tensor,
+    objects: torch.Tensor,
+    crowd: np.ndarray,
+    iou: float = 0.5,
+    same: np.ndarray | None = None,
+) -> np.ndarray:
+    """The object that each box takes, in order.
+
+    Args:
+        boxes: (N, 4) x1 y1 x2 y2, by descending score.
+        objects: (M, 4), those that can be taken once, and crowds.
+        crowd: (M,) bool.
+        iou: Minimum overlap of a match; on a crowd, minimum share of the box.
+        same: (N, M) bool, the pairs that can match; None for all.
+
+    Returns:
+        (N,) index of the object, or ``FREE`` for a false positive, or ``ON_CROWD``.
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [40, 0, 50, 10]])
+        >>> objects = torch.tensor([[0.0, 0, 10, 10], [30, 0, 60, 30]])
+        >>> match_boxes(boxes, objects, np.array([False, True])).tolist()
+        [0, -1, -2]
+    """
+    taken = np.full(len(boxes), FREE)
+    if not len(boxes) or not len(objects):
+        return taken
+    same = np.array(True) if same is None else same
+    overlaps = np.where(same, pairwise_box_iou(boxes, objects).numpy(), -1)
+    if crowd.any():
+        shares = np.where(same, pairwise_box_iou(boxes, objects, "iof").numpy(), -1)
+        taken[(shares[:, crowd] >= iou).any(1)] = ON_CROWD
     free = ~crowd
-    for detection, row, ignored in zip(ordered, overlaps, on_crowd, strict=True):
-        best = int(np.where(free, row, -1).argmax()) if len(objects) else -1
-        if best >= 0 and free[best] and row[best] >= iou:
+    for row in np.flatnonzero((overlaps[:, free] >= iou).any(1)):
+        best = int(np.where(free, overlaps[row], -1).argmax())
+        if free[best] and overlaps[row, best] >= iou:
             free[best] = False
-            yield detection, objects[best]
-        elif not ignored:
-            yield detection, None
+            taken[row] = best
+    return taken
 
 
-def _best_by_f1(outcomes: list[tuple[float, bool]], total: int) -> float | None:
-    if not total or not any(hit for _, hit in outcomes):
+def best_threshold(scores: np.ndarray, hits: np.ndarray, total: int) -> ScoreThreshold | None:
+    """The threshold with the best F1 over all boxes; of several, the highest.
+
+    It lies midway between the lowest score that it keeps and the next lower one, since the rounding
+    of another batch size or runtime could flip a box on the threshold.
+
+    Args:
+        scores: (N,) in [0, 1], of boxes of all images.
+        hits: (N,) bool: whether the box takes an object.
+        total: Number of objects.
+
+    Returns:
+        None if no box takes an object.
+
+    Example:
+        >>> best_threshold(np.array([0.9, 0.8, 0.4]), np.array([True, True, False]), 2)
+        ScoreThreshold(value=0.6000000000000001, f1=1.0, given=False)
+    """
+    best = _best_by_f1(scores, hits, total)
+    if best is None:
         return None
-    scores, hits = (np.array(column) for column in zip(*outcomes, strict=True))
+    score, f1 = best
+    lower = scores[scores < score]
+    return ScoreThreshold((score + float(lower.max())) / 2 if len(lower) else score, f1)
+
+
+def _best_by_f1(scores: np.ndarray, hits: np.ndarray, total: int) -> tuple[float, float] | None:
+    """The score with the best F1, the highest of several, and that F1."""
+    if not total or not hits.any():
+        return None
     order = np.argsort(-scores, kind="stable")
     scores, found = scores[order], hits[order].cumsum()
     # 2 TP / (2 TP + FP + FN), after all detections of a score.
     f1 = 2 * found / (np.arange(1, len(scores) + 1) + total)
     ends = np.append(scores[1:] != scores[:-1], True)
-    return float(scores[ends][f1[ends].argmax()])
+    best = f1[ends].argmax()
+    return float(scores[ends][best]), float(f1[ends][best])
 
 
 def _corners(items: Sequence[Mapping[str, Any]]) -> torch.Tensor:

@@ -10,6 +10,7 @@ from mmengine.dist import get_dist_info, is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import IterBasedTrainLoop
 
+from negvision.data.score_threshold import ScoreThreshold
 from negvision.errors import CheckpointError
 from negvision.files import atomic_write, is_write_error, remove_partial_files, write_reason
 from negvision.registry import HOOKS
@@ -71,6 +72,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     saved too. The runner replaces mmengine's hook by this one in any config.
     """
 
+    _written_with: ScoreThreshold | None = None
+
     def before_train(self, runner) -> None:
         super().before_train(runner)
         if isinstance(self.file_backend, _LateRemoval):
@@ -91,8 +94,18 @@ class CheckpointHook(MMEngineCheckpointHook):
             self._save_checkpoint_with_step(runner, step, meta)
         super().after_train(runner)
 
+    def after_val_epoch(self, runner, metrics) -> None:
+        super().after_val_epoch(runner, metrics)
+        # The checkpoint of this iteration was written before its evaluation.
+        written = runner.evaluating_in_training and runner.saved_iteration == runner.iter
+        if written and self._written_with is not runner.score_threshold:
+            step = runner.epoch if self.by_epoch else runner.iter
+            meta = {"epoch": runner.epoch, "iter": runner.iter}
+            self._save_checkpoint_with_step(runner, step, meta)
+
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
         super()._save_checkpoint_with_step(runner, step, meta)
+        self._written_with = runner.score_threshold
         self.file_backend.finish(self.last_ckpt)
         interrupted = Path(runner.work_dir) / INTERRUPTED
         if is_main_process():

@@ -10,6 +10,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from negvision.classification.classifier import ScoredClassifier
+from negvision.data.score_threshold import ScoreThreshold
 from negvision.engine.checkpoints.provenance import provenance
 from negvision.errors import ExportError
 from negvision.export.graphs.classification import Classifier
@@ -81,6 +82,7 @@ def graph_and_metadata(
     versions = {**found["versions"], **({"git": found["git"]} if found["git"] else {})}
     score, threshold = ood_of(model) if graph.has_ood else (None, None)
     classes = named_classes(cfg, meta) if graph.num_classes else ()
+    best = ScoreThreshold.of_meta(meta, "the checkpoint") if graph.task == "detection" else None
     if classes and len(classes) != graph.num_classes:
         raise ExportError(
             f"the model has {graph.num_classes} classes, but the checkpoint or the config names "
@@ -93,6 +95,8 @@ def graph_and_metadata(
         precision=precision,
         ood_score=score,
         ood_threshold=threshold,
+        f1_threshold=None if best is None else best.value,
+        best_f1=None if best is None else best.f1,
         flip_sum=bool(getattr(model, "flip_test", False)),
         versions=versions,
         config=cfg.pretty_text,

@@ -57,6 +57,9 @@ class Metadata:
         ood_score: Name of the OOD score, None for a model without one.
         ood_threshold: Higher OOD scores are unknown; None if there is no threshold.
         score_threshold: The graph drops boxes with a lower score.
+        f1_threshold: Score with the best F1 on the validation set, from which boxes are shown;
+            None if it is not known.
+        best_f1: That F1.
         iou_threshold: IoU threshold of non-maximum suppression.
         max_boxes: Largest number of boxes per image.
         flip_sum: Faces: whether the embedding of the mirrored image is added.
@@ -72,6 +75,8 @@ class Metadata:
     ood_score: str | None = None
     ood_threshold: float | None = None
     score_threshold: float = 0.0
+    f1_threshold: float | None = None
+    best_f1: float | None = None
     iou_threshold: float = 1.0
     max_boxes: int = 0
     flip_sum: bool = False
@@ -136,5 +141,10 @@ def _check(found: Metadata) -> None:
     for values in (own.mean or (), own.std or (), (found.ood_threshold or 0.0,)):
         if not all(math.isfinite(value) for value in values):
             raise ValueError(f"{values!r} is not finite")
+    if (found.f1_threshold is None) != (found.best_f1 is None):
+        raise ValueError("f1_threshold and best_f1 go together")
+    for value in (found.f1_threshold or 0.0, found.best_f1 or 0.0):
+        if not 0 <= value <= 1:
+            raise ValueError(f"f1_threshold or best_f1 is {value!r}")
     if any(value == 0 for value in own.std or ()):
         raise ValueError(f"std is {own.std!r}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from negvision.data.score_threshold import ScoreThreshold
 from negvision.errors import ExportError, UserError
 from negvision.inference.runtime.images import (
     Prepared,
@@ -53,6 +54,7 @@ class ExportedModel:
     Attributes:
         metadata: Metadata of the file, of which ``task``, ``classes``, ``ood_score`` and
             ``ood_threshold`` are attributes too.
+        score_threshold: From which boxes are shown, or None.
 
     Raises:
         ExportError: The file does not exist, does not run here, or was not written by negvision.
@@ -92,6 +94,8 @@ class ExportedModel:
         self.metadata = metadata
         self.task, self.classes = metadata.task, metadata.classes
         self.ood_score, self.ood_threshold = metadata.ood_score, metadata.ood_threshold
+        known, f1 = metadata.f1_threshold, metadata.best_f1
+        self.score_threshold = None if known is None else ScoreThreshold(known, f1)
 
     @property
     def as_stored(self) -> bool:
