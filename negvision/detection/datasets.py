@@ -53,6 +53,7 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
     Attributes:
         annotated: The number of annotations of the classes.
         objects: Those that are left to train, after ``filter_cfg``.
+        backgrounds: The number of images without one of them.
         left_out: Why the others are not trained, counted.
 
     Raises:
@@ -147,7 +148,8 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
                 f"{self.left_out.report()}\nChange filter_cfg, or correct the data.",
                 kind="dataset without a usable sample",
             )
-        self.objects = sum(not item["ignore_flag"] for info in kept for item in info["instances"])
+        counts = [sum(not item["ignore_flag"] for item in info["instances"]) for info in kept]
+        self.objects, self.backgrounds = sum(counts), counts.count(0)
         return kept
 
     def parents_left_out(self) -> str:

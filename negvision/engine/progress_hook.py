@@ -185,8 +185,10 @@ def run_summary(runner) -> str:
             "batch_size"
         )
         row = f"{len(loop.dataloader.dataset)} images"
-        objects = getattr(loop.dataloader.dataset, "objects", None)
-        row += f", {objects} objects" if name == "train" and objects is not None else ""
+        if name == "train" and hasattr(loop.dataloader.dataset, "objects"):
+            row += f", {loop.dataloader.dataset.objects} objects"
+            empty = loop.dataloader.dataset.backgrounds
+            row += f", {empty} images without an object" if empty else ""
         row += f", {batch} per batch" if batch else ""
         row += f" on each of {runner.world_size} processes" if runner.world_size > 1 else ""
         rows[name] = row

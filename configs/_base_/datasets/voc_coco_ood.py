@@ -45,7 +45,8 @@ train_dataloader = dict(
         metainfo=metainfo,
         ann_file="VOC_0712_converted/voc0712_train_all.json",
         data_prefix=dict(img="VOC_0712_converted/JPEGImages/"),
-        filter_cfg=dict(filter_empty_gt=True, min_size=32),
+        # Images without an object teach what is background.
+        filter_cfg=dict(filter_empty_gt=False, min_size=32),
         pipeline=train_pipeline,
     ),
 )

@@ -34,7 +34,8 @@ def test_crowd_and_ignore_become_ignore_boxes(coco, mark):
 @pytest.mark.parametrize(("filter_empty", "expected"), [(True, 3), (False, 4)])
 def test_images_without_objects_stay_unless_filtered(coco, filter_empty, expected):
     coco.content["annotations"] = coco.content["annotations"][:6]
-    assert len(coco.dataset(filter_cfg={"filter_empty_gt": filter_empty})) == expected
+    dataset = coco.dataset(filter_cfg={"filter_empty_gt": filter_empty})
+    assert (len(dataset), dataset.backgrounds) == (expected, expected - 3)
 
 
 def test_same_samples_as_mmdet_on_clean_data(digits):
