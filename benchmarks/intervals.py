@@ -81,10 +81,11 @@ def coverage(sets: int, images: int, resamples: int, seed: int) -> dict[str, dic
     for number in range(sets):
         statistics = CocoStatistics(*simulate(images, rng), CLASSES)
         draws = bootstrap(statistics.figures, np.arange(images), resamples, seed=number)[:, chosen]
-        low, high = interval(draws)
+        value = statistics.figures(np.ones((1, images)))[0, chosen]
+        low, high = interval(value, draws)
         inside.append((low <= exact) & (exact <= high))
         widths.append(high - low)
-        values.append(statistics.figures(np.ones((1, images)))[0, chosen])
+        values.append(value)
     columns = (
         np.mean(inside, 0),
         np.mean(widths, 0),

@@ -71,20 +71,30 @@ def bootstrap(
         return np.concatenate(list(parts))
 
 
-def interval(draws: np.ndarray, confidence: float = 0.95) -> np.ndarray:
-    """Percentiles of the resampled figures (R, F) that enclose ``confidence``: (2, F).
+def interval(values: np.ndarray, draws: np.ndarray, confidence: float = 0.95) -> np.ndarray:
+    """Limits (2, F) of figures in [0, 1], from their resamples.
 
-    NaN draws are left out; a figure that is always NaN has NaN limits.
+    The bias of a figure on few images, which the resamples show a second time, is taken off: the
+    middle is 2 value - mean of the draws. The reach is the standard deviation of the draws times
+    the normal quantile. Of the usual intervals from resamples this one had the best coverage for
+    AP (``benchmarks/intervals.py``).
+
+    Args:
+        values: (F,), of the whole set.
+        draws: (R, F), of its resamples. NaN draws are left out.
+        confidence: In (0, 1).
+
+    Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 10 and 13.
 
     Example:
-        >>> interval(np.arange(101.0)[:, None], 0.9).round(6).ravel().tolist()
-        [5.0, 95.0]
+        >>> draws = 0.5 + np.array([[-0.1], [0.1], [-0.1], [0.1]]) * 0.75**0.5
+        >>> interval(np.array([0.5]), draws).round(3).ravel().tolist()
+        [0.304, 0.696]
     """
-    tail = (1 - confidence) / 2
-    limits = np.full((2, draws.shape[1]), np.nan)
-    defined = ~np.isnan(draws).all(0)
-    limits[:, defined] = np.nanquantile(draws[:, defined], [tail, 1 - tail], axis=0)
-    return limits
+    count = (~np.isnan(draws)).sum(0)
+    mean = np.where(np.isnan(draws), 0, draws).sum(0) / np.maximum(count, 1)
+    reach = stats.norm.ppf((1 + confidence) / 2) * np.sqrt(_variance(draws))
+    return np.clip(2 * values - mean + np.stack([-reach, reach]), 0, 1)
 
 
 @dataclass(frozen=True)

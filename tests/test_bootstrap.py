@@ -15,10 +15,23 @@ def mean_of(values):
 
 
 def test_the_interval_of_a_mean_is_that_of_its_standard_error():
-    values = np.random.default_rng(0).normal(5, 2, 400)
-    low, high = interval(bootstrap(mean_of(values), np.arange(400), 2000))
+    values = np.random.default_rng(0).normal(0.5, 0.2, 400)
+    draws = bootstrap(mean_of(values), np.arange(400), 2000)
+    low, high = interval(values.mean(keepdims=True), draws)
     reach = 1.96 * values.std() / 20
-    np.testing.assert_allclose([low[0], high[0]], values.mean() + [-reach, reach], atol=0.03)
+    np.testing.assert_allclose([low[0], high[0]], values.mean() + [-reach, reach], atol=0.003)
+
+
+def test_the_bias_of_few_samples_is_taken_off_once():
+    # The largest of 30 values is below the largest possible one, and that of a resample again.
+    values = np.linspace(0, 0.9, 30)
+    draws = bootstrap(
+        lambda weights: np.max(np.where(weights > 0, values, 0), 1)[:, None], np.arange(30)
+    )
+    low, high = interval(np.array([0.9]), draws)
+    assert draws.mean() < 0.9 and (low[0] + high[0]) / 2 == pytest.approx(1.8 - draws.mean())
+    undefined = interval(np.array([np.nan, 0.5]), np.array([[np.nan, np.nan], [np.nan, 0.5]]))
+    assert np.isnan(undefined).all()
 
 
 def test_images_of_a_unit_are_drawn_together_and_strata_keep_their_size():

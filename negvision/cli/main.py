@@ -10,7 +10,7 @@ from negvision.errors import did_you_mean, is_user_error
 from negvision.unexpected import describe
 
 _NAMES = """
-    train init models test export benchmark predict publish-model serve calibrate-ood report
+    train init models test compare export benchmark predict publish-model serve calibrate-ood report
     ood-report doctor check-dataset browse-dataset browse-assignments analyze-logs convert
     copy-configs make-ood-split
 """

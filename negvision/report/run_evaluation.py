@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS
+from mmengine.runner import Runner
 from torch import nn
 
 from negvision.compat.patches import captured_pycocotools
@@ -77,19 +78,9 @@ def evaluate_run(
         ConfigError: The config has no test set, or its task has no page.
         UserError: As in ``negvision test``.
     """
-    if not cfg.get("test_dataloader"):
-        raise ConfigError(f"config {cfg.filename} has no test_dataloader, so it has no test set")
-    cfg.load_from, cfg.resume, cfg.work_dir = str(checkpoint), False, str(folder)
-    # Runners and visualizers with the same name in one process would share their files.
-    cfg.experiment_name = f"report_{folder.name}"
-    if cfg.get("visualizer"):
-        cfg.visualizer.update(name=cfg.experiment_name, vis_backends=None)
-    hooks = cfg.get("custom_hooks") or []
-    cfg.custom_hooks = [hook for hook in hooks if not str(hook.get("type")).endswith("SheetHook")]
-    (cfg.get("default_hooks") or {}).pop("visualization", None)
     hook, problem = _CollectingHook(score_threshold), ""
     with captured_pycocotools():
-        runner = build_runner(cfg, ("test",))
+        runner = runner_of_test(cfg, checkpoint, folder)
         runner.register_hook(hook)
         try:
             runner.test()
@@ -103,6 +94,24 @@ def evaluate_run(
     files = sorted(folder.rglob("ood_scores.npz"))
     records = OODRecords.load(files[-1]) if files else None
     return [*sections, _ood_section(records, problem)]
+
+
+def runner_of_test(cfg: Config, checkpoint: str | Path, folder: Path) -> Runner:
+    """What tests a checkpoint and writes into ``folder`` only; hooks that draw are removed.
+
+    Arguments and errors are those of :func:`evaluate_run`.
+    """
+    if not cfg.get("test_dataloader"):
+        raise ConfigError(f"config {cfg.filename} has no test_dataloader, so it has no test set")
+    cfg.load_from, cfg.resume, cfg.work_dir = str(checkpoint), False, str(folder)
+    # Runners and visualizers with the same name in one process would share their files.
+    cfg.experiment_name = f"report_{folder.name}"
+    if cfg.get("visualizer"):
+        cfg.visualizer.update(name=cfg.experiment_name, vis_backends=None)
+    hooks = cfg.get("custom_hooks") or []
+    cfg.custom_hooks = [hook for hook in hooks if not str(hook.get("type")).endswith("SheetHook")]
+    (cfg.get("default_hooks") or {}).pop("visualization", None)
+    return build_runner(cfg, ("test",))
 
 
 def _ood_section(records: OODRecords | None, problem: str) -> Section:
@@ -125,7 +134,7 @@ def _ood_section(records: OODRecords | None, problem: str) -> Section:
 
 
 def _collector(runner, sample, score_threshold: float | None):
-    model, evaluator = runner.model, _evaluator(runner.cfg)
+    model, evaluator = runner.model, evaluator_of(runner.cfg)
     meta = runner.test_evaluator.metrics[0].dataset_meta or {}
     classes = meta.get("classes", ())
     read = reader_of(runner.test_dataloader.dataset)
@@ -144,7 +153,7 @@ def _collector(runner, sample, score_threshold: float | None):
     )
 
 
-def _evaluator(cfg: Config) -> Mapping:
+def evaluator_of(cfg: Config) -> Mapping:
     """The arguments of the test evaluator, preferably of one with an ``ann_file``."""
     given = cfg.test_evaluator
     evaluators = list(given) if isinstance(given, list | tuple) else [given]

@@ -15,6 +15,7 @@ from negvision.report import run_evaluation as evaluation
 
 main = command("report")
 train = command("train")
+compare, run_test = command("compare"), command("test")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -140,3 +141,20 @@ def test_invalid_work_dirs_are_reported(work_dir, tmp_path, capsys):
     assert main([str(work_dir)]) == 2
     assert "no checkpoint" in capsys.readouterr().err
     assert not (work_dir / "report.html").exists()
+
+
+def test_a_run_is_compared_with_its_own_results(work_dir, tmp_path, capsys):
+    results, page = tmp_path / "results.json", tmp_path / "compare.html"
+    assert run_test(work_dir, "--out", results, "--work-dir", tmp_path / "test") == 0
+    before = files_of(work_dir)
+    capsys.readouterr()
+    assert compare(work_dir, results, "--resamples", 20, "--out", page) == 0
+    printed = capsys.readouterr().out
+    assert "8 images, 20 resamples" in printed and "there is none at all" in printed
+    assert files_of(work_dir) == before
+    assert "0 better and 0 worse of 8 images" in page.read_text()
+    # Certain of every box, the detector makes more errors, and the photos show them.
+    certain = [{**one, "score": 0.99} for one in json.loads(results.read_text())]
+    results.write_text(json.dumps(certain))
+    assert compare(work_dir, results, "--resamples", 20, "--out", page) == 0
+    assert page.read_text().count("data:image/jpeg") == 16

@@ -258,7 +258,8 @@ class CocoMetric(CocoTruthMetric):
         if self.resamples:
             statistics = CocoStatistics(*inputs, **options)
             draws = bootstrap(statistics.figures, self._units, self.resamples)
-            limits = interval(draws[:, : len(figures)])
+            values = np.array(list(result.metrics().values()))
+            limits = interval(values, draws[:, : len(figures)])
             count = len(np.unique(self._units))
             how = f", {self.resamples:,} resamples of {count:,} {self._drawn}"
         ids = set(self._category_ids)

@@ -87,6 +87,8 @@ class CocoStatistics:
             # The public `per_instance` gives the same, one threshold at a time, 30 times slower.
             outcomes = evaluation._engine.outcomes(index, self.max_dets[-1])
             kinds = _ufcoco.OUTCOME_TRUE_POSITIVE, _ufcoco.OUTCOME_IGNORED
+            if not index:
+                self._outcomes, self._kinds = outcomes, kinds
             limits = self.max_dets if index == 0 else (None,)
             self._areas.append(_Area.of(outcomes, counts, limits, kinds))
 
@@ -111,6 +113,21 @@ class CocoStatistics:
             *recalls,
         ]
         return np.column_stack([*columns, precisions[0].mean(1)])
+
+    def errors(self, score: float) -> np.ndarray:
+        """Errors (I,) of each image at IoU 0.5: detections without object, objects missed.
+
+        Detections below ``score`` do not count.
+        """
+        outcome = self._outcomes["outcome"][:, np.flatnonzero(np.isclose(self._thresholds, 0.5))[0]]
+        hit, ignored = (outcome == kind for kind in self._kinds)
+        counts = self._outcomes["score"] >= score
+        images = self._outcomes["image_id"]
+        found, wrong = (
+            np.bincount(images[counts & chosen], minlength=len(self.image_ids))
+            for chosen in (hit, ~hit & ~ignored)
+        )
+        return self._areas[0].objects.sum(1) - found + wrong
 
 
 @dataclass(frozen=True)

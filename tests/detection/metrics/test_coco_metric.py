@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from oracles.coco import direct_stats
 
 from negvision.detection.datasets import CocoDataset
 from negvision.detection.metrics import CocoMetric, OODBoxMetric
-from negvision.engine.metrics import require_truth
+from negvision.engine.metrics import require_truth, resample_in_test
 from negvision.errors import ConfigError, DatasetError
 
 NAMES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
@@ -283,6 +284,36 @@ def test_image_ids_may_be_text(tmp_path):
         assert evaluated(metric, classes, samples_of(truth, detections, classes)) == expected
 
 
+def test_intervals_enclose_the_figures_and_widen_with_scenes(tmp_path, log):
+    truth, detections = random_case(11, images=40, most_detections=40)
+    for number, image in enumerate(truth["images"]):
+        image["video"] = number // 20
+    classes, path = classes_of(truth), write(tmp_path, truth)
+    samples = samples_of(truth, detections, classes)
+    alone = evaluated(CocoMetric(path), classes, samples)
+    metric = CocoMetric(path, resamples=200)
+    values = evaluated(metric, classes, samples)
+    assert {name: values[name] for name in alone} == pytest.approx(alone, nan_ok=True)
+    assert set(values) == {f"coco/{name}" for name in metric.names()}
+    for name in ("mAP", "mAP_50", "AR@100"):
+        value = values[f"coco/bbox_{name}"]
+        assert values[f"coco/bbox_{name}_low"] < value < values[f"coco/bbox_{name}_high"]
+    assert "200 resamples of 40 images" in log.text
+    assert re.search(r"\n( +0\.\d{3}){12}   lower end of the 95 % interval\n", log.text)
+    evaluated(CocoMetric(path, resamples=50, group_by="video"), classes, samples)
+    assert "50 resamples of 2 values of video" in log.text
+    with pytest.raises(ConfigError, match=r"40 of 40 images have no 'scene'.*file_name.*video"):
+        CocoMetric(path, group_by="scene")
+
+
+def test_a_test_has_intervals_and_a_validation_none(tmp_path):
+    path = write(tmp_path, random_case(0)[0])
+    metrics = [CocoMetric(path), CocoMetric(path, resamples=0), CocoMetric(path, resamples=7)]
+    assert not any("low" in name for name in metrics[0].names())
+    resample_in_test(SimpleNamespace(metrics=metrics))
+    assert [metric.resamples for metric in metrics] == [1000, 0, 7]
+
+
 def test_a_file_without_a_usable_annotation_is_an_error(tmp_path):
     truth, _ = random_case(0)
     for annotation in truth["annotations"]:
@@ -337,6 +368,7 @@ def test_images_of_two_files_with_one_id_are_refused(tmp_path):
         {"max_dets": (0, 10)},
         {"max_dets": ()},
         {"area_limits": (96, 32)},
+        {"resamples": -1},
     ],
 )
 def test_bad_arguments(tmp_path, argument):

@@ -1,0 +1,453 @@
+"""Detectors compared on the same images: paired intervals, and where their results differ most."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.hooks import Hook
+
+from negvision.bootstrap import Difference, Side, bootstrap, holm, paired_difference
+from negvision.data.formats.coco_file import find_classes
+from negvision.data.formats.coco_masks import to_run_lengths
+from negvision.data.images.loading import reader_of
+from negvision.detection.metrics.coco_annotations import load_coco_annotations
+from negvision.detection.metrics.coco_evaluation import CocoDetections, metric_names
+from negvision.detection.metrics.coco_metric import units_of
+from negvision.detection.metrics.coco_statistics import CocoStatistics
+from negvision.errors import ConfigError, DatasetError, Problems, UserError
+from negvision.report.image_samples import embedded, read_rgb
+from negvision.report.page_parts import Gallery, ImageSample, MetricRow, MetricTable, Section
+from negvision.report.rendering import change, rendered
+from negvision.visualization.boxes import draw_predictions
+
+_SHOWN, _LONGEST = 12, 360
+# Detections below it are not drawn and no errors of an image.
+_SCORE = 0.3
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One side of a comparison: the detections of each training of a recipe."""
+
+    name: str
+    trainings: Sequence[CocoDetections]
+
+
+class PredictionsHook(Hook):
+    """Keeps what a test predicts, by image, with masks if asked for.
+
+    Attributes:
+        images: Image id to what :meth:`CocoDetections.of_images` takes.
+        paths: Image id to its file.
+        classes: Names, by label.
+        read: Reads an image of the data set.
+    """
+
+    priority = "LOW"
+
+    def __init__(self, masks: bool) -> None:
+        self.masks = masks
+        self.images: dict[Any, dict[str, Any]] = {}
+        self.paths: dict[Any, str] = {}
+        self.classes: Sequence[str] = ()
+        self.read: Any = None
+
+    def before_test_epoch(self, runner) -> None:
+        meta = runner.test_evaluator.metrics[0].dataset_meta or {}
+        self.classes = meta.get("classes", ())
+        self.read = reader_of(runner.test_dataloader.dataset)
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=()) -> None:
+        for sample in outputs or ():
+            if "pred_instances" not in sample:
+                raise ConfigError(
+                    "negvision compare compares detectors, and this model predicts "
+                    f"{', '.join(sorted(sample.keys()))}"
+                )
+            found = sample.pred_instances
+            kept = {
+                name: found[name].cpu().numpy().astype(np.float64)
+                for name in ("bboxes", "scores", "labels")
+            }
+            if self.masks:
+                if "masks" not in found:
+                    raise ConfigError("--metric segm needs masks, and this model predicts none")
+                kept["masks"] = to_run_lengths(found.masks.cpu().numpy())
+            self.images[sample.img_id] = {"image_id": sample.img_id, **kept}
+            self.paths[sample.img_id] = str(sample.get("img_path", ""))
+
+
+def read_results(
+    path: str | Path, truth: Mapping[str, Any], category_ids: Sequence[int], masks: bool = False
+) -> CocoDetections:
+    """COCO's results from a file, such as ``negvision test --out`` writes.
+
+    Raises:
+        UserError: There is no such file.
+        DatasetError: It does not hold results of the images and categories of the ground truth.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file of results")
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DatasetError(f"{path}: is not JSON ({error})") from None
+    if not isinstance(results, list):
+        raise DatasetError(
+            f"{path}: results are a list of image_id, category_id, bbox and score, as negvision "
+            f"test --out writes them; this file holds a {type(results).__name__}"
+            + (", of annotations" * (isinstance(results, dict) and "images" in results))
+        )
+    known = {image["id"] for image in truth["images"]}
+    problems, needed = Problems(), ["image_id", "category_id", "bbox", "score"]
+    needed += ["segmentation"] if masks else []
+    for place, one in enumerate(results):
+        where = f"entry {place}"
+        missing = [name for name in needed if not isinstance(one, dict) or name not in one]
+        if missing:
+            problems.add("missing value", where, f"no {' and no '.join(missing)}")
+        elif one["image_id"] not in known:
+            problems.add("image that is not in the annotation file", where, one["image_id"])
+        elif one["category_id"] not in category_ids:
+            problems.add("category that is not in the annotation file", where, one["category_id"])
+        elif not np.isfinite(_numbers(one)).all():
+            problems.add("box or score that is no number", where, f"{one['bbox']} {one['score']}")
+    if problems:
+        raise DatasetError(
+            f"{path}: these are not results for the annotation file:\n{problems.report()}\n"
+            "Name the file that the detector was tested on with --ann-file"
+        )
+    return CocoDetections.of_results([{name: one[name] for name in needed} for one in results])
+
+
+def _numbers(one: Mapping[str, Any]) -> np.ndarray:
+    try:
+        numbers = np.array([*one["bbox"], one["score"]], dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.array([np.nan])
+    return numbers if len(numbers) == 5 else np.array([np.nan])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Contenders on one annotation file; the others are compared with the first.
+
+    Attributes:
+        names: The figures: those of :func:`.coco_evaluation.metric_names`, then AP by class.
+        figures: How many of them are no classes.
+        differences: For each contender but the first.
+        statistics: Of the first training of each contender.
+        drawn: What was drawn anew: "images", or "values of ...".
+        units: How many there are.
+    """
+
+    contenders: Sequence[Contender]
+    ground_truth: Mapping[str, Any]
+    classes: Sequence[str]
+    category_ids: Sequence[int]
+    names: Sequence[str]
+    figures: int
+    differences: Sequence[Difference]
+    statistics: Sequence[CocoStatistics]
+    drawn: str
+    units: int
+    resamples: int
+
+    @classmethod
+    def of(
+        cls,
+        contenders: Sequence[Contender],
+        ground_truth: Mapping[str, Any],
+        ann_file: str,
+        classes: Sequence[str] | None = None,
+        iou_type: str = "bbox",
+        resamples: int = 1000,
+        group_by: str | None = None,
+        **options: Any,
+    ) -> Comparison:
+        """Compare.
+
+        Args:
+            contenders: At least two.
+            ground_truth: From :func:`.coco_annotations.load_coco_annotations`.
+            ann_file: Named in errors.
+            classes: Names of the categories to compare; None takes all of the file.
+            iou_type, options: As in :func:`.coco_evaluation.evaluate_coco`.
+            resamples: Of the images; the same for all contenders.
+            group_by: As in :class:`negvision.CocoMetric`.
+
+        Raises:
+            UserError: There are fewer than two images, or values of ``group_by``.
+            ConfigError: An image has no ``group_by``.
+        """
+        names, ids = find_classes(ann_file, ground_truth, classes)
+        units = units_of(ground_truth["images"], group_by, ann_file)
+        drawn = "images" if group_by is None else f"values of {group_by}"
+        count = len(np.unique(units))
+        if count < 2:
+            raise UserError(
+                f"{ann_file}: has {count} {drawn}, and a comparison draws them anew, so that it "
+                "needs at least 2, and many more to show anything"
+            )
+        sides, first = [], []
+        for contender in contenders:
+            trainings = []
+            for number, detections in enumerate(contender.trainings):
+                statistics = CocoStatistics(ground_truth, detections, ids, iou_type, **options)
+                if not number:
+                    first.append(statistics)
+                values = statistics.figures(np.ones((1, len(units))))[0]
+                trainings.append((values, bootstrap(statistics.figures, units, resamples)))
+            sides.append(Side.of(trainings))
+        of_id = dict(zip(ids, names, strict=True))
+        figures = metric_names(first[0].max_dets)
+        return cls(
+            contenders,
+            ground_truth,
+            [of_id[one] for one in first[0].category_ids],
+            first[0].category_ids,
+            [*figures, *(of_id[one] for one in first[0].category_ids)],
+            len(figures),
+            [paired_difference(sides[0], side, count) for side in sides[1:]],
+            first,
+            drawn,
+            count,
+            resamples,
+        )
+
+    def verdicts(self) -> list[str]:
+        """A sentence about AP for each comparison, then one about classes if any differ."""
+        lines = []
+        for contender, found in zip(self.contenders[1:], self.differences, strict=True):
+            first, second = self.contenders[0].name, contender.name
+            lines.append(self._verdict(first, second, found))
+            corrected = holm(found.p_value[self.figures :])
+            certain = np.flatnonzero(corrected < _LEVEL)
+            if len(certain):
+                shown = ", ".join(
+                    f"{self.classes[one]} {change(float(found.difference[self.figures + one]))}"
+                    for one in certain
+                )
+                lines.append(f"Classes whose AP differs, corrected for their number: {shown}.")
+        if any(len(contender.trainings) == 1 for contender in self.contenders):
+            lines.append(
+                "A side with one training says nothing about its recipe: another seed may differ "
+                "by more. Join the trainings of a recipe by commas."
+            )
+        return lines
+
+    def _verdict(self, first: str, second: str, found: Difference) -> str:
+        difference, p_value = float(found.difference[0]), found.p_value[0]
+        if np.isnan(difference):
+            return f"{second} against {first}: there are no objects, so there is no AP."
+        span = f"{change(difference)}, 95 % interval {_span(found, 0)}"
+        if p_value < _LEVEL:
+            better = second if difference > 0 else first
+            return f"{better} is better: AP of {second} against {first} {span}."
+        needed = found.units_needed[0]
+        if difference == 0:
+            more = "there is none at all"
+        elif np.isinf(needed):
+            more = "more images would not show it, more trainings might"
+        else:
+            more = f"about {_rounded(needed):,} would show one of this size"
+        return (
+            f"{second} against {first}: no difference in AP that {self.units:,} {self.drawn} "
+            f"could show ({span}); {more}."
+        )
+
+    def text(self) -> str:
+        """Tables for a console, without a trailing newline."""
+        lines = []
+        for contender, found in zip(self.contenders[1:], self.differences, strict=True):
+            pair = (self.contenders[0], contender)
+            letters = ("A", chr(ord("A") + self.contenders.index(contender)))
+            for letter, one in zip(letters, pair, strict=True):
+                number = len(one.trainings)
+                lines.append(f"{letter}  {one.name}" + (f", {number} trainings" * (number > 1)))
+            lines.append(f"{self.units:,} {self.drawn}, {self.resamples:,} resamples")
+            width = max(len("figure"), *map(len, self.names))
+            tail = f"{letters[1]} - {letters[0]}", "95 % interval", f"P({letters[1]} better)"
+            head = f"{letters[0]:>8}{letters[1]:>8}{tail[0]:>9}{tail[1]:>20}{tail[2]:>14}"
+            lines.append(f"\n{'figure':<{width}}{head}")
+            corrected = holm(found.p_value[self.figures :])
+            for place, name in enumerate(self.names):
+                if place == self.figures:
+                    lines.append(f"\n{'class':<{width}}{head}{'p, Holm':>9}")
+                row = (
+                    f"{found.first[place]:>8.3f}{found.second[place]:>8.3f}"
+                    f"{change(float(found.difference[place])):>9}{_span(found, place):>20}"
+                    f"{found.probability[place]:>14.3f}"
+                )
+                if place >= self.figures:
+                    row += f"{corrected[place - self.figures]:>9.3f}"
+                lines.append(f"{name:<{width}}" + row.replace("nan", "  -"))
+            lines.append("")
+        return "\n".join([*lines, *self.verdicts()])
+
+    def page(self, paths: Mapping[Any, str], read: Any = None, source: str = "") -> str:
+        """A self-contained HTML page.
+
+        Args:
+            paths: The file of each image id; others are not shown.
+            read: As in :func:`negvision.report.image_samples.read_rgb`.
+            source: The annotation file, as shown.
+        """
+        sections = []
+        for number, (contender, found) in enumerate(
+            zip(self.contenders[1:], self.differences, strict=True), start=1
+        ):
+            title = f"{contender.name} against {self.contenders[0].name}"
+            parts = [*self._tables(found), self._gallery(number, paths, read)]
+            sections.append(Section(f"pair-{number}", title, parts))
+        return rendered(
+            "comparison_page.html",
+            title=" against ".join(one.name for one in self.contenders[::-1]),
+            command="compare",
+            source=source,
+            anchors={section.anchor: section.title for section in sections},
+            verdicts=self.verdicts(),
+            sections=sections,
+        )
+
+    def _tables(self, found: Difference) -> list[MetricTable]:
+        columns = ("first", "second", "difference", "from", "to", "P(second better)")
+        rows = [
+            [
+                float(values[place])
+                for values in (
+                    found.first,
+                    found.second,
+                    found.difference,
+                    found.low,
+                    found.high,
+                    found.probability,
+                )
+            ]
+            for place in range(len(self.names))
+        ]
+        corrected = holm(found.p_value[self.figures :]).tolist()
+        of_all = zip(self.names[: self.figures], rows, strict=False)
+        of_classes = zip(self.classes, rows[self.figures :], corrected, strict=True)
+        caption = (
+            f"From and to: the 95 % interval of the difference, from {self.resamples:,} resamples "
+            f"of {self.units:,} {self.drawn}, the same for both."
+        )
+        return [
+            MetricTable(
+                "Figures", "figure", columns, [MetricRow(*pair) for pair in of_all], caption
+            ),
+            MetricTable(
+                "AP by class",
+                "class",
+                (*columns, "p (Holm)"),
+                [MetricRow(name, [*row, p_value]) for name, row, p_value in of_classes],
+                "The last column is the probability that so large a difference is chance, "
+                "corrected for the number of classes.",
+            ),
+        ]
+
+    def _gallery(self, number: int, paths: Mapping[Any, str], read: Any) -> Gallery:
+        pair = (0, number)
+        errors = np.stack([self.statistics[one].errors(_SCORE) for one in pair])
+        gap = errors[1] - errors[0]
+        ranked = np.lexsort((-errors.sum(0), -np.abs(gap)))
+        ranked = ranked[gap[ranked] != 0][:_SHOWN]
+        ids = self.statistics[0].image_ids
+        samples = [self._sample(ids[row], pair, errors[:, row], paths, read) for row in ranked]
+        better = f"{int((gap < 0).sum()):,} better and {int((gap > 0).sum()):,} worse"
+        caption = (
+            f"Errors: detections without an object at IoU 0.5, and objects missed, at scores from "
+            f"{_SCORE:g}. The second does {better} of {len(ids):,} images. White: ground truth."
+        )
+        return Gallery("Images whose results differ most", samples, caption)
+
+    def _sample(
+        self,
+        image_id: Any,
+        pair: tuple[int, int],
+        errors: np.ndarray,
+        paths: Mapping[Any, str],
+        read: Any,
+    ) -> ImageSample:
+        names = [self.contenders[one].name for one in pair]
+        facts = [f"{name}: {int(count)} errors" for name, count in zip(names, errors, strict=True)]
+        path = paths.get(image_id, "")
+        if not path:
+            return ImageSample(f"image {image_id}", facts, (), "Its folder is not known.")
+        image, problem = read_rgb(path, read)
+        if image is None:
+            return ImageSample(path, facts, (), problem)
+        own = [one for one in self.ground_truth["annotations"] if one["image_id"] == image_id]
+        kinds = [
+            _corners([one["bbox"] for one in own if bool(one["iscrowd"]) == crowd])
+            for crowd in (False, True)
+        ]
+        drawings = []
+        for name, one in zip(names, pair, strict=True):
+            found = self.contenders[one].trainings[0]
+            rows = np.flatnonzero((found.image_ids == image_id) & (found.scores >= _SCORE))
+            labels = np.searchsorted(self.category_ids, found.category_ids[rows])
+            drawing = draw_predictions(
+                image,
+                _corners(found.boxes[rows]),
+                labels,
+                found.scores[rows],
+                self.classes,
+                *kinds,
+                longest=_LONGEST,
+            )
+            drawings.append(embedded(drawing, f"{path}: {name}"))
+        return ImageSample(path, facts, drawings)
+
+
+def common_truth(ann_files: Mapping[str, str], given: str | None) -> tuple[str, dict[str, Any]]:
+    """The annotation file that all are compared on, and its content.
+
+    Args:
+        ann_files: Of the runs, by name; other contenders are files of results.
+        given: ``--ann-file``.
+
+    Raises:
+        UserError: There is none, or runs were tested on different ones.
+        DatasetError: It has no annotations.
+    """
+    if given is None:
+        files = Counter(str(Path(path).absolute()) for path in ann_files.values())
+        if not files:
+            raise UserError("name the annotation file of the results with --ann-file FILE.json")
+        if len(files) > 1:
+            lines = "\n".join(f"  {name}: {path}" for name, path in ann_files.items())
+            raise UserError(
+                f"the runs are tested on different annotation files:\n{lines}\nA comparison needs "
+                "the same images: test them on one with --cfg-options test_evaluator.ann_file=... "
+                "test_dataloader.dataset.ann_file=..."
+            )
+        given = next(iter(files))
+    truth = load_coco_annotations(given)
+    if not truth["annotations"]:
+        raise DatasetError(f"{given}: has no annotations, so there is nothing to compare with")
+    return given, truth
+
+
+def _corners(boxes: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
+    corners = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    corners[:, 2:] += corners[:, :2]
+    return corners
+
+
+def _span(found: Difference, place: int) -> str:
+    return f"{change(float(found.low[place]))} to {change(float(found.high[place]))}"
+
+
+def _rounded(number: float) -> int:
+    """Two digits, which is more than is known."""
+    return int(float(f"{number:.1e}"))
