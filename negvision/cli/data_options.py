@@ -11,8 +11,8 @@ from negvision.errors import ConfigError
 
 # Fields of TrainOptions, which needs libraries that --help does without.
 _OPTIONS = (
-    "model", "weights", "epochs", "iters", "minutes", "batch", "lr", "imgsz", "freeze", "flip",
-    "seed", "track",
+    "model", "weights", "epochs", "iters", "minutes", "patience", "batch", "lr", "imgsz", "freeze",
+    "flip", "seed", "track",
 )  # fmt: skip
 _READING = ("format", "task", "skip_bad", "device")
 # Those of negvision.data.formats, which loads slowly.
@@ -29,6 +29,8 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add("--epochs", type=int, metavar="N", help="length in passes over the data")
     add("--iters", type=int, metavar="N", help="length in batches")
     add("--minutes", type=float, metavar="N", help="length in minutes, evaluations included")
+    patience = "end after N evaluations without a better score (default: 5 of 10); 0: never"
+    add("--patience", type=int, metavar="N", help=patience)
     add("--batch", type=int, metavar="N", help="images in a batch")
     add("--lr", type=float, metavar="RATE", help="learning rate")
     side = "longer side of the images, a multiple of 32"

@@ -21,6 +21,9 @@ from negvision.engine.recipes.models import MODELS, ModelRecipe, choose_model
 from negvision.errors import ConfigError
 
 EVALUATIONS = 10
+# Of them, without a better score, before a training ends. Half of the run, since scores still rise
+# when the learning rate falls at its end.
+_PATIENCE = 5
 # As many passes as a small set needs, within what a CPU does in an hour and a GPU in a night.
 _EPOCHS, _FEWEST_ITERS, _MOST_ITERS = 60, 600, 20_000
 # Shorter sides of objects below this, in pixels of the network's input, are hardly found.
@@ -42,6 +45,7 @@ class TrainOptions:
         epochs: Length of the training, in passes over the data.
         iters: Length of the training, in batches.
         minutes: Length of the training, evaluations included, in minutes of this machine.
+        patience: Evaluations without a better score after which the training ends; 0 for never.
         batch: Images in a batch.
         lr: Learning rate.
         imgsz: Longer side of the images in pixels.
@@ -56,6 +60,7 @@ class TrainOptions:
     epochs: int | None = None
     iters: int | None = None
     minutes: float | None = None
+    patience: int | None = None
     batch: int | None = None
     lr: float | None = None
     imgsz: int | None = None
@@ -96,6 +101,7 @@ _VALUES: dict[str, tuple[str, type, Callable[[Any], bool]]] = {
     "epochs": ("an integer above 0", Integral, _above_0),
     "iters": ("an integer above 0", Integral, _above_0),
     "minutes": ("a number above 0", Real, _above_0),
+    "patience": ("0 or a positive integer", Integral, lambda n: n >= 0),
     "batch": ("an integer above 0", Integral, _above_0),
     "lr": ("a number above 0", Real, _above_0),
     "imgsz": ("a multiple of 32", Integral, lambda n: n > 0 and n % 32 == 0),
@@ -176,7 +182,9 @@ def plan(data: FolderData, folder: Path, options: TrainOptions) -> Plan:
 
     _set_model(cfg, recipe, data, side, options, note)
     loaders.set_data(cfg, data, folder, side, batch, flip)
-    _set_schedule(cfg, _score(cfg, data), iters, lr, recipe.backbone_lr)
+    score = _score(cfg, data)
+    _set_schedule(cfg, score, iters, lr, recipe.backbone_lr)
+    _set_patience(cfg, score, options.patience, note)
     set_length(cfg, iters)
     cfg.randomness = {"seed": options.seed or 0}
     if options.weights is not None:
@@ -334,6 +342,18 @@ def _set_schedule(cfg: Config, score: str, iters: int, lr: float, backbone_lr: f
     }
     cfg.log_processor.by_epoch = False
     cfg.default_hooks.logger.log_metric_by_epoch = False
+
+
+def _set_patience(cfg: Config, score: str, given: int | None, note) -> None:
+    """End a training whose score has stopped to rise."""
+    patience = _PATIENCE if given is None else given
+    why = f"ends early after so many without a better {score}"
+    if not patience:
+        why = "never ends early"
+    note("patience", f"{patience} evaluations", why, "--patience")
+    if patience:
+        stop = {"type": "EarlyStoppingHook", "monitor": score, "rule": "greater", "min_delta": 0.0}
+        cfg.custom_hooks = [*cfg.get("custom_hooks", []), {**stop, "patience": patience}]
 
 
 def set_length(cfg: Config, iters: int, evaluations: int = EVALUATIONS) -> None:

@@ -1,8 +1,10 @@
 """Attributes in which modules and hooks keep state are saved, and restored in a resumed run."""
 
 import inspect
+import os
 import random
 import re
+import signal
 from collections import deque
 
 import mmdet.engine.hooks
@@ -14,13 +16,15 @@ import mmseg.models
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_training import Net, assert_same, make_runner, outcome
+from helpers.tiny_training import At, Net, assert_same, make_runner, outcome
 from mmdet.models import BatchSyncRandomResize
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import EarlyStoppingHook, Hook
 from torch import nn
 
 from negvision.engine.checkpoints.component_state import ComponentState
 from negvision.engine.checkpoints.loading import load_checkpoint_file
+from negvision.engine.interruption import TrainingInterrupted
 
 
 class Assigner:
@@ -126,22 +130,52 @@ def test_a_resumed_run_ends_with_the_same_bits(model, tmp_path):
         assert_same(found, expected)
 
 
-def test_early_stopping_counts_on(tmp_path):
-    def run(work_dir, *hooks, **options):
-        hook = EarlyStoppingHook("sum", rule="greater", min_delta=1e9, patience=3)
+class Score(BaseMetric):
+    """Rises with the first evaluation, then falls a little with every other one."""
+
+    count = 0
+
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        type(self).count += 1
+        return {"sum": [1, 3, 2, 3, 1, 2, 1][self.count - 1]}
+
+
+def test_early_stopping_resumes_to_the_same_end(tmp_path):
+    """From a checkpoint whose evaluation is done, or due, and from an interrupted evaluation."""
+
+    def run(work_dir, evaluations, *hooks, **options):
+        Score.count = evaluations
+        hook = EarlyStoppingHook("sum", rule="greater", min_delta=0.0, patience=2)
+        checkpoint = {"type": "CheckpointHook", "interval": 1, "by_epoch": False}
+        best = {"save_best": "sum", "rule": "greater"}
         runner = make_runner(
             work_dir,
             by_epoch=False,
-            train_cfg={"type": "IterBasedTrainLoop", "max_iters": 18, "val_interval": 3},
+            train_cfg={"type": "IterBasedTrainLoop", "max_iters": 18, "val_interval": 2},
+            val_evaluator=[Score()],
+            default_hooks={"checkpoint": checkpoint | best},
             custom_hooks=[hook, *hooks],
             **options,
         )
         runner.train()
-        return runner.iter, hook.wait_count
+        return outcome(runner) | {"end": torch.tensor([runner.iter, hook.wait_count])}
 
-    assert run(tmp_path / "whole") == (12, 3)
-    start = str(tmp_path / "whole" / "iter_8.pth")
-    assert run(tmp_path / "rest", resume=True, load_from=start) == (12, 3)
+    expected = run(tmp_path / "whole", 0)
+    # The third is worse, the fourth as good as the best, the fifth and sixth are worse.
+    assert expected["end"].tolist() == [12, 2]
+    for start, evaluations in ((3, 1), (6, 2), (10, 4), (11, 5), (12, 5)):
+        file = str(tmp_path / "whole" / f"iter_{start}.pth")
+        found = run(tmp_path / str(start), evaluations, resume=True, load_from=file)
+        assert_same(found, expected)
+
+    send = At(10, lambda: os.kill(os.getpid(), signal.SIGTERM), stage="val")
+    with pytest.raises(TrainingInterrupted):
+        run(tmp_path / "cut", 0, send)
+    file = str(tmp_path / "cut" / "interrupted.pth")
+    assert_same(run(tmp_path / "cut", 4, resume=True, load_from=file), expected)
 
 
 # These draw at test time only, or nothing that outlasts a step.

@@ -210,6 +210,23 @@ def test_background_images_stay_and_classes_come_from_the_annotations(planned):
     assert flips == [{"type": "RandomFlip", "prob": 0.5}]
 
 
+def test_trainings_end_early_unless_patience_is_0(planned):
+    [stop] = [hook for hook in planned().cfg.custom_hooks if "Stop" in hook["type"]]
+    assert stop == {
+        "type": "EarlyStoppingHook",
+        "monitor": "coco/bbox_mAP",
+        "rule": "greater",
+        "min_delta": 0.0,
+        "patience": 5,
+    }
+    made = planned(patience=2)
+    assert made.cfg.custom_hooks[-1]["patience"] == 2
+    assert "patience" in made.table() and "(--patience)" in made.table()
+    made = planned(patience=0)
+    assert not [hook for hook in made.cfg.custom_hooks if "Stop" in hook["type"]]
+    assert "never ends early" in made.table()
+
+
 def test_given_options_act(planned):
     cfg = planned(epochs=30, lr=0.5, imgsz=64, batch=2, flip="none", seed=7, freeze=1).cfg
     assert cfg.optim_wrapper.optimizer.lr == 0.5 and cfg.randomness.seed == 7
@@ -249,6 +266,7 @@ def test_length_in_minutes_is_measured_in_steps(folder, monkeypatch, capsys):
         ({"batch": True}, "--batch True"),
         ({"imgsz": 100}, "--imgsz 100: give a multiple of 32"),
         ({"seed": -1}, "--seed -1"),
+        ({"patience": -1}, "--patience -1: give 0 or a positive integer"),
         ({"flip": "up"}, "none or horizontal or any"),
         ({"freeze": 4, "model": "atss-r18"}, "ResNet has 3 stages"),
         ({"weights": "no.pth"}, "'no.pth' does not exist"),
