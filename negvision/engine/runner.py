@@ -58,6 +58,7 @@ from negvision.engine.parallel.sharded import (
 )
 from negvision.engine.quiet import replace_console_handler
 from negvision.engine.recompute import activation_checkpointing_replaced
+from negvision.engine.trackers import guard_trackers
 from negvision.engine.training_check import announced, check_evaluated_labels, check_length
 from negvision.errors import CheckpointError
 from negvision.ood.threshold import OODThreshold, set_threshold
@@ -134,7 +135,9 @@ class Runner(MMEngineRunner):
         # curves into the folder of an earlier run.
         if isinstance(visualizer, dict):
             visualizer = {**visualizer, "name": f"{self.experiment_name}_{id(self):x}"}
-        return super().build_visualizer(visualizer)
+        built = super().build_visualizer(visualizer)
+        guard_trackers(built, self.logger)
+        return built
 
     def load_checkpoint(
         self, filename: str, map_location: str | Callable = "cpu", strict: bool = False
