@@ -1,4 +1,4 @@
-"""``negvision report WORK_DIR...``: one HTML page about a run, or about several side by side."""
+"""``negvision report RUN...``: one HTML page about a run, or about several side by side."""
 
 import argparse
 import tempfile
@@ -12,16 +12,17 @@ from negvision.errors import UserError
 
 HELP = "show a run, or compare several, on one HTML page"
 DESCRIPTION = (
-    "Test the last checkpoint of a work dir and write one self-contained HTML page: config "
-    "changes, curves, metrics, confusions, worst images, assignment. With several work dirs the "
-    "page compares them side by side."
+    "Test a model and write one self-contained HTML page: config changes, curves, metrics, "
+    "confusions, worst images, assignment. With several runs the page compares them side by side."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("work_dirs", nargs="+", metavar="WORK_DIR", help="folder of a run")
-    add("--checkpoint", metavar="FILE", help="for a single work dir (default: its last)")
+    run = "work dir, or a checkpoint or exported model, which has its config"
+    add("runs", nargs="+", metavar="RUN", help=run)
+    which = "for a single work dir (default: its best, or else its last)"
+    add("--checkpoint", metavar="FILE", help=which)
     page = "the page (default: report.html in the work dir; for several, in the current folder)"
     add("--out", metavar="FILE.html", help=page)
     drop = "leave out boxes with a lower score; default: that of the checkpoint, or 0.3"
@@ -43,23 +44,22 @@ def run_names(paths: Sequence[str]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     twice = next(path for path, one in zip(paths, parts, strict=True) if parts.count(one) > 1)
-    raise UserError(f"{twice}: this work dir is given twice")
+    raise UserError(f"{twice}: this run is given twice")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and write the page; 0."""
-    if args.checkpoint is not None and len(args.work_dirs) > 1:
+    if args.checkpoint is not None and len(args.runs) > 1:
         raise UserError("--checkpoint needs a single work dir, but several are given")
-    names = run_names(args.work_dirs)
-    single = len(args.work_dirs) == 1
-    out = Path(args.out or (Path(args.work_dirs[0]) if single else Path()) / "report.html")
+    names = run_names(args.runs)
     from negvision.engine.prepare import prepare_config
     from negvision.report.config_diff import config_change, config_lines
     from negvision.report.run_page import run_page
     from negvision.report.run_report import find_run, gather
     from negvision.visualization import shown_path
 
-    runs = [find_run(path, args.checkpoint) for path in args.work_dirs]
+    runs = [find_run(path, args.checkpoint) for path in args.runs]
+    out = Path(args.out or (runs[0].path if len(runs) == 1 else Path()) / "report.html")
     require_page(out)
     bar = partial(progress_bar, description="assignments")
     reports, configs = [], []

@@ -62,6 +62,9 @@ def changes_of(config: Path, cfg: Mapping[str, Any]) -> list[ConfigChange]:
     in the current folder, then among the configs of the package.
     """
     title = "Against its base"
+    if config.suffix != ".py":
+        missing = "The config is the one stored in the model, which does not name its base."
+        return [ConfigChange(title, missing=missing)]
     origin = _origin(config.name)
     if origin is None:
         missing = f"No config {config.name} below configs to compare with."

@@ -21,6 +21,7 @@ from negvision.detection.assignment_view import AssignmentView, anchor_sizes, as
 from negvision.engine.config.data_files import check_data
 from negvision.engine.prepare import build_runner
 from negvision.errors import ConfigError, MissingDataError, OODDataError
+from negvision.inference.exported_network import put_in_place
 from negvision.ood import ood_metrics
 from negvision.ood.records import OODRecords
 from negvision.report.detection_sections import DetectionCollector
@@ -103,7 +104,12 @@ def runner_of_test(cfg: Config, checkpoint: str | Path, folder: Path) -> Runner:
     """
     if not cfg.get("test_dataloader"):
         raise ConfigError(f"config {cfg.filename} has no test_dataloader, so it has no test set")
-    cfg.load_from, cfg.resume, cfg.work_dir = str(checkpoint), False, str(folder)
+    exported = str(checkpoint).endswith(".onnx")
+    if exported:
+        put_in_place(cfg, checkpoint)
+    else:
+        cfg.load_from = str(checkpoint)
+    cfg.resume, cfg.work_dir = False, str(folder)
     # Runners and visualizers with the same name in one process would share their files.
     cfg.experiment_name = f"report_{folder.name}"
     if cfg.get("visualizer"):
@@ -111,7 +117,10 @@ def runner_of_test(cfg: Config, checkpoint: str | Path, folder: Path) -> Runner:
     hooks = cfg.get("custom_hooks") or []
     cfg.custom_hooks = [hook for hook in hooks if not str(hook.get("type")).endswith("SheetHook")]
     (cfg.get("default_hooks") or {}).pop("visualization", None)
-    return build_runner(cfg, ("test",))
+    runner = build_runner(cfg, ("test",))
+    if exported:
+        runner.score_threshold = runner.model.exported.score_threshold
+    return runner
 
 
 def _ood_section(records: OODRecords | None, problem: str) -> Section:

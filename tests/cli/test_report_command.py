@@ -86,6 +86,42 @@ def test_page_of_a_detector_and_of_two(work_dir, tmp_path, capsys, monkeypatch):
     assert "other has no curves" in text
 
 
+def test_one_file_is_enough(work_dir, tmp_path, capsys):
+    """A checkpoint that was moved away from its run, and an exported model."""
+    from negvision.engine.config.reading import load_config
+    from negvision.export.formats import save, write_onnx
+    from negvision.export.graphs.choice import graph_and_metadata
+    from negvision.inference.weights import load_model
+
+    assert main([str(work_dir)]) == 0
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    file = Path(shutil.copy(work_dir / "epoch_16.pth", moved / "tiny.pth"))
+    cfg = load_config(file)
+    model, meta = load_model(cfg, file)
+    meta["score_threshold"] = {"value": 0.0625, "f1": 0.5}
+    save(write_onnx(*graph_and_metadata(cfg, model, meta), 18, legacy=True), moved / "tiny.onnx")
+    shown = []
+    for name in ("tiny.pth", "tiny.onnx"):
+        assert main([str(moved / name)]) == 0
+        assert f"report  {moved / 'report.html'}" in capsys.readouterr().out
+        text = text_of(moved / "report.html")
+        assert "The config is the one stored in the model" in text and "has no curves" in text
+        shown.append(float(re.search(r"mAP\s+([\d.]+)\s", text)[1]))
+    expected = float(re.search(r"mAP\s+([\d.]+)\s", text_of(work_dir / "report.html"))[1])
+    assert shown == pytest.approx([expected, expected], abs=2e-3) and expected > 0.01
+    assert "ExportedNetwork cannot be trained" in text and "scores from 0.0625" in text
+    assert command("test")(moved / "tiny.onnx", "--work-dir", tmp_path / "w") == 0
+    (moved / "words.onnx").write_text("hello")
+    for argv, message in (
+        ([moved / "words.onnx"], "words.onnx: not an exported model: "),
+        ([file, "--checkpoint", file], "is a model already"),
+        ([moved / "tiny.txt"], "is neither a work dir nor a model"),
+    ):
+        assert main(list(map(str, argv))) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_test_set_without_annotations_and_missing_train_set(work_dir, tmp_path):
     config = work_dir / "tiny.py"
     text = config.read_text()
@@ -120,8 +156,8 @@ def test_out_is_checked_before_anything_is_evaluated(work_dir, tmp_path, capsys,
 
 def test_invalid_work_dirs_are_reported(work_dir, tmp_path, capsys):
     for argv, message in (
-        ([str(tmp_path / "gone")], "does not exist"),
-        ([str(work_dir.parent)], "which every training run copies there; did you mean"),
+        ([str(tmp_path / "gone")], "is neither a work dir nor a model"),
+        ([str(work_dir.parent)], "and no checkpoint; did you mean"),
         ([str(work_dir), str(work_dir)], "given twice"),
         ([str(work_dir), str(tmp_path), "--checkpoint", "x.pth"], "needs a single work dir"),
         ([str(work_dir), "--checkpoint", "x.pth"], "the file does not exist"),

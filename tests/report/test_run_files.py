@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from negvision.report.run_report import find_run
+from negvision.errors import UserError
+from negvision.report.run_report import Run, find_run
 
 
 @pytest.fixture
@@ -32,6 +33,23 @@ def test_moved_work_dir_uses_its_own_checkpoint(work_dir):
     for expected in (work_dir / "iter_2.pth", old, work_dir / "iter_4.pth"):
         assert find_run(work_dir).checkpoint == expected
         expected.unlink()
+
+
+def test_best_checkpoint_stands_for_a_work_dir(work_dir):
+    (work_dir / "best_mAP_iter_2.pth").write_bytes(b"x")
+    (work_dir / "last_checkpoint").write_text(str(work_dir / "iter_4.pth"))
+    assert find_run(work_dir).checkpoint.name == "best_mAP_iter_2.pth"
+
+
+def test_model_that_holds_its_config(work_dir):
+    file = work_dir / "iter_2.pth"
+    assert find_run(file) == Run(work_dir, file, file)
+    (work_dir / "atss.py").unlink()
+    assert find_run(work_dir).config.name == "iter_4.pth"
+    for file in work_dir.glob("*.pth"):
+        file.unlink()
+    with pytest.raises(UserError, match="is not a work dir: it has no config"):
+        find_run(work_dir)
 
 
 def test_newest_config_and_a_given_checkpoint(work_dir):

@@ -19,19 +19,19 @@ from negvision.engine.config.variables import check_options, check_variables
 from negvision.engine.quiet import log_of_reading_hidden
 from negvision.errors import ConfigError, did_you_mean, is_user_error, nearest
 
-# Files that hold weights and, if negvision or MMEngine wrote them, the config too.
-MODEL_SUFFIXES = (".pth", ".safetensors")
+# Files that hold a model and, if negvision or MMEngine wrote them, the config too.
+MODEL_SUFFIXES = (".pth", ".safetensors", ".onnx")
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config and apply ``--cfg-options``.
 
-    A Python file is run. The config that a checkpoint holds is not: see
+    A Python file is run. The config that a model holds is not: see
     :mod:`negvision.engine.config.stored`.
 
     Args:
-        path: A config of MMEngine, ``.py``; or a checkpoint (``.pth``) or published weights
-            (``.safetensors``), which hold theirs.
+        path: A config of MMEngine, ``.py``; or a checkpoint (``.pth``), published weights
+            (``.safetensors``) or an exported model (``.onnx``), which hold theirs.
         options: Dotted path -> value. Each must name a place that exists, or a new key that is
             not nearly the name of one that does. A dict is merged with the one there.
 

@@ -7,6 +7,7 @@ whatever else a ``type`` spells, such as ``os.system``, and call it with the res
 """
 
 import ast
+import json
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -24,6 +25,8 @@ from negvision.engine.config.components import (
 )
 from negvision.errors import CheckpointError, ConfigError, did_you_mean
 
+# The property of negvision.inference.runtime.metadata.
+_METADATA = "negvision"
 # The largest config in configs/ has some 10 kB.
 _MAX_BYTES = 1 << 18
 _SCOPES = ("mmengine", "mmcv", "mmdet", "mmseg", "negvision")
@@ -72,20 +75,42 @@ def config_from_text(text: str, source: str) -> Config:
 
 
 def stored_config(file: str, trust: bool = False) -> Config:
-    """The config that a checkpoint or published weights hold.
+    """The config that a checkpoint, published weights or an exported model hold.
 
     Raises:
         CheckpointError: The file cannot be read, or holds no config.
         ConfigError: As of :func:`config_from_text`.
     """
-    content = load_checkpoint_file(file, "cpu", trust, mapped=True)
-    text = (content.get("meta") or {}).get("cfg")
+    if file.endswith(".onnx"):
+        text = _text_in_onnx(file)
+    else:
+        content = load_checkpoint_file(file, "cpu", trust, mapped=True)
+        text = (content.get("meta") or {}).get("cfg")
     if not isinstance(text, str) or not text.strip():
         raise CheckpointError(
-            f"{file} holds weights but not their config. Name the config in front of it:\n"
+            f"{file} holds a model but not its config. Name the config in front of it:\n"
             f"  CONFIG.py {file}"
         )
     return config_from_text(text, file)
+
+
+def _text_in_onnx(file: str) -> object:
+    """The config in the metadata of an exported model, whose weights and graph are not used."""
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        raise ConfigError(
+            f"{error.name} is not installed, which reads the config in {file}:\n"
+            "  pip install -r requirements/export.txt -c requirements/constraints.txt"
+        ) from None
+    try:
+        properties = onnx.load(file, load_external_data=False).metadata_props
+        metadata = json.loads(next((p.value for p in properties if p.key == _METADATA), "{}"))
+    except (DecodeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{file}: not an exported model: {reason}") from None
+    return metadata.get("config") if isinstance(metadata, dict) else None
 
 
 def _assignments(tree: ast.Module) -> Iterator[tuple[str, Any]]:
