@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from negvision.compat.patches import captured_pycocotools
     from negvision.detection.prediction_hooks import DetectionsWriter
     from negvision.engine.calibration import override_threshold, require_threshold
-    from negvision.engine.metrics import require_truth, resample_in_test
+    from negvision.engine.metrics import require_truth, settle_for_test
     from negvision.engine.parallel.launch import leave_processes
     from negvision.engine.prepare import build_runner, prepare_config
 
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         hook.update(draw=True, test_out_dir=str(Path(args.drawings).absolute()))
     with captured_pycocotools():
         runner = build_runner(cfg, ("test",))
-        resample_in_test(runner.test_loop.evaluator)
+        settle_for_test(runner.test_loop.evaluator)
         if args.checkpoint.endswith(".onnx"):
             runner.score_threshold = runner.model.exported.score_threshold
         if args.out is not None:

@@ -145,11 +145,20 @@ class OODMetricBase(CollectedMetric):
         return evaluation.scalars()
 
 
-def resample_in_test(evaluator: Evaluator) -> None:
-    """Give metrics with ``resamples=None`` the resamples of a test."""
+def settle_for_test(evaluator: Evaluator) -> None:
+    """Turn on what metrics do in a test alone: their options ``resamples`` and ``errors`` at None.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> metric = SimpleNamespace(resamples=None, errors=False)
+        >>> settle_for_test(SimpleNamespace(metrics=[metric]))
+        >>> metric.resamples, metric.errors
+        (1000, False)
+    """
     for metric in evaluator.metrics:
-        if getattr(metric, "resamples", 0) is None:
-            metric.resamples = RESAMPLES
+        for name, value in (("resamples", RESAMPLES), ("errors", True)):
+            if getattr(metric, name, value) is None:
+                setattr(metric, name, value)
 
 
 def require_truth(evaluator: Evaluator) -> None:

@@ -20,6 +20,7 @@ from negvision.detection.metrics.coco_annotations import load_coco_annotations
 from negvision.detection.metrics.coco_evaluation import CocoDetections, metric_names
 from negvision.detection.metrics.coco_metric import units_of
 from negvision.detection.metrics.coco_statistics import CocoStatistics
+from negvision.detection.metrics.error_kinds import KINDS, error_kinds
 from negvision.errors import ConfigError, DatasetError, Problems, UserError
 from negvision.report.image_samples import embedded, read_rgb
 from negvision.report.page_parts import Gallery, ImageSample, MetricRow, MetricTable, Section
@@ -145,6 +146,7 @@ class Comparison:
         figures: How many of them are no classes.
         differences: For each contender but the first.
         statistics: Of the first training of each contender.
+        errors: AP50 lost by kind of error, for each contender the mean over its trainings.
         drawn: What was drawn anew: "images", or "values of ...".
         units: How many there are.
     """
@@ -157,6 +159,7 @@ class Comparison:
     figures: int
     differences: Sequence[Difference]
     statistics: Sequence[CocoStatistics]
+    errors: Sequence[Mapping[str, float]]
     drawn: str
     units: int
     resamples: int
@@ -197,16 +200,19 @@ class Comparison:
                 f"{ann_file}: has {count} {drawn}, and a comparison draws them anew, so that it "
                 "needs at least 2, and many more to show anything"
             )
-        sides, first = [], []
+        sides, first, errors = [], [], []
         for contender in contenders:
-            trainings = []
+            trainings, costs = [], []
             for number, detections in enumerate(contender.trainings):
+                kinds = error_kinds(ground_truth, detections, ids, iou_type, **options)
+                costs.append(kinds.mean_costs())
                 statistics = CocoStatistics(ground_truth, detections, ids, iou_type, **options)
                 if not number:
                     first.append(statistics)
                 values = statistics.figures(np.ones((1, len(units))))[0]
                 trainings.append((values, bootstrap(statistics.figures, units, resamples)))
             sides.append(Side.of(trainings))
+            errors.append({name: float(np.mean([one[name] for one in costs])) for name in KINDS})
         of_id = dict(zip(ids, names, strict=True))
         figures = metric_names(first[0].max_dets)
         return cls(
@@ -218,6 +224,7 @@ class Comparison:
             len(figures),
             [paired_difference(sides[0], side, count) for side in sides[1:]],
             first,
+            errors,
             drawn,
             count,
             resamples,
@@ -290,6 +297,11 @@ class Comparison:
                 if place >= self.figures:
                     row += f"{corrected[place - self.figures]:>9.3f}"
                 lines.append(f"{name:<{width}}" + row.replace("nan", "  -"))
+            lines.append(f"\n{'AP50 lost by kind of error':<28}{letters[0]:>8}{letters[1]:>8}")
+            lost = (self.errors[0], self.errors[self.contenders.index(contender)])
+            for name in KINDS:
+                cells = "".join(f"{one[name]:>8.3f}" for one in lost)
+                lines.append(f"{name:<28}{cells.replace('nan', '  -')}")
             lines.append("")
         return "\n".join([*lines, *self.verdicts()])
 
@@ -306,7 +318,13 @@ class Comparison:
             zip(self.contenders[1:], self.differences, strict=True), start=1
         ):
             title = f"{contender.name} against {self.contenders[0].name}"
-            parts = [*self._tables(found), self._gallery(number, paths, read)]
+            rows = []
+            for name, meaning in KINDS.items():
+                lost = [self.errors[0][name], self.errors[number][name]]
+                rows.append(MetricRow(name, [*lost, lost[1] - lost[0]], meaning, "lower"))
+            columns = ("first", "second", "difference")
+            errors = MetricTable("AP50 lost by kind of error", "kind", columns, rows)
+            parts = [*self._tables(found), errors, self._gallery(number, paths, read)]
             sections.append(Section(f"pair-{number}", title, parts))
         return rendered(
             "comparison_page.html",

@@ -11,11 +11,15 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import nn
 
+from negvision.bootstrap import bootstrap, interval
 from negvision.data.formats.coco_file import find_classes
 from negvision.data.score_threshold import FIXED, ScoreThreshold
 from negvision.detection.metrics.box_matching import box_confusion
 from negvision.detection.metrics.coco_annotations import load_coco_annotations
-from negvision.detection.metrics.coco_evaluation import CocoResult, evaluate_coco
+from negvision.detection.metrics.coco_evaluation import AREAS, CocoResult
+from negvision.detection.metrics.coco_metric import units_of
+from negvision.detection.metrics.coco_statistics import CocoStatistics
+from negvision.detection.metrics.error_kinds import KINDS, SIDES, ErrorKinds, error_kinds
 from negvision.report.image_samples import embedded, read_rgb
 from negvision.report.page_parts import (
     Gallery,
@@ -118,13 +122,14 @@ class DetectionCollector:
 
     def sections(self) -> list[Section]:
         """Metrics, curves, confusions, and worst images."""
-        parts: list[Sequence[Part]] = [(), (), ()]
+        parts: list[Sequence[Part]] = [(), (), (), ()]
         missing = "The config's test evaluator has no COCO annotations (ann_file)."
         if "ann_file" in self.evaluator:
             parts, missing = self._coco_parts(self._images), ""
         return [
             Section("metrics", "Average precision", parts[0], missing),
             Section("precision", "Precision and recall", parts[1], missing),
+            Section("errors", "Errors and what they cost", parts[3], missing),
             Section("confusion", "Confused classes", parts[2], missing),
             _worst(self._images, self.classes, self.shown, self.read),
         ]
@@ -136,7 +141,11 @@ class DetectionCollector:
         detections = [found for image in images for found in _detections(image, ids)]
         given = ("max_dets", "area_limits")
         options = {name: self.evaluator[name] for name in given if name in self.evaluator}
-        result = evaluate_coco(truth, detections, ids, **options)
+        statistics = CocoStatistics(truth, detections, ids, **options)
+        result, units = statistics.result, units_of(truth["images"], None, str(path))
+        values = np.array(list(result.metrics().values()))
+        draws = bootstrap(statistics.figures, units)[:, : len(values)]
+        limits = interval(values, draws) if len(units) > 1 else None
         objects = dict.fromkeys(ids, 0)
         for annotation in truth["annotations"]:
             if annotation["category_id"] in objects:
@@ -151,20 +160,30 @@ class DetectionCollector:
             f"object count as background. The score threshold: {self.shown}.",
             "boxes",
         )
+        errors = error_kinds(truth, detections, ids, **options)
+        sizes = {
+            size: error_kinds(truth, detections, ids, **options, area=size) for size in AREAS[1:]
+        }
         return [
-            _coco_tables(result, self.classes, objects),
+            _coco_tables(result, self.classes, objects, limits),
             _precision_plots(result, self.classes, objects),
             [confusion],
+            error_tables(errors, sizes, self.classes, ids),
         ]
 
 
 def _coco_tables(
-    result: CocoResult, classes: Sequence[str], objects: Mapping[int, int]
+    result: CocoResult,
+    classes: Sequence[str],
+    objects: Mapping[int, int],
+    limits: np.ndarray | None,
 ) -> list[MetricTable]:
-    overall = [
-        MetricRow(key, [value], _MEANINGS[key.partition("@")[0]])
-        for key, value in result.metrics().items()
-    ]
+    overall = []
+    for place, (key, value) in enumerate(result.metrics().items()):
+        meaning = _MEANINGS[key.partition("@")[0]]
+        if limits is not None and not np.isnan(limits[:, place]).any():
+            meaning += "; 95 % interval {:.3f} to {:.3f}".format(*limits[:, place])
+        overall.append(MetricRow(key, [value], meaning))
     by_class = [
         MetricRow(name, [*result.precisions(category_id), objects[category_id]])
         for name, category_id in zip(classes, objects, strict=True)
@@ -174,6 +193,40 @@ def _coco_tables(
     return [
         MetricTable("COCO metrics", "metric", ["value"], overall),
         MetricTable("AP by class and size", "class", columns, by_class, caption),
+    ]
+
+
+def error_tables(
+    errors: ErrorKinds,
+    sizes: Mapping[str, ErrorKinds],
+    classes: Sequence[str],
+    category_ids: Sequence[int],
+) -> list[MetricTable]:
+    """What each kind of error costs, over all, by size and by class."""
+    costs = errors.mean_costs()
+    by_size = {size: one.mean_costs() for size, one in sizes.items()}
+    meanings = {name: f"detections {text}" for name, text in KINDS.items()}
+    meanings |= {"missed": KINDS["missed"], **SIDES}
+    rows = []
+    for name, meaning in meanings.items():
+        number = int(errors.counts[name].sum()) if name in errors.counts else None
+        values = [costs[name], number, *(one[name] for one in by_size.values())]
+        rows.append(MetricRow(name, values, meaning, "lower"))
+    of_classes = []
+    for name, category_id in zip(classes, category_ids, strict=True):
+        place = list(errors.category_ids).index(category_id)
+        values = [float(errors.costs[kind][place]) for kind in KINDS]
+        of_classes.append(MetricRow(name, values, better="lower"))
+    caption = (
+        "How much AP50 rises if the errors of a kind are corrected. The costs do not add up, "
+        "since one error may hide another. Scores count: a wrong box with a low score costs little."
+    )
+    columns = ("AP50 lost", "errors", *(f"{size} objects" for size in sizes))
+    return [
+        MetricTable("Errors by kind", "kind", columns, rows, caption),
+        MetricTable(
+            "AP50 lost by class and kind of error", "class", list(KINDS), of_classes, compared=None
+        ),
     ]
 
 

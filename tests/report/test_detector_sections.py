@@ -1,6 +1,7 @@
 """Sections for detectors, from handmade predictions."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from mmengine.structures import InstanceData
 
 from negvision.detection.metrics.coco_annotations import load_coco_annotations
 from negvision.detection.metrics.coco_evaluation import evaluate_coco
+from negvision.detection.metrics.error_kinds import KINDS, error_kinds
 from negvision.report import detection_sections
 from negvision.report.detection_sections import DetectionCollector
 
@@ -91,6 +93,12 @@ def test_metrics_are_those_of_known_images(ann_file):
     assert list(rows) == list(CLASSES)
     assert rows["dog"][0] == pytest.approx(result.average_precision(category_id=3))
     assert [rows[name][-1] for name in CLASSES] == [10, 10, 0]
+    assert re.search(r"; 95 % interval 0\.\d{3} to [01]\.\d{3}$", overall.rows[0].meaning)
+    kinds, of_classes = sections["errors"].parts
+    assert [row.name for row in kinds.rows][:6] == list(KINDS) == list(of_classes.columns)
+    costs = error_kinds(load_coco_annotations(ann_file), detections, IDS)
+    assert [row.values[0] for row in kinds.rows][:6] == [costs.mean_costs()[name] for name in KINDS]
+    assert of_classes.rows[1].values[0] == costs.costs["classification"][0]  # dog has id 3
     [matrix] = sections["confusion"].parts
     assert sum(map(sum, matrix.counts[:3])) == 20
     [plots] = sections["precision"].parts
@@ -111,7 +119,7 @@ def test_missing_parts_are_explained(ann_file):
     collector = DetectionCollector(torch.nn.Identity(), CLASSES, {})
     collector.add([None] * 6, predictions(ann_file))
     sections = {section.anchor: section for section in collector.sections()}
-    for name in ("metrics", "precision", "confusion"):
+    for name in ("metrics", "precision", "errors", "confusion"):
         assert "no COCO annotations" in sections[name].missing
     assert "no losses of single images: Identity cannot be trained" in sections["worst"].missing
     empty = DetectionCollector(torch.nn.Identity(), CLASSES, {"ann_file": str(ann_file)}).sections()

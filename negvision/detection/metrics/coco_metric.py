@@ -25,6 +25,7 @@ from negvision.detection.metrics.coco_evaluation import (
     to_numpy,
 )
 from negvision.detection.metrics.coco_statistics import CocoStatistics
+from negvision.detection.metrics.error_kinds import KINDS, error_kinds
 from negvision.engine.image_check import compare_images
 from negvision.engine.metrics import CollectedMetric
 from negvision.errors import ConfigError, DatasetError, Problems
@@ -127,6 +128,9 @@ class CocoMetric(CocoTruthMetric):
             None: 1,000 in ``negvision test``, none in a validation.
         group_by: Key of the images of ``ann_file``, such as ``"video_id"``, whose images are drawn
             together, because they show the same scene. None: images are drawn one by one.
+        errors: Tell the kinds of errors apart and what each costs, see
+            :func:`negvision.detection.metrics.error_kinds.error_kinds`. None: in ``negvision
+            test``, not in a validation.
         collect_device: As in MMEngine.
         prefix: In front of each key, by default ``coco``.
 
@@ -134,7 +138,8 @@ class CocoMetric(CocoTruthMetric):
     ``bbox_mAP_l``, ``bbox_AR@1``, ``bbox_AR@10``, ``bbox_AR@100``, ``bbox_AR_s@100``,
     ``bbox_AR_m@100``, ``bbox_AR_l@100`` and ``bbox_mAP/<class>``, in [0, 1], NaN without ground
     truth; the same with ``segm``. With ``resamples`` also ``bbox_mAP_low``, ``bbox_mAP_high`` and
-    so on: the limits of the 95 % interval of each figure but those of single classes.
+    so on: the limits of the 95 % interval of each figure but those of single classes. With
+    ``errors`` also ``bbox_cost/classification`` and so on, the AP50 that each kind of error costs.
 
     Raises:
         FileNotFoundError: ``ann_file`` does not exist.
@@ -160,6 +165,7 @@ class CocoMetric(CocoTruthMetric):
         area_limits: tuple[float, float] = (32.0**2, 96.0**2),
         resamples: int | None = None,
         group_by: str | None = None,
+        errors: bool | None = None,
         collect_device: str = "cpu",
         prefix: str | None = None,
     ) -> None:
@@ -175,6 +181,7 @@ class CocoMetric(CocoTruthMetric):
         if resamples is not None and resamples < 0:
             raise ValueError(f"resamples must be at least 0, got {resamples!r}")
         self.resamples = resamples
+        self.errors = errors
         self._drawn = "images" if group_by is None else f"values of {group_by}"
         self._units = units_of(self.ground_truth["images"], group_by, self.ann_file)
         self.backend = backend
@@ -204,7 +211,8 @@ class CocoMetric(CocoTruthMetric):
         of_classes = [f"mAP/{escape(name)}" for name in self._classes] if self.classwise else []
         figures = metric_names(self.max_dets)
         ends = ("_low", "_high") if self.resamples else ()
-        keys = [*figures, *of_classes, *(name + end for name in figures for end in ends)]
+        costs = [f"cost/{name}" for name in (KINDS if self.errors else ())]
+        keys = [*figures, *of_classes, *costs, *(name + end for name in figures for end in ends)]
         return [f"{iou_type}_{key}" for iou_type in self.iou_types for key in keys]
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -262,6 +270,10 @@ class CocoMetric(CocoTruthMetric):
             limits = interval(values, draws[:, : len(figures)])
             count = len(np.unique(self._units))
             how = f", {self.resamples:,} resamples of {count:,} {self._drawn}"
+        costs, line = {}, ""
+        if self.errors:
+            kinds = error_kinds(*inputs, **options)
+            costs, line = kinds.mean_costs(), f"\n\n{kinds.line()}"
         ids = set(self._category_ids)
         chosen = [a for a in self.ground_truth["annotations"] if a["category_id"] in ids]
         instances = Counter(a["category_id"] for a in chosen if not a["iscrowd"])
@@ -277,10 +289,12 @@ class CocoMetric(CocoTruthMetric):
                 instances,
                 self.classwise,
                 limits.tolist() if limits.size else (),
-            ),
+            )
+            + line,
             logger="current",
         )
         metrics = {f"{iou_type}_{name}": value for name, value in result.metrics().items()}
+        metrics |= {f"{iou_type}_cost/{name}": costs[name] for name in KINDS if costs}
         for end, values in zip(("low", "high"), limits.tolist(), strict=True):
             metrics |= {
                 f"{iou_type}_{name}_{end}": value

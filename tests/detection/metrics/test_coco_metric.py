@@ -19,7 +19,8 @@ from oracles.coco import direct_stats
 
 from negvision.detection.datasets import CocoDataset
 from negvision.detection.metrics import CocoMetric, OODBoxMetric
-from negvision.engine.metrics import require_truth, resample_in_test
+from negvision.detection.metrics.error_kinds import error_kinds
+from negvision.engine.metrics import require_truth, settle_for_test
 from negvision.errors import ConfigError, DatasetError
 
 NAMES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
@@ -309,9 +310,22 @@ def test_intervals_enclose_the_figures_and_widen_with_scenes(tmp_path, log):
 def test_a_test_has_intervals_and_a_validation_none(tmp_path):
     path = write(tmp_path, random_case(0)[0])
     metrics = [CocoMetric(path), CocoMetric(path, resamples=0), CocoMetric(path, resamples=7)]
-    assert not any("low" in name for name in metrics[0].names())
-    resample_in_test(SimpleNamespace(metrics=metrics))
+    assert not any("low" in name or "cost" in name for name in metrics[0].names())
+    settle_for_test(SimpleNamespace(metrics=metrics))
     assert [metric.resamples for metric in metrics] == [1000, 0, 7]
+    assert all(metric.errors for metric in metrics)
+
+
+def test_errors_are_told_apart(tmp_path, log):
+    truth, detections = random_case(11, crowd=0.0)
+    classes = classes_of(truth)
+    metric = CocoMetric(write(tmp_path, truth), errors=True)
+    values = evaluated(metric, classes, samples_of(truth, detections, classes))
+    assert set(values) == {f"coco/{name}" for name in metric.names()}
+    ids = [category["id"] for category in truth["categories"]]
+    costs = error_kinds(truth, detections, ids).mean_costs()
+    assert values["coco/bbox_cost/localization"] == pytest.approx(costs["localization"], abs=1e-12)
+    assert f"AP50 lost by kind of error: classification {costs['classification']:.3f}" in log.text
 
 
 def test_a_file_without_a_usable_annotation_is_an_error(tmp_path):
