@@ -16,6 +16,8 @@ are crowds, and 100 detections per image, two thirds of them near an object.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import importlib.util
 import io
 import multiprocessing
@@ -372,6 +374,9 @@ def main() -> None:
         if args.case and title not in args.case:
             continue
         case = build()
+        # Else the processes would fill memory that is free here, and seem to need less.
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
         runs: dict[str, list] = {name: [] for name in names}
         with tempfile.TemporaryDirectory() as folder:
             files = {name: Path(folder) / f"{name}.npz" for name in names}

@@ -137,6 +137,7 @@ from .segmentation.datasets.folder import SegDataset as SegDataset
 from .segmentation.datasets.transforms import LoadOODMap as LoadOODMap
 from .segmentation.datasets.transforms import LoadSegAnnotations as LoadSegAnnotations
 from .segmentation.datasets.transforms import PackSegInputs as PackSegInputs
+from .segmentation.metrics.iou_metric import IoUMetric as IoUMetric
 from .segmentation.metrics.pixel_metric import OODPixelMetric as OODPixelMetric
 from .segmentation.ood_map_hook import OODMapHook as OODMapHook
 from .segmentation.segmentors import AbeTEncoderDecoder as AbeTEncoderDecoder

@@ -221,6 +221,17 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return corrected
 
 
+def share(part: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Part by total, NaN where the total is 0."""
+    return np.where(total > 0, part / np.where(total > 0, total, 1), np.nan)
+
+
+def mean_known(values: np.ndarray, axes: int | tuple[int, ...]) -> np.ndarray:
+    """Mean over axes without NaN, NaN where there is nothing else."""
+    known = ~np.isnan(values)
+    return share(np.where(known, values, 0).sum(axes), known.sum(axes))
+
+
 def _variance(draws: np.ndarray) -> np.ndarray:
     """Variance of each column without NaN; NaN with fewer than two values."""
     variance = np.full(draws.shape[1], np.nan)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
 
+from negvision.bootstrap import bootstrap, interval, mean_known, share
 from negvision.engine.metrics import CollectedMetric
 from negvision.errors import ConfigError, DatasetError
 from negvision.registry import METRICS
@@ -20,11 +21,15 @@ class AccuracyMetric(CollectedMetric):
     Images are identified by their path, so repeated ones count once.
 
     Args:
+        resamples: For intervals: how often the images are drawn anew with replacement. 0: none.
+            None: 1,000 in ``negvision test``, none in a validation.
         **kwargs: Of :class:`negvision.engine.metrics.CollectedMetric`; ``prefix`` is
             ``classification`` by default.
 
     Returned keys: ``accuracy``; ``mean_recall``, the mean over the classes that have images; and
-    ``recall/<class>`` of each of them. All in [0, 1].
+    ``recall/<class>`` of each of them. With ``resamples`` also ``accuracy_low``,
+    ``accuracy_high``, ``mean_recall_low`` and ``mean_recall_high``: the limits of the 95 %
+    intervals. All in [0, 1].
 
     Raises:
         ConfigError: The predictions have no class.
@@ -36,6 +41,12 @@ class AccuracyMetric(CollectedMetric):
     """
 
     default_prefix = "classification"
+
+    def __init__(self, resamples: int | None = None, **kwargs) -> None:
+        super().__init__(**kwargs)
+        if resamples is not None and resamples < 0:
+            raise ValueError(f"resamples must be at least 0, got {resamples!r}")
+        self.resamples = resamples
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping]) -> None:
         """Store label and predicted label of each image."""
@@ -62,6 +73,27 @@ class AccuracyMetric(CollectedMetric):
             chosen = right[labels == label]
             recalls[f"recall/{name}"] = float(chosen.mean())
             lines.append(f"{name:<20}  {len(chosen):>6,}  {chosen.mean():.4f}")
-        print_log("\n".join(lines), logger="current")
         mean = float(np.mean(list(recalls.values())))
-        return {"accuracy": float(right.mean()), "mean_recall": mean, **recalls}
+        values = {"accuracy": float(right.mean()), "mean_recall": mean}
+        limits = {}
+        if self.resamples and len(labels) > 1:
+            draws = bootstrap(_figures_of(labels, right), np.arange(len(labels)), self.resamples)
+            found = interval(np.array(list(values.values())), draws)
+            lines.append(f"95 % intervals, {self.resamples:,} resamples of {len(labels):,} images")
+            for name, low, high in zip(values, *found.tolist(), strict=True):
+                limits |= {f"{name}_low": low, f"{name}_high": high}
+                lines.append(f"{name:<20}  {low:.4f} to {high:.4f}")
+        print_log("\n".join(lines), logger="current")
+        return {**values, **recalls, **limits}
+
+
+def _figures_of(labels: np.ndarray, right: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Accuracy and mean recall of weighted images, from their labels (I,) and hits (I,)."""
+    classes = (labels[:, None] == np.unique(labels)).astype(np.float64)
+
+    def figures(weights: np.ndarray) -> np.ndarray:
+        drawn, hits = weights @ classes, (weights * right) @ classes
+        recalls = mean_known(share(hits, drawn), 1)
+        return np.column_stack([share(hits.sum(1), drawn.sum(1)), recalls])
+
+    return figures

@@ -101,7 +101,9 @@ def _names(metric) -> list[str]:
     """Patterns of the keys without the prefix."""
     if isinstance(metric, CollectedMetric):
         return metric.names()
-    kind = type(metric)
+    # negvision's own ones derive from those of OpenMMLab.
+    kinds = type(metric).__mro__
+    kind = next((one for one in kinds if one.__module__.startswith(("mmdet", "mmseg"))), kinds[0])
     match kind.__module__.partition(".")[0], kind.__name__:
         case "mmdet", "CocoMetric":
             return _names_of_coco(metric)
@@ -111,7 +113,9 @@ def _names(metric) -> list[str]:
         case "mmseg", "IoUMetric":
             more = {"mIoU": ["mAcc"], "mDice": ["mAcc"], "mFscore": ["mPrecision", "mRecall"]}
             chosen = [metric.metrics] if isinstance(metric.metrics, str) else metric.metrics
-            return ["aAcc", *chosen, *(name for key in chosen for name in more.get(key, []))]
+            names = ["aAcc", *chosen, *(name for key in chosen for name in more.get(key, []))]
+            ends = ("_low", "_high") if getattr(metric, "resamples", None) else ()
+            return [*names, *(name + end for name in names for end in ends)]
     return ["*"]
 
 

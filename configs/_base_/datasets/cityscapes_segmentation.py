@@ -78,5 +78,5 @@ test_dataloader = dict(
     ),
 )
 
-val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
+val_evaluator = dict(type="negvision.IoUMetric", iou_metrics=["mIoU"])
 test_evaluator = dict(type="negvision.OODPixelMetric", min_component_size=50)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
+from negvision.bootstrap import mean_known, share
 from negvision.detection.metrics.coco_evaluation import (
     CocoDetections,
     CocoResult,
@@ -102,14 +103,14 @@ class CocoStatistics:
         ]  # (R, T, K) each
         at = [np.isclose(self._thresholds, iou) for iou in (0.5, 0.75)]
         recalls = [
-            _mean(_over(weights @ found, total), 1)
+            mean_known(share(weights @ found, total), 1)
             for area, total in zip(self._areas, totals, strict=True)
             for found in area.found
         ]
         columns = [
-            _mean(precisions[0], (1, 2)),
-            *(_mean(precisions[0][:, chosen], (1, 2)) for chosen in at),
-            *(_mean(values, (1, 2)) for values in precisions[1:]),
+            mean_known(precisions[0], (1, 2)),
+            *(mean_known(precisions[0][:, chosen], (1, 2)) for chosen in at),
+            *(mean_known(values, (1, 2)) for values in precisions[1:]),
             *recalls,
         ]
         return np.column_stack([*columns, precisions[0].mean(1)])
@@ -255,15 +256,3 @@ def _ranks(image: np.ndarray, category: np.ndarray) -> np.ndarray:
     ranks = np.empty_like(places)
     ranks[order] = places - places[new][np.cumsum(new) - 1]
     return ranks
-
-
-def _over(part: np.ndarray, total: np.ndarray) -> np.ndarray:
-    return np.where(total > 0, part / np.maximum(total, 1e-300), np.nan)
-
-
-def _mean(values: np.ndarray, axes: int | tuple[int, ...]) -> np.ndarray:
-    """Mean over axes without NaN; NaN if there is nothing else."""
-    defined = ~np.isnan(values)
-    count = defined.sum(axes)
-    total = np.where(defined, values, 0).sum(axes)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

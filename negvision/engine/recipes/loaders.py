@@ -109,7 +109,7 @@ def _evaluator(task: str, dataset: dict) -> dict:
         "classification": {"type": "negvision.AccuracyMetric"},
         "faces": {"type": "negvision.VerificationMetric"},
         "segmentation": {
-            "type": "IoUMetric",
+            "type": "negvision.IoUMetric",
             "iou_metrics": ["mIoU"],
             "prefix": "segmentation",
         },

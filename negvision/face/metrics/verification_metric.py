@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from mmengine.logging import print_log
 
+from negvision.bootstrap import bootstrap, interval
 from negvision.errors import DatasetError
 from negvision.face.metrics.embedding_metric import PAIR_KEYS, EmbeddingMetric, checked_pairs
 from negvision.face.metrics.embeddings import EmbeddingTable, cosine_similarities
@@ -15,6 +16,7 @@ from negvision.face.metrics.roc import (
     PairReport,
     checked_limits,
     checked_roc_file,
+    power,
     roc_curve,
     write_roc,
 )
@@ -36,6 +38,9 @@ class VerificationMetric(EmbeddingMetric):
     Args:
         fars: Limits of FAR.
         num_folds: Number of folds to make if the file has none.
+        resamples: For intervals: how often the people are drawn anew with replacement; images, if
+            the people are not known. 0: none. None: 1,000 in ``negvision test``, none in a
+            validation.
         roc_file: Where to write the ROC, see :func:`negvision.face.metrics.roc.write_roc`. Each
             evaluation replaces the file.
         **kwargs: Of :class:`negvision.face.metrics.embedding_metric.EmbeddingMetric`; ``prefix``
@@ -44,7 +49,8 @@ class VerificationMetric(EmbeddingMetric):
     Returned keys: ``accuracy``, ``accuracy_std``, ``accuracy_stderr``, ``threshold`` (the mean of
     the folds), ``auc``, ``eer``, ``overlap`` (see :class:`negvision.face.metrics.roc.RocCurve`),
     ``positive_mean``, ``positive_std``, ``negative_mean``, ``negative_std``, ``tar@far=1e-1`` ...,
-    ``positive_pairs``, ``negative_pairs``.
+    ``positive_pairs``, ``negative_pairs``. With ``resamples`` also ``auc_low``, ``auc_high``,
+    ``tar@far=1e-1_low`` and so on, the limits of the 95 % intervals.
 
     Raises:
         ConfigError: The dataset has no pairs.
@@ -53,7 +59,7 @@ class VerificationMetric(EmbeddingMetric):
     """
 
     default_prefix = "verification"
-    keys = ("accuracy", "accuracy_std", "accuracy_stderr", "threshold", *PAIR_KEYS)
+    keys = ("accuracy", "accuracy_std", "accuracy_stderr", "threshold", *PAIR_KEYS, "auc_*")
     protocol = ("pairs", "same")
     datasets = "negvision.FacePairDataset or negvision.FaceBinDataset"
 
@@ -62,9 +68,13 @@ class VerificationMetric(EmbeddingMetric):
         fars: Sequence[float] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
         num_folds: int = 10,
         roc_file: str | None = None,
+        resamples: int | None = None,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
+        if resamples is not None and resamples < 0:
+            raise ValueError(f"resamples must be at least 0, got {resamples!r}")
+        self.resamples = resamples
         if num_folds < 2:
             raise ValueError(f"num_folds must be at least 2, got {num_folds!r}")
         self.fars = checked_limits("fars", fars)
@@ -85,14 +95,41 @@ class VerificationMetric(EmbeddingMetric):
         scores = cosine_similarities(table.embeddings, table.rows_of(pairs), table.norms)
         report = PairReport(scores, same, self.fars)
         accuracy, line = self.fold_accuracy(scores, same, meta.get("folds"))
+        limits, lines = {}, ""
+        if self.resamples:
+            limits, lines = self._limits(table, table.rows_of(pairs), scores, same, report)
         print_log(
             f"{self.prefix}: {len(pairs):,} pairs of {len(np.unique(pairs)):,} images\n"
-            f"{line}\n{report.table()}",
+            f"{line}\n{report.table()}{lines}",
             logger="current",
         )
         if self.roc_file:
             write_roc(report.curve, self.roc_file, self.prefix)
-        return {**(accuracy.values() if accuracy else {}), **report.values()}
+        return {**(accuracy.values() if accuracy else {}), **report.values(), **limits}
+
+    def _limits(
+        self,
+        table: EmbeddingTable,
+        rows: np.ndarray,
+        scores: np.ndarray,
+        same: np.ndarray,
+        report: PairReport,
+    ) -> tuple[dict[str, float], str]:
+        """The limits by key, and lines for the log that start with a line break."""
+        known = (table.labels[np.unique(rows)] >= 0).all()
+        people, rows = np.unique(table.labels[rows] if known else rows, return_inverse=True)
+        fars = [point.limit for point in report.points if point.rate is not None]
+        names = ["auc", *(f"tar@far={power(far)}" for far in fars)]
+        values = report.values()
+        figures = pair_figures(scores, same, rows.reshape(-1, 2), fars)
+        draws = bootstrap(figures, np.arange(len(people)), self.resamples)
+        found = interval(np.array([values[name] for name in names]), draws)
+        limits, drawn = {}, "people" if known else "images"
+        lines = f"\n\n95 % intervals, {self.resamples:,} resamples of {len(people):,} {drawn}"
+        for name, low, high in zip(names, *found.tolist(), strict=True):
+            limits |= {f"{name}_low": low, f"{name}_high": high}
+            lines += f"\n{name:<16}{low:.4f} to {high:.4f}"
+        return limits, lines
 
     def fold_accuracy(
         self, scores: np.ndarray, same: np.ndarray, folds: np.ndarray | None
@@ -114,6 +151,47 @@ class VerificationMetric(EmbeddingMetric):
         except ValueError as error:
             return None, f"accuracy -  ({error})"
         return accuracy, accuracy.line()
+
+
+def pair_figures(
+    scores: np.ndarray, same: np.ndarray, people: np.ndarray, fars: Sequence[float]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """AUC and the TAR at each FAR as functions of how often each person is drawn.
+
+    A pair of two people counts as often as the product of the two, a pair of one person as often as
+    that person: the pigeonhole bootstrap, whose intervals are rather too wide than too narrow.
+
+    Args:
+        scores: (P,) of the pairs.
+        same: (P,), whether a pair shows one person.
+        people: (P, 2), the number of the person in each image, from 0.
+        fars: Limits of FAR.
+
+    Source: Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1, 2007.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ordered, positive, people = scores[order], same[order], people[order]
+    ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
+    one_person = people[:, 0] == people[:, 1]
+
+    def figures(weights: np.ndarray) -> np.ndarray:
+        return np.stack([of_draw(row.astype(np.float64)) for row in weights])
+
+    def of_draw(row: np.ndarray) -> np.ndarray:
+        first, second = row[people[:, 0]], row[people[:, 1]]
+        weight = np.where(one_person, first, first * second)
+        hits = np.cumsum(weight * positive)[ends]
+        alarms = np.cumsum(weight * ~positive)[ends]
+        if not hits[-1] or not alarms[-1]:
+            return np.full(1 + len(fars), np.nan)
+        far = alarms / alarms[-1]
+        before = np.append(0, hits[:-1])
+        auc = ((hits + before) / 2 * np.diff(alarms, prepend=0)).sum() / (hits[-1] * alarms[-1])
+        places = np.searchsorted(far, fars, side="right") - 1
+        rates = np.where(places >= 0, hits[places], 0) / hits[-1]
+        return np.append(auc, rates)
+
+    return figures
 
 
 class FoldAccuracy(NamedTuple):
