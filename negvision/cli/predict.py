@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from negvision.inference.runtime.results import Result
     from negvision.inference.sources import Frame, LeaveOut
 
+# Images that get a line of their own.
+_MOST_LISTED = 10
 HELP = "write and draw the predictions of a model on images and videos"
 DESCRIPTION = (
     "Write the predictions of a model: boxes as COCO results, classes of images, label maps or "
@@ -57,6 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     skip = "leave out what is damaged and go on; the exit status is then 1"
     add("--skip-bad", action="store_true", help=skip)
     add("--no-drawings", action="store_true", help="draw nothing")
+    larger = "enlarge drawings of images below 640 pixels, so that tags hide less"
+    add("--enlarge", action="store_true", help=larger)
     add_trust_checkpoint(parser)
 
 
@@ -97,21 +102,29 @@ def run(args: argparse.Namespace) -> int:
             f"{checkpoint or args.model} has no OOD threshold. Choose one with negvision "
             "calibrate-ood and use the checkpoint that it writes, or export that checkpoint"
         )
+    stills = 0
     bar = tqdm(total=sources.count, unit=" images", leave=False, disable=None)
-    with Writer(args.out, model, not args.no_drawings) as writer:
+    began = time.monotonic()
+    with Writer(args.out, model, not args.no_drawings, args.enlarge) as writer:
         # A webcam is read until Ctrl-C.
         with contextlib.suppress(*[KeyboardInterrupt] * (sources.count is None)), bar:
             frames = iter(sources.read(model.decode, leave_out))
             while batch := list(islice(frames, args.batch_size)):
                 for frame, result in _predict(model, batch, leave_out):
-                    writer.add(frame, result)
+                    shown = writer.add(frame, result)
+                    if frame.number is None:
+                        stills += 1
+                        if stills <= _MOST_LISTED:
+                            height, width = frame.image.shape[:2]
+                            bar.write(f"{frame.name}: {width} x {height}, {shown}")
                 bar.update(len(batch))
         if not writer.images:
             raise UserError(f"nothing is left to predict; left out:\n{left_out.report()}")
         written = writer.finish()
+    if stills > _MOST_LISTED:
+        print(f"... and {stills - _MOST_LISTED:,} more images")
+    print(_speed(len(writer.images), time.monotonic() - began))
     print(writer.summary())
-    if model.task == "detection" and not args.no_drawings:
-        print(f"drawn: boxes from score {model.shown_threshold}")
     for path in written:
         print(f"  {shown_path(path)}")
     if passed_over := sources.passed_over.line():
@@ -119,6 +132,21 @@ def run(args: argparse.Namespace) -> int:
     if left_out:
         print(f"left out, so the exit status is 1: {left_out.summary()}\n{left_out.report()}")
     return 1 if left_out else 0
+
+
+def _speed(images: int, seconds: float) -> str:
+    """How fast it went, with all that the command did to an image.
+
+    Example:
+        >>> _speed(1, 0.5), _speed(1234, 20)
+        ('1 image in 0.5 s: 2.0 images/s with reading and writing', '1,234 images in 20.0 s: 61.7 \
+images/s with reading and writing')
+    """
+    rate = images / max(seconds, 1e-3)
+    plural = "s" * (images != 1)
+    return (
+        f"{images:,} image{plural} in {seconds:.1f} s: {rate:.1f} images/s with reading and writing"
+    )
 
 
 def _predict(

@@ -33,12 +33,12 @@ def draw(
     score_threshold: float = FIXED.value,
     ood_threshold: float | None = None,
     top: int | None = None,
+    enlarge: bool = False,
 ) -> np.ndarray:
     """Draw boxes and masks, a label map with its OOD scores next to it, or the class of the image.
 
     Args:
-        image: (H, W, 3) uint8 BGR. Small images are enlarged, see
-            :class:`negvision.visualization.Canvas`.
+        image: (H, W, 3) uint8 BGR.
         result: Of ``Inferencer.predict`` for this image.
         classes: Names; other labels are shown as numbers.
         score_threshold: Boxes with a lower score are not drawn.
@@ -46,9 +46,11 @@ def draw(
             Unknown boxes are dashed, unknown regions outlined.
         top: How many classes of a classifier are written, best first; None for 5. Those below a
             probability of 0.005 are not.
+        enlarge: Enlarge images below 640 pixels by a whole number, as
+            :class:`negvision.visualization.Canvas` does, so that tags hide less.
 
     Returns:
-        (H', W', 3) uint8 BGR. A map of OOD scores is on the right.
+        (H, W, 3) uint8 BGR, or larger. A map of OOD scores is on the right.
 
     Raises:
         ValueError: ``result`` is an embedding.
@@ -66,10 +68,11 @@ def draw(
     if ood_threshold is not None and scores is not None:
         result = dataclasses.replace(result, unknown=scores > ood_threshold)
     rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    longest = None if enlarge else max(image.shape[:2])
     if isinstance(result, Classification):
-        drawn = _draw_classes(rgb, result, classes, top or 5)
+        drawn = _draw_classes(Canvas(rgb, longest), result, classes, top or 5)
     elif isinstance(result, LabelMap):
-        drawn = _draw_labels(rgb, result, classes, ood_threshold)
+        drawn = _draw_labels(Canvas(rgb, longest), result, classes, ood_threshold)
     else:
         found = result.above(score_threshold)
         drawn = draw_predictions(
@@ -78,6 +81,7 @@ def draw(
             found.labels,
             found.scores,
             classes,
+            longest=longest,
             unknown=found.unknown,
             masks=found.masks,
         )
@@ -91,9 +95,8 @@ def label_color(label: int) -> Color:
 
 
 def _draw_classes(
-    rgb: np.ndarray, found: Classification, classes: Sequence[str], top: int
+    canvas: Canvas, found: Classification, classes: Sequence[str], top: int
 ) -> np.ndarray:
-    canvas = Canvas(rgb)
     lines = [("unknown", UNKNOWN_COLOR)] if found.unknown else []
     for place, label in enumerate(found.top(top).tolist()):
         score = found.probabilities[label]
@@ -104,9 +107,8 @@ def _draw_classes(
 
 
 def _draw_labels(
-    rgb: np.ndarray, found: LabelMap, classes: Sequence[str], threshold: float | None
+    canvas: Canvas, found: LabelMap, classes: Sequence[str], threshold: float | None
 ) -> np.ndarray:
-    canvas = Canvas(rgb)
     for label in np.unique(found.labels):
         mask = found.labels == label
         color = label_color(int(label))
@@ -119,6 +121,6 @@ def _draw_labels(
     blended = canvas.image()
     if found.ood_scores is None:
         return blended
-    # At its own size: the image was enlarged already.
+    # At its own size: the image has been enlarged, if at all.
     longest = max(blended.shape[:2])
     return draw_heat(blended, found.ood_scores, None, found.unknown, threshold, longest)

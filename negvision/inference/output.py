@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,14 +19,17 @@ from negvision.errors import UserError
 from negvision.files import atomic_write, staged, write_reason
 from negvision.inference.drawing import draw
 from negvision.inference.inferencer import Inferencer
-from negvision.inference.runtime import Classification, Detections, LabelMap
+from negvision.inference.runtime import Classification, Detections, Embedding, LabelMap
 from negvision.inference.runtime.results import Result
 from negvision.inference.sources import Frame
 from negvision.inference.videos import VideoWriter
+from negvision.visualization.boxes import name_of
 
 # Half the size of the default of 95; lower qualities smear thin lines.
 _QUALITY = (cv2.IMWRITE_JPEG_QUALITY, 92)
 _MOST_OF_JPEG = 65_500
+_MOST_NAMED = 10
+UNKNOWN = "unknown"
 Entry = dict[str, Any]
 
 
@@ -46,6 +50,7 @@ class Writer:
         folder: To write to; it is created.
         model: The model that predicts.
         drawings: Whether to write ``drawings``.
+        enlarge: As in :func:`negvision.inference.drawing.draw`.
 
     Raises:
         UserError: A file cannot be written.
@@ -58,14 +63,22 @@ class Writer:
             files = writer.finish()
     """
 
-    def __init__(self, folder: str | os.PathLike, model: Inferencer, drawings: bool = True) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        model: Inferencer,
+        drawings: bool = True,
+        enlarge: bool = False,
+    ) -> None:
         self.folder = Path(folder)
         self.images: list[Entry] = []
         self._model = model
+        self._enlarge = enlarge
+        self._shown: Counter[str] = Counter()
         self._draws = drawings and model.task != "face"
         self._names: set[str] = set()
         self._name = self._source = ""  # of the current image or video
-        self._records = self._unknown = 0
+        self._records = 0
         self._embeddings: list[tuple[np.ndarray, str, int]] = []
         self._files = contextlib.ExitStack()
         self._predictions: Any = None
@@ -83,8 +96,8 @@ class Writer:
     def __exit__(self, *error) -> bool | None:
         return self._files.__exit__(*error)
 
-    def add(self, frame: Frame, result: Result) -> None:
-        """Write the result of one image."""
+    def add(self, frame: Frame, result: Result) -> str:
+        """Write the result of one image; what it shows, in a few words."""
         height, width = frame.image.shape[:2]
         entry: Entry = {
             "id": len(self.images),
@@ -111,6 +124,9 @@ class Writer:
         if self._draws:
             entry["drawing"] = self._add_drawing(frame, result)
         self.images.append(entry)
+        shown = self._count(result)
+        self._shown.update(shown)
+        return self._in_words(result, shown)
 
     def finish(self) -> list[Path]:
         """Write the files about all images; returns all files and folders."""
@@ -132,13 +148,47 @@ class Writer:
         return [*written, *(self.folder / name for name in folders)]
 
     def summary(self) -> str:
-        """The number of images and boxes, in words."""
-        parts = [f"{len(self.images):,} images"]
-        if self._model.task == "detection":
-            parts.append(f"{self._records:,} boxes")
-        if self._unknown:
-            parts.append(f"{self._unknown:,} of them unknown")
-        return ", ".join(parts)
+        """What all images show, by class: boxes from the threshold on, images, or pixels."""
+        shown, task = self._shown, self._model.task
+        if task == "face":
+            return f"{len(self.images):,} embeddings"
+        if task == "segmentation":
+            pixels = sum(entry["width"] * entry["height"] for entry in self.images)
+            return f"pixels: {_shares(shown, pixels)}"
+        if task == "classification":
+            return f"images: {_counts(shown)}"
+        start, total = self._model.shown_threshold, shown.total()
+        text = f"{total:,} boxes from score {start}" + f": {_counts(shown)}" * bool(total)
+        rest = self._records - total
+        return text + f"\n{rest:,} boxes of lower scores are in predictions.json too" * bool(rest)
+
+    def _count(self, result: Result) -> Counter[str]:
+        """What an image shows: boxes or pixels by class, or its class."""
+        classes, found = self._model.classes, Counter[str]()
+        if isinstance(result, Detections):
+            result = result.above(self._model.shown_threshold.value)
+            unknown = np.zeros(len(result)) if result.unknown is None else result.unknown
+            for label, strange in zip(result.labels.tolist(), unknown, strict=True):
+                found[UNKNOWN if strange else name_of(label, classes)] += 1
+        elif isinstance(result, LabelMap):
+            labels, counts = np.unique(result.labels, return_counts=True)
+            for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
+                found[name_of(label, classes)] = count
+            if result.unknown is not None:
+                found[UNKNOWN] = int(np.count_nonzero(result.unknown))
+        elif isinstance(result, Classification):
+            [best] = result.top(1).tolist()
+            found[UNKNOWN if result.unknown else name_of(best, classes)] = 1
+        return found
+
+    def _in_words(self, result: Result, shown: Counter[str]) -> str:
+        if isinstance(result, LabelMap):
+            return _shares(shown, result.labels.size)
+        if isinstance(result, Classification):
+            return f"{next(iter(shown))}, probability {result.probabilities.max():.2f}"
+        if isinstance(result, Embedding):
+            return f"embedding of {len(result.vector)} numbers"
+        return _counts(shown) or "nothing"
 
     def _add_boxes(self, result: Detections, entry: Entry) -> None:
         corners, sizes = result.boxes[:, :2], result.boxes[:, 2:] - result.boxes[:, :2]
@@ -154,7 +204,6 @@ class Writer:
             known["segmentation"] = to_run_lengths(result.masks)
         for values in zip(*known.values(), strict=True):
             self._add_record(entry, dict(zip(known, values, strict=True)))
-        self._unknown += sum(known.get("is_ood", ()))
 
     def _add_classes(self, result: Classification, entry: Entry) -> None:
         ood = {"ood_score": result.ood_score, "is_ood": result.unknown}
@@ -162,7 +211,6 @@ class Writer:
         for label in result.top(self._model.top or 1).tolist():
             score = float(result.probabilities[label])
             self._add_record(entry, {"category_id": label, "score": score} | known)
-        self._unknown += bool(result.unknown)
 
     def _add_record(self, entry: Entry, record: Entry) -> None:
         same = {"image_id": entry["id"]} | {key: entry[key] for key in ("frame",) if key in entry}
@@ -197,6 +245,7 @@ class Writer:
             score_threshold=model.shown_threshold.value,
             ood_threshold=model.ood_threshold,
             top=model.top,
+            enlarge=self._enlarge,
         )
         if frame.number is None:
             fits = max(drawn.shape) <= _MOST_OF_JPEG
@@ -241,3 +290,18 @@ class Writer:
             name = f"{stem}_{number}"
         self._names.add(name)
         return name
+
+
+def _counts(shown: Counter[str]) -> str:
+    """``9 cat, 6 dog``, most frequent first."""
+    return _listed([f"{count:,} {name}" for name, count in shown.most_common()])
+
+
+def _shares(shown: Counter[str], pixels: int) -> str:
+    """``road 62.1 %, sky 37.9 %``, largest first; unknown pixels have a class too."""
+    return _listed([f"{name} {100 * count / pixels:.1f} %" for name, count in shown.most_common()])
+
+
+def _listed(parts: list[str]) -> str:
+    more = len(parts) - _MOST_NAMED
+    return ", ".join(parts[:_MOST_NAMED]) + f" and {more} more classes" * (more > 0)

@@ -102,11 +102,12 @@ class Prediction:
         """(N,) or (H, W) bool, one of a classifier; None for a model without an OOD threshold."""
         return None if isinstance(self.result, Embedding) else self.result.unknown
 
-    def plot(self, score_threshold: float | None = None) -> np.ndarray:
+    def plot(self, score_threshold: float | None = None, enlarge: bool = False) -> np.ndarray:
         """The image with what was found, (H', W', 3) uint8 RGB.
 
         Args:
             score_threshold: Boxes with a lower score are not drawn; None for ``shown_from``.
+            enlarge: As in :func:`negvision.inference.drawing.draw`.
         """
         from negvision.inference.drawing import draw
 
@@ -114,7 +115,7 @@ class Prediction:
             raise UserError("an embedding cannot be drawn; compare embeddings by similarity()")
         start = self.shown_from if score_threshold is None else score_threshold
         limits = {"score_threshold": start, "top": self.top}
-        drawn = draw(self.image, self.result, self.classes, **limits)
+        drawn = draw(self.image, self.result, self.classes, enlarge=enlarge, **limits)
         return cv2.cvtColor(drawn, cv2.COLOR_BGR2RGB)
 
     def to_records(self) -> list[dict[str, Any]]:

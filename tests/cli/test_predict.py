@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from negvision.data.score_threshold import FIXED
 from negvision.inference import videos
 from negvision.inference.inferencer import Inferencer
 from negvision.inference.output import Writer
-from negvision.inference.runtime import Detections
+from negvision.inference.runtime import Classification, Detections, Embedding, LabelMap
 from negvision.inference.sources import Frame
 
 main = command("predict")
@@ -66,7 +67,7 @@ def test_classes_of_images_and_videos(exported, folder, clip, tmp_path, capsys):
     assert [record["category_id"] for record in found[:2]] == wanted.top(2).tolist()
     assert found[0]["score"] == pytest.approx(wanted.probabilities.max())
     assert found[0]["ood_score"] == pytest.approx(wanted.ood_score) and found[0]["is_ood"] is True
-    assert "8 images, 8 of them unknown" in capsys.readouterr().out
+    assert "images: 8 unknown" in capsys.readouterr().out
 
 
 def test_boxes_of_images_and_videos(exported, folder, clip, tmp_path, capsys):
@@ -108,17 +109,20 @@ def test_boxes_of_images_and_videos(exported, folder, clip, tmp_path, capsys):
         assert len(COCO(out / "images.json").loadRes(str(out / "predictions.json")).anns) == len(
             found
         )
-    unknown = sum(box["is_ood"] for box in found)
     said = capsys.readouterr().out
-    assert f"8 images, {len(found):,} boxes, {unknown:,} of them unknown" in said
+    assert f"{folder / 'b.png'}: 96 x 128, nothing" in said and "clip.mp4: " not in said
+    assert re.search(r"^8 images in [\d.]+ s: [\d.]+ images/s", said, re.MULTILINE)
+    # The weights are random, and no score is high.
+    assert "0 boxes from score 0.3 (fixed, since the model has none of its own)" in said
+    assert f"{len(found):,} boxes of lower scores are in predictions.json too" in said
     assert str(out / "drawings") in said
 
-    assert cv2.imread(str(out / "drawings/a.jpg")).shape == (480, 640, 3)
+    assert cv2.imread(str(out / "drawings/a.jpg")).shape == (96, 128, 3)
     drawn = cv2.VideoCapture(str(out / "drawings/clip.mp4"))
     assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and drawn.get(cv2.CAP_PROP_FPS) == 12
 
 
-def test_checkpoint_follows_its_config(checkpoints, folder, tmp_path):
+def test_checkpoint_follows_its_config(checkpoints, folder, tmp_path, capsys):
     out = tmp_path / "out"
     sources = [str(folder / "a.png"), str(folder / "*.jpg")]
     options = ["--out", str(out), "--no-drawings", "--score-threshold"]
@@ -127,6 +131,8 @@ def test_checkpoint_follows_its_config(checkpoints, folder, tmp_path):
     found = json.loads((out / "predictions.json").read_text())
     assert found and all(box["score"] >= 0.1 for box in found)
     assert {box["image_id"] for box in found} == {0, 1}
+    said = capsys.readouterr().out
+    assert f"{len(found):,} boxes from score 0.1 (as given): " in said and "lower" not in said
     assert main([BOXES, str(checkpoints("abet")), *sources, *options, "1"]) == 0
     assert json.loads((out / "predictions.json").read_text()) == []
 
@@ -216,7 +222,7 @@ def test_damaged_sources_are_left_out_and_counted_on_request(exported, folder, t
         image["id"] for image in images
     }
     said = capsys.readouterr().out
-    assert f"{len(images)} images, " in said
+    assert f"{len(images)} images in " in said
     assert "left out, so the exit status is 1: 1 x video with missing frames, 1 x truncated" in said
     assert f"half.mp4: only {len(frames)} of 12 frames can be read" in said
     [line] = [line for line in said.splitlines() if line.startswith("passed over in folders: ")]
@@ -259,7 +265,7 @@ def test_masks_are_written_and_drawn(tmp_path):
     image = np.zeros((40, 60, 3), np.uint8)
     drawn = []
     for name, result in (("with", found), ("without", dataclasses.replace(found, masks=None))):
-        with Writer(tmp_path / name, model) as writer:
+        with Writer(tmp_path / name, model, enlarge=True) as writer:
             writer.add(Frame(image, "a.png"), result)
             writer.finish()
         drawn.append(cv2.imread(str(tmp_path / name / "drawings/a.jpg")).astype(int))
@@ -269,6 +275,45 @@ def test_masks_are_written_and_drawn(tmp_path):
     assert len(found.above(0.85).masks) == 1
     inside = np.abs(drawn[0] - drawn[1])[88:132, 132:428]
     assert inside.mean() > 20
+
+
+SHOWN = {
+    "detection": (
+        Detections(
+            np.zeros((5, 4), np.float32),
+            np.array([0.9, 0.8, 0.7, 0.6, 0.2], np.float32),
+            np.array([1, 0, 1, 0, 1]),
+            np.zeros(5, np.float32),
+            np.array([False, False, False, True, False]),
+        ),
+        "2 dog, 1 cat, 1 unknown",
+        "8 boxes from score 0.3 (fixed, since the model has none of its own): 4 dog, 2 cat, "
+        "2 unknown\n2 boxes of lower scores are in predictions.json too",
+    ),
+    "segmentation": (
+        LabelMap(np.repeat(np.array([[0, 1, 1, 1]], np.int32), 2, 0)),
+        "dog 75.0 %, cat 25.0 %",
+        "pixels: dog 75.0 %, cat 25.0 %",
+    ),
+    "classification": (
+        Classification(np.array([0.2, 0.8], np.float32)),
+        "dog, probability 0.80",
+        "images: 2 dog",
+    ),
+    "face": (Embedding(np.ones(7)), "embedding of 7 numbers", "2 embeddings"),
+}
+
+
+@pytest.mark.parametrize("task", SHOWN)
+def test_what_images_show_is_counted_by_class(tmp_path, task):
+    result, words, summary = SHOWN[task]
+    own = {"shown_threshold": FIXED, "ood_threshold": None, "top": 1}
+    model = SimpleNamespace(task=task, classes=("cat", "dog"), **own)
+    with Writer(tmp_path, model, drawings=False) as writer:
+        frames = [Frame(np.zeros((2, 4, 3), np.uint8), f"{name}.png") for name in "ab"]
+        assert [writer.add(frame, result) for frame in frames] == [words, words]
+        writer.finish()
+    assert writer.summary() == summary
 
 
 def test_drawings_that_are_too_long_for_jpeg_are_png(tmp_path):

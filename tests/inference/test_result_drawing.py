@@ -54,8 +54,11 @@ def test_best_classes_of_an_image_are_written_below_one_another(image):
     assert not _count(one, class_color(0)) and _count(one, UNKNOWN_COLOR) > 100
 
 
-def test_small_images_are_enlarged(found):
-    assert draw(np.zeros((48, 64, 3), np.uint8), found, ()).shape == (480, 640, 3)
+def test_small_images_are_enlarged_on_request(found):
+    image, labels = np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64), np.int32)
+    for result in (found, LabelMap(labels), Classification(np.ones(1))):
+        assert draw(image, result, ()).shape == (48, 64, 3)
+        assert draw(image, result, (), enlarge=True).shape == (480, 640, 3)
 
 
 def test_label_maps_are_blended_and_named(image):

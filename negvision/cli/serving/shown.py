@@ -65,6 +65,7 @@ class Shown:
             self.classes,
             score_threshold=score_threshold,
             ood_threshold=ood_threshold,
+            enlarge=True,
         )[..., ::-1]
 
     def table(self, score_threshold: float, ood_threshold: float | None) -> dict[str, list]:

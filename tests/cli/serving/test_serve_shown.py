@@ -42,7 +42,8 @@ def test_drawing_is_that_of_predict_in_rgb(boxes):
     image = _image(200, 300)
     shown = at_page_size(image, boxes, CLASSES)
     assert shown.zoom == 1
-    expected = draw(image, boxes, CLASSES, score_threshold=0.1, ood_threshold=-2.0)
+    options = {"score_threshold": 0.1, "ood_threshold": -2.0, "enlarge": True}
+    expected = draw(image, boxes, CLASSES, **options)
     np.testing.assert_array_equal(shown.drawing(0.1, -2.0), expected[..., ::-1])
     assert not np.array_equal(shown.drawing(0.5, -2.0), shown.drawing(0.1, -2.0))
 
