@@ -20,6 +20,7 @@ from negvision.detection.metrics.coco_evaluation import AREAS, CocoResult
 from negvision.detection.metrics.coco_metric import units_of
 from negvision.detection.metrics.coco_statistics import CocoStatistics
 from negvision.detection.metrics.error_kinds import KINDS, SIDES, ErrorKinds, error_kinds
+from negvision.detection.metrics.reliability import FROM_SCORE, reliability
 from negvision.report.image_samples import embedded, read_rgb
 from negvision.report.page_parts import (
     Gallery,
@@ -31,7 +32,7 @@ from negvision.report.page_parts import (
     Plots,
     Section,
 )
-from negvision.report.plots import line_styles, precision_plot
+from negvision.report.plots import line_styles, precision_plot, reliability_plot
 from negvision.visualization.boxes import draw_predictions
 from negvision.visualization.looking import seeded
 
@@ -122,7 +123,7 @@ class DetectionCollector:
 
     def sections(self) -> list[Section]:
         """Metrics, curves, confusions, and worst images."""
-        parts: list[Sequence[Part]] = [(), (), (), ()]
+        parts: list[Sequence[Part]] = [(), (), (), (), ()]
         missing = "The config's test evaluator has no COCO annotations (ann_file)."
         if "ann_file" in self.evaluator:
             parts, missing = self._coco_parts(self._images), ""
@@ -130,6 +131,7 @@ class DetectionCollector:
             Section("metrics", "Average precision", parts[0], missing),
             Section("precision", "Precision and recall", parts[1], missing),
             Section("errors", "Errors and what they cost", parts[3], missing),
+            Section("calibration", "Calibration of the scores", parts[4], missing),
             Section("confusion", "Confused classes", parts[2], missing),
             _worst(self._images, self.classes, self.shown, self.read),
         ]
@@ -168,7 +170,8 @@ class DetectionCollector:
             _coco_tables(result, self.classes, objects, limits),
             _precision_plots(result, self.classes, objects),
             [confusion],
-            error_tables(errors, sizes, self.classes, ids),
+            _error_tables(errors, sizes, self.classes, ids),
+            _calibration_parts(errors, self.classes, ids),
         ]
 
 
@@ -196,7 +199,7 @@ def _coco_tables(
     ]
 
 
-def error_tables(
+def _error_tables(
     errors: ErrorKinds,
     sizes: Mapping[str, ErrorKinds],
     classes: Sequence[str],
@@ -228,6 +231,36 @@ def error_tables(
             "AP50 lost by class and kind of error", "class", list(KINDS), of_classes, compared=None
         ),
     ]
+
+
+def _calibration_parts(
+    errors: ErrorKinds, classes: Sequence[str], category_ids: Sequence[int]
+) -> list[Part]:
+    """The calibration error over all and by class, and the curves."""
+    places = [list(errors.category_ids).index(one) for one in category_ids]
+    named = {"all classes": reliability(errors.scores, errors.hits)}
+    for name, place in zip(classes, places, strict=True):
+        own = errors.labels == place
+        named[name] = reliability(errors.scores[own], errors.hits[own])
+    rows = [
+        MetricRow(
+            name, [one.error, one.mean_confidence, one.mean_precision, one.total], better="lower"
+        )
+        for name, one in named.items()
+    ]
+    caption = (
+        f"Detections with scores from {FROM_SCORE:g}; right ones are on an object of their class, "
+        "at IoU 0.5. ECE: the mean gap between score and share that is right, in 15 bins."
+    )
+    columns = ("ECE", "mean score", "right", "detections")
+    ranked = sorted((name for name in named if named[name].total), key=lambda n: -named[n].total)
+    plots = [
+        reliability_plot(name, named[name].confidence, named[name].precision)
+        for name in ranked[: 1 + _MOST_CLASSES]
+    ]
+    table = MetricTable("Calibration", "class", columns, rows, caption)
+    lines = "Below the dotted line, scores promise too much; above it, too little."
+    return [table, Plots("Reliability", plots, caption=lines)] if plots else [table]
 
 
 def _precision_plots(

@@ -156,6 +156,17 @@ def precision_plot(title: str, curves: Mapping[str, np.ndarray], recall: np.ndar
     return Plot(title, _svg(axes), f"Precision against recall, {title}; mean: {means}")
 
 
+def reliability_plot(title: str, confidence: np.ndarray, precision: np.ndarray) -> Plot:
+    """Share of right detections against their mean score, (B,) each, with the line of equality."""
+    axes = _unit_square("mean score", "share that is right")
+    _chance(axes, [0, 1])
+    known = ~np.isnan(precision)
+    axes.plot(confidence[known], precision[known], color=ID_COLOR, linewidth=1.8, marker="o")
+    pairs = zip(confidence[known], precision[known], strict=True)
+    points = ", ".join(f"{score:.2f}: {right:.2f}" for score, right in pairs)
+    return Plot(title, _svg(axes), f"{title}. Share that is right by mean score: {points}")
+
+
 def roc_of_pairs(far: np.ndarray, tar: np.ndarray, negatives: int, title: str) -> Plot:
     """TAR against FAR on a logarithmic axis that starts below the FAR of a single pair."""
     left = 0.5 / negatives

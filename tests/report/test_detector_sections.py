@@ -12,6 +12,7 @@ from mmengine.structures import InstanceData
 from negvision.detection.metrics.coco_annotations import load_coco_annotations
 from negvision.detection.metrics.coco_evaluation import evaluate_coco
 from negvision.detection.metrics.error_kinds import KINDS, error_kinds
+from negvision.detection.metrics.reliability import reliability
 from negvision.report import detection_sections
 from negvision.report.detection_sections import DetectionCollector
 
@@ -99,6 +100,14 @@ def test_metrics_are_those_of_known_images(ann_file):
     costs = error_kinds(load_coco_annotations(ann_file), detections, IDS)
     assert [row.values[0] for row in kinds.rows][:6] == [costs.mean_costs()[name] for name in KINDS]
     assert of_classes.rows[1].values[0] == costs.costs["classification"][0]  # dog has id 3
+    table, curves = sections["calibration"].parts
+    calibration = reliability(costs.scores, costs.hits)
+    assert table.rows[0].values == pytest.approx(
+        [calibration.error, calibration.mean_confidence, calibration.mean_precision]
+        + [calibration.total]
+    )
+    assert sum(row.values[3] for row in table.rows[1:]) == calibration.total
+    assert {plot.title for plot in curves.plots} == {"all classes", *CLASSES}
     [matrix] = sections["confusion"].parts
     assert sum(map(sum, matrix.counts[:3])) == 20
     [plots] = sections["precision"].parts
@@ -119,7 +128,7 @@ def test_missing_parts_are_explained(ann_file):
     collector = DetectionCollector(torch.nn.Identity(), CLASSES, {})
     collector.add([None] * 6, predictions(ann_file))
     sections = {section.anchor: section for section in collector.sections()}
-    for name in ("metrics", "precision", "errors", "confusion"):
+    for name in ("metrics", "precision", "errors", "calibration", "confusion"):
         assert "no COCO annotations" in sections[name].missing
     assert "no losses of single images: Identity cannot be trained" in sections["worst"].missing
     empty = DetectionCollector(torch.nn.Identity(), CLASSES, {"ann_file": str(ann_file)}).sections()

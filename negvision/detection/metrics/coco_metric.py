@@ -26,6 +26,7 @@ from negvision.detection.metrics.coco_evaluation import (
 )
 from negvision.detection.metrics.coco_statistics import CocoStatistics
 from negvision.detection.metrics.error_kinds import KINDS, error_kinds
+from negvision.detection.metrics.reliability import reliability
 from negvision.engine.image_check import compare_images
 from negvision.engine.metrics import CollectedMetric
 from negvision.errors import ConfigError, DatasetError, Problems
@@ -129,8 +130,8 @@ class CocoMetric(CocoTruthMetric):
         group_by: Key of the images of ``ann_file``, such as ``"video_id"``, whose images are drawn
             together, because they show the same scene. None: images are drawn one by one.
         errors: Tell the kinds of errors apart and what each costs, see
-            :func:`negvision.detection.metrics.error_kinds.error_kinds`. None: in ``negvision
-            test``, not in a validation.
+            :func:`negvision.detection.metrics.error_kinds.error_kinds`, and whether scores are
+            probabilities. None: in ``negvision test``, not in a validation.
         collect_device: As in MMEngine.
         prefix: In front of each key, by default ``coco``.
 
@@ -139,7 +140,8 @@ class CocoMetric(CocoTruthMetric):
     ``bbox_AR_m@100``, ``bbox_AR_l@100`` and ``bbox_mAP/<class>``, in [0, 1], NaN without ground
     truth; the same with ``segm``. With ``resamples`` also ``bbox_mAP_low``, ``bbox_mAP_high`` and
     so on: the limits of the 95 % interval of each figure but those of single classes. With
-    ``errors`` also ``bbox_cost/classification`` and so on, the AP50 that each kind of error costs.
+    ``errors`` also ``bbox_cost/classification`` and so on, the AP50 that each kind of error costs,
+    and ``bbox_ece``, the expected calibration error of detections with scores from 0.3.
 
     Raises:
         FileNotFoundError: ``ann_file`` does not exist.
@@ -211,7 +213,7 @@ class CocoMetric(CocoTruthMetric):
         of_classes = [f"mAP/{escape(name)}" for name in self._classes] if self.classwise else []
         figures = metric_names(self.max_dets)
         ends = ("_low", "_high") if self.resamples else ()
-        costs = [f"cost/{name}" for name in (KINDS if self.errors else ())]
+        costs = [*(f"cost/{name}" for name in KINDS), "ece"] if self.errors else []
         keys = [*figures, *of_classes, *costs, *(name + end for name in figures for end in ends)]
         return [f"{iou_type}_{key}" for iou_type in self.iou_types for key in keys]
 
@@ -273,7 +275,10 @@ class CocoMetric(CocoTruthMetric):
         costs, line = {}, ""
         if self.errors:
             kinds = error_kinds(*inputs, **options)
-            costs, line = kinds.mean_costs(), f"\n\n{kinds.line()}"
+            calibration = reliability(kinds.scores, kinds.hits)
+            line = f"\n\n{kinds.line()}\n{calibration.line()}"
+            costs = {f"cost/{name}": kinds.mean_costs()[name] for name in KINDS}
+            costs["ece"] = calibration.error
         ids = set(self._category_ids)
         chosen = [a for a in self.ground_truth["annotations"] if a["category_id"] in ids]
         instances = Counter(a["category_id"] for a in chosen if not a["iscrowd"])
@@ -294,7 +299,7 @@ class CocoMetric(CocoTruthMetric):
             logger="current",
         )
         metrics = {f"{iou_type}_{name}": value for name, value in result.metrics().items()}
-        metrics |= {f"{iou_type}_cost/{name}": costs[name] for name in KINDS if costs}
+        metrics |= {f"{iou_type}_{name}": value for name, value in costs.items()}
         for end, values in zip(("low", "high"), limits.tolist(), strict=True):
             metrics |= {
                 f"{iou_type}_{name}_{end}": value

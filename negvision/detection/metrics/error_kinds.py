@@ -41,12 +41,18 @@ class ErrorKinds:
         costs: Name in :data:`KINDS` and :data:`SIDES` to the rise of AP50 (K,).
         counts: Name in :data:`KINDS` to the number of errors (K,): detections by their own class,
             objects by theirs.
+        labels: (N,), index into ``category_ids`` of each detection that is right or wrong.
+        scores: (N,).
+        hits: (N,), whether it is right.
     """
 
     category_ids: Sequence[int]
     average_precision: np.ndarray
     costs: Mapping[str, np.ndarray]
     counts: Mapping[str, np.ndarray]
+    labels: np.ndarray
+    scores: np.ndarray
+    hits: np.ndarray
 
     def mean_costs(self) -> dict[str, float]:
         """The rise of the mean AP50 over all categories with objects; NaN without objects."""
@@ -177,7 +183,7 @@ def error_kinds(
         for index, name in enumerate(list(KINDS)[:-1])
     }
     counts["missed"] = np.bincount(owner[missed], minlength=len(ids))
-    return ErrorKinds(ids, base, costs, counts)
+    return ErrorKinds(ids, base, costs, counts, label, score, hit)
 
 
 @dataclass(frozen=True)
