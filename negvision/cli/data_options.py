@@ -31,7 +31,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add("--minutes", type=float, metavar="N", help="length in minutes, evaluations included")
     patience = "end after N evaluations without a better score (default: 5 of 10); 0: never"
     add("--patience", type=int, metavar="N", help=patience)
-    add("--batch", type=int, metavar="N", help="images in a batch")
+    size = checked(_batch, "an integer or auto")
+    batch = "images in a batch; auto: the model's batch, halved until its memory is free"
+    add("--batch", type=size, metavar="N|auto", help=batch)
     add("--lr", type=float, metavar="RATE", help="learning rate")
     side = "longer side of the images, a multiple of 32"
     add("--imgsz", type=int, metavar="PIXELS", help=side)
@@ -47,6 +49,10 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     device = checked(str, "cpu, cuda, cuda:NUMBER or mps", _is_device)
     where = "cpu, cuda, cuda:NUMBER or mps (default: cuda if there is one, else cpu)"
     add("--device", type=device, help=where)
+
+
+def _batch(text: str) -> int | str:
+    return text if text == "auto" else int(text)
 
 
 def _is_device(name: str) -> bool:

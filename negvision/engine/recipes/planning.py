@@ -46,7 +46,7 @@ class TrainOptions:
         iters: Length of the training, in batches.
         minutes: Length of the training, evaluations included, in minutes of this machine.
         patience: Evaluations without a better score after which the training ends; 0 for never.
-        batch: Images in a batch.
+        batch: Images in a batch; "auto" for as many as the memory holds, up to the model's batch.
         lr: Learning rate.
         imgsz: Longer side of the images in pixels.
         freeze: Stages of the backbone that do not train.
@@ -61,7 +61,7 @@ class TrainOptions:
     iters: int | None = None
     minutes: float | None = None
     patience: int | None = None
-    batch: int | None = None
+    batch: int | str | None = None
     lr: float | None = None
     imgsz: int | None = None
     freeze: int | None = None
@@ -96,13 +96,17 @@ def _above_0(value: float) -> bool:
     return 0 < value < math.inf
 
 
+def _is_batch(value: int | str) -> bool:
+    return value == "auto" if isinstance(value, str) else value > 0
+
+
 # Option -> what it takes.
-_VALUES: dict[str, tuple[str, type, Callable[[Any], bool]]] = {
+_VALUES: dict[str, tuple[str, type | tuple[type, ...], Callable[[Any], bool]]] = {
     "epochs": ("an integer above 0", Integral, _above_0),
     "iters": ("an integer above 0", Integral, _above_0),
     "minutes": ("a number above 0", Real, _above_0),
     "patience": ("0 or a positive integer", Integral, lambda n: n >= 0),
-    "batch": ("an integer above 0", Integral, _above_0),
+    "batch": ('an integer above 0, or "auto"', (Integral, str), _is_batch),
     "lr": ("a number above 0", Real, _above_0),
     "imgsz": ("a multiple of 32", Integral, lambda n: n > 0 and n % 32 == 0),
     "freeze": ("0 or a positive integer", Integral, lambda n: n >= 0),
@@ -132,6 +136,12 @@ class Plan:
 
     cfg: Config
     choices: list[Choice] = field(default_factory=list)
+
+    def explain(self, name: str, reason: str) -> None:
+        """Give the choice ``name`` another reason."""
+        self.choices = [
+            one._replace(reason=reason) if one.name == name else one for one in self.choices
+        ]
 
     def table(self) -> str:
         """The choices, one per line."""
@@ -168,8 +178,9 @@ def plan(data: FolderData, folder: Path, options: TrainOptions) -> Plan:
     side, why = _choose_side(data, recipe, options.imgsz)
     note("image size", f"{side} px", why, "--imgsz")
     images = len(data.splits["train"])
-    batch = options.batch or min(recipe.batch, images)
-    note("batch", batch, "as given" if options.batch else f"{images:,} images", "--batch")
+    given = options.batch if isinstance(options.batch, int) else None
+    batch = given or min(recipe.batch, images)
+    note("batch", batch, "as given" if given else f"{images:,} images", "--batch")
     iters, why = _choose_length(images, batch, options)
     note("length", f"{iters:,} iterations", why, "--epochs, --iters, --minutes")
     lr = options.lr or recipe.lr

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import os
 import re
-import statistics
-import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +26,11 @@ from negvision.engine.checkpoints.work_dir import require_own
 from negvision.engine.machine_errors import machine_errors_explained
 from negvision.engine.prepare import build_runner, prepare_config
 from negvision.engine.recipes.planning import EVALUATIONS, TrainOptions, plan, set_length
+from negvision.engine.recipes.trial import fitting_batch, seconds_per_step
 from negvision.errors import ConfigError, did_you_mean
 
 CONFIG = "config.py"
 _OPTIONS, _DIGEST = "data/options.json", "config_sha256"
-# Steps that are measured for --minutes, after those that warm up.
-_WARM, _MEASURED = 3, 5
 # Most of the time that evaluations may take.
 _EVALUATING = 0.2
 
@@ -78,6 +74,10 @@ def write_config(
     print(_data_table(data), flush=True)
     folder = Path(work_dir).absolute()
     made = plan(data, folder / "data", options)
+    if options.batch == "auto":
+        batch, reason = fitting_batch(made.cfg)
+        made = plan(data, folder / "data", replace(options, batch=batch))
+        made.explain("batch", reason)
     made.cfg.work_dir = str(folder)
     # The run writes its config again: the same bytes, if nothing is changed by options.
     made.cfg.launcher = "none"
@@ -241,7 +241,7 @@ def _data_table(data: FolderData) -> str:
 
 def _set_minutes(cfg: Config, data: FolderData, minutes: float, began: float) -> str:
     """Set the length that fits into ``minutes`` since ``began``; the sentence that says so."""
-    step = _seconds_per_step(cfg)
+    step = seconds_per_step(cfg)
     images = len(data.splits["val"])
     # Without gradients and with the same batch size, an image takes about half of the time.
     evaluation = step / 2 * math.ceil(images / cfg.val_dataloader.batch_size)
@@ -258,43 +258,3 @@ def _set_minutes(cfg: Config, data: FolderData, minutes: float, began: float) ->
         f"  {iters:,} iterations of {step:.2f} s, measured just now, and {evaluations} evaluations "
         f"take {minutes:g} minutes"
     )
-
-
-class _StepTimer(Hook):
-    """Keeps when each iteration ended."""
-
-    priority = "LOWEST"
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        self.ends.append(time.monotonic())
-
-
-def _seconds_per_step(cfg: Config) -> float:
-    """Seconds per iteration of a training, of which nothing is kept."""
-    trial = Config(cfg.to_dict())
-    set_length(trial, _WARM + _MEASURED)
-    for key in ("val_dataloader", "val_evaluator", "val_cfg"):
-        trial[key] = None
-    for key in ("test_dataloader", "test_evaluator", "test_cfg"):
-        trial[key] = None
-    trial.default_hooks.checkpoint.save_best = None
-    # A signal ends it as it ends all else before the training: there is nothing to save.
-    trial.default_hooks.interruption = None
-    trial.custom_hooks = [
-        h
-        for h in trial.get("custom_hooks", [])
-        if "Layout" in h["type"] or "ChannelsLast" in h["type"]
-    ]
-    trial.experiment_name = "negvision_measures_a_step"
-    timer = _StepTimer()
-    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
-        trial.work_dir = folder
-        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-            runner = build_runner(trial, ("train",))
-            runner.register_hook(timer)
-            runner.train()
-    pairs = zip(timer.ends[_WARM - 1 :], timer.ends[_WARM:], strict=False)
-    return statistics.median(later - earlier for earlier, later in pairs)

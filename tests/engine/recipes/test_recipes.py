@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from negvision.data.formats.folder import read_folder
 from negvision.data.splits.content import complete_splits
 from negvision.engine.checkpoints.taking import load_weights
 from negvision.engine.interruption import EXIT_INTERRUPTED, InterruptionHook
+from negvision.engine.recipes import trial
 from negvision.engine.recipes.models import MODELS
 from negvision.engine.recipes.planning import TrainOptions, plan
 from negvision.errors import ConfigError, UserError
@@ -255,6 +257,20 @@ def test_length_in_minutes_is_measured_in_steps(folder, monkeypatch, capsys):
     assert main(["init", str(root), "--minutes", "0.0001", *options[:2], "--work-dir", "b"]) == 2
 
 
+def test_batch_that_fits_is_measured(folder, monkeypatch, capsys):
+    measured = trial._memory
+    # What earlier tests of this process have used is free too.
+    monkeypatch.setattr(trial, "_memory", lambda peak=False: measured(peak) if peak else 1)
+    monkeypatch.setattr(trial, "_free_memory", lambda: 1e6)
+    options = ["--model", "atss-r18", "--imgsz", "64", "--epochs", "2", "--batch", "auto"]
+    assert main(["init", str(folder("detection")), *options, "--work-dir", "out"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"batch +2 +8 images need [0-9.]+ GB, 0.0 GB are free \(--batch\)", printed)
+    assert re.search(r"length +10 iterations +2 epochs of 5", printed)
+    assert "batch_size=2" in Path("out/config.py").read_text()
+    assert {file.name for file in Path("out").iterdir()} == {"config.py", "data"}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -264,6 +280,7 @@ def test_length_in_minutes_is_measured_in_steps(folder, monkeypatch, capsys):
         ({"iters": 2.5}, "--iters 2.5: give an integer above 0"),
         ({"minutes": float("nan")}, "--minutes nan: give a number above 0"),
         ({"batch": True}, "--batch True"),
+        ({"batch": "all"}, "--batch all: give an integer above 0, or .auto."),
         ({"imgsz": 100}, "--imgsz 100: give a multiple of 32"),
         ({"seed": -1}, "--seed -1"),
         ({"patience": -1}, "--patience -1: give 0 or a positive integer"),
