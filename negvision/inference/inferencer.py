@@ -28,7 +28,7 @@ _log = logging.getLogger("negvision")
 # Classes of a classifier that are named, as far as nothing is given.
 _TOP = 5
 # Files that hold their config; known here without the engine, which exported models do not need.
-MODEL_SUFFIXES = (".pth", ".safetensors")
+MODEL_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 
 
 class Inferencer:

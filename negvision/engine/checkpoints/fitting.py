@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from negvision.engine.checkpoints.face_layouts import PublishedFace, published_face
 from negvision.engine.parallel.sharded import find_row_shards
 from negvision.errors import CheckpointError, listed
 
@@ -116,7 +117,17 @@ def fit(model: nn.Module, content: Mapping[str, Any], source: str) -> Fit:
                 notes += [f"without {prefix!r}"] * bool(prefix)
                 notes += [f"as {' and '.join(takers)}"] * bool(takers)
                 best, most = Fit(_renamed(state, names, prefix), ", ".join(notes)), count
+        face = published_face(state)
+        if face is not None:
+            count = sum(_same(v.shape, shapes.get(name)) for name, v in face.state.items())
+            if count > most:
+                best, most = Fit(face.state, f"layout of {face.origin}"), count
     return best
+
+
+def face_in(content: Mapping[str, Any]) -> PublishedFace | None:
+    """The published face recognizer in what a checkpoint file holds; None for anything else."""
+    return next(filter(None, map(published_face, states_in(content).values())), None)
 
 
 def by_class(fitted: Fit, model: nn.Module, content: Mapping[str, Any], new: Sequence[str]) -> Fit:

@@ -1,6 +1,7 @@
 """Load checkpoints without running code that may be hidden in them."""
 
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ def load_checkpoint_file(
         raise CheckpointError(f"checkpoint {str(path)!r} does not exist{beside(path)}")
     if path.suffix == SUFFIX:
         return read_weights(path, map_location)
+    # Files of torch before 1.6 cannot be left on the disk.
+    mapped = mapped and zipfile.is_zipfile(path)
     return _unpickle(path, f"checkpoint {str(path)!r}", map_location, trust, mapped)
 
 

@@ -20,7 +20,7 @@ from negvision.engine.quiet import log_of_reading_hidden
 from negvision.errors import ConfigError, did_you_mean, is_user_error, nearest
 
 # Files that hold a model and, if negvision or MMEngine wrote them, the config too.
-MODEL_SUFFIXES = (".pth", ".safetensors", ".onnx")
+MODEL_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".onnx")
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:

@@ -14,6 +14,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from negvision.engine.checkpoints.fitting import face_in
 from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.engine.config.check import MODE_FIELDS
 from negvision.engine.config.components import (
@@ -77,16 +78,30 @@ def config_from_text(text: str, source: str) -> Config:
 def stored_config(file: str, trust: bool = False) -> Config:
     """The config that a checkpoint, published weights or an exported model hold.
 
+    Of face recognizers as others publish them, it is that of their network
+    (:mod:`negvision.engine.checkpoints.face_layouts`).
+
     Raises:
         CheckpointError: The file cannot be read, or holds no config.
         ConfigError: As of :func:`config_from_text`.
     """
+    content = {}
     if file.endswith(".onnx"):
         text = _text_in_onnx(file)
     else:
         content = load_checkpoint_file(file, "cpu", trust, mapped=True)
         text = (content.get("meta") or {}).get("cfg")
     if not isinstance(text, str) or not text.strip():
+        face = face_in(content)
+        if face is not None:
+            pipeline = [
+                {"type": "negvision.LoadImageFromFile"},
+                # As large as the network takes it.
+                {"type": "Resize", "scale": (112, 112)},
+                {"type": "negvision.PackFaceInputs"},
+            ]
+            test = {"dataset": {"type": "negvision.FacePairDataset", "pipeline": pipeline}}
+            return Config({"model": face.model, "test_dataloader": test})
         raise CheckpointError(
             f"{file} holds a model but not its config. Name the config in front of it:\n"
             f"  CONFIG.py {file}"

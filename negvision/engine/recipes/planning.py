@@ -14,7 +14,10 @@ import numpy as np
 from mmengine.config import Config
 
 from negvision.data.formats.contents import FolderData
+from negvision.engine.checkpoints.face_layouts import PublishedFace
 from negvision.engine.checkpoints.finding import find_model
+from negvision.engine.checkpoints.fitting import face_in
+from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.engine.config.shipped import shipped_configs
 from negvision.engine.recipes import loaders
 from negvision.engine.recipes.models import MODELS, ModelRecipe, choose_model
@@ -165,17 +168,28 @@ def plan(data: FolderData, folder: Path, options: TrainOptions) -> Plan:
     Raises:
         ConfigError: A model of another task, or an option that it does not have.
     """
-    name, reason = choose_model(data.task, options.model)
+    face = _published(options) if data.task == "faces" else None
+    name, reason = choose_model(data.task, "face-lite0" if face else options.model)
     recipe = MODELS[name]
     cfg = _base(recipe)
     made = Plan(cfg)
+    if face is not None:
+        name, reason = face.origin, "the network of the weights"
+        for part in ("data_preprocessor", "backbone", "neck"):
+            cfg.model[part] = face.model[part]
+        cfg.model.head.embedding_size = face.model["neck"]["embedding_size"]
 
     def note(name: str, value: object, reason: str, option: str = "") -> None:
         made.choices.append(Choice(name, str(value), reason, option))
 
     note("task", data.task, f"the annotations are {data.format}")
     note("model", name, reason, "--model")
-    side, why = _choose_side(data, recipe, options.imgsz)
+    if face is None:
+        side, why = _choose_side(data, recipe, options.imgsz)
+    else:
+        side, why = 16 * cfg.model.neck.get("spatial_size", 7), "which its weights need"
+        if options.imgsz not in (None, side):
+            raise ConfigError(f"--imgsz {options.imgsz}: {options.weights} takes {side} pixels")
     note("image size", f"{side} px", why, "--imgsz")
     images = len(data.splits["train"])
     given = options.batch if isinstance(options.batch, int) else None
@@ -207,6 +221,15 @@ def plan(data: FolderData, folder: Path, options: TrainOptions) -> Plan:
     if options.track is not None:
         _set_tracker(cfg, options.track)
     return made
+
+
+def _published(options: TrainOptions) -> PublishedFace | None:
+    """The published face recognizer that ``--weights`` names, if no model is given."""
+    if options.weights is None or options.model is not None or "://" in options.weights:
+        return None
+    content = load_checkpoint_file(options.weights, "cpu", mapped=True)
+    # A training of one's own holds its config, and its model is chosen as before.
+    return None if (content.get("meta") or {}).get("cfg") else face_in(content)
 
 
 def _base(recipe: ModelRecipe) -> Config:

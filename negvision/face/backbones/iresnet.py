@@ -21,10 +21,13 @@ BLOCKS = {
 class IResNetBlock(nn.Module):
     """BN - conv 3x3 - BN - PReLU - conv 3x3 (strided) - BN, added to the input.
 
-    If the shape changes, the shortcut is a 1x1 convolution with BN.
+    If the shape changes, the shortcut is a 1x1 convolution with BN; with ``subsample`` only if the
+    channels change, and else every ``stride``-th pixel.
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: int, norm_cfg: dict) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, norm_cfg: dict, subsample: bool = False
+    ) -> None:
         super().__init__()
         self.bn1 = build_norm_layer(norm_cfg, in_channels)[1]
         self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
@@ -33,7 +36,8 @@ class IResNetBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
         self.bn3 = build_norm_layer(norm_cfg, channels)[1]
         self.downsample = None
-        if stride != 1 or in_channels != channels:
+        self.step = stride
+        if (stride != 1 and not subsample) or in_channels != channels:
             self.downsample = nn.Sequential(
                 nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False),
                 build_norm_layer(norm_cfg, channels)[1],
@@ -41,7 +45,8 @@ class IResNetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, channels, H / stride, W / stride), rounded up."""
-        shortcut = x if self.downsample is None else self.downsample(x)
+        step = self.step
+        shortcut = x[..., ::step, ::step] if self.downsample is None else self.downsample(x)
         x = self.prelu(self.bn2(self.conv1(self.bn1(x))))
         return self.bn3(self.conv2(x)) + shortcut
 
@@ -66,6 +71,8 @@ class IResNet(BaseModule):
         norm_cfg: Normalization layers, ``dict(type="BN")`` or ``dict(type="SyncBN")``.
         with_cp: Recompute the activations inside blocks in the backward pass: less memory for
             about a third more time, with the same result.
+        shortcut: Of the first block of a stage: "conv", a 1x1 convolution, as in InsightFace; or
+            "subsample", without weights where the channels stay the same, as in AdaFace.
         init_cfg: Of ``mmengine.model.BaseModule``, for pretrained weights.
 
     Source: Deng et al., ArcFace (CVPR 2019), section 3.1; the unit is that of Han et al., Deep
@@ -85,6 +92,7 @@ class IResNet(BaseModule):
         widths: Sequence[int] = (64, 128, 256, 512),
         norm_cfg: dict | None = None,
         with_cp: bool = False,
+        shortcut: str = "conv",
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -92,6 +100,8 @@ class IResNet(BaseModule):
             raise ValueError(f"depth is {depth!r}; it must be one of {', '.join(map(str, BLOCKS))}")
         if len(widths) != 4 or min(widths) < 1:
             raise ValueError(f"widths is {widths!r}; it must be four positive channel counts")
+        if shortcut not in ("conv", "subsample"):
+            raise ValueError(f"shortcut is {shortcut!r}; it must be conv or subsample")
         norm_cfg = norm_cfg or {"type": "BN"}
         self.out_channels = widths[-1]
         self.with_cp = with_cp
@@ -100,7 +110,7 @@ class IResNet(BaseModule):
         self.prelu = nn.PReLU(widths[0])
         channels = widths[0]
         for number, (width, count) in enumerate(zip(widths, BLOCKS[depth], strict=True), 1):
-            blocks = [IResNetBlock(channels, width, 2, norm_cfg)]
+            blocks = [IResNetBlock(channels, width, 2, norm_cfg, shortcut == "subsample")]
             blocks += [IResNetBlock(width, width, 1, norm_cfg) for _ in range(count - 1)]
             self.add_module(f"layer{number}", nn.Sequential(*blocks))
             channels = width

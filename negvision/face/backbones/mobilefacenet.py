@@ -1,5 +1,7 @@
 """A backbone of one million parameters for phones."""
 
+from collections.abc import Callable
+
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -10,8 +12,19 @@ from negvision.registry import MODELS
 STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 
 
+Activation = Callable[[int], nn.Module]
+
+
+def _relu(channels: int) -> nn.Module:
+    return nn.ReLU(inplace=True)
+
+
+def _relu6(channels: int) -> nn.Module:
+    return nn.ReLU6(inplace=True)
+
+
 class ConvNorm(nn.Sequential):
-    """Convolution without bias, normalization, and PReLU unless ``linear``."""
+    """Convolution without bias, normalization, and an activation unless it is None."""
 
     def __init__(
         self,
@@ -19,15 +32,15 @@ class ConvNorm(nn.Sequential):
         channels: int,
         kernel: int,
         norm_cfg: dict,
-        linear: bool = False,
+        activation: Activation | None = nn.PReLU,
         **options,
     ) -> None:
         layers = [
             nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2, bias=False, **options),
             build_norm_layer(norm_cfg, channels)[1],
         ]
-        if not linear:
-            layers.append(nn.PReLU(channels))
+        if activation is not None:
+            layers.append(activation(channels))
         super().__init__(*layers)
 
 
@@ -35,13 +48,21 @@ class Bottleneck(nn.Module):
     """Expand by 1x1, filter each channel by 3x3, project by a linear 1x1."""
 
     def __init__(
-        self, in_channels: int, channels: int, stride: int, expansion: int, norm_cfg: dict
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        expansion: int,
+        norm_cfg: dict,
+        activation: Activation = nn.PReLU,
     ) -> None:
         super().__init__()
         hidden = in_channels * expansion
-        self.expand = ConvNorm(in_channels, hidden, 1, norm_cfg)
-        self.depthwise = ConvNorm(hidden, hidden, 3, norm_cfg, stride=stride, groups=hidden)
-        self.project = ConvNorm(hidden, channels, 1, norm_cfg, linear=True)
+        self.expand = ConvNorm(in_channels, hidden, 1, norm_cfg, activation)
+        self.depthwise = ConvNorm(
+            hidden, hidden, 3, norm_cfg, activation, stride=stride, groups=hidden
+        )
+        self.project = ConvNorm(hidden, channels, 1, norm_cfg, None)
         self.residual = stride == 1 and in_channels == channels
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,6 +87,8 @@ class MobileFaceNet(BaseModule):
         in_channels: Channels of the images.
         widen_factor: Factor of all channel counts, rounded to multiples of 8.
         norm_cfg: Normalization layers, ``dict(type="BN")`` or ``dict(type="SyncBN")``.
+        variant: "paper"; or "separable" with one more 1x1 convolution in the stem, ReLU there and
+            ReLU6 elsewhere, as in the weights that foamliu/MobileFaceNet publishes.
         init_cfg: Of ``mmengine.model.BaseModule``, for pretrained weights.
 
     Source: Chen et al., MobileFaceNets (CCBR 2018, arXiv 1804.07573), table 1.
@@ -81,9 +104,12 @@ class MobileFaceNet(BaseModule):
         in_channels: int = 3,
         widen_factor: float = 1.0,
         norm_cfg: dict | None = None,
+        variant: str = "paper",
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        if variant not in ("paper", "separable"):
+            raise ValueError(f"variant is {variant!r}; it must be paper or separable")
         if widen_factor <= 0:
             raise ValueError(f"widen_factor is {widen_factor}; it must be positive")
         norm_cfg = norm_cfg or {"type": "BN"}
@@ -91,20 +117,26 @@ class MobileFaceNet(BaseModule):
         def width(channels: int) -> int:
             return max(8, 8 * round(channels * widen_factor / 8))
 
+        separable = variant == "separable"
+        activation, in_stem = (_relu6, _relu) if separable else (nn.PReLU, nn.PReLU)
         channels = width(64)
-        self.stem = nn.Sequential(
-            ConvNorm(in_channels, channels, 3, norm_cfg, stride=2),
-            ConvNorm(channels, channels, 3, norm_cfg, groups=channels),
-        )
+        stem = [
+            ConvNorm(in_channels, channels, 3, norm_cfg, activation, stride=2),
+            ConvNorm(channels, channels, 3, norm_cfg, in_stem, groups=channels),
+        ]
+        if separable:
+            stem.append(ConvNorm(channels, channels, 1, norm_cfg, in_stem))
+        self.stem = nn.Sequential(*stem)
         blocks = []
         for expansion, wanted, count, first_stride in STAGES:
             for number in range(count):
                 stride = first_stride if number == 0 else 1
-                blocks.append(Bottleneck(channels, width(wanted), stride, expansion, norm_cfg))
-                channels = width(wanted)
+                out = width(wanted)
+                blocks.append(Bottleneck(channels, out, stride, expansion, norm_cfg, activation))
+                channels = out
         self.blocks = nn.Sequential(*blocks)
         self.out_channels = width(512)
-        self.last = ConvNorm(channels, self.out_channels, 1, norm_cfg)
+        self.last = ConvNorm(channels, self.out_channels, 1, norm_cfg, activation)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")

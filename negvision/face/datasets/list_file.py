@@ -54,8 +54,8 @@ class FaceListDataset(FaceIdentityDataset):
 class FaceFolderDataset(FaceIdentityDataset):
     """Images in one folder per identity: ``data_prefix["img"]/identity/*.jpg``.
 
-    Labels follow the sorted names of the folders, which ``identities`` lists. Only files named as
-    JPEG, PNG, BMP or WebP are used; hidden files and folders and subfolders are ignored.
+    Labels follow the sorted names of the folders, which ``identities`` lists. Only files with the
+    suffix of an image are used; hidden files and folders and subfolders are ignored.
 
     Args:
         **kwargs: Of :class:`negvision.face.datasets.base.FaceIdentityDataset`, without

@@ -11,6 +11,11 @@ from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.base import FaceProtocolDataset, ListedImages
 from negvision.registry import DATASETS
 
+_NO_PAIR = (
+    "line that is not a pair: 'path path 1' or 'path path 0'; or, as in LFW's pairs.txt, "
+    "'name i j' or 'name1 i name2 j'"
+)
+
 
 @DATASETS.register_module()
 class FacePairDataset(FaceProtocolDataset):
@@ -120,7 +125,7 @@ def _read_pairs(path: str, suffix: str, problems: Problems) -> tuple[list[_Pair]
         parsed = (_parse(parts, suffix) for parts in _splits(line))
         pair = next(filter(None, parsed), None)
         if pair is None:
-            problems.add("line that is not a pair", place, line)
+            problems.add(_NO_PAIR, place, line)
             continue
         # Malformed lines are counted, so that the others stay in their folds.
         fold = min(number // max(2 * count, 1), max(folds - 1, 0)) if has_folds else 0

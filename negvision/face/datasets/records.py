@@ -9,16 +9,19 @@ two ids; labels follow if there are several.
 Source: the RecordIO and IRHeader formats in Apache MXNet's documentation.
 """
 
+import contextlib
 import os
 import struct
+import zipfile
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from mmengine.dataset import force_full_init
 
-from negvision.errors import DatasetError, Problems
+from negvision.errors import DatasetError, Problems, UserError
 from negvision.face.datasets.base import FaceIdentityDataset
 from negvision.face.datasets.tables import read_integers
+from negvision.files import atomic_write
 from negvision.registry import DATASETS
 
 MAGIC = 0xCED7230A
@@ -29,6 +32,8 @@ _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _MOST_LABELS = 1 << 16
 # Missing records beyond this number are counted without naming each.
 _MANY = 1000
+# Labels of so many images are kept beside the file.
+_SLOW = 100_000
 
 
 @DATASETS.register_module()
@@ -36,8 +41,10 @@ class FaceRecordDataset(FaceIdentityDataset):
     """Images in an MXNet record file; MXNet is not needed.
 
     At the start, the index is read and only the records that say which images belong to which
-    identity. An image's own record is read, and its label compared, when it is requested.
-    ``img_path`` is ``file[key]``.
+    identity. Where they do not say it, every record is read. The labels of large files are then
+    kept beside the file, in ``NAME.rec.labels.npz``, until either file changes; where the folder
+    cannot be written, they are found anew. An image's own record is read, and its label compared,
+    when it is requested. ``img_path`` is ``file[key]``.
 
     Args:
         ann_file: The ``.rec`` file.
@@ -63,8 +70,13 @@ class FaceRecordDataset(FaceIdentityDataset):
         self._require_files()
         self._records = RecordFile(self.ann_file)
         problems = Problems()
-        keys, offsets = _read_index(self.idx_file, problems)
-        keys, offsets, labels = _find_images(self._records, keys, offsets, problems)
+        stamp = _stamp(self.ann_file, self.idx_file)
+        found = _remembered(self.ann_file, stamp)
+        if found is None:
+            found = _find_images(self._records, *_read_index(self.idx_file, problems), problems)
+            if not problems and len(found[0]) >= _SLOW:
+                _remember(self.ann_file, stamp, found)
+        keys, offsets, labels = found
         usable = labels >= 0
         for row in np.flatnonzero(usable & (offsets + 8 > self._records.size)):
             problems.add("record beyond the end of the file", f"record {keys[row]}")
@@ -195,6 +207,36 @@ class RecordFile:
         return DatasetError(
             f"{self.path}: the record at byte {offset:,} {reason}.", kind="damaged record"
         )
+
+
+def _stamp(*files: str) -> np.ndarray:
+    """Sizes and times of files, by which a change is noticed."""
+    facts = [os.stat(file) for file in files]
+    return np.array([(fact.st_size, fact.st_mtime_ns) for fact in facts], dtype=np.int64)
+
+
+_Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _remembered(path: str, stamp: np.ndarray) -> _Found | None:
+    """What :func:`_remember` kept for the files as they are; None without it."""
+    try:
+        with np.load(f"{path}.labels.npz", allow_pickle=False) as kept:
+            if np.array_equal(kept["stamp"], stamp):
+                return kept["keys"], kept["offsets"], kept["labels"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass
+    return None
+
+
+def _remember(path: str, stamp: np.ndarray, found: _Found) -> None:
+    keys, offsets, labels = found
+    with (
+        contextlib.suppress(UserError),
+        atomic_write(f"{path}.labels.npz") as partial,
+        partial.open("wb") as file,
+    ):
+        np.savez(file, stamp=stamp, keys=keys, offsets=offsets, labels=labels)
 
 
 def _read_index(path: str, problems: Problems) -> tuple[np.ndarray, np.ndarray]:

@@ -359,3 +359,18 @@ def test_training_on_more_classes_starts_from_a_work_dir(folder, capsys):
     again = negvision.train(root, work_dir="second", resume=True)
     assert again == run and set(run.metrics) >= {"classification/accuracy"}
     assert all(type(value) is float and "/" in name for name, value in run.metrics.items())
+
+
+def test_published_weights_of_faces_choose_their_network(folder, tmp_path):
+    data = complete_splits(read_folder(folder("faces"), task="faces"))
+    backbone = negvision.IResNet(depth=18, widths=(4, 8, 12, 16))
+    neck = negvision.FaceEmbeddingNeck(in_channels=16, spatial_size=7, embedding_size=6)
+    torch.save({**backbone.state_dict(), **neck.state_dict()}, tmp_path / "backbone.pth")
+    weights = str(tmp_path / "backbone.pth")
+    cfg = plan(data, tmp_path / "lists", TrainOptions(weights=weights)).cfg
+    model = negvision.FaceRecognizer(**{k: v for k, v in cfg.model.items() if k != "type"})
+    content = torch.load(weights, weights_only=True)
+    assert load_weights(model, content, weights).missing == ("head.weight",)
+    assert model.head.weight.shape == (cfg.model.head.num_classes, 6)
+    with pytest.raises(ConfigError, match="takes 112 pixels"):
+        plan(data, tmp_path / "lists", TrainOptions(weights=weights, imgsz=64))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from negvision.errors import DatasetError, Problems
+from negvision.face.datasets import records
 from negvision.face.datasets.records import ImageRecord, RecordFile, _end_of_images, _read_index
 
 MAGIC = struct.pack("<I", 0xCED7230A)
@@ -141,6 +142,24 @@ def test_labels_are_read_where_ranges_are_of_no_use(rec, labels, ranges):
     rec.insightface(labels, ranges=ranges)
     rec.write()
     assert rec.build().labels.tolist() == labels
+
+
+def test_a_second_start_takes_the_labels_from_the_file_beside_the_records(rec, monkeypatch):
+    monkeypatch.setattr(records, "_SLOW", 3)
+    rec.insightface([0, 1, 0, 1])  # shuffled: every record is read
+    rec.write()
+    first = rec.build()
+    monkeypatch.setattr(records, "_find_images", None)
+    second = rec.build()
+    assert second.labels.tolist() == first.labels.tolist() == [0, 1, 0, 1]
+    assert second[3]["data_samples"].label == 1
+    monkeypatch.undo()
+    rec.records[2] = image_record(5, rec.jpeg(2))
+    rec.write()
+    assert rec.build().metainfo["num_classes"] == 3  # the files have changed
+    kept = rec.faces.root / "train.rec.labels.npz"
+    kept.write_bytes(kept.read_bytes()[:50])
+    assert len(rec.build()) == 4
 
 
 def test_label_lists_of_any_length(rec):
