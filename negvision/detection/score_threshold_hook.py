@@ -60,8 +60,9 @@ class ScoreThresholdHook(Hook):
             if self._truth is None:
                 self._truth = _truth_of(runner.val_dataloader.dataset)
             path = sample.get("img_path")
-            if path in self._truth and "bboxes" in sample.pred_instances:
-                self._seen[path] = _outcome(sample.pred_instances, self._truth[path])
+            found = sample.pred_instances
+            if path in self._truth and all(key in found for key in ("bboxes", "scores", "labels")):
+                self._seen[path] = _outcome(found, self._truth[path])
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         # Each image was predicted by one rank, or by two if the sampler fills the last batch.
@@ -87,6 +88,8 @@ def _truth_of(dataset) -> dict[str, _Truth]:
         if info.get("is_ood") or "img_path" not in info:
             continue
         items = info.get("instances", [])
+        if not all("bbox" in item and "bbox_label" in item for item in items):
+            continue  # of another task, such as phrases
         boxes = torch.tensor([item["bbox"] for item in items], dtype=torch.float64)
         labels = np.array([item["bbox_label"] for item in items], dtype=np.int64)
         crowd = np.array([bool(item.get("ignore_flag")) for item in items], dtype=bool)
@@ -95,7 +98,8 @@ def _truth_of(dataset) -> dict[str, _Truth]:
 
 
 def _outcome(found, truth: _Truth) -> _Outcome:
-    boxes, scores = found.bboxes.cpu().double(), found.scores.cpu().double()
+    boxes = getattr(found.bboxes, "tensor", found.bboxes).cpu().double()
+    scores = found.scores.cpu().double()
     # A diverged model predicts NaN.
     order = torch.argsort(scores, descending=True, stable=True)
     order = order[(boxes.isfinite().all(1) & scores.isfinite())[order]]

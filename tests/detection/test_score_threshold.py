@@ -110,6 +110,12 @@ def test_boxes_of_a_diverged_model_do_not_count():
     assert validated(truth, [*detections, broken, outside]) == validated(truth, detections)
 
 
+def test_data_of_other_tasks_are_left_alone():
+    truth, detections = random_case(1)
+    assert validated(truth, detections, instances=[{"bbox": [0, 0, 9, 9]}]) is None
+    assert validated(truth, detections, instances=[{"text": "a red car"}]) is None
+
+
 FOUND = [ScoreThreshold(0.25, 0.5), ScoreThreshold(0.625, 0.75)]
 
 
