@@ -51,11 +51,11 @@ _OPEN_MMLAB = "ImageNet, Apache-2.0, downloaded from OpenMMLab"
 # The first of each task is the default; the second replaces it where its weights are missing.
 MODELS = {
     "atss-lite0": ModelRecipe(
-        "detection", "atss_lite0.py", 320, 8, 2e-3, 0.2, _BOX, _APACHE,
+        "detection", "atss_lite0.py", 256, 8, 2e-3, 0.2, _BOX, _APACHE,
         "ATSS on EfficientNet-Lite0, for CPUs",
     ),
     "atss-r18": ModelRecipe(
-        "detection", "atss_r18_slim.py", 320, 8, 2e-3, 1.0, _BOX, "",
+        "detection", "atss_r18_slim.py", 256, 8, 2e-3, 1.0, _BOX, "",
         "ATSS on a slim ResNet-18, for CPUs",
     ),
     "atss-r50": ModelRecipe(
@@ -63,11 +63,11 @@ MODELS = {
         "ATSS on ResNet-50, for GPUs",
     ),
     "faster-rcnn-lite0": ModelRecipe(
-        "detection", "faster_rcnn_lite0.py", 320, 8, 2e-3, 0.2, _ROI, _APACHE,
+        "detection", "faster_rcnn_lite0.py", 256, 8, 2e-3, 0.2, _ROI, _APACHE,
         "Faster R-CNN on EfficientNet-Lite0, for CPUs",
     ),
     "faster-rcnn-r18": ModelRecipe(
-        "detection", "faster_rcnn_r18_slim.py", 320, 8, 2e-3, 1.0, _ROI, "",
+        "detection", "faster_rcnn_r18_slim.py", 256, 8, 2e-3, 1.0, _ROI, "",
         "Faster R-CNN on a slim ResNet-18, for CPUs",
     ),
     "faster-rcnn-r50": ModelRecipe(
