@@ -24,7 +24,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("options for a folder of annotated images")
     add = group.add_argument
     add("--model", metavar="NAME", help="`negvision models` lists them")
-    start = "checkpoint or work dir to start from; classes are matched by name"
+    start = "checkpoint, work dir, URL or torchvision://NAME to start from; classes match by name"
     add("--weights", metavar="CKPT", help=start)
     add("--epochs", type=int, metavar="N", help="length in passes over the data")
     add("--iters", type=int, metavar="N", help="length in batches")
@@ -96,10 +96,10 @@ def config_of_data(args: argparse.Namespace) -> str:
     work_dir = Path(args.work_dir or default_work_dir(args.config))
     args.work_dir = str(work_dir.absolute())  # as the config has it
     options = TrainOptions(**{name: getattr(args, name) for name in _OPTIONS})
-    given = (options, args.format, args.task, args.skip_bad)
+    given: tuple = (options, args.format, args.task, args.skip_bad)
     if getattr(args, "resume", None) is not None and (path := config_to_resume(work_dir, *given)):
         return str(path)
-    return str(write_config(args.config, work_dir, *given))
+    return str(write_config(args.config, work_dir, *given, trust=args.trust_checkpoint))
 
 
 def _choose_device(name: str | None) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from negvision.cli.arguments import announce
+from negvision.cli.arguments import add_trust_checkpoint, announce
 from negvision.cli.data_options import add_data_options, config_of_data
 
 HELP = "write the config for a folder of annotated images, without training"
@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="DATA", help=folder)
     parser.add_argument("--work-dir", help="folder to write to (default: work_dirs/NAME)")
     add_data_options(parser)
+    add_trust_checkpoint(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """Find the weights in a file, whatever is wrapped around them, and name them as a model does."""
 
 import itertools
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,8 +32,10 @@ _AROUND = {"module", "model", "net", "network", "backbone", "encoder", "ema", "e
 _AROUND_PARTS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # Parts that take the weights of a file without them, such as of a classifier.
 TAKERS = ("backbone", "neck")
-# Layers with a row of weights for each class; RPNs score objects, whatever their class.
-_CLASS_ROWS = re.compile(r"(.*\.)?(?!rpn_)(\w*cls\w*|conv_seg|head)\.(weight|bias)")
+# Layers with rows of weights for each class; RPNs score objects, whatever their class.
+_CLASS_ROWS = re.compile(
+    r"(.*\.)?(?!rpn_)(\w*cls\w*|conv_seg|conv_logits|fc_reg|head)\.(weight|bias)"
+)
 
 
 def states_in(content: Mapping[str, Any]) -> dict[str, State]:
@@ -134,8 +137,7 @@ def by_class(fitted: Fit, model: nn.Module, content: Mapping[str, Any], new: Seq
     """``fitted`` with the rows of its classification layers moved to the classes of their names.
 
     Classes that the file does not have keep the rows of the model. Without a name in common, or
-    for layers with other rows than one for each class and perhaps one for the background, nothing
-    changes.
+    for layers with other rows than those of :func:`is_of_classes`, nothing changes.
 
     Args:
         fitted: From :func:`fit`.
@@ -144,28 +146,59 @@ def by_class(fitted: Fit, model: nn.Module, content: Mapping[str, Any], new: Seq
         new: The classes of the model.
     """
     meta = (content.get("meta") or {}).get("dataset_meta") or {}
-    old: Sequence[str] = meta.get("classes") or meta.get("CLASSES") or ()
+    # MMDetection 2 has them beside the rest.
+    old = meta.get("classes") or meta.get("CLASSES") or (content.get("meta") or {}).get("CLASSES")
+    old = (old,) if isinstance(old, str) else old or ()
     rows: dict[str, int] = {name: row for row, name in enumerate(old)}
     taken = [name for name in new if name in rows]
     if not taken or list(rows) == list(new):
         return fitted
     own, moved = model.state_dict(), {}
     for name, value in fitted.state.items():
-        if not (_CLASS_ROWS.fullmatch(name) and value.ndim and isinstance(own.get(name), Tensor)):
+        if not (is_of_classes(name) and value.ndim and isinstance(own.get(name), Tensor)):
             continue
-        rest = len(value) - len(rows)
-        if rest in (0, 1) and own[name].shape == (len(new) + rest, *value.shape[1:]):
-            moved[name] = own[name].detach().to(value, copy=True)
-            for row, wanted in enumerate(new):
-                if wanted in rows:
-                    moved[name][row] = value[rows[wanted]]
-            moved[name][len(new) :] = value[len(rows) :]
+        for anchors, rest, numbers in _layouts(name, len(value), len(rows)):
+            shape = (anchors, len(new) + rest, numbers, *value.shape[1:])
+            if own[name].shape == (math.prod(shape[:3]), *shape[3:]):
+                result = own[name].detach().to(value, copy=True).view(shape)
+                given = value.reshape(anchors, len(rows) + rest, numbers, *shape[3:])
+                for row, wanted in enumerate(new):
+                    if wanted in rows:
+                        result[:, row] = given[:, rows[wanted]]
+                result[:, len(new) :] = given[:, len(rows) :]
+                moved[name] = result.view_as(own[name])
+                break
     if not moved:
         return fitted
     fitted.state.update(moved)
     anew = [name for name in new if name not in rows]
     note = f"classes by name: {listed(taken, 5)}" + f"; new: {listed(anew, 5)}" * bool(anew)
     return Fit(fitted.state, ", ".join(filter(None, (fitted.note, note))))
+
+
+def is_of_classes(name: str) -> bool:
+    """Whether a weight has rows for each class of its model, by its name.
+
+    These are the scores of each class, perhaps for each anchor, or with one for the background;
+    the four numbers of its box; its mask.
+
+    Example:
+        >>> [is_of_classes(f"{name}.weight") for name in ("bbox_head.atss_cls", "rpn_head.rpn_cls")]
+        [True, False]
+    """
+    return _CLASS_ROWS.fullmatch(name) is not None
+
+
+def _layouts(name: str, length: int, classes: int) -> Iterator[tuple[int, int, int]]:
+    """How ``length`` rows may be made up: anchors, rows beside those of classes, rows of each."""
+    if ".fc_reg." in f".{name}":
+        if length == 4 * classes:
+            yield 1, 0, 4
+        return
+    if length in (classes, classes + 1):
+        yield 1, length - classes, 1
+    if length % classes == 0:
+        yield length // classes, 0, 1
 
 
 def part_of(content: Mapping[str, Any], prefix: str, source: str) -> State:

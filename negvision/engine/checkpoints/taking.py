@@ -4,6 +4,7 @@ import contextlib
 import re
 import traceback
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,15 @@ from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
-from negvision.engine.checkpoints.fitting import TAKERS, Fit, by_class, fit, shapes_of, weights_in
+from negvision.engine.checkpoints.fitting import (
+    TAKERS,
+    Fit,
+    by_class,
+    fit,
+    is_of_classes,
+    shapes_of,
+    weights_in,
+)
 from negvision.errors import CheckpointError, is_user_error, listed, text_table
 from negvision.ood.shaping import shapings_to_fit
 
@@ -103,6 +112,33 @@ class Loaded:
                 f"checkpoint {self.source!r} is of another network: {len(self.foreign)} weights "
                 f"have no place in {self.target}, whose results would be others.\n{self.table()}\n"
                 "Use the config that it was trained with"
+            )
+
+    def require_parts(self) -> None:
+        """Raise unless the model took its backbone, and each other part that the file has.
+
+        Only layers of classes may be missing or have other shapes.
+
+        Raises:
+            CheckpointError: The file is of another network.
+        """
+        self.require_any()
+        totals, lacking, other = (
+            Counter(n.partition(".")[0] for n in names if not is_of_classes(n))
+            for names in (self.names, self.lacking, self.other_shape)
+        )
+        broken = [
+            f"{count} of {totals[part]} weights of {part} are missing or have another shape"
+            for part, count in lacking.items()
+            if part == "backbone" or count < totals[part] or other[part]
+        ]
+        broken += [f"{len(self.foreign)} weights have no place in it"] * bool(self.foreign)
+        if broken:
+            raise CheckpointError(
+                f"weights {self.source!r} are of another network than {self.target}: "
+                f"{'; '.join(broken)}.\n{self.table()}\n"
+                "Only the layers of the classes may differ. Take a file for this network, or "
+                "another --model"
             )
 
     def report(self) -> None:
@@ -271,13 +307,16 @@ def _is_foreign(name: str, value: Tensor | None, modules: dict[str, nn.Module]) 
     """
     if value is None or not value.is_floating_point():
         return False
+    first = name.partition(".")[0]
+    if any(f"{part}.{first}" in modules for part in TAKERS):
+        return True  # of a file of a backbone alone
     path, rest = name, ""
     while path not in modules:
         path, _, last = path.rpartition(".")
         rest = f"{last}.{rest}"
     is_layer = not list(modules[path].children()) and any(True for _ in modules[path].parameters())
     places = (*path.split("."), rest.partition(".")[0])
-    return name.partition(".")[0] in TAKERS or any(map(str.isdigit, places)) or is_layer
+    return first in TAKERS or any(map(str.isdigit, places)) or is_layer
 
 
 @contextlib.contextmanager

@@ -47,7 +47,8 @@ class TrainOptions:
 
     Attributes:
         model: One of :data:`negvision.engine.recipes.models.MODELS`.
-        weights: Checkpoint or work dir to start from; classes are matched by name.
+        weights: Checkpoint, work dir, URL of weights or ``torchvision://NAME`` to start from;
+            classes are matched by name.
         epochs: Length of the training, in passes over the data.
         iters: Length of the training, in batches.
         minutes: Length of the training, evaluations included, in minutes of this machine.
@@ -306,11 +307,12 @@ def _set_model(cfg, recipe: ModelRecipe, data: FolderData, side: int, options, n
     if options.freeze is not None:
         if "out_indices" not in backbone:
             raise ConfigError(f"--freeze: {backbone.type} has no stages that can be frozen")
-        # Those of ResNet are counted from 0 there.
-        last = max(backbone.out_indices) + ("ResNet" in backbone.type)
+        # The sixth output of EfficientNetLite is no stage.
+        last = min(max(backbone.out_indices) + 1, 5)
         if options.freeze > last:
             raise ConfigError(f"--freeze {options.freeze}: {backbone.type} has {last} stages here")
-        backbone.frozen_stages = options.freeze
+        # To backbones, 0 means the layers before the first stage.
+        backbone.frozen_stages = options.freeze or -1
     if options.weights is not None and backbone.get("init_cfg"):
         # The checkpoint has the weights of the backbone too.
         backbone.init_cfg = None

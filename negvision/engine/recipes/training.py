@@ -16,18 +16,23 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.registry import DefaultScope
 
 from negvision.compat.patches import captured_pycocotools
+from negvision.compat.quiet import quiet_imports
 from negvision.data.formats.contents import FolderData
 from negvision.data.formats.folder import read_folder
 from negvision.data.splits.content import SPLIT_FILE, complete_splits, write_split
 from negvision.engine.checkpoints.finding import find_model, find_resume_checkpoint
+from negvision.engine.checkpoints.loading import install_loaders, read_source
+from negvision.engine.checkpoints.taking import load_weights
 from negvision.engine.checkpoints.work_dir import require_own
 from negvision.engine.machine_errors import machine_errors_explained
 from negvision.engine.prepare import build_runner, prepare_config
 from negvision.engine.recipes.planning import EVALUATIONS, TrainOptions, plan, set_length
 from negvision.engine.recipes.trial import fitting_batch, seconds_per_step
 from negvision.errors import ConfigError, did_you_mean
+from negvision.registry import MODELS
 
 CONFIG = "config.py"
 _OPTIONS, _DIGEST = "data/options.json", "config_sha256"
@@ -48,6 +53,7 @@ def write_config(
     format: str | None = None,
     task: str | None = None,
     skip_bad: bool = False,
+    trust: bool = False,
 ) -> Path:
     """Read a folder of data and write the config to train on it; prints what was chosen.
 
@@ -58,12 +64,14 @@ def write_config(
         format: As in ``read_folder``.
         task: As in ``read_folder``.
         skip_bad: As in ``read_folder``.
+        trust: Unpickle any object in the weights to start from.
 
     Returns:
         The config file.
 
     Raises:
-        CheckpointError: The work dir has the checkpoints of a training.
+        CheckpointError: The work dir has the checkpoints of a training, or the weights to start
+            from are of another network.
         ConfigError: It has a config that was not written here, or was changed since.
         UserError: Nothing can be trained on this folder, or with these options.
     """
@@ -85,6 +93,8 @@ def write_config(
         # What only decoding shows.
         made.cfg.train_dataloader.dataset.on_bad_sample = "skip"
     print(made.table(), flush=True)
+    if options.weights is not None:
+        _require_weights(made.cfg, options.weights, data.classes, trust)
     if options.minutes is not None:
         print(_set_minutes(made.cfg, data, options.minutes, began), flush=True)
     path = folder / CONFIG
@@ -94,6 +104,19 @@ def write_config(
     (folder / _OPTIONS).write_text(json.dumps(written))
     print(f"config: {path}\n", flush=True)
     return path
+
+
+def _require_weights(cfg: Config, source: str, classes: Sequence[str], trust: bool) -> None:
+    """Check that a file has the weights of the model, but for its classes.
+
+    Raises:
+        UserError: It cannot be read, or is of another network.
+    """
+    install_loaders(trust)
+    content = read_source(source)
+    with quiet_imports(), DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model.copy())
+    load_weights(model, content, source, classes).require_parts()
 
 
 def config_to_resume(

@@ -197,6 +197,40 @@ def test_a_part_of_another_network_makes_no_results(model, content, left):
     assert f"left: {left}" in str(caught.value)
 
 
+class WithHead(Net):
+    """A detector whose head has a layer for its classes and one that any classes share."""
+
+    def __init__(self, classes=2, width=4):
+        super().__init__()
+        self.bbox_head = nn.ModuleDict(
+            {"conv": nn.Linear(4, width), "atss_cls": nn.Linear(width, classes)}
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (filled(WithHead(80)), None),
+        (PARTS, None),  # of a classifier
+        (OrderedDict(PARTS, **{"fc.weight": torch.ones(9, 4)}), None),
+        (filled(WithHead(80, 5)), "2 of 2 weights of bbox_head are missing or have another shape"),
+        (renamed(filled(WithHead()), lambda n: n.replace("bn", "norm")), "4 of 6 weights of backb"),
+        (OrderedDict(PARTS, **{"conv.extra": torch.ones(4)}), "1 weights have no place in it"),
+        ({n: w for n, w in filled(WithHead()).items() if "head" in n}, "6 of 6 weights of backbon"),
+    ],
+)  # fmt: skip
+def test_a_part_is_taken_whole_but_for_the_layers_of_the_classes(content, says):
+    loaded = load_weights(WithHead(), content, "a.pth")
+    if says is None:
+        loaded.require_parts()
+        return
+    with pytest.raises(
+        CheckpointError, match=r"'a\.pth' are of another network than the model"
+    ) as e:
+        loaded.require_parts()
+    assert says in str(e.value) and loaded.table() in str(e.value)
+
+
 def test_statistics_are_weights_and_constants_are_not():
     state = OrderedDict(NET)
     del state["backbone.positions"], state["backbone.bn.num_batches_tracked"]

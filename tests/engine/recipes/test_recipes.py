@@ -11,6 +11,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torchvision
+from mmengine.config import Config
+from mmengine.runner.checkpoint import get_torchvision_models
 
 import negvision
 from negvision.cli.main import main
@@ -345,6 +348,55 @@ def test_classes_keep_their_weights_by_name(background):
     assert "classes by name: cat, dog; new: hen" in loaded.note
     load_weights(model, content, "a.pth", ("hen", "pig", "elk"))
     assert torch.equal(model.state_dict()["fc_cls.bias"], rows)
+
+
+@pytest.mark.parametrize(
+    ("layer", "old", "new", "row"),
+    [
+        # The four numbers of a box lie together, the classes of an anchor too.
+        ("fc_reg", 3 * 4, 2 * 4, lambda label, number: 4 * label + number),
+        ("retina_cls", 4 * 3, 4 * 2, lambda label, number: label + number * 3),
+        ("conv_logits", 3, 2, lambda label, number: label),
+    ],
+)
+def test_boxes_anchors_and_masks_of_a_class_stay_together(layer, old, new, row):
+    model = torch.nn.Sequential()
+    model.add_module(layer, torch.nn.Linear(2, new))
+    before = model.state_dict()[f"{layer}.bias"].clone()
+    file = {f"{layer}.bias": torch.arange(float(old)), f"{layer}.weight": torch.ones(old, 2)}
+    # As MMDetection 2 names the classes.
+    content = {"state_dict": file, "meta": {"CLASSES": ("dog", "cow", "cat")}}
+    load_weights(model, content, "a.pth", ("hen", "cat")).require_parts()
+    numbers, after = new // 2, model.state_dict()[f"{layer}.bias"]
+    cat = [row(2, number) for number in range(numbers)]
+    own = slice(numbers, None) if layer == "fc_reg" else slice(1, None, 2)
+    assert after[own].tolist() == cat
+    others = torch.ones(new, dtype=torch.bool)
+    others[own] = False
+    assert torch.equal(after[others], before[others])
+
+
+def test_published_weights_are_taken_by_name_and_those_of_another_network_refused(
+    folder, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    urls = get_torchvision_models()
+    for name in ("resnet50", "resnet101"):
+        with torch.device("meta"):
+            state = getattr(torchvision.models, name)().state_dict()
+        # One number is stored for each weight.
+        state = {key: torch.zeros(()).expand(value.shape) for key, value in state.items()}
+        torch.save(state, tmp_path / "hub/checkpoints" / urls[name].rpartition("/")[2])
+    arguments = ["init", str(folder("detection")), "--model", "atss-r50", "--work-dir", "out"]
+    assert main([*arguments, "--weights", "torchvision://resnet101"]) == 2
+    refused = capsys.readouterr().err
+    assert "'torchvision://resnet101' are of another network" in refused
+    assert "weights have no place in it" in refused and "left: layer3.6.conv1" in refused
+    assert not Path("out/config.py").exists()
+    assert main([*arguments, "--weights", "torchvision://resnet50"]) == 0
+    cfg = Config.fromfile("out/config.py")
+    assert cfg.load_from == "torchvision://resnet50" and cfg.model.backbone.init_cfg is None
 
 
 def test_training_on_more_classes_starts_from_a_work_dir(folder, capsys):
