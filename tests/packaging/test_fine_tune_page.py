@@ -51,8 +51,8 @@ def write_cards(folder: Path, last: str) -> None:
 
 def one_number_each(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The state of a model on the device "meta", in a few bytes per weight."""
-    one = torch.zeros((), device="cpu")
-    return {name: one.expand(value.shape) for name, value in model.state_dict().items()}
+    zero = torch.zeros((), device="cpu")
+    return {k: zero.to(v.dtype).expand(v.shape) for k, v in model.state_dict().items()}
 
 
 def published(address: str) -> dict:

@@ -29,6 +29,7 @@ from negvision.engine.checkpoints.taking import load_weights
 from negvision.engine.checkpoints.work_dir import require_own
 from negvision.engine.machine_errors import machine_errors_explained
 from negvision.engine.prepare import build_runner, prepare_config
+from negvision.engine.quiet import silence_idle_warnings
 from negvision.engine.recipes.planning import EVALUATIONS, TrainOptions, plan, set_length
 from negvision.engine.recipes.trial import fitting_batch, seconds_per_step
 from negvision.errors import ConfigError, did_you_mean
@@ -113,6 +114,7 @@ def _require_weights(cfg: Config, source: str, classes: Sequence[str], trust: bo
         UserError: It cannot be read, or is of another network.
     """
     install_loaders(trust)
+    silence_idle_warnings()
     content = read_source(source)
     with quiet_imports(), DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model.copy())
