@@ -122,6 +122,7 @@ def test_python_trains_loads_and_predicts_like_the_commands(folder, tmp_path):
     root = folder("detection")
     run = negvision.train(root, model="atss-r18", iters=40, batch=4, imgsz=64, lr=0.005)
     assert run.work_dir.name == "detection" and "coco/bbox_mAP" in run.metrics
+    assert (run.work_dir / "predictions.png").is_file()
     model = negvision.load(run)
     photo = root / "images" / "3.png"
     one = model(photo)
