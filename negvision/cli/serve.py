@@ -67,6 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{start}that of the model, or 0.3",
     )
     add("--ood-threshold", type=float, metavar="SCORE", help=f"{start}that of the model, if any")
+    images = "images to click, or folders of them; default: some of installed packages"
+    add("--examples", nargs="+", default=[], metavar="PATH", help=images)
     add_device(parser)
     add_trust_checkpoint(parser)
 
@@ -79,6 +81,7 @@ def _is_host(text: str) -> bool:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted; 0."""
+    from negvision.cli.serving.examples import find_examples
     from negvision.cli.serving.server import Guarded, is_loopback, listen, serve, url_of
     from negvision.data.images.header import MAX_PIXELS
 
@@ -104,7 +107,8 @@ def run(args: argparse.Namespace) -> int:
             start = model.shown_threshold.value
         title = f"negvision: {Path(args.model).name}"
         max_upload = round(args.max_upload_mb * 2**20)
-        built = page.build_page(model, title, start, args.max_pixels)
+        examples = find_examples(args.examples, model, Path(folder), args.max_pixels)
+        built = page.build_page(model, title, start, args.max_pixels, examples)
         root = args.root_path.rstrip("/")
         app = page.mount(built, max_upload, root)
         local = is_loopback(bound)

@@ -18,7 +18,12 @@ from negvision.engine.config.model_parts import unwrapped
 from negvision.errors import ConfigError, OODDataError
 from negvision.files import atomic_write
 from negvision.ood.shaping import fit_shaping, shapings_to_fit
-from negvision.ood.threshold import OODThreshold, set_threshold, threshold_at_tpr
+from negvision.ood.threshold import (
+    OODThreshold,
+    quantiles_of,
+    set_threshold,
+    threshold_at_tpr,
+)
 
 # So many evenly spaced pixels of each image are used.
 _PIXELS_PER_IMAGE = 4096
@@ -63,7 +68,8 @@ def calibrate(runner: Runner, split: str, tpr: float, min_score: float) -> OODTh
             + f", or lower --min-score {min_score:g}"
             * (min_score > 0)
         )
-    return OODThreshold(threshold_at_tpr(scores, tpr), score, tpr, len(scores), min_score)
+    value = threshold_at_tpr(scores, tpr)
+    return OODThreshold(value, score, tpr, len(scores), min_score, quantiles_of(scores))
 
 
 def score_of(model: nn.Module) -> str:

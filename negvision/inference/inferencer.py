@@ -53,6 +53,8 @@ class Inferencer:
             :class:`negvision.data.score_threshold.ScoreThreshold`: as given, else the one with the
             best F1 on the validation set, which the model stores, else 0.3.
         ood_threshold: The threshold in use, or None.
+        ood_quantiles: OOD scores of known samples at evenly spaced ranks from the lowest to the
+            highest, as ``negvision calibrate-ood`` stores them; () if not known.
         ood_score: Name of the OOD score, or None for a model without one.
         top: As given, or 5; None if the model is not a classifier.
 
@@ -141,6 +143,7 @@ class Inferencer:
         self.shown_threshold = shown_from(score_threshold, self._model.score_threshold)
         self.task, self.classes = self._model.task, self._model.classes
         self.ood_score, self.ood_threshold = self._model.ood_score, self._model.ood_threshold
+        self.ood_quantiles = self._model.ood_quantiles
         self.top = (top or _TOP) if self.task == "classification" else None
         if top is not None and self.top is None:
             raise ConfigError(

@@ -38,7 +38,7 @@ from negvision.inference.runtime.results import (
     LabelMap,
     Result,
 )
-from negvision.inference.weights import load_model, named_classes, ood_of
+from negvision.inference.weights import load_model, named_classes, ood_of, ood_quantiles
 
 _TASKS = {
     BaseDetector: "detection",
@@ -61,6 +61,7 @@ class TorchModel:
         classes: Names; () for faces and if neither checkpoint nor config has them.
         ood_score: Name of the OOD score, or None for a model without one.
         ood_threshold: Threshold of the checkpoint, or None.
+        ood_quantiles: Of the OOD scores of known samples, or ().
         score_threshold: From which boxes are shown, or None.
 
     Raises:
@@ -74,6 +75,7 @@ class TorchModel:
         self.task = task_of(model)
         self.classes = () if self.task == "face" else named_classes(cfg, meta or {})
         self.ood_score, self.ood_threshold = ood_of(model)
+        self.ood_quantiles = ood_quantiles(meta or {})
         self.score_threshold = ScoreThreshold.of_meta(meta or {}, "the checkpoint")
         transforms = image_pipeline(cfg)
         if not transforms or kind_of(transforms[0]) != "LoadImageFromFile":

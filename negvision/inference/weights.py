@@ -64,6 +64,12 @@ def named_classes(cfg: Config, meta: Mapping[str, Any]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(map(str, names))
 
 
+def ood_quantiles(meta: Mapping[str, Any]) -> tuple[float, ...]:
+    """Quantiles of the OOD scores of known samples in the ``meta`` of a checkpoint, or ()."""
+    known = OODThreshold.of_checkpoint({"meta": meta}) if "ood" in meta else None
+    return () if known is None else known.quantiles
+
+
 def ood_of(model: nn.Module) -> tuple[str | None, float | None]:
     """Name and threshold of the OOD score of ``model``, each None if there is none."""
     heads: Iterable[Any] = (m for m in model.modules() if hasattr(m, "ood_threshold"))

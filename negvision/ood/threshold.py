@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from negvision.errors import CheckpointError, OODDataError
@@ -23,6 +24,8 @@ class OODThreshold:
         tpr: Share of ID samples that it keeps, in (0, 1].
         num_samples: Number of ID samples it was chosen on.
         min_score: Boxes below this class score were left out; 0 for pixels and images.
+        quantiles: Scores of these samples at evenly spaced ranks from the lowest to the highest, so
+            that other scores can be shown as percentiles; empty if unknown.
     """
 
     value: float
@@ -30,6 +33,7 @@ class OODThreshold:
     tpr: float
     num_samples: int
     min_score: float = 0.0
+    quantiles: tuple[float, ...] = ()
 
     def as_meta(self) -> dict:
         """Plain values, stored in checkpoints under ``meta["ood"]``."""
@@ -51,7 +55,9 @@ class OODThreshold:
             )
         try:
             threshold = cls(**meta)
-            finite = math.isfinite(threshold.value)
+            # Safetensors files and JSON hold a list.
+            threshold = replace(threshold, quantiles=tuple(threshold.quantiles))
+            finite = all(map(math.isfinite, (threshold.value, *threshold.quantiles)))
         except TypeError:
             finite = False
         if not finite:
@@ -60,6 +66,26 @@ class OODThreshold:
                 "calibrate-ood"
             )
         return threshold
+
+
+def quantiles_of(scores: Tensor, count: int = 101) -> tuple[float, ...]:
+    """Scores at ``count`` evenly spaced ranks, interpolated linearly.
+
+    Args:
+        scores: Shape (N,), at least one, finite.
+        count: At least 2: the lowest and the highest.
+
+    Example:
+        >>> import torch
+        >>> quantiles_of(torch.tensor([3.0, 1.0, 2.0]), 5)
+        (1.0, 1.5, 2.0, 2.5, 3.0)
+    """
+    # torch.quantile takes no more than 16 million.
+    ordered = scores.flatten().double().sort().values
+    places = torch.linspace(0, len(ordered) - 1, count, dtype=torch.float64)
+    low = places.floor().long()
+    step = ordered[(low + 1).clamp(max=len(ordered) - 1)] - ordered[low]
+    return tuple((ordered[low] + (places - low) * step).tolist())
 
 
 def threshold_at_tpr(id_scores: Tensor, tpr: float = 0.95) -> float:

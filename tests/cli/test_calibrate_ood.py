@@ -10,6 +10,7 @@ import torch
 from helpers.commands import command
 from mmengine.config import Config
 
+from negvision.inference.weights import ood_quantiles
 from negvision.ood import OODThreshold
 
 calibrate = command("calibrate-ood")
@@ -61,6 +62,11 @@ def test_a_threshold_is_chosen_stored_and_applied(trained, tmp_path, capsys, mon
     threshold = OODThreshold.of_checkpoint(written)
     assert (threshold.tpr, threshold.min_score) == (0.8, 0.0)
     count = threshold.num_samples
+    # The threshold keeps 80 % of the scores that its quantiles describe.
+    quantiles = np.array(threshold.quantiles)
+    assert len(quantiles) == 101 and (np.diff(quantiles) >= 0).all()
+    assert quantiles[78] <= threshold.value <= quantiles[82]
+    assert ood_quantiles(written["meta"]) == threshold.quantiles
     assert 40 < count <= 80 and f"kept       80.00% of {count} in-distribution samples" in printed
     original = load(checkpoint)
     assert written["state_dict"].keys() == original["state_dict"].keys()

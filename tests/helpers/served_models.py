@@ -14,8 +14,8 @@ def _save(path: Path, text: str, metadata: Metadata) -> Path:
     return path
 
 
-def save_detector(path: Path) -> Path:
-    """Five boxes for an image of 160 x 120 pixels, whatever it shows."""
+def save_detector(path: Path, **known: object) -> Path:
+    """Five boxes for an image of 160 x 120 pixels, whatever it shows; ``known`` is metadata."""
     text = """known (float[b, 3, h, w] image, int64[b, 2] sizes) => (
         float[1, 5, 4] boxes, float[1, 5] scores, int64[1, 5] labels, float[1, 5] ood_scores,
         int64[1] counts
@@ -29,7 +29,8 @@ def save_detector(path: Path) -> Path:
         counts = Constant <value = int64[1] {5}> ()
     }"""
     classes = ("<b>cat</b>", "dog", "bird")
-    own = Metadata("detection", Preprocessing(), classes, ood_score="abet", ood_threshold=-2.5)
+    known = {"ood_score": "abet", "ood_threshold": -2.5, **known}
+    own = Metadata("detection", Preprocessing(), classes, **known)
     return _save(path, text, own)
 
 

@@ -1,5 +1,8 @@
 """Thresholds: the share of ID they keep, checkpoints, and errors."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -8,6 +11,7 @@ from torch import nn
 
 from negvision.errors import CheckpointError, OODDataError
 from negvision.ood import OODThreshold, set_threshold, threshold_at_tpr
+from negvision.ood.threshold import quantiles_of
 
 THRESHOLD = OODThreshold(value=-1.5, score="abet", tpr=0.95, num_samples=200, min_score=0.3)
 
@@ -35,6 +39,13 @@ def test_shares_of_a_hundred():
     ]
 
 
+@given(st.lists(st.floats(-5, 5, width=32), min_size=1), st.integers(2, 12))
+def test_quantiles_are_those_of_numpy(scores, count):
+    found = quantiles_of(torch.tensor(scores), count)
+    expected = np.quantile(np.array(scores, np.float64), np.linspace(0, 1, count))
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
 def test_errors_of_scores():
     with pytest.raises(OODDataError, match="nothing was predicted on the in-distribution images"):
         threshold_at_tpr(torch.zeros(0))
@@ -48,6 +59,9 @@ def test_survives_a_checkpoint(tmp_path):
     torch.save({"state_dict": {}, "meta": {"ood": THRESHOLD.as_meta()}}, tmp_path / "a.pth")
     checkpoint = torch.load(tmp_path / "a.pth", weights_only=True)
     assert OODThreshold.of_checkpoint(checkpoint) == THRESHOLD
+    # A list in files of other formats.
+    meta = {"meta": {"ood": {**THRESHOLD.as_meta(), "quantiles": [-3.0, -1.0]}}}
+    assert OODThreshold.of_checkpoint(meta) == replace(THRESHOLD, quantiles=(-3.0, -1.0))
 
 
 @pytest.mark.parametrize("checkpoint", [{}, {"meta": None}, {"meta": {"epoch": 3}}])
@@ -57,7 +71,14 @@ def test_a_checkpoint_without_threshold(checkpoint):
 
 
 @pytest.mark.parametrize(
-    "meta", [{"value": -1.5}, {**THRESHOLD.as_meta(), "value": float("nan")}, {"valeu": 1}, 3]
+    "meta",
+    [
+        {"value": -1.5},
+        {**THRESHOLD.as_meta(), "value": float("nan")},
+        {"valeu": 1},
+        3,
+        {**THRESHOLD.as_meta(), "quantiles": ["a"]},
+    ],
 )
 def test_a_malformed_threshold(meta):
     with pytest.raises(CheckpointError, match="its OOD threshold is malformed"):

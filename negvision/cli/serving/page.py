@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import gradio as gr
 
 from negvision.cli.serving.server import read_upload
-from negvision.cli.serving.shown import Shown, at_page_size
+from negvision.cli.serving.shown import Scale, Shown, at_page_size, headers_of
 from negvision.compat.patches import refuse_gradio_downloads
-from negvision.errors import is_user_error
+from negvision.errors import is_user_error, listed
 from negvision.inference.inferencer import Inferencer
 from negvision.inference.runtime import Embedding
 
 # Seconds after which uploads and results are deleted.
 _KEPT_FOR = 900
 _SESSIONS = 32
-_DROP = "Drop an image on the left."
+_MOST_NAMED = 40
+_DROP = "Drop an image on the left"
 _DROP_TWO = "Drop two aligned face crops."
 _STYLE = """
 .bad * { color: #b00020; font-weight: 600; }
@@ -32,6 +34,7 @@ def build_page(
     title: str,
     score_threshold: float,
     max_pixels: int,
+    examples: Sequence[Path] = (),
 ) -> gr.Blocks:
     """The page of a model.
 
@@ -40,6 +43,7 @@ def build_page(
         title: Of the page.
         score_threshold: Where its slider starts.
         max_pixels: Largest height x width of an image.
+        examples: Images to click.
     """
     read = partial(read_upload, decode=model.decode, max_pixels=max_pixels)
     with gr.Blocks(
@@ -47,9 +51,11 @@ def build_page(
     ) as page:
         gr.Markdown(f"# {_plain(title)}")
         if model.task == "face":
-            _add_face_comparison(model, read)
+            _add_face_comparison(model, read, examples)
         else:
-            _add_image_view(model, read, score_threshold)
+            named = listed(model.classes, _MOST_NAMED) or "not named"
+            gr.Markdown(_plain(f"Classes: {named}"), elem_id="classes")
+            _add_image_view(model, read, score_threshold, examples)
     page.state_session_capacity = _SESSIONS
     page.queue(max_size=2 * _SESSIONS, api_open=False)
     # Gradio looks for requests a thousand times a second, also on an idle page.
@@ -57,10 +63,14 @@ def build_page(
     return page
 
 
-def _add_image_view(model: Inferencer, read: Callable, score_threshold: float) -> None:
+def _add_image_view(
+    model: Inferencer, read: Callable, score_threshold: float, examples: Sequence[Path]
+) -> None:
     """Add the components for detectors, segmentors and classifiers."""
     is_detector, has_ood = model.task == "detection", model.ood_score is not None
-    start = model.ood_threshold or 0.0
+    scale = Scale(model.ood_quantiles, model.ood_threshold)
+    headers = headers_of(model.task, has_ood, scale)
+    drop = f"{_DROP}, or click one below." if examples else f"{_DROP}."
     shown = gr.State(time_to_live=_KEPT_FOR)
     # Without a threshold of the model, the slider starts at the highest score of the first image.
     is_placed = gr.State(model.ood_threshold is not None)
@@ -75,9 +85,11 @@ def _add_image_view(model: Inferencer, read: Callable, score_threshold: float) -
                 elem_id="score",
             )
             ood = gr.Slider(
-                *(start - 1, start + 1, start),  # until there are scores
-                step=0.001,
-                label=f"OOD threshold: higher scores are unknown ({model.ood_score})",
+                # Scores have a range once there are some.
+                *((0, 100) if scale.quantiles else (scale.start - 1, scale.start + 1)),
+                scale.start,
+                step=0.1 if scale.quantiles else 0.001,
+                label=_ood_label(model),
                 visible=has_ood,
                 interactive=has_ood,
                 elem_id="ood",
@@ -91,8 +103,11 @@ def _add_image_view(model: Inferencer, read: Callable, score_threshold: float) -
                 buttons=["download", "fullscreen"],
                 elem_id="picture",
             )
-            note = gr.Markdown(_DROP, elem_id="note")
+            note = gr.Markdown(drop, elem_id="note")
+            _add_examples([[file] for file in examples], [upload])
     table = gr.Dataframe(
+        headers=headers,
+        value=[],
         label="Boxes" if is_detector else "Classes",
         interactive=False,
         max_height=400,
@@ -101,8 +116,8 @@ def _add_image_view(model: Inferencer, read: Callable, score_threshold: float) -
 
     def show(kept: Shown | None, score_at: float, ood_at: float) -> list:
         if kept is None:
-            return [None, None, _message(_DROP)]
-        at = score_at, (ood_at if kept.has_ood else None)
+            return [None, {"headers": headers, "data": []}, _message(drop)]
+        at = score_at, (scale.score(ood_at) if kept.has_ood else None)
         return [kept.drawing(*at), kept.table(*at), _message(kept.summary(*at))]
 
     def look(path: str | None, score_at: float, ood_at: float, placed: bool) -> list:
@@ -113,9 +128,9 @@ def _add_image_view(model: Inferencer, read: Callable, score_threshold: float) -
             [result] = model.predict([image])
             assert not isinstance(result, Embedding)
         except Exception as error:
-            return [None, gr.skip(), gr.skip(), None, None, _failure(error)]
-        kept = at_page_size(image, result, model.classes)
-        if not kept.has_ood:
+            return [None, gr.skip(), gr.skip(), *show(None, 0, 0)[:2], _failure(error)]
+        kept = at_page_size(image, result, model.classes, scale)
+        if not kept.has_ood or scale.quantiles:
             return [kept, gr.skip(), gr.skip(), *show(kept, score_at, ood_at)]
         ood_at = ood_at if placed else kept.ood_range()[1]
         low, high = kept.ood_range(ood_at)
@@ -136,7 +151,15 @@ def _add_image_view(model: Inferencer, read: Callable, score_threshold: float) -
     )
 
 
-def _add_face_comparison(model: Inferencer, read: Callable) -> None:
+def _ood_label(model: Inferencer) -> str:
+    name = model.ood_score
+    if not model.ood_quantiles:
+        return f"OOD threshold: higher scores are unknown ({name})"
+    samples = {"detection": "boxes", "segmentation": "pixels"}.get(model.task, "images")
+    return f"OOD threshold: unknown above this percentile of known {samples} ({name})"
+
+
+def _add_face_comparison(model: Inferencer, read: Callable, examples: Sequence[Path]) -> None:
     """Add the components for face recognizers."""
     with gr.Row():
         uploads = [_upload("One face", "upload"), _upload("Another face", "other")]
@@ -159,6 +182,8 @@ def _add_face_comparison(model: Inferencer, read: Callable) -> None:
             return [None, _failure(error)]
         return [one.similarity(other), _message("")]
 
+    pairs = zip(examples[::2], examples[1::2], strict=False)
+    _add_examples(list(map(list, pairs)), uploads)
     for upload in uploads:
         upload.change(compare, uploads, [similarity, note], api_visibility="private")
 
@@ -171,6 +196,23 @@ def _upload(label: str, name: str) -> gr.Image:
     # Its own method decodes any file in Pillow, before a limit is checked.
     setattr(upload, "preprocess", lambda payload: payload and payload.path)  # noqa: B010
     return upload
+
+
+def _add_examples(rows: list[list[Path]], uploads: list[gr.Image]) -> None:
+    """Add pictures that fill the uploads when they are clicked."""
+    if not rows:
+        return
+    files = [list(map(str, row)) for row in rows]
+    # gr.Examples would build the uploads anew, without the method that _upload sets.
+    samples = gr.Dataset(
+        components=uploads, samples=files, type="index", label="Examples", elem_id="examples"
+    )
+
+    def choose(index: int) -> str | list[str]:
+        chosen = files[index]
+        return chosen if len(chosen) > 1 else chosen[0]
+
+    samples.click(choose, [samples], uploads, show_progress="hidden", api_visibility="private")
 
 
 def _message(text: str, bad: bool = False) -> dict:

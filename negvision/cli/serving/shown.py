@@ -20,6 +20,59 @@ LONGEST = 1280
 
 
 @dataclass(frozen=True)
+class Scale:
+    """How OOD scores are shown: as percentiles of known samples, if their quantiles are known.
+
+    Attributes:
+        quantiles: OOD scores of known samples at evenly spaced ranks; () if not known.
+        threshold: Of the model, in scores; None if it has none.
+
+    Example:
+        >>> scale = Scale((-8.0, -4.0, 0.0), threshold=-1.0)
+        >>> float(scale.shown(-6.0)), scale.start, scale.score(87.5), scale.score(50.0)
+        (25.0, 87.5, -1.0, -4.0)
+    """
+
+    quantiles: tuple[float, ...] = ()
+    threshold: float | None = None
+
+    @property
+    def word(self) -> str:
+        """What is shown."""
+        return "OOD percentile" if self.quantiles else "OOD score"
+
+    @property
+    def start(self) -> float:
+        """Where the slider starts."""
+        value = float(self.shown(self.threshold or 0.0))
+        return round(value, 1) if self.quantiles else value
+
+    def shown(self, scores: float | np.ndarray) -> float | np.ndarray:
+        """Scores as they are shown."""
+        if not self.quantiles:
+            return scores
+        return np.interp(scores, self.quantiles, np.linspace(0, 100, len(self.quantiles)))
+
+    def score(self, shown: float) -> float:
+        """The score of a place on the slider; at its start exactly the threshold."""
+        if self.threshold is not None and shown == self.start:
+            return self.threshold
+        if not self.quantiles:
+            return shown
+        return float(np.interp(shown, np.linspace(0, 100, len(self.quantiles)), self.quantiles))
+
+
+def headers_of(task: str, has_ood: bool, scale: Scale) -> list[str]:
+    """The columns of the table for a task."""
+    if task == "classification":
+        return ["class", "probability"]
+    if task == "segmentation":
+        return ["class", "pixels %", *["of them unknown %"] * has_ood]
+    ood = [scale.word, "unknown"] if has_ood else []
+    return ["class", "score", *ood, "x1", "y1", "x2", "y2"]
+
+
+@dataclass(frozen=True)
 class Shown:
     """An image at the size of the page, with its result.
 
@@ -28,12 +81,14 @@ class Shown:
         result: Boxes or maps in pixels of ``image``, or its class.
         zoom: Sides of ``image`` / sides of the original image.
         classes: Names.
+        scale: How OOD scores are shown. Thresholds are scores everywhere.
     """
 
     image: np.ndarray
     result: Detections | LabelMap | Classification
     zoom: float
     classes: Sequence[str]
+    scale: Scale = Scale()
 
     @property
     def has_ood(self) -> bool:
@@ -78,8 +133,7 @@ class Shown:
             for label in found.top(_MOST_CLASSES).tolist():
                 score = _rounded(found.probabilities[label])
                 rows.append([name_of(label, self.classes), score])
-            return {"headers": ["class", "probability"], "data": rows}
-        headers = ["class", "pixels %", *["of them unknown %"] * self.has_ood]
+            return self._table("classification", rows)
         labels, counts = np.unique(found.labels, return_counts=True)
         for index in np.argsort(-counts, kind="stable"):
             label, count = int(labels[index]), int(counts[index])
@@ -88,18 +142,23 @@ class Shown:
                 unknown = np.count_nonzero(found.ood_scores[found.labels == label] > limit)
                 row.append(round(100 * unknown / count, 1))
             rows.append(row)
-        return {"headers": headers, "data": rows}
+        return self._table("segmentation", rows)
+
+    def _table(self, task: str, rows: list[list]) -> dict[str, list]:
+        return {"headers": headers_of(task, self.has_ood, self.scale), "data": rows}
 
     def _boxes(self, found: Detections, limit: float) -> dict[str, list]:
-        ood = ["OOD score", "unknown"] if self.has_ood else []
         rows = []
         for index, box in enumerate(found.boxes / self.zoom):
             row = [name_of(int(found.labels[index]), self.classes), _rounded(found.scores[index])]
             if found.ood_scores is not None:
                 score = found.ood_scores[index]
-                row += [_rounded(score), "yes" if score > limit else ""]
+                row += [self._ood(score), "yes" if score > limit else ""]
             rows.append(row + [round(float(side)) for side in box])
-        return {"headers": ["class", "score", *ood, "x1", "y1", "x2", "y2"], "data": rows}
+        return self._table("detection", rows)
+
+    def _ood(self, score: float) -> float:
+        return round(float(self.scale.shown(score)), 1 if self.scale.quantiles else 3)
 
     def summary(self, score_threshold: float, ood_threshold: float | None) -> str:
         """What is drawn, in one line."""
@@ -113,7 +172,8 @@ class Shown:
             result = found
         if isinstance(result, Classification):
             if result.ood_score is not None:
-                text += f"; OOD score {result.ood_score:.3f}"
+                places = 1 if self.scale.quantiles else 3
+                text += f"; {self.scale.word} {self._ood(result.ood_score):.{places}f}"
                 if ood_threshold is not None and result.ood_score > ood_threshold:
                     text += ", unknown"
         elif result.ood_scores is not None and ood_threshold is not None:
@@ -126,24 +186,27 @@ class Shown:
 
 
 def at_page_size(
-    image: np.ndarray, result: Detections | LabelMap | Classification, classes: Sequence[str]
+    image: np.ndarray,
+    result: Detections | LabelMap | Classification,
+    classes: Sequence[str],
+    scale: Scale = Scale(),
 ) -> Shown:
     """Reduce a large image (H, W, 3) and its result to the size of the page."""
     zoom = min(LONGEST / max(image.shape[:2]), 1.0)
     if zoom == 1.0:
-        return Shown(image, result, zoom, classes)
+        return Shown(image, result, zoom, classes, scale)
     size = max(round(image.shape[1] * zoom), 1), max(round(image.shape[0] * zoom), 1)
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     if isinstance(result, Detections):
-        return Shown(image, dataclasses.replace(result, boxes=result.boxes * zoom), zoom, classes)
-    if isinstance(result, Classification):
-        return Shown(image, result, zoom, classes)
+        result = dataclasses.replace(result, boxes=result.boxes * zoom)
+    if not isinstance(result, LabelMap):
+        return Shown(image, result, zoom, classes, scale)
     # ``unknown`` is left out: the threshold of the slider defines it.
     labels = cv2.resize(result.labels, size, interpolation=cv2.INTER_NEAREST)
     scores = result.ood_scores
     if scores is not None:
         scores = cv2.resize(scores, size, interpolation=cv2.INTER_NEAREST)
-    return Shown(image, LabelMap(labels, scores), zoom, classes)
+    return Shown(image, LabelMap(labels, scores), zoom, classes, scale)
 
 
 def _rounded(value: float) -> float:

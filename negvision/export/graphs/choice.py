@@ -25,7 +25,7 @@ from negvision.export.graphs.two_stage import TwoStageDetector, why_not_two_stag
 from negvision.face.recognizer import FaceRecognizer
 from negvision.inference.pipeline import read_preprocessing
 from negvision.inference.runtime.metadata import Metadata
-from negvision.inference.weights import named_classes, ood_of
+from negvision.inference.weights import named_classes, ood_of, ood_quantiles
 
 # Larger than any image, so that nothing is cut off.
 _UNLIMITED = 2**31 - 1
@@ -95,6 +95,7 @@ def graph_and_metadata(
         precision=precision,
         ood_score=score,
         ood_threshold=threshold,
+        ood_quantiles=ood_quantiles(meta) if graph.has_ood else (),
         f1_threshold=None if best is None else best.value,
         best_f1=None if best is None else best.f1,
         flip_sum=bool(getattr(model, "flip_test", False)),

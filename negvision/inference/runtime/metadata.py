@@ -56,6 +56,7 @@ class Metadata:
         precision: "fp32", "fp16" or "int8".
         ood_score: Name of the OOD score, None for a model without one.
         ood_threshold: Higher OOD scores are unknown; None if there is no threshold.
+        ood_quantiles: OOD scores of known samples at evenly spaced ranks; empty if not known.
         score_threshold: The graph drops boxes with a lower score.
         f1_threshold: Score with the best F1 on the validation set, from which boxes are shown;
             None if it is not known.
@@ -74,6 +75,7 @@ class Metadata:
     precision: str = "fp32"
     ood_score: str | None = None
     ood_threshold: float | None = None
+    ood_quantiles: tuple[float, ...] = ()
     score_threshold: float = 0.0
     f1_threshold: float | None = None
     best_f1: float | None = None
@@ -138,7 +140,8 @@ def _check(found: Metadata) -> None:
             len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides)
         ):
             raise ValueError(f"{name} is {sides!r}")
-    for values in (own.mean or (), own.std or (), (found.ood_threshold or 0.0,)):
+    numbers = (found.ood_threshold or 0.0, *found.ood_quantiles)
+    for values in (own.mean or (), own.std or (), numbers):
         if not all(math.isfinite(value) for value in values):
             raise ValueError(f"{values!r} is not finite")
     if (found.f1_threshold is None) != (found.best_f1 is None):

@@ -52,8 +52,8 @@ class ExportedModel:
             see :func:`providers_of`.
 
     Attributes:
-        metadata: Metadata of the file, of which ``task``, ``classes``, ``ood_score`` and
-            ``ood_threshold`` are attributes too.
+        metadata: Metadata of the file, of which ``task``, ``classes``, ``ood_score``,
+            ``ood_threshold`` and ``ood_quantiles`` are attributes too.
         score_threshold: From which boxes are shown, or None.
 
     Raises:
@@ -94,6 +94,7 @@ class ExportedModel:
         self.metadata = metadata
         self.task, self.classes = metadata.task, metadata.classes
         self.ood_score, self.ood_threshold = metadata.ood_score, metadata.ood_threshold
+        self.ood_quantiles = metadata.ood_quantiles
         known, f1 = metadata.f1_threshold, metadata.best_f1
         self.score_threshold = None if known is None else ScoreThreshold(known, f1)
 

@@ -103,6 +103,14 @@ def table(browser: webdriver.Chrome) -> list[list[str]]:
     return [row for row in browser.execute_script(script) if any(row)]
 
 
+def headers(browser: webdriver.Chrome) -> list[str]:
+    script = """
+        return Array.from(document.querySelectorAll('#table [role=columnheader]')).map(
+            cell => cell.innerText.trim())
+    """
+    return browser.execute_script(script)
+
+
 @pytest.fixture(scope="module")
 def gray(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("images") / "gray.png"
@@ -112,6 +120,8 @@ def gray(tmp_path_factory) -> Path:
 
 def test_dropped_image_is_shown_with_its_boxes(page, gray):
     assert note(page) == "Drop an image on the left."
+    assert headers(page) == ["class", "score", "OOD score", "unknown", "x1", "y1", "x2", "y2"]
+    assert page.find_element(By.ID, "classes").text == "Classes: <b>cat</b>, dog, bird"
     drop(page, gray)
     wait_for_note(page, "160 x 120 pixels; 3 of 5 boxes, 0 of them unknown.")
     seen = drawing(page)
@@ -126,6 +136,21 @@ def test_dropped_image_is_shown_with_its_boxes(page, gray):
         ["dog", "0.55", "-8", ""],
     ]
     assert rows[0][4:] == ["8", "8", "60", "60"]
+    remove(page)
+    wait(page, lambda: not table(page))
+    assert len(headers(page)) == 8
+
+
+def test_example_is_shown_when_it_is_clicked(browser, servers):
+    page = open_page(browser, servers["proxied"].url)
+    assert note(page) == "Drop an image on the left, or click one below."
+    found = page.find_elements(By.CSS_SELECTOR, "#examples button")
+    assert len(found) >= 2
+    found[0].click()
+    wait_for_note(page, "2 of 5 boxes, 0 of them unknown")
+    before = note(page)
+    found[1].click()
+    wait(page, lambda: note(page) != before and "2 of 5 boxes" in note(page))
 
 
 def test_sliders_change_boxes_and_unknowns(page, gray, detector):
@@ -235,10 +260,16 @@ def test_segmentor_shows_classes_and_a_heat_map(browser, servers, tmp_path):
     wait(page, lambda: table(page) == [["road", "75", "33.3"], ["sky", "25", "0"]])
 
 
-def test_page_below_a_path_works(browser, servers, gray):
+def test_page_below_a_path_shows_percentiles_from_the_threshold_of_the_model(
+    browser, servers, gray
+):
     page = open_page(browser, servers["proxied"].url)
     drop(page, gray)
-    wait_for_note(page, "3 of 5 boxes")
+    wait_for_note(page, "2 of 5 boxes, 0 of them unknown")
+    assert headers(page)[2] == "OOD percentile"
+    wait(page, lambda: [row[2:4] for row in table(page)] == [["0", ""], ["75", ""]])
+    set_slider(page, "ood", "74.5", "1 of them unknown")
+    wait(page, lambda: [row[3] for row in table(page)] == ["", "yes"])
 
 
 def test_two_faces_are_compared(browser, servers, tmp_path):

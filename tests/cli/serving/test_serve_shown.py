@@ -1,9 +1,15 @@
 """Results at the size of the page, as images, tables and text."""
 
+import dataclasses
+from types import SimpleNamespace
+
+import cv2
 import numpy as np
 import pytest
 
-from negvision.cli.serving.shown import LONGEST, at_page_size
+from negvision.cli.serving.examples import find_examples
+from negvision.cli.serving.shown import LONGEST, Scale, at_page_size, headers_of
+from negvision.errors import UserError
 from negvision.inference.drawing import draw
 from negvision.inference.runtime import Classification, Detections, LabelMap
 
@@ -80,6 +86,57 @@ def test_class_of_an_image_has_a_table_and_an_ood_score():
     assert shown.table(0.3, 0.0) == {"headers": ["class", "probability"], "data": rows}
     assert shown.summary(0.3, -0.6) == "2560 x 1500 pixels; OOD score -0.500, unknown."
     assert (shown.drawing(0.3, -0.6) != shown.drawing(0.3, 0.0)).any()
+
+
+def test_scores_are_shown_as_percentiles_of_known_ones(boxes):
+    scale = Scale((-4.0, -3.0, -2.0, -1.0, 0.0), threshold=-1.26)
+    assert scale.start == 68.5 and scale.score(68.5) == -1.26
+    assert scale.score(25) == -3 and scale.shown(np.array([-9.0, 9.0])).tolist() == [0, 100]
+    shown = at_page_size(_image(1500, 2560), boxes, CLASSES, scale)
+    table = shown.table(0.1, scale.threshold)
+    assert table["headers"][2] == "OOD percentile"
+    # A box is unknown if its percentile is above that of the threshold.
+    assert [row[2:4] for row in table["data"]] == [[25.0, ""], [69.1, "yes"]]
+    one = at_page_size(_image(9, 9), Classification(np.ones(1), -2.0), CLASSES, scale)
+    assert one.summary(0, None) == "9 x 9 pixels; OOD percentile 50.0."
+
+
+@pytest.mark.parametrize("task", ["detection", "classification", "segmentation"])
+@pytest.mark.parametrize("has_ood", [False, True])
+def test_empty_table_has_the_columns_of_the_full_one(boxes, task, has_ood):
+    labels = np.zeros((9, 9), np.int32)
+    result = {
+        "detection": boxes,
+        "classification": Classification(np.ones(1), 0.5),
+        "segmentation": LabelMap(labels, labels.astype(np.float32)),
+    }[task]
+    if not has_ood:
+        name = "ood_score" if task == "classification" else "ood_scores"
+        result = dataclasses.replace(result, **{name: None})
+    table = at_page_size(_image(9, 9), result, CLASSES).table(0, None)
+    assert table["headers"] == headers_of(task, has_ood, Scale())
+    assert len(table["data"][0]) == len(table["headers"])
+
+
+def test_examples_are_copies_of_what_is_given(tmp_path):
+    given = tmp_path / "given"
+    given.mkdir()
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(given / name), _image(9, 12))
+    model = SimpleNamespace(task="detection", classes=("0", "7"))
+    (tmp_path / "one").mkdir()
+    found = find_examples([str(given)], model, tmp_path / "one", 108)
+    assert [path.name for path in found] == ["a.png", "b.png"]
+    assert all(path.is_relative_to(tmp_path / "one") for path in found)
+    (tmp_path / "two").mkdir()
+    with pytest.raises(UserError, match=r"a.png: 108 pixels; --max-pixels is 107"):
+        find_examples([str(given)], model, tmp_path / "two", 107)
+    for number, classes in enumerate((("0", "7"), ("cat",))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        model.classes = classes
+        found = find_examples([], model, folder, 1 << 20)
+        assert len(found) >= 2 and all(cv2.imread(str(path)) is not None for path in found)
 
 
 def test_maps_are_reduced_without_mixing_labels():

@@ -14,6 +14,7 @@ OWN = Metadata(
     classes=("a", "b"),
     ood_score="abet",
     ood_threshold=-3.25,
+    ood_quantiles=(-9.0, -3.0, 0.5),
     versions={"torch": "2.11.0"},
     config="model = dict()\n",
 )
@@ -47,6 +48,7 @@ def _changed(**values) -> str:
         (_changed(preprocessing__pad_divisor=0), "pad_divisor is 0"),
         (_changed(preprocessing__scale=[0, 800]), "scale"),
         (_changed(ood_threshold=float("nan")), "not finite"),
+        (_changed(ood_quantiles=(0.0, float("inf"))), "not finite"),
     ],
 )
 def test_invalid_metadata_are_an_error(text, message):
