@@ -4,8 +4,9 @@
 ``dir(negvision)`` lists them, and ``__init__.pyi`` says where each is defined. A name is imported
 when it is first used, so ``import negvision`` itself loads neither torch nor OpenMMLab.
 
-Importing the package installs one import hook, which serves ``mmcv._ext`` from torchvision's
-kernels where mmcv lacks its compiled operators (see :mod:`negvision.compat`).
+Importing the package installs two import hooks (see :mod:`negvision.compat`). One serves
+``mmcv._ext`` from torchvision's kernels where mmcv lacks its compiled operators; the other imports
+modules of OpenMMLab's packages when something of them is used.
 """
 
 import os
@@ -14,13 +15,14 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-from negvision.compat import provide_mmcv_ext, quiet_imports
+from negvision.compat import import_on_demand, provide_mmcv_ext, quiet_imports
 
 __version__ = "0.1.0"
 
 # ONNX Runtime sends usage data over the network once it is imported, unless this is set before.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+import_on_demand()
 provide_mmcv_ext()
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import stats
 
 RESAMPLES = 1000
 # Resamples whose figures are computed at once, by one thread.
@@ -91,6 +90,8 @@ def interval(values: np.ndarray, draws: np.ndarray, confidence: float = 0.95) ->
         >>> interval(np.array([0.5]), draws).round(3).ravel().tolist()
         [0.304, 0.696]
     """
+    from scipy import stats  # loads slowly
+
     count = (~np.isnan(draws)).sum(0)
     mean = np.where(np.isnan(draws), 0, draws).sum(0) / np.maximum(count, 1)
     reach = stats.norm.ppf((1 + confidence) / 2) * np.sqrt(_variance(draws))
@@ -167,6 +168,8 @@ def paired_difference(first: Side, second: Side, units: int) -> Difference:
         >>> round(float(found.difference[0]), 3), float(found.probability[0])
         (0.1, 1.0)
     """
+    from scipy import stats  # loads slowly
+
     if units < 2:
         raise ValueError(f"a comparison needs at least 2 units to resample, got {units}")
     means = [side.values.mean(0) for side in (first, second)]

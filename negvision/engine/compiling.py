@@ -36,6 +36,8 @@ def compile_parts(model: nn.Module, options: Mapping[str, Any]) -> list[str]:
         ConfigError: The model has no such part.
         UserError: There is no C++ compiler, or Python's headers are missing.
     """
+    import torchvision  # noqa: F401  (how its operators are traced)
+
     if options.get("backend", "inductor") == "inductor":
         check_compiler()
     names = []

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 
 import cv2
-import matplotlib
 import numpy as np
 
 from negvision.data.score_threshold import FIXED
@@ -90,6 +89,8 @@ def draw(
 
 def label_color(label: int) -> Color:
     """The RGB color of a class in label maps; colors repeat after twenty classes."""
+    import matplotlib  # loads slowly
+
     red, green, blue, _ = matplotlib.colormaps[_LABEL_COLORS](label % 20)
     return round(255 * red), round(255 * green), round(255 * blue)
 

@@ -99,7 +99,10 @@ class TorchModel:
         cfg = load_config(config)
         if cfg.get("model") is None:
             raise ConfigError(f"config {config!r} has no model")
-        check_config(cfg)
+        if config.endswith(".py"):
+            check_config(cfg)
+        else:  # checked before the training; the other components load slowly
+            check_config(cfg, ("model", "test_dataloader"))
         module, meta = load_model(cfg, os.fspath(checkpoint), trust)
         return cls(cfg, module.to(place), meta)
 

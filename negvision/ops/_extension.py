@@ -50,7 +50,6 @@ def _has_kernel(key: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key("negvision::atss_assign", key)
 
 
-@torch.compiler.assume_constant_result  # torch.compile does not trace into it
 def is_compiled_for(device_type: str) -> bool:
     """Whether there is a compiled kernel for ``device_type``; warns once if one could be had."""
     path, error = _load()
@@ -66,6 +65,11 @@ def is_compiled_for(device_type: str) -> bool:
             f"build them with: FORCE_CUDA=1 {_BUILD}"
         )
     return False
+
+
+# torch.compile does not trace into it. torch.compiler.assume_constant_result sets the same, and
+# imports the compiler.
+vars(is_compiled_for)["_dynamo_marked_constant"] = True
 
 
 @functools.cache

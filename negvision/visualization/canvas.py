@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -28,7 +28,10 @@ Rect = tuple[float, float, float, float]
 @lru_cache
 def font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans (Latin, Greek, Cyrillic) from matplotlib, ``size`` in pixels."""
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    # Without importing it, which takes longer than drawing.
+    spec = find_spec("matplotlib")
+    assert spec is not None and spec.origin is not None
+    folder = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
     return ImageFont.truetype(folder / "DejaVuSans.ttf", size)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -25,6 +24,8 @@ def heat_colors(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
     Values beyond are clipped; if the ends are equal, everything is black.
     """
+    import matplotlib  # loads slowly
+
     span = high - low
     places = np.clip((values - low) / span, 0, 1) if span > 0 else np.zeros_like(values)
     return matplotlib.colormaps[_COLORMAP](places, bytes=True)[..., :3]

@@ -2,10 +2,12 @@
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor
 
+from negvision.compat.mmcv_ext.kernels import load_torchvision_kernels
 from negvision.compat.mmcv_ext.precision import upcast
+
+load_torchvision_kernels()
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -39,13 +41,15 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
         One list of indices into ``dets`` per kept box, by falling score; the kept box is first,
         those it suppresses follow by falling score.
     """
+    from torchvision.ops import box_iou  # loads slowly
+
     (dets,) = upcast(dets)
     boxes = dets[:, :4]
     remaining = dets[:, 4].sort(descending=True, stable=True).indices
     groups = []
     while len(remaining):
         kept, others = remaining[:1], remaining[1:]
-        iou = torchvision.ops.box_iou(boxes[kept], boxes[others])[0]
+        iou = box_iou(boxes[kept], boxes[others])[0]
         suppressed = iou >= iou_threshold
         groups.append(kept.tolist() + others[suppressed].tolist())
         remaining = others[~suppressed]

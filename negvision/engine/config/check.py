@@ -4,7 +4,7 @@ import ast
 import inspect
 import textwrap
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
 from inspect import getattr_static
@@ -114,13 +114,17 @@ _MIXED_FIELDS = {"nms", "dqs_cfg", "upsample_cfg"}
 _FIELD_KEYS = {"loss_cls": {"bg_cls_weight"}}
 
 
-def check_config(cfg: Config) -> None:
+def check_config(cfg: Config, keys: Collection[str] = RUNNER_KEYS) -> None:
     """Check every name and key of ``cfg`` that can be checked without building anything.
 
     * A top-level key that is similar, but not equal, to one that the runner reads.
     * A ``type`` that no registry knows, in the scope that applies there.
     * A key that the constructor of that type does not accept. Parents are followed while
       ``**kwargs`` are passed on; if these go elsewhere the dict is not checked.
+
+    Args:
+        cfg: A config.
+        keys: Those whose values are checked; all by default.
 
     Raises:
         ConfigError: Names the path of the first wrong entry, and the nearest valid names.
@@ -132,7 +136,7 @@ def check_config(cfg: Config) -> None:
         raise ConfigError(f"default_scope = {scope!r} cannot be used: {problem}")
     with quiet_imports():  # of the components that are looked up
         for key in cfg:
-            if key in RUNNER_KEYS:
+            if key in keys:
                 for message in _walk(cfg[key], key, key, scope):
                     raise ConfigError(message)
 

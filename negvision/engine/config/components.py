@@ -81,7 +81,8 @@ def is_registered(name: str, scope: str) -> bool:
     scopes = {target} if "." in name else {target, "mmengine"}
     return any(
         import_scope(source) is None
-        and any(key in registry.module_dict for registry in _registries(source))
+        # By the names alone: a lookup imports the component.
+        and any(key in set(registry.module_dict) for registry in _registries(source))
         for source in scopes
     )
 

@@ -10,22 +10,26 @@ Checkpoints hold full parameters and the full state of the optimizer under the n
 model, so they load at any world size, sharded or not.
 """
 
+from __future__ import annotations
+
 import contextlib
 import functools
+import sys
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 import torch
 import torch.distributed as dist
 from mmengine.dist import all_gather_object, all_reduce, get_dist_info, get_rank
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from negvision.errors import CheckpointError, UserError
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 _SCALARS = "_parameters_saved_as_scalars"
 
@@ -117,7 +121,7 @@ class DTensorShard(NamedTuple):
     def gather(self, values: Tensor) -> Tensor | None:
         """The full tensor on the first rank's CPU, None on the others; all ranks must call this."""
         values = values.detach()
-        assert isinstance(values, DTensor)
+        assert _is_dtensor(values)
         full = values.full_tensor()
         if get_rank() > 0:
             return None
@@ -125,6 +129,8 @@ class DTensorShard(NamedTuple):
 
     def take(self, full: Tensor) -> Tensor:
         """This rank's shard of what every rank has in full; nothing is sent."""
+        from torch.distributed.tensor import distribute_tensor
+
         like = self.parameter
         full = full.to(like.device).reshape(like.shape)
         return distribute_tensor(full, like.device_mesh, like.placements, src_data_rank=None)
@@ -138,7 +144,7 @@ class DTensorShard(NamedTuple):
 
     def gather_state(self, optimizer: Optimizer) -> dict[str, object]:
         return {
-            key: self.gather(value) if isinstance(value, DTensor) else value
+            key: self.gather(value) if _is_dtensor(value) else value
             for key, value in optimizer.state[self.parameter].items()
         }
 
@@ -151,10 +157,16 @@ class DTensorShard(NamedTuple):
         return self.name in getattr(self.module, _SCALARS, ())
 
     def _fits(self, value: object) -> TypeGuard[Tensor]:
-        if not isinstance(value, Tensor) or isinstance(value, DTensor):
+        if not isinstance(value, Tensor) or _is_dtensor(value):
             return False
         shape = self.parameter.shape
         return value.shape == shape or (value.dim() == 0 and shape == (1,))
+
+
+def _is_dtensor(value: object) -> TypeGuard[DTensor]:
+    # Nothing is one before that module, which loads slowly, is imported.
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(value, module.DTensor)
 
 
 def find_row_shards(model: nn.Module) -> list[RowShard]:
@@ -169,14 +181,15 @@ def find_row_shards(model: nn.Module) -> list[RowShard]:
 
 def find_shards(model: nn.Module) -> dict[Tensor, RowShard | DTensorShard]:
     """The shards of both kinds, by their parameter."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
     for module in model.modules():
-        if isinstance(module, FSDPModule):
+        if fsdp is not None and isinstance(module, fsdp.FSDPModule):
             module.reshard()  # an evaluation leaves the last part unsharded
     dtensors = [
         DTensorShard(module, name, parameter)
         for module in model.modules()
         for name, parameter in module.named_parameters(recurse=False)
-        if isinstance(parameter, DTensor)
+        if _is_dtensor(parameter)
     ]
     return {shard.parameter: shard for shard in [*find_row_shards(model), *dtensors]}
 
@@ -330,7 +343,7 @@ def clip_grad_norm(
 def local_gradients(parameters: Iterable[nn.Parameter]) -> list[tuple[nn.Parameter, Tensor]]:
     """The parameters that have a gradient, each with it; of a DTensor this rank's shard."""
     return [
-        (p, p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad)
+        (p, p.grad.to_local() if _is_dtensor(p.grad) else p.grad)
         for p in parameters
         if p.grad is not None
     ]
