@@ -27,7 +27,7 @@ def resident() -> int:
 
 def peak_resident(function: Callable[[], Any]) -> int:
     """Largest resident size of this process in bytes (Linux) during a call, its result included."""
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the peak
     kept = function()
     peak = _status("VmHWM")
     del kept
@@ -92,7 +92,7 @@ def _measure(kind: str, setup: Setup) -> int:
 
 
 def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
 
 

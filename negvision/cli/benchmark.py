@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         cost = cost_of_config(cfg, Path(args.model).name, args.checkpoint, _log, **options)
     print(cost.text())
     if args.json is not None:
-        Path(args.json).write_text(json.dumps(cost.to_dict(), indent=2) + "\n")
+        Path(args.json).write_text(json.dumps(cost.to_dict(), indent=2) + "\n", encoding="utf-8")
     return 1 if cost.differs else 0
 
 

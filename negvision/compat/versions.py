@@ -111,6 +111,8 @@ def _check_torch(installed: Mapping[str, str]) -> list[Finding]:
     torchvision = Version(installed["torchvision"])
     # torchvision 0.(N + 15) goes with torch 2.N; builds for a device, with one for the same.
     fits = torchvision.release[:2] == (0, torch.minor + 15)
+    # From 0.29.2 on one build is for every torch >= 2.14, as its metadata say.
+    fits = fits or (torchvision >= Version("0.29.2") and torch >= Version("2.14"))
     if fits and (torch.local == torchvision.local or not (torch.local and torchvision.local)):
         return []
     problem = f"torchvision {torchvision} was built for another torch than {torch}."

@@ -97,7 +97,7 @@ def _origin(name: str) -> Path | None:
 
 def _bases(path: Path) -> list[Path]:
     """The files in ``_base_`` of a config, found without running it."""
-    for statement in ast.parse(path.read_text()).body:
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.Assign) and any(
             isinstance(target, ast.Name) and target.id == "_base_" for target in statement.targets
         ):

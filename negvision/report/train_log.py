@@ -125,7 +125,9 @@ def _files_of_newest_run(folder: Path) -> list[Path]:
 
 def _was_resumed(file: Path) -> bool:
     config = file.parent / "config.py"
-    return config.is_file() and bool(re.search(r"^resume\s*=\s*True", config.read_text(), re.M))
+    return config.is_file() and bool(
+        re.search(r"^resume\s*=\s*True", config.read_text("utf-8"), re.M)
+    )
 
 
 def _name_of_file(file: Path) -> str:
@@ -137,7 +139,7 @@ def _name_of_file(file: Path) -> str:
 
 def _entries(file: Path) -> list[dict]:
     entries = []
-    lines = file.read_text(errors="replace").splitlines()
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

@@ -41,6 +41,7 @@ UPSTREAM = {
         {**SOUND, "torch": "2.11.0+cu130", "torchvision": "0.26.0+cu130"},
         {**SOUND, "torch": "2.10.0", "torchvision": "0.25.1"},
         {**SOUND, "torch": "2.13.0+cpu", "torchvision": "0.28.0"},
+        {**SOUND, "torch": "2.15.0+cu132", "torchvision": "0.29.2+cu132"},
         {name: version for name, version in SOUND.items() if name != "opencv-python"},
     ],
 )

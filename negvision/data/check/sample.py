@@ -125,7 +125,7 @@ class _DecoderMessages:
         self._file = self._opened.fileno()
         os.dup2(self._file, 2)
         # Python's warnings are not about the image.
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
     def take(self) -> str:
         """The first message about damage since the last call; "" if there is none."""

@@ -108,7 +108,7 @@ def write_label_images(
             "images were dropped, and no pixel of the others is of a class that stays. Hold out "
             "fewer classes" + (", or leave out --drop-images" if drop_images else "")
         )
-    (out / "images.txt").write_text("".join(f"{name}\n" for name in kept))
+    (out / "images.txt").write_text("".join(f"{name}\n" for name in kept), "utf-8")
     return counts
 
 

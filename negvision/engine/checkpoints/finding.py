@@ -80,7 +80,7 @@ def find_model(path: str | Path) -> str:
 def marked_checkpoint(work_dir: Path) -> Path | None:
     """The file that ``last_checkpoint`` names: in another folder if the hook has an ``out_dir``."""
     marker = work_dir / "last_checkpoint"
-    last = Path(marker.read_text().strip()) if marker.is_file() else None
+    last = Path(marker.read_text("utf-8").strip()) if marker.is_file() else None
     return last if last is not None and last.is_file() else None
 
 

@@ -143,7 +143,7 @@ def child_processes(pid: int) -> list[int]:
     """The processes that the main thread of process ``pid`` started and that still exist."""
     listed = Path(f"/proc/{pid}/task/{pid}/children")
     if listed.exists():
-        found = listed.read_text()
+        found = listed.read_text(encoding="utf-8")
     else:  # macOS
         command = ["pgrep", "-P", str(pid)]
         found = subprocess.run(command, capture_output=True, text=True).stdout

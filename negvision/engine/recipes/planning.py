@@ -356,7 +356,7 @@ def _set_anchors(model: Any, data: FolderData, side: int, note) -> None:
 def _score(cfg: Config, data: FolderData) -> str:
     """The metric by which the best checkpoint is chosen."""
     if data.task == "faces":
-        lines = Path(cfg.val_dataloader.dataset.ann_file).read_text().splitlines()
+        lines = Path(cfg.val_dataloader.dataset.ann_file).read_text(encoding="utf-8").splitlines()
         same = sum(line.endswith(" 1") for line in lines)
         # The accuracy of ten folds needs a pair of each kind in each.
         return f"verification/{'accuracy' if min(same, len(lines) - same) >= 10 else 'auc'}"

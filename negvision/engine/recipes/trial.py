@@ -102,7 +102,7 @@ def _reset_peak() -> None:
         torch.cuda.reset_peak_memory_stats()
     else:
         with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def _free_memory() -> float:
@@ -118,7 +118,7 @@ def _free_memory() -> float:
 
 
 def _value(name: str, file: Path) -> int:
-    content = file.read_text() if file.is_file() else ""
+    content = file.read_text(encoding="utf-8") if file.is_file() else ""
     found = re.search(rf"^{name}:\s+(\d+) kB", content, re.MULTILINE)
     return int(found[1]) if found else 0
 
@@ -153,7 +153,10 @@ def _train(cfg: Config, steps: int, *hooks: Hook) -> None:
     # No tracker hears of it.
     trial.visualizer.vis_backends = None
     trial.experiment_name = f"negvision_tries_{time.monotonic_ns()}"
-    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+    ):
         trial.work_dir = folder
         with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             runner = build_runner(trial, ("train",))
