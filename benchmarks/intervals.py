@@ -74,9 +74,9 @@ def simulate(images: int, rng: np.random.Generator) -> tuple[dict, CocoDetection
 
 def coverage(sets: int, images: int, resamples: int, seed: int) -> dict[str, dict[str, float]]:
     rng = np.random.default_rng(seed)
-    big = CocoStatistics(*simulate(40_000, rng), CLASSES)
+    big = CocoStatistics(*simulate(100_000, rng), CLASSES)
     chosen = [big.names.index(name) for name in FIGURES]
-    exact = big.figures(np.ones((1, 40_000)))[0, chosen]
+    exact = big.figures(np.ones((1, 100_000)))[0, chosen]
     inside, widths, values = [], [], []
     for number in range(sets):
         statistics = CocoStatistics(*simulate(images, rng), CLASSES)
@@ -101,8 +101,8 @@ def coverage(sets: int, images: int, resamples: int, seed: int) -> dict[str, dic
 
 def main() -> None:
     parser = arguments(__doc__, "intervals")
-    parser.add_argument("--sets", type=int, default=1000, help="simulated test sets")
-    parser.add_argument("--set-images", type=int, default=300, help="images of each")
+    parser.add_argument("--sets", type=int, default=500, help="simulated test sets")
+    parser.add_argument("--set-images", type=int, default=500, help="images of each")
     parser.add_argument("--resamples", type=int, default=400, help="for the coverage")
     parser.add_argument("--images", type=int, default=5000, help="of the set that is timed")
     parser.add_argument("--seed", type=int, default=0)

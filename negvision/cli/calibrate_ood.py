@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if not source.is_file():
         raise CheckpointError(f"checkpoint {args.checkpoint!r} does not exist")
     from negvision.compat.patches import captured_pycocotools
-    from negvision.engine.calibration import calibrate, save_with_threshold
+    from negvision.engine.calibration import calibrate, save_with_meta
     from negvision.engine.prepare import build_runner, prepare_config
 
     target = Path(args.out) if args.out else source.with_name(f"{source.stem}_ood.pth")
@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
         runner = build_runner(cfg, (args.split,))
     runner.load_or_resume()
     threshold = calibrate(runner, args.split, args.tpr, args.min_score)
-    save_with_threshold(source, target, threshold, runner.model, args.trust_checkpoint)
+    added = {"ood": threshold.as_meta()}
+    save_with_meta(source, target, added, runner.model, args.trust_checkpoint)
     runner.logger.info(
         f"threshold  {threshold.value:.6g}: higher scores are unknown\n"
         f"score      {threshold.score}, higher is more OOD\n"

@@ -10,9 +10,9 @@ from negvision.errors import did_you_mean, is_user_error
 from negvision.unexpected import describe
 
 _NAMES = """
-    train init models test compare export benchmark predict publish-model serve calibrate-ood report
-    ood-report doctor check-dataset browse-dataset browse-assignments analyze-logs convert
-    copy-configs make-ood-split
+    train init models test compare export benchmark predict publish-model serve calibrate
+    calibrate-ood report ood-report doctor check-dataset browse-dataset browse-assignments
+    analyze-logs convert copy-configs make-ood-split
 """
 COMMANDS = {
     name: import_module(f"negvision.cli.{name.replace('-', '_')}") for name in _NAMES.split()

@@ -1,17 +1,20 @@
-"""Choose an OOD threshold on in-distribution images, and store it with the weights."""
+"""Choose an OOD threshold and store it with the weights; calibrate scores."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from negvision.data.score_calibration import ScoreCalibration
 from negvision.engine.checkpoints.fitting import fit
 from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.engine.config.model_parts import unwrapped
@@ -72,6 +75,22 @@ def calibrate(runner: Runner, split: str, tpr: float, min_score: float) -> OODTh
     return OODThreshold(value, score, tpr, len(scores), min_score, quantiles_of(scores))
 
 
+def calibrate_predictions(model: nn.Module, calibration: ScoreCalibration) -> None:
+    """Let a detector predict calibrated scores, the highest first."""
+
+    def calibrated(module: nn.Module, args: Any, outputs: Any) -> None:
+        for sample in outputs if isinstance(outputs, list | tuple) else ():
+            if "pred_instances" not in sample:
+                continue
+            found = sample.pred_instances
+            scores = calibration.apply(found.scores.cpu().numpy(), found.labels.cpu().numpy())
+            order = np.argsort(-scores, kind="stable")
+            found.scores = torch.from_numpy(scores).to(found.scores)
+            sample.pred_instances = found[torch.from_numpy(order).to(found.scores.device)]
+
+    unwrapped(model).register_forward_hook(calibrated)
+
+
 def score_of(model: nn.Module) -> str:
     """The name of the OOD score of ``model``.
 
@@ -109,10 +128,14 @@ def require_threshold(model: nn.Module, checkpoint: str) -> None:
         OODThreshold.of_checkpoint({}, checkpoint)
 
 
-def save_with_threshold(
-    source: str | Path, target: str | Path, threshold: OODThreshold, model: nn.Module, trust: bool
+def save_with_meta(
+    source: str | Path,
+    target: str | Path,
+    added: Mapping[str, Any],
+    model: nn.Module,
+    trust: bool,
 ) -> Path:
-    """Write the checkpoint ``source`` with the threshold in its metadata as ``target``.
+    """Write the checkpoint ``source`` with ``added`` in its metadata as ``target``.
 
     Statistics of feature shapings are added to its weights.
     """
@@ -123,7 +146,7 @@ def save_with_threshold(
         if module in shapings_to_fit(model):
             keys = [key for key in own if key.startswith(f"{name}.")]
             weights.update({key: own[key].cpu() for key in keys})
-    meta = {**(checkpoint.get("meta") or {}), "ood": threshold.as_meta()}
+    meta = {**(checkpoint.get("meta") or {}), **added}
     # Files of other programs hold the weights elsewhere, and nothing to continue a training with.
     rest = checkpoint if "state_dict" in checkpoint else {}
     checkpoint = {**rest, "state_dict": weights, "meta": meta}

@@ -20,7 +20,9 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from negvision.compat.quiet import quiet_imports
+from negvision.data.score_calibration import ScoreCalibration
 from negvision.data.score_threshold import ScoreThreshold
+from negvision.engine.calibration import calibrate_predictions
 from negvision.engine.checkpoints.component_state import ComponentState
 from negvision.engine.checkpoints.loading import read_source
 from negvision.engine.checkpoints.provenance import provenance
@@ -180,6 +182,9 @@ class Runner(MMEngineRunner):
         self._loaded_meta = checkpoint.get("meta") or {}
         if self._weights_for != "training":
             self.score_threshold = ScoreThreshold.of_meta(self._loaded_meta, filename)
+        calibration = ScoreCalibration.of_meta(self._loaded_meta, filename)
+        if calibration is not None and self._weights_for == "evaluation":
+            calibrate_predictions(self.model, calibration)
         if "ood" in self._loaded_meta:
             set_threshold(self.model, OODThreshold.of_checkpoint(checkpoint, filename))
         return checkpoint

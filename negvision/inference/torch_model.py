@@ -21,6 +21,7 @@ from negvision.classification.classifier import ScoredClassifier
 from negvision.data.images.decoding import AS_STORED
 from negvision.data.images.integrity import require_complete
 from negvision.data.images.loading import LoadImageFromFile
+from negvision.data.score_calibration import ScoreCalibration
 from negvision.data.score_threshold import ScoreThreshold
 from negvision.engine.checkpoints.loading import install_loaders
 from negvision.engine.config.check import check_config
@@ -63,6 +64,7 @@ class TorchModel:
         ood_threshold: Threshold of the checkpoint, or None.
         ood_quantiles: Of the OOD scores of known samples, or ().
         score_threshold: From which boxes are shown, or None.
+        calibration: Of the scores of boxes, or None.
 
     Raises:
         ConfigError: The config has no test pipeline, or the model has another task.
@@ -77,6 +79,7 @@ class TorchModel:
         self.ood_score, self.ood_threshold = ood_of(model)
         self.ood_quantiles = ood_quantiles(meta or {})
         self.score_threshold = ScoreThreshold.of_meta(meta or {}, "the checkpoint")
+        self.calibration = ScoreCalibration.of_meta(meta or {}, "the checkpoint")
         transforms = image_pipeline(cfg)
         if not transforms or kind_of(transforms[0]) != "LoadImageFromFile":
             transforms.insert(0, {"type": "negvision.LoadImageFromFile"})
@@ -122,7 +125,11 @@ class TorchModel:
     def run(self, batch: Sequence[dict]) -> list[Result]:
         """Predict packed images as one batch."""
         with torch.no_grad():
-            return [_result(sample) for sample in self.model.test_step(pseudo_collate(batch))]
+            found = [_result(sample) for sample in self.model.test_step(pseudo_collate(batch))]
+        return [
+            one.calibrated(self.calibration) if isinstance(one, Detections) else one
+            for one in found
+        ]
 
     def decode(self, data: bytes, name: str) -> np.ndarray:
         """Decode an image as the pipeline does: (H, W, 3) uint8 BGR.

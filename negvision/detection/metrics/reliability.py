@@ -1,14 +1,21 @@
-"""Whether a score of 0.7 means 70 %: expected calibration error and reliability curves."""
+"""Whether a score of 0.7 means 70 %: expected calibration error, reliability, calibration."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize
+
+from negvision.data.score_calibration import ScoreCalibration
+from negvision.errors import DatasetError
 
 # Detectors give many boxes with scores near 0, which are as rarely right: they would hide the rest.
 FROM_SCORE = 0.3
 _BINS = 15
+# Detections that a scale of its own takes, their lowest score, and ranges of 1 / T and the offset.
+_FEWEST, _FIT_FROM = 50, 0.05
+_RANGES = ((0.05, 20.0), (-20.0, 20.0))
 
 
 @dataclass(frozen=True)
@@ -92,3 +99,52 @@ def reliability(
     sums = [np.bincount(bins, values, _BINS) for values in (scores, hits)]
     means = [np.where(count > 0, each / np.maximum(count, 1), np.nan) for each in sums]
     return Reliability(count, *means)
+
+
+def fit_calibration(
+    scores: np.ndarray, hits: np.ndarray, labels: np.ndarray, classes: int
+) -> ScoreCalibration:
+    """The scale of each class at which its detections are most likely.
+
+    Detections with scores from 0.05 are used. Classes with fewer than 50 of them, or with right or
+    wrong ones alone, take the scale of all.
+
+    Args:
+        scores: (N,).
+        hits: (N,) bool, which detections are right.
+        labels: (N,), from 0.
+        classes: Number of classes.
+
+    Raises:
+        DatasetError: All detections are right, or wrong, or there are fewer than 50.
+    """
+    used = (scores >= _FIT_FROM) & (scores <= 1)
+    scores, hits, labels = scores[used], hits[used].astype(bool), labels[used]
+    if len(hits) < _FEWEST or hits.all() or not hits.any():
+        raise DatasetError(
+            f"a calibration needs at least {_FEWEST} detections with scores from {_FIT_FROM:g}, "
+            f"right and wrong ones; there are {int(hits.sum()):,} right and "
+            f"{int((~hits).sum()):,} wrong. Train longer, or calibrate on more images"
+        )
+    # Not at 0 and 1, where logits are infinite.
+    inside = np.clip(scores, 1e-6, 1 - 1e-6)
+    logits = np.log(inside / (1 - inside))
+    of_all = _fitted(logits, hits)
+    pairs = []
+    for label in range(classes):
+        own = labels == label
+        enough = own.sum() >= _FEWEST and hits[own].any() and not hits[own].all()
+        pairs.append(_fitted(logits[own], hits[own]) if enough else of_all)
+    temperatures, offsets = zip(*pairs, strict=True)
+    return ScoreCalibration(temperatures, offsets)
+
+
+def _fitted(logits: np.ndarray, hits: np.ndarray) -> tuple[float, float]:
+    """Temperature and offset with the least cross-entropy."""
+    sign = np.where(hits, -1.0, 1.0)
+
+    def loss(parameters: np.ndarray) -> float:
+        return float(np.logaddexp(0, sign * (parameters[0] * logits + parameters[1])).mean())
+
+    best = minimize(loss, np.array([1.0, 0.0]), bounds=_RANGES)
+    return float(1 / best.x[0]), float(best.x[1])

@@ -10,6 +10,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from negvision.classification.classifier import ScoredClassifier
+from negvision.data.score_calibration import ScoreCalibration
 from negvision.data.score_threshold import ScoreThreshold
 from negvision.engine.checkpoints.provenance import provenance
 from negvision.errors import ExportError
@@ -83,6 +84,12 @@ def graph_and_metadata(
     score, threshold = ood_of(model) if graph.has_ood else (None, None)
     classes = named_classes(cfg, meta) if graph.num_classes else ()
     best = ScoreThreshold.of_meta(meta, "the checkpoint") if graph.task == "detection" else None
+    calibration = ScoreCalibration.of_meta(meta, "the checkpoint")
+    if calibration is not None and len(calibration.offsets) != graph.num_classes:
+        raise ExportError(
+            f"the checkpoint is calibrated for {len(calibration.offsets)} classes, and the model "
+            f"has {graph.num_classes}: calibrate it again with negvision calibrate"
+        )
     if classes and len(classes) != graph.num_classes:
         raise ExportError(
             f"the model has {graph.num_classes} classes, but the checkpoint or the config names "
@@ -98,6 +105,8 @@ def graph_and_metadata(
         ood_quantiles=ood_quantiles(meta) if graph.has_ood else (),
         f1_threshold=None if best is None else best.value,
         best_f1=None if best is None else best.f1,
+        temperatures=None if calibration is None else calibration.temperatures,
+        offsets=None if calibration is None else calibration.offsets,
         flip_sum=bool(getattr(model, "flip_test", False)),
         versions=versions,
         config=cfg.pretty_text,

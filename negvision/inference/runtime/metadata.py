@@ -61,6 +61,8 @@ class Metadata:
         f1_threshold: Score with the best F1 on the validation set, from which boxes are shown;
             None if it is not known.
         best_f1: That F1.
+        temperatures, offsets: Of each class, which calibrate the scores after the graph, see
+            :class:`negvision.data.score_calibration.ScoreCalibration`; None for none.
         iou_threshold: IoU threshold of non-maximum suppression.
         max_boxes: Largest number of boxes per image.
         flip_sum: Faces: whether the embedding of the mirrored image is added.
@@ -79,6 +81,8 @@ class Metadata:
     score_threshold: float = 0.0
     f1_threshold: float | None = None
     best_f1: float | None = None
+    temperatures: tuple[float, ...] | None = None
+    offsets: tuple[float, ...] | None = None
     iou_threshold: float = 1.0
     max_boxes: int = 0
     flip_sum: bool = False

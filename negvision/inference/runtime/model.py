@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from negvision.data.score_calibration import ScoreCalibration
 from negvision.data.score_threshold import ScoreThreshold
 from negvision.errors import ExportError, UserError
 from negvision.inference.runtime.images import (
@@ -55,6 +56,7 @@ class ExportedModel:
         metadata: Metadata of the file, of which ``task``, ``classes``, ``ood_score``,
             ``ood_threshold`` and ``ood_quantiles`` are attributes too.
         score_threshold: From which boxes are shown, or None.
+        calibration: Of the scores of boxes, or None.
 
     Raises:
         ExportError: The file does not exist, does not run here, or was not written by negvision.
@@ -97,6 +99,8 @@ class ExportedModel:
         self.ood_quantiles = metadata.ood_quantiles
         known, f1 = metadata.f1_threshold, metadata.best_f1
         self.score_threshold = None if known is None else ScoreThreshold(known, f1)
+        scales, offsets = metadata.temperatures, metadata.offsets
+        self.calibration = None if scales is None else ScoreCalibration(scales, offsets or ())
 
     @property
     def as_stored(self) -> bool:
@@ -142,7 +146,8 @@ class ExportedModel:
         """Predict prepared images as one batch."""
         outputs = self.graph(self.inputs_of(batch))
         if self.task == "detection":
-            return [self._detections(outputs, row, one) for row, one in enumerate(batch)]
+            found = [self._detections(outputs, row, one) for row, one in enumerate(batch)]
+            return [one.calibrated(self.calibration) for one in found]
         if self.task == "segmentation":
             scores = outputs.get("ood_scores", [None] * len(batch))
             return [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
+
+from negvision.data.score_calibration import ScoreCalibration
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,18 @@ class Detections:
             >>> found.above(0.5).labels
             array([1])
         """
-        kept = self.scores >= score_threshold
+        return self._rows(self.scores >= score_threshold)
+
+    def calibrated(self, calibration: ScoreCalibration | None) -> Detections:
+        """The boxes with calibrated scores, the highest first; as they are without one."""
+        if calibration is None:
+            return self
+        scores = calibration.apply(self.scores, self.labels)
+        return replace(self, scores=scores)._rows(np.argsort(-scores, kind="stable"))
+
+    def _rows(self, rows: np.ndarray) -> Detections:
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        chosen = {name: values[kept] for name, values in columns.items() if values is not None}
+        chosen = {name: values[rows] for name, values in columns.items() if values is not None}
         return Detections(**chosen)
 
 
