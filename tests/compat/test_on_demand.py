@@ -54,6 +54,8 @@ print("found", len(model.eval().predict(
     [mmdet.structures.DetDataSample(metainfo=dict(
         img_shape=(64, 64), ori_shape=(64, 64), scale_factor=(1.0, 1.0)))],
 )))
+import negvision.engine.checkpoints.finding, negvision.inference.sources
+import negvision.inference.output, negvision.inference.torch_model
 print("after a prediction", loaded(*HEAVY))
 
 # Components of a user, before those of the same name have been imported.
