@@ -89,7 +89,10 @@ from .face.metrics.verification_metric import VerificationMetric as Verification
 from .face.pair_score_hook import PairScoreHook as PairScoreHook
 from .face.recognizer import FaceRecognizer as FaceRecognizer
 from .inference.exported_network import ExportedNetwork as ExportedNetwork
+from .inference.gallery import Gallery as Gallery
+from .inference.gallery import Match as Match
 from .inference.inferencer import Inferencer as Inferencer
+from .inference.inferencer import Verification as Verification
 from .inference.inferencer import load as load
 from .inference.prediction import Prediction as Prediction
 from .inference.runtime import Classification as Classification
@@ -98,6 +101,7 @@ from .inference.runtime import Embedding as Embedding
 from .inference.runtime import ExportedModel as ExportedModel
 from .inference.runtime import LabelMap as LabelMap
 from .inference.runtime import Metadata as Metadata
+from .inference.runtime.face_detector import FaceDetector as FaceDetector
 from .ood import ASH as ASH
 from .ood import DICE as DICE
 from .ood import SCORE_NAMES as SCORE_NAMES

@@ -159,6 +159,28 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help=places)
 
 
+def add_face_detector(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    """Options of the commands that take photographs of faces."""
+    detector = "ONNX file of YuNet, which finds and aligns faces in photographs"
+    if not required:
+        detector += "; default: images are aligned crops"
+    add = parser.add_argument
+    add("--face-detector", required=required, metavar="FILE", help=detector)
+    main = "of several faces take the one that is large and near the center; else: an error"
+    add("--main-face", action="store_true", help=main)
+
+
+def add_face_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Options of the commands that run a face recognizer."""
+    model = "face recognizer: exported model, checkpoint, published weights or work dir"
+    if not required:
+        model += "; default: that of the gallery"
+    parser.add_argument("--model", required=required, metavar="FILE", help=model)
+    add_face_detector(parser)
+    add_device(parser)
+    add_trust_checkpoint(parser)
+
+
 def announce(config: str) -> None:
     """Print the first line of a run, on the first rank only, before the slow imports."""
     if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from negvision.cli.arguments import (
     add_device,
+    add_face_detector,
     add_ood_threshold,
     add_trust_checkpoint,
     positive_int,
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_ood_threshold(parser)
     top = "classes that a classifier names for each image; default: 5"
     add("--top", type=positive_int, metavar="N", help=top)
+    add_face_detector(parser)
     add_device(parser)
     frames = "frames to read from each video or webcam; default: all"
     add("--frames", type=positive_int, metavar="N", help=frames)
@@ -95,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
         score_threshold=args.score_threshold,
         ood_threshold=None if wants_stored else args.ood_threshold,
         top=args.top,
+        face_detector=args.face_detector,
+        main_face=args.main_face,
         trust_checkpoint=args.trust_checkpoint,
     )
     if wants_stored and model.ood_threshold is None:

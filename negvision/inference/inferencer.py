@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import logging
 import math
@@ -12,14 +13,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
+from negvision.compat import quiet_imports
 from negvision.data.images import IMAGE_SUFFIXES
 from negvision.data.score_threshold import shown_from
 from negvision.errors import CheckpointError, ConfigError, UserError, did_you_mean
 from negvision.inference.prediction import Prediction, as_bgr, is_many, is_path
 from negvision.inference.runtime import Classification, Detections, Embedding, ExportedModel
-from negvision.inference.runtime.images import Source
+from negvision.inference.runtime.face_detector import FaceDetector
+from negvision.inference.runtime.images import Source, name_of
+from negvision.inference.runtime.images import load as load_image
 from negvision.inference.runtime.model import providers_of
 from negvision.inference.runtime.results import Result
 from negvision.inference.sources import Frame, LeaveOut, end_at_once, find_sources
@@ -29,6 +34,21 @@ _log = logging.getLogger("negvision")
 _TOP = 5
 # Files that hold their config; known here without the engine, which exported models do not need.
 MODEL_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """Whether two images show one person.
+
+    Attributes:
+        similarity: Cosine of the embeddings, in [-1, 1].
+        same: Whether it reaches the threshold; None without a threshold.
+        threshold: In use, or None.
+    """
+
+    similarity: float
+    same: bool | None
+    threshold: float | None
 
 
 class Inferencer:
@@ -43,6 +63,10 @@ class Inferencer:
             ``test_cfg`` of the model keeps.
         ood_threshold: Higher OOD scores are unknown. None uses the threshold of the model, if any.
         top: How many classes of an image a classifier names; 5 by default.
+        face_detector: ONNX file of YuNet, with which a face recognizer takes photographs; without
+            it, images are aligned crops of faces.
+        main_face: Of several faces in a photograph take the one that is large and near its
+            center; otherwise they are an error.
         trust_checkpoint: Unpickle any object in the checkpoint. This can run arbitrary code.
 
     Attributes:
@@ -57,11 +81,14 @@ class Inferencer:
             highest, as ``negvision calibrate-ood`` stores them; () if not known.
         ood_score: Name of the OOD score, or None for a model without one.
         top: As given, or 5; None if the model is not a classifier.
+        path: As given: the model, or its checkpoint.
+        face_threshold: Of a face recognizer, a
+            :class:`negvision.data.face_threshold.FaceThreshold`; None if it stores none.
 
     Raises:
         ConfigError: ``model`` has neither form, a checkpoint was given with an exported model, or
-            an OOD threshold with a model that has no OOD score, or ``top`` with one that is not a
-            classifier.
+            an OOD threshold with a model that has no OOD score, ``top`` with one that is not a
+            classifier, or a face detector with one that is no face recognizer.
         CheckpointError: The checkpoint cannot be used.
         ExportError: The exported model cannot be used.
         UserError: The device does not exist, or a threshold is out of range.
@@ -103,6 +130,8 @@ class Inferencer:
         score_threshold: float | None = None,
         ood_threshold: float | None = None,
         top: int | None = None,
+        face_detector: str | os.PathLike | None = None,
+        main_face: bool = False,
         trust_checkpoint: bool = False,
     ) -> None:
         if score_threshold is not None and not 0 <= score_threshold <= 1:
@@ -111,13 +140,13 @@ class Inferencer:
             raise UserError("OOD threshold nan: give a number")
         if top is not None and top < 1:
             raise UserError(f"top {top}: give the number of classes to name, 1 or more")
-        path = str(model)
+        path = self.path = str(model)
         suffix = Path(path).suffix.lower()
         if checkpoint is None and (suffix in MODEL_SUFFIXES or Path(path).is_dir()):
             from negvision.engine.checkpoints.finding import find_model
 
             path, suffix = find_model(path), ".py"
-            checkpoint = path
+            checkpoint = self.path = path
         if suffix == ".onnx":
             if checkpoint is not None:
                 raise ConfigError(
@@ -131,7 +160,8 @@ class Inferencer:
                     ".safetensors) after it"
                 )
             # Imports torch and OpenMMLab, which exported models do not need.
-            from negvision.inference.torch_model import TorchModel
+            with quiet_imports():
+                from negvision.inference.torch_model import TorchModel
 
             self._model = TorchModel.open(path, checkpoint, device, trust_checkpoint)
         else:
@@ -154,6 +184,16 @@ class Inferencer:
                 f"{path} is a classifier: each class has a probability, and none is dropped by "
                 f"score threshold {score_threshold}. How many are named is set by top (--top)"
             )
+        self.face_threshold = self._model.face_threshold
+        self._face_detector: FaceDetector | None = None
+        if face_detector is not None:
+            if self.task != "face":
+                raise ConfigError(
+                    f"{path} is for {self.task}; a face detector finds faces for a face recognizer"
+                )
+            self._face_detector = FaceDetector(face_detector, main_only=main_face)
+        elif main_face:
+            raise ConfigError("main_face (--main-face) needs a face detector")
         if ood_threshold is not None:
             if self.ood_score is None:
                 raise ConfigError(
@@ -181,7 +221,79 @@ class Inferencer:
             DatasetError: A file cannot be read, or is damaged or not an image.
             ExportError: An image does not have the size that an exported model requires.
         """
+        if self._face_detector is not None:
+            images = map(self.face_of, images)
         return [self._with_thresholds(one) for one in self._model.predict(images, batch_size)]
+
+    @property
+    def face_detector_path(self) -> str | None:
+        """The file of the face detector, if there is one."""
+        return None if self._face_detector is None else self._face_detector.path
+
+    def require_faces(self) -> None:
+        """Raise ConfigError unless this is a face recognizer."""
+        if self.task != "face":
+            raise ConfigError(f"{self.path} is for {self.task}; this needs a face recognizer")
+
+    def face_of(self, source: Source, name: str | None = None) -> np.ndarray:
+        """The crop that a face recognizer takes: aligned, if there is a face detector.
+
+        Args:
+            source: A file, or (H, W, 3) uint8 BGR.
+            name: Of the image, in errors.
+
+        Raises:
+            DatasetError: The image cannot be read, or has no face or several.
+        """
+        image = load_image(source, self._model.as_stored)
+        if self._face_detector is None:
+            return image
+        return self._face_detector.crop(image, name or name_of(source), self._model.crop_side)
+
+    def embed(
+        self, images: Iterable[Source], batch_size: int = 1, aligned: bool = False
+    ) -> np.ndarray:
+        """Embeddings of faces: (N, D) float32, not normalized.
+
+        Args:
+            images: Files, or (H, W, 3) uint8 BGR arrays.
+            batch_size: Images in a batch.
+            aligned: They are crops already, even if there is a face detector.
+
+        Raises:
+            ConfigError: The model is no face recognizer.
+            DatasetError: As of :meth:`face_of`.
+        """
+        self.require_faces()
+        found = (self._model.predict if aligned else self.predict)(images, batch_size)
+        return np.array([one.vector for one in found if isinstance(one, Embedding)], np.float32)
+
+    @functools.cached_property
+    def probes(self) -> np.ndarray:
+        """(4, D) embeddings of fixed images, which tell whether two models give the same ones."""
+        self.require_faces()
+        coarse = np.random.default_rng(0).integers(0, 256, (4, 7, 7, 3), dtype=np.uint8)
+        side = (self._model.crop_side,) * 2
+        return self.embed([cv2.resize(one, side) for one in coarse], len(coarse), aligned=True)
+
+    def verify(self, one: Source, other: Source, threshold: float | None = None) -> Verification:
+        """Compare the faces in two images.
+
+        Args:
+            one: A file, or (H, W, 3) uint8 BGR.
+            other: Likewise.
+            threshold: Similarity from which they are one person; default: that of the model.
+
+        Raises:
+            ConfigError: The model is no face recognizer.
+            DatasetError: As of :meth:`face_of`.
+        """
+        first, second = self.embed([one, other])
+        similarity = Embedding(first).similarity(Embedding(second))
+        if threshold is None and self.face_threshold is not None:
+            threshold = self.face_threshold.value
+        same = None if threshold is None else similarity >= threshold
+        return Verification(similarity, same, threshold)
 
     def __call__(
         self,

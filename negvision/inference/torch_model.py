@@ -18,6 +18,7 @@ from mmengine.registry import DefaultScope
 from mmseg.models import BaseSegmentor
 
 from negvision.classification.classifier import ScoredClassifier
+from negvision.data.face_threshold import FaceThreshold
 from negvision.data.images.decoding import AS_STORED
 from negvision.data.images.integrity import require_complete
 from negvision.data.images.loading import LoadImageFromFile
@@ -30,7 +31,7 @@ from negvision.engine.file_handlers import install_file_handlers
 from negvision.engine.quiet import silence_idle_warnings
 from negvision.errors import ConfigError, UserError
 from negvision.face.recognizer import FaceRecognizer
-from negvision.inference.pipeline import image_pipeline, kind_of
+from negvision.inference.pipeline import image_pipeline, kind_of, test_pipeline
 from negvision.inference.runtime.images import Source, batched, load, name_of
 from negvision.inference.runtime.results import (
     Classification,
@@ -65,6 +66,8 @@ class TorchModel:
         ood_quantiles: Of the OOD scores of known samples, or ().
         score_threshold: From which boxes are shown, or None.
         calibration: Of the scores of boxes, or None.
+        face_threshold: Similarity from which two faces are one person, or None.
+        crop_side: Side of the aligned crops of faces that the model takes, in pixels.
 
     Raises:
         ConfigError: The config has no test pipeline, or the model has another task.
@@ -80,6 +83,9 @@ class TorchModel:
         self.ood_quantiles = ood_quantiles(meta or {})
         self.score_threshold = ScoreThreshold.of_meta(meta or {}, "the checkpoint")
         self.calibration = ScoreCalibration.of_meta(meta or {}, "the checkpoint")
+        self.face_threshold = FaceThreshold.of_meta(meta or {}, "the checkpoint")
+        aligned = [t for t in test_pipeline(cfg) if kind_of(t) == "AlignFace"]
+        self.crop_side = int(aligned[0].get("size", 112)) if aligned else 112
         transforms = image_pipeline(cfg)
         if not transforms or kind_of(transforms[0]) != "LoadImageFromFile":
             transforms.insert(0, {"type": "negvision.LoadImageFromFile"})

@@ -15,8 +15,10 @@ from torch import Tensor
 
 State = dict[str, Tensor]
 
-_RESNETS = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34, (3, 4, 14, 3): 50, (3, 13, 30, 3): 100,
-            (6, 26, 60, 6): 200}  # fmt: skip
+_RESNETS: dict[tuple[int, ...], int] = {
+    (2, 2, 2, 2): 18, (3, 4, 6, 3): 34, (3, 4, 14, 3): 50, (3, 13, 30, 3): 100,
+    (6, 26, 60, 6): 200,
+}  # fmt: skip
 _BLOCK_OF_ADAFACE = {
     "res_layer.0": "bn1", "res_layer.1": "conv1", "res_layer.2": "bn2", "res_layer.3": "prelu",
     "res_layer.4": "conv2", "res_layer.5": "bn3", "shortcut_layer.0": "downsample.0",

@@ -18,8 +18,8 @@ SUFFIX = ".safetensors"
 _KEY = "negvision"
 # The fields of a checkpoint's meta that are published.
 _KEPT = (
-    "cfg", "dataset_meta", "ood", "score_threshold", "calibration", "epoch", "iter", "versions",
-    "git", "experiment_name", "time",
+    "cfg", "dataset_meta", "ood", "score_threshold", "face_threshold", "calibration", "epoch",
+    "iter", "versions", "git", "experiment_name", "time",
 )  # fmt: skip
 
 

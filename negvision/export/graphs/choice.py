@@ -107,6 +107,7 @@ def graph_and_metadata(
         best_f1=None if best is None else best.f1,
         temperatures=None if calibration is None else calibration.temperatures,
         offsets=None if calibration is None else calibration.offsets,
+        face_threshold=meta.get("face_threshold") if graph.task == "face" else None,
         flip_sum=bool(getattr(model, "flip_test", False)),
         versions=versions,
         config=cfg.pretty_text,

@@ -14,8 +14,8 @@ from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
 from negvision.data.formats.text_files import numbered_lines, parse_labeled
 from negvision.data.images.bad_samples import BadSampleMixin
 from negvision.data.images.files import FileListing
+from negvision.data.packed import PackedStrings
 from negvision.errors import DatasetError, Problems
-from negvision.face.datasets.packed import PackedStrings
 from negvision.face.datasets.tables import read_landmarks
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from negvision.data.images.decoding import decode_image
+from negvision.data.packed import PackedBytes
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.base import FaceProtocolDataset
-from negvision.face.datasets.packed import PackedBytes
 from negvision.registry import DATASETS
 
 

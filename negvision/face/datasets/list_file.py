@@ -4,9 +4,9 @@ import os
 from typing import Any
 
 from negvision.data.images.listing import PassedOver, is_stray
+from negvision.data.packed import PackedStrings
 from negvision.errors import DatasetError, Problems
 from negvision.face.datasets.base import FaceIdentityDataset, ListedImages
-from negvision.face.datasets.packed import PackedStrings
 from negvision.registry import DATASETS
 
 

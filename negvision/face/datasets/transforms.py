@@ -1,58 +1,14 @@
 """Transforms of face images: alignment by landmarks, and the end of every pipeline."""
 
-import cv2
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 
+from negvision.data.images.face_alignment import align_face
 from negvision.data.images.planes import to_planes
 from negvision.errors import DatasetError
 from negvision.face.structures import FaceDataSample
 from negvision.registry import TRANSFORMS
-
-# In ArcFace's 112 x 112 crops: left eye, right eye, tip of the nose and corners of the mouth (left
-# and right as seen in the image).
-REFERENCE_POINTS = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655],
-     [70.7299, 92.2041]]
-)  # fmt: skip
-
-
-def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The rotation, uniform scale and shift that bring ``source`` closest to ``target``.
-
-    With points as complex numbers, a similarity that does not mirror is z -> a z + b, so this is a
-    linear regression; its solution is Umeyama's with the determinant kept positive.
-
-    Points are (N, 2), in pixels; the matrix (2, 3), float64, maps (x, y, 1) of the source to the
-    target. Raises ``DatasetError`` if a point is not finite or all lie in one place.
-
-    Source: Umeyama, Least-squares estimation of transformation parameters between two point
-    patterns, TPAMI 13 (1991).
-
-    Example:
-        >>> (similarity_transform(2 * REFERENCE_POINTS, REFERENCE_POINTS).round(6) + 0.0).tolist()
-        [[0.5, 0.0, 0.0], [0.0, 0.5, 0.0]]
-    """
-    source = np.asarray(source, dtype=np.float64)
-    target = np.asarray(target, dtype=np.float64)
-    if source.shape != target.shape or source.ndim != 2 or source.shape[1] != 2:
-        raise DatasetError(
-            f"landmarks have the shape {source.shape}; alignment needs {target.shape}."
-        )
-    if not np.isfinite(source).all():
-        raise DatasetError(f"landmarks are not finite: {source.tolist()}.")
-    z, w = source @ [1, 1j], target @ [1, 1j]
-    centered = z - z.mean()
-    spread = np.vdot(centered, centered).real
-    # A face whose points lie within half a pixel of each other cannot be scaled up.
-    if spread < 0.25 * len(source):
-        raise DatasetError(f"landmarks lie in one place: {source.tolist()}.")
-    a = np.vdot(centered, w - w.mean()) / spread
-    if abs(a) < 1e-6:
-        raise DatasetError(f"landmarks do not fit a face in any position: {source.tolist()}.")
-    b = w.mean() - a * z.mean()
-    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 
 
 @TRANSFORMS.register_module()
@@ -70,6 +26,7 @@ class AlignFace(BaseTransform):
         border: Value of pixels beyond the image.
 
     Example:
+        >>> from negvision.data.images.face_alignment import REFERENCE_POINTS
         >>> results = {"img": np.zeros((250, 250, 3), np.uint8), "landmarks": 2 * REFERENCE_POINTS}
         >>> AlignFace()(results)["img"].shape
         (112, 112, 3)
@@ -91,19 +48,10 @@ class AlignFace(BaseTransform):
                 kind="image without landmarks",
             )
         landmarks = np.asarray(results["landmarks"], dtype=np.float64)
-        # Pixel centers have integer coordinates, hence the half pixel.
-        target = (REFERENCE_POINTS + 0.5) * (self.size / 112) - 0.5
         try:
-            matrix = similarity_transform(landmarks, target)
+            results["img"], matrix = align_face(results["img"], landmarks, self.size, self.border)
         except DatasetError as error:
             raise DatasetError(f"{name}: {error}", kind="landmarks that cannot be used") from None
-        results["img"] = cv2.warpAffine(
-            results["img"],
-            matrix,
-            (self.size, self.size),
-            flags=cv2.INTER_LINEAR,
-            borderValue=(self.border,) * 3,
-        )
         results["img_shape"] = (self.size, self.size)
         moved = landmarks @ matrix[:, :2].T + matrix[:, 2]
         results["landmarks"] = moved.astype(np.float32)

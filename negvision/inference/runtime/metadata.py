@@ -65,6 +65,8 @@ class Metadata:
             :class:`negvision.data.score_calibration.ScoreCalibration`; None for none.
         iou_threshold: IoU threshold of non-maximum suppression.
         max_boxes: Largest number of boxes per image.
+        face_threshold: Faces: fields of :class:`negvision.data.face_threshold.FaceThreshold`, the
+            similarity from which two images show one person; None if there is none.
         flip_sum: Faces: whether the embedding of the mirrored image is added.
         versions: Versions of the packages that exported the model, by import name; "git" is the
             commit.
@@ -85,6 +87,7 @@ class Metadata:
     offsets: tuple[float, ...] | None = None
     iou_threshold: float = 1.0
     max_boxes: int = 0
+    face_threshold: dict[str, Any] | None = None
     flip_sum: bool = False
     versions: dict[str, str] = field(default_factory=dict)
     config: str = ""

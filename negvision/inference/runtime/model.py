@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from negvision.data.score_calibration import ScoreCalibration
+from negvision.data.face_threshold import FaceThreshold
 from negvision.data.score_threshold import ScoreThreshold
 from negvision.errors import ExportError, UserError
 from negvision.inference.runtime.images import (
@@ -57,6 +58,7 @@ class ExportedModel:
             ``ood_threshold`` and ``ood_quantiles`` are attributes too.
         score_threshold: From which boxes are shown, or None.
         calibration: Of the scores of boxes, or None.
+        face_threshold: Similarity from which two faces are one person, or None.
 
     Raises:
         ExportError: The file does not exist, does not run here, or was not written by negvision.
@@ -101,6 +103,15 @@ class ExportedModel:
         self.score_threshold = None if known is None else ScoreThreshold(known, f1)
         scales, offsets = metadata.temperatures, metadata.offsets
         self.calibration = None if scales is None else ScoreCalibration(scales, offsets or ())
+        faces = metadata.face_threshold
+        own = {} if faces is None else {"face_threshold": faces}
+        self.face_threshold = FaceThreshold.of_meta(own, "the exported model")
+
+    @property
+    def crop_side(self) -> int:
+        """Side of the aligned crops of faces that the model takes, in pixels."""
+        how = self.metadata.preprocessing
+        return how.size[0] if how.size is not None and how.scale is None else 112
 
     @property
     def as_stored(self) -> bool:

@@ -5,13 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from negvision.data.images.face_alignment import REFERENCE_POINTS, similarity_transform
 from negvision.errors import DatasetError
-from negvision.face.datasets.transforms import (
-    REFERENCE_POINTS,
-    AlignFace,
-    PackFaceInputs,
-    similarity_transform,
-)
+from negvision.face.datasets.transforms import AlignFace, PackFaceInputs
 
 
 def similarity(scale: float, degrees: float, shift: tuple[float, float]) -> np.ndarray:
