@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from negvision.data.score_calibration import ScoreCalibration
 from negvision.data.face_threshold import FaceThreshold
+from negvision.data.score_calibration import ScoreCalibration
 from negvision.data.score_threshold import ScoreThreshold
 from negvision.errors import ExportError, UserError
 from negvision.inference.runtime.images import (
