@@ -77,6 +77,7 @@ from .face.datasets.sampler import IdentityBalancedSampler as IdentityBalancedSa
 from .face.datasets.templates import FaceTemplateDataset as FaceTemplateDataset
 from .face.datasets.transforms import AlignFace as AlignFace
 from .face.datasets.transforms import PackFaceInputs as PackFaceInputs
+from .face.datasets.verification_sets import FaceVerificationSets as FaceVerificationSets
 from .face.losses import UNPGLoss as UNPGLoss
 from .face.margins import AdaFaceMargin as AdaFaceMargin
 from .face.margins import ArcFaceMargin as ArcFaceMargin

@@ -153,7 +153,7 @@ def _collector(runner, sample, score_threshold: float | None):
     if "pred_sem_seg" in sample:
         return LabelMapCollector(classes, meta.get("palette") or (), read)
     if "embedding" in sample:
-        return PairCollector(meta, evaluator)
+        return PairCollector(meta, evaluator, read)
     if "pred_label" in sample:
         return LabelCollector(classes)
     raise ConfigError(

@@ -51,6 +51,11 @@ def test_pairs_of_faces():
     assert values["positive_mean"][0] == pytest.approx(scores[same].mean(), abs=1e-6)
     titles = [plot.title for part in section.parts if part.kind == "plots" for plot in part.plots]
     assert titles == ["ROC", "Scores of pairs"]
+    galleries = [part for part in section.parts if part.kind == "gallery"]
+    worst = np.sort(scores[same])[:6], np.sort(scores[~same])[::-1][:6]
+    for part, wanted in zip(galleries, worst, strict=True):
+        shown = [float(sample.facts[0].split()[1]) for sample in part.samples]
+        np.testing.assert_allclose(shown, wanted, atol=1e-4)
     [section] = PairCollector({"gallery": [0]}, {}).sections()
     assert "no pairs" in section.missing and not section.parts
 

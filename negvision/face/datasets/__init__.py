@@ -23,6 +23,7 @@ from negvision.face.datasets.records import FaceRecordDataset
 from negvision.face.datasets.sampler import IdentityBalancedSampler
 from negvision.face.datasets.templates import FaceTemplateDataset
 from negvision.face.datasets.transforms import AlignFace, PackFaceInputs
+from negvision.face.datasets.verification_sets import FaceVerificationSets
 
 __all__ = [
     "AlignFace",
@@ -33,6 +34,7 @@ __all__ = [
     "FacePairDataset",
     "FaceRecordDataset",
     "FaceTemplateDataset",
+    "FaceVerificationSets",
     "GlyphListDataset",
     "GlyphPairDataset",
     "IdentityBalancedSampler",

@@ -40,25 +40,26 @@ class EmbeddingMetric(CollectedMetric):
 
     @dataset_meta.setter
     def dataset_meta(self, dataset_meta: Mapping) -> None:
-        absent = [name for name in self.protocol if name not in dataset_meta]
-        if absent:
-            raise ConfigError(
-                f"{type(self).__name__} needs {' and '.join(map(repr, absent))} in the dataset's "
-                f"metainfo, which has {sorted(dataset_meta)}. Evaluate on {self.datasets}."
-            )
-        self.check_protocol(dataset_meta)
+        for meta in sets_of(dataset_meta).values():
+            absent = [name for name in self.protocol if name not in meta]
+            if absent:
+                raise ConfigError(
+                    f"{type(self).__name__} needs {' and '.join(map(repr, absent))} in the "
+                    f"dataset's metainfo, which has {sorted(meta)}. Evaluate on {self.datasets}."
+                )
+            self.check_protocol(meta)
         self._dataset_meta = dataset_meta
 
     def names(self) -> list[str]:
         """See the base class."""
-        return list(self.keys)
+        return [*self.keys, *(f"*/{key}" for key in self.keys)]
 
     def check_protocol(self, meta: Mapping) -> None:
         """Raise DatasetError if the entries of ``metainfo`` do not fit each other."""
         raise NotImplementedError
 
-    def compare(self, table: EmbeddingTable, meta: Mapping) -> dict[str, float]:
-        """Compare as ``meta`` says; log a table, return metrics without prefix."""
+    def compare(self, table: EmbeddingTable, meta: Mapping, title: str) -> dict[str, float]:
+        """Compare as ``meta`` says; log a table under ``title``, return metrics without prefix."""
         raise NotImplementedError
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -89,7 +90,31 @@ class EmbeddingMetric(CollectedMetric):
 
     def compute_metrics(self, results: list[EmbeddingBatch]) -> dict[str, float]:
         """Evaluate the results of all ranks; see the class for the keys."""
-        return self.compare(EmbeddingTable(results), self.dataset_meta or {})
+        table, meta = EmbeddingTable(results), self.dataset_meta or {}
+        if "sets" not in meta:
+            return self.compare(table, meta, self.prefix)
+        found = {
+            name: self.compare(table, one, f"{self.prefix}/{name}")
+            for name, one in meta["sets"].items()
+        }
+        first, *rest = found.values()
+        values = {
+            key: float(np.mean([own[key] for own in found.values()]))
+            for key in first
+            if not key.endswith(_NO_MEANS) and all(key in own for own in rest)
+        }
+        for name, own in found.items():
+            values |= {f"{name}/{key}": value for key, value in own.items()}
+        return values
+
+
+# The mean over sets says nothing of these.
+_NO_MEANS = ("_std", "_stderr", "_low", "_high", "_pairs", "threshold")
+
+
+def sets_of(meta: Mapping) -> dict[str, Mapping]:
+    """The ``metainfo`` of each set by name; of a dataset that is one set, by ""."""
+    return meta.get("sets") or {"": meta}
 
 
 # Keys of PairReport.values.

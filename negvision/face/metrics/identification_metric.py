@@ -83,7 +83,7 @@ class IdentificationMetric(EmbeddingMetric):
                 f"first: sample {both[0]})."
             )
 
-    def compare(self, table: EmbeddingTable, meta: Mapping) -> dict[str, float]:
+    def compare(self, table: EmbeddingTable, meta: Mapping, title: str) -> dict[str, float]:
         parts = [np.asarray(meta[name]) for name in self.protocol]
         gallery, probes = np.split(table.rows_of(np.concatenate(parts)), [len(parts[0])])
         unknown = table.labels[gallery] < 0
@@ -106,7 +106,7 @@ class IdentificationMetric(EmbeddingMetric):
         rates = {rank: result.rank_rate(rank) for rank in self.ranks}
         points = [result.detection_rate(fpir) for fpir in self.fpirs]
         print_log(
-            f"{self.prefix}: {len(gallery):,} gallery images of {result.identities:,} people, "
+            f"{title}: {len(gallery):,} gallery images of {result.identities:,} people, "
             f"{len(result.ranks):,} probes of them, {len(result.impostor_scores):,} of others\n"
             f"{_table(result, rates, points)}",
             logger="current",

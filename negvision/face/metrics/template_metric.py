@@ -90,7 +90,7 @@ class TemplateVerificationMetric(EmbeddingMetric):
                 f"first: template {unknown[0]})."
             )
 
-    def compare(self, table: EmbeddingTable, meta: Mapping) -> dict[str, float]:
+    def compare(self, table: EmbeddingTable, meta: Mapping, title: str) -> dict[str, float]:
         pairs, same = checked_pairs(meta, "template_pairs", "template_same")
         images = len(meta["template_ids"])
         rows = table.rows_of(np.arange(images))
@@ -106,12 +106,12 @@ class TemplateVerificationMetric(EmbeddingMetric):
         scores = cosine_similarities(templates, np.searchsorted(ids, pairs))
         report = PairReport(scores, same, self.fars)
         print_log(
-            f"{self.prefix}: {len(pairs):,} pairs of {len(ids):,} templates of {images:,} images"
+            f"{title}: {len(pairs):,} pairs of {len(ids):,} templates of {images:,} images"
             f"\n{report.table()}",
             logger="current",
         )
         if self.roc_file:
-            write_roc(report.curve, self.roc_file, self.prefix)
+            write_roc(report.curve, self.roc_file, title)
         return report.values()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +53,9 @@ class VerificationMetric(EmbeddingMetric):
     ``positive_pairs``, ``negative_pairs``. With ``resamples`` also ``auc_low``, ``auc_high``,
     ``tar@far=1e-1_low`` and so on, the limits of the 95 % intervals.
 
+    Of several sets (:class:`negvision.face.datasets.verification_sets.FaceVerificationSets`), each
+    key begins with the name of the set, and those without it are means over the sets.
+
     Raises:
         ConfigError: The dataset has no pairs.
         DatasetError: The pairs are of one kind, or malformed.
@@ -90,7 +94,7 @@ class VerificationMetric(EmbeddingMetric):
                 f"{np.shape(folds)}."
             )
 
-    def compare(self, table: EmbeddingTable, meta: Mapping) -> dict[str, float]:
+    def compare(self, table: EmbeddingTable, meta: Mapping, title: str) -> dict[str, float]:
         pairs, same = checked_pairs(meta, "pairs", "same")
         scores = cosine_similarities(table.embeddings, table.rows_of(pairs), table.norms)
         report = PairReport(scores, same, self.fars)
@@ -99,12 +103,15 @@ class VerificationMetric(EmbeddingMetric):
         if self.resamples:
             limits, lines = self._limits(table, table.rows_of(pairs), scores, same, report)
         print_log(
-            f"{self.prefix}: {len(pairs):,} pairs of {len(np.unique(pairs)):,} images\n"
+            f"{title}: {len(pairs):,} pairs of {len(np.unique(pairs)):,} images\n"
             f"{line}\n{report.table()}{lines}",
             logger="current",
         )
         if self.roc_file:
-            write_roc(report.curve, self.roc_file, self.prefix)
+            file = Path(self.roc_file)
+            name = meta.get("set")
+            file = file if name is None else file.with_name(f"{file.stem}_{name}{file.suffix}")
+            write_roc(report.curve, str(file), title)
         return {**(accuracy.values() if accuracy else {}), **report.values(), **limits}
 
     def _limits(

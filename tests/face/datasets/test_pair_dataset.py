@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from negvision.errors import DatasetError
+from negvision.errors import ConfigError, DatasetError
+from negvision.face.datasets import FaceVerificationSets
 
 
 @pytest.fixture
@@ -176,3 +177,23 @@ def test_names_that_the_disk_spells_otherwise(paired):
     paired.text("pairs.txt", "cafe\u0301\\my%20d.jpg b.jpg 1", *paired.lines)
     sample = build(paired)[0]["data_samples"]
     assert sample.img_path == str(paired.root / "images/caf\u00e9/my d.jpg")
+
+
+def test_sets_side_by_side_keep_their_pairs(paired):
+    sets = [build(paired), build(paired)]
+    both = FaceVerificationSets(sets, ["lfw", "agedb"])
+    assert len(both) == 2 * len(sets[0])
+    first, second = both.metainfo["sets"].values()
+    offset = len(sets[0])
+    assert (second["pairs"] - first["pairs"]).tolist() == [[offset] * 2] * len(first["pairs"])
+    for index in (0, offset, 2 * offset - 1):
+        sample = both[index]["data_samples"]
+        assert sample.sample_idx == index
+        assert sample.img_path == sets[0][index % offset]["data_samples"].img_path
+    for names in (["lfw"], ["lfw", "lfw"]):
+        with pytest.raises(ConfigError, match="another name for each"):
+            FaceVerificationSets(sets, names)
+    paired.text("train.txt", "a.jpg 0")
+    people = paired.dataset("FaceListDataset", ann_file="train.txt", data_prefix={"img": "images/"})
+    with pytest.raises(ConfigError, match="has no pairs"):
+        FaceVerificationSets([people], ["people"])

@@ -265,3 +265,23 @@ def test_unusable_labels():
 def test_wrong_arguments(kind, arguments, message):
     with pytest.raises(ValueError, match=message):
         build(kind, random_case(0)[0], **arguments)
+
+
+def test_sets_are_evaluated_side_by_side():
+    meta, embeddings, _ = random_case(0)
+    other, more, _ = random_case(1)
+    shifted = {**other, "pairs": other["pairs"] + len(embeddings)}
+    both = build(KINDS[0], {"sets": {"lfw": meta, "agedb": shifted}})
+    values = evaluated(both, predictions(np.concatenate([embeddings, more])))
+    alone = [
+        evaluated(build(KINDS[0], one), predictions(vectors))
+        for one, vectors in ((meta, embeddings), (other, more))
+    ]
+    for name, own in zip(("lfw", "agedb"), alone, strict=True):
+        for key, value in own.items():
+            assert values[key.replace("/", f"/{name}/", 1)] == value
+    mean = np.mean([own["verification/accuracy"] for own in alone])
+    assert values["verification/accuracy"] == pytest.approx(mean)
+    assert "verification/threshold" not in values
+    with pytest.raises(ConfigError, match="'same' in the dataset's metainfo"):
+        build(KINDS[0], {"sets": {"lfw": meta, "agedb": {"pairs": other["pairs"]}}})
