@@ -23,7 +23,7 @@ from negvision.errors import CheckpointError, ConfigError, UserError, did_you_me
 from negvision.inference.prediction import Prediction, as_bgr, is_many, is_path
 from negvision.inference.runtime import Classification, Detections, Embedding, ExportedModel
 from negvision.inference.runtime.face_detector import FaceDetector
-from negvision.inference.runtime.images import Source, name_of
+from negvision.inference.runtime.images import Source
 from negvision.inference.runtime.images import load as load_image
 from negvision.inference.runtime.model import providers_of
 from negvision.inference.runtime.results import Result
@@ -248,7 +248,9 @@ class Inferencer:
         image = load_image(source, self._model.as_stored)
         if self._face_detector is None:
             return image
-        return self._face_detector.crop(image, name or name_of(source), self._model.crop_side)
+        if name is None:
+            name = "" if isinstance(source, np.ndarray) else str(source)
+        return self._face_detector.crop(image, name, self._model.crop_side)
 
     def embed(
         self, images: Iterable[Source], batch_size: int = 1, aligned: bool = False
@@ -337,7 +339,12 @@ class Inferencer:
             raise UserError(f"batch_size is {batch_size}; give 1 or more")
         frames = self._frames(source, allow_urls, _warn_of if skip_bad else end_at_once)
         while batch := list(islice(frames, batch_size)):
-            results = self.predict([frame.image for frame in batch], batch_size)
+            images = [frame.image for frame in batch]
+            if self._face_detector is None:
+                results = self.predict(images, batch_size)
+            else:
+                faces = [self.face_of(frame.image, frame.name) for frame in batch]
+                results = list(self._model.predict(faces, batch_size))
             for frame, result in zip(batch, results, strict=True):
                 shown = self.top, self.shown_threshold.value
                 yield Prediction(

@@ -214,6 +214,11 @@ def test_photographs_are_aligned_by_the_detector(made, shared_data, tmp_path, ca
     )
     with pytest.raises(DatasetError, match=r"two.png: 2 faces were found"):
         model.embed([folder / "two.png"])
+    with pytest.raises(DatasetError, match=r"none.png: no face was found"):
+        model(folder / "none.png")
+    command = ["predict", str(made / "a.onnx"), str(folder / "none.png"), "--face-detector", yunet]
+    assert main([*command, "--out", str(tmp_path / "p")]) == 2
+    assert "none.png: no face was found" in capsys.readouterr().err
     main_face = load(made / "a.onnx", face_detector=yunet, main_face=True)
     assert main_face.embed([folder / "two.png"]).shape == (1, 48)
     with pytest.raises(UserError, match="cannot be run by OpenCV's FaceDetectorYN"):

@@ -88,26 +88,27 @@ class FaceDetector:
         points = rows[:, 4:14].reshape(-1, 5, 2) * scale
         return Faces(corners.reshape(-1, 4), points, rows[:, 14])
 
-    def crop(self, image: np.ndarray, name: str = "image", side: int = 112) -> np.ndarray:
+    def crop(self, image: np.ndarray, name: str = "", side: int = 112) -> np.ndarray:
         """The face in an image, aligned: (side, side, 3) uint8 BGR.
 
         Args:
             image: (H, W, 3) uint8 BGR.
-            name: Of the image, in errors.
+            name: Of the image, in errors; "" for none.
             side: Of the crop, in pixels.
 
         Raises:
             DatasetError: There is no face, or there are several.
         """
         found = self.find(image)
+        where = f"{name}: " if name else ""
         if not len(found):
             raise DatasetError(
-                f"{name}: no face was found. Take another photograph, larger and from the front.",
+                f"{where}no face was found. Take another photograph, larger and from the front.",
                 kind=NO_FACE,
             )
         if len(found) > 1 and not self.main_only:
             raise DatasetError(
-                f"{name}: {len(found)} faces were found. Cut out the one that is meant, or take "
+                f"{where}{len(found)} faces were found. Cut out the one that is meant, or take "
                 "the main one (--main-face).",
                 kind=SEVERAL_FACES,
             )
