@@ -12,6 +12,8 @@ import torch
 RESAMPLES = 1000
 # Resamples whose figures are computed at once, by one thread.
 _CHUNK = 25
+# At most: each holds copies of all detections.
+_THREADS = 8
 
 
 def draw_counts(units: int, resamples: int, seed: int = 0) -> Iterator[torch.Tensor]:
@@ -65,7 +67,7 @@ def bootstrap(
         for row, drawn in enumerate(draw_counts(len(members), resamples, seed + stratum)):
             counts[row, members] = drawn
     chunks = [counts[start : start + _CHUNK] for start in range(0, resamples, _CHUNK)]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with ThreadPoolExecutor(min(torch.get_num_threads(), _THREADS)) as pool:
         parts = pool.map(lambda chunk: figures(chunk[:, unit]), chunks)
         return np.concatenate(list(parts))
 

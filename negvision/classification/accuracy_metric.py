@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
+from scipy.sparse import csr_array
 
 from negvision.bootstrap import bootstrap, interval, mean_known, share
 from negvision.engine.metrics import CollectedMetric
@@ -89,7 +90,8 @@ class AccuracyMetric(CollectedMetric):
 
 def _figures_of(labels: np.ndarray, right: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Accuracy and mean recall of weighted images, from their labels (I,) and hits (I,)."""
-    classes = (labels[:, None] == np.unique(labels)).astype(np.float64)
+    column = np.unique(labels, return_inverse=True)[1]
+    classes = csr_array((np.ones(len(labels)), (np.arange(len(labels)), column)))
 
     def figures(weights: np.ndarray) -> np.ndarray:
         drawn, hits = weights @ classes, (weights * right) @ classes
