@@ -84,6 +84,7 @@ from .face.margins import ArcFaceMargin as ArcFaceMargin
 from .face.margins import CosFaceMargin as CosFaceMargin
 from .face.margins import MagFaceMargin as MagFaceMargin
 from .face.margins import NoMargin as NoMargin
+from .face.mean_center_hook import MeanCenterHook as MeanCenterHook
 from .face.metrics.identification_metric import IdentificationMetric as IdentificationMetric
 from .face.metrics.template_metric import TemplateVerificationMetric as TemplateVerificationMetric
 from .face.metrics.verification_metric import VerificationMetric as VerificationMetric

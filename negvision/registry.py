@@ -78,6 +78,7 @@ HOOKS = _child(
     "negvision.detection.prediction_hooks",
     "negvision.detection.score_threshold_hook",
     "negvision.detection.assignment_view",
+    "negvision.face.mean_center_hook",
     "negvision.face.pair_score_hook",
     *_with_mmseg("negvision.segmentation.ood_map_hook"),
 )

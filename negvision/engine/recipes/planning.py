@@ -219,6 +219,9 @@ def plan(data: FolderData, folder: Path, options: TrainOptions) -> Plan:
     cfg.randomness = {"seed": options.seed or 0}
     if options.weights is not None:
         cfg.load_from = options.weights
+        if data.task == "faces":
+            hook = {"type": "negvision.MeanCenterHook"}
+            cfg.custom_hooks = [*cfg.get("custom_hooks", []), hook]
         note("weights", options.weights, "as given", "--weights")
     else:
         start = recipe.weights or "random: this network has no pretrained ones"
