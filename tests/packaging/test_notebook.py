@@ -15,12 +15,13 @@ CODE = [cell for cell in CELLS if cell["cell_type"] == "code"]
 
 
 @pytest.mark.slow
-def test_cells_run_in_order_but_for_the_length_of_training(tmp_path, monkeypatch, capsys):
+def test_cells_run_in_order_in_a_shorter_time(tmp_path, monkeypatch, capsys):
     pytest.importorskip(LITE0.replace("-", "_"))
     monkeypatch.chdir(tmp_path)
 
     def command(line: str) -> None:
-        assert main(shlex.split(line)[1:]) == 0, line
+        # The exporter of torch before 2.9 takes a fraction of the time.
+        assert main([*shlex.split(line)[1:], "--legacy"]) == 0, line
 
     names = {"command": command}
     for cell in CODE:
