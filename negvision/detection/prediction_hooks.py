@@ -101,7 +101,7 @@ class PredictionSheetHook(SheetHook):
         return _Detections.of(sample.pred_instances)
 
     def _write(self, runner, dataset) -> None:
-        self._shown = shown_from(self.score_thr, runner.score_threshold)
+        self._shown = shown_from(self.score_thr, getattr(runner, "score_threshold", None))
         super()._write(runner, dataset)
 
     def sheet(self, dataset, shown: Mapping[str, tuple[dict, Any]]) -> np.ndarray:
@@ -162,7 +162,7 @@ class DrawDetectionsHook(Hook):
         self._taken = set()
         if self.draw:
             self._read = reader_of(runner.test_dataloader.dataset)
-            shown = shown_from(self.score_thr, runner.score_threshold)
+            shown = shown_from(self.score_thr, getattr(runner, "score_threshold", None))
             self._shown_from = shown.value
             runner.logger.info(f"drawn from score {shown}")
 
