@@ -82,9 +82,10 @@ class ScoreThresholdHook(Hook):
 
 def _truth_of(dataset) -> dict[str, _Truth]:
     """The objects of each known image, by its path."""
-    truth = {}
-    count = len(dataset) if hasattr(dataset, "get_data_info") else 0
-    for info in map(dataset.get_data_info, range(count)):
+    truth: dict[str, _Truth] = {}
+    if not hasattr(dataset, "get_data_info"):
+        return truth
+    for info in map(dataset.get_data_info, range(len(dataset))):
         if info.get("is_ood") or "img_path" not in info:
             continue
         items = info.get("instances", [])

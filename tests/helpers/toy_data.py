@@ -152,9 +152,11 @@ def shrink_model(cfg: Config) -> None:
         _shrink_segmentor(model)
     elif "neck" in model and model.neck.type == "negvision.FaceEmbeddingNeck":
         side = _face_side(cfg)
-        backbone = {"type": "negvision.IResNet", "depth": 18, "widths": (8, 8, 8, 8)}
+        # With 8 channels, the gradient of a 1x1 convolution of stride 2 is a segmentation fault in
+        # PyTorch 2.11 on CPUs with AVX-512.
+        backbone = {"type": "negvision.IResNet", "depth": 18, "widths": (16, 16, 16, 16)}
         model.backbone = backbone
-        model.neck.update(in_channels=8, spatial_size=side // 16, embedding_size=16)
+        model.neck.update(in_channels=16, spatial_size=side // 16, embedding_size=16)
         model.head.update(embedding_size=16)
     elif "neck" in model:
         _shrink_detector(model)
