@@ -16,8 +16,6 @@ _OTHER_NAMES = {
     "--output": "--out",
     "--output-dir": "--out",
     "--save-dir": "--out",
-    "--show-dir": "--drawings",
-    "--no-pictures": "--no-drawings",
     "--conf": "--score-threshold",
     "--score-thr": "--score-threshold",
 }

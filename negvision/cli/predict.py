@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--allow-urls", action="store_true", help="download images from URLs")
     skip = "leave out what is damaged and go on; the exit status is then 1"
     add("--skip-bad", action="store_true", help=skip)
-    add("--no-drawings", action="store_true", help="draw nothing")
+    add("--no-drawings", "--no-pictures", action="store_true", help="draw nothing")
     larger = "enlarge drawings of images below 640 pixels, so that tags hide less"
     add("--enlarge", action="store_true", help=larger)
     add_trust_checkpoint(parser)

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     file = checked(str, "FILE.json", lambda name: name.endswith(".json"))
     results = "write the detections as COCO results"
     add("--out", type=file, metavar="FILE.json", help=results)
-    add("--drawings", metavar="DIR", help="draw the predictions into this folder")
+    add("--drawings", "--show-dir", metavar="DIR", help="draw the predictions into this folder")
     add_ood_threshold(parser)
     add_runner_arguments(parser)
 

@@ -33,11 +33,7 @@ def test_help_lists_every_command(capsys, argv):
         ),
         (["predict", "a.onnx", "b.png", "--uot=c"], "--uot is not an option; nearest: '--out'"),
         (["browse-dataset", "a.py", "--out-dir", "b"], "--out-dir is not an option; it is --out"),
-        (
-            ["test", "a.pth", "--show-dir", "b"],
-            "--show-dir is not an option; it is --drawings here",
-        ),
-        (["predict", "a.onnx", "b.png", "--no-pictures"], "it is --no-drawings here"),
+        (["predict", "a.onnx", "b.png", "--conf", "1"], "it is --score-threshold here"),
         (["train", "a.py", "--cfg-options", "lr"], "--cfg-options: 'lr' is not KEY=VALUE"),
         (["train", "--accumulate", "a.py"], "the config comes before the options"),
         (["make-ood-split", "boxes"], "invalid choice: 'boxes'"),
