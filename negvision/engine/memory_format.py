@@ -66,8 +66,8 @@ def keep_freed_memory() -> None:
     """Let the C library keep the memory that tensors have freed, for the next ones.
 
     glibc returns large blocks to the system at once and asks for them again an instant later, in
-    every layer; the system then clears each page anew, which took a sixth of the CPU time of a
-    small detector's training. Without glibc or with CUDA nothing is changed.
+    every layer; the system then clears each page anew, which takes much of the time of a small
+    detector's training. Without glibc or with CUDA nothing is changed.
     """
     if torch.cuda.is_available() or not sys.platform.startswith("linux"):
         return
