@@ -31,20 +31,20 @@ from training_runs import ROOT, markdown_table, summarize
 
 from negvision.compat.patches import captured_pycocotools
 
-# Folder below NEGVISION_DATA, annotations of train and val.
-SETS = {"cards": ("train_id", "test_id"), "bccd": ("train", "val")}
+# Folder below NEGVISION_DATA: annotations of train and val, and the side in pixels that `negvision
+# train` chooses for it.
+SETS = {"cards": ("train_id", "test_id", 256), "bccd": ("train", "val", 320)}
 MODELS = {
     "Lite0, pretrained": ("--model", "atss-lite0"),
     "slim ResNet-18, from scratch": ("--model", "atss-r18"),
 }
 YOLO = "yolo11n of ultralytics, from scratch"
-SIDE = 320
 
 
 def make_folder(name: str, work: Path) -> Path:
     """The data set as a COCO folder of two splits, with links to the images."""
     source, folder = Path(os.environ["NEGVISION_DATA"]) / name, work / "data" / name
-    for split, file in zip(("train", "valid"), SETS[name], strict=True):
+    for split, file in zip(("train", "valid"), SETS[name][:2], strict=True):
         (folder / split).mkdir(parents=True, exist_ok=True)
         content = json.loads((source / "annotations" / f"{file}.json").read_text())
         for image in content["images"]:
@@ -89,7 +89,8 @@ def train_yolo(yolo: Path, folder: Path, minutes: float, seed: int, work: Path):
     if not data.exists():
         convert = [sys.executable, "-m", "negvision", "convert", folder, "--to", "yolo"]
         run([*convert, "--out", data], work.with_suffix(".log"))
-    common = [f"imgsz={SIDE}", "device=cpu", f"project={work.parent.resolve()}", "exist_ok=True"]
+    common = [f"imgsz={SETS[folder.name][2]}", "device=cpu"]
+    common += [f"project={work.parent.resolve()}", "exist_ok=True"]
     train = ["model=yolo11n.yaml", f"data={data.resolve() / 'data.yaml'}", f"time={minutes / 60}"]
     train += [f"seed={seed}", "workers=0", "plots=False", f"name={work.name}"]
     spent = run([yolo, "detect", "train", *train, *common], work.with_suffix(".log"))

@@ -127,7 +127,8 @@ def test_training_testing_and_a_threshold(config_of, tmp_path, capsys, monkeypat
     calibrated = checkpoint.with_name("epoch_2_ood.pth")
     threshold = OODThreshold.of_checkpoint(torch.load(calibrated, weights_only=False))
     assert (threshold.score, threshold.num_samples, threshold.tpr) == ("abet", 20, 0.8)
-    assert threshold.value == pytest.approx(np.sort(known)[15:17].mean())
+    # Other batches, so the last bits of the scores differ.
+    assert threshold.value == pytest.approx(np.sort(known)[15:17].mean(), rel=1e-4)
 
     seen.clear()
     assert run(evaluate, config, calibrated, *work) == 0
