@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from negvision.data.formats.converting import WRITERS, convert, with_objects
     from negvision.data.formats.folder import read_folder
     from negvision.data.splits import staged_outputs
-    from negvision.data.splits.content import complete_splits, with_overlaps
+    from negvision.data.splits.content import SPLIT_FILE, complete_splits, with_overlaps
 
     data = with_objects(
         read_folder(args.source, args.format, zero_based=args.zero_based, skip_bad=args.skip_bad)
@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     shares = {name: share for name in ("val", "test") if (share := getattr(args, name))}
     if shares:
         _refuse_shares(args.source, data.splits, shares)
+    if shares or (data.root / SPLIT_FILE).is_file():
         data = complete_splits(data, args.val or 0.0, args.test or 0.0, bar)
     else:
         data = with_overlaps(data, bar)

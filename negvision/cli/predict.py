@@ -127,6 +127,8 @@ def run(args: argparse.Namespace) -> int:
         written = writer.finish()
     if stills > _MOST_LISTED:
         print(f"... and {stills - _MOST_LISTED:,} more images")
+    for line in writer.videos():
+        print(line)
     print(_speed(len(writer.images), time.monotonic() - began))
     print(writer.summary())
     for path in written:

@@ -75,6 +75,7 @@ class Writer:
         self._model = model
         self._enlarge = enlarge
         self._shown: Counter[str] = Counter()
+        self._videos: dict[str, list[Counter[str]]] = {}  # what each frame shows
         self._draws = drawings and model.task != "face"
         self._names: set[str] = set()
         self._name = self._source = ""  # of the current image or video
@@ -126,6 +127,8 @@ class Writer:
         self.images.append(entry)
         shown = self._count(result)
         self._shown.update(shown)
+        if frame.number is not None:
+            self._videos.setdefault(frame.name, []).append(shown)
         return self._in_words(result, shown)
 
     def finish(self) -> list[Path]:
@@ -146,6 +149,17 @@ class Writer:
         files = {entry[part] for entry in self.images for part in parts if part in entry}
         folders = sorted({PurePosixPath(file).parts[0] for file in files})
         return [*written, *(self.folder / name for name in folders)]
+
+    def videos(self) -> list[str]:
+        """A line for each video: its frames, and what they show together."""
+        lines = []
+        for name, frames in self._videos.items():
+            shown = sum(frames, Counter[str]())
+            pixels = shown.total() - shown[UNKNOWN]
+            words = _shares(shown, pixels) if self._model.task == "segmentation" else _counts(shown)
+            line = f"{name}: {len(frames):,} frames"
+            lines.append(line if self._model.task == "face" else f"{line}, {words or 'nothing'}")
+        return lines
 
     def summary(self) -> str:
         """What all images show, by class: boxes from the threshold on, images, or pixels."""

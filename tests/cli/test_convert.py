@@ -1,6 +1,7 @@
 """``negvision convert``: what is written, shown and refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 from helpers import folders
@@ -37,6 +38,16 @@ def test_a_folder_without_splits_is_split_on_request(tmp_path, capsys):
     assert "split by image content" in capsys.readouterr().out
     data = read_folder(tmp_path / "out")
     assert {s: len(part) for s, part in data.splits.items()} == {"train": 3, "val": 1, "test": 1}
+
+
+def test_a_written_split_is_kept(tmp_path):
+    root = folders.voc(tmp_path / "pets", lists=False)
+    names = [image.name for image in read_folder(root).images]
+    (root / "split.json").write_text(json.dumps({"train": names[1:], "val": names[:1]}))
+    assert run(root, "--to", "coco", "--out", tmp_path / "out") == 0
+    data = read_folder(tmp_path / "out")
+    assert {s: len(part) for s, part in data.splits.items()} == {"train": 4, "val": 1}
+    assert [Path(image.name).name for image in data.split("val")] == [Path(names[0]).name]
 
 
 @pytest.mark.parametrize("name", ["val", "test"])

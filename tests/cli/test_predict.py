@@ -67,7 +67,8 @@ def test_classes_of_images_and_videos(exported, folder, clip, tmp_path, capsys):
     assert [record["category_id"] for record in found[:2]] == wanted.top(2).tolist()
     assert found[0]["score"] == pytest.approx(wanted.probabilities.max())
     assert found[0]["ood_score"] == pytest.approx(wanted.ood_score) and found[0]["is_ood"] is True
-    assert "images: 8 unknown" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "images: 8 unknown" in said and f"{clip}: 5 frames, 5 unknown" in said
 
 
 def test_boxes_of_images_and_videos(exported, folder, clip, tmp_path, capsys):
@@ -110,7 +111,8 @@ def test_boxes_of_images_and_videos(exported, folder, clip, tmp_path, capsys):
             found
         )
     said = capsys.readouterr().out
-    assert f"{folder / 'b.png'}: 96 x 128, nothing" in said and "clip.mp4: " not in said
+    assert f"{folder / 'b.png'}: 96 x 128, nothing" in said
+    assert f"{clip}: 5 frames, nothing" in said
     assert re.search(r"^8 images in [\d.]+ s: [\d.]+ images/s", said, re.MULTILINE)
     # The weights are random, and no score is high.
     assert "0 boxes from score 0.3 (fixed, since the model has none of its own)" in said
