@@ -21,6 +21,7 @@ from .data.formats.folder import read_folder as read_folder
 from .data.images.flips import RandomFlip as RandomFlip
 from .data.images.loading import LoadImageFromFile as LoadImageFromFile
 from .detection.assigners import ATSSAssigner as ATSSAssigner
+from .detection.assigners import IgnoringAssigner as IgnoringAssigner
 from .detection.assigners import MaxIoUAssigner as MaxIoUAssigner
 from .detection.assignment_view import AssignmentSheetHook as AssignmentSheetHook
 from .detection.datasets import CocoDataset as CocoDataset
@@ -36,10 +37,13 @@ from .detection.heads.ood_heads import AbeTBBoxHead as AbeTBBoxHead
 from .detection.heads.ood_heads import OODBBoxHead as OODBBoxHead
 from .detection.losses import BoxIoULoss as BoxIoULoss
 from .detection.metrics.coco_metric import CocoMetric as CocoMetric
+from .detection.metrics.fppi_metric import FPPIMetric as FPPIMetric
 from .detection.metrics.ood_box_metric import OODBoxMetric as OODBoxMetric
+from .detection.negative_sampler import NegativeRatioSampler as NegativeRatioSampler
 from .detection.prediction_hooks import DrawDetectionsHook as DrawDetectionsHook
 from .detection.prediction_hooks import PredictionSheetHook as PredictionSheetHook
 from .detection.score_threshold_hook import ScoreThresholdHook as ScoreThresholdHook
+from .detection.soft_negatives import SoftNegatives as SoftNegatives
 from .detection.transforms import RandomZoom as RandomZoom
 from .engine.bad_sample_hook import BadSampleHook as BadSampleHook
 from .engine.checkpoints.saving import CheckpointHook as CheckpointHook

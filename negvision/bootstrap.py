@@ -72,8 +72,13 @@ def bootstrap(
         return np.concatenate(list(parts))
 
 
-def interval(values: np.ndarray, draws: np.ndarray, confidence: float = 0.95) -> np.ndarray:
-    """Limits (2, F) of figures in [0, 1], from their resamples.
+def interval(
+    values: np.ndarray,
+    draws: np.ndarray,
+    confidence: float = 0.95,
+    highest: float | np.ndarray = 1.0,
+) -> np.ndarray:
+    """Limits (2, F) of figures in [0, ``highest``], from their resamples.
 
     The bias of a figure on few images, which the resamples show a second time, is taken off: the
     middle is 2 value - mean of the draws. The reach is the standard deviation of the draws times
@@ -84,6 +89,7 @@ def interval(values: np.ndarray, draws: np.ndarray, confidence: float = 0.95) ->
         values: (F,), of the whole set.
         draws: (R, F), of its resamples. NaN draws are left out.
         confidence: In (0, 1).
+        highest: The largest possible value, of all or each (F,).
 
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 10 and 13.
 
@@ -97,7 +103,7 @@ def interval(values: np.ndarray, draws: np.ndarray, confidence: float = 0.95) ->
     count = (~np.isnan(draws)).sum(0)
     mean = np.where(np.isnan(draws), 0, draws).sum(0) / np.maximum(count, 1)
     reach = stats.norm.ppf((1 + confidence) / 2) * np.sqrt(_variance(draws))
-    return np.clip(2 * values - mean + np.stack([-reach, reach]), 0, 1)
+    return np.clip(2 * values - mean + np.stack([-reach, reach]), 0, highest)
 
 
 @dataclass(frozen=True)

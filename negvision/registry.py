@@ -26,7 +26,11 @@ DATASETS = _child(
     "negvision.classification.datasets",
     *_with_mmseg("negvision.segmentation.datasets"),
 )
-DATA_SAMPLERS = _child(mmengine_registry.DATA_SAMPLERS, "negvision.face.datasets")
+DATA_SAMPLERS = _child(
+    mmengine_registry.DATA_SAMPLERS,
+    "negvision.detection.negative_sampler",
+    "negvision.face.datasets",
+)
 TRANSFORMS = _child(
     mmengine_registry.TRANSFORMS,
     "negvision.data.images.loading",
@@ -77,6 +81,7 @@ HOOKS = _child(
     "negvision.engine.loss_guard",
     "negvision.detection.prediction_hooks",
     "negvision.detection.score_threshold_hook",
+    "negvision.detection.soft_negatives",
     "negvision.detection.assignment_view",
     "negvision.face.mean_center_hook",
     "negvision.face.pair_score_hook",

@@ -12,7 +12,7 @@ from negvision.errors import ConfigError
 # Fields of TrainOptions, which needs libraries that --help does without.
 _OPTIONS = (
     "model", "weights", "epochs", "iters", "minutes", "patience", "batch", "lr", "imgsz", "freeze",
-    "flip", "seed", "track",
+    "flip", "negatives", "negative_share", "seed", "track",
 )  # fmt: skip
 _READING = ("format", "task", "skip_bad", "device")
 # Those of negvision.data.formats, which loads slowly.
@@ -40,6 +40,10 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add("--freeze", type=int, metavar="N", help="stages of the backbone that do not train")
     flips = "flips in training (default: horizontal); any also turns images over"
     add("--flip", choices=("horizontal", "any", "none"), help=flips)
+    plain = "train on the images of this folder too, none of which shows an object"
+    add("--negatives", metavar="DIR", help=plain)
+    share = "share of images without an object in each batch (default: as many as there are)"
+    add("--negative-share", type=float, metavar="SHARE", help=share)
     add("--seed", type=int, metavar="N", help="default: 0")
     add("--track", choices=("tensorboard", "wandb", "mlflow"), help="where curves are sent")
     add("--format", choices=FORMATS, help="format of the annotations, if it is unclear")

@@ -36,6 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     recompute = "recompute activations in the backward pass: of the backbone's blocks, or of these"
     add("--checkpoint-activations", nargs="*", metavar="MODULE", help=recompute)
     add("--compile", action="store_true", help="torch.compile of backbone, neck and heads")
+    doubts = "file of `negvision audit`: ignore what it suspects as often as it is likely wrong"
+    soft = "background that keeps a high score loses weight: objects without a box"
+    add("--soft-negatives", action="store_true", help=soft)
+    add("--suspects", metavar="FILE.json", help=doubts)
     add_runner_arguments(parser)
     add_data_options(parser)
 

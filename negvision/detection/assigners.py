@@ -1,8 +1,10 @@
 """Assigners: which priors are positive, which are negative, and which take no part."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
 from mmdet.models.task_modules.assigners import MaxIoUAssigner as MMDetMaxIoUAssigner
 from mmdet.structures.bbox import get_box_tensor
@@ -218,3 +220,72 @@ class MaxIoUAssigner(MMDetMaxIoUAssigner):
             result.gt_inds[outside] = 0
             result.labels[outside] = -1
         return result
+
+
+@TASK_UTILS.register_module()
+class IgnoringAssigner:
+    """An assigner under which ignored boxes are neither objects nor background.
+
+    By ``ignore_iof_thr``, mmdet's assigners spare priors that lie inside an ignored box. That is
+    meant for crowds: of a single object, the priors that are larger than it stay background. Here
+    the inner assigner also gets the ignored boxes as objects, and priors that it gives to one of
+    them take no part. ``negvision train --suspects`` puts it around the assigners of a config.
+
+    Args:
+        assigner: Config of the inner assigner, mmdet's or negvision's ``ATSSAssigner`` or
+            ``MaxIoUAssigner``. Its ``ignore_iof_thr`` is kept.
+
+    Example:
+        >>> inner = dict(type="negvision.MaxIoUAssigner", pos_iou_thr=0.2, neg_iou_thr=0.2)
+        >>> assigner = IgnoringAssigner(inner)
+        >>> priors = InstanceData(priors=torch.tensor([[0.0, 0, 16, 16], [16.0, 0, 32, 16]]))
+        >>> small = InstanceData(bboxes=torch.tensor([[4.0, 4, 12, 12]]), labels=torch.tensor([0]))
+        >>> assigner.assign(priors, [2], small[:0], small).gt_inds.tolist()
+        [-1, 0]
+    """
+
+    def __init__(self, assigner: dict) -> None:
+        self.inner = TASK_UTILS.build(assigner)
+        if hasattr(self.inner, "assign_batch"):
+            self.assign_batch = self._assign_batch
+
+    def assign(self, *args, **kwargs) -> AssignResult:
+        """Assign the priors of one image; arguments and result are those of the inner assigner."""
+        arguments = inspect.signature(self.inner.assign).bind(*args, **kwargs).arguments
+        truth, ignored = arguments["gt_instances"], arguments.get("gt_instances_ignore")
+        if ignored is None or not len(ignored):
+            return self.inner.assign(**arguments)
+        result = self.inner.assign(**{**arguments, "gt_instances": _joined(truth, ignored)})
+        result.num_gts = len(truth)
+        taken = result.gt_inds > len(truth)
+        result.gt_inds = result.gt_inds.masked_fill(taken, -1)
+        if result.labels is not None:
+            result.labels = result.labels.masked_fill(taken, -1)
+        return result
+
+    def _assign_batch(
+        self,
+        priors: Tensor,
+        num_level_priors: Sequence[int],
+        batch_gt_instances: Instances,
+        batch_gt_instances_ignore: Instances | None = None,
+        **options,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ignored = batch_gt_instances_ignore or [None] * len(batch_gt_instances)
+        joined = [_joined(*pair) for pair in zip(batch_gt_instances, ignored, strict=True)]
+        gt_inds, overlaps, labels = self.inner.assign_batch(
+            priors, num_level_priors, joined, batch_gt_instances_ignore, **options
+        )
+        counts = torch.tensor([[len(gt)] for gt in batch_gt_instances]).to(gt_inds.device)
+        taken = gt_inds > counts
+        return gt_inds.masked_fill(taken, -1), overlaps, labels.masked_fill(taken, -1)
+
+
+def _joined(truth: InstanceData, ignored: InstanceData | None) -> InstanceData:
+    """The boxes and labels of objects, then those of ignored boxes."""
+    if ignored is None or not len(ignored):
+        return truth
+    boxes = [get_box_tensor(one.bboxes) for one in (truth, ignored)]
+    # Nothing learns from the labels of ignored boxes, some of which have none.
+    labels = [truth.labels, ignored.labels.clamp(min=0)]
+    return InstanceData(bboxes=torch.cat(boxes), labels=torch.cat(labels))

@@ -147,8 +147,9 @@ def find_head(model: Any) -> Any:
         )
     if not hasattr(head, "assignment_priors") and not hasattr(head, "prior_generator"):
         raise ConfigError(f"{type(head).__name__} has no anchors: it assigns predictions to boxes")
-    if getattr(head.assigner, "alpha", None) is not None:
-        raise _needs_predictions(head.assigner)
+    assigner = getattr(head.assigner, "inner", head.assigner)
+    if getattr(assigner, "alpha", None) is not None:
+        raise _needs_predictions(assigner)
     return head
 
 
@@ -218,7 +219,8 @@ def _assign(
         "gt_instances": truth,
         "gt_instances_ignore": ignored,
     }
-    if "num_level_priors" in inspect.signature(assigner.assign).parameters:
+    inner = getattr(assigner, "inner", assigner)
+    if "num_level_priors" in inspect.signature(inner.assign).parameters:
         arguments["num_level_priors"] = [int(flags.sum()) for flags in valid.split(counts)]
     try:
         result = assigner.assign(**arguments)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmdet.datasets.transforms import PackDetInputs as MMDetPackDetInputs
@@ -12,6 +15,7 @@ from negvision.data.formats.coco_file import find_classes, read_coco_file, witho
 from negvision.data.formats.text_files import composed
 from negvision.data.images.bad_samples import BadSampleMixin
 from negvision.data.images.planes import to_planes
+from negvision.data.suspects import Suspect, Suspects
 from negvision.detection.coco_check import (
     NARROW,
     TEXT_FLAG,
@@ -24,6 +28,8 @@ from negvision.registry import DATASETS, TRANSFORMS
 from negvision.toy.digits import GeneratesDigits
 
 _OTHER_CLASS = "annotation of no class in metainfo"
+# Kinds of suspects whose boxes can be wrong.
+_OF_BOXES = ("missing", "class", "location", "duplicate")
 
 
 @DATASETS.register_module()
@@ -49,6 +55,12 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
 
     Args:
         on_bad_sample: See :class:`negvision.data.images.bad_samples.BadSampleMixin`.
+        suspects: File of ``negvision audit`` about ``ann_file``, to train without believing what it
+            suspects. Each time an image is drawn, each suspected box becomes an ignore box, and
+            each missing object one more, with its probability of being wrong (1 where the file
+            has none). The mean over the draws is a loss that trusts a label as far as it is likely
+            to be right. Ignore boxes need :class:`negvision.IgnoringAssigner`, which
+            ``negvision train --suspects`` sets.
 
     Attributes:
         annotated: The number of annotations of the classes.
@@ -57,8 +69,10 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
         left_out: Why the others are not trained, counted.
 
     Raises:
+        ConfigError: ``suspects`` with ``test_mode``.
         DatasetError: See above; also if the annotation file or image folder is missing, the file
-            is not COCO JSON, or no image is left, also by ``filter_cfg``.
+            is not COCO JSON, or no image is left, also by ``filter_cfg``. The suspects are of other
+            annotations or classes.
 
     Example:
         >>> from negvision.toy.digits import ensure_digits
@@ -71,6 +85,17 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
     """
 
     METAINFO: dict = {}
+
+    def __init__(self, *args, suspects: str | None = None, **kwargs) -> None:
+        self.suspects = suspects
+        super().__init__(*args, **kwargs)
+        if suspects is not None:
+            if self.test_mode:
+                raise ConfigError(
+                    f"{self.ann_file}: suspects={suspects!r} with test_mode=True. Suspects change "
+                    "what is trained; an evaluation uses the annotations as they are"
+                )
+            self.pipeline.transforms.insert(0, _ignore_suspects)
 
     def load_data_list(self) -> list[dict]:
         """Read, check and parse the annotation file; see mmdet for the format of the result."""
@@ -108,6 +133,11 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
         self.left_out, self._unusable = Problems(), problems
         self._unusable.merge(notes.only(NARROW))
 
+        doubts = _Doubts({}, {})
+        if self.suspects is not None:
+            audit = Suspects.load(self.suspects).check(self.ann_file, self._metainfo["classes"])
+            doubts = _Doubts.of(audit)
+            self._log(f"{self.suspects}: {_line(audit)}")
         self.cat_img_map = {category_id: [] for category_id in category_ids}
         data_list = []
         for image_id, image in images.items():
@@ -117,9 +147,11 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
             for category_id in {annotation["category_id"] for annotation in annotations}:
                 self.cat_img_map[category_id].append(image_id)
             record = {**image, "img_id": image_id}
-            data_list.append(
-                self.parse_data_info({"raw_img_info": record, "raw_ann_info": annotations})
-            )
+            info = self.parse_data_info({"raw_img_info": record, "raw_ann_info": annotations})
+            if self.suspects is not None:
+                own = [one for one in annotations if one["category_id"] in self.cat2label]
+                doubts.mark(info, own, self._metainfo["classes"])
+            data_list.append(info)
             for annotation in annotations:
                 if annotation["category_id"] not in self.cat2label:
                     self.left_out.add(_OTHER_CLASS, image["file_name"])
@@ -199,6 +231,67 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
     def _is_local(self) -> bool:
         backend = get_file_backend(self.ann_file, backend_args=self.backend_args)
         return isinstance(backend, LocalBackend)
+
+
+class _Doubts:
+    """How probably each box is wrong, and what may be missing."""
+
+    def __init__(self, wrong: Mapping, missing: Mapping[object, Sequence[Suspect]]) -> None:
+        self.wrong = wrong  # annotation id -> probability
+        self.missing = missing  # image id -> objects without a box
+
+    @classmethod
+    def of(cls, audit: Suspects) -> _Doubts:
+        wrong: dict = {}
+        missing: dict[object, list[Suspect]] = {}
+        for one in audit.found:
+            if one.kind == "missing":
+                missing.setdefault(one.image_id, []).append(one)
+            elif one.kind in _OF_BOXES:
+                wrong[one.annotation] = max(wrong.get(one.annotation, 0.0), _probability(one))
+        return cls(wrong, missing)
+
+    def mark(self, info: dict, annotations: Sequence[Mapping], classes: Sequence[str]) -> None:
+        """Add ``suspect``, a probability, to instances of a record, and missing ones."""
+        for item, annotation in zip(info["instances"], annotations, strict=True):
+            if annotation.get("id") in self.wrong and not item["ignore_flag"]:
+                item["suspect"] = self.wrong[annotation["id"]]
+        for one in self.missing.get(info["img_id"], ()):
+            x, y, width, height = one.bbox or (0, 0, 0, 0)
+            corners = [max(x, 0), max(y, 0), min(x + width, info["width"])]
+            corners.append(min(y + height, info["height"]))
+            left, top, right, bottom = corners
+            if right - left < 1 or bottom - top < 1:
+                continue
+            label = classes.index(one.proposed) if one.proposed in classes else 0
+            outline = [[left, top, right, top, right, bottom, left, bottom]]
+            item = {"bbox": corners, "bbox_label": label, "mask": outline}
+            info["instances"].append({**item, "ignore_flag": 1, "suspect": _probability(one)})
+
+
+def _probability(one: Suspect) -> float:
+    return 1.0 if one.probability is None else min(max(one.probability, 0.0), 1.0)
+
+
+def _ignore_suspects(results: dict) -> dict:
+    """Draw which suspects of an image are wrong this time: those are ignored."""
+    kept = []
+    for item in results["instances"]:
+        wrong = "suspect" in item and random.random() < item["suspect"]
+        if wrong:
+            item["ignore_flag"] = 1
+        # An object without a box is there only as an ignore box.
+        if wrong or "suspect" not in item or not item["ignore_flag"]:
+            kept.append(item)
+    return {**results, "instances": kept}
+
+
+def _line(audit: Suspects) -> str:
+    counts = Counter(one.kind for one in audit.found)
+    kinds = ", ".join(f"{counts[kind]:,} {kind}" for kind in _OF_BOXES if counts[kind])
+    others = sum(counts[kind] for kind in counts if kind not in _OF_BOXES)
+    line = f"suspects that are ignored as often as they are likely to be wrong: {kinds or 'none'}"
+    return line + f"; {others:,} of other kinds have no effect on a detector" * bool(others)
 
 
 @DATASETS.register_module()

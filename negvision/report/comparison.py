@@ -21,6 +21,7 @@ from negvision.detection.metrics.coco_evaluation import CocoDetections, metric_n
 from negvision.detection.metrics.coco_metric import units_of
 from negvision.detection.metrics.coco_statistics import CocoStatistics
 from negvision.detection.metrics.error_kinds import KINDS, error_kinds
+from negvision.detection.metrics.froc import FROC
 from negvision.detection.metrics.reliability import reliability
 from negvision.errors import ConfigError, DatasetError, Problems, UserError
 from negvision.report.image_samples import embedded, read_rgb
@@ -33,6 +34,14 @@ _SHOWN, _LONGEST = 12, 360
 _SCORE = 0.3
 _LEVEL = 0.05
 _ECE = "calibration error (ECE)"
+_RECALL = 0.8
+_FPPI = f"false positives at recall {_RECALL}"
+# Figures beside AP and AR, and what they are.
+_OTHERS = {
+    **KINDS,
+    _ECE: "mean gap of score and precision",
+    _FPPI: "per image without an object",
+}
 
 
 @dataclass(frozen=True)
@@ -148,7 +157,8 @@ class Comparison:
         figures: How many of them are no classes.
         differences: For each contender but the first.
         statistics: Of the first training of each contender.
-        errors: AP50 lost by kind of error and ECE, for each contender the mean of its trainings.
+        errors: AP50 lost by kind of error, ECE, and false positives at recall 0.8, for each
+            contender the mean of its trainings.
         drawn: What was drawn anew: "images", or "values of ...".
         units: How many there are.
     """
@@ -208,17 +218,15 @@ class Comparison:
             for number, detections in enumerate(contender.trainings):
                 kinds = error_kinds(ground_truth, detections, ids, iou_type, **options)
                 calibration = reliability(kinds.scores, kinds.hits).error
-                costs.append({**kinds.mean_costs(), _ECE: calibration})
+                rate = FROC.of(kinds).figures(np.ones((1, len(units))), [_RECALL], [])[0, 0]
+                costs.append({**kinds.mean_costs(), _ECE: calibration, _FPPI: rate})
                 statistics = CocoStatistics(ground_truth, detections, ids, iou_type, **options)
                 if not number:
                     first.append(statistics)
                 values = statistics.figures(np.ones((1, len(units))))[0]
                 trainings.append((values, bootstrap(statistics.figures, units, resamples)))
             sides.append(Side.of(trainings))
-            names_of_errors = (*KINDS, _ECE)
-            errors.append(
-                {name: float(np.mean([one[name] for one in costs])) for name in names_of_errors}
-            )
+            errors.append({name: float(np.mean([one[name] for one in costs])) for name in _OTHERS})
         of_id = dict(zip(ids, names, strict=True))
         figures = metric_names(first[0].max_dets)
         return cls(
@@ -303,11 +311,12 @@ class Comparison:
                 if place >= self.figures:
                     row += f"{corrected[place - self.figures]:>9.3f}"
                 lines.append(f"{name:<{width}}" + row.replace("nan", "  -"))
-            lines.append(f"\n{'AP50 lost by kind of error':<28}{letters[0]:>8}{letters[1]:>8}")
+            title = "AP50 lost by kind of error"
+            lines.append(f"\n{title:<{len(_FPPI) + 1}}{letters[0]:>8}{letters[1]:>8}")
             lost = (self.errors[0], self.errors[self.contenders.index(contender)])
-            for name in (*KINDS, _ECE):
+            for name in _OTHERS:
                 cells = "".join(f"{one[name]:>8.3f}" for one in lost)
-                lines.append(f"{name:<28}{cells.replace('nan', '  -')}")
+                lines.append(f"{name:<{len(_FPPI) + 1}}{cells.replace('nan', '  -')}")
             lines.append("")
         return "\n".join([*lines, *self.verdicts()])
 
@@ -325,11 +334,11 @@ class Comparison:
         ):
             title = f"{contender.name} against {self.contenders[0].name}"
             rows = []
-            for name, meaning in {**KINDS, _ECE: "mean gap of score and precision"}.items():
+            for name, meaning in _OTHERS.items():
                 lost = [self.errors[0][name], self.errors[number][name]]
                 rows.append(MetricRow(name, [*lost, lost[1] - lost[0]], meaning, "lower"))
             columns = ("first", "second", "difference")
-            errors = MetricTable("AP50 lost by kind of error; ECE", "kind", columns, rows)
+            errors = MetricTable("AP50 lost by kind of error; other figures", "kind", columns, rows)
             parts = [*self._tables(found), errors, self._gallery(number, paths, read)]
             sections.append(Section(f"pair-{number}", title, parts))
         return rendered(

@@ -20,6 +20,7 @@ from negvision.detection.metrics.coco_evaluation import AREAS, CocoResult
 from negvision.detection.metrics.coco_metric import units_of
 from negvision.detection.metrics.coco_statistics import CocoStatistics
 from negvision.detection.metrics.error_kinds import KINDS, SIDES, ErrorKinds, error_kinds
+from negvision.detection.metrics.froc import FROC, RATES, RECALLS
 from negvision.detection.metrics.reliability import FROM_SCORE, reliability
 from negvision.report.image_samples import embedded, read_rgb
 from negvision.report.page_parts import (
@@ -32,7 +33,7 @@ from negvision.report.page_parts import (
     Plots,
     Section,
 )
-from negvision.report.plots import line_styles, precision_plot, reliability_plot
+from negvision.report.plots import froc_plot, line_styles, precision_plot, reliability_plot
 from negvision.visualization.boxes import draw_predictions
 from negvision.visualization.looking import seeded
 
@@ -123,7 +124,7 @@ class DetectionCollector:
 
     def sections(self) -> list[Section]:
         """Metrics, curves, confusions, and worst images."""
-        parts: list[Sequence[Part]] = [(), (), (), (), ()]
+        parts: list[Sequence[Part]] = [(), (), (), (), (), ()]
         missing = "The config's test evaluator has no COCO annotations (ann_file)."
         if "ann_file" in self.evaluator:
             parts, missing = self._coco_parts(self._images), ""
@@ -131,6 +132,7 @@ class DetectionCollector:
             Section("metrics", "Average precision", parts[0], missing),
             Section("precision", "Precision and recall", parts[1], missing),
             Section("errors", "Errors and what they cost", parts[3], missing),
+            Section("negatives", "False positives per image", parts[5], missing),
             Section("calibration", "Calibration of the scores", parts[4], missing),
             Section("confusion", "Confused classes", parts[2], missing),
             _worst(self._images, self.classes, self.shown, self.read),
@@ -172,6 +174,7 @@ class DetectionCollector:
             [confusion],
             _error_tables(errors, sizes, self.classes, ids),
             _calibration_parts(errors, self.classes, ids),
+            _false_positives(FROC.of(errors), units),
         ]
 
 
@@ -231,6 +234,29 @@ def _error_tables(
             "AP50 lost by class and kind of error", "class", list(KINDS), of_classes, compared=None
         ),
     ]
+
+
+def _false_positives(froc: FROC, units: np.ndarray) -> list[Part]:
+    """False positives per image on images without objects, and the FROC curve."""
+    values = froc.figures(np.ones((1, len(units))))[0]
+    highest = np.repeat([np.inf, 1.0], [len(RECALLS), len(RATES)])
+    limits = interval(values, bootstrap(froc.figures, units), highest=highest)
+    names = [f"at recall {level:g}" for level in RECALLS]
+    meanings = ["false positives per image without an object"] * len(RECALLS)
+    names += [f"recall at {rate:g}" for rate in RATES]
+    meanings += ["recall with so many false positives per image, of all images"] * len(RATES)
+    rows = []
+    for name, value, meaning, low, high in zip(names, values, meanings, *limits, strict=True):
+        better = "higher" if name.startswith("recall") else "lower"
+        rows.append(MetricRow(name, [float(value), float(low), float(high)], meaning, better))
+    caption = (
+        f"{int(froc.background.sum()):,} of {len(units):,} images have no object. One score "
+        "threshold for all classes; a detection is right on an object of its class at IoU 0.5. "
+        "From and to: the 95 % interval. A dash: there is no such image, or no such recall."
+    )
+    columns = ("value", "from", "to")
+    table = MetricTable("False positives", "figure", columns, rows, caption, compared=1)
+    return [table, Plots("Recall by false positives per image", [froc_plot(*froc.curve())])]
 
 
 def _calibration_parts(

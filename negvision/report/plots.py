@@ -167,6 +167,17 @@ def reliability_plot(title: str, confidence: np.ndarray, precision: np.ndarray) 
     return Plot(title, _svg(axes), f"{title}. Share that is right by mean score: {points}")
 
 
+def froc_plot(recall: np.ndarray, rate: np.ndarray) -> Plot:
+    """Recall against false positives per image, (N,) each, ascending, on a logarithmic axis."""
+    axes = _axes(4.8, 3.3, "false positives per image", "recall")
+    left = 2.0**-7
+    axes.step(np.maximum(rate, left), recall, where="post", color=ID_COLOR, linewidth=1.8)
+    axes.set(xscale="log", xlim=(left, max(2.0**4, rate[-1])), ylim=(0, 1.02))
+    axes.grid(color=_GRID, linewidth=0.8)
+    text = f"Recall against false positives per image; at most {recall[-1]:.3f} of the objects."
+    return Plot("FROC", _svg(axes), text)
+
+
 def roc_of_pairs(far: np.ndarray, tar: np.ndarray, negatives: int, title: str) -> Plot:
     """TAR against FAR on a logarithmic axis that starts below the FAR of a single pair."""
     left = 0.5 / negatives

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
@@ -20,11 +21,11 @@ from negvision.data.formats import (
     voc,
     yolo,
 )
-from negvision.data.formats.contents import FolderData
+from negvision.data.formats.contents import FolderData, ImageRecord
 from negvision.data.formats.reading import Reading
-from negvision.data.formats.tree import FileTree
+from negvision.data.formats.tree import FileTree, read_size
 from negvision.data.images import IMAGE_SUFFIXES
-from negvision.errors import DatasetError, MissingDataError, listed
+from negvision.errors import DatasetError, MissingDataError, Problems, listed
 
 FORMATS: dict[str, ModuleType] = {
     "yolo": yolo,
@@ -184,3 +185,58 @@ def _settle_task(reading: Reading, task: str | None, path: str | os.PathLike) ->
     raise DatasetError(
         f"{path}: read as {reading.format}, it holds data for {reading.task}, not for {task}"
     )
+
+
+def with_negatives(data: FolderData, folder: str | os.PathLike) -> FolderData:
+    """The data set, with all images of a folder in its training split, none with an object.
+
+    Names become relative to the folder that holds both.
+
+    Args:
+        data: Of detection, with a training split.
+        folder: Its subfolders count too; annotations in it do not.
+
+    Raises:
+        MissingDataError: There is no such folder.
+        DatasetError: The data set is of another task, the folder has no image or one that cannot be
+            read, or an image is in both.
+    """
+    folder = Path(folder).resolve()
+    if data.task != "detection":
+        raise DatasetError(
+            f"--negatives {folder}: each image of {data.root} has a class ({data.task}), and none "
+            "would fit these; images without an object are for detection"
+        )
+    if not folder.is_dir():
+        raise MissingDataError(f"--negatives {folder}: there is no such folder of images")
+    names = sorted(FileTree(folder).images)
+    problems = Problems()
+    own = {os.path.realpath(data.path(image.name)) for image in data.images}
+    root = Path(os.path.commonpath([data.root.resolve(), folder]))
+    records = []
+    for name in names:
+        path = folder / name
+        if os.path.realpath(path) in own:
+            problems.add("image of the data set itself", str(path))
+            continue
+        try:
+            size = read_size(path)
+        except DatasetError as error:
+            problems.add("image that cannot be read", str(error))
+            continue
+        place = os.path.relpath(path, root).replace(os.sep, "/")
+        records.append(ImageRecord(place, size.width, size.height))
+    if problems or not records:
+        raise DatasetError(
+            f"--negatives {folder}: {len(records):,} images without an object can be used"
+            + (f":\n{problems.report()}\nTake them out of the folder" if problems else "")
+        )
+    before = os.path.relpath(data.root.resolve(), root).replace(os.sep, "/")
+    prefix = "" if before == "." else f"{before}/"
+    images = [replace(image, name=prefix + image.name) for image in data.images]
+    added = range(len(images), len(images) + len(records))
+    splits = {**data.splits, "train": [*data.splits["train"], *added]}
+    notes = Problems()
+    notes.merge(data.notes)
+    notes.add("image without an object, added to train", str(folder), count=len(records))
+    return replace(data, root=root, images=images + records, splits=splits, notes=notes)

@@ -26,6 +26,7 @@ from negvision.detection.metrics.coco_evaluation import (
 )
 from negvision.detection.metrics.coco_statistics import CocoStatistics
 from negvision.detection.metrics.error_kinds import KINDS, error_kinds
+from negvision.detection.metrics.froc import FROC, fppi_names
 from negvision.detection.metrics.reliability import reliability
 from negvision.engine.image_check import compare_images
 from negvision.engine.metrics import CollectedMetric
@@ -130,8 +131,9 @@ class CocoMetric(CocoTruthMetric):
         group_by: Key of the images of ``ann_file``, such as ``"video_id"``, whose images are drawn
             together, because they show the same scene. None: images are drawn one by one.
         errors: Tell the kinds of errors apart and what each costs, see
-            :func:`negvision.detection.metrics.error_kinds.error_kinds`, and whether scores are
-            probabilities. None: in ``negvision test``, not in a validation.
+            :func:`negvision.detection.metrics.error_kinds.error_kinds`, whether scores are
+            probabilities, and false positives per image. None: in ``negvision test``, not in a
+            validation.
         collect_device: As in MMEngine.
         prefix: In front of each key, by default ``coco``.
 
@@ -141,7 +143,8 @@ class CocoMetric(CocoTruthMetric):
     truth; the same with ``segm``. With ``resamples`` also ``bbox_mAP_low``, ``bbox_mAP_high`` and
     so on: the limits of the 95 % interval of each figure but those of single classes. With
     ``errors`` also ``bbox_cost/classification`` and so on, the AP50 that each kind of error costs,
-    and ``bbox_ece``, the expected calibration error of detections with scores from 0.3.
+    ``bbox_ece``, the expected calibration error of detections with scores from 0.3, and the figures
+    of :class:`negvision.FPPIMetric`, such as ``bbox_fppi@0.8`` and ``bbox_froc@1``.
 
     Raises:
         FileNotFoundError: ``ann_file`` does not exist.
@@ -213,7 +216,7 @@ class CocoMetric(CocoTruthMetric):
         of_classes = [f"mAP/{escape(name)}" for name in self._classes] if self.classwise else []
         figures = metric_names(self.max_dets)
         ends = ("_low", "_high") if self.resamples else ()
-        costs = [*(f"cost/{name}" for name in KINDS), "ece"] if self.errors else []
+        costs = [*(f"cost/{name}" for name in KINDS), "ece", *fppi_names()] if self.errors else []
         keys = [*figures, *of_classes, *costs, *(name + end for name in figures for end in ends)]
         return [f"{iou_type}_{key}" for iou_type in self.iou_types for key in keys]
 
@@ -276,9 +279,12 @@ class CocoMetric(CocoTruthMetric):
         if self.errors:
             kinds = error_kinds(*inputs, **options)
             calibration = reliability(kinds.scores, kinds.hits)
-            line = f"\n\n{kinds.line()}\n{calibration.line()}"
+            froc = FROC.of(kinds)
+            line = f"\n\n{kinds.line()}\n{calibration.line()}\n{froc.lines()}"
             costs = {f"cost/{name}": kinds.mean_costs()[name] for name in KINDS}
             costs["ece"] = calibration.error
+            rates = froc.figures(np.ones((1, len(froc.objects))))[0].tolist()
+            costs |= dict(zip(fppi_names(), rates, strict=True))
         ids = set(self._category_ids)
         chosen = [a for a in self.ground_truth["annotations"] if a["category_id"] in ids]
         instances = Counter(a["category_id"] for a in chosen if not a["iscrowd"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,9 @@ class ErrorKinds:
         labels: (N,), index into ``category_ids`` of each detection that is right or wrong.
         scores: (N,).
         hits: (N,), whether it is right.
+        images: (N,), its image, as numbered by :func:`.coco_evaluation.number_images`.
+        objects: (I,), the number of objects of each image.
+        background: (I,) bool, images on which nothing is annotated, not even to be ignored.
     """
 
     category_ids: Sequence[int]
@@ -53,6 +56,9 @@ class ErrorKinds:
     labels: np.ndarray
     scores: np.ndarray
     hits: np.ndarray
+    images: np.ndarray
+    objects: np.ndarray
+    background: np.ndarray
 
     def mean_costs(self) -> dict[str, float]:
         """The rise of the mean AP50 over all categories with objects; NaN without objects."""
@@ -183,7 +189,19 @@ def error_kinds(
         for index, name in enumerate(list(KINDS)[:-1])
     }
     counts["missed"] = np.bincount(owner[missed], minlength=len(ids))
-    return ErrorKinds(ids, base, costs, counts, label, score, hit)
+    per_image = [np.bincount(one, minlength=len(numbers)) for one in _images_of(truth, objects)]
+    return ErrorKinds(
+        *(ids, base, costs, counts, label, score, hit),
+        seen["image_id"][rows],
+        per_image[0],
+        per_image[1] == 0,
+    )
+
+
+def _images_of(truth: Mapping, objects: Mapping) -> Iterator[np.ndarray]:
+    """The images of the objects, and of all that is annotated."""
+    for one in (objects, truth):
+        yield one["image_id"].astype(np.int64)
 
 
 @dataclass(frozen=True)

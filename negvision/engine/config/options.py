@@ -1,7 +1,9 @@
 """Training options: what each changes in a config, and which can be combined."""
 
 import argparse
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -9,6 +11,10 @@ from mmengine.config import Config
 from negvision.engine.parallel.sync_bn import KINDS as SYNC_BN_KINDS
 from negvision.errors import ConfigError
 
+# Assigners of heads that give priors outside of objects and background no weight.
+_IGNORING = ("ATSSAssigner", "MaxIoUAssigner")
+# The share of a prior that makes it part of an ignored box.
+_INSIDE = 0.5
 _HALF_WRAPPERS = {"bf16": "negvision.BF16OptimWrapper", "fp16": "AmpOptimWrapper"}
 
 
@@ -32,6 +38,12 @@ def apply_training_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.activation_checkpointing = args.checkpoint_activations or ["backbone"]
     if args.compile:
         cfg.compile = cfg.get("compile") or True
+    if args.soft_negatives:
+        hooks = list(cfg.get("custom_hooks") or [])
+        if not any(_plain(hook) == "SoftNegatives" for hook in hooks):
+            cfg.custom_hooks = [*hooks, {"type": "negvision.SoftNegatives"}]
+    if args.suspects is not None:
+        use_suspects(cfg, args.suspects)
 
 
 def enable_amp(cfg: Config, kind: str = "auto") -> None:
@@ -107,6 +119,66 @@ def enable_ema(cfg: Config, momentum: float) -> None:
             return
     average = {"ema_type": "mmdet.ExpMomentumEMA", "momentum": momentum, "interval": interval}
     cfg.custom_hooks = [*hooks, {"type": "EMAHook", **average}]
+
+
+def use_suspects(cfg: Config, path: str) -> None:
+    """Train without believing what an audit suspects; see :class:`negvision.CocoDataset`.
+
+    Args:
+        cfg: Changed: its training set, and its assigners, which get
+            :class:`negvision.IgnoringAssigner` around them.
+        path: File of ``negvision audit``.
+
+    Raises:
+        ConfigError: The training set is no ``negvision.CocoDataset``, or there are several, or the
+            model cannot leave boxes out of its background.
+    """
+    sets = [one for one in _dicts(cfg.train_dataloader.dataset) if "ann_file" in one]
+    kinds = [_plain(one) for one in sets]
+    if kinds not in (["CocoDataset"], ["DigitsDataset"]) or "negvision." not in str(sets[0].type):
+        raise ConfigError(
+            f"--suspects {path}: needs a training set of one negvision.CocoDataset, and this is "
+            f"{', '.join(kinds) or 'none'}. Suspects of boxes train detectors; with several files, "
+            "set suspects of each data set in the config"
+        )
+    sets[0].suspects = os.path.abspath(path)
+    ignore_regions(cfg.model)
+
+
+def ignore_regions(model: Any) -> None:
+    """Put :class:`negvision.IgnoringAssigner` around the assigners of a model's config.
+
+    Raises:
+        ConfigError: A head has none, or one whose head counts ignored priors as background.
+    """
+    owners = [
+        (one, key) for one in _dicts(model) for key in one if key.endswith("assigner") and one[key]
+    ]
+    kinds = [_plain(one[key]) for one, key in owners]
+    other = [kind for kind in kinds if kind not in (*_IGNORING, "IgnoringAssigner")]
+    if not owners or other or _plain(model.get("roi_head") or {}) == "DynamicRoIHead":
+        raise ConfigError(
+            f"{_plain(model)} cannot ignore boxes: that needs heads with {' or '.join(_IGNORING)}, "
+            f"and it has {', '.join(other) or 'others'}. Use a model such as ATSS, RetinaNet or "
+            "Faster R-CNN"
+        )
+    for one, key in owners:
+        inner = one[key]
+        if _plain(inner) in _IGNORING:
+            if inner.get("ignore_iof_thr", -1) <= 0:
+                inner["ignore_iof_thr"] = _INSIDE
+            one[key] = {"type": "negvision.IgnoringAssigner", "assigner": inner}
+
+
+def _dicts(node: Any) -> Iterator[Any]:
+    """Every dict in a config, but those below an assigner."""
+    if isinstance(node, Mapping):
+        yield node
+        children = [node[key] for key in node if not key.endswith("assigner")]
+    else:
+        children = node if isinstance(node, list | tuple) else ()
+    for child in children:
+        yield from _dicts(child)
 
 
 def check_training_options(cfg: Config) -> None:

@@ -80,6 +80,13 @@ def _check_loader(loader: Mapping, key: str) -> None:
             f"batch_size to {identities * images}."
         )
 
+    if "NegativeRatioSampler" in str(sampler.get("type")) and loader.get("batch_sampler"):
+        raise ConfigError(
+            f"{key}: its sampler negvision.NegativeRatioSampler gives every batch its share of "
+            "images without an object, and batch_sampler would draw batches in another order; set "
+            "batch_sampler=None"
+        )
+
 
 def _check_metainfo(metainfo: Any, loader: str) -> None:
     if not isinstance(metainfo, Mapping):

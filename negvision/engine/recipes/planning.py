@@ -18,6 +18,7 @@ from negvision.engine.checkpoints.face_layouts import PublishedFace
 from negvision.engine.checkpoints.finding import find_model
 from negvision.engine.checkpoints.fitting import face_in
 from negvision.engine.checkpoints.loading import load_checkpoint_file
+from negvision.engine.config.options import ignore_regions
 from negvision.engine.config.shipped import shipped_configs
 from negvision.engine.recipes import loaders
 from negvision.engine.recipes.models import MODELS, ModelRecipe, choose_model
@@ -59,6 +60,8 @@ class TrainOptions:
         imgsz: Longer side of the images in pixels.
         freeze: Stages of the backbone that do not train.
         flip: "horizontal", "any" or "none".
+        negatives: Folder of images without an object, to train on too.
+        negative_share: Share of images without an object in each batch.
         seed: Of the weights and the order of the data.
         track: "tensorboard", "wandb" or "mlflow".
     """
@@ -74,6 +77,8 @@ class TrainOptions:
     imgsz: int | None = None
     freeze: int | None = None
     flip: str | None = None
+    negatives: str | None = None
+    negative_share: float | None = None
     seed: int | None = None
     track: str | None = None
 
@@ -94,7 +99,9 @@ class TrainOptions:
             if value is not None and not (
                 isinstance(value, kinds) and not isinstance(value, bool) and fits(value)
             ):
-                raise ConfigError(f"--{name} {value}: give {wanted}")
+                raise ConfigError(f"--{name.replace('_', '-')} {value}: give {wanted}")
+        if self.negatives is not None:
+            object.__setattr__(self, "negatives", os.path.abspath(self.negatives))
         if self.weights is not None and "://" not in str(self.weights):
             file = find_model(Path(self.weights).expanduser())
             object.__setattr__(self, "weights", os.path.abspath(file))
@@ -119,6 +126,7 @@ _VALUES: dict[str, tuple[str, type | tuple[type, ...], Callable[[Any], bool]]] =
     "imgsz": ("a multiple of 32", Integral, lambda n: n > 0 and n % 32 == 0),
     "freeze": ("0 or a positive integer", Integral, lambda n: n >= 0),
     "flip": (" or ".join(loaders.FLIPS), str, loaders.FLIPS.__contains__),
+    "negative_share": ("a number above 0 and below 1", Real, lambda share: 0 < share < 1),
     "seed": ("an integer from 0 to 2**32 - 1", Integral, range(1 << 32).__contains__),
     "track": (" or ".join(TRACKERS), str, TRACKERS.__contains__),
 }
@@ -210,8 +218,29 @@ def plan(data: FolderData, folder: Path, options: TrainOptions) -> Plan:
         why = "a mirrored face is the same person"
     note("flips", flip, why, "--flip")
 
+    empty = [not image.shown() for image in data.split("train")]
+    share = options.negative_share
+    if share is not None:
+        if data.task != "detection":
+            raise ConfigError(
+                f"--negative-share {share:g}: images for {data.task} have no objects; it is for "
+                "detection"
+            )
+        if not any(empty):
+            raise ConfigError(
+                f"--negative-share {share:g}: all {images:,} images have objects. Add images "
+                "without one to the folder, or name a folder of them with --negatives"
+            )
+    if any(empty) and data.task == "detection":
+        shown = f"{sum(empty) / images:.0%}" if share is None else f"{share:g} of each batch"
+        note("negatives", shown, f"{sum(empty):,} images without an object", "--negative-share")
+
     _set_model(cfg, recipe, data, side, options, note)
     loaders.set_data(cfg, data, folder, side, batch, flip)
+    if share is not None:
+        sampler = {"type": "negvision.NegativeRatioSampler", "share": share}
+        cfg.train_dataloader.sampler = sampler
+        cfg.train_dataloader.batch_sampler = None
     score = _score(cfg, data)
     _set_schedule(cfg, score, iters, lr, recipe.backbone_lr)
     _set_patience(cfg, score, options.patience, note)
@@ -322,6 +351,8 @@ def _set_model(cfg, recipe: ModelRecipe, data: FolderData, side: int, options, n
         backbone.init_cfg = None
     if data.task == "detection":
         _set_anchors(cfg.model, data, side, note)
+        # What data sets mark to be ignored, and what RandomZoom cuts, is no background.
+        ignore_regions(cfg.model)
         # A fifth of a second each time.
         sheet = {"type": "negvision.PredictionSheetHook", "num_images": 8, "tile_size": 320}
         cfg.custom_hooks = [*cfg.get("custom_hooks", []), sheet]

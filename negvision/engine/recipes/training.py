@@ -21,12 +21,13 @@ from mmengine.registry import DefaultScope
 from negvision.compat.patches import captured_pycocotools
 from negvision.compat.quiet import quiet_imports
 from negvision.data.formats.contents import FolderData
-from negvision.data.formats.folder import read_folder
+from negvision.data.formats.folder import read_folder, with_negatives
 from negvision.data.splits.content import SPLIT_FILE, complete_splits, write_split
 from negvision.engine.checkpoints.finding import find_model, find_resume_checkpoint
 from negvision.engine.checkpoints.loading import install_loaders, read_source
 from negvision.engine.checkpoints.taking import load_weights
 from negvision.engine.checkpoints.work_dir import require_own
+from negvision.engine.config.options import use_suspects
 from negvision.engine.machine_errors import machine_errors_explained
 from negvision.engine.prepare import build_runner, prepare_config
 from negvision.engine.quiet import silence_idle_warnings
@@ -79,7 +80,9 @@ def write_config(
     began = time.monotonic()
     require_own([Path(work_dir).resolve()], None)
     _require_unchanged(Path(work_dir))
-    data = complete_splits(read_folder(source, format, task, skip_bad=skip_bad))
+    own = data = complete_splits(read_folder(source, format, task, skip_bad=skip_bad))
+    if options.negatives is not None:
+        data = with_negatives(own, options.negatives)
     print(_data_table(data), flush=True)
     folder = Path(work_dir).absolute()
     made = plan(data, folder / "data", options)
@@ -99,7 +102,7 @@ def write_config(
     if options.minutes is not None:
         print(_set_minutes(made.cfg, data, options.minutes, began), flush=True)
     path = folder / CONFIG
-    write_split(data, folder / "data" / SPLIT_FILE)
+    write_split(own, folder / "data" / SPLIT_FILE)
     made.cfg.dump(path)
     written = {**_given(options, format, task, skip_bad), _DIGEST: _digest(path)}
     (folder / _OPTIONS).write_text(json.dumps(written))
@@ -170,7 +173,8 @@ def _require_unchanged(work_dir: Path) -> None:
 
 def _given(options: TrainOptions, format: str | None, task: str | None, skip_bad: bool) -> dict:
     everything = {**asdict(options), "format": format, "task": task, "skip-bad": skip_bad or None}
-    return {name: value for name, value in everything.items() if value is not None}
+    given = {name: value for name, value in everything.items() if value is not None}
+    return {name.replace("_", "-"): value for name, value in given.items()}
 
 
 @dataclass(frozen=True)
@@ -199,6 +203,7 @@ def train(
     work_dir: str | os.PathLike | None = None,
     resume: bool = False,
     hooks: Sequence[Hook] = (),
+    suspects: str | None = None,
     **options: Any,
 ) -> TrainedRun:
     """Train on a folder of annotated images, as ``negvision train DATA`` does.
@@ -208,6 +213,7 @@ def train(
         work_dir: Where everything is written; ``work_dirs/NAME`` by default.
         resume: Continue the training of this work dir.
         hooks: MMEngine's hooks to add: callbacks of the training.
+        suspects: File of ``negvision audit`` whose suspects are not believed.
         **options: Fields of :class:`negvision.engine.recipes.planning.TrainOptions`; also
             ``format``,
             ``task`` and ``skip_bad`` of :func:`negvision.data.formats.folder.read_folder`.
@@ -233,6 +239,8 @@ def train(
     cfg = prepare_config(
         Namespace(**given, data_root=None, launcher="none", trust_checkpoint=False)
     )
+    if suspects is not None:
+        use_suspects(cfg, suspects)
     if resume and (newest := find_resume_checkpoint(folder)) is not None:
         cfg.resume, cfg.load_from = True, str(newest)
     with captured_pycocotools(), machine_errors_explained(cfg.work_dir):

@@ -19,6 +19,7 @@ import negvision
 from negvision.cli.main import main
 from negvision.data.formats.folder import read_folder
 from negvision.data.splits.content import complete_splits
+from negvision.data.suspects import Suspect, Suspects
 from negvision.engine.checkpoints.taking import load_weights
 from negvision.engine.interruption import EXIT_INTERRUPTED, InterruptionHook
 from negvision.engine.recipes import trial
@@ -216,6 +217,31 @@ def test_background_images_stay_and_classes_come_from_the_annotations(planned):
     assert flips == [{"type": "RandomFlip", "prob": 0.5}]
 
 
+def test_negatives_and_suspects_reach_the_training(folder, capsys):
+    root = folder("detection")
+    for number in range(3):
+        _image(Path("plain/deep") / f"{number}.png", 50 + number)
+    options = ["--model", "atss-r18", "--iters", "2", "--batch", "4", "--imgsz", "64"]
+    options = [str(root), *options, "--negatives", "plain", "--negative-share", "0.25"]
+    assert main(["init", *options, "--work-dir", "first"]) == 0
+    printed = capsys.readouterr().out
+    assert "0.25 of each batch" in printed and "images without an object" in printed
+    ann_file = Path("first/data/train.json")
+    image = json.loads(ann_file.read_text())["images"][0]
+    one = Suspect("missing", image["file_name"], image["id"], bbox=(1, 1, 9, 9), proposed="dog")
+    Suspects.of([one], ann_file, ["cat", "dog"], "model").save("suspects.json")
+    doubting = ["--suspects", "suspects.json", "--soft-negatives"]
+    assert main(["train", *options, *doubting, "--work-dir", "second"]) == 0
+    assert "1 missing" in capsys.readouterr().out
+    cfg = Config.fromfile("second/config.py")
+    assert cfg.train_dataloader.sampler.share == 0.25
+    assert cfg.model.train_cfg.assigner.type == "negvision.IgnoringAssigner"
+    assert [hook for hook in cfg.custom_hooks if hook["type"] == "negvision.SoftNegatives"]
+    # Without the negatives, the annotations are others.
+    assert main(["train", *options[:-4], *doubting, "--work-dir", "third"]) == 2
+    assert "run negvision audit on it again" in capsys.readouterr().err
+
+
 def test_trainings_end_early_unless_patience_is_0(planned):
     [stop] = [hook for hook in planned().cfg.custom_hooks if "Stop" in hook["type"]]
     assert stop == {
@@ -282,6 +308,7 @@ def test_batch_that_fits_is_measured(folder, monkeypatch, capsys):
         ({"model": "deeplab-r18"}, "is for segmentation"),
         ({"iters": 3, "epochs": 2}, "both set the length"),
         ({"iters": 2.5}, "--iters 2.5: give an integer above 0"),
+        ({"negative_share": 1}, "--negative-share 1: give a number above 0 and below 1"),
         ({"minutes": float("nan")}, "--minutes nan: give a number above 0"),
         ({"batch": True}, "--batch True"),
         ({"batch": "all"}, "--batch all: give an integer above 0, or .auto."),

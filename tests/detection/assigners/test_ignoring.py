@@ -1,0 +1,71 @@
+"""Ignored boxes are neither objects nor background, in every head."""
+
+import pytest
+import torch
+from mmdet.models.task_modules.assigners import AssignResult
+from mmdet.registry import TASK_UTILS
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+
+LEVELS = [(8, 64), (16, 16), (32, 4)]
+KINDS = [
+    {"type": "negvision.ATSSAssigner"},
+    {"type": "negvision.ATSSAssigner", "ignore_iof_thr": 0.5},
+    {"type": "mmdet.ATSSAssigner", "topk": 9},
+    {"type": "mmdet.MaxIoUAssigner", "pos_iou_thr": 0.3, "neg_iou_thr": 0.2, "min_pos_iou": 0},
+]
+
+
+def priors():
+    rows = []
+    for stride, count in LEVELS:
+        side = int(count**0.5)
+        y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+        centers = (torch.stack([x, y], -1).reshape(-1, 2) + 0.5) * stride
+        rows.append(torch.cat([centers - 2 * stride, centers + 2 * stride], 1))
+    return torch.cat(rows)
+
+
+def instances(boxes, labels):
+    return InstanceData(bboxes=boxes, labels=labels)
+
+
+def assigned(assigner, truth, ignored) -> AssignResult:
+    counts = [count for _, count in LEVELS]
+    options = {"pred_instances": InstanceData(priors=priors()), "gt_instances": truth}
+    levels = (
+        {}
+        if "MaxIoU" in str(type(getattr(assigner, "inner", assigner)))
+        else {"num_level_priors": counts}
+    )
+    return assigner.assign(**options, **levels, gt_instances_ignore=ignored)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+def test_priors_of_ignored_boxes_take_no_part(kind):
+    """What each prior would be if the ignored boxes were labeled decides whether it takes part."""
+    init_default_scope("mmdet")
+    plain = TASK_UTILS.build(dict(kind))
+    own = TASK_UTILS.build({"type": "negvision.IgnoringAssigner", "assigner": dict(kind)})
+    generator = torch.Generator().manual_seed(0)
+    for number in (0, 1, 4):
+        corners = torch.rand(number + 3, 2, generator=generator) * 40
+        sides = 8 + torch.rand(number + 3, 2, generator=generator) * 20
+        boxes, labels = torch.cat([corners, corners + sides], 1), torch.arange(number + 3)
+        truth = instances(boxes[:number], labels[:number])
+        ignored = instances(boxes[number:], labels[number:] - 99)
+        found = assigned(own, truth, ignored)
+        everything = assigned(plain, instances(boxes, labels), ignored)
+        taken = everything.gt_inds > number
+        wanted = torch.where(taken, -1, everything.gt_inds)
+        assert taken.any() and torch.equal(found.gt_inds, wanted) and found.num_gts == number
+        assert (found.labels[taken] == -1).all()
+        if hasattr(own, "assign_batch"):
+            batch = own.assign_batch(
+                priors(), [count for _, count in LEVELS], [truth, truth], [ignored, ignored[:0]]
+            )
+            assert torch.equal(batch[0][0], wanted) and torch.equal(batch[2][0], found.labels)
+            assert torch.equal(batch[0][1], assigned(plain, truth, None).gt_inds)
+        for nothing in (None, ignored[:0]):
+            one, other = (assigned(each, truth, nothing) for each in (own, plain))
+            assert torch.equal(one.gt_inds, other.gt_inds)
