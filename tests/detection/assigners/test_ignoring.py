@@ -1,11 +1,18 @@
 """Ignored boxes are neither objects nor background, in every head."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from helpers import two_stage_cases
 from mmdet.models.task_modules.assigners import AssignResult
-from mmdet.registry import TASK_UTILS
+from mmdet.models.task_modules.samplers import BaseSampler
+from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
+
+from negvision.engine.config.options import ignore_regions
+from negvision.ops import pairwise_box_iou
 
 LEVELS = [(8, 64), (16, 16), (32, 4)]
 KINDS = [
@@ -69,3 +76,33 @@ def test_priors_of_ignored_boxes_take_no_part(kind):
         for nothing in (None, ignored[:0]):
             one, other = (assigned(each, truth, nothing) for each in (own, plain))
             assert torch.equal(one.gt_inds, other.gt_inds)
+
+
+@pytest.mark.parametrize("kind", ["FasterRCNN", "CascadeRCNN", "MaskRCNN"])
+def test_two_stage_heads_draw_no_background_on_ignored_boxes(kind, monkeypatch):
+    init_default_scope("mmdet")
+
+    def build(model):
+        ignore_regions(model)
+        return MODELS.build(model)
+
+    monkeypatch.setattr(two_stage_cases, "MODELS", SimpleNamespace(build=build))
+    drawn, sample = [], BaseSampler.sample
+
+    def spied(*args, **kwargs):
+        drawn.append(sample(*args, **kwargs))
+        return drawn[-1]
+
+    monkeypatch.setattr(BaseSampler, "sample", spied)
+    torch.manual_seed(0)
+    model = two_stage_cases.detector({}, kind)
+    data = two_stage_cases.batch(model, True, objects=(2, 0), masks=kind == "MaskRCNN")
+    half = torch.tensor([[0.0, 0, 32, 64]])
+    for one in data["data_samples"]:
+        one.ignored_instances = instances(half, torch.zeros(1, dtype=torch.int64))
+    losses = two_stage_cases.losses_of(model, data)
+    assert all(torch.isfinite(value) for value in losses.values())
+    negatives = torch.cat([one.neg_priors for one in drawn])
+    inside = pairwise_box_iou(negatives, half, "iof")
+    assert len(negatives) > 100 and (inside <= 0.5).all()
+    assert len(drawn) == (2 if kind != "CascadeRCNN" else 4) * 2
