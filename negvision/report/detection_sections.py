@@ -11,7 +11,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import nn
 
-from negvision.bootstrap import bootstrap, interval
+from negvision.bootstrap import RESAMPLES, bootstrap, interval
 from negvision.data.formats.coco_file import find_classes
 from negvision.data.score_threshold import FIXED, ScoreThreshold
 from negvision.detection.metrics.box_matching import box_confusion
@@ -20,7 +20,7 @@ from negvision.detection.metrics.coco_evaluation import AREAS, CocoResult
 from negvision.detection.metrics.coco_metric import units_of
 from negvision.detection.metrics.coco_statistics import CocoStatistics
 from negvision.detection.metrics.error_kinds import KINDS, SIDES, ErrorKinds, error_kinds
-from negvision.detection.metrics.froc import FROC, RATES, RECALLS
+from negvision.detection.metrics.froc import FROC, RATES, RECALLS, fppi_names
 from negvision.detection.metrics.reliability import FROM_SCORE, reliability
 from negvision.report.image_samples import embedded, read_rgb
 from negvision.report.page_parts import (
@@ -238,17 +238,16 @@ def _error_tables(
 
 def _false_positives(froc: FROC, units: np.ndarray) -> list[Part]:
     """False positives per image on images without objects, and the FROC curve."""
-    values = froc.figures(np.ones((1, len(units))))[0]
-    highest = np.repeat([np.inf, 1.0], [len(RECALLS), len(RATES)])
-    limits = interval(values, bootstrap(froc.figures, units), highest=highest)
+    figures, _ = froc.measured(units, RESAMPLES)
     names = [f"at recall {level:g}" for level in RECALLS]
     meanings = ["false positives per image without an object"] * len(RECALLS)
     names += [f"recall at {rate:g}" for rate in RATES]
     meanings += ["recall with so many false positives per image, of all images"] * len(RATES)
     rows = []
-    for name, value, meaning, low, high in zip(names, values, meanings, *limits, strict=True):
-        better = "higher" if name.startswith("recall") else "lower"
-        rows.append(MetricRow(name, [float(value), float(low), float(high)], meaning, better))
+    for key, name, meaning in zip(fppi_names(), names, meanings, strict=True):
+        better = "higher" if key.startswith("froc") else "lower"
+        values = [figures[key + end] for end in ("", "_low", "_high")]
+        rows.append(MetricRow(name, values, meaning, better))
     caption = (
         f"{int(froc.background.sum()):,} of {len(units):,} images have no object. One score "
         "threshold for all classes; a detection is right on an object of its class at IoU 0.5. "

@@ -216,7 +216,8 @@ class CocoMetric(CocoTruthMetric):
         of_classes = [f"mAP/{escape(name)}" for name in self._classes] if self.classwise else []
         figures = metric_names(self.max_dets)
         ends = ("_low", "_high") if self.resamples else ()
-        costs = [*(f"cost/{name}" for name in KINDS), "ece", *fppi_names()] if self.errors else []
+        costs = [*(f"cost/{name}" for name in KINDS), "ece"] if self.errors else []
+        figures += fppi_names() if self.errors else []
         keys = [*figures, *of_classes, *costs, *(name + end for name in figures for end in ends)]
         return [f"{iou_type}_{key}" for iou_type in self.iou_types for key in keys]
 
@@ -279,12 +280,11 @@ class CocoMetric(CocoTruthMetric):
         if self.errors:
             kinds = error_kinds(*inputs, **options)
             calibration = reliability(kinds.scores, kinds.hits)
-            froc = FROC.of(kinds)
-            line = f"\n\n{kinds.line()}\n{calibration.line()}\n{froc.lines()}"
+            rates, lines = FROC.of(kinds).measured(self._units, self.resamples or 0)
+            line = f"\n\n{kinds.line()}\n{calibration.line()}\n{lines}"
             costs = {f"cost/{name}": kinds.mean_costs()[name] for name in KINDS}
             costs["ece"] = calibration.error
-            rates = froc.figures(np.ones((1, len(froc.objects))))[0].tolist()
-            costs |= dict(zip(fppi_names(), rates, strict=True))
+            costs |= rates
         ids = set(self._category_ids)
         chosen = [a for a in self.ground_truth["annotations"] if a["category_id"] in ids]
         instances = Counter(a["category_id"] for a in chosen if not a["iscrowd"])

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from mmengine.logging import print_log
 
-from negvision.bootstrap import bootstrap, interval
 from negvision.detection.metrics.coco_evaluation import CocoDetections
 from negvision.detection.metrics.coco_metric import CocoMetric
 from negvision.detection.metrics.error_kinds import error_kinds
@@ -74,16 +72,6 @@ class FPPIMetric(CocoMetric):
 
     def _evaluate(self, detections: CocoDetections, iou_type: str) -> dict[str, float]:
         found = FROC.of(error_kinds(self.ground_truth, detections, self._category_ids))
-        print_log(found.lines(*self.levels), logger="current")
-        names = fppi_names(*self.levels)
-        values = found.figures(np.ones((1, len(found.objects))), *self.levels)[0]
-        metrics = dict(zip(names, values.tolist(), strict=True))
-        if self.resamples:
-            draws = bootstrap(
-                lambda weights: found.figures(weights, *self.levels), self._units, self.resamples
-            )
-            highest = np.repeat([np.inf, 1.0], list(map(len, self.levels)))
-            limits = interval(values, draws, highest=highest)
-            for end, row in zip(("low", "high"), limits.tolist(), strict=True):
-                metrics |= {f"{name}_{end}": v for name, v in zip(names, row, strict=True)}
-        return metrics
+        figures, lines = found.measured(self._units, self.resamples or 0, *self.levels)
+        print_log(lines, logger="current")
+        return figures

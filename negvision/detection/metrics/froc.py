@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from negvision.bootstrap import share
+from negvision.bootstrap import bootstrap, interval, share
 from negvision.detection.metrics.error_kinds import ErrorKinds
 
 RECALLS = (0.5, 0.8, 0.9)
@@ -103,19 +103,41 @@ class FROC:
         """Recall and false positives per image at each score, falling; both begin at 0."""
         return self._curves(np.ones(len(self.objects)))[:2]
 
-    def lines(self, recalls: Sequence[float] = RECALLS, rates: Sequence[float] = RATES) -> str:
-        """Two lines for the log."""
+    def measured(
+        self,
+        units: np.ndarray,
+        resamples: int = 0,
+        recalls: Sequence[float] = RECALLS,
+        rates: Sequence[float] = RATES,
+    ) -> tuple[dict[str, float], str]:
+        """The figures by name, and two lines about them for the log.
+
+        Args:
+            units: (I,), what a bootstrap draws, as in :func:`negvision.bootstrap.bootstrap`.
+            resamples: For 95 % intervals, ``NAME_low`` and ``NAME_high``; 0 for none.
+            recalls, rates: As in :meth:`figures`.
+        """
+        names = fppi_names(recalls, rates)
         values = self.figures(np.ones((1, len(self.objects))), recalls, rates)[0]
-        shown = ["-" if np.isnan(value) else f"{value:.3f}" for value in values]
-        alone = ", ".join(f"{v} at recall {r:g}" for v, r in zip(shown, recalls, strict=False))
-        found = ", ".join(
-            f"{v} at {r:g}" for v, r in zip(shown[len(recalls) :], rates, strict=True)
-        )
+        figures = dict(zip(names, values.tolist(), strict=True))
+        shown = [f"{value:.3f}" for value in values]
+        if resamples:
+            draws = bootstrap(lambda one: self.figures(one, recalls, rates), units, resamples)
+            highest = np.repeat([np.inf, 1.0], [len(recalls), len(rates)])
+            limits = interval(values, draws, highest=highest).T.tolist()
+            for place, (name, (low, high)) in enumerate(zip(names, limits, strict=True)):
+                figures |= {f"{name}_low": low, f"{name}_high": high}
+                shown[place] += f" ({low:.3f} to {high:.3f})"
+        shown = ["-" if one.startswith("nan") else one for one in shown]
+        alone = zip(shown, recalls, strict=False)
+        found = zip(shown[len(recalls) :], rates, strict=True)
         count = int(self.background.sum())
-        first = f"false positives per image without an object ({count:,} images): {alone}"
+        first = f"false positives per image without an object ({count:,} images): "
+        first += ", ".join(f"{value} at recall {level:g}" for value, level in alone)
         if not count:
             first = "false positives per image without an object: there is no such image"
-        return f"{first}\nrecall by false positives per image (FROC): {found}"
+        second = ", ".join(f"{value} at {rate:g}" for value, rate in found)
+        return figures, f"{first}\nrecall by false positives per image (FROC): {second}"
 
 
 def fppi_names(recalls: Sequence[float] = RECALLS, rates: Sequence[float] = RATES) -> list[str]:

@@ -68,7 +68,10 @@ def test_without_objects_background_or_detections_figures_are_undefined_or_0():
     assert only_crowds.background.sum() == 8 - len(shown)  # what is ignored is no background
     assert np.isnan(only_crowds.figures(np.ones((2, 8)))).all()
     without = {**truth, "images": [one for one in truth["images"] if one["id"] in shown]}
-    assert "there is no such image" in FROC.of(error_kinds(without, [], [1, 3, 12, 90])).lines()
+    assert (
+        "there is no such image"
+        in FROC.of(error_kinds(without, [], [1, 3, 12, 90])).measured(np.arange(8))[1]
+    )
 
 
 def metric(tmp_path, **options) -> FPPIMetric:
