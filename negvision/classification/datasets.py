@@ -8,10 +8,12 @@ in-distribution set first.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Mapping
 
 from mmengine.dataset import BaseDataset, force_full_init
 
+from negvision.data.doubted import DoubtedMixin, probability_of
 from negvision.data.formats.paths import LEAVES_ROOT, leaves_root
 from negvision.data.formats.text_files import composed, numbered_lines, parse_labeled
 from negvision.data.images.bad_samples import BadSampleMixin
@@ -118,16 +120,20 @@ class ImageDataset(BadSampleMixin, BaseDataset):
 
 
 @DATASETS.register_module()
-class ImageListDataset(ImageDataset):
+class ImageListDataset(DoubtedMixin, ImageDataset):
     """Images listed in a text file with their labels, one ``path label`` per line.
 
     Args:
         ann_file: The list. Paths are relative to ``data_prefix["img"]`` and may contain spaces.
+        suspects: File of ``negvision audit`` about ``ann_file``, to train without believing what it
+            suspects: an image gives its place to a random other one with the probability that its
+            label is wrong (1 where the file has none).
         **kwargs: Of :class:`ImageDataset`.
 
     Raises:
+        ConfigError: ``suspects`` with ``test_mode``.
         DatasetError: A line, label or image is bad and ``on_bad_sample`` is "error", or nothing
-            is left.
+            is left. The suspects are of other images or classes, or all images are certain ones.
 
     Example:
         >>> import pathlib, tempfile
@@ -139,9 +145,14 @@ class ImageListDataset(ImageDataset):
         1
     """
 
+    @staticmethod
+    def _doubt(results: dict) -> dict | None:
+        return None if random.random() < results.get("suspect", 0.0) else results
+
     def load_data_list(self) -> list[dict]:
         """Read and check the list; see the base class."""
         self._require_file()
+        wrong = {one.image: probability_of(one) for one in self._audit(("image",))}
         # Each image folder is listed once to find missing files.
         problems, files, samples, total = Problems(), FileListing(), [], 0
         folder = self.data_prefix.get("img", "")
@@ -160,7 +171,13 @@ class ImageListDataset(ImageDataset):
             elif (found := files.find(folder, name, self.data_root)) is None:
                 problems.add("missing image file", place, path)
             else:
-                samples.append(self._sample(os.path.join(folder, found), label))
+                sample = self._sample(os.path.join(folder, found), label)
+                samples.append({**sample, "suspect": wrong[name]} if name in wrong else sample)
+        if samples and all(sample.get("suspect", 0.0) >= 1 for sample in samples):
+            raise DatasetError(
+                f"{self.suspects}: all {len(samples):,} images of {self.ann_file} are certainly "
+                "wrong, so that none is left to train"
+            )
         return self._finish(samples, problems, self.ann_file, total)
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmdet.datasets.transforms import PackDetInputs as MMDetPackDetInputs
 from mmengine.fileio import LocalBackend, get_file_backend
 
+from negvision.data.doubted import DoubtedMixin, probability_of
 from negvision.data.formats.coco_file import find_classes, read_coco_file, without_parents
 from negvision.data.formats.text_files import composed
 from negvision.data.images.bad_samples import BadSampleMixin
 from negvision.data.images.planes import to_planes
-from negvision.data.suspects import Suspect, Suspects
+from negvision.data.suspects import Suspect
 from negvision.detection.coco_check import (
     NARROW,
     TEXT_FLAG,
@@ -33,7 +33,7 @@ _OF_BOXES = ("missing", "class", "location", "duplicate")
 
 
 @DATASETS.register_module()
-class CocoDataset(BadSampleMixin, MMDetCocoDataset):
+class CocoDataset(DoubtedMixin, BadSampleMixin, MMDetCocoDataset):
     """mmdet's ``CocoDataset`` with checked input.
 
     Takes mmdet's arguments. Differences:
@@ -86,16 +86,17 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
 
     METAINFO: dict = {}
 
-    def __init__(self, *args, suspects: str | None = None, **kwargs) -> None:
-        self.suspects = suspects
-        super().__init__(*args, **kwargs)
-        if suspects is not None:
-            if self.test_mode:
-                raise ConfigError(
-                    f"{self.ann_file}: suspects={suspects!r} with test_mode=True. Suspects change "
-                    "what is trained; an evaluation uses the annotations as they are"
-                )
-            self.pipeline.transforms.insert(0, _ignore_suspects)
+    @staticmethod
+    def _doubt(results: dict) -> dict:
+        kept = []
+        for item in results["instances"]:
+            wrong = "suspect" in item and random.random() < item["suspect"]
+            if wrong:
+                item["ignore_flag"] = 1
+            # An object without a box is there only as an ignore box.
+            if wrong or "suspect" not in item or not item["ignore_flag"]:
+                kept.append(item)
+        return {**results, "instances": kept}
 
     def load_data_list(self) -> list[dict]:
         """Read, check and parse the annotation file; see mmdet for the format of the result."""
@@ -133,11 +134,7 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
         self.left_out, self._unusable = Problems(), problems
         self._unusable.merge(notes.only(NARROW))
 
-        doubts = _Doubts({}, {})
-        if self.suspects is not None:
-            audit = Suspects.load(self.suspects).check(self.ann_file, self._metainfo["classes"])
-            doubts = _Doubts.of(audit)
-            self._log(f"{self.suspects}: {_line(audit)}")
+        doubts = _Doubts(self._audit(_OF_BOXES))
         self.cat_img_map = {category_id: [] for category_id in category_ids}
         data_list = []
         for image_id, image in images.items():
@@ -236,20 +233,15 @@ class CocoDataset(BadSampleMixin, MMDetCocoDataset):
 class _Doubts:
     """How probably each box is wrong, and what may be missing."""
 
-    def __init__(self, wrong: Mapping, missing: Mapping[object, Sequence[Suspect]]) -> None:
-        self.wrong = wrong  # annotation id -> probability
-        self.missing = missing  # image id -> objects without a box
-
-    @classmethod
-    def of(cls, audit: Suspects) -> _Doubts:
-        wrong: dict = {}
-        missing: dict[object, list[Suspect]] = {}
-        for one in audit.found:
+    def __init__(self, found: Sequence[Suspect]) -> None:
+        self.wrong: dict = {}  # annotation id -> probability
+        self.missing: dict[object, list[Suspect]] = {}  # image id -> objects without a box
+        for one in found:
             if one.kind == "missing":
-                missing.setdefault(one.image_id, []).append(one)
-            elif one.kind in _OF_BOXES:
-                wrong[one.annotation] = max(wrong.get(one.annotation, 0.0), _probability(one))
-        return cls(wrong, missing)
+                self.missing.setdefault(one.image_id, []).append(one)
+            else:
+                chance = max(self.wrong.get(one.annotation, 0.0), probability_of(one))
+                self.wrong[one.annotation] = chance
 
     def mark(self, info: dict, annotations: Sequence[Mapping], classes: Sequence[str]) -> None:
         """Add ``suspect``, a probability, to instances of a record, and missing ones."""
@@ -266,32 +258,7 @@ class _Doubts:
             label = classes.index(one.proposed) if one.proposed in classes else 0
             outline = [[left, top, right, top, right, bottom, left, bottom]]
             item = {"bbox": corners, "bbox_label": label, "mask": outline}
-            info["instances"].append({**item, "ignore_flag": 1, "suspect": _probability(one)})
-
-
-def _probability(one: Suspect) -> float:
-    return 1.0 if one.probability is None else min(max(one.probability, 0.0), 1.0)
-
-
-def _ignore_suspects(results: dict) -> dict:
-    """Draw which suspects of an image are wrong this time: those are ignored."""
-    kept = []
-    for item in results["instances"]:
-        wrong = "suspect" in item and random.random() < item["suspect"]
-        if wrong:
-            item["ignore_flag"] = 1
-        # An object without a box is there only as an ignore box.
-        if wrong or "suspect" not in item or not item["ignore_flag"]:
-            kept.append(item)
-    return {**results, "instances": kept}
-
-
-def _line(audit: Suspects) -> str:
-    counts = Counter(one.kind for one in audit.found)
-    kinds = ", ".join(f"{counts[kind]:,} {kind}" for kind in _OF_BOXES if counts[kind])
-    others = sum(counts[kind] for kind in counts if kind not in _OF_BOXES)
-    line = f"suspects that are ignored as often as they are likely to be wrong: {kinds or 'none'}"
-    return line + f"; {others:,} of other kinds have no effect on a detector" * bool(others)
+            info["instances"].append({**item, "ignore_flag": 1, "suspect": probability_of(one)})
 
 
 @DATASETS.register_module()

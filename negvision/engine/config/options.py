@@ -15,6 +15,8 @@ from negvision.errors import ConfigError
 _IGNORING = ("ATSSAssigner", "MaxIoUAssigner")
 # The share of a prior that makes it part of an ignored box.
 _INSIDE = 0.5
+# Data sets that take suspects.
+_DOUBTED = ("CocoDataset", "DigitsDataset", "ImageListDataset")
 _HALF_WRAPPERS = {"bf16": "negvision.BF16OptimWrapper", "fp16": "AmpOptimWrapper"}
 
 
@@ -125,7 +127,7 @@ def use_suspects(cfg: Config, path: str) -> None:
     """Train without believing what an audit suspects; see :class:`negvision.CocoDataset`.
 
     Args:
-        cfg: Changed: its training set, and its assigners, which get
+        cfg: Changed: its training set, and the assigners of a detector, which get
             :class:`negvision.IgnoringAssigner` around them.
         path: File of ``negvision audit``.
 
@@ -135,14 +137,16 @@ def use_suspects(cfg: Config, path: str) -> None:
     """
     sets = [one for one in _dicts(cfg.train_dataloader.dataset) if "ann_file" in one]
     kinds = [_plain(one) for one in sets]
-    if kinds not in (["CocoDataset"], ["DigitsDataset"]) or "negvision." not in str(sets[0].type):
+    known = len(sets) == 1 and kinds[0] in _DOUBTED and "negvision." in str(sets[0].type)
+    if not known:
         raise ConfigError(
-            f"--suspects {path}: needs a training set of one negvision.CocoDataset, and this is "
-            f"{', '.join(kinds) or 'none'}. Suspects of boxes train detectors; with several files, "
-            "set suspects of each data set in the config"
+            f"--suspects {path}: needs a training set of one negvision.CocoDataset or "
+            f"negvision.ImageListDataset, and this is {', '.join(kinds) or 'none'}. With several, "
+            "set suspects of each in the config"
         )
     sets[0].suspects = os.path.abspath(path)
-    ignore_regions(cfg.model)
+    if kinds[0] != "ImageListDataset":
+        ignore_regions(cfg.model)
 
 
 def ignore_regions(model: Any) -> None:

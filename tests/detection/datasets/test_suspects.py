@@ -2,10 +2,12 @@
 
 import random
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 
+from negvision.classification.datasets import ImageListDataset
 from negvision.data.suspects import Suspect, Suspects
 from negvision.engine.config.options import use_suspects
 from negvision.errors import ConfigError, DatasetError
@@ -98,3 +100,26 @@ def test_the_option_reaches_data_set_and_every_assigner():
 def test_what_would_have_no_effect_is_refused(cfg, message):
     with pytest.raises(ConfigError, match=message):
         use_suspects(cfg, "s.json")
+
+
+def test_images_whose_label_is_wrong_give_their_place_to_others(tmp_path):
+    for name in "abc":
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "train.txt").write_text("a 0\nb 1\nc 1\n")
+
+    def dataset(*chances, kind="image"):
+        found = [Suspect(kind, n, probability=p) for n, p in zip("abc", chances, strict=False)]
+        Suspects.of(found, tmp_path / "train.txt", CLASSES, "model").save(tmp_path / "s.json")
+        options = {"metainfo": {"classes": CLASSES}, "suspects": str(tmp_path / "s.json")}
+        return ImageListDataset("train.txt", str(tmp_path), **options)
+
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    doubted, certain = dataset(0.3), dataset(1.0)
+    others = sum(doubted[0]["img_path"][-1] != "a" for _ in range(400))
+    assert 0.12 < others / 400 < 0.28  # a third of the others is the image itself
+    assert {certain[0]["img_path"][-1] for _ in range(40)} == {"b", "c"}
+    assert {certain[1]["img_path"][-1] for _ in range(9)} == {"b"}
+    assert dataset(1.0, kind="class")[0]["img_path"][-1] == "a"
+    with pytest.raises(DatasetError, match="none is left to train"):
+        dataset(1.0, None, 1.0)
