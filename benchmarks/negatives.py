@@ -33,10 +33,19 @@ from training_runs import ROOT, last_evaluation, markdown_table, summarize
 from negvision.data.suspects import Suspect, Suspects
 
 DATA = Path(os.environ.get("NEGVISION_DATA", "data"))
+# Of each part: name -> key of the metric, and factor.
 METRICS = {
-    "AP": ("bbox_mAP", 100),
-    "AP50": ("bbox_mAP_50", 100),
-    "FPPI at recall 0.8": ("bbox_fppi@0.8", 1),
+    "omissions": {
+        "AP": ("bbox_mAP", 100),
+        "AP50": ("bbox_mAP_50", 100),
+        "AR": ("bbox_AR@100", 100),
+        "AP of RBC": ("bbox_mAP/RBC", 100),
+    },
+    "shares": {
+        "AP": ("bbox_mAP", 100),
+        "FPPI at recall 0.5": ("bbox_fppi@0.5", 1),
+        "FPPI at recall 0.8": ("bbox_fppi@0.8", 1),
+    },
 }
 # Street images that are mined, and that random ones are compared with.
 _MINED = 100
@@ -79,7 +88,8 @@ def train(args, data: Path, work: Path, seed: int, *options) -> dict:
         call(work / "train.log", "train", data, "--work-dir", work / "run", *length, *options)
         call(work / "test.log", "test", work / "run", "--work-dir", work / "test")
         found = last_evaluation(work / "test", "*.json", "coco/bbox_mAP")
-        figures = {name: scale * found[f"coco/{key}"] for name, (key, scale) in METRICS.items()}
+        metrics = METRICS[args.part].items()
+        figures = {name: scale * found[f"coco/{key}"] for name, (key, scale) in metrics}
         done.write_text(json.dumps(figures))
     figures = json.loads(done.read_text())
     shown = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
