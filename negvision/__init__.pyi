@@ -40,6 +40,9 @@ from .detection.metrics.coco_metric import CocoMetric as CocoMetric
 from .detection.metrics.fppi_metric import FPPIMetric as FPPIMetric
 from .detection.metrics.ood_box_metric import OODBoxMetric as OODBoxMetric
 from .detection.negative_sampler import NegativeRatioSampler as NegativeRatioSampler
+from .detection.prediction_assigners import DynamicSoftLabelAssigner as DynamicSoftLabelAssigner
+from .detection.prediction_assigners import SimOTAAssigner as SimOTAAssigner
+from .detection.prediction_assigners import TaskAlignedAssigner as TaskAlignedAssigner
 from .detection.prediction_hooks import DrawDetectionsHook as DrawDetectionsHook
 from .detection.prediction_hooks import PredictionSheetHook as PredictionSheetHook
 from .detection.score_threshold_hook import ScoreThresholdHook as ScoreThresholdHook
@@ -136,10 +139,15 @@ from .ops import aligned_box_iou as aligned_box_iou
 from .ops import atss_assign as atss_assign
 from .ops import class_logsumexp as class_logsumexp
 from .ops import distort_colors as distort_colors
+from .ops import dynamic_soft_label_assign as dynamic_soft_label_assign
 from .ops import extension_info as extension_info
 from .ops import image_planes as image_planes
+from .ops import max_iou_assign as max_iou_assign
 from .ops import pair_logsumexp as pair_logsumexp
 from .ops import pairwise_box_iou as pairwise_box_iou
+from .ops import sim_ota_assign as sim_ota_assign
+from .ops import tal_assign as tal_assign
+from .ops import task_aligned_targets as task_aligned_targets
 from .segmentation.datasets.augmentation import SegPhotoMetricDistortion as SegPhotoMetricDistortion
 from .segmentation.datasets.augmentation import SegRandomCrop as SegRandomCrop
 from .segmentation.datasets.folder import DigitsSegDataset as DigitsSegDataset

@@ -55,7 +55,11 @@ MODELS = _child(
     "negvision.inference.exported_network",
     *_with_mmseg("negvision.segmentation.segmentors"),
 )
-TASK_UTILS = _child(mmengine_registry.TASK_UTILS, "negvision.detection.assigners")
+TASK_UTILS = _child(
+    mmengine_registry.TASK_UTILS,
+    "negvision.detection.assigners",
+    "negvision.detection.prediction_assigners",
+)
 METRICS = _child(
     mmengine_registry.METRICS,
     "negvision.detection.metrics",

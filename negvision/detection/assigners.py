@@ -5,16 +5,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
+from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner, BboxOverlaps2D
 from mmdet.models.task_modules.assigners import MaxIoUAssigner as MMDetMaxIoUAssigner
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from negvision.ops import atss_assign
+from negvision.ops import atss_assign, max_iou_assign
 from negvision.registry import TASK_UTILS
 
 Instances = Sequence[InstanceData]
+
+
+def require_plain_iou(iou_calculator: dict | None, name: str) -> None:
+    """Raise a ValueError unless the setting is mmdet's default."""
+    kind = (iou_calculator or {}).get("type", "BboxOverlaps2D")
+    if str(kind).rpartition(".")[2] != "BboxOverlaps2D":
+        raise ValueError(
+            f"iou_calculator is {kind!r}; negvision.{name} computes the IoU of "
+            f"horizontal boxes itself. Keep mmdet's {name} for another overlap."
+        )
 
 
 @TASK_UTILS.register_module()
@@ -77,12 +87,7 @@ class ATSSAssigner(BaseAssigner):
             )
         if alpha is not None and not 0 <= alpha <= 1:
             raise ValueError(f"alpha must lie in [0, 1] or be None, got {alpha}")
-        kind = (iou_calculator or {}).get("type", "BboxOverlaps2D")
-        if str(kind).rpartition(".")[2] != "BboxOverlaps2D":
-            raise ValueError(
-                f"iou_calculator is {kind!r}; negvision.ATSSAssigner computes the IoU of "
-                "horizontal boxes itself. Keep mmdet's ATSSAssigner for another overlap."
-            )
+        require_plain_iou(iou_calculator, "ATSSAssigner")
         self.topk = topk
         self.alpha = alpha
         self.ignore_iof_thr = ignore_iof_thr
@@ -177,10 +182,21 @@ class ATSSAssigner(BaseAssigner):
 
 @TASK_UTILS.register_module()
 class MaxIoUAssigner(MMDetMaxIoUAssigner):
-    """mmdet's ``MaxIoUAssigner`` with the call signature of an ATSS assigner.
+    """Max-IoU assignment, in place of mmdet's ``MaxIoUAssigner`` and of an ATSS assigner.
 
-    For comparisons in which only the definition of positives differs: the same head accepts both
-    (table 3 of the ATSS paper).
+    Use ``type="negvision.MaxIoUAssigner"`` in RetinaNet, Faster R-CNN, and other configs of mmdet.
+    Heads made for ATSS accept it too, for comparisons in which only the definition of positives
+    differs (table 3 of the ATSS paper). Differences from mmdet's:
+
+    - A box that overlaps no prior claims none. In mmdet, if ``min_pos_iou`` is 0, it claims all
+      priors that it does not overlap, and a box with NaN makes the image take no part.
+    - If an image has ignored boxes only, the covered priors take no part; in mmdet all its priors
+      become negative.
+    - Half-precision input is computed in float32. ``gpu_assign_thr`` has no effect: memory does
+      not grow with boxes x priors.
+
+    With ``perm_repeat_gt_cfg`` or another ``iou_calculator`` than mmdet's default, mmdet's own
+    code runs.
 
     Args:
         center_in_box: Whether a prior is positive only if its center lies inside its box ("In GT
@@ -194,7 +210,7 @@ class MaxIoUAssigner(MMDetMaxIoUAssigner):
         >>> priors = InstanceData(priors=torch.cat([corners, corners + 8], 1))
         >>> boxes = InstanceData(
         ...     bboxes=torch.tensor([[0.0, 0.0, 9.0, 9.0]]), labels=torch.tensor([2]))
-        >>> assigner.assign(priors, [2], boxes).gt_inds.tolist()
+        >>> assigner.assign(priors, boxes).gt_inds.tolist()
         [1, 0]
     """
 
@@ -205,16 +221,40 @@ class MaxIoUAssigner(MMDetMaxIoUAssigner):
     def assign(
         self,
         pred_instances: InstanceData,
-        num_level_priors: Sequence[int],
-        gt_instances: InstanceData,
+        num_level_priors: Sequence[int] | InstanceData | None = None,
+        gt_instances: InstanceData | None = None,
         gt_instances_ignore: InstanceData | None = None,
     ) -> AssignResult:
-        """As :meth:`ATSSAssigner.assign`; ``num_level_priors`` has no effect."""
-        result = super().assign(pred_instances, gt_instances, gt_instances_ignore)
+        """As :meth:`ATSSAssigner.assign`, or without ``num_level_priors``, which has no effect."""
+        if isinstance(num_level_priors, InstanceData):  # as mmdet calls it
+            ignored = gt_instances if gt_instances is not None else gt_instances_ignore
+            gt_instances, gt_instances_ignore = num_level_priors, ignored
+        assert gt_instances is not None
+        priors = get_box_tensor(pred_instances.priors)[:, :4]
+        plain = type(self.iou_calculator) is BboxOverlaps2D and self.iou_calculator.dtype is None
+        if not plain or self.perm_repeat_gt_cfg is not None:
+            result = super().assign(pred_instances, gt_instances, gt_instances_ignore)
+        else:
+            low = self.neg_iou_thr
+            gt_inds, overlaps, labels = max_iou_assign(
+                priors,
+                [get_box_tensor(gt_instances.bboxes)],
+                [gt_instances.labels],
+                self.pos_iou_thr,
+                low if isinstance(low, (int, float)) else tuple(low),
+                min_pos_iou=self.min_pos_iou,
+                match_low_quality=self.match_low_quality,
+                gt_max_assign_all=self.gt_max_assign_all,
+                ignore_boxes=None
+                if gt_instances_ignore is None
+                else [get_box_tensor(gt_instances_ignore.bboxes)],
+                ignore_iof_thr=self.ignore_iof_thr,
+                ignore_wrt_candidates=self.ignore_wrt_candidates,
+            )
+            result = AssignResult(len(gt_instances), gt_inds[0], overlaps[0], labels=labels[0])
         if self.center_in_box and len(gt_instances):
             boxes = get_box_tensor(gt_instances.bboxes)[result.gt_inds.clamp(min=1) - 1]
-            priors = get_box_tensor(pred_instances.priors)
-            centers = (priors[:, :2] + priors[:, 2:4]) / 2
+            centers = (priors[:, :2] + priors[:, 2:]) / 2
             inside = ((centers > boxes[:, :2]) & (centers < boxes[:, 2:])).all(1)
             outside = (result.gt_inds > 0) & ~inside
             result.gt_inds[outside] = 0
@@ -251,7 +291,11 @@ class IgnoringAssigner:
 
     def assign(self, *args, **kwargs) -> AssignResult:
         """Assign the priors of one image; arguments and result are those of the inner assigner."""
-        arguments = inspect.signature(self.inner.assign).bind(*args, **kwargs).arguments
+        arguments = dict(inspect.signature(self.inner.assign).bind(*args, **kwargs).arguments)
+        if isinstance(arguments.get("num_level_priors"), InstanceData):  # as mmdet calls MaxIoU
+            ignored = arguments.pop("gt_instances", arguments.get("gt_instances_ignore"))
+            truth = arguments.pop("num_level_priors")
+            arguments |= {"gt_instances": truth, "gt_instances_ignore": ignored}
         truth, ignored = arguments["gt_instances"], arguments.get("gt_instances_ignore")
         if ignored is None or not len(ignored):
             return self.inner.assign(**arguments)

@@ -12,8 +12,14 @@ def register() -> None:
     library.register_fake("negvision::negatives_softmax_", lambda *_: None)
     library.register_fake("negvision::negatives_histogram", _fake_negatives_histogram)
     library.register_fake("negvision::image_planes", _fake_planes)
-    if hasattr(torch.ops.negvision, "distort_colors"):  # absent from libraries built before it
-        library.register_fake("negvision::distort_colors", _fake_planes)
+    # Absent from libraries built before them.
+    for name, fake in (
+        ("distort_colors", _fake_planes),
+        ("assign_by_predictions", _fake_assign_by_predictions),
+        ("max_iou_assign", _fake_max_iou_assign),
+    ):
+        if hasattr(torch.ops.negvision, name):
+            library.register_fake(f"negvision::{name}", fake)
     for kind, fake in (("pairwise", _fake_pairwise), ("aligned", _fake_aligned)):
         name = f"negvision::{kind}_box_iou"
         backward = getattr(torch.ops.negvision, f"{kind}_box_iou_backward")
@@ -24,9 +30,19 @@ def register() -> None:
 
 
 def _fake_atss_assign(priors, num_level_priors, gt_boxes, num_gts, *_):
-    shape = (len(num_gts), priors.shape[1])
-    gt_inds = priors.new_empty(shape, dtype=torch.int64)
-    return gt_inds, priors.new_empty(shape), torch.empty_like(gt_inds)
+    return _fake_max_iou_assign(priors, gt_boxes, num_gts)
+
+
+def _fake_assign_by_predictions(priors, boxes, *_):
+    values = priors.new_empty(boxes.shape[:2])
+    gt_inds = torch.empty_like(values, dtype=torch.int64)
+    return gt_inds, values, torch.empty_like(gt_inds), torch.empty_like(values)
+
+
+def _fake_max_iou_assign(priors, gt_boxes, num_gts, *_):
+    values = priors.new_empty((len(num_gts), priors.shape[1]))
+    gt_inds = torch.empty_like(values, dtype=torch.int64)
+    return gt_inds, values, torch.empty_like(gt_inds)
 
 
 def _fake_negatives_logsumexp(similarities, row_labels, *_):

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from negvision.ops import fallback
-from negvision.ops._extension import is_compiled_for
-
-# The thresholds are sums in float64; these devices hand the assignment to the CPU.
-_WITHOUT_FLOAT64 = {"mps"}
+from negvision.ops._assignment import (
+    constant,
+    flattened,
+    joined,
+    per_image,
+    require_shape,
+    run_operator,
+)
 
 
 def atss_assign(
@@ -87,7 +90,7 @@ def atss_assign(
     num_images = len(gt_boxes)
     if priors.dim() == 2:
         priors = priors[None]
-    _require_shape(priors, (None, None, 4), "priors")
+    require_shape(priors, (None, None, 4), "priors")
     if len(priors) not in (1, num_images):
         raise ValueError(f"priors are of {len(priors)} images, gt_boxes of {num_images}")
     num_priors = priors.shape[1]
@@ -99,30 +102,27 @@ def atss_assign(
     if topk < 1:
         raise ValueError(f"topk must be at least 1, got {topk}")
     if valid is not None:
-        _require_shape(valid, (num_images, num_priors), "valid", priors)
-    gts, num_gts = _flattened(gt_boxes, priors, "gt_boxes")
+        require_shape(valid, (num_images, num_priors), "valid", priors)
+    gts, num_gts = flattened(gt_boxes, priors, "gt_boxes")
     ignored, num_ignored = None, [0] * num_images
     if ignore_boxes is not None and ignore_iof_thr > 0:
-        if len(ignore_boxes) != num_images:
-            raise ValueError(f"ignore_boxes are of {len(ignore_boxes)} images, not {num_images}")
-        ignored, num_ignored = _flattened(ignore_boxes, priors, "ignore_boxes")
+        per_image(ignore_boxes, num_images, "ignore_boxes")
+        ignored, num_ignored = flattened(ignore_boxes, priors, "ignore_boxes")
     labels = None
     if gt_labels is not None:
-        if len(gt_labels) != num_images:
-            raise ValueError(f"gt_labels are of {len(gt_labels)} images, not {num_images}")
-        labels = _joined(gt_labels, gts).long()
-        _require_shape(labels, (len(gts),), "gt_labels", priors)
+        labels = joined(per_image(gt_labels, num_images, "gt_labels"), gts).long()
+        require_shape(labels, (len(gts),), "gt_labels", priors)
     if pred_boxes is not None:
         if pred_scores is None or gt_labels is None:
             raise ValueError("pred_boxes need pred_scores and gt_labels too")
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha must lie in [0, 1], got {alpha}")
-        _require_shape(pred_boxes, (num_images, num_priors, 4), "pred_boxes", priors)
-        _require_shape(pred_scores, (num_images, num_priors, None), "pred_scores", priors)
+        require_shape(pred_boxes, (num_images, num_priors, 4), "pred_boxes", priors)
+        require_shape(pred_scores, (num_images, num_priors, None), "pred_scores", priors)
         pred_boxes, pred_scores = pred_boxes.detach().float(), pred_scores.detach().float()
 
     arguments = (
-        _constant(priors),
+        constant(priors),
         list(num_level_priors),
         gts,
         num_gts,
@@ -136,50 +136,4 @@ def atss_assign(
         labels,
         alpha,
     )
-    device = priors.device
-    if device.type not in _WITHOUT_FLOAT64:
-        return _assign_on(device.type)(*arguments)
-    on_cpu = (each.cpu() if isinstance(each, Tensor) else each for each in arguments)
-    gt_inds, overlaps, chosen = _assign_on("cpu")(*on_cpu)
-    return gt_inds.to(device), overlaps.to(device), chosen.to(device)
-
-
-def _assign_on(device_type: str):
-    compiled = is_compiled_for(device_type)
-    return torch.ops.negvision.atss_assign if compiled else fallback.atss_assign
-
-
-def _flattened(boxes: Sequence[Tensor], like: Tensor, name: str) -> tuple[Tensor, list[int]]:
-    """The boxes of all images in one float32 tensor, and their number per image."""
-    for i, own in enumerate(boxes):
-        if own.dim() != 2 or own.shape[1] != 4:
-            raise ValueError(f"{name}[{i}] must have shape (n, 4), got {tuple(own.shape)}")
-        if own.device != like.device:
-            raise ValueError(f"{name}[{i}] are on {own.device}, the priors on {like.device}")
-    if not boxes:
-        return like.new_zeros((0, 4), dtype=torch.float32), []
-    return _constant(_joined(boxes, like)), [len(own) for own in boxes]
-
-
-def _joined(tensors: Sequence[Tensor], like: Tensor) -> Tensor:
-    if not tensors:
-        return like.new_zeros(0)
-    return torch.cat(list(tensors)) if len(tensors) > 1 else tensors[0]
-
-
-def _constant(values: Tensor) -> Tensor:
-    """In float32 without a gradient; the tensor itself if it already is."""
-    return (values.detach() if values.requires_grad else values).float()
-
-
-def _require_shape(
-    tensor: Tensor, expected: tuple[int | None, ...], name: str, like: Tensor | None = None
-) -> None:
-    shape = tensor.shape
-    if len(shape) != len(expected) or any(
-        want is not None and want != have for want, have in zip(expected, shape, strict=True)
-    ):
-        shown = ", ".join("*" if size is None else str(size) for size in expected)
-        raise ValueError(f"{name} must have shape ({shown}), got {tuple(tensor.shape)}")
-    if like is not None and tensor.device != like.device:
-        raise ValueError(f"{name} is on {tensor.device}, the priors on {like.device}")
+    return run_operator("atss_assign", fallback.atss_assign, arguments)

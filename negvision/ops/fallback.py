@@ -42,13 +42,17 @@ def box_iou(boxes1: Tensor, boxes2: Tensor, mode: str, eps: float) -> Tensor:
     dy = 0.5 * ((ay1 + ay2) - (by1 + by2))
     penalty = (dx * dx + dy * dy) / diagonal
     if mode == "ciou":
-        angle1 = torch.atan((ax2 - ax1) / torch.maximum(ay2 - ay1, floor))
-        angle2 = torch.atan((bx2 - bx1) / torch.maximum(by2 - by1, floor))
+        angle1 = _arctan((ax2 - ax1) / torch.maximum(ay2 - ay1, floor))
+        angle2 = _arctan((bx2 - bx1) / torch.maximum(by2 - by1, floor))
         v = (4 / math.pi**2) * (angle1 - angle2) ** 2
         with torch.no_grad():
             weight = v / torch.maximum(1 - iou + v, floor)
         penalty = penalty + weight * v
     return iou - penalty
+
+
+def _arctan(ratio: Tensor) -> Tensor:
+    return torch.atan(ratio.double()).to(ratio.dtype)
 
 
 def pairwise_box_iou(boxes1: Tensor, boxes2: Tensor, mode: str, eps: float) -> Tensor:

@@ -16,6 +16,6 @@ def path(request, monkeypatch):
         if not COMPILED:
             pytest.skip("the extension is not built")
     else:
-        for module in ("atss", "boxes", "negatives", "pixels"):
+        for module in ("_assignment", "boxes", "negatives", "pixels"):
             monkeypatch.setattr(f"negvision.ops.{module}.is_compiled_for", lambda device: False)
     return fallback if request.param == "fallback" else None

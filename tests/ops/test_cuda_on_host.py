@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.atss_cases import COMPILED, grid, integer_boxes, random_boxes
+from helpers.prediction_cases import RULES, arguments, assign, predictions
 
-from negvision.ops import atss_assign
+from negvision.ops import atss_assign, max_iou_assign
 from negvision.ops.boxes import MODES
 
 sys.path.insert(0, str(Path(__file__).parent / "cuda_stand_in"))
@@ -39,21 +40,64 @@ def moved(value):
     return [moved(item) for item in value] if isinstance(value, list) else value
 
 
+ASSIGNMENTS = ("atss_assign", "assign_by_predictions", "max_iou_assign")
+
+
 @pytest.fixture(params=["host", pytest.param("gpu", marks=pytest.mark.gpu)])
 def check(request, monkeypatch):
-    """``atss_assign`` that also runs the CUDA kernels and compares to the bit."""
-    real = torch.ops.negvision.atss_assign.default
+    """``atss_assign``; all assignments also run the CUDA kernels and compare to the bit."""
     on_gpu = request.param == "gpu"
-    cuda = real if on_gpu else request.getfixturevalue("stand_in").atss_assign
+    for name in ASSIGNMENTS:
+        real = getattr(torch.ops.negvision, name).default
+        cuda = real if on_gpu else getattr(request.getfixturevalue("stand_in"), name)
 
-    def both(*arguments):
-        want, got = real(*arguments), cuda(*(map(moved, arguments) if on_gpu else arguments))
-        assert all(g.is_cuda == on_gpu for g in got)
-        assert all(torch.equal(g.cpu(), w) for g, w in zip(got, want, strict=True))
-        return want
+        def both(*arguments, real=real, cuda=cuda):
+            want, got = real(*arguments), cuda(*(map(moved, arguments) if on_gpu else arguments))
+            assert all(g.is_cuda == on_gpu for g in got)
+            assert all(torch.equal(g.cpu(), w) for g, w in zip(got, want, strict=True))
+            return want
 
-    monkeypatch.setattr(torch.ops.negvision, "atss_assign", both)
+        monkeypatch.setattr(torch.ops.negvision, name, both)
     return atss_assign
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_assignments_by_predictions(check, rule):
+    for seed in range(4):
+        each = [
+            arguments(rule, predictions(seed * 3 + i, count))
+            for i, count in enumerate((6, 0, 40))
+        ]  # fmt: skip
+        boxes, scores = (torch.stack([case[i] for case in each]) for i in (1, 2))
+        gts, labels = ([case[i] for case in each] for i in (3, 4))
+        gts[0][1, 0], gts[0][2] = NAN, gts[0][3]
+        boxes[2, ::7, 1] = NAN
+        inds, *_ = assign(rule, each[0][0], boxes, scores, gts, labels, (1, 5, 13, 40)[seed])
+        assert inds.any()
+    assign(rule, each[0][0][:0], boxes[:, :0], scores[:, :0], gts, labels)
+    for count in (0, 450):
+        many = boxes[:1, ::9].repeat(count, 1, 1), scores[:1, ::9].repeat(count, 1, 1)
+        assign(rule, each[0][0][::9], *many, gts[:1] * count, labels[:1] * count)
+
+
+@pytest.mark.parametrize("assign_all,of_prior", [(True, False), (False, True)])
+def test_max_iou(check, assign_all, of_prior):
+    g = torch.Generator().manual_seed(3)
+    priors, _ = grid(96, 133, strides=(16, 32), scale=2, shapes=((1.0, 1.0), (0.7, 1.4)))
+    gts = [make(g, n, 96, 133) for make in (random_boxes, integer_boxes) for n in (7, 0, 9)]
+    gts[0][1, 0], gts[0][2] = NAN, gts[0][3]
+    crowds = [random_boxes(g, n % 3, 96, 133) for n in range(6)]
+    for own, times in (
+        (priors, 1), (priors + torch.arange(6.0)[:, None, None], 1), (priors[::40], 80),
+        (priors[:0], 1),
+    ):  # fmt: skip
+        labels = [torch.arange(len(gt)) for gt in gts * times]
+        inds, *_ = max_iou_assign(
+            own, gts * times, labels, 0.5, 0.4, gt_max_assign_all=assign_all,
+            ignore_boxes=crowds * times, ignore_iof_thr=0.5, ignore_wrt_candidates=of_prior,
+        )  # fmt: skip
+        assert not inds.numel() or len(inds.unique()) > 9
+    max_iou_assign(priors, [], [], 0.5, 0.4)
 
 
 @pytest.mark.parametrize("make", [random_boxes, integer_boxes])

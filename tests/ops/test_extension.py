@@ -71,7 +71,7 @@ def test_devices_without_float64_hand_the_assignment_to_the_cpu(path, monkeypatc
     priors, counts = grid(64, 64)
     gts = [random_boxes(torch.Generator().manual_seed(0), 5, 64, 64)]
     expected = atss_assign(priors, counts, gts)
-    monkeypatch.setattr("negvision.ops.atss._WITHOUT_FLOAT64", {"cpu"})
+    monkeypatch.setattr("negvision.ops._assignment._WITHOUT_FLOAT64", {"cpu"})
     handed_over = atss_assign(priors, counts, gts)
     assert all(map(torch.equal, handed_over, expected)) and expected[0].gt(0).any()
 

@@ -1,43 +1,9 @@
 // The arguments of atss_assign, checked once for every device.
 #pragma once
 
-#include <optional>
-#include <tuple>
-#include <vector>
-
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
+#include "assign_args.h"
 
 namespace negvision {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using OptionalTensor = std::optional<Tensor>;
-
-inline void check_device(const Tensor& tensor, const Tensor& priors, const char* name) {
-  STD_TORCH_CHECK(
-      tensor.is_cpu() == priors.is_cpu() && tensor.is_cuda() == priors.is_cuda() &&
-          tensor.get_device_index() == priors.get_device_index(),
-      "atss_assign: ", name, " must be on the device of the priors");
-}
-
-inline void check_float_boxes(const Tensor& boxes, const char* name) {
-  STD_TORCH_CHECK(
-      boxes.scalar_type() == ScalarType::Float && boxes.size(boxes.dim() - 1) == 4,
-      "atss_assign: ", name, " must be float32 with 4 coordinates in the last dimension");
-}
-
-// The index of the first box of each image among all boxes of the batch: B + 1 numbers.
-inline std::vector<int64_t> running_sum(const std::vector<int64_t>& counts, const char* name) {
-  std::vector<int64_t> begin(counts.size() + 1, 0);
-  for (size_t i = 0; i < counts.size(); ++i) {
-    STD_TORCH_CHECK(counts[i] >= 0, "atss_assign: ", name, "[", i, "] is ", counts[i]);
-    begin[i + 1] = begin[i] + counts[i];
-  }
-  return begin;
-}
 
 struct AtssArgs {
   Tensor priors;                // (1 or B, A, 4)
@@ -60,9 +26,9 @@ struct AtssArgs {
       const OptionalTensor& gt_labels_in, double alpha_in)
       : priors(torch::stable::contiguous(priors_in)),
         gt_boxes(torch::stable::contiguous(gt_in)),
-        level_begin(running_sum(num_level_priors, "num_level_priors")),
-        gt_begin(running_sum(num_gts, "num_gts")),
-        ignored_begin(running_sum(num_ignored, "num_ignored")),
+        level_begin(running_sum("atss_assign", num_level_priors, "num_level_priors")),
+        gt_begin(running_sum("atss_assign", num_gts, "num_gts")),
+        ignored_begin(running_sum("atss_assign", num_ignored, "num_ignored")),
         num_images(int64_t(num_gts.size())),
         num_classes(0),
         topk(k),
@@ -71,7 +37,7 @@ struct AtssArgs {
         alpha(alpha_in) {
     STD_TORCH_CHECK(topk >= 1, "atss_assign: topk must be at least 1, got ", topk);
     STD_TORCH_CHECK(priors.dim() == 3, "atss_assign: priors must be (1 or B, A, 4)");
-    check_float_boxes(priors, "priors");
+    check_float_boxes("atss_assign", priors, "priors");
     num_priors = priors.size(1);
     STD_TORCH_CHECK(
         priors.size(0) == 1 || priors.size(0) == num_images, "atss_assign: priors are of ",
@@ -80,8 +46,8 @@ struct AtssArgs {
         level_begin.back() == num_priors, "atss_assign: num_level_priors add up to ",
         level_begin.back(), ", but there are ", num_priors, " priors");
     STD_TORCH_CHECK(gt_boxes.dim() == 2, "atss_assign: gt_boxes must be (G, 4)");
-    check_float_boxes(gt_boxes, "gt_boxes");
-    check_device(gt_boxes, priors, "gt_boxes");
+    check_float_boxes("atss_assign", gt_boxes, "gt_boxes");
+    check_device("atss_assign", gt_boxes, priors, "gt_boxes");
     STD_TORCH_CHECK(
         gt_boxes.size(0) == gt_begin.back(), "atss_assign: num_gts add up to ", gt_begin.back(),
         ", but there are ", gt_boxes.size(0), " boxes");
@@ -89,7 +55,7 @@ struct AtssArgs {
       num_candidates += std::min(topk, level_begin[l + 1] - level_begin[l]);
     }
     if (valid_in) {
-      check_device(*valid_in, priors, "valid");
+      check_device("atss_assign", *valid_in, priors, "valid");
       valid = torch::stable::contiguous(*valid_in);
       STD_TORCH_CHECK(
           valid->scalar_type() == ScalarType::Bool && valid->dim() == 2 &&
@@ -97,9 +63,9 @@ struct AtssArgs {
           "atss_assign: valid must be bool of shape (", num_images, ", ", num_priors, ")");
     }
     if (ignore_in) {
-      check_device(*ignore_in, priors, "ignore_boxes");
+      check_device("atss_assign", *ignore_in, priors, "ignore_boxes");
       ignore_boxes = torch::stable::contiguous(*ignore_in);
-      check_float_boxes(*ignore_boxes, "ignore_boxes");
+      check_float_boxes("atss_assign", *ignore_boxes, "ignore_boxes");
       STD_TORCH_CHECK(
           int64_t(num_ignored.size()) == num_images &&
               ignore_boxes->size(0) == ignored_begin.back(),
@@ -107,7 +73,7 @@ struct AtssArgs {
           ignore_boxes->size(0));
     }
     if (gt_labels_in) {
-      check_device(*gt_labels_in, priors, "gt_labels");
+      check_device("atss_assign", *gt_labels_in, priors, "gt_labels");
       gt_labels = torch::stable::contiguous(*gt_labels_in);
       STD_TORCH_CHECK(
           gt_labels->scalar_type() == ScalarType::Long && gt_labels->numel() == gt_boxes.size(0),
@@ -117,11 +83,11 @@ struct AtssArgs {
       STD_TORCH_CHECK(
           pred_scores_in && gt_labels_in,
           "atss_assign: pred_boxes need pred_scores and gt_labels too");
-      check_device(*pred_boxes_in, priors, "pred_boxes");
-      check_device(*pred_scores_in, priors, "pred_scores");
+      check_device("atss_assign", *pred_boxes_in, priors, "pred_boxes");
+      check_device("atss_assign", *pred_scores_in, priors, "pred_scores");
       pred_boxes = torch::stable::contiguous(*pred_boxes_in);
       pred_scores = torch::stable::contiguous(*pred_scores_in);
-      check_float_boxes(*pred_boxes, "pred_boxes");
+      check_float_boxes("atss_assign", *pred_boxes, "pred_boxes");
       STD_TORCH_CHECK(
           pred_boxes->dim() == 3 && pred_boxes->size(0) == num_images &&
               pred_boxes->size(1) == num_priors && pred_scores->dim() == 3 &&

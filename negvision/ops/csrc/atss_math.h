@@ -46,9 +46,9 @@ NV_HD double adaptive_threshold(const float* values, int64_t count) {
   return add_rn(mean, sqrt_rn(div_rn(squares, double(count - 1))));
 }
 
-NV_HD bool lies_inside(Point p, const float* box) {
-  return sub_rn(p.x, box[0]) > kCenterMargin && sub_rn(p.y, box[1]) > kCenterMargin &&
-      sub_rn(box[2], p.x) > kCenterMargin && sub_rn(box[3], p.y) > kCenterMargin;
+NV_HD bool lies_inside(Point p, const float* box, float margin = kCenterMargin) {
+  return sub_rn(p.x, box[0]) > margin && sub_rn(p.y, box[1]) > margin &&
+      sub_rn(box[2], p.x) > margin && sub_rn(box[3], p.y) > margin;
 }
 
 // Prediction-aware overlap of DDOD (Chen et al., ACM MM 2021): sigmoid(s)^(1-alpha) IoU^alpha. In
@@ -83,12 +83,17 @@ struct Overlaps {
   }
 };
 
-// Whether one of the ignored boxes covers more than `threshold` of the prior's area.
+// Whether one of the ignored boxes covers more than `threshold` of the prior's area, or, with
+// `of_ignored`, the prior that share of the ignored box.
 NV_HD bool is_ignored(
-    const float* priors, int64_t prior, const float* ignored, int64_t count, float threshold) {
+    const float* priors, int64_t prior, const float* ignored, int64_t count, float threshold,
+    bool of_ignored = false) {
   const Box<float> p = load_box(priors, prior);
   for (int64_t i = 0; i < count; ++i) {
-    if (overlap(p, load_box(ignored, i), OverlapMode::kIoF, kUnionFloor) > threshold) return true;
+    const Box<float> q = load_box(ignored, i);
+    const float share = of_ignored ? overlap(q, p, OverlapMode::kIoF, kUnionFloor)
+                                   : overlap(p, q, OverlapMode::kIoF, kUnionFloor);
+    if (share > threshold) return true;
   }
   return false;
 }

@@ -64,7 +64,8 @@ NV_HD Dual<T> min_of(const Dual<T>& a, const Dual<T>& b) {
   return a.v < b.v || a.v != a.v ? a : b;
 }
 
-NV_HD float arctan(float a) { return atanf(a); }
+// Through a double, which absorbs the difference between devices.
+NV_HD float arctan(float a) { return float(atan(double(a))); }
 NV_HD double arctan(double a) { return atan(a); }
 template <typename T>
 NV_HD Dual<T> arctan(const Dual<T>& a) {

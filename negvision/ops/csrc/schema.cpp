@@ -1,5 +1,5 @@
-// Operator schemas. Shapes are checked in atss_args.h, box_iou_args.h and negatives_args.h for every
-// device. Operators on images have CPU kernels only.
+// Operator schemas. Shapes are checked in the *_args.h headers for every device. Operators on images
+// have CPU kernels only.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(negvision, m) {
@@ -8,6 +8,15 @@ STABLE_TORCH_LIBRARY(negvision, m) {
       "topk, "
       "Tensor? valid, Tensor? ignore_boxes, int[] num_ignored, float ignore_iof_thr, "
       "Tensor? pred_boxes, Tensor? pred_scores, Tensor? gt_labels, float alpha) "
+      "-> (Tensor gt_inds, Tensor max_overlaps, Tensor labels)");
+  m.def(
+      "assign_by_predictions(Tensor priors, Tensor boxes, Tensor scores, Tensor? class_costs, "
+      "Tensor gt_boxes, int[] num_gts, Tensor gt_labels, Tensor? gt_centers, int rule, int topk, "
+      "float[] weights) -> (Tensor gt_inds, Tensor max_overlaps, Tensor labels, Tensor metrics)");
+  m.def(
+      "max_iou_assign(Tensor priors, Tensor gt_boxes, int[] num_gts, Tensor gt_labels, "
+      "Tensor? ignore_boxes, int[] num_ignored, bool of_ignored, float[] thresholds, "
+      "bool match_low_quality, bool assign_all) "
       "-> (Tensor gt_inds, Tensor max_overlaps, Tensor labels)");
   m.def("pairwise_box_iou(Tensor boxes1, Tensor boxes2, int mode, float eps) -> Tensor");
   m.def("aligned_box_iou(Tensor boxes1, Tensor boxes2, int mode, float eps) -> Tensor");

@@ -131,8 +131,10 @@ T __shfl_sync(unsigned, T value, int from) {
 }
 inline void __syncwarp() { stand_in::meet_warp(); }
 inline void __syncthreads() { stand_in::meet(stand_in::block, 0, stand_in::kMostThreads); }
-inline void atomicMax(unsigned long long* place, unsigned long long value) {
-  if (*place < value) *place = value;
+inline unsigned long long atomicMax(unsigned long long* place, unsigned long long value) {
+  const unsigned long long before = *place;
+  if (before < value) *place = value;
+  return before;
 }
 template <typename T>
 void atomicAdd(T* place, T value) {

@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "atss_args.h"
+#include "claims.h"
 #include "nearest_search.h"
 #include "nearest_window.h"
 #include "vectorize.h"
@@ -127,14 +128,6 @@ std::vector<uint8_t> prior_states(const AtssArgs& args) {
   return state;
 }
 
-void raise_to(uint64_t* key, uint64_t claim) {
-  uint64_t seen = __atomic_load_n(key, __ATOMIC_RELAXED);
-  while (
-      seen < claim &&
-      !__atomic_compare_exchange_n(key, &seen, claim, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-  }
-}
-
 // Candidates of one box, level by level.
 struct Candidates {
   std::vector<float> distance, overlap;
@@ -153,20 +146,6 @@ NV_VECTORIZED static void overlaps_with(
   for (int64_t i = 0; i < count; ++i) {
     out[i] = overlap(boxes[i], gt, OverlapMode::kIoU, kUnionFloor);
   }
-}
-
-// The first of `keys` at or after `i` that is not 0, or `last`. Few priors are claimed, so zeros are
-// skipped in blocks.
-NV_VECTORIZED static int64_t next_claim(const uint64_t* keys, int64_t i, int64_t last) {
-  constexpr int64_t kBlock = 16;
-  while (i + kBlock <= last) {
-    uint64_t any = 0;
-    for (int64_t k = 0; k < kBlock; ++k) any |= keys[i + k];
-    if (any) break;
-    i += kBlock;
-  }
-  while (i < last && keys[i] == 0) ++i;
-  return i;
 }
 
 class Assignment {

@@ -7,34 +7,18 @@
 
 #include "../atss_args.h"
 #include "../nearest_search.h"
+#include "cuda/batches.h"
 #include "launch.h"
 
 namespace negvision {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarp = 32;
-constexpr unsigned kAllLanes = 0xffffffffu;
-constexpr int64_t kSharedBytes = 48 * 1024;
-constexpr int kImagesAtOnce = 200;  // two arrays of these fit the 4 KiB of kernel arguments
 constexpr int kMostLevels = 64;
 
 struct LevelBegins {
   int count;
   int64_t begin[kMostLevels + 1];
 };
-
-// The index of the first box of each image of one launch.
-struct ImageBegins {
-  int count;
-  int64_t begin[kImagesAtOnce + 1];
-};
-
-ImageBegins begins_of(const std::vector<int64_t>& all, int64_t first_image, int64_t count) {
-  ImageBegins begins{int(count), {}};
-  for (int64_t i = 0; i <= count; ++i) begins.begin[i] = all[first_image + i];
-  return begins;
-}
 
 __device__ int64_t block_min(int64_t value, int64_t* scratch) {
   for (int step = kWarp / 2; step > 0; step /= 2) {
@@ -240,17 +224,6 @@ __global__ void read_claims(
   const bool takes_part = !state || state[i] == kCandidate;
   gt_inds[i] = key ? claim_box(key) + 1 : (takes_part ? 0 : -1);
   max_overlaps[i] = key ? claim_overlap(key) : 0.0f;
-}
-
-template <typename T>
-const T* data_of(const OptionalTensor& tensor) {
-  return tensor ? static_cast<const T*>(tensor->const_data_ptr()) : nullptr;
-}
-
-// Device memory for `count` values of T, from torch's allocator.
-template <typename T>
-Tensor scratch(const Tensor& like, int64_t count) {
-  return torch::stable::new_empty(like, {count * int64_t(sizeof(T))}, ScalarType::Byte);
 }
 
 std::tuple<Tensor, Tensor, Tensor> atss_assign(

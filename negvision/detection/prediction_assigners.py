@@ -1,0 +1,250 @@
+"""Assigners that look at predictions: task-aligned, SimOTA and dynamic soft labels."""
+
+from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
+from mmdet.models.task_modules.assigners.dynamic_soft_label_assigner import center_of_mass
+from mmdet.structures.bbox import get_box_tensor
+from mmengine.structures import InstanceData
+
+from negvision.detection.assigners import require_plain_iou
+from negvision.ops import dynamic_soft_label_assign, sim_ota_assign, tal_assign
+from negvision.registry import TASK_UTILS
+
+
+class _PredictionAssigner(BaseAssigner):
+    """Takes one image apart for an operator, and its result together for mmdet."""
+
+    def _assign(
+        self, operator, pred: InstanceData, gt: InstanceData, topk: int, **options
+    ) -> tuple[AssignResult, tuple]:
+        """Call ``operator``; also returns what it gives beyond an ``AssignResult``."""
+        gt_inds, overlaps, labels, *more = operator(
+            get_box_tensor(pred.priors)[:, :4],
+            get_box_tensor(pred.bboxes)[None],
+            pred.scores[None],
+            [get_box_tensor(gt.bboxes)],
+            [gt.labels],
+            topk,
+            **options,
+        )
+        return AssignResult(len(gt), gt_inds[0], overlaps[0], labels=labels[0]), more
+
+
+@TASK_UTILS.register_module()
+class TaskAlignedAssigner(_PredictionAssigner):
+    """Task-aligned assignment (TOOD), in place of mmdet's ``TaskAlignedAssigner``.
+
+    Use ``type="negvision.TaskAlignedAssigner"`` in a config. Without ties ``gt_inds`` equal
+    mmdet's. Differences:
+
+    - Priors with equal metrics are taken in index order on every device; mmdet leaves the order to
+      ``torch.topk``.
+    - ``max_overlaps`` is 0 for priors that are not positive; in mmdet it is -1e8.
+    - Pairs whose score or overlap is NaN are no candidates; in mmdet they take the places of
+      others. Boxes that are not finite or not of positive size get no priors.
+    - Half-precision input is computed in float32.
+
+    Args:
+        topk: Candidates of a box, at least 1.
+        iou_calculator: Accepted for mmdet's default only; this assigner has its own kernels.
+
+    Source: Feng et al., ICCV 2021, "TOOD: Task-aligned One-stage Object Detection".
+
+    Example:
+        >>> import torch
+        >>> squares = torch.tensor([[0.0, 0.0, 8.0, 8.0], [4.0, 0.0, 12.0, 8.0]])
+        >>> predicted = InstanceData(
+        ...     priors=squares, bboxes=squares, scores=torch.tensor([[0.5], [0.9]]))
+        >>> boxes = InstanceData(bboxes=squares[:1], labels=torch.tensor([0]))
+        >>> result = TaskAlignedAssigner(topk=1).assign(predicted, boxes)
+        >>> result.gt_inds.tolist(), result.assign_metrics.tolist()
+        ([1, 0], [0.5, 0.0])
+    """
+
+    def __init__(self, topk: int, iou_calculator: dict | None = None) -> None:
+        if topk < 1:
+            raise ValueError(f"topk must be at least 1, got {topk}")
+        require_plain_iou(iou_calculator, "TaskAlignedAssigner")
+        self.topk = topk
+
+    def assign(
+        self,
+        pred_instances: InstanceData,
+        gt_instances: InstanceData,
+        gt_instances_ignore: InstanceData | None = None,
+        alpha: float = 1,
+        beta: float = 6,
+    ) -> AssignResult:
+        """Assign the priors of one image.
+
+        Args:
+            pred_instances: ``priors`` (A, 4 or more; the first four are x1, y1, x2, y2 in pixels),
+                ``bboxes`` (A, 4), decoded, and ``scores`` (A, C), probabilities.
+            gt_instances: ``bboxes`` (G, 4) and ``labels`` (G,).
+            gt_instances_ignore: No effect, as in mmdet.
+            alpha, beta: Exponents of score and overlap.
+
+        Returns:
+            ``gt_inds`` (A,): 0 negative, i + 1 positive of box i; ``max_overlaps`` (A,) float32;
+            ``labels`` (A,): -1 for priors that are not positive; ``assign_metrics`` (A,) float32.
+
+        Raises:
+            ValueError, RuntimeError: See :func:`negvision.tal_assign`.
+        """
+        result, (metrics,) = self._assign(
+            tal_assign, pred_instances, gt_instances, self.topk, alpha=alpha, beta=beta
+        )
+        result.assign_metrics = metrics[0]
+        return result
+
+
+@TASK_UTILS.register_module()
+class SimOTAAssigner(_PredictionAssigner):
+    """SimOTA assignment (YOLOX), in place of mmdet's ``SimOTAAssigner``.
+
+    Use ``type="negvision.SimOTAAssigner"`` in a config. Without ties ``gt_inds`` equal mmdet's.
+    Differences:
+
+    - Priors with equal costs are taken in index order on every device. mmdet leaves the order to
+      ``torch.topk``, and adds 1e5 to the costs of priors off the center, which rounds them to
+      multiples of 0.008 and makes ties of different costs.
+    - ``max_overlaps`` is 0 for priors that are not positive; in mmdet it is -1e5.
+    - Boxes that are not finite or not of positive size get no priors.
+    - Half-precision input is computed in float32.
+
+    Args:
+        center_radius: How far from the middle of a box its central priors lie, in strides.
+        candidate_topk: The most priors a box takes.
+        iou_weight, cls_weight: Weights of the parts of the cost.
+        iou_calculator: Accepted for mmdet's default only; this assigner has its own kernels.
+
+    Source: Ge et al., 2021, "YOLOX: Exceeding YOLO Series in 2021".
+
+    Example:
+        >>> import torch
+        >>> predicted = InstanceData(
+        ...     priors=torch.tensor([[4.0, 4.0, 8.0, 8.0], [12.0, 4.0, 8.0, 8.0]]),
+        ...     bboxes=torch.tensor([[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 8.0, 4.0]]),
+        ...     scores=torch.full((2, 3), 0.1))
+        >>> boxes = InstanceData(
+        ...     bboxes=torch.tensor([[0.0, 0.0, 8.0, 8.0]]), labels=torch.tensor([2]))
+        >>> SimOTAAssigner().assign(predicted, boxes).gt_inds.tolist()
+        [1, 0]
+    """
+
+    def __init__(
+        self,
+        center_radius: float = 2.5,
+        candidate_topk: int = 10,
+        iou_weight: float = 3.0,
+        cls_weight: float = 1.0,
+        iou_calculator: dict | None = None,
+    ) -> None:
+        require_plain_iou(iou_calculator, "SimOTAAssigner")
+        self.topk = candidate_topk
+        self.options = {
+            "center_radius": center_radius,
+            "iou_weight": iou_weight,
+            "cls_weight": cls_weight,
+        }
+
+    def assign(
+        self,
+        pred_instances: InstanceData,
+        gt_instances: InstanceData,
+        gt_instances_ignore: InstanceData | None = None,
+    ) -> AssignResult:
+        """Assign the priors of one image.
+
+        Args:
+            pred_instances: ``priors`` (A, 4): x, y, and the stride in x and y; ``bboxes`` (A, 4),
+                decoded; ``scores`` (A, C), probabilities.
+            gt_instances: ``bboxes`` (G, 4) and ``labels`` (G,).
+            gt_instances_ignore: No effect, as in mmdet.
+
+        Returns:
+            ``gt_inds``, ``max_overlaps`` and ``labels`` as :meth:`TaskAlignedAssigner.assign`.
+
+        Raises:
+            ValueError, RuntimeError: See :func:`negvision.sim_ota_assign`.
+        """
+        return self._assign(
+            sim_ota_assign, pred_instances, gt_instances, self.topk, **self.options
+        )[0]
+
+
+@TASK_UTILS.register_module()
+class DynamicSoftLabelAssigner(_PredictionAssigner):
+    """Dynamic soft-label assignment (RTMDet), in place of mmdet's ``DynamicSoftLabelAssigner``.
+
+    Use ``type="negvision.DynamicSoftLabelAssigner"`` in a config. Without ties ``gt_inds`` equal
+    mmdet's. Differences:
+
+    - Priors with equal costs are taken in index order on every device; mmdet leaves the order to
+      ``torch.topk``. Pairs of infinite cost, more than 41 strides apart, are no candidates.
+    - ``max_overlaps`` is 0 for priors that are not positive; in mmdet it is -1e8.
+    - Boxes that are not finite or not of positive size get no priors.
+    - Half-precision input is computed in float32.
+
+    Args:
+        soft_center_radius: Distance from the middle of a box at which its cost is 1, in strides.
+        topk: The most priors a box takes.
+        iou_weight: Weight of the overlap's part of the cost.
+        iou_calculator: Accepted for mmdet's default only; this assigner has its own kernels.
+
+    Source: Lyu et al., 2022, "RTMDet: An Empirical Study of Designing Real-Time Object Detectors".
+
+    Example:
+        >>> import torch
+        >>> predicted = InstanceData(
+        ...     priors=torch.tensor([[4.0, 4.0, 8.0, 8.0], [12.0, 4.0, 8.0, 8.0]]),
+        ...     bboxes=torch.tensor([[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 8.0, 4.0]]),
+        ...     scores=torch.zeros(2, 3))
+        >>> boxes = InstanceData(
+        ...     bboxes=torch.tensor([[0.0, 0.0, 8.0, 8.0]]), labels=torch.tensor([2]))
+        >>> DynamicSoftLabelAssigner().assign(predicted, boxes).gt_inds.tolist()
+        [1, 0]
+    """
+
+    def __init__(
+        self,
+        soft_center_radius: float = 3.0,
+        topk: int = 13,
+        iou_weight: float = 3.0,
+        iou_calculator: dict | None = None,
+    ) -> None:
+        require_plain_iou(iou_calculator, "DynamicSoftLabelAssigner")
+        self.topk = topk
+        self.options = {"center_radius": soft_center_radius, "iou_weight": iou_weight}
+
+    def assign(
+        self,
+        pred_instances: InstanceData,
+        gt_instances: InstanceData,
+        gt_instances_ignore: InstanceData | None = None,
+    ) -> AssignResult:
+        """Assign the priors of one image.
+
+        Args:
+            pred_instances: ``priors`` (A, 4): x, y, and the stride in x and y; ``bboxes`` (A, 4),
+                decoded; ``scores`` (A, C), logits.
+            gt_instances: ``bboxes`` (G, 4) and ``labels`` (G,); the centers of ``masks``
+                (G, H, W), if there are any, take the place of the middles of boxes.
+            gt_instances_ignore: No effect, as in mmdet.
+
+        Returns:
+            ``gt_inds``, ``max_overlaps`` and ``labels`` as :meth:`TaskAlignedAssigner.assign`.
+
+        Raises:
+            ValueError: See :func:`negvision.dynamic_soft_label_assign`.
+        """
+        centers = None
+        if "masks" in gt_instances and len(gt_instances):
+            centers = [center_of_mass(gt_instances.masks)]
+        return self._assign(
+            dynamic_soft_label_assign,
+            pred_instances,
+            gt_instances,
+            self.topk,
+            gt_centers=centers,
+            **self.options,
+        )[0]
