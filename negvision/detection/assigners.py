@@ -320,7 +320,9 @@ class IgnoringAssigner:
         gt_inds, overlaps, labels = self.inner.assign_batch(
             priors, num_level_priors, joined, batch_gt_instances_ignore, **options
         )
-        counts = torch.tensor([[len(gt)] for gt in batch_gt_instances]).to(gt_inds.device)
+        counts = torch.tensor([[len(gt)] for gt in batch_gt_instances])
+        # Without waiting for the device.
+        counts = counts.to(gt_inds.device, non_blocking=True)
         taken = gt_inds > counts
         return gt_inds.masked_fill(taken, -1), overlaps, labels.masked_fill(taken, -1)
 

@@ -11,6 +11,7 @@ from mmengine.hooks import LoggerHook
 from tqdm import tqdm
 
 from negvision.engine.config.model_parts import unwrapped
+from negvision.engine.image_check import leaf_datasets
 from negvision.engine.quiet import muted_console
 from negvision.registry import HOOKS
 
@@ -185,9 +186,10 @@ def run_summary(runner) -> str:
             "batch_size"
         )
         row = f"{len(loop.dataloader.dataset)} images"
-        if name == "train" and hasattr(loop.dataloader.dataset, "objects"):
-            row += f", {loop.dataloader.dataset.objects} objects"
-            empty = loop.dataloader.dataset.backgrounds
+        sets = [one for one in leaf_datasets(loop.dataloader.dataset) if hasattr(one, "objects")]
+        if name == "train" and sets:
+            row += f", {sum(one.objects for one in sets)} objects"
+            empty = sum(one.backgrounds for one in sets)
             row += f", {empty} images without an object" if empty else ""
         row += f", {batch} per batch" if batch else ""
         row += f" on each of {runner.world_size} processes" if runner.world_size > 1 else ""
