@@ -13,7 +13,7 @@ _NAMES = """
     train init models test compare export benchmark predict publish-model serve calibrate
     calibrate-ood report ood-report doctor check-dataset browse-dataset browse-assignments
     analyze-logs convert copy-configs make-ood-split verify enroll search embed
-    align calibrate-faces mine-negatives
+    align calibrate-faces mine-negatives audit
 """
 COMMANDS = {
     name: import_module(f"negvision.cli.{name.replace('-', '_')}") for name in _NAMES.split()

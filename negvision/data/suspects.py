@@ -21,7 +21,8 @@ KINDS = {
     "class": "a box with the class of another object",
     "location": "a box that is loose or misplaced",
     "duplicate": "a second box on one object",
-    "identity": "a face of another person, or two people who are one",
+    "identity": "a face of another person",
+    "people": "a person with two names",
     "region": "a region of pixels with the class of another",
     "image": "an image with the label of another class",
     "split": "an image that another split holds too",
@@ -37,8 +38,9 @@ class Suspect:
         kind: One of :data:`KINDS`.
         image: The file name, as the annotation file has it.
         image_id: In a COCO file; None elsewhere.
-        annotation: Id of the annotation in a COCO file, or the place of the image in a list; None
-            for an object without a box.
+        annotation: Id of the annotation in a COCO file; else the place of the image in its list,
+            for a region of pixels times 65,536 plus its number, as in
+            :class:`negvision.data.sample_history.SampleHistory`. None for what has no annotation.
         bbox: (x, y, width, height) in pixels, of the annotation, or of the missing object.
         label: The class that the annotation has.
         proposed: The class that it may have instead; of a missing object, its class.
@@ -67,7 +69,7 @@ class Suspects:
 
     Attributes:
         found: The most suspicious first.
-        ann_file: The audited file, absolute.
+        ann_file: The audited file, absolute; "" for a folder without one.
         digest: SHA-256 of that file when it was audited.
         classes: Names, in the order of the labels.
         method: "model", "folds" or "history".
@@ -105,7 +107,7 @@ class Suspects:
         """Suspects of a file as it is now; they are ordered."""
         ordered = sorted(found, key=lambda one: (-(one.probability or 0), -one.score, one.image))
         versions = {"negvision": negvision.__version__}
-        path = str(Path(ann_file).absolute())
+        path = str(Path(ann_file).absolute()) if str(ann_file) else ""
         calibration = calibration or {}
         return cls(ordered, path, digest(ann_file), list(classes), method, calibration, versions)
 
@@ -137,7 +139,7 @@ class Suspects:
                 f"{path}: is no file of suspects, which negvision audit writes as suspects.json"
             )
         try:
-            found = [_suspect(one) for one in content.pop("suspects")]
+            found = [read_suspect(one) for one in content.pop("suspects")]
             return cls(found, **content)
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(
@@ -163,12 +165,18 @@ class Suspects:
         return self
 
 
-def _suspect(content: Mapping[str, Any]) -> Suspect:
+def read_suspect(content: Mapping[str, Any]) -> Suspect:
+    """A suspect of a JSON file.
+
+    Raises:
+        TypeError, ValueError: It is damaged.
+    """
     boxes = {
         key: None if content.get(key) is None else tuple(map(float, content[key]))
         for key in ("bbox", "proposed_bbox")
     }
-    one = Suspect(**{**content, **boxes})
+    fields: dict[str, Any] = {**content, **boxes}
+    one = Suspect(**fields)
     if one.kind not in KINDS:
         raise ValueError(f"kind {one.kind!r}")
     sides = [side for box in boxes.values() if box is not None for side in box]
@@ -179,11 +187,13 @@ def _suspect(content: Mapping[str, Any]) -> Suspect:
 
 
 def digest(path: str | Path) -> str:
-    """SHA-256 of a file.
+    """SHA-256 of a file; "" for "", a data set without one.
 
     Raises:
         DatasetError: There is no such file.
     """
+    if not str(path):
+        return ""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -150,8 +150,8 @@ def _draw_box(image: np.ndarray, box: Sequence[float], is_ood: bool, tag: str) -
     height, width = image.shape[:2]
     x1, y1, x2, y2 = box
     side = max(_CONTEXT * max(x2 - x1, y2 - y1), _SMALLEST_CROP)
-    left, right = _window((x1 + x2) / 2, side, width)
-    top, bottom = _window((y1 + y2) / 2, side, height)
+    left, right = window((x1 + x2) / 2, side, width)
+    top, bottom = window((y1 + y2) / 2, side, height)
     canvas = Canvas(image[top:bottom, left:right], longest=_SIDE, text_size=17)
     # Dashed means unknown, as everywhere. Here these are the ID boxes.
     color = BOX_COLOR if is_ood else UNKNOWN_COLOR
@@ -160,7 +160,7 @@ def _draw_box(image: np.ndarray, box: Sequence[float], is_ood: bool, tag: str) -
     return canvas.image()
 
 
-def _window(center: float, side: float, size: int) -> tuple[int, int]:
+def window(center: float, side: float, size: int) -> tuple[int, int]:
     """Start and end of ``side`` pixels around ``center``, shifted into ``[0, size]``."""
     length = min(max(round(side), 1), size)
     start = min(max(round(center - length / 2), 0), size - length)

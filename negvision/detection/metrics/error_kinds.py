@@ -137,7 +137,7 @@ def error_kinds(
     used = np.isin(objects["gt_id"], found_id[hit])
     owner = np.searchsorted(ids, objects["category_id"])
     wrong = np.flatnonzero(~hit)
-    pairs = _Pairs.of(seen["image_id"][rows[wrong]], objects["image_id"])
+    pairs = Pairs.of(seen["image_id"][rows[wrong]], objects["image_id"])
     overlap = shapes.overlaps(seen["dt_id"][rows[wrong]], objects["gt_id"], pairs)
     own = label[wrong][pairs.first] == owner[pairs.second]
     best_own, at_own = pairs.best(overlap, own)
@@ -205,7 +205,7 @@ def _images_of(truth: Mapping, objects: Mapping) -> Iterator[np.ndarray]:
 
 
 @dataclass(frozen=True)
-class _Pairs:
+class Pairs:
     """All pairs of a detection and an object of one image, by detection."""
 
     first: np.ndarray  # (P,), detection
@@ -213,7 +213,7 @@ class _Pairs:
     count: int  # of detections
 
     @classmethod
-    def of(cls, of_detections: np.ndarray, of_objects: np.ndarray) -> _Pairs:
+    def of(cls, of_detections: np.ndarray, of_objects: np.ndarray) -> Pairs:
         """From the image of each detection and of each object."""
         order = np.argsort(of_objects, kind="stable")
         ordered = of_objects[order]
@@ -250,7 +250,7 @@ class _Shapes:
         self.sizes = {one["id"]: one for one in ground_truth["images"]} if self.masks else {}
 
     def overlaps(
-        self, detection_ids: np.ndarray, object_ids: np.ndarray, pairs: _Pairs
+        self, detection_ids: np.ndarray, object_ids: np.ndarray, pairs: Pairs
     ) -> np.ndarray:
         """IoU (P,) of pairs."""
         if self.masks:
@@ -265,7 +265,7 @@ class _Shapes:
         return np.where(union > 0, shared / np.where(union > 0, union, 1), 0)
 
     def _of_masks(
-        self, detection_ids: np.ndarray, object_ids: np.ndarray, pairs: _Pairs
+        self, detection_ids: np.ndarray, object_ids: np.ndarray, pairs: Pairs
     ) -> np.ndarray:
         from pycocotools import mask as mask_api
 

@@ -1,0 +1,261 @@
+"""Suspects among labels of whole images, of regions of pixels, and of faces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from negvision.audit.subject import Findings, chosen, planting
+from negvision.data.suspects import Suspect
+
+# Regions of fewer pixels consist of their edges.
+_SMALLEST = 32
+# Faces compared with all centers at once.
+_BLOCK = 4096
+# Labels of pixels from here on are no class.
+_VOID = 255
+
+
+def margins(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The highest probability of another class minus that of the label, (N,) in [-1, 1].
+
+    With one class there is no other, and the margin is -1 times the probability.
+
+    Example:
+        >>> margins(np.array([[0.7, 0.2, 0.1]] * 2), np.array([0, 1])).round(3).tolist()
+        [-0.5, 0.5]
+    """
+    rows = np.arange(len(labels))
+    others = probabilities.copy()
+    others[rows, labels] = 0
+    return others.max(1, initial=0) - probabilities[rows, labels]
+
+
+@dataclass(frozen=True)
+class LabelSubject:
+    """Labels and the probabilities that a model gives instead.
+
+    Attributes:
+        kind: "image", or "region" with mean probabilities over the pixels of a region.
+        labels: (N,) int64.
+        probabilities: (N, C).
+        classes: Names.
+        images: File names, by place.
+        image: (N,) places.
+        annotation_ids: (N,) int64.
+        boxes: (N, 4) around regions as x, y, width, height in pixels, or None.
+    """
+
+    kind: str
+    labels: np.ndarray
+    probabilities: np.ndarray
+    classes: Sequence[str]
+    images: Sequence[str]
+    image: np.ndarray
+    annotation_ids: np.ndarray
+    boxes: np.ndarray | None = None
+
+    def findings(self, seed: int = 0) -> Iterator[Findings]:
+        """One kind, with labels swapped on purpose."""
+        count, planted = self.probabilities.shape[1], [np.zeros(0)]
+        for random in planting(len(self.labels), seed) if count > 1 else ():
+            rows = chosen(np.arange(len(self.labels)), random)
+            other = (self.labels[rows] + random.integers(1, count, len(rows))) % count
+            planted.append(margins(self.probabilities[rows], other))
+        scores = margins(self.probabilities, self.labels)
+        yield Findings(self.kind, scores, self._suspect, np.concatenate(planted))
+
+    def _suspect(self, row: int) -> Suspect:
+        label, chances = self.labels[row], self.probabilities[row]
+        best = int(np.where(np.arange(len(chances)) == label, -1, chances).argmax())
+        reason = f"{self.classes[best]} has probability {chances[best]:.2f}, "
+        reason += f"{self.classes[label]} {chances[label]:.2f}"
+        bbox = None
+        if self.boxes is not None:
+            x, y, width, height = map(float, self.boxes[row])
+            bbox = x, y, width, height
+        return Suspect(
+            self.kind,
+            self.images[self.image[row]],
+            annotation=int(self.annotation_ids[row]),
+            bbox=bbox,
+            label=self.classes[label],
+            proposed=self.classes[best],
+            reason=reason,
+        )
+
+
+def regions(labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The connected regions (8 neighbors) of each class in a label map (H, W).
+
+    Returns:
+        (H, W) numbers from 1 in the order of the first pixels of the regions, 0 where no class is;
+        the class of each region (R,), and its box (R, 4) as x, y, width, height.
+
+    Example:
+        >>> numbers, of, boxes = regions(np.array([[1, 1, 0], [255, 0, 0], [1, 0, 0]]), 2)
+        >>> numbers.tolist(), of.tolist(), boxes[0].tolist()
+        ([[1, 1, 2], [0, 2, 2], [3, 2, 2]], [1, 0, 1], [0, 0, 2, 1])
+    """
+    numbers = np.zeros(labels.shape, np.int32)
+    of, boxes = [], []
+    for label in np.unique(labels[labels < min(classes, _VOID)]).tolist():
+        mask = (labels == label).astype(np.uint8)
+        count, found, stats, _ = cv2.connectedComponentsWithStats(mask)
+        numbers += np.where(mask, found + len(of), 0)
+        of += [label] * (count - 1)
+        boxes += stats[1:, :4].tolist()
+    known, first = np.unique(numbers, return_index=True)
+    order = np.argsort(first[known > 0], kind="stable")
+    rank = np.zeros(len(of) + 1, np.int32)
+    rank[order + 1] = np.arange(1, len(of) + 1)
+    return rank[numbers], np.array(of, np.int64)[order], np.array(boxes).reshape(-1, 4)[order]
+
+
+def region_means(numbers: np.ndarray, count: int, probabilities: np.ndarray) -> np.ndarray:
+    """Mean probabilities (R, C) of (C, H, W) over each of the regions 1 to R."""
+    flat = numbers.reshape(-1)
+    sizes = np.bincount(flat, minlength=count + 1)
+    sums = [np.bincount(flat, one.reshape(-1), count + 1) for one in probabilities]
+    return (np.array(sums) / np.maximum(sizes, 1)).T[1:]
+
+
+# Of an image: classes (R,), mean probabilities (R, C), ids and boxes (R, 4) of its regions.
+Regions = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def region_rows(place: int, labels: np.ndarray, probabilities: np.ndarray) -> Regions:
+    """The regions of one image; those of fewer than 32 pixels are left out.
+
+    Args:
+        place: Of the image.
+        labels: (H, W).
+        probabilities: (C, H, W).
+    """
+    numbers, of, boxes = regions(labels, len(probabilities))
+    sizes = np.bincount(numbers.reshape(-1), minlength=len(of) + 1)[1:]
+    large = np.flatnonzero(sizes >= _SMALLEST)
+    means = region_means(numbers, len(of), probabilities)[large]
+    # As in negvision.data.sample_history.
+    return of[large], means, place * (1 << 16) + large, boxes[large]
+
+
+def region_subject(
+    rows: Sequence[Regions], classes: Sequence[str], images: Sequence[str]
+) -> LabelSubject:
+    """The regions of all images, from :func:`region_rows`, in the order of ``images``."""
+    shapes = (0,), (0, len(classes)), (0,), (0, 4)
+    columns = [
+        np.concatenate([np.zeros(shape, np.int64), *(row[place] for row in rows)])
+        for place, shape in enumerate(shapes)
+    ]
+    of, means, ids, boxes = columns
+    return LabelSubject("region", of, means, classes, images, ids >> 16, ids, boxes)
+
+
+@dataclass(frozen=True)
+class FaceSubject:
+    """Faces of people.
+
+    Attributes:
+        embeddings: (N, D), of any length.
+        labels: (N,) int64 from 0 to K - 1.
+        classes: K names.
+        images: N file names.
+    """
+
+    embeddings: np.ndarray
+    labels: np.ndarray
+    classes: Sequence[str]
+    images: Sequence[str]
+
+    @cached_property
+    def _unit(self) -> np.ndarray:
+        return _normalized(np.asarray(self.embeddings, np.float32))
+
+    def _compare(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cosine to the nearest other center minus to the own, in [-2, 2], and that person.
+
+        The own center is that of the person's other faces. The only face of a person has the
+        difference -2.
+        """
+        sums, counts = _sums(self._unit, labels, len(self.classes))
+        centers = _normalized(sums)
+        score, other = np.full(len(labels), -2.0), np.full(len(labels), -1)
+        for start in range(0, len(labels), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            of, faces = labels[part], self._unit[part]
+            own = (_normalized(sums[of] - faces) * faces).sum(1)
+            cosines = np.where(counts > 0, faces @ centers.T, -2)
+            cosines[np.arange(len(of)), of] = -2
+            other[part] = cosines.argmax(1)
+            score[part] = np.where(counts[of] > 1, cosines.max(1) - own, -2)
+        return score, other
+
+    @cached_property
+    def scores(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each face, as :meth:`_compare` has them."""
+        return self._compare(self.labels)
+
+    @cached_property
+    def neighbors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each person with a higher number in the pair: the cosine to that center, and whose."""
+        sums, counts = _sums(self._unit, self.labels, len(self.classes))
+        centers = _normalized(sums)
+        cosine, other = np.full(len(centers), -1.0), np.full(len(centers), -1)
+        for row in range(1, len(centers)):
+            if counts[row]:
+                found = np.where(counts[:row] > 0, centers[:row] @ centers[row], -1)
+                other[row] = found.argmax()
+                cosine[row] = found[other[row]]
+        return cosine, other
+
+    def findings(self, seed: int = 0) -> Iterator[Findings]:
+        """Faces of other people, and people that are one."""
+        planted, halves = [np.zeros(0)], [np.zeros(0)]
+        people = len(self.classes)
+        for random in planting(len(self.labels), seed) if people > 1 else ():
+            rows = chosen(np.arange(len(self.labels)), random)
+            labels = self.labels.copy()
+            labels[rows] = (labels[rows] + random.integers(1, people, len(rows))) % people
+            planted.append(self._compare(labels)[0][rows])
+            # Two halves of one person are what two people are who are one.
+            half = 2 * self.labels + random.integers(0, 2, len(self.labels))
+            sums, counts = _sums(self._unit, half, 2 * people)
+            both = (counts[::2] > 0) & (counts[1::2] > 0)
+            centers = _normalized(sums)
+            halves.append((centers[::2] * centers[1::2]).sum(1)[both])
+        yield Findings("identity", self.scores[0], self._face, np.concatenate(planted))
+        yield Findings("people", self.neighbors[0], self._pair, np.concatenate(halves))
+
+    def _face(self, row: int) -> Suspect:
+        score, other = (one[row] for one in self.scores)
+        name = self.classes[other] if other >= 0 else None
+        reason = f"its cosine to {name} is {abs(score):.2f} "
+        reason += f"{'higher' if score > 0 else 'lower'} than to the other faces of its person"
+        label = self.classes[self.labels[row]]
+        return Suspect(
+            "identity", self.images[row], annotation=row, label=label, proposed=name, reason=reason
+        )
+
+    def _pair(self, person: int) -> Suspect:
+        cosine, other = (one[person] for one in self.neighbors)
+        face = int((self.labels == person).argmax())
+        label, name = self.classes[person], self.classes[other]
+        reason = f"the mean faces of {label} and {name} have the cosine {cosine:.2f}"
+        return Suspect("people", self.images[face], label=label, proposed=name, reason=reason)
+
+
+def _normalized(rows: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(length > 0, length, 1)
+
+
+def _sums(rows: np.ndarray, labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    sums = np.zeros((count, rows.shape[1]), rows.dtype)
+    np.add.at(sums, labels, rows)
+    return sums, np.bincount(labels, minlength=count)
