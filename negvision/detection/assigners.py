@@ -1,6 +1,5 @@
 """Assigners: which priors are positive, which are negative, and which take no part."""
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -289,17 +288,17 @@ class IgnoringAssigner:
         if hasattr(self.inner, "assign_batch"):
             self.assign_batch = self._assign_batch
 
-    def assign(self, *args, **kwargs) -> AssignResult:
+    def assign(self, pred_instances: InstanceData, *args, **kwargs) -> AssignResult:
         """Assign the priors of one image; arguments and result are those of the inner assigner."""
-        arguments = dict(inspect.signature(self.inner.assign).bind(*args, **kwargs).arguments)
-        if isinstance(arguments.get("num_level_priors"), InstanceData):  # as mmdet calls MaxIoU
-            ignored = arguments.pop("gt_instances", arguments.get("gt_instances_ignore"))
-            truth = arguments.pop("num_level_priors")
-            arguments |= {"gt_instances": truth, "gt_instances_ignore": ignored}
-        truth, ignored = arguments["gt_instances"], arguments.get("gt_instances_ignore")
+        boxes = list(args)
+        # Heads made for ATSS pass the numbers of priors before the boxes.
+        levels = [boxes.pop(0)] if boxes and not isinstance(boxes[0], InstanceData) else []
+        kwargs |= dict(zip(("gt_instances", "gt_instances_ignore"), boxes, strict=False))
+        truth, ignored = kwargs["gt_instances"], kwargs.get("gt_instances_ignore")
         if ignored is None or not len(ignored):
-            return self.inner.assign(**arguments)
-        result = self.inner.assign(**{**arguments, "gt_instances": _joined(truth, ignored)})
+            return self.inner.assign(pred_instances, *levels, **kwargs)
+        kwargs["gt_instances"] = _joined(truth, ignored)
+        result = self.inner.assign(pred_instances, *levels, **kwargs)
         result.num_gts = len(truth)
         taken = result.gt_inds > len(truth)
         result.gt_inds = result.gt_inds.masked_fill(taken, -1)

@@ -19,6 +19,7 @@ KINDS = [
     {"type": "negvision.ATSSAssigner"},
     {"type": "negvision.ATSSAssigner", "ignore_iof_thr": 0.5},
     {"type": "mmdet.ATSSAssigner", "topk": 9},
+    {"type": "negvision.MaxIoUAssigner", "pos_iou_thr": 0.3, "neg_iou_thr": 0.2, "min_pos_iou": 0},
     {"type": "mmdet.MaxIoUAssigner", "pos_iou_thr": 0.3, "neg_iou_thr": 0.2, "min_pos_iou": 0},
 ]
 
@@ -37,15 +38,15 @@ def instances(boxes, labels):
     return InstanceData(bboxes=boxes, labels=labels)
 
 
-def assigned(assigner, truth, ignored) -> AssignResult:
-    counts = [count for _, count in LEVELS]
-    options = {"pred_instances": InstanceData(priors=priors()), "gt_instances": truth}
-    levels = (
-        {}
-        if "MaxIoU" in str(type(getattr(assigner, "inner", assigner)))
-        else {"num_level_priors": counts}
-    )
-    return assigner.assign(**options, **levels, gt_instances_ignore=ignored)
+def assigned(assigner, truth, ignored, named: bool = False) -> AssignResult:
+    """Called as heads do: by position, with the numbers of priors for ATSS; or by name."""
+    pred = InstanceData(priors=priors())
+    levels = [count for _, count in LEVELS]
+    for_atss = "MaxIoU" not in type(getattr(assigner, "inner", assigner)).__name__
+    if named:
+        options = {"num_level_priors": levels} if for_atss else {}
+        return assigner.assign(pred, gt_instances=truth, gt_instances_ignore=ignored, **options)
+    return assigner.assign(pred, *[levels] * for_atss, truth, ignored)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
@@ -62,6 +63,7 @@ def test_priors_of_ignored_boxes_take_no_part(kind):
         truth = instances(boxes[:number], labels[:number])
         ignored = instances(boxes[number:], labels[number:] - 99)
         found = assigned(own, truth, ignored)
+        assert torch.equal(found.gt_inds, assigned(own, truth, ignored, named=True).gt_inds)
         everything = assigned(plain, instances(boxes, labels), ignored)
         taken = everything.gt_inds > number
         wanted = torch.where(taken, -1, everything.gt_inds)
