@@ -127,7 +127,7 @@ class ImageListDataset(DoubtedMixin, ImageDataset):
         ann_file: The list. Paths are relative to ``data_prefix["img"]`` and may contain spaces.
         suspects: File of ``negvision audit`` about ``ann_file``, to train without believing what it
             suspects: an image gives its place to a random other one with the probability that its
-            label is wrong (1 where the file has none).
+            label is wrong (a half where the file has none).
         **kwargs: Of :class:`ImageDataset`.
 
     Raises:

@@ -68,5 +68,5 @@ class DoubtedMixin(BaseDataset):
 
 
 def probability_of(one: Suspect) -> float:
-    """That it is wrong; 1 where the audit gives none."""
-    return 1.0 if one.probability is None else min(max(one.probability, 0.0), 1.0)
+    """That it is wrong; a half where the audit gives none."""
+    return 0.5 if one.probability is None else min(max(one.probability, 0.0), 1.0)

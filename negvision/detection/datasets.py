@@ -57,9 +57,9 @@ class CocoDataset(DoubtedMixin, BadSampleMixin, MMDetCocoDataset):
         on_bad_sample: See :class:`negvision.data.images.bad_samples.BadSampleMixin`.
         suspects: File of ``negvision audit`` about ``ann_file``, to train without believing what it
             suspects. Each time an image is drawn, each suspected box becomes an ignore box, and
-            each missing object one more, with its probability of being wrong (1 where the file
-            has none). The mean over the draws is a loss that trusts a label as far as it is likely
-            to be right. Ignore boxes need :class:`negvision.IgnoringAssigner`, which
+            each missing object one more, with its probability of being wrong (a half where the
+            file has none). The mean over the draws is a loss that trusts a label as far as it is
+            likely to be right. Ignore boxes need :class:`negvision.IgnoringAssigner`, which
             ``negvision train --suspects`` sets.
 
     Attributes:

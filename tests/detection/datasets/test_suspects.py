@@ -32,7 +32,8 @@ def test_suspects_are_ignored_as_often_as_they_are_wrong(coco):
         Suspect("class", "a.jpg", 1, 10, probability=0.2),
         Suspect("location", "a.jpg", 1, 10, probability=0.1),
         Suspect("class", "a.jpg", 1, 11, probability=1.0),  # a crowd stays what it is
-        Suspect("missing", "b.jpg", 2, bbox=BOX, proposed="dog"),  # certain without a number
+        Suspect("missing", "b.jpg", 2, bbox=BOX, proposed="dog", probability=1.0),
+        Suspect("missing", "d.png", 4, bbox=BOX, proposed="dog"),  # a half without a number
         Suspect("missing", "c.jpg", 3, bbox=(200.0, 0.0, 9.0, 9.0), proposed="cat"),
     )
     random.seed(0)
@@ -46,6 +47,8 @@ def test_suspects_are_ignored_as_often_as_they_are_wrong(coco):
     assert 0.12 < wrong / 400 < 0.28 and 0.6 < sum(missing) / 400 < 0.8
     assert all(len(dataset[1]["data_samples"].ignored_instances) == 1 for _ in range(9))
     assert len(dataset[2]["data_samples"].ignored_instances) == 0
+    unknown = [len(dataset[3]["data_samples"].ignored_instances) for _ in range(100)]
+    assert 35 < sum(unknown) < 65
 
 
 def test_without_suspects_nothing_is_drawn(coco):
@@ -122,4 +125,4 @@ def test_images_whose_label_is_wrong_give_their_place_to_others(tmp_path):
     assert {certain[1]["img_path"][-1] for _ in range(9)} == {"b"}
     assert dataset(1.0, kind="class")[0]["img_path"][-1] == "a"
     with pytest.raises(DatasetError, match="none is left to train"):
-        dataset(1.0, None, 1.0)
+        dataset(1.0, 1.0, 1.0)
