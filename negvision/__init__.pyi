@@ -4,6 +4,7 @@
 first used, so type checkers, `dir(negvision)` and the interpreter all see the same list.
 """
 
+from .audit.sample_history_hook import SampleHistoryHook as SampleHistoryHook
 from .backbones.efficientnet_lite import EfficientNetLite as EfficientNetLite
 from .classification.accuracy_metric import AccuracyMetric as AccuracyMetric
 from .classification.classifier import AbeTClassifier as AbeTClassifier

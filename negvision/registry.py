@@ -83,6 +83,7 @@ HOOKS = _child(
     "negvision.engine.checkpoints.saving",
     "negvision.engine.interruption",
     "negvision.engine.loss_guard",
+    "negvision.audit.sample_history_hook",
     "negvision.detection.prediction_hooks",
     "negvision.detection.score_threshold_hook",
     "negvision.detection.soft_negatives",

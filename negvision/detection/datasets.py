@@ -157,6 +157,15 @@ class CocoDataset(DoubtedMixin, BadSampleMixin, MMDetCocoDataset):
         self.annotated = len(content["annotations"]) - self.left_out.counts[_OTHER_CLASS]
         return data_list
 
+    def parse_data_info(self, raw_data_info: dict) -> dict:
+        """See mmdet for the format; each instance has its ``annotation_id`` too."""
+        info = super().parse_data_info(raw_data_info)
+        # What mmdet drops otherwise, the check has dropped before.
+        used = [a for a in raw_data_info["raw_ann_info"] if a["category_id"] in self.cat2label]
+        for instance, annotation in zip(info["instances"], used, strict=True):
+            instance["annotation_id"] = annotation.get("id")
+        return info
+
     def filter_data(self) -> list[dict]:
         """Apply ``filter_cfg`` as mmdet does; an error if it leaves no image."""
         kept = super().filter_data()

@@ -48,7 +48,7 @@ class RandomZoom(BaseTransform):
         return random.uniform(*self.scale), random.random(), random.random()
 
     def transform(self, results: dict) -> dict:
-        """Change ``img``, ``gt_bboxes`` (boxes of mmdet), and ``gt_ignore_flags``."""
+        """Change ``img``, ``homography_matrix``, ``gt_bboxes`` (of mmdet), ``gt_ignore_flags``."""
         height, width = results["img"].shape[:2]
         factor, x, y = self._draw()
         x, y = x * width * (1 - factor), y * height * (1 - factor)
@@ -56,6 +56,10 @@ class RandomZoom(BaseTransform):
         center = (factor - 1) / 2
         matrix = np.array([[factor, 0, x + center], [0, factor, y + center]])
         results["img"] = cv2.warpAffine(results["img"], matrix, (width, height), borderValue=_FILL)
+        # As mmdet's transforms record it.
+        moved = np.array([[factor, 0, x], [0, factor, y], [0, 0, 1]], np.float32)
+        before = results.get("homography_matrix")
+        results["homography_matrix"] = moved if before is None else moved @ before
         boxes = results.get("gt_bboxes")
         if boxes is not None and len(boxes):
             boxes.rescale_((factor, factor))

@@ -246,6 +246,13 @@ class Runner(MMEngineRunner):
         return {
             "random_states": all_gather_object(random_state() if held is None else held),
             "components": all_gather_object(self._components.changed() if self._components else {}),
+            "hooks": all_gather_object(
+                {
+                    type(hook).__name__: hook.rank_state()
+                    for hook in self.hooks
+                    if hasattr(hook, "rank_state")
+                }
+            ),
             "gradients": pending_gradients(self.model, self.optim_wrapper),
             "batches_per_epoch": len(loader),
             "samples": len(loader.dataset),

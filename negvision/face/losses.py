@@ -142,10 +142,14 @@ class UNPGLoss(ClassCenters):
                 torch.distributed.all_reduce if world_size > 1 else None,
             )  # fmt: skip
             logsumexp = torch.logaddexp(logsumexp, logsumexp_over_ranks(pairs.value))
-        loss = (logsumexp - positive).mean()
+        loss = self.mean_loss(logsumexp - positive)
         if hasattr(self.margin, "regularizer"):
             loss = loss + self.margin.regularizer(norms)
         return loss
+
+    def mean_loss(self, losses: Tensor) -> Tensor:
+        """The mean of the losses (N,) of the samples of all ranks, in their order."""
+        return losses.mean()
 
     def _target_cosines(
         self, units: Tensor, centers: Tensor, class_ids: Tensor | None, own_labels: Tensor

@@ -54,6 +54,7 @@ def test_same_samples_as_mmdet_on_clean_data(digits):
         # mmdet drops annotations with `ignore`; here they are ignore boxes.
         ignored = sum(instance["ignore_flag"] for instance in b["instances"])
         assert sum(x["ignore_flag"] for x in a["instances"]) >= ignored
+        assert all(x.pop("annotation_id") for x in a["instances"])
         assert [x for x in a["instances"] if not x["ignore_flag"]] == [
             x for x in b["instances"] if not x["ignore_flag"]
         ]
