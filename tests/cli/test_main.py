@@ -93,7 +93,7 @@ for command in COMMANDS:
             assert end.code == {0 if last == "--help" else 2}, (command, end.code)
 print(sorted({HEAVY!r} & set(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.stdout == "[]\n", done.stdout + done.stderr
 
 
@@ -106,12 +106,12 @@ def test_first_line_is_printed_before_the_slow_imports(tmp_path, command):
         "import sys; sys.modules['torch'] = sys.modules['mmengine'] = None\n"
         f"from negvision.cli.main import main; sys.exit(main({argv!r}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.returncode == 2 and "activate the environment" in done.stderr
     assert done.stdout.startswith("negvision ") and done.stdout.endswith(": loading a.py\n")
 
 
 def test_python_m_negvision():
     command = [sys.executable, "-m", "negvision", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     assert done.stdout.strip().count(".") == 2

@@ -65,8 +65,9 @@ def test_classes_of_images_and_videos(exported, folder, clip, tmp_path, capsys):
     assert [record["image_id"] for record in found] == [n for n in range(8) for _ in range(2)]
     [wanted] = model.predict([folder / "a.png"])
     assert [record["category_id"] for record in found[:2]] == wanted.top(2).tolist()
-    assert found[0]["score"] == pytest.approx(wanted.probabilities.max())
-    assert found[0]["ood_score"] == pytest.approx(wanted.ood_score) and found[0]["is_ood"] is True
+    assert found[0]["score"] == pytest.approx(wanted.probabilities.max(), rel=1e-4)
+    assert found[0]["ood_score"] == pytest.approx(wanted.ood_score, rel=1e-4)
+    assert found[0]["is_ood"] is True
     said = capsys.readouterr().out
     assert "images: 8 unknown" in said and f"{clip}: 5 frames, 5 unknown" in said
 
@@ -153,7 +154,8 @@ def test_segmentors_write_label_maps_and_scores(exported, folder, clip, tmp_path
     [wanted] = Inferencer(exported("pixels")).predict([folder / "b.png"])
     labels = cv2.imread(str(out / "labels/b.png"), cv2.IMREAD_UNCHANGED)
     assert labels.dtype == np.uint8 and np.array_equal(labels, wanted.labels)
-    np.testing.assert_allclose(np.load(out / "ood_scores/b.npy"), wanted.ood_scores, rtol=1e-4)
+    scores = np.load(out / "ood_scores/b.npy")
+    np.testing.assert_allclose(scores, wanted.ood_scores, rtol=1e-4, atol=1e-5)
     [image] = [i for i in json.loads((out / "images.json").read_text())["images"] if i["id"] == 1]
     assert image["labels"] == "labels/b.png" and image["ood_scores"] == "ood_scores/b.npy"
 
@@ -169,7 +171,7 @@ def test_faces_are_written_as_embeddings(exported, tmp_path):
     held = np.load(out / "embeddings.npz")
     assert held["names"].tolist() == list(map(str, files)) and (held["frames"] == -1).all()
     wanted = [one.vector for one in Inferencer(exported("face")).predict(files)]
-    np.testing.assert_allclose(held["embeddings"], wanted, rtol=1e-5)
+    np.testing.assert_allclose(held["embeddings"], wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_files_of_the_same_name_are_numbered(exported, folder, tmp_path):

@@ -60,7 +60,7 @@ def test_page_of_a_detector_and_of_two(work_dir, tmp_path, capsys, monkeypatch):
     # The same checkpoint and images as at the end of training.
     shown = float(re.search(r"mAP\s+([\d.]+)\s", text)[1])
     assert shown > 0.01
-    assert shown == pytest.approx(evaluated["coco/bbox_mAP"], abs=6e-4)
+    assert shown == pytest.approx(evaluated["coco/bbox_mAP"], abs=2e-3)
     assert "No config tiny.py below configs" in text
     assert re.search(r"The 8 worst of 8 images \(median loss \d", text)
     losses = [float(found) for found in re.findall(r"loss (\d+\.\d{3})\s", text)]

@@ -51,7 +51,7 @@ def test_missing_model_is_an_error(capsys, tmp_path):
     pytest.importorskip("gradio", reason="gradio is not installed (requirements/serve.txt)")
     # In a process of its own: Gradio reads the environment that the command sets.
     command = [sys.executable, "-m", "negvision", "serve", tmp_path / "no.onnx", "--port", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
     assert done.returncode == 2 and "no.onnx' does not exist" in done.stderr
     assert done.stdout == ""
 
@@ -65,5 +65,5 @@ def test_exported_models_are_served_without_torch():
     """
     pytest.importorskip("gradio", reason="gradio is not installed (requirements/serve.txt)")
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
     assert done.stdout == "[]\n", done.stderr

@@ -91,7 +91,7 @@ replaced True
 def test_imports_wait_until_something_is_used():
     env = {key: value for key, value in os.environ.items() if key != "NEGVISION_DATA"}  # is logged
     command = [sys.executable, "-c", STEPS]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
     assert done.stdout == EXPECTED.lstrip(), done.stderr
 
 
@@ -148,5 +148,5 @@ def test_image_corruptions_are_imported_at_the_first_call():
         "print([corrupt(image, corruption_name='contrast').shape for _ in range(2)])"
     )
     pytest.importorskip("imagecorruptions")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.stdout == "False\n[(40, 40, 3), (40, 40, 3)]\n", done.stderr

@@ -6,10 +6,10 @@ import torch
 from negvision.face.recognizer import FaceRecognizer
 from negvision.face.structures import FaceDataSample
 
-BACKBONE = {"type": "negvision.IResNet", "depth": 18, "widths": (8, 8, 8, 8)}
+BACKBONE = {"type": "negvision.IResNet", "depth": 18, "widths": (16, 16, 16, 16)}
 NECK = {
     "type": "negvision.FaceEmbeddingNeck",
-    "in_channels": 8,
+    "in_channels": 16,
     "spatial_size": 3,
     "embedding_size": 16,
 }

@@ -39,10 +39,12 @@ def fail(what):
 @reports_to_launcher
 def main(argv=None):
     what, steps = sys.argv[1], int(sys.argv[2])
-    # On a busy machine ranks begin some seconds apart.
-    timeout = datetime.timedelta(seconds=15 if what == "hang" else 60)
-    dist.init_process_group("gloo", timeout=timeout)
+    # On a busy machine ranks begin many seconds apart.
+    dist.init_process_group("gloo", timeout=datetime.timedelta(minutes=5))
     rank = dist.get_rank()
+    timeout = datetime.timedelta(seconds=5) if what == "hang" else None
+    group = dist.new_group(timeout=timeout)
+    dist.barrier()
     received = []
     if what == "saves":
         for number in (signal.SIGTERM, signal.SIGUSR1):
@@ -51,7 +53,7 @@ def main(argv=None):
         if step == 3 and FIRST_TRY and (rank == 1 or what == "all_users"):
             fail(what)
         count = torch.tensor([len(received)])
-        dist.all_reduce(count)
+        dist.all_reduce(count, group=group)
         if count:
             if rank == 0:
                 time.sleep(2)  # the others are gone by then

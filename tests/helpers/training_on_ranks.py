@@ -50,9 +50,9 @@ DETECTOR = {
 }  # fmt: skip
 FACES = {
     "type": "negvision.FaceRecognizer",
-    "backbone": {"type": "negvision.IResNet", "depth": 18, "widths": (4, 4, 8, 8)},
+    "backbone": {"type": "negvision.IResNet", "depth": 18, "widths": (16, 16, 16, 16)},
     "neck": {
-        "type": "negvision.FaceEmbeddingNeck", "in_channels": 8, "spatial_size": 2,
+        "type": "negvision.FaceEmbeddingNeck", "in_channels": 16, "spatial_size": 2,
         "embedding_size": 6,
     },
     "head": {"type": "negvision.UNPGLoss", "num_classes": 7, "embedding_size": 6, "scale": 8.0},

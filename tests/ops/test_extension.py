@@ -30,7 +30,7 @@ def run_without_extension(tmp_path: Path, code: str, library: bytes | None = Non
     if library is not None:
         (tmp_path / "negvision/ops/_C.abi3.so").write_bytes(library)
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr

@@ -47,7 +47,7 @@ def _program(folder: Path, name: str, text: str) -> None:
 
 def _run(command: list[str], cwd: Path, path: Path | str, **variables: str):
     env = {"PATH": str(path), "HOME": str(cwd), **variables}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
 
 
 def _only_line(result: subprocess.CompletedProcess) -> str:
@@ -118,9 +118,8 @@ def test_make_compiles_again_only_where_something_changed(clone, tools):
 
 @needs_make
 def test_make_help_names_every_target():
-    result = subprocess.run(
-        [MAKE, "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
+    command = [MAKE, "--no-print-directory", "help"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     shown = {line.split()[1] for line in result.stdout.splitlines()}
     assert shown == {
         "quickstart",

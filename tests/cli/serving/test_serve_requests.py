@@ -18,7 +18,7 @@ def ask(url: str, data: bytes | None = None, headers: dict | None = None) -> tup
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         request = urllib.request.Request(url, data, headers or {})
-        with opener.open(request, timeout=20) as answer:
+        with opener.open(request, timeout=600) as answer:
             return answer.status, answer.read().decode(errors="replace"), dict(answer.headers)
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(errors="replace"), dict(error.headers)
@@ -97,7 +97,7 @@ def test_large_upload_is_refused(detector, size, expected):
 def test_large_request_without_a_length_is_cut_off(detector):
     host, port = detector.url.removeprefix("http://").rstrip("/").split(":")
     sent = 0
-    with socket.create_connection((host, int(port)), timeout=20) as line:
+    with socket.create_connection((host, int(port)), timeout=600) as line:
         line.sendall(
             f"POST /gradio_api/queue/join HTTP/1.1\r\nHost: {host}\r\n"
             "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode()

@@ -208,12 +208,12 @@ def test_damaged_files(root, name):
     file, count, load = FORMATS[name]
     whole = (root / file).read_bytes()
     assert outcome(load, root, file, "error")
-    start, loaded = time.monotonic(), 0
+    start, loaded = time.process_time(), 0
     for data in mutations(whole, whole[::-1], count, seed=len(whole)):
         (root / file).write_bytes(data)
         for mode in ("error", "skip"):
             loaded += outcome(load, root, file, mode)
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 60
     assert loaded < 2 * count
 
 

@@ -64,11 +64,11 @@ def test_damaged_files(tmp_path, name):
     root = make(tmp_path)
     whole = (root / file).read_bytes()
     assert outcome(root)
-    start, read = time.monotonic(), 0
+    start, read = time.process_time(), 0
     for data in mutations(whole, whole[::-1], 40, seed=len(whole)):
         (root / file).write_bytes(data)
         read += outcome(root)
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 60
     assert read < 40
 
 

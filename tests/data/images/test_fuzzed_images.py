@@ -61,9 +61,9 @@ def outcomes(reader, folder, files) -> list[bool]:
 def test_five_hundred_damaged_images(tmp_path):
     files = list(corpus(SOURCES, 100))
     assert len(files) == 500 and len({data for _, data in files}) > 450
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     read = outcomes(load, tmp_path, files)
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 60
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
     # Some damage does not show; a corpus of which nothing or all is refused would test little.
     assert 50 < sum(read) < 400

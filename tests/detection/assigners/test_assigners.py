@@ -203,4 +203,4 @@ def test_changing_one_type_swaps_it_into_mmdets_detectors(name):
         losses.append({k: sum(v) if isinstance(v, list) else v for k, v in got.items()})
     assert losses[0].keys() == losses[1].keys() and len(losses[0]) > 1
     for key, want in losses[0].items():
-        torch.testing.assert_close(losses[1][key], want, rtol=1e-6, atol=1e-7, msg=key)
+        torch.testing.assert_close(losses[1][key], want, rtol=1e-5, atol=1e-6, msg=key)

@@ -36,7 +36,7 @@ def start(what, *options, steps=20, launcher=LAUNCHER):
     )
 
 
-def finish(process, within=60):
+def finish(process, within=600):
     """Its exit status and lines, without the logs of gloo and torch."""
     output, _ = process.communicate(timeout=within)
     lines = output.splitlines()
@@ -116,10 +116,10 @@ def test_what_plain_torchrun_lacks():
     assert process.stdout.readline() == "running\n"
     workers = child_processes(process.pid)
     process.send_signal(signal.SIGUSR1)
-    assert process.wait(timeout=60) == -signal.SIGUSR1
+    assert process.wait(timeout=600) == -signal.SIGUSR1
     for pid in workers:  # nobody ends them
         os.kill(pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
 
 
 def test_interrupt_of_the_terminal_ends_the_job():

@@ -120,7 +120,7 @@ def test_300_damaged_models_open_or_are_named(tmp_path):
         [sys.executable, "-c", OPEN, folder],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         cwd=Path(__file__).parents[3],
     )
     assert ran.returncode == 0, (ran.stdout.splitlines()[-1:], ran.stderr[-2000:])
