@@ -1,10 +1,13 @@
 """Data that tests of several parts share."""
 
+import functools
 import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 
 import negvision  # noqa: F401  (serves mmcv._ext to tests that import mmdet first)
 
@@ -21,6 +24,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_repeated_work():
+    """What MMEngine does for each runner and each data set, and takes longer than they do here."""
+    from mmengine.dataset import base_dataset
+    from mmengine.runner import runner
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Asks gcc for its version, among others.
+        patch.setattr(runner, "collect_env", functools.cache(runner.collect_env))
+        patch.setattr(base_dataset, "gc", SimpleNamespace(collect=lambda: 0))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -59,14 +75,18 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small embedded digits set, generated once for all worker processes of the run."""
+def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all worker processes of the run."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def digits(common_folder: Path) -> Path:
+    """A small embedded digits set, generated once."""
     from negvision.toy.digits import ensure_digits
 
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    return ensure_digits(folder / "digits", train=24, val=12, test=12, test_ood=6)
+    return ensure_digits(common_folder / "digits", train=24, val=12, test=12, test_ood=6)
 
 
 @pytest.fixture(scope="session")
@@ -88,21 +108,28 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory):
-    """Function from the name of a config of `small_models` to an ONNX file of its model."""
-    folder = tmp_path_factory.mktemp("exported")
+def exported(common_folder: Path):
+    """Function from the name of a config of `small_models` to an ONNX file of its model.
 
-    def export(name: str, legacy: bool = True) -> Path:
-        path = folder / f"{name}{'_legacy' if legacy else ''}.onnx"
-        if not path.exists():
-            from helpers.small_models import build_model, load_named_config
+    Each is exported once for all worker processes. With ``scopes`` it is as the exporter wrote it,
+    with the modules of its nodes.
+    """
 
-            from negvision.export.formats import save, write_onnx
-            from negvision.export.graphs.choice import graph_and_metadata
+    def export(name: str, legacy: bool = True, scopes: bool = False) -> Path:
+        path = common_folder / f"{name}{'_legacy' if legacy else ''}.onnx"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                import onnx
+                from helpers.small_models import build_model, load_named_config
 
-            cfg = load_named_config(name)
-            graph, metadata = graph_and_metadata(cfg, build_model(cfg), {})
-            save(write_onnx(graph, metadata, 18, legacy), path)
-        return path
+                from negvision.export.formats import save, write_onnx
+                from negvision.export.graphs.choice import graph_and_metadata
+
+                cfg = load_named_config(name)
+                graph, metadata = graph_and_metadata(cfg, build_model(cfg), {})
+                model = write_onnx(graph, metadata, 18, legacy)
+                onnx.save(model, path.with_suffix(".scopes"))
+                save(model, path)
+        return path.with_suffix(".scopes") if scopes else path
 
     return export

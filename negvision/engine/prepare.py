@@ -7,7 +7,11 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 
-from negvision.compat.patches import refuse_empty_datasets, replace_category_lookup
+from negvision.compat.patches import (
+    format_each_config_once,
+    refuse_empty_datasets,
+    replace_category_lookup,
+)
 from negvision.data.formats.coco_file import check_order
 from negvision.engine.checkpoints.loading import install_loaders
 from negvision.engine.checkpoints.packaged import require_packages
@@ -33,6 +37,7 @@ def prepare_config(args) -> Config:
     """
     silence_idle_warnings()
     refuse_empty_datasets(DatasetError)
+    format_each_config_once()
     install_loaders(trust=args.trust_checkpoint)
     install_file_handlers(trust=args.trust_checkpoint)
     cfg = load_config(args.config, parse_options(args.cfg_options))

@@ -1,6 +1,5 @@
 """Runs through every config's data pipeline: each has a result, or says what is wrong."""
 
-import gc
 import itertools
 import json
 import math
@@ -121,15 +120,6 @@ class Runs:
         status, out, err, _ = self._run(toy, argv, cfg, run)
         assert status == 2, out
         assert re.match(rf"\w+Error: .*({says})", err.strip(), re.DOTALL), err
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short_collections():
-    """Data sets collect garbage when they are built: not that of all imported modules."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

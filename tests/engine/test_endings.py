@@ -1,5 +1,6 @@
 """However a training ends, its state is saved and the log says why."""
 
+import functools
 import logging
 import os
 import signal
@@ -42,6 +43,22 @@ class Stop(Hook):
             runner.train_loop.stop_training = True
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The outcome of a whole run, and its folder."""
+
+    @functools.cache
+    def train(by_epoch, ema=False):
+        folder = tmp_path_factory.mktemp("whole")
+        checkpoint = {"type": "CheckpointHook", "interval": 1000, "by_epoch": by_epoch}
+        options = {"by_epoch": by_epoch, "ema": ema, "default_hooks": {"checkpoint": checkpoint}}
+        runner = make_runner(folder, **options)
+        runner.train()
+        return outcome(runner), folder
+
+    return train
+
+
 def no_improvement(**options):
     return EarlyStoppingHook("sum", rule="greater", patience=1, min_delta=1e9, **options)
 
@@ -55,7 +72,7 @@ def no_improvement(**options):
         (Stop(6, "val"), True, "epoch_1.pth"),
     ],
 )
-def test_the_end_of_a_run_that_stops_early_is_saved(hook, by_epoch, saved, tmp_path):
+def test_the_end_of_a_run_that_stops_early_is_saved(hook, by_epoch, saved, tmp_path, uninterrupted):
     checkpoint = {"type": "CheckpointHook", "interval": 1000, "by_epoch": by_epoch}
     options = {"by_epoch": by_epoch, "default_hooks": {"checkpoint": checkpoint}}
     runner = make_runner(tmp_path, custom_hooks=[hook], log_level="INFO", **options)
@@ -67,10 +84,8 @@ def test_the_end_of_a_run_that_stops_early_is_saved(hook, by_epoch, saved, tmp_p
     assert f"{end} {tmp_path / saved}" in messages.text
 
     # It continues to the same end as a run that does not stop.
-    whole = make_runner(tmp_path / "whole", **options)
-    whole.train()
-    expected = outcome(whole)
-    assert (tmp_path / "whole" / f"{saved.partition('_')[0]}_{3 if by_epoch else 18}.pth").exists()
+    expected, folder = uninterrupted(by_epoch)
+    assert (folder / ("epoch_3.pth" if by_epoch else "iter_18.pth")).exists()
     resumed = make_runner(tmp_path, resume=True, load_from=str(tmp_path / saved), **options)
     resumed.train()
     assert_same(outcome(resumed), expected)
@@ -144,13 +159,11 @@ class FailingHook(Hook):
         ({"val_evaluator": [FailingMetric()]}, 6),
     ],
 )
-def test_an_error_costs_no_whole_iteration(changes, iterations, ema, tmp_path):
+def test_an_error_costs_no_whole_iteration(changes, iterations, ema, tmp_path, uninterrupted):
     FailingNet.count = 0
     checkpoint = {"type": "CheckpointHook", "interval": 1000}
     options = {"ema": ema, "default_hooks": {"checkpoint": checkpoint}}
-    whole = make_runner(tmp_path / "whole", **options)
-    whole.train()
-    expected = outcome(whole)
+    expected, _ = uninterrupted(True, ema)
     runner = make_runner(tmp_path / "cut", log_level="INFO", **options, **changes)
     messages = Messages(runner)
     with pytest.raises((Broken, UserError, SystemExit), match="it broke"):

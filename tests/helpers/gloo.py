@@ -12,8 +12,12 @@ import torch.multiprocessing
 from helpers import ROOT
 
 # The server of which the processes are forks imports these; it has no threads that a fork loses.
-# The first serves mmcv._ext to the others.
-_IMPORTED = ["negvision", "mmdet.models", "mmseg.models"]
+# The first serves mmcv._ext to the others; after it, what a training imports only as it runs, in
+# two seconds.
+_IMPORTED = [
+    *("negvision", "mmengine.runner", "mmdet.models.detectors.retinanet", "torch._dynamo"),
+    *("matplotlib.pyplot", "scipy.optimize", "torchvision", "yapf.yapflib.yapf_api"),
+]
 
 
 def run_on_ranks(function: Callable, world_size: int, folder: Path, *arguments: object) -> None:

@@ -92,15 +92,11 @@ def test_a_model_without_metadata_is_an_error(digits_config, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_int8_reports_its_losses(digits_config, checkpoints, digits, tmp_path, capsys):
-    path = str(digits_config("abet_boxes.py"))
+    path = str(digits_config("abet_images.py"))  # the smallest model
     out = tmp_path / "int8.onnx"
     options = ["--out", str(out), "--precision", "int8", "--calibration", str(digits / "val")]
-    assert (
-        command("export")(
-            [path, str(checkpoints("abet")), *options, "--work-dir", str(tmp_path / "w")]
-        )
-        == 0
-    )
+    arguments = [path, str(checkpoints("images")), *options, "--work-dir", str(tmp_path / "w")]
+    assert command("export")(arguments) == 0
     printed = capsys.readouterr().out
     assert re.search(r"ood/auroc: [\d.]+ in fp32, [\d.]+ in int8, [+-][\d.]+", printed)
     assert out.exists()

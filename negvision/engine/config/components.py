@@ -66,10 +66,16 @@ def find_components(name: str, scope: str, field: str = "") -> list[tuple[str, C
     import_scope("mmengine")
     found = []
     for registry in _registries(target):
-        component = registry.get(key)
-        if component is not None:
-            found.append((registry.root.name, component))
+        # Without the name, Registry.get would look for a module of that name on sys.path.
+        if any(key in level.module_dict for level in _with_parents(registry)):
+            found.append((registry.root.name, registry.get(key)))
     return found
+
+
+def _with_parents(registry: Registry | None) -> Iterator[Registry]:
+    while registry is not None:
+        yield registry
+        registry = registry.parent
 
 
 def is_registered(name: str, scope: str) -> bool:

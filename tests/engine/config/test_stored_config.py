@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from yapf.yapflib import yapf_api
 
+from negvision.compat.patches import format_each_config_once
 from negvision.engine.config.check import check_config
 from negvision.engine.config.stored import config_from_text
 from negvision.errors import ConfigError
@@ -36,8 +38,14 @@ def read(content: dict) -> Config:
     return config_from_text(Config(content).pretty_text, "a.pth")
 
 
+@pytest.fixture
+def unformatted(monkeypatch):
+    """Formatting takes longer than all else, and means nothing to who reads the text."""
+    monkeypatch.setattr(yapf_api, "FormatCode", lambda text, **_: (text, True))
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_every_shipped_config_survives_storage(path):
+def test_every_shipped_config_survives_storage(path, unformatted):
     original = Config.fromfile(path)
     stored = config_from_text(original.pretty_text, "a.pth")
     assert stored._cfg_dict.to_dict() == original._cfg_dict.to_dict()
@@ -121,3 +129,15 @@ def test_ways_to_run_code_are_refused(evil, content, message):
 def test_text_that_is_no_config(text, message):
     with pytest.raises(ConfigError, match=message):
         config_from_text(text, "a.pth")
+
+
+def test_a_config_is_formatted_once(monkeypatch):
+    texts = []
+    monkeypatch.setattr(
+        yapf_api, "FormatCode", lambda text, **_: texts.append(text) or (text.upper(), True)
+    )
+    for _ in range(2):  # as every command does
+        format_each_config_once()
+    formatted = [Config({"a": value}).pretty_text for value in (1, 1, 2)]
+    assert formatted[0] == formatted[1] == texts[0].upper()
+    assert formatted[2:] == [text.upper() for text in texts[1:]] and len(texts) == 2

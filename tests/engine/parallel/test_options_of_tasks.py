@@ -4,6 +4,8 @@ import pytest
 import torch
 from helpers.training_on_ranks import TASKS, all_close, close, resumed, train
 from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
 
 from negvision.engine.config.options import enable_ema
 
@@ -31,19 +33,34 @@ def test_activation_checkpointing_is_bit_exact(task, plain, tmp_path):
     all_close(held, plain(task), task, tolerance=0)
 
 
-# aot_eager is the compiler's front end, which finds what to compile; inductor calls g++.
-SLOW = pytest.param("classification", "inductor", marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize(("task", "backend"), [*((task, "aot_eager") for task in TASKS), SLOW])
-def test_compiled_parts(task, backend, plain, tmp_path):
-    config = {"compile": {"backend": backend}}
+# aot_eager is the compiler's front end, which finds what to compile.
+@of_tasks
+def test_compiled_parts(task, plain, tmp_path):
+    config = {"compile": {"backend": "aot_eager"}}
     runner, held = train(task, tmp_path / "compiled", config=config)
     all_close(held, plain(task), task)
     assert held.states[0].keys() == plain(task).states[0].keys()
     assert runner.model.backbone._compiled_call_impl is not None
     head = {"detection": "bbox_head", "segmentation": "decode_head"}.get(task)
     assert head is None or "forward" in vars(getattr(runner.model, head))
+
+
+@MODELS.register_module(force=True)
+class OneConvolution(nn.Sequential):
+    """Each kernel takes g++ seconds."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU())
+
+
+@pytest.mark.slow
+def test_kernels_of_the_default_compiler(tmp_path):
+    config = {"val_dataloader": None, "val_evaluator": None, "val_cfg": None}
+    options = {"steps": 1, "backbone": {"type": "OneConvolution"}}
+    _, wanted = train("classification", tmp_path / "plain", config=config, **options)
+    config["compile"] = True
+    _, held = train("classification", tmp_path / "compiled", config=config, **options)
+    all_close(held, wanted, "compiled")
 
 
 @of_tasks
