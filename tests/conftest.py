@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,6 +60,16 @@ def mmengine_globals():
     for manager, instances in zip(managers, before, strict=True):
         manager._instance_dict.clear()
         manager._instance_dict.update(instances)
+
+
+@pytest.fixture
+def heeded():
+    """Signals that the process would ignore in the background of a shell, or below nohup."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 _SIBLING = Path(__file__).parents[2] / "shared" / "data"

@@ -216,7 +216,7 @@ def test_a_diverged_run_is_saved_before_the_steps_it_skipped(tmp_path):
     ("number", "status"),
     [(signal.SIGHUP, EXIT_INTERRUPTED), (signal.SIGINT, 130), (signal.SIGTERM, EXIT_INTERRUPTED)],
 )
-def test_signals_that_end_a_run_save_it(number, status, tmp_path):
+def test_signals_that_end_a_run_save_it(number, status, tmp_path, heeded):
     before = signal.getsignal(number)
     hook = At(3, lambda: os.kill(os.getpid(), number))
     with pytest.raises(TrainingInterrupted, match=number.name) as end:
@@ -226,7 +226,7 @@ def test_signals_that_end_a_run_save_it(number, status, tmp_path):
     assert signal.getsignal(number) is before
 
 
-def test_a_second_ctrl_c_ends_at_once(tmp_path, monkeypatch, capfd):
+def test_a_second_ctrl_c_ends_at_once(tmp_path, monkeypatch, capfd, heeded):
     def twice():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)  # from the terminal and from a launcher

@@ -122,7 +122,7 @@ def test_what_plain_torchrun_lacks():
     process.communicate(timeout=600)
 
 
-def test_interrupt_of_the_terminal_ends_the_job():
+def test_interrupt_of_the_terminal_ends_the_job(heeded):
     process = start("nothing", *STANDALONE, steps=10_000)
     assert process.stdout.readline() == "running\n"
     process.send_signal(signal.SIGINT)
