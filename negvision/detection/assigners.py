@@ -10,10 +10,12 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from negvision.ops import atss_assign, max_iou_assign
+from negvision.ops import atss_assign, max_iou_assign, pairwise_box_iou
 from negvision.registry import TASK_UTILS
 
 Instances = Sequence[InstanceData]
+# The share of background that makes it part of an ignored box.
+_INSIDE = 0.5
 
 
 def require_plain_iou(iou_calculator: dict | None, name: str) -> None:
@@ -266,13 +268,15 @@ class IgnoringAssigner:
     """An assigner under which ignored boxes are neither objects nor background.
 
     By ``ignore_iof_thr``, mmdet's assigners spare priors that lie inside an ignored box. That is
-    meant for crowds: of a single object, the priors that are larger than it stay background. Here
-    the inner assigner also gets the ignored boxes as objects, and priors that it gives to one of
-    them take no part. ``negvision train --suspects`` puts it around the assigners of a config.
+    meant for crowds: of a single object, the priors that are larger than it stay background, and an
+    object inside of an ignored box loses its priors. Here the inner assigner also gets the ignored
+    boxes as objects. Priors that it gives to one of them take no part, nor does background that
+    lies in an ignored box with more than half of its area. ``negvision train --suspects`` puts it
+    around the assigners of a config.
 
     Args:
         assigner: Config of the inner assigner, mmdet's or negvision's ``ATSSAssigner`` or
-            ``MaxIoUAssigner``. Its ``ignore_iof_thr`` is kept.
+            ``MaxIoUAssigner``. If its ``ignore_iof_thr`` is above 0, that acts too.
 
     Example:
         >>> inner = dict(type="negvision.MaxIoUAssigner", pos_iou_thr=0.2, neg_iou_thr=0.2)
@@ -300,10 +304,11 @@ class IgnoringAssigner:
         kwargs["gt_instances"] = _joined(truth, ignored)
         result = self.inner.assign(pred_instances, *levels, **kwargs)
         result.num_gts = len(truth)
-        taken = result.gt_inds > len(truth)
-        result.gt_inds = result.gt_inds.masked_fill(taken, -1)
+        priors = get_box_tensor(pred_instances.priors)
+        out = _spared(result.gt_inds, len(truth), priors, ignored)
+        result.gt_inds = result.gt_inds.masked_fill(out, -1)
         if result.labels is not None:
-            result.labels = result.labels.masked_fill(taken, -1)
+            result.labels = result.labels.masked_fill(out, -1)
         return result
 
     def _assign_batch(
@@ -319,11 +324,19 @@ class IgnoringAssigner:
         gt_inds, overlaps, labels = self.inner.assign_batch(
             priors, num_level_priors, joined, batch_gt_instances_ignore, **options
         )
-        counts = torch.tensor([[len(gt)] for gt in batch_gt_instances])
-        # Without waiting for the device.
-        counts = counts.to(gt_inds.device, non_blocking=True)
-        taken = gt_inds > counts
-        return gt_inds.masked_fill(taken, -1), overlaps, labels.masked_fill(taken, -1)
+        out = torch.zeros_like(gt_inds, dtype=torch.bool)
+        for row, (truth, boxes) in enumerate(zip(batch_gt_instances, ignored, strict=True)):
+            if boxes is not None and len(boxes):
+                own = priors if priors.dim() == 2 else priors[row]
+                out[row] = _spared(gt_inds[row], len(truth), own, boxes)
+        return gt_inds.masked_fill(out, -1), overlaps, labels.masked_fill(out, -1)
+
+
+def _spared(gt_inds: Tensor, count: int, priors: Tensor, ignored: InstanceData) -> Tensor:
+    """Which priors (A,) take no part because of ignored boxes, after those of ``count`` objects."""
+    boxes = get_box_tensor(ignored.bboxes)
+    inside = pairwise_box_iou(priors[:, :4].float(), boxes.float(), "iof") > _INSIDE
+    return (gt_inds > count) | ((gt_inds == 0) & inside.any(1))
 
 
 def _joined(truth: InstanceData, ignored: InstanceData | None) -> InstanceData:

@@ -56,11 +56,11 @@ class CocoDataset(DoubtedMixin, BadSampleMixin, MMDetCocoDataset):
     Args:
         on_bad_sample: See :class:`negvision.data.images.bad_samples.BadSampleMixin`.
         suspects: File of ``negvision audit`` about ``ann_file``, to train without believing what it
-            suspects. Each time an image is drawn, each suspected box becomes an ignore box, and
-            each missing object one more, with its probability of being wrong (a half where the
-            file has none). The mean over the draws is a loss that trusts a label as far as it is
-            likely to be right. Ignore boxes need :class:`negvision.IgnoringAssigner`, which
-            ``negvision train --suspects`` sets.
+            suspects. Each time an image is drawn, each suspected box becomes an ignore box, a
+            duplicate is taken away, and each missing object is one more ignore box, with its
+            probability of being wrong (a half where the file has none). The mean over the draws is
+            a loss that trusts a label as far as it is likely to be right. Ignore boxes need
+            :class:`negvision.IgnoringAssigner`, which ``negvision train --suspects`` sets.
 
     Attributes:
         annotated: The number of annotations of the classes.
@@ -91,6 +91,8 @@ class CocoDataset(DoubtedMixin, BadSampleMixin, MMDetCocoDataset):
         kept = []
         for item in results["instances"]:
             wrong = "suspect" in item and random.random() < item["suspect"]
+            if wrong and item.get("duplicate"):
+                continue
             if wrong:
                 item["ignore_flag"] = 1
             # An object without a box is there only as an ignore box.
@@ -243,20 +245,20 @@ class _Doubts:
     """How probably each box is wrong, and what may be missing."""
 
     def __init__(self, found: Sequence[Suspect]) -> None:
-        self.wrong: dict = {}  # annotation id -> probability
+        self.wrong: dict = {}  # annotation id -> probability, whether it is a duplicate
         self.missing: dict[object, list[Suspect]] = {}  # image id -> objects without a box
         for one in found:
             if one.kind == "missing":
                 self.missing.setdefault(one.image_id, []).append(one)
             else:
-                chance = max(self.wrong.get(one.annotation, 0.0), probability_of(one))
-                self.wrong[one.annotation] = chance
+                chance = probability_of(one), one.kind == "duplicate"
+                self.wrong[one.annotation] = max(self.wrong.get(one.annotation, chance), chance)
 
     def mark(self, info: dict, annotations: Sequence[Mapping], classes: Sequence[str]) -> None:
         """Add ``suspect``, a probability, to instances of a record, and missing ones."""
         for item, annotation in zip(info["instances"], annotations, strict=True):
             if annotation.get("id") in self.wrong and not item["ignore_flag"]:
-                item["suspect"] = self.wrong[annotation["id"]]
+                item["suspect"], item["duplicate"] = self.wrong[annotation["id"]]
         for one in self.missing.get(info["img_id"], ()):
             x, y, width, height = one.bbox or (0, 0, 0, 0)
             corners = [max(x, 0), max(y, 0), min(x + width, info["width"])]

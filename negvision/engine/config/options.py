@@ -13,8 +13,6 @@ from negvision.errors import ConfigError
 
 # Assigners of heads that give priors outside of objects and background no weight.
 _IGNORING = ("ATSSAssigner", "MaxIoUAssigner")
-# The share of a prior that makes it part of an ignored box.
-_INSIDE = 0.5
 # Data sets that take suspects.
 _DOUBTED = ("CocoDataset", "DigitsDataset", "ImageListDataset")
 _HALF_WRAPPERS = {"bf16": "negvision.BF16OptimWrapper", "fp16": "AmpOptimWrapper"}
@@ -169,8 +167,6 @@ def ignore_regions(model: Any) -> None:
     for one, key in owners:
         inner = one[key]
         if _plain(inner) in _IGNORING:
-            if inner.get("ignore_iof_thr", -1) <= 0:
-                inner["ignore_iof_thr"] = _INSIDE
             one[key] = {"type": "negvision.IgnoringAssigner", "assigner": inner}
 
 

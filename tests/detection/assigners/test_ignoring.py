@@ -11,6 +11,7 @@ from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
+from negvision.detection.assigners import IgnoringAssigner
 from negvision.engine.config.options import ignore_regions
 from negvision.ops import pairwise_box_iou
 
@@ -65,7 +66,8 @@ def test_priors_of_ignored_boxes_take_no_part(kind):
         found = assigned(own, truth, ignored)
         assert torch.equal(found.gt_inds, assigned(own, truth, ignored, named=True).gt_inds)
         everything = assigned(plain, instances(boxes, labels), ignored)
-        taken = everything.gt_inds > number
+        inside = (pairwise_box_iou(priors(), ignored.bboxes, "iof") > 0.5).any(1)
+        taken = (everything.gt_inds > number) | (everything.gt_inds == 0) & inside
         wanted = torch.where(taken, -1, everything.gt_inds)
         assert taken.any() and torch.equal(found.gt_inds, wanted) and found.num_gts == number
         assert (found.labels[taken] == -1).all()
@@ -78,6 +80,17 @@ def test_priors_of_ignored_boxes_take_no_part(kind):
         for nothing in (None, ignored[:0]):
             one, other = (assigned(each, truth, nothing) for each in (own, plain))
             assert torch.equal(one.gt_inds, other.gt_inds)
+
+
+def test_an_object_in_an_ignored_region_keeps_its_priors():
+    own = IgnoringAssigner({"type": "negvision.ATSSAssigner"})
+    one, region = (
+        instances(torch.tensor([box]), torch.tensor([0]))
+        for box in ([20.0, 20, 44, 44], [0.0, 0, 64, 64])
+    )
+    alone = assigned(own.inner, one, None).gt_inds > 0
+    found = assigned(own, one, region).gt_inds
+    assert alone.any() and (found[alone] == 1).all() and not (found == 0).all()
 
 
 @pytest.mark.parametrize("kind", ["FasterRCNN", "CascadeRCNN", "MaskRCNN"])
