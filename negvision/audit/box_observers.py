@@ -15,9 +15,9 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn import functional
 
-from negvision.audit.observers import Found, Observer, means_of
+from negvision.audit.observers import Found, Means, Observer, means_of
 from negvision.detection.heads.atss_heads import ATSSFCOSHead, ATSSHead, ATSSRetinaHead
-from negvision.detection.heads.dense import decode_deltas, grid_priors, valid_priors
+from negvision.detection.heads.dense import decode_deltas, flatten_level, grid_priors, valid_priors
 from negvision.detection.heads.ood_heads import AbeTATSSHead
 from negvision.errors import ConfigError
 from negvision.ops import aligned_box_iou, pairwise_box_iou
@@ -70,7 +70,7 @@ class DenseObserver(_BoxObserver):
 
     def __init__(self, head: Any) -> None:
         super().__init__()
-        self._head, self._assigned, self._inside = head, [], False
+        self._head, self._assigned, self._inside, self._held = head, [], False, None
         for name in ("assign_batch", "assign"):
             if hasattr(head.assigner, name):
                 self._watch(head.assigner, name)
@@ -97,26 +97,37 @@ class DenseObserver(_BoxObserver):
         self._undo.append(lambda: delattr(assigner, name))
 
     def _observe(self, result: dict, *args, **kwargs) -> None:
-        head, scores, deltas = self._head, args[0], args[1]
+        head, levels = self._head, args[0]
         truth, metas, *rest = args[next(i for i, arg in enumerate(args) if _are_instances(arg)) :]
         ignored = (rest or [kwargs.get("batch_gt_instances_ignore")])[0]
-        sizes = [(level.shape[-2], level.shape[-1]) for level in scores]
-        priors = torch.cat(grid_priors(head.prior_generator, sizes, scores[0].device))
-        priors = priors.float()
+        sizes = tuple((level.shape[-2], level.shape[-1]) for level in levels)
+        priors = self._priors_of(sizes, levels[0].device)
+        scores, deltas = (
+            torch.cat([flatten_level(level.detach(), channels) for level in outputs], 1).float()
+            for outputs, channels in zip(args[:2], (head.cls_out_channels, 4), strict=True)
+        )
         assigned, self._assigned = self._of_all_priors(sizes, metas, priors), []
         boxes = [get_box_tensor(gt.bboxes).float() for gt in truth]
         labels = torch.cat([gt.labels for gt in truth])
+        counts = [len(own) for own in boxes]
         if len(labels):
-            self.means = self._means(scores, deltas, priors, assigned, torch.cat(boxes), labels, [
-                len(own) for own in boxes
-            ])  # fmt: skip
-        known = boxes
+            self.means = self._means(
+                scores, deltas, priors, assigned, torch.cat(boxes), labels, counts
+            )
         if ignored is not None:
-            known = [
-                torch.cat([own, get_box_tensor(gt.bboxes).float()]) if len(gt) else own
+            boxes = [
+                torch.cat([own, get_box_tensor(gt.bboxes).float()])
                 for own, gt in zip(boxes, ignored, strict=True)
             ]
-        self.found = self._peaks(scores, deltas, priors, assigned, known)
+        if self.wants_found:
+            self.found = self._peaks(scores, deltas, priors, assigned, sizes, boxes)
+
+    def _priors_of(self, sizes: tuple, device: torch.device) -> Tensor:
+        """(A, 4), or (A, 2) for points; those of the last size of images are held."""
+        if self._held is None or self._held[0] != (sizes, device):
+            priors = torch.cat(grid_priors(self._head.prior_generator, list(sizes), device))
+            self._held = ((sizes, device), priors.float())
+        return self._held[1]
 
     def _of_all_priors(self, sizes: list, metas: list[dict], priors: Tensor) -> Tensor:
         """Assignment (B, A): 0 background, i + 1 box i, -1 no part."""
@@ -129,23 +140,19 @@ class DenseObserver(_BoxObserver):
             row.masked_scatter_(kept, own)
         return whole
 
-    def _means(self, scores, deltas, priors, assigned, boxes, labels, counts: list[int]):
-        firsts = [sum(counts[:i]) for i in range(len(counts))]
-        firsts = torch.tensor(firsts, device=boxes.device)[:, None]
+    def _means(self, scores, deltas, priors, assigned, boxes, labels, counts: list[int]) -> Means:
+        firsts = torch.tensor([0, *counts[:-1]]).cumsum(0)[:, None]
+        firsts = firsts.to(boxes.device, non_blocking=True)
         # Rows of no box get the slot after the last one.
         slots = torch.where(assigned > 0, assigned - 1 + firsts, len(boxes)).flatten()
         rows = _true_at(assigned.flatten() > 0, _POSITIVES * len(boxes))
-        slots, image, prior = (
-            functional.pad(slots, (0, 1), value=len(boxes))[rows],
-            (rows // len(priors)).clamp(max=len(assigned) - 1),
-            rows % len(priors),
-        )
-        channels = self._head.cls_out_channels
-        logits = _gathered(scores, image, prior, channels).float()
+        slots = functional.pad(slots, (0, 1), value=len(boxes))[rows]
+        rows = rows.clamp(max=assigned.numel() - 1)
+        logits = scores.flatten(0, 1)[rows]
         own = functional.pad(labels, (0, 1))[slots]
         losses = self._head.loss_cls(logits, own, reduction_override="none")
         losses = losses.flatten(1).sum(1) if losses.dim() > 1 else losses
-        predicted = self._decoded(deltas, image, prior, priors)
+        predicted = self._decoded(deltas.flatten(0, 1)[rows], priors, rows % len(priors))
         ious = aligned_box_iou(predicted, functional.pad(boxes, (0, 0, 0, 1))[slots])
         return means_of(slots, labels, self._probabilities(logits), losses, ious)
 
@@ -154,42 +161,40 @@ class DenseObserver(_BoxObserver):
             return logits.sigmoid()
         return logits.softmax(-1)[..., :-1]
 
-    def _decoded(self, deltas, image: Tensor, prior: Tensor, priors: Tensor) -> Tensor:
-        """Boxes of priors of images, (n,) each."""
+    def _decoded(self, deltas: Tensor, priors: Tensor, chosen: Tensor) -> Tensor:
+        """Boxes (n, 4) of the chosen priors (n,)."""
         head = self._head
         if not isinstance(head, ATSSFCOSHead):
-            own = _gathered(deltas, image, prior, 4).float()
-            return decode_deltas(head.bbox_coder, priors[prior], own)
-        units = head.strides if head.norm_on_bbox else [1] * len(head.strides)
-        scaled = [level * unit for level, unit in zip(deltas, units, strict=True)]
-        return head.bbox_coder.decode(priors[prior], _gathered(scaled, image, prior, 4).float())
+            return decode_deltas(head.bbox_coder, priors[chosen], deltas)
+        if head.norm_on_bbox:
+            counts = torch.tensor([h * w for h, w in self._held[0][0]])
+            strides = torch.tensor(head.strides).repeat_interleave(counts).to(deltas.device)
+            deltas = deltas * strides[chosen, None]
+        return head.bbox_coder.decode(priors[chosen], deltas)
 
-    def _peaks(self, scores, deltas, priors, assigned, known: list[Tensor]) -> Found:
+    def _peaks(self, scores, deltas, priors, assigned, sizes, known: list[Tensor]) -> Found:
         """The strongest local maxima of the score maps on background."""
-        channels, first, levels = self._head.cls_out_channels, 0, []
-        for level in scores:
-            if not self._head.use_sigmoid_cls:
-                shape = level.shape
-                level = level.unflatten(1, (-1, channels)).softmax(2)
-                level[:, :, -1] = 0
-                level = level.view(shape)
-            best, channel = level.detach().max(1, keepdim=True)
-            anchors = level.shape[1] // channels
-            cells = torch.arange(best[0].numel(), device=best.device).view(1, *best.shape[1:])
-            prior = first + cells * anchors + channel // channels
-            background = assigned.gather(1, prior.flatten(1)).view_as(prior) == 0
-            peak = best == functional.max_pool2d(best, 3, 1, 1)
-            value = best.float()
-            value = value.sigmoid() if self._head.use_sigmoid_cls else value
-            value = value.masked_fill(~(background & peak), 0)
-            levels.append([part.flatten(1) for part in (value, channel % channels, prior)])
-            first += best[0].numel() * anchors
-        values, classes, prior = (torch.cat(part, 1) for part in zip(*levels, strict=True))
+        best, classes = scores.max(2)
+        if not self._head.use_sigmoid_cls:
+            best, classes = self._probabilities(scores).max(2)
+        anchors, first, levels = len(priors) // sum(h * w for h, w in sizes), 0, []
+        for height, width in sizes:
+            count = height * width
+            own = best[:, first * anchors : (first + count) * anchors].unflatten(1, (count, -1))
+            value, anchor = own.max(2)
+            grid = value.unflatten(1, (height, width))
+            highest = functional.max_pool2d(grid, 3, 1, 1).flatten(1)
+            prior = (torch.arange(first, first + count, device=own.device) * anchors) + anchor
+            levels.append((value, value == highest, prior))
+            first += count
+        values, peaks, prior = (torch.cat(part, 1) for part in zip(*levels, strict=True))
+        values = values.sigmoid() if self._head.use_sigmoid_cls else values
+        values = values * (peaks & (assigned.gather(1, prior) == 0))
         values, place = values.topk(min(_CANDIDATES, values.shape[1]), 1)
-        classes, prior = classes.gather(1, place), prior.gather(1, place)
-        image = torch.arange(len(values), device=values.device)[:, None].expand_as(prior)
-        boxes = self._decoded(deltas, image.flatten(), prior.flatten(), priors)
-        return _strongest(values, classes, boxes.view(*values.shape, 4), known)
+        prior = prior.gather(1, place)
+        chosen = deltas.gather(1, prior[..., None].expand(-1, -1, 4)).flatten(0, 1)
+        boxes = self._decoded(chosen, priors, prior.flatten())
+        return _strongest(values, classes.gather(1, prior), boxes.view(*values.shape, 4), known)
 
 
 class RoIObserver(_BoxObserver):
@@ -229,6 +234,8 @@ class RoIObserver(_BoxObserver):
             self.means = means._replace(
                 iou=means_of(proposed, labels, scores[positive], losses, ious).iou
             )
+        if not self.wants_found:
+            return
         best, classes = scores.masked_fill(positive[:, None], 0).max(1)
         counts = [len(one) for one in parts]
         rows = []
@@ -253,11 +260,13 @@ class RoIObserver(_BoxObserver):
 
 def _strongest(values: Tensor, labels: Tensor, boxes: Tensor, known: Sequence[Tensor]) -> Found:
     """The strongest of (B, K) candidates that overlap no known box; padded with score 0."""
-    free = []
-    for own, truth in zip(boxes, known, strict=True):
-        near = pairwise_box_iou(own, truth) > _KNOWN if len(truth) else own.new_zeros(len(own), 1)
-        free.append(~near.bool().any(1))
-    values = values * torch.stack(free) * boxes.isfinite().all(2)
+    every = torch.cat(list(known)) if known else boxes.new_zeros(0, 4)
+    near = pairwise_box_iou(boxes.flatten(0, 1), every) > _KNOWN
+    image = torch.arange(len(boxes)).repeat_interleave(torch.tensor([len(own) for own in known]))
+    image = image.to(boxes.device, non_blocking=True)
+    own = torch.arange(len(boxes), device=boxes.device)[:, None] == image
+    near = (near.unflatten(0, boxes.shape[:2]) & own[:, None]).any(2)
+    values = values * ~near * boxes.isfinite().all(2)
     missing = max(_KEPT - values.shape[1], 0)
     values, labels = functional.pad(values, (0, missing)), functional.pad(labels, (0, missing))
     boxes = functional.pad(boxes, (0, 0, 0, missing))
@@ -265,23 +274,6 @@ def _strongest(values: Tensor, labels: Tensor, boxes: Tensor, known: Sequence[Te
     return Found(
         values, labels.gather(1, place), boxes.gather(1, place[..., None].expand(-1, -1, 4))
     )
-
-
-def _gathered(levels: Sequence[Tensor], image: Tensor, prior: Tensor, channels: int) -> Tensor:
-    """Rows (n, channels) of outputs (B, anchors * channels, H, W) of levels."""
-    counts = [level.shape[1] // channels * level.shape[2] * level.shape[3] for level in levels]
-    rows, first = None, 0
-    for level, count in zip(levels, counts, strict=True):
-        anchors, width = level.shape[1] // channels, level.shape[3]
-        inside = (prior >= first) & (prior < first + count)
-        own = (prior - first).clamp(0, count - 1)
-        cell, anchor = own // anchors, own % anchors
-        grid = level.detach().unflatten(1, (anchors, channels))
-        values = grid[image, anchor, :, cell // width, cell % width]
-        rows = values if rows is None else torch.where(inside[:, None], values, rows)
-        first += count
-    assert rows is not None
-    return rows
 
 
 def _true_at(mask: Tensor, most: int) -> Tensor:

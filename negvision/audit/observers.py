@@ -47,9 +47,11 @@ class Observer:
 
     Attributes:
         samples: Data samples of the batch, set before the step.
+        wants_found: Whether detections on background are looked for.
     """
 
     task = ""
+    wants_found = True
 
     def __init__(self) -> None:
         self.samples: Sequence[Any] | None = None

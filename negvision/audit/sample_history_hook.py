@@ -84,6 +84,7 @@ class SampleHistoryHook(Hook):
         except ConfigError:
             self._observer.close()
             raise
+        self._observer.wants_found = self._numbers.traced
         self._held: list[tuple[Tensor, Means, list[Origin], Found | None]] = []
         self._rows = _Rows()
         loop, loader = runner.train_loop, runner.train_dataloader
@@ -120,9 +121,8 @@ class SampleHistoryHook(Hook):
         """Keep what the step showed, on its device."""
         observer = self._observer
         if observer.means is not None or observer.found is not None:
-            found = observer.found if self._numbers.traced else None
             origins = [sample.origin for sample in observer.samples]
-            self._held.append((observer.numbers(), observer.means, origins, found))
+            self._held.append((observer.numbers(), observer.means, origins, observer.found))
         observer.samples = observer.means = observer.found = None
         if len(self._held) >= _HELD:
             self._fetch()

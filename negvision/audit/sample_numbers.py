@@ -161,18 +161,20 @@ class _Pack:
             tuple(results.get("ori_shape", ())[:2]),
             tuple(results.get("region_labels", ())),
         )
+        labels = results.get("gt_bboxes_labels")
+        numbers = None
+        if labels is not None and "instances" in results:
+            numbered = labels > _CLASS
+            numbers = np.where(numbered, (labels >> _CLASS_BITS) - 1, -1)
+            results["gt_bboxes_labels"] = np.where(numbered, labels & _CLASS, labels)
+            if "gt_ignore_flags" in results:
+                numbers = numbers[np.asarray(results["gt_ignore_flags"]) == 0]
         packed = self._pack(results)
         sample = packed["data_samples"]
-        sample.set_metainfo({"origin": origin})
-        for name in ("gt_instances", "ignored_instances"):
-            instances = sample.get(name)
-            if instances is None or "labels" not in instances:
-                continue
-            labels = instances.labels
-            numbered = labels > _CLASS
-            instances.labels = torch.where(numbered, labels & _CLASS, labels)
-            if name == "gt_instances":
-                instances.number = torch.where(numbered, (labels >> _CLASS_BITS) - 1, -1)
+        # set_metainfo would copy it deeply.
+        sample.set_field(origin, "origin", field_type="metainfo")
+        if numbers is not None:
+            sample.gt_instances.number = torch.from_numpy(numbers)
         if "gt_regions" in results:
             regions = torch.from_numpy(results["gt_regions"].astype(np.int32))
             sample.set_data({"gt_regions": regions[None]})
