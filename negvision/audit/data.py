@@ -152,9 +152,7 @@ class Audited(ABC):
         pixels = self.dataset.pipeline(info)["img"]
         return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)
 
-    def predict(
-        self, model: Inferencer, places: Sequence[int], progress: Progress = iter, batch: int = 1
-    ) -> None:
+    def predict(self, model: Inferencer, places: Sequence[int], progress: Progress = iter) -> None:
         """Keep what a model says of some images."""
         for place in progress(places):
             [found] = model.predict([self.image(place)])
@@ -293,16 +291,10 @@ class AuditedPixels(Audited):
 
     kinds = ("region",)
 
-    def predict(
-        self, model: Inferencer, places: Sequence[int], progress: Progress = iter, batch: int = 1
-    ) -> None:
+    def predict(self, model: Inferencer, places: Sequence[int], progress: Progress = iter) -> None:
         """Keep the mean probabilities of the regions of some images."""
         inner = model._model
-        if not isinstance(inner, TorchModel):
-            raise ConfigError(
-                f"{model.path}: an exported segmentor gives no probabilities; audit with its "
-                "checkpoint"
-            )
+        assert isinstance(inner, TorchModel)  # exported models give no probabilities
         for place in progress(places):
             [packed] = inner.batches([self.image(place)])
             self.predictions[place] = self._regions(place, inner, packed)

@@ -6,18 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import cv2
 import numpy as np
+from scipy.ndimage import find_objects
 
+from negvision.audit.sample_numbers import REGIONS, regions_of
 from negvision.audit.subject import Findings, chosen, planting
 from negvision.data.suspects import Suspect
 
-# Regions of fewer pixels consist of their edges.
-_SMALLEST = 32
 # Faces compared with all centers at once.
 _BLOCK = 4096
-# Labels of pixels from here on are no class.
-_VOID = 255
 
 
 def margins(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -89,33 +86,6 @@ class LabelSubject:
         )
 
 
-def regions(labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The connected regions (8 neighbors) of each class in a label map (H, W).
-
-    Returns:
-        (H, W) numbers from 1 in the order of the first pixels of the regions, 0 where no class is;
-        the class of each region (R,), and its box (R, 4) as x, y, width, height.
-
-    Example:
-        >>> numbers, of, boxes = regions(np.array([[1, 1, 0], [255, 0, 0], [1, 0, 0]]), 2)
-        >>> numbers.tolist(), of.tolist(), boxes[0].tolist()
-        ([[1, 1, 2], [0, 2, 2], [3, 2, 2]], [1, 0, 1], [0, 0, 2, 1])
-    """
-    numbers = np.zeros(labels.shape, np.int32)
-    of, boxes = [], []
-    for label in np.unique(labels[labels < min(classes, _VOID)]).tolist():
-        mask = (labels == label).astype(np.uint8)
-        count, found, stats, _ = cv2.connectedComponentsWithStats(mask)
-        numbers += np.where(mask, found + len(of), 0)
-        of += [label] * (count - 1)
-        boxes += stats[1:, :4].tolist()
-    known, first = np.unique(numbers, return_index=True)
-    order = np.argsort(first[known > 0], kind="stable")
-    rank = np.zeros(len(of) + 1, np.int32)
-    rank[order + 1] = np.arange(1, len(of) + 1)
-    return rank[numbers], np.array(of, np.int64)[order], np.array(boxes).reshape(-1, 4)[order]
-
-
 def region_means(numbers: np.ndarray, count: int, probabilities: np.ndarray) -> np.ndarray:
     """Mean probabilities (R, C) of (C, H, W) over each of the regions 1 to R."""
     flat = numbers.reshape(-1)
@@ -129,19 +99,22 @@ Regions = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def region_rows(place: int, labels: np.ndarray, probabilities: np.ndarray) -> Regions:
-    """The regions of one image; those of fewer than 32 pixels are left out.
+    """The regions of one image, as the history of a training numbers them.
 
     Args:
         place: Of the image.
-        labels: (H, W).
+        labels: (H, W), 255 for pixels without a class.
         probabilities: (C, H, W).
     """
-    numbers, of, boxes = regions(labels, len(probabilities))
-    sizes = np.bincount(numbers.reshape(-1), minlength=len(of) + 1)[1:]
-    large = np.flatnonzero(sizes >= _SMALLEST)
-    means = region_means(numbers, len(of), probabilities)[large]
-    # As in negvision.data.sample_history.
-    return of[large], means, place * (1 << 16) + large, boxes[large]
+    numbers, of = regions_of(labels)
+    means = region_means(numbers, len(of), probabilities)
+    found = (
+        (rows.start, columns.start, rows.stop, columns.stop)
+        for rows, columns in find_objects(numbers, len(of))
+    )
+    boxes = [(left, top, right - left, bottom - top) for top, left, bottom, right in found]
+    ids = place * REGIONS + np.arange(len(of))
+    return np.array(of, np.int64), means, ids, np.array(boxes, np.int64).reshape(-1, 4)
 
 
 def region_subject(
@@ -154,7 +127,7 @@ def region_subject(
         for place, shape in enumerate(shapes)
     ]
     of, means, ids, boxes = columns
-    return LabelSubject("region", of, means, classes, images, ids >> 16, ids, boxes)
+    return LabelSubject("region", of, means, classes, images, ids // REGIONS, ids, boxes)
 
 
 @dataclass(frozen=True)

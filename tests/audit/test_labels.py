@@ -7,11 +7,10 @@ from negvision.audit.labels import (
     FaceSubject,
     LabelSubject,
     margins,
-    region_means,
     region_rows,
     region_subject,
-    regions,
 )
+from negvision.audit.sample_numbers import regions_of
 from negvision.audit.subject import Audit, by_history
 from negvision.data.sample_history import SampleHistory
 
@@ -82,16 +81,14 @@ def test_margins_are_the_definition():
     np.testing.assert_allclose(margins(chances, labels), slow)
 
 
-def test_regions_are_numbered_by_their_first_pixels_and_averaged():
+def test_boxes_and_means_of_regions_are_the_definition():
     random = np.random.default_rng(0)
-    labels = random.integers(0, 3, (12, 16))
-    labels[0, :4] = 255
-    chances = random.random((3, 12, 16))
-    numbers, of, boxes = regions(labels, 3)
-    means = region_means(numbers, len(of), chances)
-    assert (numbers[labels == 255] == 0).all() and (numbers[labels < 255] > 0).all()
-    firsts = [int((numbers.reshape(-1) == n + 1).argmax()) for n in range(len(of))]
-    assert firsts == sorted(firsts)
+    labels = random.integers(0, 3, (6, 8)).repeat(8, 0).repeat(8, 1)
+    labels[:8, :16] = 255
+    chances = random.random((3, 48, 64))
+    numbers, of = regions_of(labels)
+    given, means, ids, boxes = region_rows(5, labels, chances)
+    assert given.tolist() == of and ids.tolist() == [5 * 65536 + n for n in range(len(of))]
     for n, (x, y, w, h) in enumerate(boxes.tolist()):
         rows, columns = np.nonzero(numbers == n + 1)
         assert (labels[rows, columns] == of[n]).all()
@@ -103,10 +100,10 @@ def test_regions_are_numbered_by_their_first_pixels_and_averaged():
 
 def test_a_region_of_another_class_is_the_most_suspicious():
     truth = np.zeros((40, 40), np.int64)
-    truth[10:30, 10:30] = 1
+    truth[8:32, 8:32] = 1
     chances = np.stack([np.where(truth == k, 0.9, 0.1) for k in (0, 1)])
     given = truth.copy()
-    given[20:30, 10:30] = 0  # half of the object
+    given[20:32, 8:32] = 0  # half of the object
     given[0, 0] = 1  # too small to tell
     maps = truth, given, np.full((40, 40), 255)
     rows = [region_rows(place, one, chances) for place, one in enumerate(maps)]

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from helpers.commands import command
 from mmengine.config import Config
 
@@ -21,6 +23,7 @@ from negvision.data.suspects import Suspects
 from negvision.errors import ConfigError
 from negvision.inference import inferencer
 from negvision.inference.runtime import Classification, Detections, Embedding
+from negvision.inference.torch_model import TorchModel
 
 audit = command("audit")
 CLASSES = ("square", "bar")
@@ -232,6 +235,13 @@ def test_review_shows_crops_and_writes_decisions(run_dir, tmp_path):
     assert ask("GET", "/crop/99")[0] == ask("GET", "/other")[0] == 404
 
 
+def test_a_folder_of_annotated_images(run_dir, coco_root, capsys):
+    assert audit(run_dir, "--data", coco_root, "--out", run_dir / "of_folder") == 0
+    audited = Suspects.load(run_dir / "of_folder" / "suspects.json")
+    assert audited.ann_file == str(run_dir / "of_folder" / "data" / "train.json")
+    assert audited.found == [] and "images  8" in capsys.readouterr().out
+
+
 def leaf_of(kind, ann_file, prefix, **more):
     load = {"type": "negvision.LoadImageFromFile"}
     base = {"type": f"negvision.{kind}", "ann_file": str(ann_file), "data_prefix": prefix}
@@ -265,6 +275,39 @@ def test_images_of_one_class_and_faces(coco_root, tmp_path):
         next(audit_run.train_folds(Config(), faces, leaf, 2, tmp_path, print))
     with pytest.raises(ConfigError, match="reads data sets of negvision"):
         open_data(leaf, "mmengine", Knowing())
+
+
+class Segmentor(TorchModel):
+    """Says of each pixel that it is of class 0 with the share of its blue."""
+
+    def __init__(self):
+        self.model = SimpleNamespace(test_step=lambda batch: batch["samples"])
+
+    def batches(self, images, batch_size=1):
+        blue = torch.from_numpy(images[0][..., 0] / 255.0)
+        logits = torch.stack([blue, 1 - blue]).log()
+        yield [{"samples": SimpleNamespace(seg_logits=SimpleNamespace(data=logits))}]
+
+
+def test_regions_of_label_maps(tmp_path):
+    for number in range(2):
+        image, mask = np.full((32, 40, 3), 51, np.uint8), np.full((32, 40), 7, np.uint8)
+        image[:, :12], mask[:, :12] = 204, 3 if number else 7  # in 0 the left is road by mistake
+        for name, pixels in (("img", image), ("ann", mask)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / name / f"{number}.png"), pixels)
+    (tmp_path / "classes.txt").write_text("3 sky\n7 road\n")
+    prefix = {"img_path": str(tmp_path / "img"), "seg_map_path": str(tmp_path / "ann")}
+    more = {"classes_file": str(tmp_path / "classes.txt"), "img_suffix": ".png"}
+    leaf = leaf_of("SegDataset", "", prefix, **more)
+    model = SimpleNamespace(task="segmentation", classes=("sky", "road"), _model=Segmentor())
+    data = open_data(leaf, "mmseg", model)
+    data.predict(model, range(2))
+    [found] = data.subject().findings()
+    assert [found.suspect(row).label for row in range(3)] == ["road", "sky", "road"]
+    # The share of sky: 0.8 on the left, 0.2 elsewhere.
+    np.testing.assert_allclose(found.scores, [0.38 - 0.62, 0.2 - 0.8, 0.2 - 0.8], atol=1e-4)
+    assert [found.suspect(row).annotation for row in range(3)] == [0, 65536, 65537]
 
 
 def test_images_that_another_split_holds_too(run_dir, coco_root, tmp_path):
