@@ -273,7 +273,7 @@ def subjects(args, run: Path) -> dict[str, tuple[Audited, list[Findings]]]:
     data = open_data(leaf, scope, model)
     data.predict(model, range(len(data.predictions)))
     found = {"model": (data, findings_of(data, None))}
-    if (history := read_history(run, data)) is not None:
+    if (history := read_history(run, data, cfg)) is not None:
         found["history"] = (data, findings_of(data, history))
     if args.folds and model.task != "face":
         from negvision.cli.audit import _train

@@ -209,6 +209,12 @@ class AuditedBoxes(Audited):
     kinds = ("class",)
 
     @cached_property
+    def has_ids(self) -> bool:
+        """Whether each annotation has a number of its own, by which a history knows it."""
+        ids = [one.get("id") for one in read_coco_file(self.ann_file)["annotations"]]
+        return all(type(one) is int for one in ids) and len(set(ids)) == len(ids)
+
+    @cached_property
     def _rows(self) -> tuple[BoxTable, list]:
         dataset = self.dataset
         content = read_coco_file(self.ann_file)

@@ -24,8 +24,13 @@ from negvision.errors import ConfigError, DatasetError
 from negvision.inference.inferencer import Inferencer
 
 
-def read_history(work_dir: Path, data: Audited) -> SampleHistory | None:
+def read_history(work_dir: Path, data: Audited, cfg: Config) -> SampleHistory | None:
     """The history of a training on this data; None if the run has none.
+
+    Args:
+        work_dir: Of the training.
+        data: Under audit.
+        cfg: Of the training.
 
     Raises:
         DatasetError: It is damaged, of other annotations, or of other classes.
@@ -44,6 +49,14 @@ def read_history(work_dir: Path, data: Audited) -> SampleHistory | None:
         raise DatasetError(
             f"{path}: the history is of the classes {', '.join(history.classes)}, and the data "
             f"has {', '.join(data.classes)}. Audit by the model alone with --method model"
+        )
+    leaves = leaf_datasets((cfg.get("train_dataloader") or {}).get("dataset"))
+    by_id = all(str(leaf.get("type")).startswith("negvision.") for leaf in leaves)
+    if isinstance(data, AuditedBoxes) and not (by_id and data.has_ids):
+        raise DatasetError(
+            f"{path}: this history numbers the boxes itself, since they have no ids of their own, "
+            "or the config trains on mmdet's CocoDataset. Give each annotation an id, train with "
+            "negvision.CocoDataset, or audit by the model alone with --method model"
         )
     return history
 

@@ -106,7 +106,7 @@ def _audit(args, cfg, leaf, data, model, work_dir, decisions: Decisions, out: Pa
         predict_folds(data, models, partial(progress_bar, description="predicting"), **options)
     else:
         if args.method != "model":
-            history = read_history(work_dir, data)
+            history = read_history(work_dir, data, cfg)
             method = "model" if history is None else "history"
         if args.method == "history" and history is None:
             print(

@@ -54,6 +54,7 @@ def run_dir(tiny_config, coco_root, tmp_path, monkeypatch):
     ann_file = tmp_path / "train.json"
     ann_file.write_text((coco_root / "annotations" / "all.json").read_text())
     text = tiny_config.read_text().replace("annotations/all.json", str(ann_file), 1)
+    text = text.replace('"CocoDataset"', '"negvision.CocoDataset"')
     (folder / "config.py").write_text(text)
     (folder / "epoch_1.pth").write_text("")
     monkeypatch.setattr(inferencer, "Inferencer", Knowing)
@@ -132,6 +133,21 @@ def test_the_history_of_a_training_tells_wrong_classes(run_dir, tmp_path, capsys
     history_of(tmp_path / "train.json", ("square", "rod")).save(run_dir / "sample_history.npz")
     assert audit(run_dir) == 2
     assert "classes square, rod" in capsys.readouterr().err
+    # mmdet's data set knows no ids, so its history numbers the boxes.
+    history_of(tmp_path / "train.json").save(run_dir / "sample_history.npz")
+    config = run_dir / "config.py"
+    config.write_text(config.read_text().replace('"negvision.CocoDataset"', '"CocoDataset"'))
+    assert audit(run_dir) == 2
+    assert "this history numbers the boxes itself" in capsys.readouterr().err
+
+
+def test_a_training_that_records_its_history_is_audited_by_it(tiny_config, tmp_path, capsys):
+    text = tiny_config.read_text().replace('"CocoDataset"', '"negvision.CocoDataset"')
+    tiny_config.write_text(f"{text}\ncustom_hooks = [dict(type='negvision.SampleHistoryHook')]\n")
+    assert command("train")(tiny_config, "--work-dir", tmp_path / "run") == 0
+    assert audit(tmp_path / "run", "--method", "history") == 0
+    assert "one model, and the losses of its training" in capsys.readouterr().out
+    assert Suspects.load(tmp_path / "run" / "audit" / "suspects.json").method == "history"
 
 
 def test_without_suspects_or_history_it_says_so(run_dir, capsys):
