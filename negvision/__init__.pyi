@@ -51,7 +51,9 @@ from .detection.soft_negatives import SoftNegatives as SoftNegatives
 from .detection.transforms import RandomZoom as RandomZoom
 from .engine.bad_sample_hook import BadSampleHook as BadSampleHook
 from .engine.checkpoints.saving import CheckpointHook as CheckpointHook
+from .engine.class_balance import ClassBalancedSampler as ClassBalancedSampler
 from .engine.class_check_hook import ClassCheckHook as ClassCheckHook
+from .engine.dice_loss import SelfAdjustingDiceLoss as SelfAdjustingDiceLoss
 from .engine.interruption import InterruptionHook as InterruptionHook
 from .engine.loops import EpochTrainLoop as EpochTrainLoop
 from .engine.loops import IterTrainLoop as IterTrainLoop

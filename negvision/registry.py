@@ -29,6 +29,7 @@ DATASETS = _child(
 DATA_SAMPLERS = _child(
     mmengine_registry.DATA_SAMPLERS,
     "negvision.detection.negative_sampler",
+    "negvision.engine.class_balance",
     "negvision.face.datasets",
 )
 TRANSFORMS = _child(
@@ -46,6 +47,7 @@ MODELS = _child(
     "negvision.backbones",
     "negvision.detection.heads",
     "negvision.detection.losses",
+    "negvision.engine.dice_loss",
     "negvision.face.backbones",
     "negvision.face.margins",
     "negvision.face.losses",

@@ -129,6 +129,7 @@ class ClassificationObserver(Observer):
 
     def __init__(self, model: ScoredClassifier) -> None:
         super().__init__()
+        self._loss = model.loss
         self._undo.append(model.head.register_forward_hook(self._observe).remove)
 
     def _observe(self, head: Any, args: tuple, output: Any) -> None:
@@ -137,7 +138,10 @@ class ClassificationObserver(Observer):
         logits = getattr(output, "logits", output).detach().float()
         labels = torch.stack([sample.label for sample in self.samples])
         labels = labels.to(logits.device, non_blocking=True)
-        losses = functional.cross_entropy(logits, labels, reduction="none")
+        if isinstance(self._loss, torch.nn.CrossEntropyLoss):
+            losses = functional.cross_entropy(logits, labels, reduction="none")
+        else:
+            losses = self._loss(logits, labels, reduction_override="none")
         scores = own_and_other(logits.softmax(1), labels)
         self.means = Means(losses, *scores, torch.full_like(losses, torch.nan))
 

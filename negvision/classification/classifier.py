@@ -34,8 +34,10 @@ class ScoredClassifier(BaseModel):
         score: str,
         data_preprocessor: dict | None,
         init_cfg: dict | None,
+        loss: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor or _PREPROCESSOR, init_cfg)
+        self.loss = nn.CrossEntropyLoss() if loss is None else MODELS.build(loss)
         self.backbone = MODELS.build(backbone)
         self.num_classes = num_classes
         self.score = check_score_name(score)
@@ -81,7 +83,7 @@ class ScoredClassifier(BaseModel):
             )
         with torch.no_grad():
             accuracy = (output.logits.argmax(1) == labels).float().mean() * 100
-        loss = nn.functional.cross_entropy(output.logits.float(), labels)
+        loss = self.loss(output.logits.float(), labels)
         return {"loss": loss, "accuracy": accuracy}
 
     def _predict(
@@ -128,6 +130,8 @@ class AbeTClassifier(ScoredClassifier):
         data_preprocessor: By default MMEngine's ``ImgDataPreprocessor`` with ImageNet's mean and
             standard deviation, and BGR to RGB.
         init_cfg: As in MMEngine.
+        loss: Loss of the logits (N, C) and labels (N,), such as
+            ``dict(type="negvision.SelfAdjustingDiceLoss")``; None: cross-entropy.
 
     Example:
         >>> model = AbeTClassifier(
@@ -148,8 +152,9 @@ class AbeTClassifier(ScoredClassifier):
         score: str = "abet",
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
+        loss: dict | None = None,
     ) -> None:
-        super().__init__(backbone, num_classes, score, data_preprocessor, init_cfg)
+        super().__init__(backbone, num_classes, score, data_preprocessor, init_cfg, loss)
         self.head = AbeTLogits(
             in_features, num_classes, logits=logits, temperature=temperature, shaping=shaping
         )
@@ -164,7 +169,7 @@ class OODClassifier(ScoredClassifier):
         num_classes: C, the in-distribution classes.
         in_features: D, channels of the feature.
         score: One of :data:`negvision.ood.SCORE_NAMES`.
-        data_preprocessor, init_cfg: As in :class:`AbeTClassifier`.
+        data_preprocessor, init_cfg, loss: As in :class:`AbeTClassifier`.
 
     Example:
         >>> model = OODClassifier(
@@ -181,8 +186,9 @@ class OODClassifier(ScoredClassifier):
         score: str = "msp",
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
+        loss: dict | None = None,
     ) -> None:
-        super().__init__(backbone, num_classes, score, data_preprocessor, init_cfg)
+        super().__init__(backbone, num_classes, score, data_preprocessor, init_cfg, loss)
         self.head = nn.Linear(in_features, num_classes)
 
 

@@ -1,0 +1,123 @@
+"""A loss for rare classes."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from negvision.errors import ConfigError
+from negvision.registry import MODELS
+
+
+@MODELS.register_module()
+class SelfAdjustingDiceLoss(nn.Module):
+    """Dice loss of each element, in which easy elements weigh little.
+
+    Of an element with the probability p of a class, and y = 1 if that is its class, else 0::
+
+        w = (1 - p) ** alpha                              without a gradient
+        loss = 1 - (2 w p y + gamma) / (w p + y + gamma)
+
+    The loss of a row is the sum over its classes. Numerous easy negatives, which dominate
+    cross-entropy, hardly count. With a gradient through w, the loss of a positive would be least at
+    ``p = 1 / (1 + alpha)`` rather than at 1, so w is a constant.
+
+    As ``loss_cls`` of mmdet's and negvision's detection heads, as ``loss_decode`` of mmseg's decode
+    heads, and as ``loss`` of negvision's classifiers.
+
+    Args:
+        use_sigmoid: Classes are independent, and a row whose label is no class is background.
+            Otherwise probabilities are a softmax; in detection its last column is the background.
+        alpha: Power, at least 0; 0 is the Dice loss.
+        gamma: Smoothing, above 0.
+        class_weight: Factor of the rows of each class, one number for each column of the
+            prediction; None: 1. Rows of no class keep their weight.
+        loss_weight: Factor of the loss.
+        reduction: "mean", "sum" or "none".
+        loss_name: Its name in the log of mmseg; must begin with ``loss_``.
+
+    Raises:
+        ConfigError: An argument is out of its range.
+
+    Source: Li, Sun, Meng, Liang, Wu, Li, ACL 2020, "Dice Loss for Data-imbalanced NLP Tasks",
+    section 3.4. The paper does not say whether w has a gradient.
+
+    Example:
+        >>> loss = SelfAdjustingDiceLoss(alpha=0.0, gamma=1.0)
+        >>> loss(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))  # 1/3 + 1/5
+        tensor(0.5333)
+    """
+
+    def __init__(
+        self,
+        use_sigmoid: bool = False,
+        alpha: float = 1.0,
+        gamma: float = 1.0,
+        class_weight: list[float] | None = None,
+        loss_weight: float = 1.0,
+        reduction: str = "mean",
+        loss_name: str = "loss_dice",
+    ) -> None:
+        super().__init__()
+        if not alpha >= 0 or not gamma > 0:
+            raise ConfigError(
+                "negvision.SelfAdjustingDiceLoss: alpha must be at least 0 and gamma above 0, got "
+                f"{alpha!r} and {gamma!r}"
+            )
+        if reduction not in ("mean", "sum", "none") or not loss_name.startswith("loss_"):
+            raise ConfigError(
+                "negvision.SelfAdjustingDiceLoss: reduction must be 'mean', 'sum' or 'none' and "
+                f"loss_name begin with 'loss_', got {reduction!r} and {loss_name!r}"
+            )
+        self.use_sigmoid, self.alpha, self.gamma = use_sigmoid, alpha, gamma
+        self.class_weight, self.loss_weight = class_weight, loss_weight
+        self.reduction, self.loss_name = reduction, loss_name
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: str | None = None,
+        ignore_index: int = -100,
+        **kwargs,
+    ) -> Tensor:
+        """The loss; a scalar, or of the shape of ``target`` if nothing is reduced.
+
+        Args:
+            pred: Logits (N, C, ...), such as (N, C) or (N, C, H, W).
+            target: Labels (N, ...); labels outside 0 to C - 1 are no class.
+            weight: (N, ...) or (N, 1).
+            avg_factor: Divides the sum; None: the number of rows that are not ignored.
+            reduction_override: Takes the place of ``reduction``.
+            ignore_index: Label of rows without a loss.
+            **kwargs: Of other losses; without effect.
+        """
+        reduction = reduction_override or self.reduction
+        # Half precision cannot hold small probabilities; float64 stays.
+        pred = pred if pred.dtype == torch.float64 else pred.float()
+        rows = pred.movedim(1, -1).flatten(0, -2)
+        labels = target.flatten().long()
+        classes = rows.shape[1]
+        known = (labels >= 0) & (labels < classes)
+        hot = functional.one_hot(labels.where(known, classes), classes + 1)[:, :classes].to(rows)
+        p = rows.sigmoid() if self.use_sigmoid else rows.softmax(1)
+        # 0 ** 0 is 1, and so is its limit.
+        scaled = (1 - p.detach()) ** self.alpha * p
+        losses = 1 - (2 * scaled * hot + self.gamma) / (scaled + hot + self.gamma)
+        losses = losses.sum(1) * self.loss_weight
+        if self.class_weight is not None:
+            factors = rows.new_tensor([*self.class_weight, 1.0])
+            losses = losses * factors[labels.where(known, classes)]
+        if weight is not None:
+            losses = losses * weight.flatten()
+        kept = labels != ignore_index
+        losses = losses * kept
+        if reduction == "none":
+            return losses.view_as(target)
+        if reduction == "sum":
+            return losses.sum()
+        if avg_factor is None:
+            avg_factor = kept.sum()
+        # A batch without rows, or a rank without positives, has the loss 0.
+        return losses.sum() / torch.as_tensor(avg_factor, device=rows.device).clamp(min=1e-6)
