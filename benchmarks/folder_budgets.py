@@ -3,7 +3,8 @@
 Each run has one thread and one data set as a folder, and nothing else is given. "Minutes" are of a
 machine that does nothing else; the CPU seconds of the whole process are recorded beside them. AP
 is that of the best checkpoint on the split "val" (cards: ``test_id``), which it was chosen on, for
-all alike. Finished runs in the work dir are not repeated::
+all alike. Runs that the file of results has are not repeated, so that the command can be stopped
+and goes on when it is given again::
 
     NEGVISION_DATA=... python benchmarks/folder_budgets.py --minutes 3 5 10 --seeds 0 1 2
 
@@ -14,6 +15,7 @@ it from weights of COCO, which cannot be had here.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -24,7 +26,7 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from harness import arguments, write_results
+from harness import RESULTS, arguments, write_results
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from training_runs import ROOT, markdown_table, summarize
@@ -126,36 +128,31 @@ def evaluate(predictions: list[dict], folder: Path) -> tuple[float, float]:
 
 def main(args: Namespace) -> None:
     kinds = {**MODELS, **({YOLO: args.yolo} if args.yolo else {})}
-    runs: dict[str, list[dict]] = {}
-    for seed in args.seeds:
-        for name in args.sets:
-            for minutes in args.minutes:
-                for kind, options in kinds.items():
-                    stem = re.sub(r"\W+", "_", kind)
-                    work = args.work_dir / f"{name}_{minutes:g}min_{stem}_seed{seed}"
-                    done = work.with_suffix(".json")
-                    if not done.is_file():
-                        folder = make_folder(name, args.work_dir)
-                        train = train_yolo if kind == YOLO else train_ours
-                        (elapsed, cpu), ap, ap50, length = train(
-                            options, folder, minutes, seed, work
-                        )
-                        one = {
-                            "seed": seed,
-                            "seconds": round(elapsed, 1),
-                            "cpu_seconds": round(cpu, 1),
-                        }
-                        one |= {
-                            "length": length,
-                            "val": {"AP": round(100 * ap, 2), "AP50": round(100 * ap50, 2)},
-                        }
-                        done.write_text(json.dumps(one))
-                    one = json.loads(done.read_text())
-                    runs.setdefault(f"{name}, {minutes:g} min, {kind}", []).append(one)
-                    print(name, minutes, kind, one, flush=True)
-    summary = {kind: summarize(entries, ["val"]) for kind, entries in runs.items()}
-    print(f"\n{markdown_table(summary, 'val', f'val, percent, seeds: {len(args.seeds)}')}\n")
-    write_results("folder_budgets", {"runs": runs, "summary": summary}, args.out)
+    out = Path(args.out or RESULTS / "folder_budgets.json")
+    runs: dict[str, list[dict]] = json.loads(out.read_text())["runs"] if out.is_file() else {}
+    for seed, name, minutes, (kind, options) in itertools.product(
+        args.seeds, args.sets, args.minutes, kinds.items()
+    ):
+        done = runs.setdefault(f"{name}, {minutes:g} min, {kind}", [])
+        if any(one["seed"] == seed for one in done):
+            continue
+        stem = re.sub(r"\W+", "_", f"{name} {minutes:g}min {kind} seed{seed}")
+        train = train_yolo if kind == YOLO else train_ours
+        folder = make_folder(name, args.work_dir)
+        spent, ap, ap50, length = train(options, folder, minutes, seed, args.work_dir / stem)
+        one = {
+            "seed": seed,
+            "seconds": round(spent[0], 1),
+            "cpu_seconds": round(spent[1], 1),
+            "length": length,
+            "val": {"AP": round(100 * ap, 2), "AP50": round(100 * ap50, 2)},
+        }
+        done.append(one)
+        print(name, minutes, kind, one, flush=True)
+        summary = {kind: summarize(entries, ["val"]) for kind, entries in runs.items()}
+        write_results("folder_budgets", {"runs": runs, "summary": summary}, out)
+    summary = {kind: summarize(entries, ["val"]) for kind, entries in runs.items() if entries}
+    print(f"\n{markdown_table(summary, 'val', 'val, percent')}\n")
 
 
 if __name__ == "__main__":
