@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from negvision.classification.structures import ImageDataSample
 from negvision.errors import DatasetError
-from negvision.ood import AbeTLogits, AbeTOutput, ood_score
-from negvision.ood.scores import check_score_name, wide
+from negvision.ood import FEATURE_SCORE_NAMES, AbeTLogits, AbeTOutput, LinearLogits, ood_score
+from negvision.ood.feature_scores import score_name
+from negvision.ood.scores import wide
 from negvision.registry import MODELS
 
 # Mean and standard deviation of ImageNet, which pretrained backbones expect.
@@ -22,7 +23,7 @@ _PREPROCESSOR = {
 class ScoredClassifier(BaseModel):
     """Backbone, mean over the last feature map, ``head``, and an OOD score for every image.
 
-    Subclasses set ``head``, which maps features (N, D) to logits or an ``AbeTOutput``.
+    Subclasses set ``head``, which maps features (N, D) to an ``AbeTOutput``.
     """
 
     head: nn.Module
@@ -31,7 +32,7 @@ class ScoredClassifier(BaseModel):
         self,
         backbone: dict,
         num_classes: int,
-        score: str,
+        score: str | dict,
         data_preprocessor: dict | None,
         init_cfg: dict | None,
         loss: dict | None = None,
@@ -40,7 +41,7 @@ class ScoredClassifier(BaseModel):
         self.loss = nn.CrossEntropyLoss() if loss is None else MODELS.build(loss)
         self.backbone = MODELS.build(backbone)
         self.num_classes = num_classes
-        self.score = check_score_name(score)
+        self.score = score_name(score)
         self.ood_threshold: float | None = None
 
     def forward(
@@ -63,9 +64,8 @@ class ScoredClassifier(BaseModel):
         """
         if mode not in ("loss", "predict", "tensor"):
             raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
-        output = self.head(_pooled(self.backbone(inputs)))
-        if not isinstance(output, AbeTOutput):
-            output = AbeTOutput(output.float(), None)
+        logits, temperature = self.head(_pooled(self.backbone(inputs)))
+        output = AbeTOutput(logits.float(), temperature)
         if mode == "tensor":
             return output
         if data_samples is None:
@@ -94,7 +94,7 @@ class ScoredClassifier(BaseModel):
         scores = ood_score(self.score, logits, temperature)
         fields = {"logits": logits, "ood_score": scores}
         fields["pred_score"], fields["pred_label"] = logits.softmax(1).max(1)
-        if temperature is not None:
+        if temperature is not None and self.score not in FEATURE_SCORE_NAMES:
             fields["temperature"] = temperature
         if self.ood_threshold is not None:
             fields["pred_is_ood"] = scores > self.ood_threshold
@@ -125,8 +125,9 @@ class AbeTClassifier(ScoredClassifier):
         logits: "cosine", or "inner" for inner products, an ablation.
         temperature: False for T = 1 everywhere, another ablation.
         shaping: ``dict(type="react" | "ash" | "dice", ...)``; see :mod:`negvision.ood.shaping`.
-        score: One of :data:`negvision.ood.SCORE_NAMES`. "energy" restores the leading T that
-            AbeT drops, on the same trained network.
+        score: One of :data:`negvision.ood.SCORE_NAMES` or ``FEATURE_SCORE_NAMES``, or
+            ``dict(type=..., ...)`` with options of :mod:`negvision.ood.feature_scores`. "energy"
+            restores the leading T that AbeT drops, on the same trained network.
         data_preprocessor: By default MMEngine's ``ImgDataPreprocessor`` with ImageNet's mean and
             standard deviation, and BGR to RGB.
         init_cfg: As in MMEngine.
@@ -149,14 +150,19 @@ class AbeTClassifier(ScoredClassifier):
         logits: str = "cosine",
         temperature: bool = True,
         shaping: dict | None = None,
-        score: str = "abet",
+        score: str | dict = "abet",
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
         loss: dict | None = None,
     ) -> None:
         super().__init__(backbone, num_classes, score, data_preprocessor, init_cfg, loss)
         self.head = AbeTLogits(
-            in_features, num_classes, logits=logits, temperature=temperature, shaping=shaping
+            in_features,
+            num_classes,
+            logits=logits,
+            temperature=temperature,
+            shaping=shaping,
+            score=score,
         )
 
 
@@ -168,8 +174,7 @@ class OODClassifier(ScoredClassifier):
         backbone: As in :class:`AbeTClassifier`.
         num_classes: C, the in-distribution classes.
         in_features: D, channels of the feature.
-        score: One of :data:`negvision.ood.SCORE_NAMES`.
-        data_preprocessor, init_cfg, loss: As in :class:`AbeTClassifier`.
+        score, data_preprocessor, init_cfg, loss: As in :class:`AbeTClassifier`.
 
     Example:
         >>> model = OODClassifier(
@@ -183,13 +188,13 @@ class OODClassifier(ScoredClassifier):
         backbone: dict,
         num_classes: int,
         in_features: int,
-        score: str = "msp",
+        score: str | dict = "msp",
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
         loss: dict | None = None,
     ) -> None:
         super().__init__(backbone, num_classes, score, data_preprocessor, init_cfg, loss)
-        self.head = nn.Linear(in_features, num_classes)
+        self.head = LinearLogits(in_features, num_classes, score)
 
 
 def _pooled(features: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ from negvision.engine.metrics import OODMetricBase
 from negvision.errors import ConfigError
 from negvision.ood import OODValues, ood_metrics, ood_score
 from negvision.ood.records import METRIC_HEADINGS, OODRecords, metric_cells
+from negvision.ood.scores import computable
 from negvision.registry import METRICS
 
 
@@ -62,9 +63,10 @@ class OODImageMetric(OODMetricBase):
             for name in ("ood_score", "logits", "temperature")
             if name in data_samples[0]
         }
-        scores = {data_samples[0]["ood_score_name"]: columns["ood_score"]}
+        own = data_samples[0]["ood_score_name"]
+        scores = {own: columns["ood_score"]}
         for name in self.scores:
-            if name not in scores:
+            if name not in scores and computable(name, own):
                 scores[name] = ood_score(name, columns["logits"], columns.get("temperature"))
         listed = {name: values.tolist() for name, values in scores.items()}
         for row, sample in enumerate(data_samples):

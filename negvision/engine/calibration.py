@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,18 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from negvision.bootstrap import RESAMPLES
 from negvision.data.score_calibration import ScoreCalibration
 from negvision.engine.checkpoints.fitting import fit
 from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.engine.config.model_parts import unwrapped
-from negvision.errors import ConfigError, OODDataError
+from negvision.engine.metrics import OODMetricBase
+from negvision.errors import ConfigError, OODDataError, text_table
 from negvision.files import atomic_write
-from negvision.ood.shaping import fit_shaping, shapings_to_fit
+from negvision.ood.feature_scores import score_name
+from negvision.ood.records import OODRecords, evaluate_records
+from negvision.ood.scores import FEATURE_SCORE_NAMES, SCORE_NAMES
+from negvision.ood.statistics import fit_statistics, parts_to_fit
 from negvision.ood.threshold import (
     OODThreshold,
     quantiles_of,
@@ -30,15 +38,138 @@ from negvision.ood.threshold import (
 
 # So many evenly spaced pixels of each image are used.
 _PIXELS_PER_IMAGE = 4096
+# What has the option `score` in a config.
+_SCORED = {
+    "AbeTClassifier", "OODClassifier", "AbeTEncoderDecoder", "OODEncoderDecoder", "AbeTBBoxHead",
+    "OODBBoxHead", "AbeTATSSHead",
+}  # fmt: skip
+
+
+def set_score(model_cfg: Any, score: str | dict) -> int:
+    """Set the OOD score in the config of a model; the number of its parts that have one.
+
+    Raises:
+        ValueError: No such score.
+
+    Example:
+        >>> config = dict(type="negvision.AbeTClassifier", num_classes=10)
+        >>> set_score(config, "knn"), config["score"]
+        (1, 'knn')
+    """
+    score_name(score)
+    if isinstance(model_cfg, list | tuple):
+        return sum(set_score(part, score) for part in model_cfg)
+    if not isinstance(model_cfg, dict):
+        return 0
+    found = sum(set_score(part, score) for part in model_cfg.values() if part is not score)
+    if str(model_cfg.get("type")).rpartition(".")[2] in _SCORED:
+        model_cfg["score"] = score
+        found += 1
+    return found
+
+
+def fit_on_training_set(runner: Runner, split: str, images: int) -> None:
+    """Fit the parts of the model that need statistics on images of the training set.
+
+    They are read as those of ``split`` are, without augmentation.
+
+    Args:
+        runner: Built, with weights loaded.
+        split: "val" or "test".
+        images: At most, in random order with a fixed seed.
+
+    Raises:
+        ConfigError: The config has no training set.
+        OODDataError: The model found nothing in its images.
+    """
+    model = unwrapped(runner.model)
+    if parts_to_fit(model):
+        with fit_statistics(model):
+            _see_training_set(runner, model, split, images)
+
+
+def choose_score(
+    runner: Runner, split: str, images: int, resamples: int = RESAMPLES
+) -> tuple[str, str]:
+    """Compare all OOD scores on the images of a split and let the model compute the best.
+
+    Args:
+        runner: Built with a score of features, weights loaded.
+        split: "val" or "test", with in-distribution and OOD images.
+        images: As in :func:`fit_on_training_set`.
+        resamples: Of the bootstrap over images.
+
+    Returns:
+        The name of the score with the highest AUROC, and the table.
+
+    Raises:
+        ConfigError: The evaluator of the split is no OOD metric.
+        OODDataError: There are no OOD images.
+    """
+    model = unwrapped(runner.model)
+    evaluator = runner.build_evaluator(runner.cfg[f"{split}_evaluator"])
+    metric = next((m for m in evaluator.metrics if isinstance(m, OODMetricBase)), None)
+    if metric is None:
+        raise ConfigError(
+            f"{split}_evaluator: --score auto compares scores on OOD images, so it needs "
+            "negvision.OODBoxMetric, OODPixelMetric or OODImageMetric, and OOD images in the "
+            "data set. Without any, name a score"
+        )
+    loader = runner.build_dataloader(runner.cfg[f"{split}_dataloader"])
+    metric.dataset_meta = getattr(loader.dataset, "metainfo", None)
+    layers: list[Any] = [m for m in model.modules() if hasattr(m, "feature_score")]
+    heads: list[Any] = [m for m in model.modules() if hasattr(m, "ood_threshold")]
+    first = [layer.feature_score for layer in layers]
+    for part in first:
+        part.fitting = True
+    _see_training_set(runner, model, split, images)
+    samples = [part.sample() for part in first]
+
+    def use(name: str) -> None:
+        for head in heads:
+            head.score = name
+        for layer, part, sample in zip(layers, first, samples, strict=True):
+            layer.feature_score = part.replaced(name, *sample)
+
+    def records(scores: tuple[str, ...]) -> OODRecords:
+        metric.scores = scores
+        metric.results.clear()
+        with torch.no_grad():
+            for batch in tqdm(loader, desc=heads[0].score, leave=False, disable=None):
+                found = model.test_step(batch)
+                metric.process(batch, [sample.to_dict() for sample in found])
+        return metric.sampled_records(metric.results)
+
+    use("max_logit")
+    every = records(SCORE_NAMES)
+    scores, left_out = dict(every.scores), []
+    for name in FEATURE_SCORE_NAMES:
+        try:
+            use(name)
+        except OODDataError as error:
+            left_out.append(f"{name}: {error}")
+            continue
+        scores |= records(()).scores
+    by_score = evaluate_records(replace(every, scores=scores, strata={}), resamples).by_score
+    ranked = sorted(by_score, key=lambda name: -by_score[name].auroc)
+    use(ranked[0])
+    rows = []
+    for name in ranked:
+        values = by_score[name]
+        low, high = values.intervals["auroc"]
+        numbers = (values.auroc, low, high, values.fpr95_id)
+        rows.append([name, *(f"{100 * number:.1f}" for number in numbers)])
+    table = text_table(["score", "AUROC", "from", "to", "FPR95 id+"], rows)
+    counts = f"{int(every.is_ood.sum()):,} OOD and {int((~every.is_ood).sum()):,} ID {every.task}"
+    lines = [f"{counts} of {split}; percent, 95 % intervals over images", table, *left_out]
+    return ranked[0], "\n".join(lines)
 
 
 def calibrate(runner: Runner, split: str, tpr: float, min_score: float) -> OODThreshold:
     """Run the model of ``runner`` on its in-distribution images and choose the threshold.
 
-    Feature shapings with statistics (ReAct, DICE) are fitted on the same images first.
-
     Args:
-        runner: Built, with weights loaded.
+        runner: Built, with weights loaded and statistics fitted.
         split: "val" or "test"; OOD images of its data loader are ignored.
         tpr: Share of ID samples to keep, in (0, 1].
         min_score: Boxes with a lower class score are ignored.
@@ -51,10 +182,6 @@ def calibrate(runner: Runner, split: str, tpr: float, min_score: float) -> OODTh
     score = score_of(model)
     loader = runner.build_dataloader(runner.cfg[f"{split}_dataloader"])
     model.eval()
-    if shapings_to_fit(model):
-        with torch.no_grad(), fit_shaping(model):
-            for _ in _predictions(model, loader, "fitting"):
-                pass
     with torch.no_grad():
         kept = [
             _id_scores(sample, min_score)
@@ -137,13 +264,13 @@ def save_with_meta(
 ) -> Path:
     """Write the checkpoint ``source`` with ``added`` in its metadata as ``target``.
 
-    Statistics of feature shapings are added to its weights.
+    Statistics of feature shapings and scores are added to its weights.
     """
     checkpoint = load_checkpoint_file(source, "cpu", trust)
     weights = fit(unwrapped(model), checkpoint, str(source)).state
     own = model.state_dict()
     for name, module in model.named_modules():
-        if module in shapings_to_fit(model):
+        if module in parts_to_fit(model):
             keys = [key for key in own if key.startswith(f"{name}.")]
             weights.update({key: own[key].cpu() for key in keys})
     meta = {**(checkpoint.get("meta") or {}), **added}
@@ -153,6 +280,38 @@ def save_with_meta(
     with atomic_write(target) as partial:
         torch.save(checkpoint, partial)
     return Path(target)
+
+
+def _see_training_set(runner: Runner, model: nn.Module, split: str, images: int) -> None:
+    if runner.cfg.get("train_dataloader") is None:
+        raise ConfigError(
+            "the config has no train_dataloader, from whose images this score takes its statistics"
+        )
+    loader = copy.deepcopy(runner.cfg[f"{split}_dataloader"])
+    pipeline = next(_pipelines(loader))["pipeline"]
+    loader["dataset"] = copy.deepcopy(runner.cfg.train_dataloader.dataset)
+    for part in _pipelines(loader["dataset"]):
+        part["pipeline"] = pipeline
+    loader["sampler"] = {"type": "DefaultSampler", "shuffle": True, "seed": 0}
+    loader.pop("batch_sampler", None)
+    model.eval()
+    with torch.no_grad():
+        for _ in islice(
+            _predictions(model, runner.build_dataloader(loader), "training set"), images
+        ):
+            pass
+
+
+def _pipelines(part: Any) -> Iterator[Any]:
+    """The dicts in a config of a data set that have a pipeline, the outermost first."""
+    if isinstance(part, dict):
+        if part.get("pipeline"):
+            yield part
+        parts = list(part.values())
+    else:
+        parts = list(part) if isinstance(part, list | tuple) else []
+    for inner in parts:
+        yield from _pipelines(inner)
 
 
 def _predictions(model: BaseModel, loader, label: str) -> Iterator:

@@ -125,6 +125,11 @@ class OODMetricBase(CollectedMetric):
         """The scored samples of ``results``, which has one entry per image."""
         raise NotImplementedError
 
+    def sampled_records(self, results: list[Any]) -> OODRecords:
+        """The scored samples of what ``process`` appended, on one rank."""
+        # By identity: samplers repeat images to fill the last batch.
+        return self.records(list(dict(results).values()))
+
     def names(self) -> list[str]:
         """See the base class."""
         own = [*METRIC_NAMES, f"ap_out_at_{REFERENCE_PREVALENCE:g}"]
@@ -132,9 +137,7 @@ class OODMetricBase(CollectedMetric):
         return [*own, "prevalence", "num_ood", "num_id", *self.added, *others]
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        # By identity: samplers repeat images to fill the last batch.
-        records = self.records(list(dict(results).values()))
-        return self.report(evaluate_records(records, self.resamples))
+        return self.report(evaluate_records(self.sampled_records(results), self.resamples))
 
     def report(self, evaluation: OODEvaluation) -> dict[str, float]:
         """Log the table, write ``scores_file``, and return the values by name."""

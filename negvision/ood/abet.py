@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from negvision.ood.feature_scores import build_feature_score
 from negvision.ood.scores import wide
 from negvision.ood.shaping import DICE, build_shaping
 
@@ -21,7 +22,8 @@ class AbeTOutput(NamedTuple):
 
     Attributes:
         logits: ``g / T``, (N, C) or (N, C, H, W), float32.
-        temperature: (N,) or (N, H, W), float32; None for a head without one.
+        temperature: (N,) or (N, H, W), float32; None for a head without one. In the evaluation of
+            a head with a score of features, that score.
     """
 
     logits: Tensor
@@ -166,8 +168,11 @@ class AbeTLogits(nn.Module):
         conv: Whether features are maps (N, D, H, W) rather than vectors (N, D).
         logits: "cosine", or "inner" for inner products.
         temperature: False for T = 1 everywhere: a head of cosines or inner products alone.
-        shaping: ``dict(type="react" | "ash" | "dice", percentile=...)``, which changes the feature
-            of the logits at test time; see :mod:`negvision.ood.shaping`.
+        shaping: ``dict(type="react" | "ash" | "scale" | "dice", percentile=...)``, which changes
+            the feature of the logits at test time; see :mod:`negvision.ood.shaping`.
+        score: One of features replaces the temperature in the output of the evaluation; see
+            :mod:`negvision.ood.feature_scores`. Others change nothing here.
+        foreground: Classes without the background; by default all.
 
     Raises:
         ValueError: An unknown option, or features of another shape.
@@ -187,6 +192,9 @@ class AbeTLogits(nn.Module):
         logits: str = "cosine",
         temperature: bool = True,
         shaping: dict | None = None,
+        score: str | dict | None = None,
+        foreground: int | None = None,
+        sigmoid: bool = False,
     ) -> None:
         super().__init__()
         kinds = {"cosine": CosineLogits, "inner": InnerLogits}
@@ -197,15 +205,56 @@ class AbeTLogits(nn.Module):
         self.shaping = build_shaping(shaping)
         if isinstance(self.shaping, DICE):
             self.shaping.attach(self.classifier.weight)
+        self.feature_score = build_feature_score(
+            score, in_features, foreground or num_classes, sigmoid
+        )
+        if self.feature_score is not None:
+            self.feature_score.attach(self.classifier.weight, None, logits == "cosine")
 
     def forward(self, features: Tensor) -> AbeTOutput:
         """Logits and temperatures of features (N, D), or (N, D, H, W) with ``conv``."""
         shaped, mask = (features, None) if self.shaping is None else self.shaping(features)
-        logits = self.classifier(shaped, mask)
-        if self.temperature is None:
+        logits, temperature = self.classifier(shaped, mask), None
+        if self.temperature is not None:
+            temperature = self.temperature(features)
+            logits = logits / temperature.unsqueeze(1)
+        logits = self.shifted(logits)
+        if self.feature_score is not None and not self.training:
+            temperature = self.feature_score(features, logits)
+        return AbeTOutput(logits, temperature)
+
+    def shifted(self, logits: Tensor) -> Tensor:
+        """The logits with what a subclass adds to them."""
+        return logits
+
+
+class LinearLogits(nn.Linear):
+    """A plain linear layer whose output has the form of :class:`AbeTLogits`.
+
+    Args:
+        in_features: D.
+        num_classes: C, including the background if there is one.
+        score, foreground: As in :class:`AbeTLogits`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        score: str | dict | None = None,
+        foreground: int | None = None,
+    ) -> None:
+        super().__init__(in_features, num_classes)
+        self.feature_score = build_feature_score(score, in_features, foreground or num_classes)
+        if self.feature_score is not None:
+            self.feature_score.attach(self.weight, self.bias, cosine=False)
+
+    def forward(self, features: Tensor) -> AbeTOutput:  # type: ignore[override]
+        """Logits (N, C) of (N, D), and in evaluation the score of features, if it is one."""
+        logits = super().forward(features)
+        if self.feature_score is None or self.training:
             return AbeTOutput(logits, None)
-        temperature = self.temperature(features)
-        return AbeTOutput(logits / temperature.unsqueeze(1), temperature)
+        return AbeTOutput(logits, self.feature_score(features, logits))
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager:

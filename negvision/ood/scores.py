@@ -78,14 +78,29 @@ def entropy_score(logits: Tensor, dim: int = -1) -> Tensor:
     return -torch.where(p > 0, p * log_p, 0.0).sum(dim)
 
 
+def gen_score(logits: Tensor, dim: int = -1) -> Tensor:
+    """Generalized entropy, the sum of ``(p (1 - p))^0.1`` of the 100 largest probabilities.
+
+    Source: Liu, Lochman, Zach, "GEN: Pushing the Limits of Softmax-Based Out-of-Distribution
+    Detection", CVPR 2023.
+    """
+    p = wide(logits).softmax(dim)
+    p = p.topk(min(100, p.shape[dim]), dim).values
+    return (p * (1 - p)).clamp(min=0).pow(0.1).sum(dim)
+
+
 _SCORES: dict[str, Callable[[Tensor, Tensor | None, int], Tensor]] = {
     "abet": lambda logits, _, dim: abet_score(logits, dim),
     "energy": energy_score,
     "msp": lambda logits, _, dim: msp_score(logits, dim),
     "max_logit": lambda logits, _, dim: max_logit_score(logits, dim),
     "entropy": lambda logits, _, dim: entropy_score(logits, dim),
+    "gen": lambda logits, _, dim: gen_score(logits, dim),
 }
 SCORE_NAMES = tuple(_SCORES)
+# Scores that need features too, see :mod:`negvision.ood.feature_scores`. Heads compute them and
+# hand them on in the place of the temperature.
+FEATURE_SCORE_NAMES = ("knn", "mahalanobis", "relative_mahalanobis", "vim", "nnguide", "fdbd")
 
 
 def check_score_name(name: str) -> str:
@@ -102,6 +117,14 @@ def check_score_name(name: str) -> str:
     return name
 
 
+def computable(name: str, own: str) -> bool:
+    """Whether the output of a model with the score ``own`` has all that ``name`` needs.
+
+    A score of features takes the place of the temperature, without which there is no energy.
+    """
+    return name != "energy" or own not in FEATURE_SCORE_NAMES
+
+
 def ood_score(
     name: str, logits: Tensor, temperature: Tensor | None = None, dim: int = -1
 ) -> Tensor:
@@ -111,9 +134,11 @@ def ood_score(
     the ablation. Without a temperature both are the energy at T = 1.
 
     Args:
-        name: One of ``SCORE_NAMES``: abet, energy, msp, max_logit, entropy.
+        name: One of ``SCORE_NAMES``: abet, energy, msp, max_logit, entropy, gen; or of
+            ``FEATURE_SCORE_NAMES``.
         logits: Any shape with the classes along ``dim``.
-        temperature: The shape of ``logits`` without ``dim``, or None.
+        temperature: The shape of ``logits`` without ``dim``, or None; the score itself for one of
+            ``FEATURE_SCORE_NAMES``.
         dim: The class dimension.
 
     Raises:
@@ -124,4 +149,6 @@ def ood_score(
         >>> ood_score("msp", logits)
         tensor([-0.9820, -0.5000])
     """
+    if name in FEATURE_SCORE_NAMES and temperature is not None:
+        return wide(temperature)
     return _SCORES[check_score_name(name)](logits, temperature, dim)

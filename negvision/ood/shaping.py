@@ -1,45 +1,33 @@
-"""Feature shaping at test time, as options of AbeT's heads: ReAct, ASH and DICE.
+"""Feature shaping at test time, as options of AbeT's heads: ReAct, ASH, SCALE and DICE.
 
 Shaping acts on the feature (or the weights) of the logits only; the temperature sees the original
 feature. In training it does nothing. ReAct and DICE need statistics of in-distribution features,
-which :func:`fit_shaping` collects and checkpoints store.
+which :func:`negvision.ood.fit_statistics` collects and checkpoints store.
 """
-
-import contextlib
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from negvision.errors import CheckpointError
+from negvision.ood.statistics import Statistics
 
 # Values of each batch that enter ReAct's percentile, at most.
 _KEPT_VALUES = 2**16
 
 
-class FeatureShaping(nn.Module):
+class FeatureShaping(Statistics):
     """Changes the feature before the logits, or their weights, in evaluation.
 
-    Subclasses implement :meth:`apply_to`, the result of :meth:`forward` in evaluation. Those that
-    need statistics set ``needs_fit = True`` and implement :meth:`observe`, which adds a batch of
-    in-distribution features, and :meth:`finish`, which computes the statistics.
+    Subclasses implement :meth:`apply_to`, the result of :meth:`forward` in evaluation.
 
     Args:
         percentile: In (0, 100).
     """
-
-    needs_fit = False
-    fitted: Tensor  # whether there are statistics, for those that need them
 
     def __init__(self, percentile: float) -> None:
         super().__init__()
         if not 0 < percentile < 100:
             raise ValueError(f"percentile must be between 0 and 100, got {percentile}")
         self.percentile = float(percentile)
-        self.fitting = False
-        self.seen = 0
-        if self.needs_fit:
-            self.register_buffer("fitted", torch.tensor(False))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """The feature to use, and a mask of the weights (C, D) or None.
@@ -50,27 +38,11 @@ class FeatureShaping(nn.Module):
         Raises:
             CheckpointError: In evaluation, before the statistics were fitted.
         """
-        if self.training:
+        if self.training or self.collects(features):
             return features, None
-        if self.needs_fit and self.fitting:
-            self.seen += len(features)
-            self.observe(features.detach().float())
-            return features, None
-        if self.needs_fit and not self.fitted:
-            raise CheckpointError(
-                f"{type(self).__name__} has no statistics of in-distribution features yet. Train "
-                "without it (it acts at test time only), then run negvision calibrate-ood CONFIG "
-                "CHECKPOINT with it, and test the checkpoint that this writes"
-            )
         return self.apply_to(features)
 
     def apply_to(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        raise NotImplementedError
-
-    def observe(self, features: Tensor) -> None:
-        raise NotImplementedError
-
-    def finish(self) -> None:
         raise NotImplementedError
 
 
@@ -130,15 +102,33 @@ class ASH(FeatureShaping):
         self.form = form
 
     def apply_to(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        channels = features.shape[1]
-        kept = max(channels - round(channels * self.percentile / 100), 1)
-        values, places = features.topk(kept, dim=1)
-        before, after = features.sum(1, keepdim=True), values.sum(1, keepdim=True)
+        before, values, places = _largest(features, self.percentile)
         if self.form == "b":
-            values = (before / kept).expand_as(values)
+            values = (before / values.shape[1]).expand_as(values)
         elif self.form == "s":
-            values = values * (before / after.clamp(min=torch.finfo(after.dtype).tiny)).exp()
+            values = values * _boost(before, values)
         return torch.zeros_like(features).scatter(1, places, values), None
+
+
+class SCALE(FeatureShaping):
+    """Multiply each feature by the exponential of its sum over the sum of its largest entries.
+
+    It is ASH's form "s" without the zeros. With cosine logits, whose feature has no length, it
+    changes nothing.
+
+    Source: Xu et al., "Scaling for Training Time and Post-hoc Out-of-distribution Detection
+    Enhancement", ICLR 2024, section 4.
+
+    Args:
+        percentile: Share of the entries that are not among the largest, in (0, 100).
+    """
+
+    def __init__(self, percentile: float = 85.0) -> None:
+        super().__init__(percentile)
+
+    def apply_to(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        before, values, _ = _largest(features, self.percentile)
+        return features * _boost(before, values), None
 
 
 class DICE(FeatureShaping):
@@ -184,14 +174,14 @@ class DICE(FeatureShaping):
 
 
 def build_shaping(shaping: dict | None) -> FeatureShaping | None:
-    """A shaping from ``dict(type="react" | "ash" | "dice", ...)``, or None.
+    """A shaping from ``dict(type="react" | "ash" | "scale" | "dice", ...)``, or None.
 
     Raises:
         ValueError: An unknown type.
     """
     if shaping is None:
         return None
-    kinds = {"react": ReAct, "ash": ASH, "dice": DICE}
+    kinds = {"react": ReAct, "ash": ASH, "scale": SCALE, "dice": DICE}
     options = dict(shaping)
     kind = options.pop("type", None)
     if kind not in kinds:
@@ -199,35 +189,13 @@ def build_shaping(shaping: dict | None) -> FeatureShaping | None:
     return kinds[kind](**options)
 
 
-def shapings_to_fit(model: nn.Module) -> list[FeatureShaping]:
-    """The shapings of ``model`` that hold statistics."""
-    return [m for m in model.modules() if isinstance(m, FeatureShaping) and m.needs_fit]
+def _largest(features: Tensor, percentile: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums (N, 1, ...) of the features, and their largest entries with their places."""
+    channels = features.shape[1]
+    kept = max(channels - round(channels * percentile / 100), 1)
+    return features.sum(1, keepdim=True), *features.topk(kept, dim=1)
 
 
-@contextlib.contextmanager
-def fit_shaping(model: nn.Module) -> Iterator[list[FeatureShaping]]:
-    """Fit the shapings of ``model`` on the features that pass it in evaluation mode inside.
-
-    Raises:
-        RuntimeError: At the end, if no feature reached a shaping.
-
-    Example:
-        >>> head = nn.Sequential(ReAct(percentile=50)).eval()
-        >>> with fit_shaping(head):
-        ...     _ = head(torch.arange(10.0)[None])
-        >>> head[0].limit
-        tensor(5.)
-    """
-    shapings = shapings_to_fit(model)
-    for shaping in shapings:
-        shaping.fitting, shaping.seen = True, 0
-    try:
-        yield shapings
-        for shaping in shapings:
-            if not shaping.seen:
-                raise RuntimeError(f"no feature reached {type(shaping).__name__}")
-            shaping.finish()
-            shaping.fitted.fill_(True)
-    finally:
-        for shaping in shapings:
-            shaping.fitting = False
+def _boost(before: Tensor, values: Tensor) -> Tensor:
+    after = values.sum(1, keepdim=True)
+    return (before / after.clamp(min=torch.finfo(after.dtype).tiny)).exp()

@@ -14,8 +14,8 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from negvision.errors import ConfigError
-from negvision.ood import AbeTLogits, ood_score
-from negvision.ood.scores import check_score_name
+from negvision.ood import FEATURE_SCORE_NAMES, AbeTLogits, FeatureScore, ood_score
+from negvision.ood.feature_scores import build_feature_score, score_name
 from negvision.registry import MODELS
 
 
@@ -35,7 +35,8 @@ class OODEncoderDecoder(EncoderDecoder):
 
     Args:
         *args, **kwargs: Of ``EncoderDecoder``.
-        score: One of :data:`negvision.ood.SCORE_NAMES`.
+        score: One of :data:`negvision.ood.SCORE_NAMES` or ``FEATURE_SCORE_NAMES``, or
+            ``dict(type=..., ...)`` with options of :mod:`negvision.ood.feature_scores`.
 
     Attributes:
         ood_threshold: None, or set by :func:`negvision.ood.set_threshold`.
@@ -48,17 +49,57 @@ class OODEncoderDecoder(EncoderDecoder):
         >>> model = dict(type="negvision.OODEncoderDecoder", score="msp")
     """
 
-    def __init__(self, *args, score: str = "max_logit", **kwargs) -> None:
+    def __init__(self, *args, score: str | dict = "max_logit", **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self.score = check_score_name(score)
+        self.score = score_name(score)
         self.ood_threshold: float | None = None
+        self._use_conv_seg(score)
+        if self._appends:
+            # mmseg accumulates windows in this many channels.
+            self.out_channels = self.decode_head.out_channels + 1
+
+    @property
+    def _appends(self) -> bool:
+        """Whether ``conv_seg`` has one more output, the temperature or a score of features."""
+        return getattr(self.decode_head.conv_seg, "appended", False)
+
+    def _use_conv_seg(self, score: str | dict) -> None:
+        if self.score in FEATURE_SCORE_NAMES:
+            conv_seg = self.decode_head.conv_seg
+            self.decode_head.conv_seg = ScoredConvSeg(
+                conv_seg.in_channels, conv_seg.out_channels, score
+            )
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Logits at the size of the input, (N, K, H, W), perhaps with one more channel.
+
+        It is the temperature, or a score of features in its place.
+        """
+        if not self._appends:
+            return super().encode_decode(inputs, batch_img_metas)
+        with self.decode_head.conv_seg.temperature_appended():
+            return super().encode_decode(inputs, batch_img_metas)
 
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: list[SegDataSample] | None = None
     ) -> list[SegDataSample]:
-        samples = super().postprocess_result(seg_logits, data_samples)
-        for sample in samples:
-            self._add_ood_map(sample)
+        if not self._appends:
+            samples = super().postprocess_result(seg_logits, data_samples)
+            for sample in samples:
+                self._add_ood_map(sample)
+            return samples
+        postprocess = super().postprocess_result
+        carriers = None
+        if data_samples is not None:
+            carriers = [SegDataSample(metainfo=sample.metainfo) for sample in data_samples]
+        # Twice, since mmseg applies a sigmoid to a single channel.
+        carriers = postprocess(seg_logits[:, -1:].expand(-1, 2, -1, -1), carriers)
+        samples = postprocess(seg_logits[:, :-1], data_samples)
+        for sample, carrier in zip(samples, carriers, strict=True):
+            own = carrier.seg_logits.data[0]
+            if self.score not in FEATURE_SCORE_NAMES:
+                sample.temperature = PixelData(data=own.unsqueeze(0))
+            self._add_ood_map(sample, own)
         return samples
 
     def _init_decode_head(self, decode_head: dict) -> None:
@@ -101,7 +142,7 @@ class AbeTEncoderDecoder(OODEncoderDecoder):
 
     Args:
         *args, **kwargs: Of ``EncoderDecoder``.
-        score: One of :data:`negvision.ood.SCORE_NAMES`; ``"energy"`` has the leading T.
+        score: As in :class:`OODEncoderDecoder`; ``"energy"`` has the leading T.
         abet: ``dict(logits="cosine" | "inner", temperature=bool, shaping=dict | None)``, the
             options of ``AbeTLogits``.
 
@@ -113,62 +154,23 @@ class AbeTEncoderDecoder(OODEncoderDecoder):
         >>> model = dict(type="negvision.AbeTEncoderDecoder", abet=dict(logits="cosine"))
     """
 
-    def __init__(self, *args, score: str = "abet", abet: dict | None = None, **kwargs) -> None:
+    def __init__(
+        self, *args, score: str | dict = "abet", abet: dict | None = None, **kwargs
+    ) -> None:
+        self._abet = abet or {}
         super().__init__(*args, score=score, **kwargs)
-        conv_seg = _replace_conv_seg(self.decode_head, **(abet or {}))
-        self._has_temperature = conv_seg.temperature is not None
-        if self._has_temperature:
-            # mmseg accumulates windows in this many channels.
-            self.out_channels = self.decode_head.out_channels + 1
 
-    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Logits at the size of the input, (N, K + 1, H, W); T is the last channel."""
-        with self.decode_head.conv_seg.temperature_appended():
-            return super().encode_decode(inputs, batch_img_metas)
-
-    def postprocess_result(
-        self, seg_logits: Tensor, data_samples: list[SegDataSample] | None = None
-    ) -> list[SegDataSample]:
-        if not self._has_temperature:
-            return super().postprocess_result(seg_logits, data_samples)
-        # mmseg's own, without the OOD map.
-        postprocess = super(OODEncoderDecoder, self).postprocess_result
-        carriers = None
-        if data_samples is not None:
-            carriers = [SegDataSample(metainfo=sample.metainfo) for sample in data_samples]
-        # T twice, since mmseg applies a sigmoid to a single channel.
-        carriers = postprocess(seg_logits[:, -1:].expand(-1, 2, -1, -1), carriers)
-        samples = postprocess(seg_logits[:, :-1], data_samples)
-        for sample, carrier in zip(samples, carriers, strict=True):
-            own = carrier.seg_logits.data[0]
-            sample.temperature = PixelData(data=own.unsqueeze(0))
-            self._add_ood_map(sample, own)
-        return samples
+    def _use_conv_seg(self, score: str | dict) -> None:
+        _replace_conv_seg(self.decode_head, score=score, **self._abet)
 
 
-class AbeTConvSeg(AbeTLogits):
-    """:class:`negvision.ood.AbeTLogits` on maps that returns one tensor, like ``conv_seg``.
+class _AppendsColumn:
+    """What a ``conv_seg`` with one more output, the temperature or a score, has in common."""
 
-    Example:
-        >>> conv_seg = AbeTConvSeg(16, 5)
-        >>> conv_seg(torch.randn(2, 16, 4, 4)).shape
-        torch.Size([2, 5, 4, 4])
-        >>> with conv_seg.temperature_appended():
-        ...     conv_seg(torch.randn(2, 16, 4, 4)).shape
-        torch.Size([2, 6, 4, 4])
-    """
+    appends_temperature = False
+    appended: bool  # whether there is one more output
 
-    def __init__(self, in_features: int, num_classes: int, **kwargs) -> None:
-        super().__init__(in_features, num_classes, conv=True, **kwargs)
-        self.appends_temperature = False
-
-    def forward(self, features: Tensor) -> Tensor:
-        """``g / T``, (N, K, H, W) float32, of features (N, D, H, W).
-
-        Inside :meth:`temperature_appended` (N, K + 1, H, W) with T as the last channel, unless
-        there is no learned temperature.
-        """
-        logits, temperature = super().forward(features)
+    def _output(self, logits: Tensor, temperature: Tensor | None) -> Tensor:
         if temperature is None or not self.appends_temperature:
             return logits
         return torch.cat([logits, temperature.unsqueeze(1)], dim=1)
@@ -185,6 +187,53 @@ class AbeTConvSeg(AbeTLogits):
             yield
         finally:
             self.appends_temperature = False
+
+
+class ScoredConvSeg(_AppendsColumn, nn.Conv2d):
+    """A plain ``conv_seg`` that can append a score of features to its logits."""
+
+    appended = True
+
+    def __init__(self, in_channels: int, num_classes: int, score: str | dict) -> None:
+        super().__init__(in_channels, num_classes, 1)
+        feature_score = build_feature_score(score, in_channels, num_classes)
+        assert feature_score is not None
+        feature_score.attach(self.weight, self.bias, cosine=False)
+        self.feature_score: FeatureScore | None = feature_score
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (N, K, H, W); inside :meth:`temperature_appended` with the score."""
+        logits = super().forward(features)
+        if self.training or not self.appends_temperature:
+            return logits
+        if self.feature_score is None:  # while a score of logits is tried
+            return self._output(logits, torch.ones_like(logits[:, 0]))
+        return self._output(logits, self.feature_score(features, logits))
+
+
+class AbeTConvSeg(_AppendsColumn, AbeTLogits):
+    """:class:`negvision.ood.AbeTLogits` on maps that returns one tensor, like ``conv_seg``.
+
+    Example:
+        >>> conv_seg = AbeTConvSeg(16, 5)
+        >>> conv_seg(torch.randn(2, 16, 4, 4)).shape
+        torch.Size([2, 5, 4, 4])
+        >>> with conv_seg.temperature_appended():
+        ...     conv_seg(torch.randn(2, 16, 4, 4)).shape
+        torch.Size([2, 6, 4, 4])
+    """
+
+    def __init__(self, in_features: int, num_classes: int, **kwargs) -> None:
+        super().__init__(in_features, num_classes, conv=True, **kwargs)
+        self.appended = self.temperature is not None or self.feature_score is not None
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``g / T``, (N, K, H, W) float32, of features (N, D, H, W).
+
+        Inside :meth:`temperature_appended` (N, K + 1, H, W) with T as the last channel, unless
+        there is no learned temperature; or with a score of features in its place.
+        """
+        return self._output(*super().forward(features))
 
 
 def _check_conv_seg(head: Any) -> nn.Conv2d:

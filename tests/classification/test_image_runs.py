@@ -1,6 +1,7 @@
 """The recipe's configs on a tiny set: training, test, threshold, and unknown images."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from helpers.commands import command
 
 from negvision.classification.ood_image_metric import OODImageMetric
-from negvision.ood import OODThreshold
+from negvision.ood import FEATURE_SCORE_NAMES, SCORE_NAMES, OODThreshold
 from negvision.ood.records import OODRecords
 
 calibrate = command("calibrate-ood")
@@ -150,6 +151,20 @@ def test_the_other_configs_run(config_of, tmp_path, capsys, name):
     argv = [config, tmp_path / "run" / "epoch_1.pth", "--work-dir", tmp_path / "t"]
     assert run(evaluate, *argv) == 0
     assert "40 OOD and 20 ID" in capsys.readouterr().out
+
+    # The best of all scores that 40 training images allow, stored with what it needs.
+    assert run(calibrate, *argv, "--score", "auto", "--tpr", 0.8) == 0
+    said = capsys.readouterr().out
+    table = said[said.index("score ") :].splitlines()
+    ranks = [line.split() for line in table[1 : 1 + len(SCORE_NAMES) + 4]]
+    assert {row[0] for row in ranks} == {*SCORE_NAMES, *FEATURE_SCORE_NAMES} - {"knn", "nnguide"}
+    aurocs = [float(row[1]) for row in ranks]
+    assert aurocs == sorted(aurocs, reverse=True)
+    assert "knn: KNN compares with 50 neighbors, but only 40" in said
+    calibrated = tmp_path / "run" / "epoch_1_ood.pth"
+    assert torch.load(calibrated, weights_only=False)["meta"]["ood"]["score"] == ranks[0][0]
+    assert run(evaluate, calibrated, "--work-dir", tmp_path / "t") == 0
+    assert re.search(rf"{ranks[0][0]} +{float(ranks[0][1]) / 100:.2f}", capsys.readouterr().out)
 
 
 def test_data_that_is_missing_or_damaged(config_of, data, tmp_path, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,9 @@ def config_of(tiny_config, tmp_path):
         cfg = Config.fromfile(tiny_config)
         cfg.model = model = Config.fromfile(SLIM).model
         model.backbone.base_channels, model.neck.in_channels = 8, [8, 16, 32]
-        model.roi_head.bbox_head.update(type="negvision.AbeTBBoxHead", num_classes=2, **head)
+        model.roi_head.bbox_head.update(
+            {"type": "negvision.AbeTBBoxHead", "num_classes": 2, **head}
+        )
         model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=10)
         cfg.randomness = {"seed": 0}
         cfg.custom_hooks = [{"type": "negvision.PredictionSheetHook", "score_thr": 0.0}]
@@ -133,9 +136,32 @@ def test_statistics_of_shapings_travel_too(config_of, tmp_path, capsys):
     assert evaluate(config, out, *work) == 0
 
 
+@pytest.mark.parametrize("head", ["negvision.AbeTBBoxHead", "negvision.OODBBoxHead"])
+def test_a_score_of_features_travels_with_its_statistics(config_of, tmp_path, capsys, head):
+    config = config_of(type=head)
+    assert train(config, "--work-dir", tmp_path / "run") == 0
+    checkpoint, work = tmp_path / "run" / "epoch_1.pth", ["--work-dir", tmp_path / "w"]
+    options = ["--min-score", 0, "--score", "mahalanobis"]
+    assert calibrate(config, checkpoint, *options, *work) == 0
+    assert "score      mahalanobis, higher is more OOD" in capsys.readouterr().out
+    calibrated = checkpoint.with_name("epoch_1_ood.pth")
+    written, before = load(calibrated)["state_dict"], load(checkpoint)["state_dict"]
+    added = {key for key in written if ".feature_score." in key}
+    assert written.keys() - added == before.keys() and len(added) == 4
+    assert all(torch.equal(written[key], before[key]) for key in before)
+    # The file alone computes it; the config has another score.
+    assert evaluate(calibrated, *work) == 0
+    assert evaluate(config, calibrated, *work) == 2
+    assert "calibrated for the score 'mahalanobis'" in capsys.readouterr().err
+    assert evaluate(config_of(type=head, score="mahalanobis"), checkpoint, *work) == 2
+    assert "Mahalanobis has no statistics of in-distribution" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (["--score", "knnn"], "--score: score must be one of"),
+        (["--score", "auto"], "needs negvision.OODBoxMetric"),
         (["--tpr", "95"], "--tpr: '95' is not a number above 0 and at most 1"),
         (["--min-score", "0", "--tpr", "0.99"], "at least 100 are needed"),
         (["--min-score", "1.1"], "nothing was predicted on the in-distribution images"),
@@ -153,9 +179,11 @@ def test_errors_of_options(trained, tmp_path, capsys, argv, message):
 def test_a_model_without_a_score(tiny_config, tmp_path, capsys):
     assert train(tiny_config, "--work-dir", tmp_path / "run") == 0
     argv = [tiny_config, tmp_path / "run" / "epoch_1.pth", "--work-dir", tmp_path / "w"]
-    for run, options in ((calibrate, []), (evaluate, ["--ood-threshold", "1"])):
+    for run, options in (
+        (calibrate, []), (calibrate, ["--score", "knn"]), (evaluate, ["--ood-threshold", "1"])
+    ):  # fmt: skip
         assert run(*argv, *options) == 2
-        assert "RetinaNet has no OOD score" in capsys.readouterr().err
+        assert re.search("(RetinaNet|the config) has no OOD score", capsys.readouterr().err)
 
 
 def test_thresholds_that_a_model_cannot_use(trained, config_of, tmp_path, capsys):

@@ -45,6 +45,16 @@ def test_easy_margin_leaves_samples_beyond_a_right_angle():
     close(ArcFaceMargin(0.5, easy_margin=True)(cosines(ANGLES), torch.ones(len(ANGLES))), wanted)
 
 
+def test_arcface_without_the_derivative_of_the_angle():
+    cosine = torch.tensor([0.6, -0.95, 1.0], dtype=torch.float64, requires_grad=True)
+    given, detached = (ArcFaceMargin(0.5, detach_angle=d)(cosine, None) for d in (False, True))
+    torch.testing.assert_close(given, detached)
+    assert torch.autograd.grad(detached.sum(), cosine)[0].tolist() == [1, 1, 1]
+    angle = math.acos(0.6)
+    slope = torch.autograd.grad(given[0], cosine)[0][0].item()
+    assert slope == pytest.approx(math.sin(angle + 0.5) / math.sin(angle))
+
+
 def test_magface_margin_grows_with_the_norm():
     # 0.45 at 10, 0.8 at 110: 0.0035 more with each unit of the norm, and no more outside.
     norms, margins = norms_of(1, 10, 60, 110, 500), [0.45, 0.45, 0.625, 0.8, 0.8]

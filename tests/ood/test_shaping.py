@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from negvision.errors import CheckpointError
-from negvision.ood import ASH, DICE, AbeTLogits, ReAct, fit_shaping
-from negvision.ood.shaping import shapings_to_fit
+from negvision.errors import CheckpointError, OODDataError
+from negvision.ood import ASH, DICE, AbeTLogits, ReAct, fit_statistics
+from negvision.ood.statistics import parts_to_fit
 
 
 def test_react_clips_at_the_percentile():
     torch.manual_seed(0)
     head = AbeTLogits(6, 4, shaping={"type": "react", "percentile": 80}).eval()
     seen = torch.rand(50, 6)
-    with fit_shaping(head):
+    with fit_statistics(head):
         head(seen[:20])
         head(seen[20:])
     expected = seen.flatten().sort().values[int(300 * 0.8)]
@@ -64,7 +64,7 @@ def test_dice_masks_the_lowest_contributions(conv):
     head = AbeTLogits(6, 4, conv=conv, shaping={"type": "dice", "percentile": 50}).eval()
     seen = torch.rand(30, 6)
     features = seen.view(5, 6, 6, 1).transpose(1, 2) if conv else seen
-    with fit_shaping(head):
+    with fit_statistics(head):
         head(features)
     mean = features.movedim(1, -1).reshape(-1, 6).mean(0)
     contribution = head.classifier.weight.detach() * mean
@@ -84,7 +84,7 @@ def test_no_effect_in_training():
 def test_statistics_are_in_the_state_dict():
     for kind in ("react", "dice"):
         head = AbeTLogits(6, 4, shaping={"type": kind}).eval()
-        with fit_shaping(head):
+        with fit_statistics(head):
             head(torch.rand(40, 6))
         other = AbeTLogits(6, 4, shaping={"type": kind}).eval()
         other.load_state_dict(head.state_dict())
@@ -101,19 +101,19 @@ def test_evaluation_before_the_fit_is_an_error():
 
 def test_a_fit_without_features_is_an_error():
     head = AbeTLogits(6, 4, shaping={"type": "react"}).eval()
-    with pytest.raises(RuntimeError, match="no feature reached ReAct"), fit_shaping(head):
+    with pytest.raises(OODDataError, match="no feature reached ReAct"), fit_statistics(head):
         pass
     assert not head.shaping.fitting and not head.shaping.fitted
 
 
 def test_ash_needs_no_fit():
-    assert shapings_to_fit(AbeTLogits(6, 4, shaping={"type": "ash"})) == []
+    assert parts_to_fit(AbeTLogits(6, 4, shaping={"type": "ash"})) == []
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"type": "rectify"}, "shaping.type must be one of react, ash, dice, got 'rectify'"),
+        ({"type": "rectify"}, "shaping.type must be one of react, ash, scale, dice, got 'rectify'"),
         ({"type": "react", "percentile": 100}, "percentile must be between 0 and 100, got 100"),
         ({"type": "ash", "form": "x"}, 'form must be "s", "p" or "b", got \'x\''),
     ],

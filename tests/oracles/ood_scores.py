@@ -13,5 +13,6 @@ def score_of(name: str, logits: Sequence[float], temperature: float = 1.0) -> fl
         "energy": -temperature * math.log(total),
         "msp": -max(exps) / total,
         "max_logit": -max(logits),
+        "gen": sum(p**0.1 * (1 - p) ** 0.1 for p in sorted(e / total for e in exps)[-100:]),
         "entropy": -sum(e / total * math.log(e / total) for e in exps),
     }[name]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from negvision.detection.heads.atss_heads import ATSSHead
 from negvision.detection.heads.dense import flatten_level
-from negvision.ood import AbeTLogits, AbeTOutput, ood_score
-from negvision.ood.scores import check_score_name
+from negvision.ood import FEATURE_SCORE_NAMES, AbeTLogits, AbeTOutput, LinearLogits, ood_score
+from negvision.ood.feature_scores import score_name
 from negvision.registry import MODELS
 
 
@@ -28,7 +28,9 @@ class OODBBoxHead(Shared2FCBBoxHead):
     over its stages.
 
     Args:
-        score: One of :data:`negvision.ood.SCORE_NAMES`. Higher is more OOD.
+        score: One of :data:`negvision.ood.SCORE_NAMES` or ``FEATURE_SCORE_NAMES``, or
+            ``dict(type=..., ...)`` with options of :mod:`negvision.ood.feature_scores`. Higher is
+            more OOD.
         **kwargs: As in :class:`mmdet.models.Shared2FCBBoxHead`.
 
     Attributes:
@@ -51,13 +53,24 @@ class OODBBoxHead(Shared2FCBBoxHead):
         (torch.Size([5, 4]), torch.Size([5]), 'msp')
     """
 
-    def __init__(self, score: str = "msp", **kwargs) -> None:
+    def __init__(self, score: str | dict = "msp", **kwargs) -> None:
+        self.score = score_name(score)
+        if self.score in FEATURE_SCORE_NAMES and "cls_predictor_cfg" not in kwargs:
+            loss = kwargs.get("loss_cls") or {"type": "CrossEntropyLoss"}
+            kwargs |= {
+                "cls_predictor_cfg": {"type": LinearRoILogits, "score": score},
+                "loss_cls": {"type": TemperatureColumnLoss, "loss": loss},
+            }
         super().__init__(**kwargs)
-        self.score = check_score_name(score)
         self.ood_threshold: float | None = None
 
     def split_output(self, cls_score: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits (N, K + 1), and temperatures (N,) or None, of the classifier's output."""
+        """Logits (N, K + 1), and temperatures (N,) or None, of the classifier's output.
+
+        A score of features takes the place of the temperatures.
+        """
+        if self.custom_cls_channels:
+            return cls_score[:, :-1], cls_score[:, -1]
         return cls_score, None
 
     def _predict_by_feat_single(
@@ -114,14 +127,29 @@ class RoILogits(_HeadLogits):
     """
 
     def __init__(self, in_features: int, out_features: int, **options) -> None:
-        super().__init__(in_features, out_features - 1, **options)
+        super().__init__(in_features, out_features - 1, foreground=out_features - 2, **options)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, K + 2) float32 from features (N, D); the last column is 1 without a temperature."""
-        logits, temperature = super().forward(features)
-        if temperature is None:
-            temperature = logits.new_ones(len(logits))
-        return torch.cat([logits, temperature[:, None]], 1)
+        return _joined(super().forward(features))
+
+
+class LinearRoILogits(LinearLogits):
+    """A plain linear layer with a score of features as one more column; see :class:`RoILogits`."""
+
+    def __init__(self, in_features: int, out_features: int, score: str | dict) -> None:
+        super().__init__(in_features, out_features - 1, score, foreground=out_features - 2)
+
+    def forward(self, features: Tensor) -> Tensor:  # type: ignore[override]
+        """(N, K + 2) from features (N, D); the last column is 1 in training."""
+        return _joined(super().forward(features))
+
+
+def _joined(output: AbeTOutput) -> Tensor:
+    logits, temperature = output
+    if temperature is None:
+        temperature = logits.new_ones(len(logits))
+    return torch.cat([logits, temperature[:, None]], 1)
 
 
 class TemperatureColumnLoss(nn.Module):
@@ -186,8 +214,7 @@ class AbeTBBoxHead(OODBBoxHead):
         logits: "cosine", or "inner" for the ablation with inner products.
         temperature: False for T = 1 everywhere.
         shaping: Of the feature at test time; see :class:`negvision.ood.AbeTLogits`.
-        score: One of :data:`negvision.ood.SCORE_NAMES`; "energy" has the leading T that AbeT
-            drops.
+        score: As in :class:`OODBBoxHead`; "energy" has the leading T that AbeT drops.
         loss_cls: Loss of the softmax.
         **kwargs: As in :class:`OODBBoxHead`.
 
@@ -207,7 +234,7 @@ class AbeTBBoxHead(OODBBoxHead):
         logits: str = "cosine",
         temperature: bool = True,
         shaping: dict | None = None,
-        score: str = "abet",
+        score: str | dict = "abet",
         loss_cls: dict | None = None,
         **kwargs,
     ) -> None:
@@ -218,6 +245,7 @@ class AbeTBBoxHead(OODBBoxHead):
                 "logits": logits,
                 "temperature": temperature,
                 "shaping": shaping,
+                "score": score,
             },
             loss_cls={
                 "type": TemperatureColumnLoss,
@@ -225,10 +253,6 @@ class AbeTBBoxHead(OODBBoxHead):
             },
             **kwargs,
         )
-
-    def split_output(self, cls_score: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (N, K + 1) and temperatures (N,) of the classifier's output (N, K + 2)."""
-        return cls_score[:, :-1], cls_score[:, -1]
 
 
 class DenseLogits(_HeadLogits):
@@ -242,7 +266,7 @@ class DenseLogits(_HeadLogits):
     """
 
     def __init__(self, in_features: int, num_classes: int, prior: float = 0.01, **options) -> None:
-        super().__init__(in_features, num_classes, conv=True, **options)
+        super().__init__(in_features, num_classes, conv=True, sigmoid=True, **options)
         self.prior = prior
         self.bias = nn.Parameter(torch.empty(()))
         self._reset_bias()
@@ -257,7 +281,11 @@ class DenseLogits(_HeadLogits):
         logits, temperature = super().forward(features)
         if temperature is None:
             temperature = torch.ones_like(logits[:, 0])
-        return AbeTOutput(logits + self.bias, temperature)
+        return AbeTOutput(logits, temperature)
+
+    def shifted(self, logits: Tensor) -> Tensor:
+        """The logits plus b."""
+        return logits + self.bias
 
     def _reset_bias(self) -> None:
         nn.init.constant_(self.bias, -math.log((1 - self.prior) / self.prior))
@@ -289,7 +317,7 @@ class AbeTATSSHead(ATSSHead):
         logits: "cosine", or "inner" for inner products.
         temperature: False for T = 1 everywhere.
         shaping: Of the feature at test time; see :class:`negvision.ood.AbeTLogits`.
-        score: One of :data:`negvision.ood.SCORE_NAMES`. Higher is more OOD.
+        score: As in :class:`OODBBoxHead`.
         **kwargs: As in :class:`ATSSHead`.
 
     Attributes:
@@ -316,7 +344,7 @@ class AbeTATSSHead(ATSSHead):
         logits: str = "cosine",
         temperature: bool = True,
         shaping: dict | None = None,
-        score: str = "abet",
+        score: str | dict = "abet",
         **kwargs,
     ) -> None:
         super().__init__(num_classes, in_channels, **kwargs)
@@ -330,7 +358,7 @@ class AbeTATSSHead(ATSSHead):
                 "loss_cls.use_sigmoid is False; AbeTATSSHead uses sigmoids without a background "
                 "class"
             )
-        self.score = check_score_name(score)
+        self.score = score_name(score)
         self.ood_threshold: float | None = None
         # mmdet's classifier passes features on: the temperatures need all levels at once.
         self.atss_cls = nn.Identity()
@@ -340,6 +368,7 @@ class AbeTATSSHead(ATSSHead):
             logits=logits,
             temperature=temperature,
             shaping=shaping,
+            score=score,
         )
 
     def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], ...]:
@@ -421,10 +450,11 @@ def _add_ood_fields(
         results: N boxes.
         head: With ``score``, ``ood_threshold`` and ``num_classes``.
         logits: (N, K) or (N, K + 1), the K foreground classes first; only these are scored.
-        temperature: (N,), or None for a head without one.
+        temperature: (N,), or None for a head without one; the score itself if it is one of
+            features.
     """
     results.logits = logits
-    if temperature is not None:
+    if temperature is not None and head.score not in FEATURE_SCORE_NAMES:
         results.temperature = temperature
     results.ood_score = ood_score(head.score, logits[:, : head.num_classes], temperature)
     results.set_metainfo({"ood_score_name": head.score})

@@ -17,6 +17,7 @@ from negvision.errors import ConfigError, OODDataError
 from negvision.ood import ood_metrics, ood_score
 from negvision.ood.curve import check_finite
 from negvision.ood.records import OODRecords
+from negvision.ood.scores import computable
 from negvision.registry import METRICS
 
 
@@ -204,7 +205,7 @@ class ImageBoxes:
 
 def _scores_of(found: Any, names: Sequence[str], num_classes: int) -> dict[str, np.ndarray]:
     own = found.get("ood_score_name", "ood_score")
-    others = [name for name in names if name != own]
+    others = [name for name in names if name != own and computable(name, own)]
     if "ood_score" not in found or (others and "logits" not in found):
         raise ConfigError(
             "the predictions have no ood_score and logits, so the head has no OOD score. Set the "

@@ -23,7 +23,7 @@ from negvision.engine.checkpoints.fitting import (
     weights_in,
 )
 from negvision.errors import CheckpointError, is_user_error, listed, text_table
-from negvision.ood.shaping import shapings_to_fit
+from negvision.ood.statistics import parts_to_fit
 
 # Parts that only training uses, by the class of the model. The class centers of a face recognizer
 # are most of its checkpoint.
@@ -282,7 +282,7 @@ def _loaded(
         if name is not None:
             file = tuple(state[name].shape) if name in state else "another shape"
             other_shape[name] = f"{file} in the file, {shapes[name]} in the model"
-    modules, shapings = dict(model.named_modules()), shapings_to_fit(model)
+    modules, shapings = dict(model.named_modules()), parts_to_fit(model)
     spared = [f"{part}." for part in training_only(type(model))]
     spared += [f"{name}." for name, module in modules.items() if module in shapings]
     left = tuple(name for name in unexpected if not name.startswith(tuple(spared)))

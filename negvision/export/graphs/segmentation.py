@@ -29,13 +29,12 @@ class Segmentor(nn.Module):
         super().__init__()
         self.model = model
         self.has_ood = isinstance(model, OODEncoderDecoder)
-        conv_seg = model.decode_head.conv_seg
-        self.has_temperature = getattr(conv_seg, "temperature", None) is not None
+        self.appended = getattr(model.decode_head.conv_seg, "appended", False)
 
     def forward(self, image: Tensor, size: Tensor, out_size: Tensor) -> tuple[Tensor, ...]:
         """See the class; labels are int32."""
         model, conv_seg = self.model, self.model.decode_head.conv_seg
-        appended = conv_seg.temperature_appended if self.has_temperature else contextlib.nullcontext
+        appended = conv_seg.temperature_appended if self.appended else contextlib.nullcontext
         with appended():
             logits = model.decode_head(model.extract_feat(image)).float()
         logits = F.interpolate(
@@ -43,7 +42,7 @@ class Segmentor(nn.Module):
         )
         logits = fit_to(logits, size, out_size, model.align_corners)
         temperature = None
-        if self.has_temperature:
+        if self.appended:
             logits, temperature = logits[:, :-1], logits[:, -1]
         labels = logits.argmax(1).to(torch.int32)
         if not self.has_ood:

@@ -16,6 +16,7 @@ from negvision.errors import ConfigError, OODDataError
 from negvision.ood import OODValues, ood_score, score_curve
 from negvision.ood.curve import check_finite
 from negvision.ood.records import OODRecords, evaluate_records
+from negvision.ood.scores import computable
 from negvision.registry import METRICS
 from negvision.segmentation.metrics.components import (
     Overlaps,
@@ -127,6 +128,10 @@ class OODPixelMetric(OODMetricBase):
         }
         return self.report(replace(sampled, by_score=by_score))
 
+    def sampled_records(self, results: list[PixelCounts]) -> OODRecords:
+        """Some pixels of each image."""
+        return self.records([PixelCounts.combined(results)[0]])
+
     def records(self, results: Sequence[PixelCounts]) -> OODRecords:
         """The sampled pixels of ``results``, a list with the combined counts."""
         [counts] = results
@@ -193,11 +198,12 @@ class OODPixelMetric(OODMetricBase):
         path = sample.get("img_path", "an image without img_path")
         ood_map, truth = self._maps(sample, path)
         valid = truth != _VOID
-        scores = {sample["ood_map"].get("score", "score"): ood_map[valid]}
+        own_name = sample["ood_map"].get("score", "score")
+        scores = {own_name: ood_map[valid]}
         logits = sample.get("seg_logits", {}).get("data")
         temperature = sample.get("temperature", {}).get("data", [None])[0]
         for name in self.scores:
-            if name in scores:
+            if name in scores or not computable(name, own_name):
                 continue
             if logits is None:
                 raise ConfigError(
