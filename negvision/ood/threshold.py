@@ -135,7 +135,8 @@ def set_threshold(model: nn.Module, threshold: OODThreshold) -> int:
         if head.score != threshold.score:
             raise CheckpointError(
                 f"the threshold was calibrated for the score {threshold.score!r}, but the model of "
-                f"the config computes {head.score!r}. Recalibrate with negvision calibrate-ood"
+                f"the config computes {head.score!r}. Recalibrate with negvision calibrate-ood, or "
+                "use the checkpoint without a config"
             )
         head.ood_threshold = threshold.value
     return len(heads)

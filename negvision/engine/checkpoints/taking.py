@@ -285,6 +285,12 @@ def _loaded(
     modules, shapings = dict(model.named_modules()), parts_to_fit(model)
     spared = [f"{part}." for part in training_only(type(model))]
     spared += [f"{name}." for name, module in modules.items() if module in shapings]
+    # Statistics of another score than the model computes do not matter to it.
+    spared += [
+        f"{name.rpartition('feature_score.')[0]}feature_score."
+        for name in unexpected
+        if ".feature_score." in name
+    ]
     left = tuple(name for name in unexpected if not name.startswith(tuple(spared)))
     return Loaded(
         source,
