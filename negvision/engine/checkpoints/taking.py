@@ -297,7 +297,7 @@ def _loaded(
         target,
         result.note,
         tuple(learned),
-        tuple(name for name in missing if name in learned),
+        tuple(n for n in missing if n in learned and not n.startswith(tuple(spared))),
         {name: shape for name, shape in other_shape.items() if name in learned},
         left,
         tuple(name for name in left if _is_foreign(name, state.get(name), modules)),
