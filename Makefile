@@ -39,7 +39,7 @@ help:
 	@echo "make clean             remove build products and caches (keeps .venv, data, work_dirs)"
 
 quickstart: env
-	@$(PYTHON) tools/train.py configs/quickstart/atss_digits.py --resume auto
+	@$(PYTHON) tools/train.py configs/quickstart/atss_lite0_digits.py --resume auto
 
 quickstart-face: env
 	@$(PYTHON) tools/train.py configs/quickstart/unpg_glyphs.py --resume auto

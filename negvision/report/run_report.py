@@ -59,7 +59,7 @@ def find_run(path: str | Path, checkpoint: str | Path | None = None) -> Run:
     if not path.is_dir():
         raise UserError(
             f"{str(path)!r} is neither a work dir nor a model; name the folder of a training run, "
-            "e.g. work_dirs/atss_digits, a checkpoint (.pth), weights (.safetensors) or an "
+            "e.g. work_dirs/atss_lite0_digits, a checkpoint (.pth), weights (.safetensors) or an "
             "exported model (.onnx)"
         )
     configs = list(path.glob("*.py")) or list(path.glob("*/vis_data/config.py"))

@@ -51,7 +51,7 @@ def read_train_log(path: str | Path) -> TrainLog:
 
     Example::
 
-        log = read_train_log("work_dirs/atss_digits")
+        log = read_train_log("work_dirs/atss_lite0_digits")
         steps, values = log.train["loss"]
     """
     path = Path(path)

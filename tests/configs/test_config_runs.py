@@ -26,6 +26,7 @@ DATA = [
     "atss/cards_atss_lite0.py",
     "atss/coco128_atss.py",
     "quickstart/atss_digits.py",
+    "quickstart/atss_lite0_digits.py",
     "quickstart/abet_boxes.py",
     "abet_faster_rcnn_r50.py",
     "abet/cards_abet.py",
