@@ -4,8 +4,8 @@ Errors are planted in a share of the training labels: boxes ``missing``, of anot
 shifted ``location``; for CIFAR-10 another class of the ``image``, for LFW another ``identity``. At
 random, of the smallest third of the boxes (``--by size``), or of the most frequent class (``--by
 class``). A recipe trains on them. Then average precision and precision at k of the scores of each
-kind, with 95 % intervals from resampled images, by method: ``model``, ``history`` if the training
-has one, ``folds`` with ``--folds K``. ``--cleanlab PYTHON`` scores the same predictions with
+kind, with 95 % intervals from resampled images, by method: ``model``, ``history``, ``folds``
+with ``--folds K``. ``--cleanlab PYTHON`` scores the same predictions with
 cleanlab in that interpreter.
 
 ``--fuller`` plants nothing: detectors of blood cells train on BCCD's own labels of the images that
@@ -272,9 +272,10 @@ def subjects(args, run: Path) -> dict[str, tuple[Audited, list[Findings]]]:
     scope = cfg.get("default_scope") or "mmengine"
     data = open_data(leaf, scope, model)
     data.predict(model, range(len(data.predictions)))
-    found = {"model": (data, findings_of(data, None))}
-    if (history := read_history(run, data, cfg)) is not None:
-        found["history"] = (data, findings_of(data, history))
+    history = read_history(run, data, cfg)
+    found = {
+        name: (data, findings_of(data, of)) for name, of in (("model", None), ("history", history))
+    }
     if args.folds and model.task != "face":
         from negvision.cli.audit import _train
 
@@ -311,7 +312,10 @@ def one_run(args, name: str, kind: str, share: float, seed: int) -> dict[str, di
     if not (run / "last_checkpoint").is_file():
         task = ["--task", "faces"] if name == "lfw112" else []
         length = ["--iters", args.iters, "--patience", 0, "--seed", seed]
-        call(folder / "train.log", "train", data, "--work-dir", run, *length, *task)
+        call(folder / "init.log", "init", data, "--work-dir", run, *length, *task)
+        with open(run / "config.py", "a", encoding="utf-8") as config:
+            config.write('\ncustom_hooks.append(dict(type="negvision.SampleHistoryHook"))\n')
+        call(folder / "train.log", "train", run / "config.py", "--work-dir", run)
     found = {}
     for method, (audited, findings) in subjects(args, run).items():
         subject = audited.subject()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -99,7 +100,7 @@ def audit_page(
     table = MetricTable("Suspects", "kind", columns, rows, caption, compared=None)
     return rendered(
         "audit_page.html",
-        title=f"Audit of {audit.ann_file or 'a folder'}",
+        title=f"Audit of {Path(audit.ann_file).name or 'a folder'}",
         command="audit",
         source="",
         anchors={"audit": "Audit", **{kind: kind for kind in shown}},

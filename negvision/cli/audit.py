@@ -44,12 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     folds = "train K times without a part of the images, and judge each by a model without it"
     add("--folds", type=number, metavar="K", help=folds)
     likely = "list labels that are wrong with at least this probability (default: 0.3)"
-    add("--min-probability", type=fraction, metavar="P", default=0.3, help=likely)
+    add("--min-probability", type=fraction, metavar="P", help=likely)
     add("--out", type=Path, metavar="DIR", help="folder to write to (default: audit in the run's)")
-    review = "open a local page to accept and reject suspects; audits first if needed"
+    review = (
+        "open a local page to accept and reject suspects, of the audit in --out if there is one"
+    )
     add("--review", action="store_true", help=review)
     port = checked(int, "a port from 0 to 65535", lambda port: 0 <= port <= 65535)
-    add("--port", type=port, default=7861, help="of the page of --review (default: 7861)")
+    add("--port", type=port, help="of the page of --review (default: 7861)")
     add_data_arguments(parser)
     add_device(parser)
     add_trust_checkpoint(parser)
@@ -59,6 +61,13 @@ def run(args: argparse.Namespace) -> int:
     """Audit, or review; 0."""
     if args.folds and args.method:
         raise ConfigError("--folds trains models of its own: leave out --method")
+    if args.port is not None and not args.review:
+        raise ConfigError("--port is of the page of --review: add --review, or leave it out")
+    if args.review and not find_spec("uvicorn"):
+        raise UserError(
+            "uvicorn is not installed; the page of --review needs\n"
+            "  pip install -r requirements/serve.txt -c requirements/constraints.txt"
+        )
     announce(args.model)
     from negvision.audit.data import find_leaf, open_data
     from negvision.audit.decisions import FILE_NAME, Decisions
@@ -83,12 +92,13 @@ def run(args: argparse.Namespace) -> int:
     data = open_data(leaf, cfg.get("default_scope") or "mmengine", model)
     decisions = Decisions.load(out / FILE_NAME)
     path = out / "suspects.json"
-    if args.review and path.is_file():
+    anew = args.method or args.folds or args.min_probability is not None
+    if args.review and path.is_file() and not anew:
         audit = Suspects.load(path).check(data.ann_file, data.classes)
     else:
         audit = _audit(args, cfg, leaf, data, model, found.path, decisions, out)
     if args.review:
-        _review(audit, decisions, _reader(data), args.port)
+        _review(audit, decisions, _reader(data), 7861 if args.port is None else args.port)
     return 0
 
 
@@ -96,6 +106,7 @@ def _audit(args, cfg, leaf, data, model, work_dir, decisions: Decisions, out: Pa
     from negvision.audit.outputs import counts_table, write_corrected, write_csv
     from negvision.audit.page import audit_page
     from negvision.audit.run import audit, findings_of, predict_folds, read_history, train_folds
+    from negvision.audit.subject import LIKELY
     from negvision.visualization import shown_path
 
     method, history = "model", None
@@ -118,7 +129,8 @@ def _audit(args, cfg, leaf, data, model, work_dir, decisions: Decisions, out: Pa
     findings = findings_of(data, history)
     if others := _other_splits(cfg, args.data, data):
         findings.append(data.split_findings(others, partial(progress_bar, description="comparing")))
-    audited, decided = audit(data, method, findings, decisions, args.min_probability)
+    likely = LIKELY if args.min_probability is None else args.min_probability
+    audited, decided = audit(data, method, findings, decisions, likely)
     facts = {
         "run": shown_path(work_dir),
         "annotations": shown_path(Path(audited.ann_file)) if audited.ann_file else "a folder",
@@ -201,11 +213,6 @@ def _review(audit: Suspects, decisions: Decisions, read: Callable, port: int) ->
     from negvision.cli.serving.review import MAX_BODY, ReviewApp
     from negvision.cli.serving.server import Guarded, listen, serve, url_of
 
-    if not find_spec("uvicorn"):
-        raise UserError(
-            "uvicorn is not installed; the page of --review needs\n"
-            "  pip install -r requirements/serve.txt -c requirements/constraints.txt"
-        )
     with listen("127.0.0.1", port) as bound:
         print(f"page  {url_of(bound)}  (Ctrl-C stops it; decisions: {decisions.path})", flush=True)
         app = ReviewApp(audit.found, decisions, read)

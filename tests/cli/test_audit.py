@@ -165,6 +165,7 @@ def test_without_suspects_or_history_it_says_so(run_dir, capsys):
         (["--data", "nowhere.json"], "no such file or folder"),
         (["--folds", "2", "--method", "model"], "leave out --method"),
         (["--folds", "9"], "give 2 to 8"),
+        (["--port", "80"], "add --review"),
         (["--folds", "1"], "is not an integer above 1"),
         (["--min-probability", "2"], "is not a number from 0 to 1"),
     ],
