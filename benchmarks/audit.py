@@ -272,10 +272,9 @@ def subjects(args, run: Path) -> dict[str, tuple[Audited, list[Findings]]]:
     scope = cfg.get("default_scope") or "mmengine"
     data = open_data(leaf, scope, model)
     data.predict(model, range(len(data.predictions)))
-    history = read_history(run, data, cfg)
-    found = {
-        name: (data, findings_of(data, of)) for name, of in (("model", None), ("history", history))
-    }
+    found = {"model": (data, findings_of(data, None))}
+    if (history := read_history(run, data, cfg)) is not None:
+        found["history"] = (data, findings_of(data, history))
     if args.folds and model.task != "face":
         from negvision.cli.audit import _train
 
