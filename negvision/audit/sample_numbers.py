@@ -203,16 +203,16 @@ def regions_of(labels: np.ndarray, void: int = 255) -> tuple[np.ndarray, list[in
     """
     coarse = labels[::_STEP, ::_STEP]
     regions, of = np.zeros(coarse.shape, np.uint16), []
-    for label in np.unique(coarse):
+    for label in np.flatnonzero(np.bincount(coarse.ravel())):
         if label == void:
             continue
-        count, parts = cv2.connectedComponents((coarse == label).view(np.uint8), connectivity=4)
-        sizes = np.bincount(parts.ravel(), minlength=count)
-        kept = sizes >= _LEAST
+        mask = (coarse == label).view(np.uint8)
+        _, parts, stats, _ = cv2.connectedComponentsWithStats(mask, None, None, None, 4, cv2.CV_16U)
+        kept = stats[:, cv2.CC_STAT_AREA] >= _LEAST
         kept[0] = False
-        kept &= len(of) + np.cumsum(kept) < REGIONS
-        numbers = np.where(kept, len(of) + np.cumsum(kept), 0).astype(np.uint16)
-        regions += numbers[parts]
+        last = len(of) + np.cumsum(kept)
+        kept &= last < REGIONS
+        regions += np.where(kept, last, 0).astype(np.uint16)[parts]
         of += [int(label)] * int(kept.sum())
     whole = regions.repeat(_STEP, 0).repeat(_STEP, 1)
     return np.ascontiguousarray(whole[: labels.shape[0], : labels.shape[1]]), of

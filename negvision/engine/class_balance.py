@@ -1,6 +1,7 @@
-"""Samples with rare classes more often."""
+"""Samples with rare classes more often, and weights for them."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,86 @@ def sample_classes(dataset: Any) -> Iterator[np.ndarray]:
                 f"{type(dataset).__name__} has neither boxes, label images nor labels, so its "
                 "samples have no classes to balance. Use another sampler"
             )
+
+
+def without_auto_weights(config: Any) -> tuple[Any, list[tuple]]:
+    """The config of a model with None for each ``class_weight="auto"``, and their places.
+
+    Example:
+        >>> without_auto_weights({"head": {"loss": [{"class_weight": "auto"}]}})
+        ({'head': {'loss': [{'class_weight': None}]}}, [('head', 'loss', 0)])
+    """
+    places = list(_auto_places(config, ()))
+    if not places:
+        return config, places
+    config = copy.deepcopy(config)
+    for place in places:
+        _at(config, place)["class_weight"] = None
+    return config, places
+
+
+def set_auto_weights(model: Any, places: list[tuple], dataset: Any) -> list[float]:
+    """Set ``class_weight`` of losses to the inverse frequency of each class in a training set.
+
+    Frequencies are those of boxes, images or pixels. The mean weight over them is 1; a class
+    without any gets 1, and so does the background of a softmax over boxes.
+
+    Args:
+        model: Not wrapped.
+        places: Of the losses, from :func:`without_auto_weights`.
+        dataset: As in :class:`ClassBalancedSampler`.
+
+    Returns:
+        The weight of each class.
+
+    Raises:
+        ConfigError: A loss has no ``class_weight``, or the data set no classes.
+    """
+    classes = getattr(next(leaf_datasets(dataset)), "metainfo", {}).get("classes") or ()
+    counts = np.zeros(len(classes), np.int64)
+    for found in sample_classes(dataset):
+        own = np.bincount(found, minlength=len(counts))
+        own[: len(counts)] += counts
+        counts = own
+    shown = counts > 0
+    weights = np.ones(len(counts))
+    weights[shown] = counts.sum() / (shown.sum() * counts[shown])
+    boxes = "instances" in next(leaf_datasets(dataset)).get_data_info(0)
+    for place in places:
+        module = _at(model, place)
+        if not hasattr(module, "class_weight"):  # a loss around the one of the config
+            module = getattr(module, "loss", module)
+        if not hasattr(module, "class_weight") or not shown.any():
+            raise ConfigError(
+                f"model.{'.'.join(map(str, place))}.class_weight is 'auto', but "
+                + (
+                    f"{type(module).__name__} takes no weights"
+                    if shown.any()
+                    else "nothing is labeled"
+                )
+                + ". Remove class_weight, or give numbers"
+            )
+        background = boxes and not getattr(module, "use_sigmoid", False)
+        module.class_weight = [*weights.tolist(), *([1.0] if background else [])]
+    return weights.tolist()
+
+
+def _auto_places(config: Any, place: tuple) -> Iterator[tuple]:
+    if isinstance(config, Mapping):
+        if isinstance(config.get("class_weight"), str) and config["class_weight"] == "auto":
+            yield place
+        for key, value in config.items():
+            yield from _auto_places(value, (*place, key))
+    elif isinstance(config, list | tuple):
+        for key, value in enumerate(config):
+            yield from _auto_places(value, (*place, key))
+
+
+def _at(owner: Any, place: tuple) -> Any:
+    for key in place:
+        inner = isinstance(owner, Mapping) or isinstance(key, int)
+        owner = owner[key] if inner else getattr(owner, key)
+    return owner
 
 
 def _known(labels: Any) -> np.ndarray:

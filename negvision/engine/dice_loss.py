@@ -30,7 +30,8 @@ class SelfAdjustingDiceLoss(nn.Module):
         alpha: Power, at least 0; 0 is the Dice loss.
         gamma: Smoothing, above 0.
         class_weight: Factor of the rows of each class, one number for each column of the
-            prediction; None: 1. Rows of no class keep their weight.
+            prediction; "auto": by inverse frequency, when negvision's runner begins to train;
+            None: 1. Rows of no class keep their weight.
         loss_weight: Factor of the loss.
         reduction: "mean", "sum" or "none".
         loss_name: Its name in the log of mmseg; must begin with ``loss_``.
@@ -52,7 +53,7 @@ class SelfAdjustingDiceLoss(nn.Module):
         use_sigmoid: bool = False,
         alpha: float = 1.0,
         gamma: float = 1.0,
-        class_weight: list[float] | None = None,
+        class_weight: list[float] | str | None = None,
         loss_weight: float = 1.0,
         reduction: str = "mean",
         loss_name: str = "loss_dice",
@@ -67,6 +68,11 @@ class SelfAdjustingDiceLoss(nn.Module):
             raise ConfigError(
                 "negvision.SelfAdjustingDiceLoss: reduction must be 'mean', 'sum' or 'none' and "
                 f"loss_name begin with 'loss_', got {reduction!r} and {loss_name!r}"
+            )
+        if isinstance(class_weight, str):  # the runner has taken "auto" out
+            raise ConfigError(
+                f"negvision.SelfAdjustingDiceLoss: class_weight is {class_weight!r}; it must be a "
+                'list of numbers. "auto" is for trainings by negvision: negvision train'
             )
         self.use_sigmoid, self.alpha, self.gamma = use_sigmoid, alpha, gamma
         self.class_weight, self.loss_weight = class_weight, loss_weight

@@ -25,6 +25,7 @@ class _Resumable(BaseLoop):
     def _start(self) -> None:
         check_training(self)
         self._steps = Steps(self)
+        self.runner.weigh_classes()
         self.runner.call_hook("before_train")
         self.runner.restore_components()
         resumed = self._iter > 0

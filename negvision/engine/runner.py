@@ -41,6 +41,7 @@ from negvision.engine.checkpoints.training_state import (
     set_random_state,
 )
 from negvision.engine.checkpoints.work_dir import claimed
+from negvision.engine.class_balance import set_auto_weights, without_auto_weights
 from negvision.engine.compiling import compile_parts
 from negvision.engine.config.model_parts import unwrapped
 from negvision.engine.data_order import SeededBatches, seed_batches
@@ -115,6 +116,7 @@ class Runner(MMEngineRunner):
     _stopped_by = ""
     # Iterations and epochs after which all hooks have run.
     _done = _epochs_done = 0
+    _auto_weights: list[tuple] = []
     saved_iteration = 0  # of the newest checkpoint with a training state
     # Of the newest validation, or of the checkpoint that was loaded.
     score_threshold: ScoreThreshold | None = None
@@ -509,6 +511,20 @@ class Runner(MMEngineRunner):
             model = unwrapped(self.model)
             names = compile_parts(model, {} if options is True else options)
             self.logger.info(f"compile: {', '.join(names)}; the first iterations are slow")
+
+    def build_model(self, model):
+        """Build the model; ``class_weight="auto"`` is set when a training begins."""
+        if isinstance(model, dict):
+            model, self._auto_weights = without_auto_weights(model)
+        return super().build_model(model)
+
+    def weigh_classes(self) -> None:
+        """Set ``class_weight="auto"`` by the training set."""
+        if not self._auto_weights:
+            return
+        dataset = self.train_loop.dataloader.dataset
+        weights = set_auto_weights(unwrapped(self.model), self._auto_weights, dataset)
+        self.logger.info(f"class_weight: {', '.join(f'{weight:.3g}' for weight in weights)}")
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         if auto_scale_lr and auto_scale_lr.get("enable"):

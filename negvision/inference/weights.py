@@ -13,13 +13,15 @@ from torch import nn
 from negvision.compat.quiet import quiet_imports
 from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.engine.checkpoints.taking import load_weights, training_only
+from negvision.engine.class_balance import without_auto_weights
 from negvision.engine.config.data_files import leaf_datasets
 from negvision.ood.threshold import OODThreshold, set_threshold
 
 
 def build_model(cfg: Config) -> BaseModel:
     """The model of a checked config on the CPU, with random weights and no training-only parts."""
-    model_cfg = cfg.model.copy()
+    # Weights of classes are for trainings.
+    model_cfg, _ = without_auto_weights(cfg.model.copy())
     scope = cfg.get("default_scope", "mmengine")
     with (
         quiet_imports(),

@@ -1,16 +1,23 @@
 """Class-balanced sampling against the rule, over epochs, ranks and tasks."""
 
+import itertools
 from collections import Counter
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from helpers import toy_data
+from helpers import ROOT, toy_data
+from helpers.toy_data import Toy
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import ConcatDataset
 
 from negvision.engine import class_balance
 from negvision.engine.class_balance import ClassBalancedSampler, sample_classes
+from negvision.engine.runner import Runner
 from negvision.errors import ConfigError
+from negvision.inference.weights import build_model
+from negvision.registry import MODELS
 
 
 class Boxes:
@@ -90,24 +97,73 @@ def test_ranks_share_one_order_and_epochs_repeat(monkeypatch):
     assert list(other) != list(whole)
 
 
+auto = {"class_weight": "auto"}
+KINDS = [("CrossEntropy", False), ("CrossEntropy", True)]
+
+
+def toy_config(name, toy):
+    """A config of the quick start, with data for it on the disk."""
+    cfg = Config.fromfile(ROOT / "configs" / "quickstart" / f"{name}.py")
+    toy_data.in_files(cfg)
+    toy_data.set_classes(cfg, toy.classes)
+    toy_data.write(cfg, toy)
+    return cfg
+
+
 @pytest.mark.parametrize(
     "name", ["atss_digits", "abet_pixels", "abet_images", "unpg_glyphs"], ids=lambda name: name
 )
 def test_sets_of_every_task_have_classes(name, tmp_path, monkeypatch):
     monkeypatch.setenv("NEGVISION_DATA", str(tmp_path))
-    cfg = Config.fromfile(
-        f"{toy_data.__file__.partition('/tests/')[0]}/configs/quickstart/{name}.py"
-    )
-    toy_data.in_files(cfg)
-    classes = toy_data.class_names(cfg)[:4]
-    toy_data.set_classes(cfg, classes)
-    toy = toy_data.Toy(classes, images=6, shown=2)
-    toy_data.write(cfg, toy)
+    cfg = toy_config(name, Toy(("a", "b", "c", "d"), images=6, shown=2))
     init_default_scope(cfg.get("default_scope", "mmengine"))
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     found = images_of(dataset)
     expected = [{0, 1}] * 6 if name == "abet_pixels" else [{k % 2} for k in range(6)]
     assert found == expected
+
+
+def test_a_training_takes_weights_and_images_by_class(tmp_path, monkeypatch):
+    monkeypatch.setenv("NEGVISION_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(Config, "pretty_text", property(lambda cfg: ""))
+    cfg = toy_config("abet_pixels", Toy(("a", "b", "c", "d"), images=6, shown=3))
+    toy_data.shrink_model(cfg)
+    loss = {"type": "mmseg.CrossEntropyLoss", "class_weight": "auto"}
+    cfg.model.decode_head.loss_decode = [loss, {"type": "negvision.SelfAdjustingDiceLoss", **auto}]
+    cfg.model.decode_head.num_classes = 4
+    cfg.train_dataloader.sampler = {"type": "negvision.ClassBalancedSampler"}
+    cfg.train_cfg = {"by_epoch": True, "max_epochs": 1}
+    for split, part in itertools.product(("val", "test"), ("cfg", "dataloader", "evaluator")):
+        cfg[f"{split}_{part}"] = None
+    cfg.custom_hooks, cfg.param_scheduler = [], None
+    cfg.work_dir, cfg.experiment_name = str(tmp_path / "work"), f"balanced_{tmp_path.name}"
+    cfg.visualizer = {"type": "Visualizer", "name": cfg.experiment_name}
+    assert build_model(cfg).decode_head.loss_decode[0].class_weight is None
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    # Three stripes: of the 64 columns 22, 21 and 21 pixels wide.
+    widths = np.array([22, 21, 21])
+    wanted = [*(64 / (3 * widths)), 1.0]
+    for part in runner.model.decode_head.loss_decode:
+        assert part.class_weight == pytest.approx(wanted)
+
+
+def test_weights_of_boxes_have_one_for_the_background():
+    losses = [MODELS.build({"type": f"mmdet.{kind}Loss", "use_sigmoid": s}) for kind, s in KINDS]
+    head = SimpleNamespace(a=losses[0], b=SimpleNamespace(loss=losses[1]))
+    data = Boxes((0, 0, 0), (1,), (-1, 0, 0))
+    data.metainfo = {"classes": ("x", "y", "z")}
+    weights = class_balance.set_auto_weights(head, [("a",), ("b",)], data)
+    assert weights == pytest.approx([6 / 10, 6 / 2, 1])
+    assert losses[0].class_weight == pytest.approx([*weights, 1])
+    assert losses[1].class_weight == pytest.approx(weights)
+    other = SimpleNamespace(a=MODELS.build({"type": "mmdet.FocalLoss"}))
+    with pytest.raises(
+        ConfigError, match=r"model\.a\.class_weight is 'auto', but FocalLoss takes no"
+    ):
+        class_balance.set_auto_weights(other, [("a",)], data)
+    with pytest.raises(ConfigError, match="nothing is labeled"):
+        class_balance.set_auto_weights(head, [("a",)], Boxes(()))
 
 
 def test_what_cannot_be_balanced_is_refused():

@@ -81,7 +81,7 @@ def test_degenerate_input_has_finite_gradients(value):
 
 
 def test_arguments_are_checked():
-    for wrong in ({"alpha": -1}, {"gamma": 0}, {"alpha": math.nan}, {"reduction": "x"}):
+    for wrong in ({"alpha": -1}, {"gamma": 0}, {"alpha": math.nan}, {"class_weight": "auto"}):
         with pytest.raises(ConfigError, match="SelfAdjustingDiceLoss"):
             SelfAdjustingDiceLoss(**wrong)
 
