@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from negvision.errors import OODDataError, did_you_mean
 from negvision.ood.scores import FEATURE_SCORE_NAMES, SCORE_NAMES, check_score_name, wide
-from negvision.ood.statistics import Statistics
+from negvision.ood.statistics import Statistics, exporting
 
 # Pixels of a map whose scores are computed at once.
 _ROWS_AT_ONCE = 8192
@@ -65,15 +65,15 @@ class FeatureScore(Statistics):
             CheckpointError: Before the statistics were fitted.
         """
         rows, outputs = _rows(wide(features)), _rows(wide(logits))
-        shape = (len(logits), *logits.shape[2:])
+        like = logits[:, 0]  # in the shape of the scores
         kept = self._of_objects(outputs) if self.fitting else slice(None)
         if self.collects(rows[kept], outputs[kept, : self.num_classes]):
-            return logits.new_ones(shape)
+            return torch.ones_like(like)
         outputs = outputs[:, : self.num_classes]
-        if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
-            return self.score(rows, outputs).reshape(shape)
+        if exporting():
+            return self.score(rows, outputs).view_as(like)
         parts = zip(rows.split(_ROWS_AT_ONCE), outputs.split(_ROWS_AT_ONCE), strict=True)
-        return torch.cat([self.score(*part) for part in parts]).reshape(shape)
+        return torch.cat([self.score(*part) for part in parts]).view_as(like)
 
     def fit(self, features: Tensor, logits: Tensor) -> None:
         """Compute the buffers from features (n, D) and logits (n, C), float64."""

@@ -37,19 +37,35 @@ class Statistics(nn.Module):
             self.seen += len(values[0])
             self.observe(*(value.detach().float() for value in values))
             return True
+        if not exporting():  # a graph cannot branch; :func:`check_fitted` did it before
+            self.check()
+        return False
+
+    def check(self) -> None:
+        """Raise CheckpointError if the part needs statistics and has none."""
         if self.needs_fit and not self.fitted:
             raise CheckpointError(
                 f"{type(self).__name__} has no statistics of in-distribution features yet. Train "
                 "without it (it acts at test time only), then run negvision calibrate-ood CONFIG "
                 "CHECKPOINT with it, and test the checkpoint that this writes"
             )
-        return False
 
     def observe(self, *values: Tensor) -> None:
         raise NotImplementedError
 
     def finish(self) -> None:
         raise NotImplementedError
+
+
+def exporting() -> bool:
+    """Whether torch writes a graph of the model at this moment."""
+    return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+
+
+def check_fitted(model: nn.Module) -> None:
+    """Raise CheckpointError if a part of ``model`` has no statistics yet."""
+    for part in parts_to_fit(model):
+        part.check()
 
 
 def parts_to_fit(model: nn.Module) -> list[Statistics]:

@@ -8,12 +8,13 @@ import onnx
 import pytest
 import torch
 
-from negvision.errors import ExportError
-from negvision.export.formats import write_openvino
+from negvision.errors import CheckpointError, ExportError
+from negvision.export.formats import save, write_onnx, write_openvino
 from negvision.export.graphs.choice import choose_graph, graph_and_metadata
 from negvision.export.parity import Differences, compare_results
 from negvision.inference.runtime import Detections, ExportedModel, Metadata
 from negvision.inference.runtime.metadata import KEY, Preprocessing
+from negvision.ood import FEATURE_SCORE_NAMES, fit_statistics
 
 # The current exporter for one model of each kind; the others with the faster, older one.
 FILES = [
@@ -75,6 +76,36 @@ def _image(outputs, row) -> Detections:
         name: values[row, :count].numpy() for name, values in outputs.items() if name != "counts"
     }
     return Detections(kept["boxes"], kept["scores"], kept["labels"], kept.get("ood_scores"))
+
+
+@pytest.mark.parametrize(
+    ("name", "score", "legacy"),
+    [
+        *(("images", score, True) for score in FEATURE_SCORE_NAMES),
+        ("images", "knn", False), ("pixels", "mahalanobis", True),
+    ],
+)  # fmt: skip
+def test_a_file_computes_scores_of_features(built, tmp_path, name, score, legacy):
+    options = {"type": score} | ({"neighbors": 5} if score in ("knn", "nnguide") else {})
+    cfg, model = built(name, model__score=options)
+    with pytest.raises(CheckpointError, match="no statistics of in-distribution features"):
+        choose_graph(model)
+    generator, side = torch.Generator().manual_seed(0), (64, 64)
+    with fit_statistics(model), torch.no_grad():
+        image = torch.randn(40, 3, *side, generator=generator)
+        if name == "images":
+            model(image)
+        else:
+            with model.decode_head.conv_seg.temperature_appended():
+                model.decode_head(model.extract_feat(image))
+    graph, metadata = graph_and_metadata(cfg, model, {})
+    others, side = list(graph.defaults.values()), graph.size or side
+    images = torch.randn(3, 3, *side, generator=generator)
+    with torch.no_grad():
+        *_, wanted = graph.module(images, *others)
+    save(write_onnx(graph, metadata, 18, legacy), tmp_path / "m.onnx")
+    *_, found = _run(tmp_path / "m.onnx", image=images)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["abet", "pixels"])

@@ -27,6 +27,7 @@ from negvision.face.recognizer import FaceRecognizer
 from negvision.inference.pipeline import read_preprocessing
 from negvision.inference.runtime.metadata import Metadata
 from negvision.inference.weights import named_classes, ood_of, ood_quantiles
+from negvision.ood.statistics import check_fitted
 
 # Larger than any image, so that nothing is cut off.
 _UNLIMITED = 2**31 - 1
@@ -125,6 +126,7 @@ def choose_graph(model: BaseModel, resized: tuple[int, int] | None = None) -> Ex
     Raises:
         ExportError: The model is not supported; the message says which part.
     """
+    check_fitted(model)
     if isinstance(model, FaceRecognizer):
         return _face(model, resized)
     if isinstance(model, ScoredClassifier):
