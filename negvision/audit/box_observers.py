@@ -70,7 +70,10 @@ class DenseObserver(_BoxObserver):
 
     def __init__(self, head: Any) -> None:
         super().__init__()
-        self._head, self._assigned, self._inside, self._held = head, [], False, None
+        self._head, self._inside = head, False
+        self._assigned: list[Tensor] = []
+        # Sizes of the levels and the device, and the priors for them.
+        self._held: tuple[tuple, Tensor] | None = None
         for name in ("assign_batch", "assign"):
             if hasattr(head.assigner, name):
                 self._watch(head.assigner, name)
@@ -129,12 +132,13 @@ class DenseObserver(_BoxObserver):
             self._held = ((sizes, device), priors.float())
         return self._held[1]
 
-    def _of_all_priors(self, sizes: list, metas: list[dict], priors: Tensor) -> Tensor:
+    def _of_all_priors(self, sizes: tuple, metas: list[dict], priors: Tensor) -> Tensor:
         """Assignment (B, A): 0 background, i + 1 box i, -1 no part."""
         if all(len(row) == len(priors) for row in self._assigned):
             return torch.stack(self._assigned)
         border = self._head.train_cfg.get("allowed_border", -1)
         valid = valid_priors(self._head.prior_generator, sizes, metas, priors, border)
+        assert valid is not None  # some were left out
         whole = torch.full((len(metas), len(priors)), -1, device=priors.device)
         for row, kept, own in zip(whole, valid, self._assigned, strict=True):
             row.masked_scatter_(kept, own)
@@ -166,7 +170,7 @@ class DenseObserver(_BoxObserver):
         head = self._head
         if not isinstance(head, ATSSFCOSHead):
             return decode_deltas(head.bbox_coder, priors[chosen], deltas)
-        if head.norm_on_bbox:
+        if head.norm_on_bbox and self._held is not None:
             counts = torch.tensor([h * w for h, w in self._held[0][0]])
             strides = torch.tensor(head.strides).repeat_interleave(counts).to(deltas.device)
             deltas = deltas * strides[chosen, None]
@@ -207,9 +211,9 @@ class RoIObserver(_BoxObserver):
 
     def _observe(self, result: dict, cls_score, bbox_pred, rois, sampling_results, **kwargs):
         head = self._head
-        activation = getattr(head.loss_cls, "get_activation", None)
         logits = cls_score.detach().float()
-        scores = activation(logits) if head.custom_activation else logits.softmax(-1)
+        custom = head.custom_activation
+        scores = head.loss_cls.get_activation(logits) if custom else logits.softmax(-1)
         scores = scores[:, : head.num_classes]
         parts, firsts = [], 0
         for sampled in sampling_results:

@@ -93,8 +93,8 @@ class SampleNumbers:
         self._undo = []
 
     def _insert(self, leaf: Any, task: str, first: int, offsets: np.ndarray | None) -> None:
-        steps = getattr(getattr(leaf, "pipeline", None), "transforms", None)
-        names = [type(step).__name__ for step in steps or ()]
+        steps: list = getattr(getattr(leaf, "pipeline", None), "transforms", [])
+        names = [type(step).__name__ for step in steps]
         loads = [i for i, name in enumerate(names) if name.startswith("Load") and "Ann" in name]
         needs_load = task in ("detection", "segmentation")
         if not names or not names[-1].startswith("Pack") or (needs_load and not loads):
@@ -106,7 +106,7 @@ class SampleNumbers:
             )
         before, self.traced = list(steps), self.traced and _TRACED.issuperset(names)
         steps[-1] = _Pack(before[-1], first)
-        if task == "detection":
+        if offsets is not None:
             steps.insert(loads[-1] + 1, _NumberBoxes(offsets))
         elif task == "segmentation":
             steps.insert(loads[-1] + 1, _add_regions)
