@@ -139,7 +139,7 @@ class _Pairs:
         gt, boxes = self.gt[g], self.boxes[i]
         iou = measure = box_iou(boxes, gt, "iou", _UNION_FLOOR)
         if self.rule == _CONTAINED:
-            complete = box_iou(gt, boxes, "ciou", 1e-7)
+            complete = box_iou(gt, boxes, "ciou", _UNION_FLOOR)
             measure = torch.where((iou > 0) & (complete > 0), complete, 0.0)
         score = self.scores[i, self.label[g]].double()
         overlap, second = measure.double(), torch.zeros_like(measure, dtype=torch.bool)

@@ -103,7 +103,7 @@ def oracle(rule, priors, boxes, scores, gt, labels, topk, weights, centers=None)
         if rule != "contained" or not plain > 0:
             return plain
         pair = torch.from_numpy(gt[g])[None], torch.from_numpy(boxes[i])[None]
-        return f(max(aligned_box_iou(*pair, "ciou", eps=1e-7).item(), 0))
+        return f(max(aligned_box_iou(*pair, "ciou").item(), 0))
 
     def value(i, g):
         """Lower is better; None: no candidate."""

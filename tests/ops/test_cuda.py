@@ -6,14 +6,17 @@ The assignment is compared in test_cuda_on_host.py.
 import pytest
 import torch
 from helpers.atss_cases import grid, random_boxes
+from helpers.prediction_cases import RULES, arguments, assign, predictions
 
 from negvision.ops import (
     aligned_box_iou,
     atss_assign,
     class_logsumexp,
     extension_info,
+    max_iou_assign,
     pair_logsumexp,
     pairwise_box_iou,
+    task_aligned_targets,
 )
 from negvision.ops.boxes import MODES
 
@@ -47,6 +50,35 @@ def test_nothing_waits_for_the_device():
             )  # fmt: skip
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_other_assignments_wait_for_nothing(rule):
+    priors, boxes, scores, gt, labels = (
+        x.cuda() for x in arguments(rule, predictions(0, count=40, size=256))
+    )
+    batch = priors, boxes.expand(2, -1, -1), scores.expand(2, -1, -1), [gt, gt[:0]]
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assign(rule, *batch, [labels, labels[:0]])
+        max_iou_assign(priors, batch[3], [labels, labels[:0]], 0.5, 0.4)
+        if rule == "contained":
+            mask = torch.ones_like(gt[None, :, :1])
+            task_aligned_targets(
+                scores[None], boxes[None], priors[:, :2], labels[None, :, None], gt[None], mask
+            )  # fmt: skip
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_too_large_topk_is_refused(rule):
+    priors, boxes, scores, gt, labels = (
+        x.cuda() for x in arguments(rule, predictions(0, size=256))
+    )
+    with pytest.raises(RuntimeError, match="lower topk"):
+        assign(rule, priors, boxes[None], scores[None], [gt], [labels], 300)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -96,7 +96,7 @@ def test_max_iou(check, assign_all, of_prior):
             own, gts * times, labels, 0.5, 0.4, gt_max_assign_all=assign_all,
             ignore_boxes=crowds * times, ignore_iof_thr=0.5, ignore_wrt_candidates=of_prior,
         )  # fmt: skip
-        assert not inds.numel() or len(inds.unique()) > 9
+        assert not inds.numel() or len(inds.unique()) > 5
     max_iou_assign(priors, [], [], 0.5, 0.4)
 
 

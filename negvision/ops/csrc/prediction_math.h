@@ -112,7 +112,7 @@ struct PredictionPairs {
   NV_HD float overlap_from(float iou, int64_t prior, const float* box) const {
     if (rule != PredictionRule::kContained || !(iou > 0)) return iou;
     const float complete =
-        overlap(load_box(box, 0), load_box(boxes, prior), OverlapMode::kCIoU, 1e-7f);
+        overlap(load_box(box, 0), load_box(boxes, prior), OverlapMode::kCIoU, kUnionFloor);
     return complete > 0 ? complete : 0.0f;
   }
 
@@ -121,22 +121,37 @@ struct PredictionPairs {
     return weights[1] * (iou == 0 ? kCostOfNone : -log(double(iou) + kIouFloor));
   }
 
+  // The cost of a pair without overlap is at least this, whatever the classes.
+  NV_HD uint64_t lowest_apart() const { return rank_key(false, float(overlap_cost(0)), 0); }
+
+  // No pair with this IoU or less ranks below `worst`: metrics are at most a power of the overlap, and
+  // costs at least that of the overlap. Rounded down.
+  NV_HD float overlap_floor(uint64_t worst) const {
+    if (worst >> 63 || weights[1] == 0) return 0;
+    const float value = rank_value(worst), weight = float(weights[1]);
+    const float lowest =
+        has_dynamic_k(rule) ? expf(-value / weight) - float(kIouFloor) : powf(-value, 1 / weight);
+    return max_of(lowest * (1 - 1e-4f) - 1e-8f, 0.0f);
+  }
+
   // The key of a pair without its index, or kNever: the pair is none, or no lower than `worst`.
   NV_HD uint64_t
   rank(int64_t prior, const Target& target, float measure, uint64_t worst, bool* is_bad) const {
-    const float score = scores[prior * num_classes + target.label];
+    const float* score_of = scores + prior * num_classes + target.label;
     if (!has_dynamic_k(rule)) {
       if (!(measure > 0)) return kNever;
       const double aligned = power(double(measure), weights[1]);
       if (rank_key(false, -float(aligned), 0) > worst) return kNever;  // a score is at most 1
+      const float score = *score_of;
       if (!(score >= 0 && score <= 1)) return *is_bad |= score == score, kNever;
       const float metric = float(mul_rn(power(double(score), weights[0]), aligned));
       return metric > 0 && is_finite(metric) ? rank_key(false, -metric, 0) : kNever;
     }
-    double cost = overlap_cost(measure), s = score;
+    double cost = overlap_cost(measure);
     const bool second = rule == PredictionRule::kSimOta &&
         !(is_inside(prior, target.box) && is_central(prior, target.center));
     if (rank_key(second, float(cost), 0) > worst) return kNever;
+    const double s = *score_of;
     if (rule == PredictionRule::kSimOta) {
       if (!(s >= 0 && s <= 1)) return *is_bad |= s == s, kNever;
       const double without = max_of(log1p(-s), kLowestLog), with = max_of(log(s), kLowestLog);
@@ -172,36 +187,41 @@ struct Targets {
   }
 };
 
+// The box of a prior that several claim: the one it ranks highest with, whether or not that box claims
+// it.
+struct Contest {
+  const PredictionPairs& pairs;
+  const Targets& targets;
+  int64_t prior;
+  int64_t begin;  // of the image's boxes
+  uint64_t lowest;
+
+  NV_HD void consider(int64_t g) {
+    if (!targets.is_proper(begin + g)) return;
+    const Target target = targets[begin + g];
+    uint64_t key = kNever;
+    if (has_dynamic_k(pairs.rule)) {
+      bool is_bad = false;
+      key = pairs.rank(prior, target, pairs.iou(prior, target.box), lowest, &is_bad);
+    } else if (pairs.is_inside(prior, target.box)) {
+      const float iou = pairs.iou(prior, target.box);
+      if (lowest != kNever && iou < -rank_value(lowest)) return;  // CIoU is no more than IoU
+      key = rank_key(false, -pairs.overlap_from(iou, prior, target.box), 0);
+    }
+    if (key != kNever) lowest = min_of(lowest, key | uint64_t(g));
+  }
+  NV_HD int64_t winner() const { return rank_index(lowest); }
+};
+
 struct Settled {
   int64_t box;  // in its image
   float overlap, metric;
 };
 
-// The box of a prior. One that several claim goes to the box it ranks highest with, whether or not
-// that box claims it; in TOOD to the claimant with the highest overlap, which `claimant` is.
-NV_HD Settled settle(
-    const PredictionPairs& pairs, const Targets& targets, int64_t prior, int64_t claimant,
-    bool is_contested, int64_t begin, int64_t end) {
-  int64_t box = claimant;
+NV_HD Settled settled(
+    const PredictionPairs& pairs, const Targets& targets, int64_t prior, int64_t begin,
+    int64_t box) {
   bool is_bad = false;
-  if (is_contested && pairs.rule != PredictionRule::kTaskAligned) {
-    uint64_t lowest = kNever;
-    // The claimant comes first: its rank rules out most others early.
-    for (int64_t turn = -1; turn < end - begin; ++turn) {
-      const int64_t g = turn < 0 ? claimant : turn;
-      if (!targets.is_proper(begin + g)) continue;
-      const Target target = targets[begin + g];
-      uint64_t key = kNever;
-      if (has_dynamic_k(pairs.rule)) {
-        key = pairs.rank(prior, target, pairs.iou(prior, target.box), lowest, &is_bad);
-      } else if (pairs.is_inside(prior, target.box)) {
-        const float iou = pairs.iou(prior, target.box);
-        key = rank_key(false, -pairs.overlap_from(iou, prior, target.box), 0);
-      }
-      if (key != kNever) lowest = min_of(lowest, key | uint64_t(g));
-    }
-    box = rank_index(lowest);
-  }
   const Target target = targets[begin + box];
   const float iou = pairs.iou(prior, target.box);
   const float measure = pairs.overlap_from(iou, prior, target.box);

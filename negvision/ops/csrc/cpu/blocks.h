@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -12,14 +13,19 @@
 namespace negvision {
 
 constexpr int64_t kBlock = 32;
+constexpr float kLikely = 0.6f;
 
-// The overlap of one box with `count` boxes of a block.
-NV_VECTORIZED static void block_overlaps(
+// The overlap of one box with `count` boxes of a block; returns the highest. NaN counts as highest.
+NV_VECTORIZED static float block_overlaps(
     Box<float> gt, const float* x1, const float* y1, const float* x2, const float* y2,
     int64_t count, float eps, float* out) {
   for (int64_t i = 0; i < count; ++i) {
     out[i] = overlap(Box<float>{x1[i], y1[i], x2[i], y2[i]}, gt, OverlapMode::kIoU, eps);
   }
+  // Bits of numbers that are not negative sort like the numbers, and their maximum vectorizes.
+  int32_t most = 0;
+  for (int64_t i = 0; i < count; ++i) most = std::max(most, int32_t(bits_of(out[i])));
+  return float_of(uint32_t(most));
 }
 
 // Which blocks touch a box. NaN bounds are of blocks without a number, and touch nothing.
@@ -28,6 +34,40 @@ NV_VECTORIZED static void touch_blocks(
     int64_t count, uint8_t* out) {
   for (int64_t i = 0; i < count; ++i) {
     out[i] = (x1[i] < gt.x2) & (x2[i] > gt.x1) & (y1[i] < gt.y2) & (y2[i] > gt.y1);
+  }
+}
+
+// A limit of the IoU of a box with those of each block, from the box around the block and its least
+// and largest area; rounded up.
+NV_VECTORIZED static void block_limits(
+    Box<float> gt, const float* x1, const float* y1, const float* x2, const float* y2,
+    const float* least, const float* largest, int64_t count, float* out) {
+  const float own = area(gt);
+  for (int64_t i = 0; i < count; ++i) {
+    const float shared = intersection(Box<float>{x1[i], y1[i], x2[i], y2[i]}, gt);
+    const float top = shared < largest[i] ? shared : largest[i];
+    const float bottom = least[i] > own ? least[i] : own;
+    out[i] = 1.0001f * top / bottom;
+  }
+}
+
+NV_VECTORIZED static void mark_above(const float* values, float floor, uint8_t* out) {
+  for (int64_t i = 0; i < kBlock; ++i) out[i] = values[i] > floor;
+}
+
+// Calls visit(i) for the flags that are 1. Eight are looked at together, so there must be room for
+// that after the last.
+template <typename F>
+void each_marked(const uint8_t* flags, int64_t count, const F& visit) {
+  for (int64_t i = 0; i < count; i += 8) {
+    uint64_t word;
+    std::memcpy(&word, flags + i, sizeof(word));
+    for (int64_t k = i; word != 0 && k < count; ++k, word >>= 8) {
+      const int skipped = __builtin_ctzll(word) / 8;
+      k += skipped;
+      word >>= 8 * skipped;
+      if (k < count) visit(k);
+    }
   }
 }
 
@@ -41,6 +81,8 @@ class Blocks {
     size_ = size;
     for (auto& row : coordinates_) row.resize(size);
     for (auto& row : bounds_) row.resize(count());
+    least_.resize(count());
+    largest_.resize(count());
   }
 
   // `box(i)` is box i.
@@ -48,6 +90,7 @@ class Blocks {
   void fill(int64_t block, const F& box) {
     constexpr float inf = std::numeric_limits<float>::infinity();
     Box<float> around{inf, inf, -inf, -inf};
+    float least = inf, largest = 0;
     for (int64_t i = block * kBlock; i < block * kBlock + size_of(block); ++i) {
       const Box<float> b = box(i);
       coordinates_[0][i] = b.x1, coordinates_[1][i] = b.y1;
@@ -55,7 +98,9 @@ class Blocks {
       // A NaN changes nothing.
       around.x1 = std::min(around.x1, b.x1), around.y1 = std::min(around.y1, b.y1);
       around.x2 = std::max(around.x2, b.x2), around.y2 = std::max(around.y2, b.y2);
+      least = std::min(least, area(b)), largest = std::max(largest, area(b));
     }
+    least_[block] = least, largest_[block] = largest;
     bounds_[0][block] = around.x1, bounds_[1][block] = around.y1;
     bounds_[2][block] = around.x2, bounds_[3][block] = around.y2;
   }
@@ -63,29 +108,65 @@ class Blocks {
   // Calls visit(first box, number of boxes) for the blocks that touch `gt`. `touched` is scratch.
   template <typename F>
   void visit(Box<float> gt, std::vector<uint8_t>& touched, const F& visit) const {
-    touched.resize(count());
+    touched.resize(count() + 8);
     touch_blocks(
         gt, bounds_[0].data(), bounds_[1].data(), bounds_[2].data(), bounds_[3].data(), count(),
         touched.data());
+    each_marked(
+        touched.data(), count(), [&](int64_t block) { visit(block * kBlock, size_of(block)); });
+  }
+
+  // Calls visit(first box, number of boxes) for the blocks with IoUs above `floor`, which `visit` may
+  // raise; those that are likely to raise it come first.
+  template <typename F>
+  void visit_above(
+      Box<float> gt, const float& floor, std::vector<float>& limits, std::vector<int64_t>& later,
+      const F& visit) const {
+    limits.resize(count());
+    later.clear();
+    block_limits(
+        gt, bounds_[0].data(), bounds_[1].data(), bounds_[2].data(), bounds_[3].data(),
+        least_.data(), largest_.data(), count(), limits.data());
     for (int64_t block = 0; block < count(); ++block) {
-      if (touched[block]) visit(block * kBlock, size_of(block));
+      if (!(limits[block] > floor)) continue;
+      if (limits[block] < kLikely) {
+        later.push_back(block);
+      } else {
+        visit(block * kBlock, size_of(block));
+      }
+    }
+    for (const int64_t block : later) {
+      if (limits[block] > floor) visit(block * kBlock, size_of(block));
     }
   }
 
-  bool touches(int64_t block, Box<float> gt) const {
-    return bounds_[0][block] < gt.x2 && bounds_[2][block] > gt.x1 && bounds_[1][block] < gt.y2 &&
-        bounds_[3][block] > gt.y1;
+  // Whether some box of a block can have this IoU with one of the area.
+  bool can_reach(int64_t block, float iou, float area) const {
+    return !(largest_[block] < 0.9999f * iou * area || area < 0.9999f * iou * least_[block]);
   }
 
-  void overlaps(Box<float> gt, int64_t first, int64_t count, float eps, float* out) const {
-    block_overlaps(
+  Box<float> bounds_of(int64_t block) const {
+    return {bounds_[0][block], bounds_[1][block], bounds_[2][block], bounds_[3][block]};
+  }
+  // Calls visit(i) for the boxes, not blocks, that touch another. `touched` is scratch.
+  template <typename F>
+  void visit_each(Box<float> other, std::vector<uint8_t>& touched, const F& visit) const {
+    touched.resize(size_ + 8);
+    touch_blocks(
+        other, coordinates_[0].data(), coordinates_[1].data(), coordinates_[2].data(),
+        coordinates_[3].data(), size_, touched.data());
+    each_marked(touched.data(), size_, visit);
+  }
+
+  float overlaps(Box<float> gt, int64_t first, int64_t count, float eps, float* out) const {
+    return block_overlaps(
         gt, coordinates_[0].data() + first, coordinates_[1].data() + first,
         coordinates_[2].data() + first, coordinates_[3].data() + first, count, eps, out);
   }
 
  private:
   int64_t size_ = 0;
-  std::vector<float> coordinates_[4], bounds_[4];
+  std::vector<float> coordinates_[4], bounds_[4], least_, largest_;
 };
 
 }  // namespace negvision

@@ -13,17 +13,14 @@ using torch::stable::parallel_for;
 
 constexpr int64_t kPairsPerTask = 1 << 20;  // about a millisecond
 
-// Raises the overlaps of a block to those with box `g` (from 1); returns the highest with it.
-NV_VECTORIZED static float raise_overlaps(
+// Raises the overlaps of a block to those with box `g` (from 1).
+NV_VECTORIZED static void raise_overlaps(
     const float* overlap, int32_t g, float* highest, int32_t* best) {
-  float most = 0;
   for (int64_t k = 0; k < kBlock; ++k) {
     const bool higher = overlap[k] > highest[k];
     highest[k] = higher ? overlap[k] : highest[k];
     best[k] = higher ? g : best[k];
-    most = overlap[k] > most ? overlap[k] : most;
   }
-  return most;
 }
 
 class Assignment {
@@ -47,9 +44,16 @@ class Assignment {
       Blocks& own = blocks_[blocks_.size() > 1 ? image : 0];
       const auto each = [&](auto process) {
         parallel_for(0, own.count(), per_task, [&](int64_t first, int64_t last) {
-          for (int64_t block = first; block < last; ++block) (this->*process)(image, own, block);
+          std::vector<uint8_t> touched;
+          for (int64_t block = first; block < last; ++block) {
+            (this->*process)(image, own, block, touched);
+          }
         });
       };
+      gts_.resize(boxes);
+      for (int64_t block = 0; block < gts_.count(); ++block) {
+        gts_.fill(block, [&](int64_t g) { return load_box(gt(image), g); });
+      }
       if (image == 0 || blocks_.size() > 1) each(&Assignment::fill);
       each(&Assignment::find_highest);
       each(&Assignment::decide);
@@ -58,30 +62,38 @@ class Assignment {
   }
 
  private:
-  void fill(int64_t image, Blocks& own, int64_t block) {
+  const float* gt(int64_t image) const {
+    return static_cast<const float*>(args_.gt_boxes.const_data_ptr()) + 4 * args_.gt_begin[image];
+  }
+
+  void fill(int64_t image, Blocks& own, int64_t block, std::vector<uint8_t>&) {
     own.fill(block, [&](int64_t i) { return load_box(args_.priors_of(image), i); });
   }
 
-  // Calls visit(box in the image, from 1; overlaps with the block) for the boxes that touch it.
-  // Ignored priors and those past the end have overlap 0.
-  template <typename F>
-  void each_box(int64_t image, const Blocks& own, int64_t block, const F& visit) {
+  // Calls visit(box in the image; overlaps with the block; the highest of them) for the boxes that
+  // touch it and `is_wanted`. Ignored priors, NaN and places past the end have overlap 0.
+  template <typename W, typename F>
+  void each_box(
+      int64_t image, const Blocks& own, int64_t block, std::vector<uint8_t>& touched,
+      const W& is_wanted, const F& visit) {
     float overlap[kBlock] = {};
     const int64_t first = block * kBlock, count = own.size_of(block);
-    const float* boxes = static_cast<const float*>(args_.gt_boxes.const_data_ptr());
-    const bool some_ignored = args_.has_ignored();
-    for (int64_t g = args_.gt_begin[image]; g < args_.gt_begin[image + 1]; ++g) {
-      const Box<float> box = load_box(boxes, g);
-      if (!own.touches(block, box) || !is_proper(boxes + 4 * g)) continue;
-      own.overlaps(box, first, count, kUnionFloor, overlap);
-      for (int64_t k = 0; some_ignored && k < count; ++k) {
-        if (overlaps_[image * args_.num_priors + first + k] < 0) overlap[k] = 0;
+    const float* state = overlaps_ + image * args_.num_priors + first;
+    gts_.visit_each(own.bounds_of(block), touched, [&](int64_t g) {
+      const float* box = gt(image) + 4 * g;
+      if (!is_proper(box) || !is_wanted(g)) return;
+      float most = own.overlaps(load_box(box, 0), first, count, kUnionFloor, overlap);
+      if (args_.has_ignored() || most != most) {
+        for (int64_t k = 0; k < count; ++k) {
+          if (state[k] < 0 || !(overlap[k] > 0)) overlap[k] = 0;
+        }
+        most = *std::max_element(overlap, overlap + kBlock);
       }
-      visit(g, overlap);
-    }
+      visit(g, overlap, most);
+    });
   }
 
-  void find_highest(int64_t image, Blocks& own, int64_t block) {
+  void find_highest(int64_t image, Blocks& own, int64_t block, std::vector<uint8_t>& touched) {
     const int64_t first = block * kBlock, count = own.size_of(block);
     const int64_t begin = image * args_.num_priors + first;
     if (args_.has_ignored()) {
@@ -97,14 +109,14 @@ class Assignment {
     }
     float highest[kBlock] = {};
     int32_t best[kBlock] = {};
-    each_box(image, own, block, [&](int64_t g, const float* overlap) {
-      const float most =
-          raise_overlaps(overlap, int32_t(g - args_.gt_begin[image] + 1), highest, best);
-      if (!(most > 0) || most < claim_overlap(__atomic_load_n(&best_priors_[g], __ATOMIC_RELAXED)))
-        return;
-      int64_t k = 0;
-      while (overlap[k] != most) ++k;
-      raise_to(&best_priors_[g], claim_key(most, uint32_t(first + k)));
+    uint64_t* best_priors = best_priors_.data() + args_.gt_begin[image];
+    const auto all = [](int64_t) { return true; };
+    each_box(image, own, block, touched, all, [&](int64_t g, const float* overlap, float most) {
+      if (!(most > 0)) return;
+      raise_overlaps(overlap, int32_t(g + 1), highest, best);
+      if (most < claim_overlap(__atomic_load_n(best_priors + g, __ATOMIC_RELAXED))) return;
+      const int64_t k = std::find(overlap, overlap + kBlock, most) - overlap;
+      raise_to(best_priors + g, claim_key(most, uint32_t(first + k)));
     });
     for (int64_t k = 0; k < count; ++k) {
       inds_[begin + k] = best[k];
@@ -112,19 +124,25 @@ class Assignment {
     }
   }
 
-  void decide(int64_t image, Blocks& own, int64_t block) {
+  void decide(int64_t image, Blocks& own, int64_t block, std::vector<uint8_t>& touched) {
     const int64_t first = block * kBlock, count = own.size_of(block);
     const int64_t begin = image * args_.num_priors + first;
     const int64_t boxes = args_.gt_begin[image];
     int64_t low_quality[kBlock] = {};
     if (args_.rule.match_low_quality) {
-      each_box(image, own, block, [&](int64_t g, const float* overlap) {
+      const uint64_t* best_priors = best_priors_.data() + boxes;
+      const auto can_be_best = [&](int64_t g) {
+        return own.can_reach(block, claim_overlap(best_priors[g]), area(load_box(gt(image), g)));
+      };
+      const auto mark = [&](int64_t g, const float* overlap, float most) {
+        if (most < claim_overlap(best_priors[g])) return;
         for (int64_t k = 0; k < count; ++k) {
-          if (args_.rule.is_low_quality(best_priors_[g], overlap[k], first + k)) {
-            low_quality[k] = g - boxes + 1;
+          if (args_.rule.is_low_quality(best_priors[g], overlap[k], first + k)) {
+            low_quality[k] = g + 1;
           }
         }
-      });
+      };
+      each_box(image, own, block, touched, can_be_best, mark);
     }
     for (int64_t k = 0; k < count; ++k) {
       int64_t& ind = inds_[begin + k];
@@ -140,6 +158,7 @@ class Assignment {
 
   const MaxIouArgs& args_;
   std::vector<Blocks> blocks_;
+  Blocks gts_;  // of the image
   std::vector<uint64_t> best_priors_;
   int64_t* inds_ = nullptr;
   float* overlaps_ = nullptr;

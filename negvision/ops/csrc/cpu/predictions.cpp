@@ -15,11 +15,14 @@ using torch::stable::parallel_for;
 
 constexpr int64_t kPairsPerTask = 1 << 20;  // about a millisecond
 constexpr int64_t kPriorsPerTask = 1 << 15;
+constexpr int kAhead = 64;
 
 // The rankings of one box, and scratch of its thread.
 struct Scratch {
   std::vector<uint64_t> best, overlaps;
   std::vector<uint8_t> touched;
+  std::vector<float> limits;
+  std::vector<int64_t> later;
   explicit Scratch(int64_t k) : best(k), overlaps(k) {}
 };
 
@@ -121,23 +124,51 @@ class Assignment {
     const uint8_t* admitted = dynamic ? admitted_.data() + image * args_.num_priors : nullptr;
     Ranking best{scratch.best.data(), int(args_.topk), 0};
     Ranking overlaps{scratch.overlaps.data(), int(args_.topk), 0};
-    float iou[kBlock];
+    float iou[kBlock] = {};
+    uint8_t above[kBlock];
     bool is_bad = false;
+    // Pairs with no more than this overlap rank among neither.
+    float floor = 0;
     const auto offer = [&](int64_t i, float measure) {
       const uint64_t key = pairs.rank(i, target, measure, best.worst(), &is_bad);
       if (is_bad) report(image, i);
-      if (key != kNever) best.offer(key | uint64_t(i));
-    };
-    predictions_[image].visit(gt, scratch.touched, [&](int64_t first, int64_t count) {
-      predictions_[image].overlaps(gt, first, count, kUnionFloor, iou);
-      for (int64_t k = 0; k < count; ++k) {
-        const int64_t i = first + k;
-        if (!(iou[k] > 0) || (dynamic && !admitted[i])) continue;
-        if (args_.rule == PredictionRule::kContained && !pairs.is_inside(i, target.box)) continue;
-        if (dynamic) overlaps.offer(rank_key(false, -iou[k], 0));
-        offer(i, pairs.overlap_from(iou[k], i, target.box));
+      if (key == kNever) return;
+      best.offer(key | uint64_t(i));
+      if (best.count < best.capacity) return;
+      floor = pairs.overlap_floor(best.worst());
+      if (dynamic) {
+        const uint64_t lowest = overlaps.worst();
+        floor = lowest == kNever ? 0 : std::min(floor, -rank_value(lowest));
       }
-    });
+    };
+    // Scores lie far apart in memory, so they are fetched some pairs ahead.
+    int64_t ahead[kAhead];
+    float iou_ahead[kAhead];
+    int waiting = 0;
+    const auto offer_waiting = [&] {
+      for (int n = 0; n < waiting; ++n) {
+        const int64_t i = ahead[n];
+        if (!(iou_ahead[n] > floor)) continue;
+        if (dynamic) overlaps.offer(rank_key(false, -iou_ahead[n], 0));
+        offer(i, pairs.overlap_from(iou_ahead[n], i, target.box));
+      }
+      waiting = 0;
+    };
+    const auto visit = [&](int64_t first, int64_t count) {
+      if (predictions_[image].overlaps(gt, first, count, kUnionFloor, iou) <= floor) return;
+      mark_above(iou, floor, above);
+      each_marked(above, count, [&](int64_t k) {
+        const int64_t i = first + k;
+        if (dynamic && !admitted[i]) return;
+        if (args_.rule == PredictionRule::kContained && !pairs.is_inside(i, target.box)) return;
+        __builtin_prefetch(pairs.scores + i * pairs.num_classes + target.label);
+        ahead[waiting] = i;
+        iou_ahead[waiting] = iou[k];
+        if (++waiting == kAhead) offer_waiting();
+      });
+    };
+    predictions_[image].visit_above(gt, floor, scratch.limits, scratch.later, visit);
+    offer_waiting();
     if (dynamic) {
       double sum = 0;
       for (int k = 0; k < overlaps.count; ++k) {
@@ -146,7 +177,7 @@ class Assignment {
       best.capacity = dynamic_k(sum);
       best.count = std::min(best.count, best.capacity);
       // Priors whose predictions lie apart, if they can rank among the best.
-      if (best.worst() > rank_key(false, float(pairs.overlap_cost(0)), 0)) {
+      if (best.worst() > pairs.lowest_apart()) {
         for (int64_t first = 0; first < args_.num_priors; first += kBlock) {
           const int64_t count = std::min(kBlock, args_.num_priors - first);
           predictions_[image].overlaps(gt, first, count, kUnionFloor, iou);
@@ -168,6 +199,51 @@ class Assignment {
     }
   }
 
+  // The boxes of each image in blocks of neighbors: in rows of their height, from left to right.
+  void fill_neighbors() {
+    neighbors_.resize(args_.num_images);
+    order_.resize(args_.num_boxes());
+    parallel_for(0, args_.num_images, 1, [&](int64_t from, int64_t to) {
+      for (int64_t image = from; image < to; ++image) {
+        const int64_t begin = args_.gt_begin[image], count = args_.gt_begin[image + 1] - begin;
+        std::vector<std::pair<int64_t, float>> place(count);
+        for (int64_t g = 0; g < count; ++g) {
+          const Point middle = center(targets_.boxes, begin + g);
+          place[g] = {
+              is_finite(middle.y) ? int64_t(middle.y / 64) : 0,
+              is_finite(middle.x) ? middle.x : 0.0f};
+          order_[begin + g] = g;
+        }
+        std::sort(&order_[begin], &order_[begin] + count, [&](int64_t a, int64_t b) {
+          return place[a] < place[b];
+        });
+        neighbors_[image].resize(count);
+        for (int64_t block = 0; block < neighbors_[image].count(); ++block) {
+          neighbors_[image].fill(block, [&](int64_t k) {
+            return load_box(targets_.boxes, begin + order_[begin + k]);
+          });
+        }
+      }
+    });
+  }
+
+  // The box of a contested prior. Boxes apart from the prediction matter only if nothing is near.
+  int64_t winner(
+      const PredictionPairs& pairs, int64_t image, int64_t prior, int64_t claimant,
+      std::vector<uint8_t>& touched) const {
+    const int64_t begin = args_.gt_begin[image], end = args_.gt_begin[image + 1];
+    Contest contest{pairs, targets_, prior, begin, kNever};
+    contest.consider(claimant);  // its rank rules out most others early
+    const Box<float> predicted = load_box(pairs.boxes, prior);
+    neighbors_[image].visit(predicted, touched, [&](int64_t first, int64_t count) {
+      for (int64_t k = first; k < first + count; ++k) contest.consider(order_[begin + k]);
+    });
+    if (has_dynamic_k(pairs.rule) && contest.lowest > pairs.lowest_apart()) {
+      for (int64_t g = 0; g < end - begin; ++g) contest.consider(g);
+    }
+    return contest.winner();
+  }
+
   // Converts the claims to the result.
   std::tuple<Tensor, Tensor, Tensor, Tensor> read_claims() {
     const std::vector<int64_t> shape{args_.num_images, args_.num_priors};
@@ -178,23 +254,27 @@ class Assignment {
     float* metric_of = static_cast<float*>(metrics.mutable_data_ptr());
     int64_t* label_of = static_cast<int64_t*>(labels.mutable_data_ptr());
     int64_t* inds = static_cast<int64_t*>(gt_inds_.mutable_data_ptr());
-    // Contested priors look at every box.
-    const int64_t per_task = std::max<int64_t>(1, kPriorsPerTask / (1 + args_.num_boxes() / 64));
-    parallel_for(0, int64_t(contested_.size()), per_task, [&](int64_t first, int64_t last) {
-      std::fill(label_of + first, label_of + last, -1);
-      for (int64_t i = next_claim(claims_, first, last); i < last;
-           i = next_claim(claims_, i + 1, last)) {
-        const int64_t image = i / args_.num_priors, prior = i % args_.num_priors;
-        const PredictionPairs pairs = args_.pairs(image);
-        const int64_t begin = args_.gt_begin[image], end = args_.gt_begin[image + 1];
-        const Settled won =
-            settle(pairs, targets_, prior, claim_box(claims_[i]), contested_[i] != 0, begin, end);
-        inds[i] = won.box + 1;
-        overlap_of[i] = won.overlap;
-        metric_of[i] = won.metric;
-        label_of[i] = targets_.labels[begin + won.box];
-      }
-    });
+    if (args_.rule != PredictionRule::kTaskAligned) fill_neighbors();
+    parallel_for(
+        0, int64_t(contested_.size()), kPriorsPerTask / 4, [&](int64_t first, int64_t last) {
+          std::fill(label_of + first, label_of + last, -1);
+          std::vector<uint8_t> touched;
+          for (int64_t i = next_claim(claims_, first, last); i < last;
+               i = next_claim(claims_, i + 1, last)) {
+            const int64_t image = i / args_.num_priors, prior = i % args_.num_priors;
+            const PredictionPairs pairs = args_.pairs(image);
+            const int64_t begin = args_.gt_begin[image];
+            int64_t box = claim_box(claims_[i]);
+            if (contested_[i] && args_.rule != PredictionRule::kTaskAligned) {
+              box = winner(pairs, image, prior, box, touched);
+            }
+            const Settled won = settled(pairs, targets_, prior, begin, box);
+            inds[i] = box + 1;
+            overlap_of[i] = won.overlap;
+            metric_of[i] = won.metric;
+            label_of[i] = targets_.labels[begin + box];
+          }
+        });
     return {gt_inds_, overlaps, labels, metrics};
   }
 
@@ -205,7 +285,8 @@ class Assignment {
   Tensor gt_inds_;
   uint64_t* claims_;
   std::vector<uint8_t> contested_, admitted_;
-  std::vector<Blocks> predictions_, places_;
+  std::vector<Blocks> predictions_, places_, neighbors_;
+  std::vector<int64_t> order_;
   std::atomic<int64_t> bad_pair_{-1};
 };
 

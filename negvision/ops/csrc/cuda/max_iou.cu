@@ -100,6 +100,9 @@ std::tuple<Tensor, Tensor, Tensor> max_iou_assign(
   for (int64_t image = 0; image < args.num_images; image += kImagesAtOnce) {
     const int64_t count = std::min<int64_t>(kImagesAtOnce, args.num_images - image);
     const int64_t first = image * args.num_priors;
+    // Not within the braces: nvcc 13.0 crashes on a conditional there.
+    ImageBegins ignored_begins{int(count), {}};
+    if (args.has_ignored()) ignored_begins = begins_of(args.ignored_begin, image, count);
     const Batch batch{
         args.priors_of(image),
         args.priors.size(0) == 1,
@@ -108,8 +111,7 @@ std::tuple<Tensor, Tensor, Tensor> max_iou_assign(
         static_cast<const int64_t*>(args.gt_labels.const_data_ptr()),
         args.ignored(),
         begins_of(args.gt_begin, image, count),
-        args.has_ignored() ? begins_of(args.ignored_begin, image, count)
-                           : ImageBegins{int(count), {}},
+        ignored_begins,
         args.rule,
         data_of<unsigned long long>(best),
         data_of<int64_t>(gt_inds) + first,

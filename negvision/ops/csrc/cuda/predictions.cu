@@ -123,11 +123,18 @@ __global__ void read_claims(
   if (i >= batch.begins.count * batch.num_priors) return;
   const int64_t image = i / batch.num_priors;
   const int64_t begin = batch.begins.begin[image], end = batch.begins.begin[image + 1];
+  const int64_t prior = i % batch.num_priors;
   Settled won{-1, 0.0f, 0.0f};
   if (batch.claims[i]) {
-    won = settle(
-        batch.pairs_of(image), batch.targets, i % batch.num_priors, claim_box(batch.claims[i]),
-        batch.contested[i] != 0, begin, end);
+    const PredictionPairs pairs = batch.pairs_of(image);
+    int64_t box = claim_box(batch.claims[i]);
+    if (batch.contested[i] && pairs.rule != PredictionRule::kTaskAligned) {
+      Contest contest{pairs, batch.targets, prior, begin, kNever};
+      contest.consider(box);  // its rank rules out most others early
+      for (int64_t g = 0; g < end - begin; ++g) contest.consider(g);
+      box = contest.winner();
+    }
+    won = settled(pairs, batch.targets, prior, begin, box);
   }
   gt_inds[i] = won.box + 1;
   max_overlaps[i] = won.overlap;
