@@ -174,7 +174,8 @@ class FaceObserver(Observer):
         best, nearest = torch.full_like(own, -torch.inf), torch.full_like(labels, -1)
         for first in range(0, len(head.weight), _BLOCK):
             centers = functional.normalize(head.weight[first : first + _BLOCK].float(), dim=1)
-            cosines = units @ centers.T
+            with torch.autocast(units.device.type, enabled=False):
+                cosines = units @ centers.T
             inside = (labels >= first) & (labels < first + len(centers))
             place = (labels - first).clamp(0, len(centers) - 1)[:, None]
             # Only the own center is no other.
@@ -182,6 +183,7 @@ class FaceObserver(Observer):
             value, index = cosines.scatter_(1, place, hidden).max(1)
             nearest = torch.where(value > best, index + first, nearest)
             best = torch.maximum(best, value)
+        best = best.masked_fill(nearest < 0, torch.nan)  # one person alone
         # The losses are those of all ranks in their order.
         losses = torch.full_like(own, torch.nan)
         world, rank = 1, 0

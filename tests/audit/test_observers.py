@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import cosine_similarity
 
 from negvision.audit.box_observers import DenseObserver, RoIObserver, _true_at, box_observer
-from negvision.audit.observers import FaceObserver, SegmentationObserver
+from negvision.audit.observers import FaceObserver, SegmentationObserver, own_and_other
 from negvision.audit.sample_numbers import SampleNumbers, regions_of
 from negvision.detection.datasets import PackDetInputs
 from negvision.detection.transforms import RandomZoom
@@ -233,6 +233,17 @@ def test_faces():
         assert [float(f) for f in found] == pytest.approx([cosines[i][label], max(others)], **near)
         assert observer.means.other_class[i] == np.argmax(others)
     assert observer.means.loss.mean().item() == pytest.approx(mean.item())
+
+
+def test_a_single_person_or_class_has_no_other():
+    head = UNPGLoss(num_classes=1, embedding_size=4, scale=8.0)
+    observer = FaceObserver(SimpleNamespace(head=head))
+    observer.samples = [0] * 2
+    head(torch.eye(2, 4), torch.tensor([0, 0]))
+    assert observer.means.other.isnan().all() and observer.means.other_class.tolist() == [-1, -1]
+    own, other, other_class = own_and_other(torch.tensor([[0.5], [0.2]]), torch.tensor([0, 0]))
+    assert own.tolist() == [0.5, pytest.approx(0.2)]
+    assert other.isnan().all() and other_class.tolist() == [-1, -1]
 
 
 def test_regions_of_pixels():

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import ROOT, toy_data
+from helpers.tiny_training import Noisy, assert_same, loader, make_runner, outcome
 from helpers.toy_data import Toy
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
@@ -108,6 +109,22 @@ def toy_config(name, toy):
     toy_data.set_classes(cfg, toy.classes)
     toy_data.write(cfg, toy)
     return cfg
+
+
+def test_a_resumed_run_sees_the_same_images(tmp_path):
+    def run(folder, **options):
+        data = Noisy()
+        data.labels = np.arange(len(data)) % 5 // 4
+        sampler = {"type": "negvision.ClassBalancedSampler"}
+        data_loader = {**loader(data), "sampler": sampler}
+        runner = make_runner(folder, by_epoch=False, train_dataloader=data_loader, **options)
+        runner.train()
+        return outcome(runner)
+
+    whole = run(tmp_path / "a")
+    # In the second pass of seven batches.
+    checkpoint = str(tmp_path / "a" / "iter_12.pth")
+    assert_same(run(tmp_path / "b", resume=True, load_from=checkpoint), whole)
 
 
 @pytest.mark.parametrize(
