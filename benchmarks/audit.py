@@ -60,7 +60,7 @@ BOXES = {
         ("coco128/instances_val", "coco128/val"),
     ),
 }
-PRECISIONS = (20, 100, 500)
+PRECISIONS, PRECISE = (20, 100, 500), 0.9
 CLEANLAB = """
 import pickle, sys
 import numpy as np
@@ -126,7 +126,7 @@ def on_planted(
 
 
 def average_precision(weights: np.ndarray, right: np.ndarray, lost: np.ndarray) -> np.ndarray:
-    """AP, then precisions, of rows by falling score.
+    """AP, precisions, and the recall at precision 0.9, of rows by falling score.
 
     Args:
         weights: (R, N + L): how often each row counts, then each error that has no row.
@@ -134,7 +134,7 @@ def average_precision(weights: np.ndarray, right: np.ndarray, lost: np.ndarray) 
         lost: Number L of errors without a row.
 
     Returns:
-        (R, 1 + len(PRECISIONS)).
+        (R, 2 + len(PRECISIONS)).
     """
     own = weights[:, : len(right)].astype(np.float64)
     hits, seen = (own * right).cumsum(1), own.cumsum(1)
@@ -144,6 +144,8 @@ def average_precision(weights: np.ndarray, right: np.ndarray, lost: np.ndarray) 
     for limit in PRECISIONS:
         counted = np.clip(limit - (seen - own), 0, own)
         columns.append((counted * right).sum(1) / np.maximum(counted.sum(1), 1))
+    recall = hits / np.where(total > 0, total, np.nan)[:, None]
+    columns.append(np.where(precision >= PRECISE, recall, 0).max(1))
     return np.stack(columns, 1)
 
 
@@ -153,7 +155,7 @@ def figures(scores: np.ndarray, wrong: np.ndarray, image: np.ndarray, lost: np.n
     right, units = wrong[order], np.concatenate([image[order], lost])
     if not len(right):
         return {}
-    names = ("AP", *(f"P@{limit}" for limit in PRECISIONS))
+    names = ("AP", *(f"P@{limit}" for limit in PRECISIONS), f"R@P{PRECISE}")
     values = average_precision(np.ones((1, len(units))), right, lost)[0]
     draws = bootstrap(lambda weights: average_precision(weights, right, lost), units)
     low, high = interval(values, draws)

@@ -27,13 +27,13 @@ def counts_table(found: Sequence[Suspect]) -> str:
     counts = Counter(one.kind for one in found)
     likely = Counter(one.kind for one in found if (one.probability or 0) >= CERTAIN)
     rows = [
-        [kind, counts[kind], likely[kind], meaning]
+        [f"{kind}: {meaning}", counts[kind], likely[kind]]
         for kind, meaning in KINDS.items()
         if counts[kind]
     ]
     if not rows:
         return "no suspects: nothing in these labels looks wrong to this method"
-    return text_table(["kind", "suspects", "more likely wrong than right", "meaning"], rows)
+    return text_table(["kind", "suspects", "more likely wrong than right"], rows)
 
 
 def write_csv(audit: Suspects, path: Path) -> None:

@@ -164,7 +164,6 @@ def _other_splits(cfg, given: str | None, data: Audited) -> dict[str, list[str]]
 
     from negvision.compat.patches import captured_pycocotools
     from negvision.engine.config.data_files import leaf_datasets
-    from negvision.errors import DatasetError
     from negvision.registry import DATASETS
 
     if given is not None or data.kinds == ("identity",):
@@ -176,7 +175,7 @@ def _other_splits(cfg, given: str | None, data: Audited) -> dict[str, list[str]]
             try:
                 with DefaultScope.overwrite_default_scope(scope), captured_pycocotools():
                     dataset = DATASETS.build({**leaf, "pipeline": []})
-            except (DatasetError, FileNotFoundError):
+            except (UserError, FileNotFoundError):
                 continue  # missing on this machine, and not under audit
             infos = map(dataset.get_data_info, range(len(dataset)))
             paths |= {str(info.get("img_path")) for info in infos}
