@@ -15,7 +15,7 @@ class _PredictionAssigner(BaseAssigner):
 
     def _assign(
         self, operator, pred: InstanceData, gt: InstanceData, topk: int, **options
-    ) -> tuple[AssignResult, tuple]:
+    ) -> tuple[AssignResult, list]:
         """Call ``operator``; also returns what it gives beyond an ``AssignResult``."""
         gt_inds, overlaps, labels, *more = operator(
             get_box_tensor(pred.priors)[:, :4],

@@ -1,6 +1,7 @@
 """What the assignment operators share: their arguments and how they are run."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,10 +12,10 @@ from negvision.ops._extension import is_compiled_for
 _WITHOUT_FLOAT64 = {"mps"}
 
 
-def run_operator(name: str, fallback: Callable, arguments: tuple) -> tuple[Tensor, ...]:
+def run_operator(name: str, fallback: Callable, arguments: tuple) -> Any:
     """Call the compiled operator ``name``, or the function that computes the same without it.
 
-    The first argument is on the device of all tensors.
+    The first argument is on the device of all tensors. Returns the tuple of results.
     """
     device = arguments[0].device
     on = "cpu" if device.type in _WITHOUT_FLOAT64 else device.type
