@@ -43,8 +43,8 @@ METRICS = {
     },
     "shares": {
         "AP": ("bbox_mAP", 100),
-        "FPPI at recall 0.5": ("bbox_fppi@0.5", 1),
-        "FPPI at recall 0.8": ("bbox_fppi@0.8", 1),
+        "FP per 100 images at recall 0.5": ("bbox_fppi@0.5", 100),
+        "FP per 100 images at recall 0.8": ("bbox_fppi@0.8", 100),
     },
 }
 # Street images that are mined, and that random ones are compared with.
@@ -80,6 +80,11 @@ def call(log: Path, *command) -> None:
         sys.exit(f"{' '.join(command)}\n{log.read_text()[-4000:]}")
 
 
+def settings_of(args) -> dict:
+    """What all runs of a table have in common."""
+    return {"iters": args.iters, "model": args.model}
+
+
 def train(args, data: Path, work: Path, seed: int, *options) -> dict:
     """Train, test, and return the metrics; a finished run is read."""
     done = work / "figures.json"
@@ -90,8 +95,11 @@ def train(args, data: Path, work: Path, seed: int, *options) -> dict:
         found = last_evaluation(work / "test", "*.json", "coco/bbox_mAP")
         metrics = METRICS[args.part].items()
         figures = {name: scale * found[f"coco/{key}"] for name, (key, scale) in metrics}
-        done.write_text(json.dumps(figures))
-    figures = json.loads(done.read_text())
+        done.write_text(json.dumps({"settings": settings_of(args), "figures": figures}))
+    written = json.loads(done.read_text())
+    if written["settings"] != settings_of(args):
+        sys.exit(f"{done} is of a run with {written['settings']}: give another --work-dir")
+    figures = written["figures"]
     shown = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
     print(f"{work.relative_to(args.work_dir)}: {shown}", flush=True)
     return {"seed": seed, "test": figures}
@@ -229,10 +237,8 @@ def main(given: Sequence[str] | None = None) -> int:
     summary = {name: summarize(entries, ["test"]) for name, entries in runs.items()}
     title = f"{args.iters} iterations, seeds: {len(args.seeds)}"
     print(f"\n{markdown_table(summary, 'test', title)}\n")
-    settings = {"iters": args.iters, "model": args.model}
-    write_results(
-        f"negatives_{args.part}", {**settings, "runs": runs, "summary": summary}, args.out
-    )
+    payload = {**settings_of(args), "runs": runs, "summary": summary}
+    write_results(f"negatives_{args.part}", payload, args.out)
     return 0
 
 
