@@ -200,6 +200,7 @@ def by_cleanlab(python: str, subject: BoxSubject | LabelSubject, kind: str) -> F
             kept = truth.place
             content = {"kind": kind, "truth": [], "found": []}
             order = []
+            columns = np.c_[subject.found.box, subject.found.score]
             for place in range(len(subject.images)):
                 own, seen = (np.flatnonzero(one.image == place) for one in (truth, subject.found))
                 if not len(own):
@@ -210,9 +211,10 @@ def by_cleanlab(python: str, subject: BoxSubject | LabelSubject, kind: str) -> F
                     for label in range(len(subject.classes))
                 ]
                 order += [row for part in rows for row in part.tolist()]
-                columns = np.c_[subject.found.box, subject.found.score]
                 content["truth"].append(boxes)
-                content["found"].append(np.array([columns[part] for part in rows], object))
+                of_image = np.empty(len(rows), object)  # also where all parts have one length
+                of_image[:] = [columns[part] for part in rows]
+                content["found"].append(of_image)
             if kind == "missing":
                 kept = np.array(order, np.int64)
         import pickle
