@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def config_of(tiny_config, tmp_path):
     """Function from arguments of the box head to a config with a small Faster R-CNN."""
 
     def write(**head):
-        cfg = Config.fromfile(tiny_config)
+        cfg = Config.fromfile(tiny_config, format_python_code=False)
         cfg.model = model = Config.fromfile(SLIM).model
         model.backbone.base_channels, model.neck.in_channels = 8, [8, 16, 32]
         model.roi_head.bbox_head.update(
@@ -42,11 +43,21 @@ def config_of(tiny_config, tmp_path):
     return write
 
 
+@pytest.fixture(scope="module")
+def first_run() -> list[Path]:
+    """The checkpoint of the first test that trained, which the others copy."""
+    return []
+
+
 @pytest.fixture
-def trained(config_of, tmp_path):
+def trained(config_of, tmp_path, tmp_path_factory, first_run):
     config = config_of()
-    assert train(config, "--work-dir", tmp_path / "run") == 0
-    return config, tmp_path / "run" / "epoch_1.pth"
+    if not first_run:
+        folder = tmp_path_factory.mktemp("first")
+        assert train(config, "--work-dir", folder) == 0
+        first_run.append(folder / "epoch_1.pth")
+    (tmp_path / "run").mkdir()
+    return config, Path(shutil.copy(first_run[0], tmp_path / "run"))
 
 
 def load(path):
@@ -120,13 +131,11 @@ def test_another_threshold_from_the_command_line(trained, tmp_path, monkeypatch)
     assert all(one != other for one, other in zip(*pictures.values(), strict=True))
 
 
-def test_statistics_of_shapings_travel_too(config_of, tmp_path, capsys):
+def test_statistics_of_shapings_travel_too(trained, config_of, tmp_path, capsys):
     config = config_of(shaping={"type": "react", "percentile": 80})
     assert train(config, "--work-dir", tmp_path / "shaped") == 2
     assert "Train without it" in capsys.readouterr().err
-    assert train(config_of(), "--work-dir", tmp_path / "run") == 0
-    config = config_of(shaping={"type": "react", "percentile": 80})
-    checkpoint = tmp_path / "run" / "epoch_1.pth"
+    checkpoint = trained[1]
     out = tmp_path / "new" / "c.pth"
     work = ["--work-dir", tmp_path / "w"]
     assert calibrate(config, checkpoint, "--min-score", 0, "--out", out, *work) == 0

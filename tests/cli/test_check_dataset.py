@@ -102,7 +102,7 @@ def test_ctrl_c_of_a_terminal_is_status_130(tiny_config):
         text=True,
         start_new_session=True,
     )
-    out, error = process.communicate(timeout=300)
+    out, error = process.communicate(timeout=900)
     assert process.returncode == 130, error
     assert "interrupted: no problem in" in out and "of 8 images" in out
     assert "Traceback" not in error

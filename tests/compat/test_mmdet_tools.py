@@ -32,7 +32,7 @@ def train(tmp_path: Path, imports: str) -> subprocess.CompletedProcess:
         env={**environment, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
 
 

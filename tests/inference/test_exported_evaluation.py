@@ -18,7 +18,7 @@ def digits_config(digits, tmp_path):
     """Function from the name of a quick start to a config that tests it on the small set."""
 
     def write(name: str) -> Path:
-        cfg = Config.fromfile(ROOT / "configs/quickstart" / name)
+        cfg = Config.fromfile(ROOT / "configs/quickstart" / name, format_python_code=False)
         own = {"digits": {"train": 24, "val": 12, "test": 12, "test_ood": 6}}
         own["data_root"] = str(digits) + "/"
         loader = cfg.test_dataloader

@@ -36,7 +36,7 @@ def run(folder: Path, *command: str, **variables: str) -> subprocess.CompletedPr
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
 
 

@@ -25,7 +25,7 @@ def site(tmp_path_factory) -> Path:
             pytest.skip(f"{name} is not installed (requirements/docs.txt)")
     out = tmp_path_factory.mktemp("site")
     command = [sys.executable, "docs/build_site.py", "--out", out]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return out
 

@@ -1,4 +1,4 @@
-"""The command in a separate process, on a free port, until the tests end."""
+"""The command in processes of their own, on free ports, until the tests end."""
 
 import os
 import queue
@@ -50,14 +50,24 @@ class Served:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         try:
-            return self.process.wait(20)
+            return self.process.wait(600)
         finally:
             self.process.kill()
 
 
+class _Servers(dict):
+    def __init__(self, folder: Path, arguments: dict[str, list]) -> None:
+        self._folder, self._arguments = folder, arguments
+
+    def __missing__(self, name: str) -> Served:
+        self[name] = served = _start(self._folder, name, self._arguments[name])
+        _wait_for_page(served)
+        return served
+
+
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory) -> Iterator[dict[str, Served]]:
-    """Commands by the name of their model, all started at once."""
+    """Commands by the name of their model, each started when it is asked for."""
     pytest.importorskip("gradio", reason="gradio is not installed (requirements/serve.txt)")
     folder = tmp_path_factory.mktemp("served")
     (folder / "sitecustomize.py").write_text(_WATCH)
@@ -74,10 +84,8 @@ def servers(tmp_path_factory) -> Iterator[dict[str, Served]]:
         "everywhere": [detector, "--host", "0.0.0.0"],
         "proxied": [calibrated, "--root-path", "/demo/", "--allowed-host", "demo.example"],
     }
-    started = {name: _start(folder, name, values) for name, values in arguments.items()}
+    started = _Servers(folder, arguments)
     try:
-        for served in started.values():
-            _wait_for_page(served)
         yield started
     finally:
         for served in started.values():
@@ -121,7 +129,7 @@ def _wait_for_page(served: Served) -> None:
     # Keep reading: a full pipe would block the process.
     threading.Thread(target=read, daemon=True).start()
     while not served.url:
-        line = printed.get(timeout=180)
+        line = printed.get(timeout=600)
         assert line is not None, "".join(served.lines)
         served.lines.append(line)
         if found := re.match(r"page  (http://\S+)", line):

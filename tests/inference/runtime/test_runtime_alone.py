@@ -53,7 +53,7 @@ def test_same_boxes_without_torch_and_openmmlab(exported, tmp_path):
     # Isolated and without site-packages, so that only the folder is searched.
     program = PROGRAM.format(packages=packages, model=model, files=files)
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, timeout=300
+        [sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     found, loaded = map(json.loads, done.stdout.splitlines())
