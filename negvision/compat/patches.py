@@ -107,8 +107,8 @@ def format_each_config_once() -> None:
     def format_once(source: str, **options: Any) -> tuple[str, bool]:
         return formatted(source, json.dumps(options))
 
-    format_once.cache = formatted  # ty: ignore[unresolved-attribute]
-    yapf_api.FormatCode = format_once
+    format_once.cache = formatted  # ty: ignore[missing-attribute]
+    yapf_api.FormatCode = format_once  # ty: ignore[invalid-assignment]
 
 
 def replace_activation_checkpointing(

@@ -117,6 +117,7 @@ def choose_score(
         )
     loader = runner.build_dataloader(runner.cfg[f"{split}_dataloader"])
     metric.dataset_meta = getattr(loader.dataset, "metainfo", None)
+    metric.leave_out_extras()
     layers: list[Any] = [m for m in model.modules() if hasattr(m, "feature_score")]
     heads: list[Any] = [m for m in model.modules() if hasattr(m, "ood_threshold")]
     first = [layer.feature_score for layer in layers]

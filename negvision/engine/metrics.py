@@ -125,6 +125,9 @@ class OODMetricBase(CollectedMetric):
         """The scored samples of ``results``, which has one entry per image."""
         raise NotImplementedError
 
+    def leave_out_extras(self) -> None:
+        """Compute nothing that :meth:`sampled_records` does not need."""
+
     def sampled_records(self, results: list[Any]) -> OODRecords:
         """The scored samples of what ``process`` appended, on one rank."""
         # By identity: samplers repeat images to fill the last batch.

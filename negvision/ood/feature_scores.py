@@ -12,6 +12,7 @@ over those that were seen, so that memory does not grow with the data.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,6 +146,9 @@ class FeatureScore(Statistics):
 class _Bank(FeatureScore):
     """Compares features with those of a bank (samples, D), of which ``count`` are filled."""
 
+    bank: Tensor
+    count: Tensor
+
     def __init__(self, *args, neighbors: int, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if not 0 < neighbors <= self.samples:
@@ -224,6 +228,10 @@ class Mahalanobis(FeatureScore):
     Adversarial Attacks", NeurIPS 2018, on the last feature alone.
     """
 
+    origin: Tensor
+    whitening: Tensor
+    means: Tensor
+
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         size, classes = self.in_features, self.num_classes
@@ -260,6 +268,8 @@ class RelativeMahalanobis(Mahalanobis):
     2021. arXiv:2106.09022
     """
 
+    whitening_of_all: Tensor
+
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.register_buffer("whitening_of_all", torch.zeros(self.in_features, self.in_features))
@@ -280,6 +290,10 @@ class ViM(FeatureScore):
     2022. The principal space has 1,000 dimensions for D of 2,048 or more, 512 for D of 768 or more,
     else D / 2. Cosine logits have no bias, so that the origin is 0.
     """
+
+    origin: Tensor
+    rest: Tensor
+    alpha: Tensor
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -315,6 +329,9 @@ class FDBD(FeatureScore):
     Source: Liu and Qin, "Fast Decision Boundary based Out-of-Distribution Detector", ICML 2024,
     eq. 8; the sum in place of the mean is OpenOOD's.
     """
+
+    mean: Tensor
+    between: Tensor
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -384,12 +401,12 @@ def build_feature_score(
     """
     if score is None or score_name(score) not in _KINDS:
         return None
-    options = dict(score) if isinstance(score, dict) else {"type": score}
+    options: dict[str, Any] = dict(score) if isinstance(score, dict) else {"type": score}
     kind = _KINDS[options.pop("type")]
     try:
         return kind(in_features, num_classes, sigmoid, **options)
     except TypeError as error:
-        raise ValueError(f"score {dict(score)!r}: {error}") from None  # type: ignore[arg-type]
+        raise ValueError(f"score {score!r}: {error}") from None
 
 
 def _rows(values: Tensor) -> Tensor:

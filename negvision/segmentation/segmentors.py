@@ -201,7 +201,7 @@ class ScoredConvSeg(_AppendsColumn, nn.Conv2d):
         feature_score.attach(self.weight, self.bias, cosine=False)
         self.feature_score: FeatureScore | None = feature_score
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:  # ty: ignore[lost-keyword-for-regular-parameter]
         """Logits (N, K, H, W); inside :meth:`temperature_appended` with the score."""
         logits = super().forward(features)
         if self.training or not self.appends_temperature:

@@ -128,6 +128,10 @@ class OODPixelMetric(OODMetricBase):
         }
         return self.report(replace(sampled, by_score=by_score))
 
+    def leave_out_extras(self) -> None:
+        """See the base class."""
+        self.components = False
+
     def sampled_records(self, results: list[PixelCounts]) -> OODRecords:
         """Some pixels of each image."""
         return self.records([PixelCounts.combined(results)[0]])
