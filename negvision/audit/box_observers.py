@@ -117,12 +117,12 @@ class DenseObserver(_BoxObserver):
             self.means = self._means(
                 scores, deltas, priors, assigned, torch.cat(boxes), labels, counts
             )
-        if ignored is not None:
-            boxes = [
-                torch.cat([own, get_box_tensor(gt.bboxes).float()])
-                for own, gt in zip(boxes, ignored, strict=True)
-            ]
         if self.wants_found:
+            if ignored is not None:
+                boxes = [
+                    torch.cat([own, get_box_tensor(gt.bboxes).float()]) if len(gt.bboxes) else own
+                    for own, gt in zip(boxes, ignored, strict=True)
+                ]
             self.found = self._peaks(scores, deltas, priors, assigned, sizes, boxes)
 
     def _priors_of(self, sizes: tuple, device: torch.device) -> Tensor:
