@@ -142,7 +142,8 @@ def oracle(rule, priors, boxes, scores, gt, labels, topk, weights, centers=None)
             free = [i for i in free if inside(i, g)]
         k = topk
         if dynamic:
-            highest = sorted((float(iou(i, g)) for i in range(count) if any_box[i]), reverse=True)
+            found = (float(iou(i, g)) for i in range(count) if any_box[i])
+            highest = sorted((x for x in found if x > 0), reverse=True)
             k = max(1, int(sum(highest[:topk])))
         for i in sorted(free, key=lambda i: (*values[i, g], i))[:k]:
             if rule != "task_aligned" or inside(i, g):

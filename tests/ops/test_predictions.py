@@ -42,6 +42,13 @@ def test_random_images(path, rule):
     assert positives > 40
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_boxes_enough_for_predictions_to_be_sorted(path, rule):
+    points, squares, boxes, logits, gt, labels = predictions(16, count=40, strides=(8, 32))
+    boxes[::9, 2], boxes[4::9] = NAN, INF
+    assert check(rule, (points, squares, boxes, logits, gt, labels)).any()
+
+
 @pytest.mark.parametrize("weights", [(0.0, 0.0, 1.0), (1.7, 0.3, 0.5), (2.5, 2.5, 0.0), (1, 20, 9)])
 @pytest.mark.parametrize("rule", RULES)
 def test_weights(path, rule, weights):

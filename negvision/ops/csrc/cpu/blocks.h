@@ -16,7 +16,7 @@ constexpr int64_t kBlock = 32;
 constexpr float kLikely = 0.6f;
 
 // The overlap of one box with `count` boxes of a block; returns the highest. NaN counts as highest.
-NV_VECTORIZED static float block_overlaps(
+[[maybe_unused]] NV_VECTORIZED static float block_overlaps(
     Box<float> gt, const float* x1, const float* y1, const float* x2, const float* y2,
     int64_t count, float eps, float* out) {
   for (int64_t i = 0; i < count; ++i) {
@@ -29,7 +29,7 @@ NV_VECTORIZED static float block_overlaps(
 }
 
 // Which blocks touch a box. NaN bounds are of blocks without a number, and touch nothing.
-NV_VECTORIZED static void touch_blocks(
+[[maybe_unused]] NV_VECTORIZED static void touch_blocks(
     Box<float> gt, const float* x1, const float* y1, const float* x2, const float* y2,
     int64_t count, uint8_t* out) {
   for (int64_t i = 0; i < count; ++i) {
@@ -39,7 +39,7 @@ NV_VECTORIZED static void touch_blocks(
 
 // A limit of the IoU of a box with those of each block, from the box around the block and its least
 // and largest area; rounded up.
-NV_VECTORIZED static void block_limits(
+[[maybe_unused]] NV_VECTORIZED static void block_limits(
     Box<float> gt, const float* x1, const float* y1, const float* x2, const float* y2,
     const float* least, const float* largest, int64_t count, float* out) {
   const float own = area(gt);
@@ -51,7 +51,8 @@ NV_VECTORIZED static void block_limits(
   }
 }
 
-NV_VECTORIZED static void mark_above(const float* values, float floor, uint8_t* out) {
+[[maybe_unused]] NV_VECTORIZED static void mark_above(
+    const float* values, float floor, uint8_t* out) {
   for (int64_t i = 0; i < kBlock; ++i) out[i] = values[i] > floor;
 }
 

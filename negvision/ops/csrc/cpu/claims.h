@@ -19,7 +19,8 @@ inline uint64_t raise_to(uint64_t* key, uint64_t claim) {
 
 // The first of `keys` at or after `i` that is not 0, or `last`. Few priors are claimed, so zeros are
 // skipped in blocks.
-NV_VECTORIZED static int64_t next_claim(const uint64_t* keys, int64_t i, int64_t last) {
+[[maybe_unused]] NV_VECTORIZED static int64_t next_claim(
+    const uint64_t* keys, int64_t i, int64_t last) {
   constexpr int64_t kBlock = 16;
   while (i + kBlock <= last) {
     uint64_t any = 0;

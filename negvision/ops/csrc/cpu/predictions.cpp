@@ -1,6 +1,7 @@
 // Assignments that look at predictions, on the CPU: threads process boxes, which read only the blocks
 // of predictions that they touch.
 #include <atomic>
+#include <numeric>
 
 #include <torch/csrc/stable/library.h>
 
@@ -16,6 +17,8 @@ using torch::stable::parallel_for;
 constexpr int64_t kPairsPerTask = 1 << 20;  // about a millisecond
 constexpr int64_t kPriorsPerTask = 1 << 15;
 constexpr int kAhead = 64;
+constexpr int64_t kFewBoxes = 32;
+constexpr int kScales = 6, kCells = 64;
 
 // The rankings of one box, and scratch of its thread.
 struct Scratch {
@@ -39,6 +42,7 @@ class Assignment {
         contested_(args.num_images * args.num_priors),
         admitted_(has_dynamic_k(args.rule) ? args.num_images * args.num_priors : 0),
         predictions_(args.num_images),
+        sorted_(args.num_images),
         places_(admitted_.empty() ? 0 : args.priors.size(0)) {}
 
   std::tuple<Tensor, Tensor, Tensor, Tensor> run() {
@@ -64,11 +68,13 @@ class Assignment {
       const PredictionPairs pairs = args_.pairs(image);
       Blocks& own = predictions_[image];
       own.resize(args_.num_priors);
+      sort_predictions(image);
+      const int32_t* sorted = sorted_[image].data();
       const bool with_places = image < int64_t(places_.size());
       if (with_places) places_[image].resize(args_.num_priors);
       parallel_for(0, own.count(), kPriorsPerTask / kBlock, [&](int64_t first, int64_t last) {
         for (int64_t block = first; block < last; ++block) {
-          own.fill(block, [&](int64_t i) { return load_box(pairs.boxes, i); });
+          own.fill(block, [&](int64_t i) { return load_box(pairs.boxes, sorted[i]); });
           if (!with_places) continue;
           // Where the middle of a box is that has the prior in its center, rounded up.
           const bool with_center = args_.rule == PredictionRule::kSimOta;
@@ -82,6 +88,36 @@ class Assignment {
         }
       });
     }
+  }
+
+  // Brings predictions of one scale and place together: a block of them has tight bounds.
+  void sort_predictions(int64_t image) {
+    std::vector<int32_t>& sorted = sorted_[image];
+    sorted.resize(args_.num_priors);
+    if (args_.gt_begin[image + 1] - args_.gt_begin[image] < kFewBoxes) {
+      std::iota(sorted.begin(), sorted.end(), 0);
+      return;
+    }
+    const float* boxes = args_.pairs(image).boxes;
+    std::vector<int32_t> cell(args_.num_priors), begin(kScales * kCells * kCells + 1);
+    for (int64_t i = 0; i < args_.num_priors; ++i) {
+      cell[i] = cell_of(boxes, i);
+      ++begin[cell[i] + 1];
+    }
+    std::partial_sum(begin.begin(), begin.end(), begin.begin());
+    for (int64_t i = 0; i < args_.num_priors; ++i) sorted[begin[cell[i]]++] = int32_t(i);
+  }
+
+  static int32_t cell_of(const float* boxes, int64_t i) {
+    const float size = area(load_box(boxes, i));
+    const Point middle = center(boxes, i);
+    if (!is_finite(size) || !is_finite(middle.x) || !is_finite(middle.y)) return 0;
+    int scale = 0;  // cells are about as large as boxes, 32 pixels or more
+    while (scale < kScales - 1 && size > float(1 << (2 * scale + 10))) ++scale;
+    const float side = float(32 << scale), last = kCells - 1;
+    const int x = int(std::min(std::max(middle.x / side, 0.0f), last));
+    const int y = int(std::min(std::max(middle.y / side, 0.0f), last));
+    return (scale * kCells + y) * kCells + x;
   }
 
   template <typename F>
@@ -124,6 +160,7 @@ class Assignment {
     const uint8_t* admitted = dynamic ? admitted_.data() + image * args_.num_priors : nullptr;
     Ranking best{scratch.best.data(), int(args_.topk), 0};
     Ranking overlaps{scratch.overlaps.data(), int(args_.topk), 0};
+    const int32_t* sorted = sorted_[image].data();
     float iou[kBlock] = {};
     uint8_t above[kBlock];
     bool is_bad = false;
@@ -158,7 +195,7 @@ class Assignment {
       if (predictions_[image].overlaps(gt, first, count, kUnionFloor, iou) <= floor) return;
       mark_above(iou, floor, above);
       each_marked(above, count, [&](int64_t k) {
-        const int64_t i = first + k;
+        const int64_t i = sorted[first + k];
         if (dynamic && !admitted[i]) return;
         if (args_.rule == PredictionRule::kContained && !pairs.is_inside(i, target.box)) return;
         __builtin_prefetch(pairs.scores + i * pairs.num_classes + target.label);
@@ -182,7 +219,8 @@ class Assignment {
           const int64_t count = std::min(kBlock, args_.num_priors - first);
           predictions_[image].overlaps(gt, first, count, kUnionFloor, iou);
           for (int64_t k = 0; k < count; ++k) {
-            if (admitted[first + k] && iou[k] == 0) offer(first + k, 0.0f);
+            const int64_t i = sorted[first + k];
+            if (admitted[i] && iou[k] == 0) offer(i, 0.0f);
           }
         }
       }
@@ -285,7 +323,9 @@ class Assignment {
   Tensor gt_inds_;
   uint64_t* claims_;
   std::vector<uint8_t> contested_, admitted_;
-  std::vector<Blocks> predictions_, places_, neighbors_;
+  std::vector<Blocks> predictions_;
+  std::vector<std::vector<int32_t>> sorted_;  // indices of priors in the order of predictions_
+  std::vector<Blocks> places_, neighbors_;
   std::vector<int64_t> order_;
   std::atomic<int64_t> bad_pair_{-1};
 };
