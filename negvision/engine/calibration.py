@@ -17,7 +17,6 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from negvision.bootstrap import RESAMPLES
 from negvision.data.score_calibration import ScoreCalibration
 from negvision.engine.checkpoints.fitting import fit
 from negvision.engine.checkpoints.loading import load_checkpoint_file
@@ -88,19 +87,17 @@ def fit_on_training_set(runner: Runner, split: str, images: int) -> None:
             _see_training_set(runner, model, split, images)
 
 
-def choose_score(
-    runner: Runner, split: str, images: int, resamples: int = RESAMPLES
-) -> tuple[str, str]:
+def choose_score(runner: Runner, split: str, images: int) -> tuple[str, str]:
     """Compare all OOD scores on the images of a split and let the model compute the best.
 
     Args:
         runner: Built with a score of features, weights loaded.
         split: "val" or "test", with in-distribution and OOD images.
         images: As in :func:`fit_on_training_set`.
-        resamples: Of the bootstrap over images.
 
     Returns:
-        The name of the score with the highest AUROC, and the table.
+        The name of the score with the highest AUROC, and the table, with intervals as the metric
+        of the split computes them.
 
     Raises:
         ConfigError: The evaluator of the split is no OOD metric.
@@ -151,7 +148,7 @@ def choose_score(
             left_out.append(f"{name}: {error}")
             continue
         scores |= records(()).scores
-    by_score = evaluate_records(replace(every, scores=scores, strata={}), resamples).by_score
+    by_score = evaluate_records(replace(every, scores=scores, strata={}), metric.resamples).by_score
     ranked = sorted(by_score, key=lambda name: -by_score[name].auroc)
     use(ranked[0])
     rows = []
