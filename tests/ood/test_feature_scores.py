@@ -201,7 +201,7 @@ def test_too_few_features_for_the_neighbors_are_an_error():
     [
         ("knnn", "score must be one of .*, got 'knnn'; nearest: 'knn'"),
         ({"type": "msp", "neighbors": 3}, "score 'msp' has no options"),
-        ({"type": "knn", "neighbours": 3}, "unexpected keyword argument 'neighbours'"),
+        ({"type": "knn", "nearest": 3}, "unexpected keyword argument 'nearest'"),
         ({"type": "knn", "neighbors": 0}, "neighbors must be from 1 to samples=5000, got 0"),
         ({"type": "vim", "samples": 0}, "samples must be at least 1, got 0"),
         (None, "got None"),
