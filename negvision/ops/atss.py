@@ -78,6 +78,7 @@ def atss_assign(
         via Adaptive Training Sample Selection", section 3.2 and algorithm 1.
 
     Example:
+        >>> import torch
         >>> corners = torch.tensor([[x, y] for y in range(0, 32, 8) for x in range(0, 32, 8)])
         >>> priors = torch.cat([corners, corners + 16], 1).float()
         >>> gt_inds, overlaps, labels = atss_assign(

@@ -270,11 +270,21 @@ def _loaded(
     source: str, target: str,
 ) -> Loaded:  # fmt: skip
     shapes = shapes_of(model)
+    modules, to_fit = dict(model.named_modules()), parts_to_fit(model)
+    # Statistics of another score than the model computes do not matter to it.
+    fitted = [f"{name}." for name, module in modules.items() if module in to_fit]
+    fitted += [
+        f"{name.rpartition('feature_score.')[0]}feature_score."
+        for name in unexpected
+        if ".feature_score." in name
+    ]
     learned = {
         name.partition("[")[0]: None
         for name, value in model.state_dict().items()
         # Counters and positions are integers.
-        if isinstance(value, Tensor) and value.is_floating_point()
+        if isinstance(value, Tensor)
+        and value.is_floating_point()
+        and not name.startswith(tuple(fitted))
     }
     other_shape = {}
     for message in errors:
@@ -282,22 +292,14 @@ def _loaded(
         if name is not None:
             file = tuple(state[name].shape) if name in state else "another shape"
             other_shape[name] = f"{file} in the file, {shapes[name]} in the model"
-    modules, shapings = dict(model.named_modules()), parts_to_fit(model)
-    spared = [f"{part}." for part in training_only(type(model))]
-    spared += [f"{name}." for name, module in modules.items() if module in shapings]
-    # Statistics of another score than the model computes do not matter to it.
-    spared += [
-        f"{name.rpartition('feature_score.')[0]}feature_score."
-        for name in unexpected
-        if ".feature_score." in name
-    ]
+    spared = [*(f"{part}." for part in training_only(type(model))), *fitted]
     left = tuple(name for name in unexpected if not name.startswith(tuple(spared)))
     return Loaded(
         source,
         target,
         result.note,
         tuple(learned),
-        tuple(n for n in missing if n in learned and not n.startswith(tuple(spared))),
+        tuple(name for name in missing if name in learned),
         {name: shape for name, shape in other_shape.items() if name in learned},
         left,
         tuple(name for name in left if _is_foreign(name, state.get(name), modules)),
