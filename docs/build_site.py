@@ -32,7 +32,7 @@ REFERENCE = {
     "face": "Faces",
     "segmentation": "Segmentation",
     "classification": "Classification",
-    "backbones": "Backbones",
+    "audit": "Audit",
     "data": "Data",
     "engine": "Training",
     "inference": "Inference",

@@ -5,7 +5,6 @@ first used, so type checkers, `dir(negvision)` and the interpreter all see the s
 """
 
 from .audit.sample_history_hook import SampleHistoryHook as SampleHistoryHook
-from .backbones.efficientnet_lite import EfficientNetLite as EfficientNetLite
 from .classification.accuracy_metric import AccuracyMetric as AccuracyMetric
 from .classification.classifier import AbeTClassifier as AbeTClassifier
 from .classification.classifier import OODClassifier as OODClassifier
@@ -13,6 +12,7 @@ from .classification.datasets import DigitsCropDataset as DigitsCropDataset
 from .classification.datasets import ImageFolderDataset as ImageFolderDataset
 from .classification.datasets import ImageListDataset as ImageListDataset
 from .classification.datasets import PackedImageDataset as PackedImageDataset
+from .classification.efficientnet_lite import EfficientNetLite as EfficientNetLite
 from .classification.ood_image_metric import OODImageMetric as OODImageMetric
 from .classification.resnet_cifar import ResNetCIFAR as ResNetCIFAR
 from .classification.transforms import PackImageInputs as PackImageInputs

@@ -44,7 +44,7 @@ TRANSFORMS = _child(
 )
 MODELS = _child(
     mmengine_registry.MODELS,
-    "negvision.backbones",
+    "negvision.classification.efficientnet_lite",
     "negvision.detection.heads",
     "negvision.detection.losses",
     "negvision.engine.dice_loss",

@@ -10,7 +10,7 @@ from oracles.efficientnet_lite import levels_and_logits, same_convolution
 from skimage import data
 from torch import nn
 
-from negvision.backbones.efficientnet_lite import ConvNorm, EfficientNetLite
+from negvision.classification.efficientnet_lite import ConvNorm, EfficientNetLite
 from negvision.engine.checkpoints.packaged import load_from_package
 from negvision.errors import CheckpointError
 
