@@ -147,7 +147,11 @@ def choose_score(runner: Runner, split: str, images: int) -> tuple[str, str]:
         except OODDataError as error:
             left_out.append(f"{name}: {error}")
             continue
-        scores |= records(()).scores
+        found = records(()).scores
+        if not all(np.isfinite(values).all() for values in found.values()):
+            left_out.append(f"{name}: not finite for some samples")
+            continue
+        scores |= found
     by_score = evaluate_records(replace(every, scores=scores, strata={}), metric.resamples).by_score
     ranked = sorted(by_score, key=lambda name: -by_score[name].auroc)
     use(ranked[0])

@@ -313,10 +313,12 @@ class ViM(FeatureScore):
         centered = features - origin
         rest = torch.linalg.eigh(centered.T @ centered / len(centered)).eigenvectors
         rest = rest[:, : self.in_features - self.principal]  # of the smallest eigenvalues
-        norms = torch.linalg.vector_norm(centered @ rest, dim=1)
+        norm = torch.linalg.vector_norm(centered @ rest, dim=1).mean()
+        # Channels that are always 0 leave nothing outside of the principal space.
+        least = 1e-6 * torch.linalg.vector_norm(centered, dim=1).mean()
         self._store("origin", origin)
         self._store("rest", rest)
-        self._store("alpha", logits.amax(1).mean() / norms.mean())
+        self._store("alpha", logits.amax(1).mean() / norm if norm > least else norm.new_zeros(()))
 
     def score(self, features: Tensor, logits: Tensor) -> Tensor:
         norms = torch.linalg.vector_norm((features - self.origin) @ self.rest, dim=1)
@@ -344,7 +346,7 @@ class FDBD(FeatureScore):
         weight = F.normalize(weight, dim=1) if cosine else weight
         between = torch.linalg.vector_norm(weight[:, None] - weight, dim=2)
         self._store("mean", features.mean(0))
-        self._store("between", between.fill_diagonal_(1))
+        self._store("between", between.clamp(min=1e-12).fill_diagonal_(1))
 
     def score(self, features: Tensor, logits: Tensor) -> Tensor:
         best, label = logits.max(1)

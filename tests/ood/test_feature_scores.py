@@ -162,9 +162,10 @@ def test_memory_is_bounded_and_the_sample_is_even(sizes):
 
 
 @pytest.mark.parametrize("name", FEATURE_SCORE_NAMES)
-def test_degenerate_features_give_finite_scores(name):
+@pytest.mark.parametrize("filled", [D, 1, 0])  # channels that are not 0
+def test_degenerate_features_give_finite_scores(name, filled):
     part = alone(name)
-    same = torch.ones(120, D)
+    same = torch.ones(120, D) * (torch.arange(D) < filled)
     with fit_statistics(part):
         part(same, torch.eye(C)[torch.zeros(120, dtype=torch.long)])  # one class only
     for rows in (same[:2], torch.zeros(2, D), torch.zeros(0, D)):
