@@ -328,8 +328,8 @@ class ViM(FeatureScore):
 class FDBD(FeatureScore):
     """Minus the sum of distances to the other classes' decision boundaries, over that to the mean.
 
-    Source: Liu and Qin, "Fast Decision Boundary based Out-of-Distribution Detector", ICML 2024,
-    eq. 8; the sum in place of the mean is OpenOOD's.
+    Source: Liu and Qin, "Fast Decision Boundary based Out-of-Distribution Detector", ICML 2024;
+    the sum over the classes is OpenOOD's.
     """
 
     mean: Tensor

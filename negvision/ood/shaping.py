@@ -117,7 +117,7 @@ class SCALE(FeatureShaping):
     changes nothing.
 
     Source: Xu et al., "Scaling for Training Time and Post-hoc Out-of-distribution Detection
-    Enhancement", ICLR 2024, section 4.
+    Enhancement", ICLR 2024.
 
     Args:
         percentile: Share of the entries that are not among the largest, in (0, 100).
