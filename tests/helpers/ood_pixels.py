@@ -8,7 +8,7 @@ from negvision.ood import ood_score
 
 CLASSES = ("sky", "road", "car")
 # Without a file: tests write nothing into the current folder.
-QUIET = {"scores_file": None, "resamples": 20, "min_component_size": 4}
+QUIET = {"scores_file": None, "resamples": 20, "min_component_size": 4, "min_object_size": 3}
 
 
 def prediction(seed, size=(24, 30), ood_share=0.1, temperature=True, shift=1.0):

@@ -31,12 +31,12 @@ def regions(mask):
     return found
 
 
-def oracle(unknown, ood_map, min_size):
+def oracle(unknown, ood_map, min_predicted, min_object):
     """sIoU and PPV by their definitions (Chan et al., section 4.2)."""
-    predicted = [r for r in regions(unknown & (ood_map != 255)) if len(r) >= min_size]
+    predicted = [r for r in regions(unknown & (ood_map != 255)) if len(r) >= min_predicted]
     truth = regions(ood_map == 1)
-    small = set().union(*[r for r in truth if len(r) < min_size])
-    truth = [r for r in truth if len(r) >= min_size]
+    small = set().union(*[r for r in truth if len(r) < min_object])
+    truth = [r for r in truth if len(r) >= min_object]
     predicted = [r - small for r in predicted]
     siou = []
     for k in truth:
@@ -59,14 +59,14 @@ def f1_oracle(siou, ppv):
 
 
 @pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("min_size", [1, 4])
-def test_random_maps_equal_the_oracle(seed, min_size):
+@pytest.mark.parametrize("sizes", [(1, 1), (4, 2), (2, 5)])
+def test_random_maps_equal_the_oracle(seed, sizes):
     rng = np.random.default_rng(seed)
     density = rng.uniform(0.05, 0.5)
     ood_map = rng.choice([0, 1, 255], (14, 17), p=[0.9 - density, density, 0.1]).astype(np.uint8)
     unknown = rng.random(ood_map.shape) < density
-    overlaps = component_overlaps(unknown, ood_map, min_size)
-    siou, ppv = oracle(unknown, ood_map, min_size)
+    overlaps = component_overlaps(unknown, ood_map, *sizes)
+    siou, ppv = oracle(unknown, ood_map, *sizes)
     assert sorted(overlaps.siou) == pytest.approx(siou)
     assert sorted(overlaps.ppv) == pytest.approx(ppv)
     metrics = overlaps.metrics()
@@ -80,7 +80,7 @@ def test_random_maps_equal_the_oracle(seed, min_size):
 def test_one_prediction_over_two_objects_has_no_penalty():
     truth = np.zeros((4, 9), np.uint8)
     truth[:, :4] = truth[:, 5:] = 1
-    overlaps = component_overlaps(np.ones((4, 9), bool), truth, 1)
+    overlaps = component_overlaps(np.ones((4, 9), bool), truth, 1, 1)
     # The column between them is all that is too much.
     assert overlaps.siou == pytest.approx([16 / 20, 16 / 20])
     assert overlaps.ppv == pytest.approx([32 / 36])
@@ -97,9 +97,7 @@ def test_metrics_on_the_thresholds():
 @pytest.mark.parametrize("unknown", [False, True])
 @pytest.mark.parametrize("value", [0, 255])
 def test_no_object(unknown, value):
-    overlaps = component_overlaps(
-        np.full((4, 4), unknown), np.full((4, 4), value, np.uint8), min_size=1
-    )
+    overlaps = component_overlaps(np.full((4, 4), unknown), np.full((4, 4), value, np.uint8), 1, 1)
     assert len(overlaps.siou) == 0 and len(overlaps.ppv) == (unknown and value == 0)
     assert overlaps.metrics() == {"component_f1": 0, "component_siou": 0, "component_ppv": 0}
 

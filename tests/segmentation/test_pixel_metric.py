@@ -127,7 +127,7 @@ def test_components_use_the_best_threshold():
     overlaps = Overlaps()
     for sample in samples:
         unknown = sample.ood_map.data[0].numpy() >= best
-        overlaps += component_overlaps(unknown, sample.gt_ood_map.data[0].numpy(), 4)
+        overlaps += component_overlaps(unknown, sample.gt_ood_map.data[0].numpy(), 4, 3)
     assert len(overlaps.siou) == values["ood/num_components"] > 0
     for name, value in overlaps.metrics().items():
         assert values[f"ood/{name}"] == pytest.approx(value)
@@ -164,7 +164,7 @@ def test_table_and_file(tmp_path, capsys):
         "95 % over images",
         "predicted class",
         "up to 5 %",
-        "components: OOD objects with at least 4 pixels; ",
+        "components: OOD objects with at least 3 pixels; ",
     ):
         assert text in printed, text
     assert f"{'abet':<9}{values['ood/auroc']:>12.4f}" in printed
@@ -238,5 +238,5 @@ def test_only_one_kind(value, kind):
 
 
 def test_wrong_argument():
-    with pytest.raises(ValueError, match="min_component_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="must be at least 1, got 0 and 100"):
         OODPixelMetric(min_component_size=0)

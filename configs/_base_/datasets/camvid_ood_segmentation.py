@@ -68,5 +68,5 @@ test_dataloader = dict(
 )
 
 # Half of the people in these images have fewer pixels than the 500 of SegmentMeIfYouCan.
-val_evaluator = dict(type="negvision.OODPixelMetric", min_component_size=50)
+val_evaluator = dict(type="negvision.OODPixelMetric", min_component_size=50, min_object_size=10)
 test_evaluator = val_evaluator

@@ -79,4 +79,4 @@ test_dataloader = dict(
 )
 
 val_evaluator = dict(type="negvision.IoUMetric", iou_metrics=["mIoU"])
-test_evaluator = dict(type="negvision.OODPixelMetric", min_component_size=50)
+test_evaluator = dict(type="negvision.OODPixelMetric", min_component_size=50, min_object_size=10)

@@ -41,5 +41,5 @@ test_dataloader = dict(
     dataset=dict(**dataset, split="test", test_mode=True, pipeline=test_pipeline),
 )
 
-val_evaluator = dict(type="negvision.OODPixelMetric", min_component_size=50)
+val_evaluator = dict(type="negvision.OODPixelMetric", min_component_size=50, min_object_size=10)
 test_evaluator = val_evaluator

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from negvision.data.check.cues import WRITTEN, telling_cues
 from negvision.data.check.sample import remark_of
 from negvision.data.check.scan import DatasetScan
 from negvision.errors import Problems
@@ -67,8 +68,10 @@ class DataCheck:
         except KeyboardInterrupt:
             self.interrupted = True
         self.problems, self.notes = _find_repeats(self.scans)
+        for found, more in zip((self.problems, self.notes), _find_cues(self.scans), strict=True):
+            found.merge(more)
         for split in dict.fromkeys(split for scan in self.scans for split in scan.splits):
-            scans = [scan for scan in self.scans if split in scan.splits]
+            scans = [scan for scan in self.scans if split in scan.splits and not scan.is_ood]
             if all(scan.complete for scan in scans):
                 self._count_missing_classes(split, scans)
 
@@ -159,6 +162,29 @@ def _names(copies: Sequence[_Copy]) -> str:
         return f"{names[0]} ({len(copies)} times)"
     shown = " = ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} = ... ({len(names)} files)"
+
+
+def _find_cues(scans: Sequence[DatasetScan]) -> tuple[Problems, Problems]:
+    """Compare the OOD sets with the ID sets of the same split.
+
+    A score can learn such a cue instead of what is unknown; then the figures measure the cue.
+
+    Returns:
+        Problems: how the files were written tells the sets apart. Notes: what they show does.
+    """
+    problems, notes = Problems(), Problems()
+    for split in dict.fromkeys(split for scan in scans for split in scan.splits):
+        inside = [scan for scan in scans if split in scan.splits]
+        known = [scan.cues() for scan in inside if not scan.is_ood]
+        for unknown in (scan for scan in inside if scan.is_ood and known):
+            for name, auroc in telling_cues(np.concatenate(known), unknown.cues()):
+                written = name in WRITTEN
+                kind = "how files are written" if written else "a trivial statistic"
+                (problems if written else notes).add(
+                    f"OOD set of {split} that {kind} tells from the ID sets",
+                    f"{unknown.name}: {name}, AUROC {auroc:.2f}",
+                )
+    return problems, notes
 
 
 def _count_odd_sizes(scan: DatasetScan) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from negvision.data.check.cues import image_cues
 from negvision.data.images.decoding import AS_STORED, DARK, brightest
 from negvision.data.images.header import read_header
 from negvision.data.images.integrity import find_damage
@@ -42,6 +43,8 @@ class SampleFacts(NamedTuple):
         annotation: A number that identifies the annotations.
         amounts: Objects per label; pixels for label images; 1 for an image with one class.
         counted: What ``amounts`` counts: "objects", "pixels" or "images"; "" for nothing.
+        is_ood: Whether the sample belongs to an OOD set.
+        cues: As of :func:`negvision.data.check.cues.image_cues`; None for an unusable sample.
     """
 
     problem: Remark | None = None
@@ -51,6 +54,8 @@ class SampleFacts(NamedTuple):
     annotation: int = 0
     amounts: Mapping[int, int] = {}
     counted: str = ""
+    is_ood: bool = False
+    cues: np.ndarray | None = None
 
 
 class SampleCheck:
@@ -100,6 +105,8 @@ class SampleCheck:
             annotation=_annotation(info, loaded),
             amounts=amounts,
             counted=counted,
+            is_ood=bool(info.get("is_ood", False)),
+            cues=None if problem else image_cues(encoded or b"", loaded.get("img")),
         )
 
     def _load(self, results: dict, name: str) -> tuple[Remark | None, dict]:

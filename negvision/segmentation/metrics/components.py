@@ -47,7 +47,9 @@ class Overlaps:
         }
 
 
-def component_overlaps(unknown: np.ndarray, ood_map: np.ndarray, min_size: int = 500) -> Overlaps:
+def component_overlaps(
+    unknown: np.ndarray, ood_map: np.ndarray, min_predicted: int = 500, min_object: int = 100
+) -> Overlaps:
     """Overlaps of the components of one image.
 
     Components consist of pixels that touch, also at a corner. Void is ignored: predicted pixels on
@@ -60,24 +62,25 @@ def component_overlaps(unknown: np.ndarray, ood_map: np.ndarray, min_size: int =
     OOD.
 
     Source: Chan et al., "SegmentMeIfYouCan: A Benchmark for Anomaly Segmentation", NeurIPS 2021
-    Datasets and Benchmarks, section 4.2.
+    Datasets and Benchmarks, section 4.2; the sizes are those of its evaluation code.
 
     Args:
         unknown: (H, W) bool, pixels predicted as OOD.
         ood_map: (H, W), 0 ID, 1 OOD, 255 void.
-        min_size: Smaller components of either kind are ignored; in pixels.
+        min_predicted: Smaller predicted components are dropped; in pixels.
+        min_object: Smaller true components become void; in pixels.
 
     Example:
         >>> truth = np.zeros((4, 8), np.uint8)
         >>> truth[:, :4] = 1
-        >>> overlaps = component_overlaps(truth.astype(bool), truth, min_size=1)
+        >>> overlaps = component_overlaps(truth.astype(bool), truth, 1, 1)
         >>> overlaps.siou, overlaps.ppv
         (array([1.]), array([1.]))
     """
     valid = ood_map != _VOID
-    predicted, num_predicted = _components(unknown & valid, min_size)
+    predicted, num_predicted = _components(unknown & valid, min_predicted)
     is_ood = ood_map == _OOD
-    truth, num_truth = _components(is_ood, min_size)
+    truth, num_truth = _components(is_ood, min_object)
     valid &= ~(is_ood & (truth == 0))
     # Pixels of each pair of true and predicted components; the first row and column are for none.
     pairs = truth[valid] * (num_predicted + 1) + predicted[valid]

@@ -14,6 +14,7 @@ from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
 from PIL import Image
 
 from negvision.data.check.check import DataCheck
+from negvision.data.check.cues import cue_auroc
 from negvision.data.check.report import as_data, as_text
 
 
@@ -182,6 +183,57 @@ def test_images_of_train_in_val(boxes):
     kind = "image of train that is in val too"
     assert found_in(check) == {kind: 1}
     assert the_example(check, kind) == f"{boxes.files[1]} = {boxes.files[4]}"
+
+
+def _image_sets(root, suffix, mode="RGB"):
+    """Thirty ID images of smooth noise as JPEG, and thirty OOD ones with another suffix."""
+    rng = np.random.default_rng(0)
+    load = [{"type": "negvision.LoadImageFromFile"}, {"type": "negvision.PackImageInputs"}]
+    for name, ending in {"known": ".jpg", "unknown": suffix}.items():
+        (root / name / "a").mkdir(parents=True)
+        for index in range(30):
+            noise = cv2.resize(rng.integers(0, 256, (8, 8, 3), np.uint8), (32, 32))
+            picture = Image.fromarray(noise).convert("RGB" if name == "known" else mode)
+            picture.save(root / name / "a" / f"{index}{ending}", quality=75)
+    common = {"type": "negvision.ImageFolderDataset", "test_mode": True, "pipeline": load}
+    return [
+        ("test", dict(data_root=str(root / "known"), **common)),
+        ("test", dict(data_root=str(root / "unknown"), is_ood=True, **common)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode", "problems", "notes"),
+    [
+        (".jpg", "RGB", [], []),
+        (".png", "RGB", ["file type, AUROC 1.00"], []),
+        (".jpg", "L", [], ["color mode, AUROC 1.00", "fine detail in chroma"]),
+    ],
+)
+def test_a_codec_or_a_color_that_tells_ood_from_id(tmp_path, suffix, mode, problems, notes):
+    check = checked(*_image_sets(tmp_path, suffix, mode))
+    kind = "OOD set of test that {} tells from the ID sets"
+    for found, what, expected in (
+        (check.problems, "how files are written", problems),
+        (check.notes, "a trivial statistic", notes),
+    ):
+        examples = found.examples(kind.format(what)) if expected else []
+        assert bool(found.counts[kind.format(what)]) == bool(expected)
+        assert all(any(one in text for text in examples) for one in expected)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_auroc_of_a_cue_equals_counting_pairs(ties):
+    rng = np.random.default_rng(1)
+    inside, outside = rng.normal(size=80), rng.normal(1.5, size=60)
+    if ties:
+        inside, outside = inside.round(), outside.round()
+    pairs = np.sign(outside[:, None] - inside).mean() / 2 + 0.5
+    assert cue_auroc(inside, outside) == pytest.approx(pairs)
+    assert cue_auroc(outside, inside) == pytest.approx(pairs)
+    # Two small or alike sets, and none.
+    assert cue_auroc(inside[:4], outside[:4] + 9) is None
+    assert cue_auroc(inside, inside[::-1]) is None and cue_auroc(inside, np.array([np.nan])) is None
 
 
 def test_one_config_for_two_splits_is_read_once(boxes):
