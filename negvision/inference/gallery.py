@@ -252,7 +252,8 @@ class Gallery:
                 f"an embedding of shape {vector.shape} and length {norm:g} cannot be compared with "
                 f"those of the gallery, of shape {self.embeddings.shape[1:]}."
             )
-        scores = self.embeddings @ (vector / norm)
+        # A product of a matrix and a vector in BLAS takes twice as long, with two threads.
+        scores = np.einsum("nd,d->n", self.embeddings, vector / norm)
         best = np.maximum.reduceat(scores, self._starts)
         count = min(top, len(best))
         chosen = np.argpartition(-best, count - 1)[:count]
