@@ -124,6 +124,7 @@ class AbeTClassifier(ScoredClassifier):
         in_features: D, channels of the feature.
         logits: "cosine", or "inner" for inner products, an ablation.
         temperature: False for T = 1 everywhere, another ablation.
+        initial_temperature: T where training begins; see :class:`negvision.ood.AbeTLogits`.
         shaping: ``dict(type="react" | "ash" | "dice", ...)``; see :mod:`negvision.ood.shaping`.
         score: One of :data:`negvision.ood.SCORE_NAMES` or ``FEATURE_SCORE_NAMES``, or
             ``dict(type=..., ...)`` with options of :mod:`negvision.ood.feature_scores`. "energy"
@@ -154,6 +155,7 @@ class AbeTClassifier(ScoredClassifier):
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
         loss: dict | None = None,
+        initial_temperature: float = 0.5,
     ) -> None:
         super().__init__(backbone, num_classes, score, data_preprocessor, init_cfg, loss)
         self.head = AbeTLogits(
@@ -161,6 +163,7 @@ class AbeTClassifier(ScoredClassifier):
             num_classes,
             logits=logits,
             temperature=temperature,
+            initial_temperature=initial_temperature,
             shaping=shaping,
             score=score,
         )

@@ -1,5 +1,7 @@
 """The UNPG loss."""
 
+import math
+
 import torch
 from mmengine.dist import get_dist_info
 from torch import Tensor, nn
@@ -49,6 +51,9 @@ class UNPGLoss(ClassCenters):
         whisker: Length of the whiskers in interquartile ranges; None keeps every metric pair. The
             paper uses 1.5 for MS1MV2 and 1.0 for K-FACE.
         metric_pairs: False gives the plain margin softmax.
+        pair_weight: Factor of the sum over metric pairs, exp(B), above 0; 1 is the paper's. Below
+            1 where a batch's pairs drown the class centers: few classes, or embeddings that have
+            moved into one cone.
         sharded: Each rank holds a shard of the centers (Partial FC). With negvision's runner,
             checkpoints hold all of them and load at any world size, and gradients are clipped by
             the norm over all ranks. Not for optimizers that use the norm of a full parameter, such
@@ -83,6 +88,7 @@ class UNPGLoss(ClassCenters):
         scale: float = 64.0,
         whisker: float | None = 1.5,
         metric_pairs: bool = True,
+        pair_weight: float = 1.0,
         sharded: bool = False,
         sample_rate: float = 1.0,
         products: str | None = None,
@@ -93,9 +99,12 @@ class UNPGLoss(ClassCenters):
             raise ValueError(f"scale must be above 0, got {scale}")
         if whisker is not None and not whisker >= 0:
             raise ValueError(f"whisker must be at least 0 or None, got {whisker}")
+        if not 0 < pair_weight < math.inf:
+            raise ValueError(f"pair_weight must be above 0, got {pair_weight}")
         if products not in (None, "bfloat16", "float16"):
             raise ValueError(f'products must be "bfloat16", "float16" or None, got {products!r}')
         self.scale, self.whisker, self.metric_pairs = scale, whisker, metric_pairs
+        self.pair_weight = pair_weight
         self.products = getattr(torch, products) if products else None
         self.margin = _build_margin(margin)
 
@@ -137,15 +146,20 @@ class UNPGLoss(ClassCenters):
         positive = self.scale * self.margin(cosine, norms)
         logsumexp = torch.logaddexp(others, positive)
         if self.metric_pairs:
-            pairs = pair_logsumexp(
-                units, labels, self.scale, self.whisker, (rank, world_size),
-                torch.distributed.all_reduce if world_size > 1 else None,
-            )  # fmt: skip
-            logsumexp = torch.logaddexp(logsumexp, logsumexp_over_ranks(pairs.value))
+            pairs = self._pair_logsumexp(units, labels, rank, world_size)
+            logsumexp = torch.logaddexp(logsumexp, pairs + math.log(self.pair_weight))
         loss = self.mean_loss(logsumexp - positive)
         if hasattr(self.margin, "regularizer"):
             loss = loss + self.margin.regularizer(norms)
         return loss
+
+    def _pair_logsumexp(self, units: Tensor, labels: Tensor, rank: int, world_size: int) -> Tensor:
+        """B: the log-sum-exp over the metric pairs of the global batch that the whiskers keep."""
+        pairs = pair_logsumexp(
+            units, labels, self.scale, self.whisker, (rank, world_size),
+            torch.distributed.all_reduce if world_size > 1 else None,
+        )  # fmt: skip
+        return logsumexp_over_ranks(pairs.value)
 
     def mean_loss(self, losses: Tensor) -> Tensor:
         """The mean of the losses (N,) of the samples of all ranks, in their order."""

@@ -16,6 +16,9 @@ from negvision.face.pair_scores import PairScores, pair_scores
 from negvision.registry import HOOKS
 from negvision.visualization import shown_path
 
+# Embeddings of different people that are more alike than this have collapsed into a cone; a tenth
+# of the training is left to networks that begin there.
+_COLLAPSED, _BEGINNING = 0.5, 0.1
 # Whiskers to show if the loss has none.
 _SHOWN_WHISKER = 1.5
 _PREFIX = "train/pairs/"
@@ -30,6 +33,9 @@ class PairScoreHook(Hook):
     logged as ``pairs/...`` with the loss (``scalars.json``, TensorBoard), under the names of
     :meth:`negvision.face.pair_scores.PairScores.scalars`. ``pair_scores.png`` in the work dir shows
     the distributions at several moments of the training, including those before a resume.
+
+    A warning says if the embeddings collapse: the mean cosine of pairs of two identities is above
+    0.5 after the first tenth of the training.
 
     The training is not affected: the hook reads the embeddings passed to the head, runs no
     additional forward pass and draws no random number. In a distributed run it measures only rank
@@ -70,12 +76,13 @@ class PairScoreHook(Hook):
         self._scores: PairScores | None = None
         self._latest: dict | None = None
         self._kept: list[dict] = []
+        self._warned = False
 
     def before_train(self, runner) -> None:
         head = _head_with_centers(runner.model)
         if not is_main_process():
             return
-        self._due, self._scores, self._latest = False, None, None
+        self._due, self._scores, self._latest, self._warned = False, None, None, False
         # From the checkpoint of a resumed run; a new run in the same process starts without any.
         saved = runner.message_hub.get_info("pair_scores", [])
         self._kept = [moment for moment in saved if moment["iteration"] <= runner.iter]
@@ -124,8 +131,28 @@ class PairScoreHook(Hook):
         }
         if not self._kept or self._slot(runner, self._latest) > self._slot(runner, self._kept[-1]):
             self._kept.append(self._latest)
+        negative = scalars.get("metric_negative_mean", 0.0)
+        if negative > _COLLAPSED and runner.iter >= _BEGINNING * runner.max_iters:
+            self._warn(runner, negative)
         # Lists of plain numbers, which checkpoints may hold.
         hub.update_info("pair_scores", self._kept)
+
+    def _warn(self, runner, negative: float) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        head = _head_with_centers(runner.model)
+        remedy = (
+            "its metric pairs may drown the class centers: lower the head's pair_weight (such as "
+            "0.01) or turn off metric_pairs"
+            if getattr(head, "metric_pairs", False)
+            else "lower the learning rate, or check that labels and images belong together"
+        )
+        runner.logger.warning(
+            f"the embeddings of different people have a mean cosine of {negative:.2f} after "
+            f"{runner.iter + 1:,} iterations: they have collapsed into one direction, which leaves "
+            f"little to tell people apart; {remedy}"
+        )
 
     def _slot(self, runner, moment: dict) -> int:
         """The row of the plot for a moment; rows share the training evenly."""

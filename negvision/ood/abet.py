@@ -1,6 +1,7 @@
 """AbeT's heads for vectors and maps: cosine logits, a learned temperature, and both together."""
 
 import contextlib
+import math
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -117,6 +118,7 @@ class LearnedTemperature(nn.Module):
         in_features: Channels of the feature, D.
         conv: True for maps (N, D, H, W): the linear layer is then a 1x1 convolution without bias.
             False for vectors (N, D).
+        initial: T where training begins, in (0, 1), by the bias of the normalization.
 
     Example:
         >>> LearnedTemperature(16)(torch.randn(8, 16)).shape
@@ -125,17 +127,25 @@ class LearnedTemperature(nn.Module):
         torch.Size([2, 4, 5])
     """
 
-    def __init__(self, in_features: int, conv: bool = False) -> None:
+    def __init__(self, in_features: int, conv: bool = False, initial: float = 0.5) -> None:
         super().__init__()
-        self.conv = conv
+        if not 0 < initial < 1:
+            raise ValueError(f"initial_temperature must be between 0 and 1, got {initial}")
+        self.conv, self.initial = conv, initial
         self.linear = (
             nn.Conv2d(in_features, 1, 1, bias=False) if conv else nn.Linear(in_features, 1)
         )
         self.norm = nn.BatchNorm2d(1) if conv else nn.BatchNorm1d(1)
+        self._set_start()
 
     def reset_parameters(self) -> None:
         self.linear.reset_parameters()
         self.norm.reset_parameters()
+        self._set_start()
+
+    def _set_start(self) -> None:
+        # The mean of what the sigmoid gets; 0, as the paper has it, for 0.5.
+        nn.init.constant_(self.norm.bias, math.log(self.initial / (1 - self.initial)))
 
     def forward(self, features: Tensor) -> Tensor:
         """Temperatures in (0, 1]: (N,), or (N, H, W) of maps."""
@@ -168,6 +178,8 @@ class AbeTLogits(nn.Module):
         conv: Whether features are maps (N, D, H, W) rather than vectors (N, D).
         logits: "cosine", or "inner" for inner products.
         temperature: False for T = 1 everywhere: a head of cosines or inner products alone.
+        initial_temperature: T where training begins, in (0, 1). The paper's normalization starts at
+            0.5, where the logits of cosines lie within -2 and 2.
         shaping: ``dict(type="react" | "ash" | "scale" | "dice", percentile=...)``, which changes
             the feature of the logits at test time; see :mod:`negvision.ood.shaping`.
         score: One of features replaces the temperature in the output of the evaluation; see
@@ -195,13 +207,16 @@ class AbeTLogits(nn.Module):
         score: str | dict | None = None,
         foreground: int | None = None,
         sigmoid: bool = False,
+        initial_temperature: float = 0.5,
     ) -> None:
         super().__init__()
         kinds = {"cosine": CosineLogits, "inner": InnerLogits}
         if logits not in kinds:
             raise ValueError(f"logits must be one of {', '.join(kinds)}, got {logits!r}")
         self.classifier = kinds[logits](in_features, num_classes)
-        self.temperature = LearnedTemperature(in_features, conv) if temperature else None
+        self.temperature = (
+            LearnedTemperature(in_features, conv, initial_temperature) if temperature else None
+        )
         self.shaping = build_shaping(shaping)
         if isinstance(self.shaping, DICE):
             self.shaping.attach(self.classifier.weight)

@@ -143,7 +143,7 @@ class AbeTEncoderDecoder(OODEncoderDecoder):
     Args:
         *args, **kwargs: Of ``EncoderDecoder``.
         score: As in :class:`OODEncoderDecoder`; ``"energy"`` has the leading T.
-        abet: ``dict(logits="cosine" | "inner", temperature=bool, shaping=dict | None)``, the
+        abet: ``dict(logits=..., temperature=..., initial_temperature=..., shaping=...)``, the
             options of ``AbeTLogits``.
 
     Raises:

@@ -44,6 +44,16 @@ def test_equals_the_definition(margin, whisker):
     assert assert_equal_to_definition(loss, embeddings, labels).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("pair_weight", [1e-3, 8.0])
+def test_weighted_pairs_equal_the_definition(pair_weight):
+    embeddings, labels = batch(70, 40, 16)
+    loss = build(40, 16, pair_weight=pair_weight)
+    assert_equal_to_definition(loss, embeddings, labels)
+    for refused in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="pair_weight must be above 0"):
+            build(40, 16, pair_weight=refused)
+
+
 def test_class_pairs_alone_equal_pytorch_metric_learning():
     embeddings, labels = batch(300, 50, 24)
     theirs = {

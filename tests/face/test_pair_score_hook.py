@@ -122,6 +122,20 @@ def test_metrics_are_logged_with_the_loss_but_not_printed(train, tmp_path, capsy
     assert printed.count("pair scores  ") == 1 and "work/pair_scores.png\n" in printed
 
 
+@pytest.mark.parametrize(
+    ("head", "remedy"), [({}, "pair_weight"), ({"metric_pairs": False}, "lower the learning rate")]
+)
+def test_collapsed_embeddings_are_warned_of_once(train, tmp_path, head, remedy):
+    collapsed = a_model(**head)
+    collapsed.backbone[4].bias.data.fill_(100.0)
+    train({}, model=collapsed)
+    [log] = (tmp_path / "work").rglob("*.log")
+    [line] = [line for line in log.read_text().splitlines() if "have collapsed" in line]
+    assert "of different people have a mean cosine of 1.00" in line and remedy in line
+    train({}, work="sound")
+    assert "have collapsed" not in next((tmp_path / "sound").rglob("*.log")).read_text()
+
+
 def test_metrics_of_an_earlier_batch_are_not_repeated(train, tmp_path):
     train({"interval": 1}, labels=[0, 0, 1, 1, 2, 3, 4, 4, 4], epochs=1)
     train_log = read_train_log(tmp_path / "work").train

@@ -1,5 +1,7 @@
 """Cosine logits, the learned temperature, and both together."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -85,6 +87,20 @@ def test_both_heads_together(conv, logits):
     torch.testing.assert_close(score, -expected.exp().sum(1).log())
 
 
+@pytest.mark.parametrize("initial", [0.5, 0.05])
+def test_the_temperature_starts_where_it_is_told_also_after_a_reset(initial):
+    torch.manual_seed(0)
+    head = AbeTLogits(8, 3, initial_temperature=initial).temperature
+    for reset in (False, True):
+        if reset:
+            head.norm.bias.data.fill_(9)
+            head.reset_parameters()
+        values = head(torch.randn(400, 8))
+        logits = (values / (1 - values)).log()
+        assert logits.mean().item() == pytest.approx(math.log(initial / (1 - initial)), abs=1e-3)
+    assert (head.norm.bias == 0) == (initial == 0.5)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("conv", [False, True])
 def test_autocast_changes_nothing(dtype, conv):
@@ -139,6 +155,10 @@ def test_compiles_to_one_graph():
         (lambda: CosineLogits(0, 3), "in_features must be at least 1, got 0"),
         (lambda: CosineLogits(4, 0), "num_classes must be at least 1, got 0"),
         (lambda: AbeTLogits(4, 2, logits="linear"), "one of cosine, inner, got 'linear'"),
+        (
+            lambda: AbeTLogits(4, 2, initial_temperature=1.0),
+            "initial_temperature must be between 0 and 1, got 1.0",
+        ),
         (
             lambda: LearnedTemperature(4)(torch.zeros(1, 4, 2, 2)),
             r"features must be \(N, D\), got \(1, 4, 2, 2\)",

@@ -1,5 +1,7 @@
 """The UNPG loss written out as it is defined, with the N x (C + K) concatenation."""
 
+import math
+
 import torch
 from torch.nn import functional
 
@@ -30,11 +32,12 @@ def written_out(loss: UNPGLoss, embeddings, labels):
     norms = embeddings.norm(dim=1)
     logits = units @ functional.normalize(loss.weight).T
     own = functional.one_hot(labels, loss.num_classes).bool()
-    logits = torch.where(own, loss.margin(logits[own], norms)[:, None], logits)
+    logits = loss.scale * torch.where(own, loss.margin(logits[own], norms)[:, None], logits)
     if loss.metric_pairs:
-        negatives = kept_negatives(units, labels, loss.whisker)
+        negatives = loss.scale * kept_negatives(units, labels, loss.whisker)
+        negatives = negatives + math.log(loss.pair_weight)
         logits = torch.cat([logits, negatives.expand(len(labels), -1)], dim=1)
-    value = functional.cross_entropy(logits * loss.scale, labels)
+    value = functional.cross_entropy(logits, labels)
     if hasattr(loss.margin, "regularizer"):
         value = value + loss.margin.regularizer(norms)
     return value

@@ -213,6 +213,7 @@ class AbeTBBoxHead(OODBBoxHead):
     Args:
         logits: "cosine", or "inner" for the ablation with inner products.
         temperature: False for T = 1 everywhere.
+        initial_temperature: T where training begins; see :class:`negvision.ood.AbeTLogits`.
         shaping: Of the feature at test time; see :class:`negvision.ood.AbeTLogits`.
         score: As in :class:`OODBBoxHead`; "energy" has the leading T that AbeT drops.
         loss_cls: Loss of the softmax.
@@ -236,6 +237,7 @@ class AbeTBBoxHead(OODBBoxHead):
         shaping: dict | None = None,
         score: str | dict = "abet",
         loss_cls: dict | None = None,
+        initial_temperature: float = 0.5,
         **kwargs,
     ) -> None:
         super().__init__(
@@ -244,6 +246,7 @@ class AbeTBBoxHead(OODBBoxHead):
                 "type": RoILogits,
                 "logits": logits,
                 "temperature": temperature,
+                "initial_temperature": initial_temperature,
                 "shaping": shaping,
                 "score": score,
             },
@@ -316,6 +319,7 @@ class AbeTATSSHead(ATSSHead):
         in_channels: Channels of the feature maps.
         logits: "cosine", or "inner" for inner products.
         temperature: False for T = 1 everywhere.
+        initial_temperature: T where training begins; see :class:`negvision.ood.AbeTLogits`.
         shaping: Of the feature at test time; see :class:`negvision.ood.AbeTLogits`.
         score: As in :class:`OODBBoxHead`.
         **kwargs: As in :class:`ATSSHead`.
@@ -345,6 +349,7 @@ class AbeTATSSHead(ATSSHead):
         temperature: bool = True,
         shaping: dict | None = None,
         score: str | dict = "abet",
+        initial_temperature: float = 0.5,
         **kwargs,
     ) -> None:
         super().__init__(num_classes, in_channels, **kwargs)
@@ -367,6 +372,7 @@ class AbeTATSSHead(ATSSHead):
             num_classes,
             logits=logits,
             temperature=temperature,
+            initial_temperature=initial_temperature,
             shaping=shaping,
             score=score,
         )
