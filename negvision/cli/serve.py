@@ -10,6 +10,7 @@ from pathlib import Path
 
 from negvision.cli.arguments import (
     add_device,
+    add_face_detector,
     add_trust_checkpoint,
     checked,
     fraction,
@@ -69,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ood-threshold", type=float, metavar="SCORE", help=f"{start}that of the model, if any")
     images = "images to click, or folders of them; default: some of installed packages"
     add("--examples", nargs="+", default=[], metavar="PATH", help=images)
+    add_face_detector(parser)
     add_device(parser)
     add_trust_checkpoint(parser)
 
@@ -100,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
             args.checkpoint,
             device=args.device,
             ood_threshold=args.ood_threshold,
+            face_detector=args.face_detector,
+            main_face=args.main_face,
             trust_checkpoint=args.trust_checkpoint,
         )
         start = args.score_threshold

@@ -51,10 +51,10 @@ def save_segmentor(path: Path) -> Path:
     return _save(path, text, own)
 
 
-def save_recognizer(path: Path) -> Path:
-    """The mean color of images of 112 x 112 pixels."""
+def save_recognizer(path: Path, **known: object) -> Path:
+    """The mean color of images of 112 x 112 pixels; ``known`` is metadata."""
     text = """known (float[b, 3, h, w] image) => (float[b, 3] embeddings) {
         axes = Constant <value_ints = [2, 3]> ()
         embeddings = ReduceMean <keepdims = 0> (image, axes)
     }"""
-    return _save(path, text, Metadata("face", Preprocessing(size=(112, 112))))
+    return _save(path, text, Metadata("face", Preprocessing(size=(112, 112)), **known))

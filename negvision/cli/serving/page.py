@@ -1,4 +1,4 @@
-"""The page: drop an image, or two face crops, and see what the model finds."""
+"""The page: drop an image, or two faces, and see what the model finds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ _KEPT_FOR = 900
 _SESSIONS = 32
 _MOST_NAMED = 40
 _DROP = "Drop an image on the left"
-_DROP_TWO = "Drop two aligned face crops."
 _STYLE = """
 .bad * { color: #b00020; font-weight: 600; }
 .dark .bad * { color: #ff8a80; }
@@ -169,18 +168,20 @@ def _add_face_comparison(model: Inferencer, read: Callable, examples: Sequence[P
         precision=4,
         elem_id="similarity",
     )
-    note = gr.Markdown(_DROP_TWO, elem_id="note")
+    takes = "aligned face crops" if model.face_detector_path is None else "photographs of a face"
+    drop = f"Drop two {takes}."
+    note = gr.Markdown(drop, elem_id="note")
 
     def compare(*paths: str | None) -> list:
         try:
             images = [read(path) for path in paths if path is not None]
             if len(images) < 2:
-                return [None, _message(_DROP_TWO)]
-            one, other = model.predict(images)
-            assert isinstance(one, Embedding) and isinstance(other, Embedding)
+                return [None, _message(drop)]
+            found = model.verify(*images)
         except Exception as error:
             return [None, _failure(error)]
-        return [one.similarity(other), _message("")]
+        verdict = {None: "", True: "The same person", False: "Two people"}[found.same]
+        return [found.similarity, _message(verdict and f"{verdict}: {model.face_threshold}.")]
 
     pairs = zip(examples[::2], examples[1::2], strict=False)
     _add_examples(list(map(list, pairs)), uploads)

@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 from helpers.served_models import save_detector, save_recognizer, save_segmentor
 
+from negvision.data.face_threshold import FaceThreshold
+
 ROOT = Path(__file__).parents[3]
+_DATA = Path(os.environ.get("NEGVISION_DATA", ROOT.parent / "shared" / "data"))
 # Logs every address that the process looks up or connects to.
 _WATCH = """
 import os, sys
@@ -81,6 +84,14 @@ def servers(tmp_path_factory) -> Iterator[dict[str, Served]]:
         "detector": [detector, "--max-upload-mb", "0.25", "--max-pixels", "100000"],
         "segmentor": [save_segmentor(folder / "pixels.onnx")],
         "recognizer": [save_recognizer(folder / "face.onnx")],
+        "photographs": [
+            save_recognizer(
+                folder / "photos.onnx",
+                face_threshold=FaceThreshold(0.5, 0.01, 0.4, 0.6, None, None, None, 99, 9999),
+            ),
+            "--face-detector",
+            _DATA / "weights" / "yunet" / "yunet_n_640_640.onnx",
+        ],
         "everywhere": [detector, "--host", "0.0.0.0"],
         "proxied": [calibrated, "--root-path", "/demo/", "--allowed-host", "demo.example"],
     }

@@ -31,16 +31,23 @@ def form(data: bytes) -> tuple[bytes, dict]:
     return head + data + b"\r\n--x--\r\n", headers
 
 
-def predict(url: str, image: object) -> dict:
+def upload(url: str, path: Path) -> dict:
+    """Upload a file; its name as a request gives it."""
+    status, text, _ = ask(url + "gradio_api/upload", *form(path.read_bytes()))
+    assert status == 200, text
+    return {"path": json.loads(text)[0], "meta": {"_type": "gradio.FileData"}}
+
+
+def predict(url: str, *images: object, values: tuple = (0.3, -2.5, True)) -> dict:
     """Call the function behind the upload as the page does; the message that it ended with."""
     _, text, _ = ask(url + "config")
-    [call] = [
+    call, *_ = [
         dependency
         for dependency in json.loads(text)["dependencies"]
         if any(target[1] == "change" for target in dependency["targets"])
     ]
     session = "a1b2c3"
-    body = {"fn_index": call["id"], "session_hash": session, "data": [image, 0.3, -2.5, True]}
+    body = {"fn_index": call["id"], "session_hash": session, "data": [*images, *values]}
     headers = {"Content-Type": "application/json"}
     status, text, _ = ask(url + "gradio_api/queue/join", json.dumps(body).encode(), headers)
     assert status == 200, text
@@ -72,15 +79,20 @@ def test_request_cannot_name_a_file_or_url(detector, tmp_path, path, stream):
     assert "negvision.invalid" not in detector.asked.read_text()
 
 
-def test_request_can_name_an_uploaded_file(detector):
-    data = cv2.imencode(".png", np.zeros((120, 160, 3), np.uint8))[1].tobytes()
-    body, headers = form(data)
-    status, text, _ = ask(detector.url + "gradio_api/upload", body, headers)
-    assert status == 200, text
-    done = predict(
-        detector.url, {"path": json.loads(text)[0], "meta": {"_type": "gradio.FileData"}}
-    )
+def test_request_can_name_an_uploaded_file(detector, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((120, 160, 3), np.uint8))
+    done = predict(detector.url, upload(detector.url, tmp_path / "a.png"))
     assert "3 of 5 boxes" in str(done).replace("\\", "")
+
+
+def test_photographs_of_faces_are_aligned_and_compared(shared_data, servers, tmp_path):
+    url = servers["photographs"].url
+    photo = next((shared_data / "lfw112" / "test_uncropped").glob("*/*_0001.jpg"))
+    cv2.imwrite(str(tmp_path / "none.png"), np.zeros((200, 200, 3), np.uint8))
+    face, none = upload(url, photo), upload(url, tmp_path / "none.png")
+    said = str(predict(url, face, face, values=())).replace("\\", "")
+    assert "'data': [1.0" in said and "The same person: 0.5000, which 0.01 of" in said
+    assert "no face was found" in str(predict(url, face, none, values=())).replace("\\", "")
 
 
 def test_files_cannot_be_read_through_the_page(detector):
