@@ -253,7 +253,7 @@ class Gallery:
                 f"those of the gallery, of shape {self.embeddings.shape[1:]}."
             )
         # A product of a matrix and a vector in BLAS takes twice as long, with two threads.
-        scores = np.einsum("nd,d->n", self.embeddings, vector / norm)
+        scores = np.einsum("ij,j->i", self.embeddings, vector / norm)
         best = np.maximum.reduceat(scores, self._starts)
         count = min(top, len(best))
         chosen = np.argpartition(-best, count - 1)[:count]
