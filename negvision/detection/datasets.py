@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 from collections.abc import Mapping, Sequence
 
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
@@ -272,6 +273,19 @@ class _Doubts:
             info["instances"].append({**item, "ignore_flag": 1, "suspect": probability_of(one)})
 
 
+# Names of VOC that mean a class of COCO, without spaces.
+_VOC_NAMES = {
+    "aeroplane": "airplane",
+    "motorbike": "motorcycle",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
 @DATASETS.register_module()
 class OODCocoDataset(CocoDataset):
     """:class:`CocoDataset` of out-of-distribution images, for evaluation.
@@ -280,10 +294,12 @@ class OODCocoDataset(CocoDataset):
     but no loss or metric counts them as objects. Each image has ``is_ood=True``, which
     ``PackDetInputs`` keeps if its ``meta_keys`` name it. Concatenated with the in-distribution set
     by mmdet's ``ConcatDataset``, it is the test set of :class:`negvision.OODBoxMetric`. Images with
-    objects of ID classes do not belong here, since all their detections would count as OOD.
+    objects of ID classes do not belong here, since all their detections would count as OOD. Names
+    are compared without case, spaces, "-" and "_", and VOC's are known to mean COCO's.
 
     Args:
         metainfo: ``dict(classes=...)``, the in-distribution classes, in the order of the labels.
+        synonyms: More names that mean one class, such as ``dict(erythrocyte="RBC")``.
         **kwargs: As in :class:`CocoDataset`.
 
     Raises:
@@ -303,6 +319,10 @@ class OODCocoDataset(CocoDataset):
         (True, {1})
     """
 
+    def __init__(self, *args, synonyms: Mapping[str, str] | None = None, **kwargs) -> None:
+        self._synonyms = {_plain(k): _plain(v) for k, v in (synonyms or {}).items()}
+        super().__init__(*args, **kwargs)
+
     def parse_data_info(self, raw_data_info: dict) -> dict:
         """See mmdet for the format; adds ``is_ood``."""
         info = super().parse_data_info(raw_data_info)
@@ -320,11 +340,16 @@ class OODCocoDataset(CocoDataset):
         self._metainfo["classes"] = tuple(classes)
         names, self.cat_ids = find_classes(self.ann_file, content, None)
         self.cat2label = dict.fromkeys(self.cat_ids, -1)
+        known = {self._meaning(name) for name in classes}
         self._known = {
             category_id: name
             for name, category_id in zip(names, self.cat_ids, strict=True)
-            if name in classes
+            if self._meaning(name) in known
         }
+
+    def _meaning(self, name: str) -> str:
+        plain = _plain(name)
+        return self._synonyms.get(plain, _VOC_NAMES.get(plain, plain))
 
     def load_data_list(self) -> list[dict]:
         """See :class:`CocoDataset`."""

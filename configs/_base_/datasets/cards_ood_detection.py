@@ -16,5 +16,6 @@ val_evaluator = dict(
     type="negvision.OODBoxMetric",
     # All cards are large by COCO's limits; these divide them into thirds.
     area_limits=(132.0**2, 160.0**2),
+    ood_ann_file=_base_.data_root + "annotations/test_ood.json",
 )
 test_evaluator = val_evaluator

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 from PIL import Image, JpegImagePlugin
-from scipy import stats
 
 # How a file was written; and what it shows, by which sets may differ for a good reason.
 WRITTEN = ("file type", "JPEG quantization", "JPEG chroma subsampling")
@@ -91,6 +90,8 @@ def cue_auroc(inside: np.ndarray, outside: np.ndarray) -> float | None:
     inside, outside = inside[np.isfinite(inside)], outside[np.isfinite(outside)]
     if not len(inside) or not len(outside):
         return None
+    from scipy import stats  # loads slowly
+
     pairs = len(inside) * len(outside)
     auroc = stats.mannwhitneyu(outside, inside, method="asymptotic").statistic / pairs
     distance, error = abs(auroc - 0.5), math.sqrt((len(inside) + len(outside) + 1) / (12 * pairs))

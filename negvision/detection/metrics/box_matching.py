@@ -109,24 +109,71 @@ def f1_thresholds(
     In each image, the detections of a class are matched with its objects as in
     :func:`box_confusion`; those on a crowd are ignored. Classes without a match are left out.
     """
-    objects, found, outcomes = defaultdict(list), defaultdict(list), defaultdict(list)
     totals: dict[int, int] = defaultdict(int)
     for annotation in ground_truth["annotations"]:
-        objects[annotation["category_id"], annotation["image_id"]].append(annotation)
         totals[annotation["category_id"]] += not annotation["iscrowd"]
+    outcomes = _outcomes(ground_truth, detections, iou)
+    thresholds = {}
+    for category_id in category_ids:
+        scores, hits = _columns(outcomes[category_id])
+        best = _best_by_f1(scores, hits, totals[category_id])
+        if best is not None:
+            thresholds[category_id] = best[0]
+    return thresholds
+
+
+def precision_threshold(
+    ground_truth: Mapping[str, Any],
+    detections: Sequence[Mapping[str, Any]],
+    precision: float,
+    iou: float = 0.5,
+) -> float | None:
+    """The lowest score from which on detections of all classes together have a precision.
+
+    Detections are matched with objects of their class as in :func:`f1_thresholds`.
+
+    Args:
+        ground_truth, detections, iou: As in :func:`box_confusion`.
+        precision: Share of hits among the detections, in (0, 1].
+
+    Returns:
+        None if no score gives it.
+
+    Example:
+        >>> truth = {"annotations": [
+        ...     {"image_id": 1, "category_id": 7, "bbox": [0, 0, 10, 10], "iscrowd": 0}]}
+        >>> found = [{"image_id": 1, "category_id": 7, "bbox": [0, 0, 10, 9], "score": 0.8},
+        ...          {"image_id": 1, "category_id": 7, "bbox": [30, 0, 9, 9], "score": 0.4}]
+        >>> precision_threshold(truth, found, 0.9), precision_threshold(truth, found, 0.5)
+        (0.8, 0.4)
+    """
+    outcomes = _outcomes(ground_truth, detections, iou)
+    scores, hits = _columns([one for of_class in outcomes.values() for one in of_class])
+    order = np.argsort(-scores, kind="stable")
+    scores, found = scores[order], hits[order].cumsum()
+    ends = np.append(scores[1:] != scores[:-1], True)[: len(scores)]
+    reached = ends & (found >= precision * np.arange(1, len(scores) + 1))
+    return float(scores[reached][-1]) if reached.any() else None
+
+
+def _outcomes(
+    ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], iou: float
+) -> Mapping[int, list[tuple[float, bool]]]:
+    """Score of each detection and whether it takes an object of its class, by category id."""
+    objects, found, outcomes = defaultdict(list), defaultdict(list), defaultdict(list)
+    for annotation in ground_truth["annotations"]:
+        objects[annotation["category_id"], annotation["image_id"]].append(annotation)
     for detection in detections:
         found[detection["category_id"], detection["image_id"]].append(detection)
     for key, of_image in found.items():
         matches = _matches(objects.get(key, []), of_image, iou)
         outcomes[key[0]] += [(one["score"], item is not None) for one, item in matches]
-    thresholds = {}
-    for category_id in category_ids:
-        columns = list(zip(*outcomes[category_id], strict=True)) or [(), ()]
-        scores, hits = np.array(columns[0]), np.array(columns[1], dtype=bool)
-        best = _best_by_f1(scores, hits, totals[category_id])
-        if best is not None:
-            thresholds[category_id] = best[0]
-    return thresholds
+    return outcomes
+
+
+def _columns(outcomes: Sequence[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray]:
+    columns = list(zip(*outcomes, strict=True)) or [(), ()]
+    return np.array(columns[0]), np.array(columns[1], dtype=bool)
 
 
 def _matches(

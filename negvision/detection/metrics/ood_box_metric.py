@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 
-from negvision.detection.metrics.box_matching import f1_threshold
+from negvision.detection.metrics.box_matching import f1_threshold, precision_threshold
+from negvision.detection.metrics.coco_annotations import load_coco_annotations
 from negvision.detection.metrics.coco_evaluation import CocoDetections, evaluate_coco, to_numpy
 from negvision.detection.metrics.coco_metric import CocoTruthMetric
+from negvision.detection.metrics.open_set import OpenSetImage, open_set_figures
 from negvision.engine.metrics import OODMetricBase
 from negvision.errors import ConfigError, OODDataError
 from negvision.ood import ood_metrics, ood_score
@@ -19,6 +24,9 @@ from negvision.ood.curve import check_finite
 from negvision.ood.records import OODRecords
 from negvision.ood.scores import computable
 from negvision.registry import METRICS
+
+# An OOD score that orders boxes as their class score does says nothing new.
+_REDUNDANT = 0.9
 
 
 @METRICS.register_module()
@@ -45,17 +53,27 @@ class OODBoxMetric(CocoTruthMetric, OODMetricBase):
         score_thr: "f1", or the threshold itself, in [0, 1].
         area_limits: Pixels² that separate small boxes from medium and medium from large, on the
             original image.
+        ood_ann_file: COCO file with the unknown objects of the OOD images, which adds the figures
+            of :func:`.open_set.open_set_figures`; or a dict of several by name, such as
+            ``dict(near=..., far=...)``, which adds them and the AUROC of each.
+        id_precision: Boxes count for these figures from the lowest class score at which so large a
+            share of the boxes on ID images is right, in (0, 1].
         **kwargs: As in :class:`negvision.engine.metrics.OODMetricBase`.
 
     Returned keys: those of :class:`negvision.engine.metrics.OODMetricBase`, and
     ``class_score_threshold``, ``id_ap`` and ``id_ap50`` (COCO's AP and AP50, from all detections
     on ID images), ``id_boxes_kept``, ``id_boxes_found``, ``ood_boxes_kept`` and
     ``ood_boxes_found`` (at the threshold and in total), and ``image_auroc``: of images instead of
-    boxes, by the most OOD box of each at the threshold, without images that have none.
+    boxes, by the most OOD box of each at the threshold, without images that have none;
+    ``class_score_correlation``, the rank correlation of the boxes' OOD and class scores. With
+    ``ood_ann_file`` also ``unknown_recall``, ``open_set_error``, ``unknown_objects``,
+    ``unknown_ap50`` and ``open_set_class_score``, and under the name of each of several files
+    these and ``auroc``.
 
     Raises:
         ConfigError: Predictions have no OOD score, data samples have no path, the data sets
-            differ in their classes, or an ID image is not in ``ann_file``.
+            differ in their classes, an ID image is not in ``ann_file``, or an OOD image in none of
+            ``ood_ann_file``.
         DatasetError: A class is not a category of ``ann_file``.
         OODDataError: No image is OOD or none is ID, no box of one kind reaches the threshold, or a
             score is not finite.
@@ -65,16 +83,27 @@ class OODBoxMetric(CocoTruthMetric, OODMetricBase):
         val_evaluator = dict(type="negvision.OODBoxMetric", ann_file="data/voc/test.json")
     """
 
-    added = ("class_score_threshold", "id_ap", "id_ap50", "*_boxes_*", "image_auroc")
+    added = (
+        "class_score_threshold", "id_ap", "id_ap50", "*_boxes_*", "image_auroc",
+        "class_score_correlation", "*unknown_recall", "*open_set_*", "*unknown_objects",
+        "*unknown_ap50",
+    )  # fmt: skip
 
     def __init__(
         self,
         ann_file: str,
         score_thr: float | str = "f1",
         area_limits: tuple[float, float] = (32.0**2, 96.0**2),
+        ood_ann_file: str | Mapping[str, str] | None = None,
+        id_precision: float = 0.9,
         **kwargs,
     ) -> None:
         super().__init__(ann_file, area_limits, **kwargs)
+        if not 0 < id_precision <= 1:
+            raise ValueError(f"id_precision must be above 0 and at most 1, got {id_precision}")
+        self.id_precision = id_precision
+        files = {"": ood_ann_file} if isinstance(ood_ann_file, str) else dict(ood_ann_file or {})
+        self._unknown = {name: UnknownObjects(file) for name, file in files.items()}
         numeric = isinstance(score_thr, int | float)
         if score_thr != "f1" and not (numeric and 0 <= score_thr <= 1):
             raise ValueError(f'score_thr must be "f1" or a number from 0 to 1, got {score_thr!r}')
@@ -149,8 +178,89 @@ class OODBoxMetric(CocoTruthMetric, OODMetricBase):
                 "box size": (("small", "medium", "large"), np.digitize(areas, self.area_limits)),
                 "class": (self._classes, labels),
             },
-            notes={**notes, "image_auroc": _image_auroc(own, is_ood, index)},
+            notes={
+                **notes,
+                "image_auroc": _image_auroc(own, is_ood, index),
+                **_correlation(own, np.concatenate([image.class_scores for image in kept])),
+                **self._open_set(images, found, threshold),
+            },
         )
+
+    def _open_set(
+        self, images: Sequence[ImageBoxes], found: CocoDetections, threshold: float
+    ) -> dict[str, float | str]:
+        """The figures of unknown objects over all OOD sets, and of each by name."""
+        if not self._unknown:
+            return {}
+        notes: dict[str, float | str] = {}
+        class_score = precision_threshold(self.ground_truth, found.results(), self.id_precision)
+        if class_score is None:
+            class_score = threshold
+            notes["open_set"] = f"no class score gives an ID precision of {self.id_precision:g}"
+        notes["open_set_class_score"] = class_score
+        known = [_open_set_image(one, np.zeros((0, 4))) for one in images if not one.is_ood]
+        sets: dict[str, list[OpenSetImage]] = {name: [] for name in self._unknown}
+        for image in (one for one in images if one.is_ood):
+            name = next((n for n, these in self._unknown.items() if these.has(image)), None)
+            if name is None:
+                files = ", ".join(these.file for these in self._unknown.values())
+                raise ConfigError(
+                    f"the OOD image {image.path} (id {image.image_id}) is not in ood_ann_file of "
+                    f"negvision.OODBoxMetric ({files}); name the ann_file of each "
+                    "negvision.OODCocoDataset"
+                )
+            sets[name].append(_open_set_image(image, self._unknown[name].boxes[image.image_id]))
+        everything = [one for these in sets.values() for one in these]
+        notes |= open_set_figures(known, everything, class_score)
+        for name, these in sets.items() if len(sets) > 1 else ():
+            figures = open_set_figures(known, these, class_score)
+            notes |= {f"{name}/{key}": value for key, value in figures.items()}
+            auroc = _box_auroc(known, these, threshold)
+            notes |= {} if auroc is None else {f"{name}/auroc": auroc}
+        return notes
+
+
+class UnknownObjects:
+    """The objects of a COCO file of OOD images, of any class.
+
+    Args:
+        file: The annotation file; crowds are left out.
+    """
+
+    def __init__(self, file: str) -> None:
+        content = load_coco_annotations(file)
+        self.file = str(file)
+        self._names = {image["id"]: str(image.get("file_name", "")) for image in content["images"]}
+        boxes: dict[Any, list] = {key: [] for key in self._names}
+        for one in content["annotations"]:
+            if not one["iscrowd"]:
+                x, y, width, height = one["bbox"]
+                boxes[one["image_id"]].append([x, y, x + width, y + height])
+        self.boxes = {key: np.array(these).reshape(-1, 4) for key, these in boxes.items()}
+
+    def has(self, image: ImageBoxes) -> bool:
+        """Whether the file has an image of this id and file name."""
+        name = self._names.get(image.image_id)
+        return name is not None and Path(image.path).name == Path(name).name
+
+
+def _open_set_image(image: ImageBoxes, unknown: np.ndarray) -> OpenSetImage:
+    scores = next(iter(image.scores.values())) if image.scores else np.zeros(0)
+    return OpenSetImage(image.boxes, image.class_scores, scores, unknown)
+
+
+def _box_auroc(
+    known: Sequence[OpenSetImage], unknown: Sequence[OpenSetImage], threshold: float
+) -> float | None:
+    """AUROC of boxes at the threshold; None without a box of one kind."""
+    parts = [
+        np.concatenate([np.zeros(0), *(i.ood_scores[i.class_scores >= threshold] for i in images)])
+        for images in (known, unknown)
+    ]
+    if not all(map(len, parts)):
+        return None
+    is_ood = torch.from_numpy(np.repeat([False, True], [len(part) for part in parts]))
+    return ood_metrics(torch.from_numpy(np.concatenate(parts)), is_ood).auroc
 
 
 @dataclass(frozen=True)
@@ -236,6 +346,24 @@ def _box_counts(
             "detector's test_cfg"
         )
     return counts
+
+
+def _correlation(scores: np.ndarray, class_scores: np.ndarray) -> dict[str, float]:
+    """Spearman's correlation of OOD and class scores, with a warning if one follows the other."""
+    if len(scores) < 3 or not (np.ptp(scores) and np.ptp(class_scores)):
+        return {}
+    from scipy import stats  # loads slowly
+
+    value = float(stats.spearmanr(scores, class_scores).statistic)
+    if abs(value) > _REDUNDANT:
+        print_log(
+            f"the OOD score follows the class score (rank correlation {value:.2f} over "
+            f"{len(scores):,} boxes) and says nothing that the class score does not, as in a "
+            "detector of one class; a score of features (score='knn', ...) could",
+            logger="current",
+            level=logging.WARNING,
+        )
+    return {"class_score_correlation": value}
 
 
 def _image_auroc(scores: np.ndarray, is_ood: np.ndarray, index: np.ndarray) -> float:

@@ -51,6 +51,21 @@ def test_an_object_of_a_known_class_is_an_error(coco):
         ood(coco, on_bad_sample="skip")
 
 
+@pytest.mark.parametrize(
+    ("name", "classes", "synonyms"),
+    [
+        ("King", ("king",), None),
+        ("dining table", ("diningtable",), None),
+        ("couch", ("sofa",), None),
+        ("Rex", ("ace", "king"), {"rex": "King"}),
+    ],
+)
+def test_a_known_class_under_another_name_is_an_error(coco, name, classes, synonyms):
+    coco.content["categories"][1]["name"] = name
+    with pytest.raises(DatasetError, match=f"'{name}' on 4 of its 4 images"):
+        ood(coco, metainfo={"classes": classes}, synonyms=synonyms)
+
+
 def known_config(folder, **kwargs) -> dict:
     return {
         "data_root": str(folder.root),
