@@ -87,9 +87,14 @@ def find_leaf(cfg: Config, data: str | None, folder: Path, task: str) -> dict[st
         leaf["type"] = "negvision.CocoDataset"
     for key in ("filter_cfg", "suspects"):
         leaf.pop(key, None)
+    return {**leaf, "pipeline": reading(leaf)}
+
+
+def reading(leaf: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The steps of the pipeline of a data set that read an image."""
     steps = {kind_of(one): dict(one) for one in leaf.get("pipeline") or ()}
     load = steps.get("LoadImageFromFile", {}) | {"type": "negvision.LoadImageFromFile"}
-    return {**leaf, "pipeline": [load, *(steps[name] for name in ("AlignFace",) if name in steps)]}
+    return [load, *(steps[name] for name in ("AlignFace",) if name in steps)]
 
 
 class Audited(ABC):
@@ -128,8 +133,7 @@ class Audited(ABC):
     @cached_property
     def paths(self) -> list[str]:
         """The file of each image."""
-        infos = (self.dataset.get_data_info(place) for place in range(len(self.dataset)))
-        return [str(info["img_path"]) for info in infos]
+        return paths_of(self.dataset)
 
     @cached_property
     def names(self) -> list[str]:
@@ -148,9 +152,7 @@ class Audited(ABC):
         Raises:
             DatasetError: It cannot be read.
         """
-        info = self.dataset.get_data_info(place)
-        pixels = self.dataset.pipeline(info)["img"]
-        return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)
+        return _pixels(self.dataset, place)
 
     def predict(self, model: Inferencer, places: Sequence[int], progress: Progress = iter) -> None:
         """Keep what a model says of some images."""
@@ -165,16 +167,19 @@ class Audited(ABC):
     def subject(self) -> BoxSubject | LabelSubject | FaceSubject:
         """The labels and the predictions."""
 
-    def split_findings(self, others: Mapping[str, Sequence[str]], progress: Progress) -> Findings:
+    def split_findings(self, others: Mapping[str, Sequence[Any]], progress: Progress) -> Findings:
         """Images of this set that other splits hold too, the same or look-alikes.
 
         Args:
-            others: Split -> files of its images.
-            progress: Wraps the files that are read.
+            others: Split -> its data sets.
+            progress: Wraps what is read.
         """
-        pool = [*self.paths, *(path for paths in others.values() for path in paths)]
+        files = [
+            sorted({path for one in sets for path in paths_of(one)}) for sets in others.values()
+        ]
+        pool = [*self.paths, *(path for paths in files for path in paths)]
         split = ["", *others]
-        of = np.repeat(range(len(split)), [len(self.paths), *map(len, others.values())])
+        of = np.repeat(range(len(split)), [len(self.paths), *map(len, files)])
         known: list = [None] * len(pool)
         if len(pool) <= MOST_HASHED and all(map(os.path.isfile, pool)):
             known = fingerprints([Path(one) for one in pool], progress)
@@ -201,6 +206,16 @@ class Audited(ABC):
         # Half of the look-alikes is a guess; a person decides.
         scores = np.array([1.0 if twins[place][1] else 0.5 for place in places])
         return Findings("split", scores, suspect, probability=scores)
+
+
+def paths_of(dataset: Any) -> list[str]:
+    """The file of each image of a data set."""
+    return [str(dataset.get_data_info(place).get("img_path")) for place in range(len(dataset))]
+
+
+def _pixels(dataset: Any, place: int) -> np.ndarray:
+    pixels = dataset.pipeline(dataset.get_data_info(place))["img"]
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)
 
 
 class AuditedBoxes(Audited):
@@ -343,8 +358,28 @@ class AuditedFaces(Audited):
         own = dict(zip(labels[first].tolist(), folders, strict=True)) if named else {}
         return tuple(own.get(label, f"person {label}") for label in range(labels.max() + 1))
 
+    def predict(self, model: Inferencer, places: Sequence[int], progress: Progress = iter) -> None:
+        """Keep the embeddings of some images, and the model."""
+        super().predict(model, places, progress)
+        self._model = model
+
     def _kept(self, place: int, found: Embedding) -> np.ndarray:
         return found.vector
+
+    def split_findings(self, others: Mapping[str, Sequence[Any]], progress: Progress) -> Findings:
+        """People of whom other splits have a face, by the model of :meth:`predict`.
+
+        Args:
+            others: Split -> its data sets.
+            progress: Wraps what is read.
+        """
+        faces = [(split, one, place) for split, sets in others.items()
+                 for one in sets for place in range(len(one))]  # fmt: skip
+        vectors, names = [], []
+        for split, one, place in progress(faces):
+            vectors += self._model.predict([_pixels(one, place)])
+            names.append(f"{one.get_data_info(place)['img_path']} of {split}")
+        return self.subject().overlap(np.array([found.vector for found in vectors]), names)
 
     def subject(self) -> FaceSubject:
         """The labels and the embeddings."""

@@ -12,6 +12,7 @@ from scipy.ndimage import find_objects
 from negvision.audit.sample_numbers import REGIONS, regions_of
 from negvision.audit.subject import Findings, chosen, planting
 from negvision.data.suspects import Suspect
+from negvision.errors import listed
 
 # Faces compared with all centers at once.
 _BLOCK = 4096
@@ -187,8 +188,46 @@ class FaceSubject:
                 cosine[row] = found[other[row]]
         return cosine, other
 
+    @cached_property
+    def groups(self) -> list[Groups]:
+        """The faces of each person in two groups."""
+        order = np.argsort(self.labels, kind="stable")
+        ends = np.cumsum(np.bincount(self.labels, minlength=len(self.classes)))
+        return [Groups.of(self._unit, rows) for rows in np.split(order, ends[:-1])]
+
+    def overlap(self, others: np.ndarray, names: Sequence[str], seed: int = 0) -> Findings:
+        """People of whom another split has a face.
+
+        Args:
+            others: Embeddings (M, D) of the faces of other splits.
+            names: Of these, M.
+            seed: Of the planted errors: faces of the people themselves, as another split has them.
+        """
+        sums, counts = _sums(self._unit, self.labels, len(self.classes))
+        centers, cosine = _normalized(sums), np.full(len(sums), -1.0)
+        nearest = np.zeros(len(sums), np.int64)
+        for start in range(0, len(others), _BLOCK):
+            found = _normalized(np.asarray(others[start : start + _BLOCK], np.float32)) @ centers.T
+            best = found.argmax(0)
+            higher = (found.max(0) > cosine) & (counts > 0)
+            nearest[higher], cosine[higher] = start + best[higher], found.max(0)[higher]
+        rows, planted = np.flatnonzero(counts[self.labels] > 1), [np.zeros(0)]
+        for random in planting(len(rows), seed) if len(others) else ():
+            part = chosen(rows, random)
+            faces = self._unit[part]
+            rest = _normalized(sums[self.labels[part]] - faces)
+            planted.append((rest * faces).sum(1))
+
+        def suspect(person: int) -> Suspect:
+            label, face = self.classes[person], int((self.labels == person).argmax())
+            name, found = names[nearest[person]], cosine[person]
+            reason = f"the cosine of its mean face to {name} is {found:.2f}"
+            return Suspect("overlap", self.images[face], label=label, reason=reason)
+
+        return Findings("overlap", cosine, suspect, np.concatenate(planted))
+
     def findings(self, seed: int = 0) -> Iterator[Findings]:
-        """Faces of other people, and people that are one."""
+        """Faces of other people, people that are one, and people that are two."""
         planted, halves = [np.zeros(0)], [np.zeros(0)]
         people = len(self.classes)
         for random in planting(len(self.labels), seed) if people > 1 else ():
@@ -204,6 +243,18 @@ class FaceSubject:
             halves.append((centers[::2] * centers[1::2]).sum(1)[both])
         yield Findings("identity", self.scores[0], self._face, np.concatenate(planted))
         yield Findings("people", self.neighbors[0], self._pair, np.concatenate(halves))
+        gaps = np.array([one.gap for one in self.groups])
+        yield Findings("mixed", gaps, self._mixed, self._joined(seed))
+
+    def _joined(self, seed: int) -> np.ndarray:
+        """The gaps of two people under one name, planted."""
+        several, gaps = np.flatnonzero(np.bincount(self.labels) > 1), []
+        for random in planting(len(several), seed):
+            for one in chosen(several, random).tolist():
+                other = random.choice(several[several != one])
+                rows = np.flatnonzero((self.labels == one) | (self.labels == other))
+                gaps.append(Groups.of(self._unit, rows).gap)
+        return np.array(gaps)
 
     def _face(self, row: int) -> Suspect:
         score, other = (one[row] for one in self.scores)
@@ -221,6 +272,66 @@ class FaceSubject:
         label, name = self.classes[person], self.classes[other]
         reason = f"the mean faces of {label} and {name} have the cosine {cosine:.2f}"
         return Suspect("people", self.images[face], label=label, proposed=name, reason=reason)
+
+    def _mixed(self, person: int) -> Suspect:
+        found, label = self.groups[person], self.classes[person]
+        names = [self.images[row] for row in found.smaller]
+        reason = (
+            f"two groups of faces, whose cosines are {found.gap:.2f} higher inside than between "
+            f"them; the smaller one has {listed(names, 3)}"
+        )
+        return Suspect("mixed", names[0], label=label, reason=reason)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Faces under one name in two groups.
+
+    Attributes:
+        gap: Mean cosine of the pairs inside the groups less that of the pairs between them, in
+            [-2, 2]; -2 unless each group has two faces.
+        smaller: Rows of the faces in the smaller group.
+    """
+
+    gap: float
+    smaller: Sequence[int]
+
+    @classmethod
+    def of(cls, unit: np.ndarray, rows: np.ndarray) -> Groups:
+        """Split by 2-means on the sphere, from the sides of the main axis.
+
+        Args:
+            unit: (N, D) of length 1.
+            rows: (n,) of the person.
+
+        Example:
+            >>> faces = np.array([[1, 0], [0.8, 0.6], [0, 1], [0, 1], [1, 0]])
+            >>> found = Groups.of(faces, np.arange(5))
+            >>> found.smaller.tolist(), round(found.gap, 2)
+            ([2, 3], 0.7)
+        """
+        faces = unit[rows]
+        if len(faces) < 4:
+            return cls(-2.0, ())
+        off = faces - faces.mean(0)
+        axis = off[np.linalg.norm(off, axis=1).argmax()]
+        for _ in range(10):  # power iteration
+            [axis] = _normalized((off.T @ (off @ axis))[None])
+        second = off @ axis > 0
+        for _ in range(20):
+            one, other = _normalized(np.stack([faces[~second].sum(0), faces[second].sum(0)]))
+            moved = faces @ other > faces @ one
+            if (moved == second).all():
+                break
+            second = moved
+        sums = np.stack([faces[~second].sum(0), faces[second].sum(0)])
+        counts = np.array([(~second).sum(), second.sum()])
+        if counts.min() < 2:
+            return cls(-2.0, ())
+        # Of all pairs in a group the sum of cosines is the square of the length of its sum.
+        inside = ((sums**2).sum() - len(faces)) / (counts * (counts - 1)).sum()
+        gap = inside - sums[0] @ sums[1] / counts.prod()
+        return cls(float(gap), rows[second if counts[1] <= counts[0] else ~second])
 
 
 def _normalized(rows: np.ndarray) -> np.ndarray:

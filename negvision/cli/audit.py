@@ -158,30 +158,35 @@ def _audit(args, cfg, leaf, data, model, work_dir, decisions: Decisions, out: Pa
     return audited
 
 
-def _other_splits(cfg, given: str | None, data: Audited) -> dict[str, list[str]]:
-    """Files of the images of val and test, where these are data sets of images of their own."""
+def _other_splits(cfg, given: str | None, data: Audited) -> dict[str, list]:
+    """The data sets of val and test, where these are images of their own."""
     from mmengine.registry import DefaultScope
 
+    from negvision.audit.data import paths_of, reading
     from negvision.compat.patches import captured_pycocotools
     from negvision.engine.config.data_files import leaf_datasets
     from negvision.registry import DATASETS
 
-    if given is not None or data.kinds == ("identity",):
-        return {}  # annotations of its own; photographs of faces look alike
-    found, scope = {}, cfg.get("default_scope") or "mmengine"
+    if given is not None:
+        return {}  # annotations of its own
+    found: dict[str, list] = {}
+    seen: list[set[str]] = []
+    scope = cfg.get("default_scope") or "mmengine"
     for split in ("val", "test"):
+        sets: list = []
         paths: set[str] = set()
         for leaf in leaf_datasets((cfg.get(f"{split}_dataloader") or {}).get("dataset")):
             try:
                 with DefaultScope.overwrite_default_scope(scope), captured_pycocotools():
-                    dataset = DATASETS.build({**leaf, "pipeline": []})
+                    dataset = DATASETS.build({**leaf, "pipeline": reading(leaf)})
             except (UserError, FileNotFoundError):
                 continue  # missing on this machine, and not under audit
-            infos = map(dataset.get_data_info, range(len(dataset)))
-            paths |= {str(info.get("img_path")) for info in infos}
-        # A set that validates on its training images says nothing.
-        if paths and not paths <= set(data.paths):
-            found[split] = sorted(paths)
+            sets.append(dataset)
+            paths.update(paths_of(dataset))
+        # A set that validates on its training images says nothing; test is often val.
+        if paths and not paths <= set(data.paths) and paths not in seen:
+            seen.append(paths)
+            found[split] = sets
     return found
 
 

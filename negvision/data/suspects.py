@@ -23,6 +23,8 @@ KINDS = {
     "duplicate": "a second box on one object",
     "identity": "a face of another person",
     "people": "a person with two names",
+    "mixed": "two people under one name",
+    "overlap": "a person of whom another split has a face",
     "region": "a region of pixels with the class of another",
     "image": "an image with the label of another class",
     "split": "an image that another split holds too",

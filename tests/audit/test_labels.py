@@ -5,6 +5,7 @@ import pytest
 
 from negvision.audit.labels import (
     FaceSubject,
+    Groups,
     LabelSubject,
     margins,
     region_rows,
@@ -139,6 +140,36 @@ def test_a_face_among_others_people_and_a_person_with_two_names_are_found():
     assert flipped.items() >= {20: "person 2", 100: "person 12", 180: "person 22"}.items()
     [pair] = [one for one in found if one.kind == "people"]
     assert {pair.label, pair.proposed} == {"person 30", "person 0"} and pair.probability > 0.3
+
+
+def test_two_people_under_one_name_and_a_person_of_another_split_are_found():
+    embeddings, labels = faces(people=60)
+    labels[-4:] = 0  # of the last person half has the name of the first
+    subject = subject_of(embeddings, labels)
+    [mixed] = [one for one in Audit.of(list(subject.findings())).suspects if one.kind == "mixed"]
+    assert (mixed.label, mixed.image) == ("person 0", "476.jpg") and mixed.probability > 0.3
+    assert "the smaller one has 476.jpg, 477.jpg, 478.jpg" in mixed.reason
+    # Other photographs of persons 7 and 12, and of 20 strangers.
+    others = faces(people=22, each=1, seed=1)[0]
+    others[:2] = embeddings[[7 * 8, 12 * 8]] + faces(people=2, each=1, seed=2)[0] / 3
+    found = Audit.of([subject.overlap(others, [f"{row}.png of val" for row in range(22)])])
+    assert [one.label for one in found.suspects] == ["person 7", "person 12"]
+    assert "mean face to 0.png of val is 0." in found.suspects[0].reason
+    assert Audit.of([subject.overlap(np.zeros((0, 64)), [])]).suspects == []
+
+
+def test_the_gap_of_two_groups_is_the_definition_and_its_split_the_best():
+    for seed in range(5):
+        unit = faces(people=2, each=5, noise=1.0, seed=seed)[0]
+        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+        found = Groups.of(unit, np.arange(10))
+        second, pairs = np.isin(np.arange(10), found.smaller), unit @ unit.T
+        same = second[:, None] == second
+        inside = pairs[same & ~np.eye(10, dtype=bool)].mean()
+        assert found.gap == pytest.approx(inside - pairs[~same].mean())
+        assert second[:5].all() ^ second[5:].all()
+    one = np.ones((6, 2)) / 2**0.5
+    assert Groups.of(one, np.arange(6)).gap == Groups.of(one, np.arange(3)).gap == -2
 
 
 def test_face_scores_are_the_definition():

@@ -24,6 +24,7 @@ from negvision.errors import ConfigError
 from negvision.inference import inferencer
 from negvision.inference.runtime import Classification, Detections, Embedding
 from negvision.inference.torch_model import TorchModel
+from negvision.registry import DATASETS
 
 audit = command("audit")
 CLASSES = ("square", "bar")
@@ -288,6 +289,9 @@ def test_images_of_one_class_and_faces(coco_root, tmp_path):
     faces.predict(model, range(8))
     assert faces.subject().classes == ("person 0", "person 1")
     assert faces.subject().embeddings.shape == (8, 3)
+    found = faces.split_findings({"val": [faces.dataset]}, iter)
+    assert found.kind == "overlap" and (found.scores > 0.9).all()
+    assert f"mean face to {coco_root / 'images'}" in found.suspect(1).reason
     with pytest.raises(ConfigError, match="embeddings of different trainings"):
         next(audit_run.train_folds(Config(), faces, leaf, 2, tmp_path, print))
     with pytest.raises(ConfigError, match="reads data sets of negvision"):
@@ -331,7 +335,9 @@ def test_images_that_another_split_holds_too(run_dir, coco_root, tmp_path):
     *_, data = opened(run_dir)
     twin = tmp_path / "twin.png"
     twin.write_bytes((coco_root / "images" / "5.png").read_bytes())
-    findings = data.split_findings({"test": [str(twin)]}, iter)
+    (tmp_path / "test.txt").write_text("twin.png 0\n")
+    leaf = leaf_of("FaceListDataset", tmp_path / "test.txt", {"img": str(tmp_path)})
+    findings = data.split_findings({"test": [DATASETS.build(leaf)]}, iter)
     [one] = [
         findings.suspect(row) for row in range(len(findings.scores)) if findings.scores[row] == 1
     ]
