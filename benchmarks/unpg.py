@@ -2,10 +2,12 @@
 
 Medians of alternating runs in one process: (a) the definition written out, a cross entropy over the
 N x (C + pairs) concatenation; (b) pytorch-metric-learning's ArcFaceLoss, which has only the class
-part; (c) the bare matrix products of that work, three N x C x D and three N x N x D, as the lower
-bound. The run fails if the losses of (a) and negvision differ. Peak memory includes the gradients
-and is measured in a separate process. The definition is skipped, with a note, if it needs more
-memory than is available.
+part; (c) the same part as InsightFace's CombinedMarginLoss and PartialFC compute it on one device,
+rebuilt from their formulas: angles of the whole N x C matrix without gradient, then a cross
+entropy; (d) the bare matrix products, three N x C x D and three N x N x D, as the lower bound. The
+run fails if the losses of (a) and negvision differ, or (c) and negvision's without pairs ("class
+part"). Peak memory includes the gradients and is measured in a separate process. The definition is
+skipped, with a note, if it needs more memory than is available.
 
     python benchmarks/unpg.py                         # results/unpg.json
     python benchmarks/unpg.py --samples 512 --classes 10000
@@ -35,7 +37,7 @@ from negvision.face.losses import UNPGLoss
 
 SIZE = 512
 MARGIN, SCALE, WHISKER = 0.5, 64.0, 1.5
-NAMES = ("definition", "metric-learning", "products", "negvision")
+NAMES = ("definition", "metric-learning", "PartialFC", "products", "class part", "negvision")
 # Simultaneous copies of the concatenation: itself, its log-softmax, and two gradients.
 COPIES = 4
 
@@ -59,6 +61,18 @@ def definition(embeddings, labels, weight, margin) -> torch.Tensor:
     return functional.cross_entropy(SCALE * joined, labels)
 
 
+def partial_fc(embeddings, labels, weight) -> torch.Tensor:
+    """The class part with every class, after the formulas of InsightFace's two modules."""
+    cosine = (functional.normalize(embeddings) @ functional.normalize(weight).T).clamp(-1, 1)
+    rows = torch.arange(len(cosine), device=cosine.device)
+    with torch.no_grad():
+        angles = cosine.arccos()
+        angles[rows, labels] += MARGIN
+        moved = angles.cos_()
+    # The margin has no gradient of its own: that of the logit is that of the cosine.
+    return functional.cross_entropy(SCALE * (cosine + (moved - cosine).detach()), labels)
+
+
 def functions(samples: int, classes: int, device: str, rounded: str | None) -> dict:
     """The timed functions; all except the products compute the gradients and return the loss."""
     generator = torch.Generator().manual_seed(0)
@@ -67,6 +81,8 @@ def functions(samples: int, classes: int, device: str, rounded: str | None) -> d
     torch.manual_seed(0)
     margin = {"type": "ArcFaceMargin", "m": MARGIN}
     ours = UNPGLoss(classes, SIZE, margin, SCALE, WHISKER, products=rounded).to(device)
+    classes_alone = UNPGLoss(classes, SIZE, margin, SCALE, metric_pairs=False).to(device)
+    classes_alone.weight = ours.weight
     theirs = ArcFaceLoss(classes, SIZE, margin=MARGIN * 180 / torch.pi, scale=SCALE).to(device)
     with torch.no_grad():
         theirs.W.copy_(ours.weight.T)
@@ -92,7 +108,9 @@ def functions(samples: int, classes: int, device: str, rounded: str | None) -> d
     return {
         "definition": step(lambda x, y: definition(x, y, ours.weight, ours.margin), ours.weight),
         "metric-learning": step(theirs, theirs.W),
+        "PartialFC": step(lambda x, y: partial_fc(x, y, ours.weight), ours.weight),
         "products": products,
+        "class part": step(classes_alone, ours.weight),
         "negvision": step(ours, ours.weight),
     }
 
@@ -117,6 +135,9 @@ def compare(samples: int, classes: int, device: str, repeats: int, rounded: str 
             raise SystemExit(f"losses differ: {expected.item()} and {got.item()}")
     else:
         of.pop("definition")
+    expected, got = of["PartialFC"](), of["class part"]()
+    if not rounded and not torch.allclose(expected, got, rtol=1e-4):
+        raise SystemExit(f"class parts differ: {expected.item()} and {got.item()}")
     times = alternate(of, repeats, device=device)
     row = {
         "samples": samples,
@@ -178,10 +199,11 @@ def main() -> None:
         classes.append(1_000_000)
     print(f"{machine()['cpu']}, {torch.get_num_threads()} threads; device {options.device}")
     print(
-        f"{'':>16}   {'milliseconds, forward and backward':^43}  {'gain':>7} {'x bare':>6}   "
-        f"{'peak memory, MiB':^32}  {'less':>7}\n"
-        f"{'N':>6} {'C':>9}   {'definition':>10} {'metric-l.':>10} {'products':>10} "
-        f"{'negvision':>10}  {'':>7} {'':>6}   {'definition':>10} {'metric-l.':>10} "
+        f"{'':>16}   {'milliseconds, forward and backward':^65}  {'gain':>7} {'x bare':>6}   "
+        f"{'peak memory, MiB':^54}  {'less':>7}\n"
+        f"{'N':>6} {'C':>9}   {'definition':>10} {'metric-l.':>10} {'PartialFC':>10} "
+        f"{'products':>10} {'class part':>10} {'negvision':>10}  {'':>7} {'':>6}   "
+        f"{'definition':>10} {'metric-l.':>10} {'PartialFC':>10} {'class part':>10} "
         f"{'negvision':>10}"
     )
     rows = []
