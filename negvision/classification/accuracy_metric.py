@@ -79,6 +79,7 @@ class AccuracyMetric(CollectedMetric):
         limits = {}
         if self.resamples and len(labels) > 1:
             draws = bootstrap(_figures_of(labels, right), np.arange(len(labels)), self.resamples)
+            self.draws, self.units = dict(zip(values, draws.T, strict=True)), len(labels)
             found = interval(np.array(list(values.values())), draws)
             lines.append(f"95 % intervals, {self.resamples:,} resamples of {len(labels):,} images")
             for name, low, high in zip(values, *found.tolist(), strict=True):

@@ -79,6 +79,20 @@ def refuse_data_options(args: argparse.Namespace) -> None:
         )
 
 
+def with_config(args: argparse.Namespace, config: str) -> argparse.Namespace:
+    """The arguments for a config that was written for the folder with other options of its own.
+
+    Raises:
+        UserError: An option has a value that the folder cannot be trained with.
+    """
+    from negvision.engine.recipes.planning import TrainOptions
+
+    TrainOptions(**{name: getattr(args, name) for name in _OPTIONS})
+    return argparse.Namespace(
+        **{**vars(args), **dict.fromkeys((*_OPTIONS, *_READING)), "config": config}
+    )
+
+
 def config_of_data(args: argparse.Namespace) -> str:
     """Write the config for the folder ``args.config``, unless a run there is resumed.
 

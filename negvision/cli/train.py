@@ -17,11 +17,21 @@ HELP = "train a model, from a config or on a folder of annotated images"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    config = "config (.py); or a folder of annotated images, or its data.yaml, JSON or CSV file"
-    add("config", metavar="CONFIG|DATA", help=config)
+    add_source(parser)
     resume = "resume from this checkpoint; no value: the newest complete one; auto: that, if any"
-    add("--resume", nargs="?", const="", metavar="CKPT", help=resume)
+    parser.add_argument("--resume", nargs="?", const="", metavar="CKPT", help=resume)
+    add_options(parser)
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """What is trained."""
+    config = "config (.py); or a folder of annotated images, or its data.yaml, JSON or CSV file"
+    parser.add_argument("config", metavar="CONFIG|DATA", help=config)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """How it is trained."""
+    add = parser.add_argument
     kind = checked(str, "auto, bf16 or fp16", ("auto", "bf16", "fp16").__contains__)
     amp = "mixed precision: bf16, fp16 or auto (fp16 on CUDA, bf16 on a CPU)"
     add("--amp", nargs="?", const="auto", type=kind, metavar="KIND", help=amp)
@@ -57,22 +67,30 @@ def run(args: argparse.Namespace) -> int:
     return reports_to_launcher(_train)(args)
 
 
-def _train(args: argparse.Namespace) -> int:
+def training_config(args: argparse.Namespace) -> Config:
+    """The config of the arguments, with all options but ``--resume``."""
     if args.config.endswith(".py"):
         refuse_data_options(args)
     else:
         args.config = config_of_data(args)
-    from negvision.compat.patches import captured_pycocotools
     from negvision.engine.config.options import apply_training_arguments
-    from negvision.engine.interruption import TrainingInterrupted
-    from negvision.engine.machine_errors import machine_errors_explained
-    from negvision.engine.parallel.launch import leave_processes
-    from negvision.engine.prepare import build_runner, prepare_config
+    from negvision.engine.prepare import prepare_config
 
     cfg = prepare_config(args)
     apply_training_arguments(cfg, args)
+    return cfg
+
+
+def _train(args: argparse.Namespace) -> int:
+    cfg = training_config(args)
+    from negvision.compat.patches import captured_pycocotools
+    from negvision.engine.interruption import TrainingInterrupted
+    from negvision.engine.machine_errors import machine_errors_explained
+    from negvision.engine.parallel.launch import leave_processes
+    from negvision.engine.prepare import build_runner
+
     if args.resume is not None:
-        _set_resume(cfg, args.resume, args.trust_checkpoint)
+        set_resume(cfg, args.resume, args.trust_checkpoint)
     with captured_pycocotools(), machine_errors_explained(cfg.work_dir):
         runner = build_runner(cfg, ("train", "val"))
         # A run that was killed early may have left its best weights and nothing to resume from.
@@ -87,7 +105,12 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _set_resume(cfg: Config, resume: str, trust: bool) -> None:
+def set_resume(cfg: Config, resume: str, trust: bool) -> None:
+    """Continue from a checkpoint: a file, or "" or "auto" as ``--resume`` takes them.
+
+    Raises:
+        CheckpointError: There is none, or it cannot be resumed.
+    """
     from negvision.engine.checkpoints.finding import find_resume_checkpoint
 
     if resume not in ("", "auto"):

@@ -29,7 +29,8 @@ class _Resumable(BaseLoop):
         self.runner.call_hook("before_train")
         self.runner.restore_components()
         resumed = self._iter > 0
-        if resumed and self._at_boundary() and self._evaluation_is_due():
+        evaluated = resumed and self.runner.resumed_after_evaluation
+        if resumed and not evaluated and self._at_boundary() and self._evaluation_is_due():
             self._evaluate()
         self.runner.restore_random_state()
 
@@ -52,6 +53,8 @@ class _Resumable(BaseLoop):
             return
         with self.runner.evaluation_in_training():
             self.runner.val_loop.run()
+        # With the random state of the training again: not one of MMEngine's points.
+        self.runner.call_hook("after_evaluation")
 
     def _begin(self, epoch: int, batch: int) -> None:
         batches = self.dataloader.batch_sampler

@@ -46,7 +46,7 @@ class MetricNamesHook(Hook):
             )
         patterns = [pattern for metric in evaluator.metrics for pattern in name_patterns(metric)]
         for key, name in followed:
-            _require(key, name, patterns)
+            require_name(key, name, patterns)
         for hook in runner.hooks:
             if _AUTO in (getattr(hook, "save_best", None) or []):
                 _check_auto(hook, patterns)
@@ -55,7 +55,7 @@ class MetricNamesHook(Hook):
         # The property would build the loop in an evaluation alone.
         if isinstance(runner._train_loop, BaseLoop) and metrics:
             for key, name in _followed(runner):
-                _require(key, name, [escape(known) for known in metrics])
+                require_name(key, name, [escape(known) for known in metrics])
 
 
 def _followed(runner) -> Iterator[tuple[str, str]]:
@@ -136,7 +136,12 @@ def _names_of_coco(metric) -> list[str]:
     return names
 
 
-def _require(key: str, name: str, patterns: list[str]) -> None:
+def require_name(key: str, name: str, patterns: list[str]) -> None:
+    """Check that ``name``, which ``key`` gives, is among the figures of an evaluation.
+
+    Raises:
+        ConfigError: It is not.
+    """
     if name == _AUTO or any(fnmatchcase(name, pattern) for pattern in patterns):
         return
     known = ", ".join(patterns[:_SHOWN]) + (", ..." if len(patterns) > _SHOWN else "")

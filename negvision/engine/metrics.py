@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.dist import broadcast_object_list, collect_results, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.logging import MMLogger, print_log
@@ -34,7 +35,15 @@ class CollectedMetric(BaseMetric):
             memory.
         prefix: In front of each returned key.
         collect_dir: A folder that all ranks share; by default one in the current folder.
+
+    Attributes:
+        draws: Of the last evaluation with resamples: key without the prefix -> its value in each
+            resample (R,), on the first rank.
+        units: Number of images, or of whatever was drawn.
     """
+
+    draws: Mapping[str, np.ndarray] = {}
+    units = 0
 
     def __init__(
         self,

@@ -235,9 +235,19 @@ class Runner(MMEngineRunner):
         if save_optimizer:
             self.saved_iteration = meta.get("iter", self.iter)
 
-    def save_interrupted(self, epoch: int, iteration: int) -> Path:
-        """Save the state after so many epochs and iterations for ``--resume``; the file."""
-        meta = {"epoch": epoch, "iter": iteration}
+    @property
+    def resumed_after_evaluation(self) -> bool:
+        """Whether the state to resume includes the evaluation that is due there."""
+        return bool(self._loaded_meta.get("evaluated"))
+
+    def save_interrupted(self, epoch: int, iteration: int, evaluated: bool = False) -> Path:
+        """Save the state after so many epochs and iterations for ``--resume``; the file.
+
+        Args:
+            epoch, iteration: Done.
+            evaluated: An evaluation that is due there is done too.
+        """
+        meta = {"epoch": epoch, "iter": iteration, "evaluated": evaluated}
         self.save_checkpoint(self.work_dir, INTERRUPTED, meta=meta, by_epoch=False)
         return Path(self.work_dir) / INTERRUPTED
 

@@ -273,8 +273,12 @@ class CocoMetric(CocoTruthMetric):
             statistics = CocoStatistics(*inputs, **options)
             draws = bootstrap(statistics.figures, self._units, self.resamples)
             values = np.array(list(result.metrics().values()))
+            of_id = dict(zip(self._category_ids, self._classes, strict=True))
+            keys = [*figures, *(f"mAP/{of_id[one]}" for one in statistics.category_ids)]
+            own = {f"{iou_type}_{key}": one for key, one in zip(keys, draws.T, strict=True)}
+            self.draws = {**self.draws, **own}
             limits = interval(values, draws[:, : len(figures)])
-            count = len(np.unique(self._units))
+            count = self.units = len(np.unique(self._units))
             how = f", {self.resamples:,} resamples of {count:,} {self._drawn}"
         costs, line = {}, ""
         if self.errors:

@@ -22,6 +22,10 @@ LOCK = "run.lock"
 _WRITTEN = re.compile(rf"(epoch|iter)_\d+\.pth|best_.*\.pth|{re.escape(INTERRUPTED)}")
 
 
+class FolderInUse(CheckpointError):
+    """Another process works in a folder."""
+
+
 @contextlib.contextmanager
 def claimed(folders: Iterable[Path], resumed: str | None) -> Iterator[None]:
     """Inside the block the folders belong to this run. All ranks must enter.
@@ -43,7 +47,7 @@ def claimed(folders: Iterable[Path], resumed: str | None) -> Iterator[None]:
         if is_main_process():
             try:
                 for folder in folders:
-                    locks.enter_context(_locked(folder))
+                    locks.enter_context(locked(folder))
                 require_own(folders, resumed)
             except CheckpointError as found:
                 error = found
@@ -52,7 +56,12 @@ def claimed(folders: Iterable[Path], resumed: str | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Inside the block no other process is in a block for ``folder``.
+
+    Raises:
+        FolderInUse: Another process is.
+    """
     with (folder / LOCK).open("a+") as file:
         try:
             # Not flock, which worker processes would inherit and hold after a kill.
@@ -60,7 +69,7 @@ def _locked(folder: Path) -> Iterator[None]:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             file.seek(0)
-            raise CheckpointError(
+            raise FolderInUse(
                 f"work dir {str(folder)!r} is in use by another run ({file.read().strip()}). Wait "
                 "for its end, or train in another folder: --work-dir DIR"
             ) from None

@@ -220,19 +220,23 @@ def _parsed(text: str) -> Any:
     text = text.strip()
     if "{" in text or "dict(" in text:
         return literal(ast.parse(text, mode="eval").body)
-    parts = _split(text)
+    parts = split_at_commas(text)
     if len(parts) > 1:
         return [_parsed(part) for part in parts if part]
     if text[:1] + text[-1:] in ("()", "[]"):
-        items = [_parsed(part) for part in _split(text[1:-1]) if part.strip()]
+        items = [_parsed(part) for part in split_at_commas(text[1:-1]) if part.strip()]
         return tuple(items) if text[0] == "(" else items
     if text[:1] in ("'", '"') and text[-1:] == text[:1] and len(text) > 1:
         return text[1:-1]
     return DictAction._parse_int_float_bool(text)
 
 
-def _split(text: str) -> list[str]:
-    """The parts of ``text`` between commas that are in no brackets and no quotes."""
+def split_at_commas(text: str) -> list[str]:
+    """The parts of ``text`` between commas that are in no brackets and no quotes.
+
+    Raises:
+        ValueError: Brackets or quotes are not closed.
+    """
     parts, depth, quote = [""], 0, ""
     for char in text:
         if quote:

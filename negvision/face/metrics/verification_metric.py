@@ -130,6 +130,7 @@ class VerificationMetric(EmbeddingMetric):
         values = report.values()
         figures = pair_figures(scores, same, rows.reshape(-1, 2), fars)
         draws = bootstrap(figures, np.arange(len(people)), self.resamples)
+        self.draws, self.units = dict(zip(names, draws.T, strict=True)), len(people)
         found = interval(np.array([values[name] for name in names]), draws)
         limits, drawn = {}, "people" if known else "images"
         lines = f"\n\n95 % intervals, {self.resamples:,} resamples of {len(people):,} {drawn}"

@@ -37,6 +37,9 @@ class IoUMetric(_IoUMetric):
         if resamples is not None and resamples < 0:
             raise ValueError(f"resamples must be at least 0, got {resamples!r}")
         self.resamples = resamples
+        # As of negvision.engine.metrics.CollectedMetric.
+        self.draws: dict[str, np.ndarray] = {}
+        self.units = 0
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluate the images; see the class for the keys."""
@@ -47,6 +50,7 @@ class IoUMetric(_IoUMetric):
         ones = np.ones((1, len(areas)))
         figures = _figures_of(areas)
         draws = bootstrap(figures, np.arange(len(areas)), self.resamples)
+        self.draws, self.units = dict(zip(_NAMES, 100 * draws.T, strict=True)), len(areas)
         limits = 100 * interval(figures(ones)[0], draws)
         shown = []
         for name, low, high in zip(_NAMES, *limits.tolist(), strict=True):
