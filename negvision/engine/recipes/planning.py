@@ -23,6 +23,7 @@ from negvision.engine.config.shipped import shipped_configs
 from negvision.engine.recipes import loaders
 from negvision.engine.recipes.models import MODELS, ModelRecipe, choose_model
 from negvision.errors import ConfigError
+from negvision.registry import MODELS as REGISTRY
 
 EVALUATIONS = 10
 # Of them, without a better score, before a training ends. Half of the run, since scores still rise
@@ -338,10 +339,13 @@ def _set_model(cfg, recipe: ModelRecipe, data: FolderData, side: int, options, n
         node[last] = count
     backbone = cfg.model.backbone
     if options.freeze is not None:
-        if "out_indices" not in backbone:
+        if "out_indices" in backbone:
+            # The sixth output of EfficientNetLite is no stage.
+            last = min(max(backbone.out_indices) + 1, 5)
+        else:
+            last = getattr(REGISTRY.get(backbone.type), "stages", 0)
+        if not last:
             raise ConfigError(f"--freeze: {backbone.type} has no stages that can be frozen")
-        # The sixth output of EfficientNetLite is no stage.
-        last = min(max(backbone.out_indices) + 1, 5)
         if options.freeze > last:
             raise ConfigError(f"--freeze {options.freeze}: {backbone.type} has {last} stages here")
         # To backbones, 0 means the layers before the first stage.

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from negvision.engine.recompute import recomputed
+from negvision.face.backbones.frozen import StagedBackbone
 from negvision.registry import MODELS
 
 BLOCKS = {
@@ -52,7 +52,7 @@ class IResNetBlock(nn.Module):
 
 
 @MODELS.register_module()
-class IResNet(BaseModule):
+class IResNet(StagedBackbone):
     """IResNet-18 ... 200: a stem of stride 1 and four stages that each halve height and width.
 
     112 x 112 images become a (N, 512, 7, 7) feature map; in general the side is that of the image
@@ -73,6 +73,8 @@ class IResNet(BaseModule):
             about a third more time, with the same result.
         shortcut: Of the first block of a stage: "conv", a 1x1 convolution, as in InsightFace; or
             "subsample", without weights where the channels stay the same, as in AdaFace.
+        frozen_stages: -1: everything is trained; 0: the stem stays as it is; n: so do the first n
+            stages, with the fourth also the last normalization. Frozen layers compute no gradients.
         init_cfg: Of ``mmengine.model.BaseModule``, for pretrained weights.
 
     Source: Deng et al., ArcFace (CVPR 2019), section 3.1; the unit is that of Han et al., Deep
@@ -85,6 +87,8 @@ class IResNet(BaseModule):
         torch.Size([1, 64, 7, 7])
     """
 
+    stages = 4
+
     def __init__(
         self,
         depth: int = 50,
@@ -93,6 +97,7 @@ class IResNet(BaseModule):
         norm_cfg: dict | None = None,
         with_cp: bool = False,
         shortcut: str = "conv",
+        frozen_stages: int = -1,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -118,6 +123,8 @@ class IResNet(BaseModule):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.1)
+        *stages, last = ([self.get_submodule(f"layer{number}")] for number in range(1, 5))
+        self._freeze(frozen_stages, [self.conv1, self.bn1, self.prelu], *stages, [*last, self.bn2])
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, widths[-1], H / 16, W / 16), rounded up."""

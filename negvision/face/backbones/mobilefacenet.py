@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from negvision.face.backbones.frozen import StagedBackbone
 from negvision.registry import MODELS
 
 # Expansion of the bottlenecks, their output channels, how many, and the stride of the first.
@@ -72,7 +72,7 @@ class Bottleneck(nn.Module):
 
 
 @MODELS.register_module()
-class MobileFaceNet(BaseModule):
+class MobileFaceNet(StagedBackbone):
     """MobileFaceNet up to its last 1x1 convolution.
 
     112 x 112 images become a (N, 512, 7, 7) feature map; in general the side is that of the image
@@ -89,6 +89,9 @@ class MobileFaceNet(BaseModule):
         norm_cfg: Normalization layers, ``dict(type="BN")`` or ``dict(type="SyncBN")``.
         variant: "paper"; or "separable" with one more 1x1 convolution in the stem, ReLU there and
             ReLU6 elsewhere, as in the weights that foamliu/MobileFaceNet publishes.
+        frozen_stages: -1: everything is trained; 0: the stem stays as it is; n: so do the first n
+            of the five rows of bottlenecks, with the fifth also the last convolution. Frozen layers
+            compute no gradients.
         init_cfg: Of ``mmengine.model.BaseModule``, for pretrained weights.
 
     Source: Chen et al., MobileFaceNets (CCBR 2018, arXiv 1804.07573), table 1.
@@ -99,12 +102,15 @@ class MobileFaceNet(BaseModule):
         torch.Size([1, 128, 7, 7])
     """
 
+    stages = len(STAGES)
+
     def __init__(
         self,
         in_channels: int = 3,
         widen_factor: float = 1.0,
         norm_cfg: dict | None = None,
         variant: str = "paper",
+        frozen_stages: int = -1,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -127,19 +133,23 @@ class MobileFaceNet(BaseModule):
         if separable:
             stem.append(ConvNorm(channels, channels, 1, norm_cfg, in_stem))
         self.stem = nn.Sequential(*stem)
-        blocks = []
+        stages: list[list[nn.Module]] = []
         for expansion, wanted, count, first_stride in STAGES:
+            blocks: list[nn.Module] = []
             for number in range(count):
                 stride = first_stride if number == 0 else 1
                 out = width(wanted)
                 blocks.append(Bottleneck(channels, out, stride, expansion, norm_cfg, activation))
                 channels = out
-        self.blocks = nn.Sequential(*blocks)
+            stages.append(blocks)
+        self.blocks = nn.Sequential(*(block for blocks in stages for block in blocks))
         self.out_channels = width(512)
         self.last = ConvNorm(channels, self.out_channels, 1, norm_cfg, activation)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        stages[-1].append(self.last)
+        self._freeze(frozen_stages, [self.stem], *stages)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H / 16, W / 16), rounded up."""

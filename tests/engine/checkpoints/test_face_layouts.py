@@ -1,7 +1,10 @@
 """Face recognizers of other projects: the file alone gives the network, and the same embeddings."""
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from helpers.commands import command
 from torch import nn
 
 from negvision.engine.checkpoints.fitting import face_in
@@ -188,3 +191,90 @@ def test_other_files_are_no_face_recognizers(tmp_path):
     torch.save({"conv.weight": torch.ones(1)}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="holds a model but not its config"):
         load_config(tmp_path / "a.pt")
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """Three people with four images each, and six pairs of them."""
+    folder = tmp_path_factory.mktemp("faces")
+    names = [f"{person}_{number}.png" for person in range(3) for number in range(4)]
+    for name in names:
+        pixels = np.random.default_rng(len(name)).integers(0, 256, (112, 112, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / name), np.roll(pixels, int(name[0]) * 9 + int(name[2]), 1))
+    (folder / "train.txt").write_text("".join(f"{name} {name[0]}\n" for name in names))
+    pairs = [f"{p}_0.png {p}_1.png 1\n{p}_0.png {(p + 1) % 3}_0.png 0\n" for p in range(3)]
+    (folder / "pairs.txt").write_text("".join(pairs))
+    return folder
+
+
+def config_for(path, faces, target):
+    """A config for the network of a file, on these faces."""
+    cfg = load_config(path)
+    [load, _, pack] = cfg.test_dataloader.dataset.pipeline
+    size = cfg.model.neck.embedding_size
+    cfg.model.head = {"type": "negvision.UNPGLoss", "num_classes": 3, "embedding_size": size}
+
+    def loader(kind, ann_file):
+        return {
+            "batch_size": 6, "num_workers": 0,
+            "sampler": {"type": "DefaultSampler", "shuffle": kind == "FaceListDataset"},
+            "dataset": {"type": f"negvision.{kind}", "ann_file": ann_file,
+                        "data_root": str(faces), "pipeline": [load, pack]},
+        }  # fmt: skip
+
+    cfg.train_dataloader = loader("FaceListDataset", "train.txt")
+    cfg.test_dataloader = cfg.val_dataloader = loader("FacePairDataset", "pairs.txt")
+    cfg.test_evaluator = cfg.val_evaluator = {"type": "negvision.VerificationMetric"}
+    cfg.test_cfg, cfg.val_cfg = {"type": "TestLoop"}, {"type": "ValLoop"}
+    cfg.train_cfg = {"type": "EpochBasedTrainLoop", "max_epochs": 1}
+    cfg.optim_wrapper = {"type": "OptimWrapper", "optimizer": {"type": "SGD", "lr": 0.01}}
+    cfg.custom_hooks = [{"type": "negvision.MeanCenterHook"}]
+    cfg.dump(target)
+    return target
+
+
+@pytest.mark.parametrize("name", ["checkpoint_gpu_0.pt", "adaface.ckpt", "mobilefacenet.pt"])
+def test_a_published_file_evaluates_and_is_fine_tuned(published, faces, tmp_path, capsys, name):
+    path = published[name][0]
+    config, work = config_for(path, faces, tmp_path / "c.py"), ["--work-dir", tmp_path / "w"]
+    assert command("test")(config, path, *work) == 0
+    assert "6 pairs of 6 images" in capsys.readouterr().out
+    assert command("train")(config, *work, "--cfg-options", f"load_from={path}") == 0
+    printed = capsys.readouterr().out
+    assert "mean embeddings of 3 people" in printed
+    trained, _ = load_model(load_config(config), tmp_path / "w" / "epoch_1.pth")
+    before, _ = load_model(load_config(path), path)
+    moved = [
+        n for n, v in before.state_dict().items() if not torch.equal(v, trained.state_dict()[n])
+    ]
+    assert any(n.startswith("backbone.") for n in moved)
+
+
+def test_a_file_of_which_nothing_fits_is_refused_everywhere(published, faces, tmp_path, capsys):
+    config, other = tmp_path / "c.py", tmp_path / "o.pt"
+    config_for(published["model.pt"][0], faces, config)
+    torch.save({"state_dict": {"trunk.weight": torch.ones(3)}}, other)
+    work = ["--work-dir", tmp_path / "w"]
+    commands = {
+        "train": [config, *work, "--cfg-options", f"load_from={other}"],
+        "test": [config, other, *work],
+        "predict": [config, other, faces / "0_0.png", "--out", tmp_path / "p"],
+        "export": [config, other, "--out", tmp_path / "e.onnx"],
+    }
+    for name, arguments in commands.items():
+        assert command(name)(arguments) == 2, name
+        assert "none of its weights fit the model" in capsys.readouterr().err, name
+    for name in ("predict", "export"):  # without the config
+        assert command(name)(commands[name][1:]) == 2
+        assert "holds a model but not its config" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.onnx")) and not list(tmp_path.glob("w/*.pth"))
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "model.module.", "net.", "backbone."])
+def test_prefixes_do_not_matter(prefix):
+    ada, arc = AdaFace().state_dict(), named_by_insightface(arcface())
+    for state, origin in ((ada, "AdaFace"), (arc, "arcface_torch")):
+        beside = {"head.kernel": torch.ones(2)} if prefix else {}
+        found = face_in({"state_dict": {**added(prefix, state), **beside}})
+        assert found.origin == origin and len(found.state) >= len(state)
+        assert all(name.startswith(("backbone.", "neck.")) for name in found.state)

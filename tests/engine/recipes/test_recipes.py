@@ -452,5 +452,8 @@ def test_published_weights_of_faces_choose_their_network(folder, tmp_path):
     content = torch.load(weights, weights_only=True)
     assert load_weights(model, content, weights).missing == ("head.weight",)
     assert model.head.weight.shape == (cfg.model.head.num_classes, 6)
-    with pytest.raises(ConfigError, match="takes 112 pixels"):
-        plan(data, tmp_path / "lists", TrainOptions(weights=weights, imgsz=64))
+    for options, says in (({"imgsz": 64}, "takes 112 pixels"), ({"freeze": 5}, "has 4 stages")):
+        with pytest.raises(ConfigError, match=says):
+            plan(data, tmp_path / "lists", TrainOptions(weights=weights, **options))
+    cfg = plan(data, tmp_path / "lists", TrainOptions(weights=weights, freeze=4)).cfg
+    assert cfg.model.backbone.frozen_stages == 4

@@ -1,6 +1,7 @@
 """Backbones: shapes, parameter counts, names, and recomputed activations."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -24,6 +25,33 @@ def test_side_is_a_sixteenth_rounded_up(backbone, size):
     side = -(-size // 16)
     found = backbone.eval()(torch.zeros(2, 3, size, size)).shape
     assert found == (2, backbone.out_channels, side, side)
+
+
+@pytest.mark.parametrize(
+    "build", [partial(IResNet, 18, widths=SLIM), partial(MobileFaceNet, 3, 0.25)]
+)
+def test_frozen_stages_have_no_gradients_and_keep_their_statistics(build):
+    def trained(backbone):
+        backbone.train()(torch.randn(4, 3, 32, 32)).sum().backward()
+        return {name for name, value in backbone.named_parameters() if value.grad is not None}
+
+    everything, kept = trained(build()), None
+    for frozen in range(build().stages):
+        backbone = build(frozen_stages=frozen)
+        before = copy.deepcopy(backbone.state_dict())
+        moved = trained(backbone)
+        assert moved < everything if kept is None else moved < kept
+        kept = moved
+        changed = {n for n, v in backbone.state_dict().items() if not torch.equal(v, before[n])}
+        parts = {name.rpartition(".")[0] for name in changed}
+        assert parts and parts <= {name.rpartition(".")[0] for name in moved}
+    whole = build(frozen_stages=frozen + 1).train()
+    assert not any(value.requires_grad for value in whole.parameters())
+    before = copy.deepcopy(whole.state_dict())
+    whole(torch.randn(4, 3, 32, 32))
+    assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
+    with pytest.raises(ValueError, match="frozen_stages is 9; it must be from -1 to"):
+        build(frozen_stages=9)
 
 
 def test_a_million_parameters_as_in_the_paper():
