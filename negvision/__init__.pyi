@@ -24,6 +24,7 @@ from .data.images.loading import LoadImageFromFile as LoadImageFromFile
 from .detection.assigners import ATSSAssigner as ATSSAssigner
 from .detection.assigners import IgnoringAssigner as IgnoringAssigner
 from .detection.assigners import MaxIoUAssigner as MaxIoUAssigner
+from .detection.assignment_counts import AssignmentCountHook as AssignmentCountHook
 from .detection.assignment_view import AssignmentSheetHook as AssignmentSheetHook
 from .detection.datasets import CocoDataset as CocoDataset
 from .detection.datasets import DigitsDataset as DigitsDataset
@@ -37,6 +38,7 @@ from .detection.heads.ood_heads import AbeTATSSHead as AbeTATSSHead
 from .detection.heads.ood_heads import AbeTBBoxHead as AbeTBBoxHead
 from .detection.heads.ood_heads import OODBBoxHead as OODBBoxHead
 from .detection.losses import BoxIoULoss as BoxIoULoss
+from .detection.losses import NWDLoss as NWDLoss
 from .detection.metrics.coco_metric import CocoMetric as CocoMetric
 from .detection.metrics.fppi_metric import FPPIMetric as FPPIMetric
 from .detection.metrics.ood_box_metric import OODBoxMetric as OODBoxMetric
@@ -148,6 +150,7 @@ from .ood import set_threshold as set_threshold
 from .ood import threshold_at_tpr as threshold_at_tpr
 from .ops import aligned_box_iou as aligned_box_iou
 from .ops import atss_assign as atss_assign
+from .ops import box_similarity as box_similarity
 from .ops import class_logsumexp as class_logsumexp
 from .ops import distort_colors as distort_colors
 from .ops import dynamic_soft_label_assign as dynamic_soft_label_assign

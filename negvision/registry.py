@@ -89,6 +89,7 @@ HOOKS = _child(
     "negvision.detection.prediction_hooks",
     "negvision.detection.score_threshold_hook",
     "negvision.detection.soft_negatives",
+    "negvision.detection.assignment_counts",
     "negvision.detection.assignment_view",
     "negvision.face.mean_center_hook",
     "negvision.face.pair_score_hook",

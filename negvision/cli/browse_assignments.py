@@ -45,11 +45,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _summary(views: Sequence[AssignmentView]) -> str:
     """Positives by level and by box, and the boxes without any."""
+    import functools
+
     import torch
 
+    from negvision.detection.assignment_counts import AssignmentCounts, similarity_scales
     from negvision.detection.assignment_view import anchor_sizes
 
-    levels = torch.stack([view.positives_per_level for view in views]).sum(0).tolist()
+    total = functools.reduce(AssignmentCounts.__add__, [view.counts for view in views])
+    levels = total.by_level.tolist()
     rows = []
     for level, (size, positives) in enumerate(zip(anchor_sizes(views), levels, strict=True)):
         anchors = sum(len(view.priors[level]) for view in views)
@@ -62,6 +66,11 @@ def _summary(views: Sequence[AssignmentView]) -> str:
     # torch's median of an even number of values is the lower of the middle two.
     spread = f"min {counts.min():.0f}, median {counts.quantile(0.5):g}, max {counts.max():.0f}"
     table += f"\n\n{len(views)} images, {len(counts)} boxes; positives per box: {spread}"
+    table += f"\n\n{total.table()}"
+    scales = similarity_scales((view.boxes, torch.cat(view.priors)) for view in views)
+    if scales is not None:
+        c, m, n = scales
+        table += f"\nsimilarity_scale of these boxes: nwd {c:.1f}, simd ({m:.2f}, {n:.2f})\n"
     unmatched = []
     for view in views:
         for box in view.unmatched:

@@ -11,6 +11,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from negvision.ops import atss_assign, max_iou_assign, pairwise_box_iou
+from negvision.ops._assignment import similarity_arguments
 from negvision.registry import TASK_UTILS
 
 Instances = Sequence[InstanceData]
@@ -56,6 +57,19 @@ class ATSSAssigner(BaseAssigner):
         anchors_per_location: Multiplies ``topk``, as in the authors' code with several anchors per
             location. mmdet does not, hence the default of 1.
         iou_calculator: Accepted for mmdet's default only; this assigner has its own kernels.
+        similarity: What takes the place of the IoU of candidates: ``"iou"``, or for small objects
+            ``"nwd"`` or ``"simd"``, which tell candidates apart that do not overlap the box or
+            cover it alike.
+        similarity_scale: C of NWD in pixels, or (m, n) of SimD; None: the papers' values for
+            AI-TOD, 12.8 and (6.13, 4.59). See :func:`negvision.ops.box_similarity`.
+        min_size: For the test whether a prior's center lies inside a box, boxes count as at least
+            so many pixels wide and high. A box smaller than the finest stride may hold no center at
+            all; a little more than the stride gives each box one, and 0, as in the paper, leaves
+            such boxes without a positive. Needs a head that takes positives outside of their
+            boxes: ``negvision.ATSSHead`` and ``negvision.ATSSRetinaHead`` do.
+
+    Raises:
+        ValueError: A number out of its range, an unknown similarity, or a scale that does not fit.
 
     Source: Zhang et al., CVPR 2020, "Bridging the Gap Between Anchor-based and Anchor-free
     Detection via Adaptive Training Sample Selection"; ``alpha``: Chen et al., ACM MM 2021,
@@ -80,7 +94,13 @@ class ATSSAssigner(BaseAssigner):
         ignore_iof_thr: float = -1,
         anchors_per_location: int = 1,
         iou_calculator: dict | None = None,
+        similarity: str = "iou",
+        similarity_scale: float | Sequence[float] | None = None,
+        min_size: float = 0.0,
     ) -> None:
+        similarity_arguments(similarity, similarity_scale)
+        if not 0 <= min_size < float("inf"):
+            raise ValueError(f"min_size must be at least 0 pixels, got {min_size}")
         if topk < 1 or anchors_per_location < 1:
             raise ValueError(
                 f"topk and anchors_per_location must be at least 1, got {topk} and "
@@ -93,6 +113,8 @@ class ATSSAssigner(BaseAssigner):
         self.alpha = alpha
         self.ignore_iof_thr = ignore_iof_thr
         self.anchors_per_location = anchors_per_location
+        self.similarity, self.similarity_scale = similarity, similarity_scale
+        self.min_size = min_size
 
     def assign(
         self,
@@ -177,6 +199,9 @@ class ATSSAssigner(BaseAssigner):
             ignore_boxes=ignored,
             ignore_iof_thr=self.ignore_iof_thr,
             gt_labels=[gt.labels for gt in batch_gt_instances],
+            similarity=self.similarity,
+            similarity_scale=self.similarity_scale,
+            min_size=self.min_size,
             **dynamic,
         )
 

@@ -20,6 +20,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.structures import InstanceData
 from torch.nn.parallel import DistributedDataParallel
 
+from negvision.detection.assignment_counts import AssignmentCounts
 from negvision.detection.heads.dense import valid_priors
 from negvision.engine.sheet_hook import check_at_least_one
 from negvision.errors import ConfigError
@@ -64,9 +65,9 @@ class AssignmentView:
         return torch.bincount(self.gt_inds.clamp(min=0), minlength=len(self.boxes) + 1)[1:]
 
     @property
-    def positives_per_level(self) -> torch.Tensor:
-        """``(L,)``: the number of positive anchors on each level."""
-        return torch.bincount(self.levels[self.gt_inds > 0], minlength=len(self.priors))
+    def counts(self) -> AssignmentCounts:
+        """The positives by size of their box, and by level."""
+        return AssignmentCounts.of(self.gt_inds, self.boxes, [len(p) for p in self.priors])
 
     @property
     def unmatched(self) -> list[int]:

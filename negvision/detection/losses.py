@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from negvision.ops import aligned_box_iou
+from negvision.ops import aligned_box_iou, box_similarity
 from negvision.registry import MODELS
 
 
@@ -54,8 +54,48 @@ class BoxIoULoss(nn.Module):
             weight: Shape (N,), or (N, 4), which is averaged over the coordinates.
             avg_factor: Divides the sum; None means N.
         """
-        loss = 1 - aligned_box_iou(pred, target, self.mode, self.eps)
-        if weight is not None:
-            loss = loss * (weight.mean(-1) if weight.dim() == 2 else weight)
-        total = loss.sum() / (max(len(loss), 1) if avg_factor is None else avg_factor)
-        return self.loss_weight * total
+        return self.loss_weight * _mean(1 - self._similarity(pred, target), weight, avg_factor)
+
+    def _similarity(self, pred: Tensor, target: Tensor) -> Tensor:
+        return aligned_box_iou(pred, target, self.mode, self.eps)
+
+
+@MODELS.register_module()
+class NWDLoss(BoxIoULoss):
+    """``1 - NWD`` of predicted and target boxes: its gradient reaches boxes that do not overlap.
+
+    Heads use it where they use a GIoU loss, on decoded boxes (``reg_decoded_bbox=True``). NWD
+    measures in pixels and falls to 0 for boxes much larger than C apart, so it suits small objects
+    of one scale; see :func:`negvision.ops.box_similarity`.
+
+    Args:
+        scale: The constant C in pixels, near the mean size of the objects (the root of their
+            area). The default is that of AI-TOD, as in the paper.
+        loss_weight: Factor of the loss.
+
+    Raises:
+        ValueError: ``scale`` is not above 0.
+
+    Source: Wang et al., 2021, arXiv 2110.13389, section 4.3.
+
+    Example:
+        >>> import torch
+        >>> box = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+        >>> NWDLoss()(box, box + torch.tensor([12.8, 0.0, 12.8, 0.0]))
+        tensor(0.6321)
+    """
+
+    def __init__(self, scale: float = 12.8, loss_weight: float = 1.0) -> None:
+        super().__init__(loss_weight=loss_weight)
+        if not 0 < scale < float("inf"):
+            raise ValueError(f"scale must be above 0 pixels, got {scale}")
+        self.scale = scale
+
+    def _similarity(self, pred: Tensor, target: Tensor) -> Tensor:
+        return box_similarity(pred, target, "nwd", self.scale)
+
+
+def _mean(loss: Tensor, weight: Tensor | None, avg_factor: float | Tensor | None) -> Tensor:
+    if weight is not None:
+        loss = loss * (weight.mean(-1) if weight.dim() == 2 else weight)
+    return loss.sum() / (max(len(loss), 1) if avg_factor is None else avg_factor)

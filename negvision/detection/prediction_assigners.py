@@ -1,5 +1,7 @@
 """Assigners that look at predictions: task-aligned, SimOTA and dynamic soft labels."""
 
+from collections.abc import Callable, Sequence
+
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
 from mmdet.models.task_modules.assigners.dynamic_soft_label_assigner import center_of_mass
 from mmdet.structures.bbox import get_box_tensor
@@ -7,26 +9,58 @@ from mmengine.structures import InstanceData
 
 from negvision.detection.assigners import require_plain_iou
 from negvision.ops import dynamic_soft_label_assign, sim_ota_assign, tal_assign
+from negvision.ops._assignment import similarity_arguments
 from negvision.registry import TASK_UTILS
 
 
 class _PredictionAssigner(BaseAssigner):
     """Takes one image apart for an operator, and its result together for mmdet."""
 
-    def _assign(
-        self, operator, pred: InstanceData, gt: InstanceData, topk: int, **options
-    ) -> tuple[AssignResult, list]:
-        """Call ``operator``; also returns what it gives beyond an ``AssignResult``."""
-        gt_inds, overlaps, labels, *more = operator(
-            get_box_tensor(pred.priors)[:, :4],
-            get_box_tensor(pred.bboxes)[None],
-            pred.scores[None],
-            [get_box_tensor(gt.bboxes)],
-            [gt.labels],
-            topk,
+    operator: Callable
+
+    def __init__(self, topk: int, iou_calculator: dict | None, **options) -> None:
+        if topk < 1:
+            raise ValueError(f"the positives of a box must be at least 1, got {topk}")
+        require_plain_iou(iou_calculator, type(self).__name__)
+        self.topk, self.options = topk, options
+
+    def assign(
+        self,
+        pred_instances: InstanceData,
+        gt_instances: InstanceData,
+        gt_instances_ignore: InstanceData | None = None,
+        **options,
+    ) -> AssignResult:
+        """Assign the priors of one image.
+
+        Args:
+            pred_instances: ``priors`` (A, 4): x, y, and the stride in x and y; ``bboxes`` (A, 4),
+                decoded; ``scores`` (A, C): probabilities, for RTMDet logits.
+            gt_instances: ``bboxes`` (G, 4) and ``labels`` (G,).
+            gt_instances_ignore: No effect, as in mmdet.
+            **options: Further arguments of the operator.
+
+        Returns:
+            ``gt_inds`` (A,): 0 negative, i + 1 positive of box i; ``max_overlaps`` (A,) float32;
+            ``labels`` (A,): -1 for priors that are not positive.
+
+        Raises:
+            ValueError, RuntimeError: See the operator.
+        """
+        gt_inds, overlaps, labels, *metrics = type(self).operator(
+            get_box_tensor(pred_instances.priors)[:, :4],
+            get_box_tensor(pred_instances.bboxes)[None],
+            pred_instances.scores[None],
+            [get_box_tensor(gt_instances.bboxes)],
+            [gt_instances.labels],
+            self.topk,
+            **self.options,
             **options,
         )
-        return AssignResult(len(gt), gt_inds[0], overlaps[0], labels=labels[0]), more
+        result = AssignResult(len(gt_instances), gt_inds[0], overlaps[0], labels=labels[0])
+        if metrics:
+            result.assign_metrics = metrics[0][0]
+        return result
 
 
 @TASK_UTILS.register_module()
@@ -46,6 +80,14 @@ class TaskAlignedAssigner(_PredictionAssigner):
     Args:
         topk: Candidates of a box, at least 1.
         iou_calculator: Accepted for mmdet's default only; this assigner has its own kernels.
+        similarity: What takes the place of the IoU of predicted boxes: ``"iou"``, or for small
+            objects ``"nwd"`` or ``"simd"``; ``max_overlaps``, by which mmdet's TOOD scales its
+            targets, are then such similarities too.
+        similarity_scale: C of NWD in pixels, or (m, n) of SimD; None: the papers' values for
+            AI-TOD, 12.8 and (6.13, 4.59). See :func:`negvision.ops.box_similarity`.
+
+    Raises:
+        ValueError: ``topk`` below 1, or an unknown similarity or a scale that does not fit it.
 
     Source: Feng et al., ICCV 2021, "TOOD: Task-aligned One-stage Object Detection".
 
@@ -60,11 +102,19 @@ class TaskAlignedAssigner(_PredictionAssigner):
         ([1, 0], [0.5, 0.0])
     """
 
-    def __init__(self, topk: int, iou_calculator: dict | None = None) -> None:
-        if topk < 1:
-            raise ValueError(f"topk must be at least 1, got {topk}")
-        require_plain_iou(iou_calculator, "TaskAlignedAssigner")
-        self.topk = topk
+    operator = tal_assign
+
+    def __init__(
+        self,
+        topk: int,
+        iou_calculator: dict | None = None,
+        similarity: str = "iou",
+        similarity_scale: float | Sequence[float] | None = None,
+    ) -> None:
+        similarity_arguments(similarity, similarity_scale)
+        super().__init__(
+            topk, iou_calculator, similarity=similarity, similarity_scale=similarity_scale
+        )
 
     def assign(
         self,
@@ -90,11 +140,7 @@ class TaskAlignedAssigner(_PredictionAssigner):
         Raises:
             ValueError, RuntimeError: See :func:`negvision.tal_assign`.
         """
-        result, (metrics,) = self._assign(
-            tal_assign, pred_instances, gt_instances, self.topk, alpha=alpha, beta=beta
-        )
-        result.assign_metrics = metrics[0]
-        return result
+        return super().assign(pred_instances, gt_instances, alpha=alpha, beta=beta)
 
 
 @TASK_UTILS.register_module()
@@ -131,6 +177,8 @@ class SimOTAAssigner(_PredictionAssigner):
         [1, 0]
     """
 
+    operator = sim_ota_assign
+
     def __init__(
         self,
         center_radius: float = 2.5,
@@ -139,37 +187,13 @@ class SimOTAAssigner(_PredictionAssigner):
         cls_weight: float = 1.0,
         iou_calculator: dict | None = None,
     ) -> None:
-        require_plain_iou(iou_calculator, "SimOTAAssigner")
-        self.topk = candidate_topk
-        self.options = {
-            "center_radius": center_radius,
-            "iou_weight": iou_weight,
-            "cls_weight": cls_weight,
-        }
-
-    def assign(
-        self,
-        pred_instances: InstanceData,
-        gt_instances: InstanceData,
-        gt_instances_ignore: InstanceData | None = None,
-    ) -> AssignResult:
-        """Assign the priors of one image.
-
-        Args:
-            pred_instances: ``priors`` (A, 4): x, y, and the stride in x and y; ``bboxes`` (A, 4),
-                decoded; ``scores`` (A, C), probabilities.
-            gt_instances: ``bboxes`` (G, 4) and ``labels`` (G,).
-            gt_instances_ignore: No effect, as in mmdet.
-
-        Returns:
-            ``gt_inds``, ``max_overlaps`` and ``labels`` as :meth:`TaskAlignedAssigner.assign`.
-
-        Raises:
-            ValueError, RuntimeError: See :func:`negvision.sim_ota_assign`.
-        """
-        return self._assign(
-            sim_ota_assign, pred_instances, gt_instances, self.topk, **self.options
-        )[0]
+        super().__init__(
+            candidate_topk,
+            iou_calculator,
+            center_radius=center_radius,
+            iou_weight=iou_weight,
+            cls_weight=cls_weight,
+        )
 
 
 @TASK_UTILS.register_module()
@@ -205,6 +229,8 @@ class DynamicSoftLabelAssigner(_PredictionAssigner):
         [1, 0]
     """
 
+    operator = dynamic_soft_label_assign
+
     def __init__(
         self,
         soft_center_radius: float = 3.0,
@@ -212,9 +238,9 @@ class DynamicSoftLabelAssigner(_PredictionAssigner):
         iou_weight: float = 3.0,
         iou_calculator: dict | None = None,
     ) -> None:
-        require_plain_iou(iou_calculator, "DynamicSoftLabelAssigner")
-        self.topk = topk
-        self.options = {"center_radius": soft_center_radius, "iou_weight": iou_weight}
+        super().__init__(
+            topk, iou_calculator, center_radius=soft_center_radius, iou_weight=iou_weight
+        )
 
     def assign(
         self,
@@ -222,29 +248,12 @@ class DynamicSoftLabelAssigner(_PredictionAssigner):
         gt_instances: InstanceData,
         gt_instances_ignore: InstanceData | None = None,
     ) -> AssignResult:
-        """Assign the priors of one image.
+        """As :meth:`SimOTAAssigner.assign`, but ``scores`` are logits.
 
-        Args:
-            pred_instances: ``priors`` (A, 4): x, y, and the stride in x and y; ``bboxes`` (A, 4),
-                decoded; ``scores`` (A, C), logits.
-            gt_instances: ``bboxes`` (G, 4) and ``labels`` (G,); the centers of ``masks``
-                (G, H, W), if there are any, take the place of the middles of boxes.
-            gt_instances_ignore: No effect, as in mmdet.
-
-        Returns:
-            ``gt_inds``, ``max_overlaps`` and ``labels`` as :meth:`TaskAlignedAssigner.assign`.
-
-        Raises:
-            ValueError: See :func:`negvision.dynamic_soft_label_assign`.
+        The centers of ``gt_instances.masks`` (G, H, W), if there are any, take the place of the
+        middles of boxes.
         """
         centers = None
         if "masks" in gt_instances and len(gt_instances):
             centers = [center_of_mass(gt_instances.masks)]
-        return self._assign(
-            dynamic_soft_label_assign,
-            pred_instances,
-            gt_instances,
-            self.topk,
-            gt_centers=centers,
-            **self.options,
-        )[0]
+        return super().assign(pred_instances, gt_instances, gt_centers=centers)

@@ -80,6 +80,7 @@ _ADDED_HOOKS = {
     "classes": "negvision.ClassCheckHook",
     "metric_names": "negvision.MetricNamesHook",
     "score_threshold": "negvision.ScoreThresholdHook",
+    "assignments": "negvision.AssignmentCountHook",
 }
 # Arguments of a data loader that torch refuses without worker processes.
 _OF_WORKERS = ("persistent_workers", "prefetch_factor", "multiprocessing_context")

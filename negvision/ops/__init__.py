@@ -5,7 +5,7 @@ Without the kernels, PyTorch computes the same results more slowly, and one warn
 
 from negvision.ops._extension import extension_info
 from negvision.ops.atss import atss_assign
-from negvision.ops.boxes import aligned_box_iou, pairwise_box_iou
+from negvision.ops.boxes import aligned_box_iou, box_similarity, pairwise_box_iou
 from negvision.ops.max_iou import max_iou_assign
 from negvision.ops.negatives import class_logsumexp, pair_logsumexp
 from negvision.ops.pixels import distort_colors, image_planes
@@ -19,6 +19,7 @@ from negvision.ops.predictions import (
 __all__ = [
     "aligned_box_iou",
     "atss_assign",
+    "box_similarity",
     "class_logsumexp",
     "distort_colors",
     "dynamic_soft_label_assign",

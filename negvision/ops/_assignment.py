@@ -27,6 +27,40 @@ def run_operator(name: str, fallback: Callable, arguments: tuple) -> Any:
     return tuple(each.to(device) for each in results) if on != device.type else results
 
 
+# Similarities of the operators, each with its scales by default: for NWD and SimD the values for
+# AI-TOD, whose objects are 12.8 pixels large on average.
+SIMILARITIES: dict[str, tuple[float, ...]] = {"iou": (), "nwd": (12.8,), "simd": (6.13, 4.59)}
+
+
+def similarity_arguments(
+    similarity: str, scale: float | Sequence[float] | None
+) -> tuple[int, list[float]]:
+    """The number of a similarity and its scales, as the operators take them.
+
+    Raises:
+        ValueError: Unknown similarity, another number of scales, or one that is not above 0.
+
+    Example:
+        >>> similarity_arguments("nwd", None), similarity_arguments("simd", (5, 4))
+        ((1, [12.8]), (2, [5.0, 4.0]))
+    """
+    if similarity not in SIMILARITIES:
+        raise ValueError(
+            f"similarity is {similarity!r}; it must be one of {', '.join(SIMILARITIES)}"
+        )
+    if scale is None:
+        scale = SIMILARITIES[similarity]
+    scales = [float(each) for each in (scale if isinstance(scale, Sequence) else [scale])]
+    wanted = len(SIMILARITIES[similarity])
+    if len(scales) != wanted or not all(0 < each < float("inf") for each in scales):
+        kind = ("takes no scale", "takes one scale (C, in pixels)", "takes two scales (m and n)")
+        raise ValueError(
+            f"similarity_scale is {scale!r}; {similarity} {kind[wanted]}"
+            + " above 0" * (wanted > 0)
+        )
+    return list(SIMILARITIES).index(similarity), scales
+
+
 def per_image(values: Sequence[Tensor], count: int, name: str) -> Sequence[Tensor]:
     """The values, of which there must be ``count``."""
     if len(values) != count:

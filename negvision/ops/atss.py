@@ -12,6 +12,7 @@ from negvision.ops._assignment import (
     per_image,
     require_shape,
     run_operator,
+    similarity_arguments,
 )
 
 
@@ -28,6 +29,9 @@ def atss_assign(
     pred_scores: Tensor | None = None,
     gt_labels: Sequence[Tensor] | None = None,
     alpha: float = 1.0,
+    similarity: str = "iou",
+    similarity_scale: float | Sequence[float] | None = None,
+    min_size: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Choose the positive priors of every box of every image (ATSS).
 
@@ -62,6 +66,14 @@ def atss_assign(
         gt_labels: One int64 tensor (G_i,) per image; None means 0 for all. Required with
             ``pred_boxes``, for which a box with a label outside 0 ... C - 1 claims nothing.
         alpha: See ``pred_boxes``; in [0, 1].
+        similarity: What takes the place of the IoU everywhere above: ``"iou"``, ``"nwd"``
+            (normalized Wasserstein distance) or ``"simd"`` (similarity distance). The latter two
+            are above 0 for boxes apart, too; see :func:`box_similarity`.
+        similarity_scale: C of NWD in pixels, or (m, n) of SimD; None: the papers' values for
+            AI-TOD, 12.8 and (6.13, 4.59).
+        min_size: For the test whether a center lies inside, a box counts as at least this wide and
+            high, in pixels, about its middle. If that is a little more than the finest stride,
+            each box on the grid holds a center.
 
     Returns:
         ``gt_inds``, (B, A) int64: i + 1 for a positive of the image's box i, 0 for a negative, -1
@@ -102,6 +114,9 @@ def atss_assign(
         )
     if topk < 1:
         raise ValueError(f"topk must be at least 1, got {topk}")
+    kind, scale = similarity_arguments(similarity, similarity_scale)
+    if not 0 <= min_size < float("inf"):
+        raise ValueError(f"min_size must be at least 0 pixels, got {min_size}")
     if valid is not None:
         require_shape(valid, (num_images, num_priors), "valid", priors)
     gts, num_gts = flattened(gt_boxes, priors, "gt_boxes")
@@ -137,4 +152,6 @@ def atss_assign(
         labels,
         alpha,
     )
+    if kind or min_size:
+        arguments = (*arguments, kind, scale, float(min_size))
     return run_operator("atss_assign", fallback.atss_assign, arguments)

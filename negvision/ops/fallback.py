@@ -5,6 +5,7 @@ those of the kernels do, and every sum has the same order.
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -51,6 +52,42 @@ def box_iou(boxes1: Tensor, boxes2: Tensor, mode: str, eps: float) -> Tensor:
     return iou - penalty
 
 
+def similarity_of(kind: int, scale: Sequence[float]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The similarity of boxes whose leading dimensions broadcast, as csrc/similarity.h has it."""
+    if kind == 0:
+        return lambda boxes1, boxes2: box_iou(boxes1, boxes2, "iou", _UNION_FLOOR)
+
+    def similar(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+        distance = similarity_distance(boxes1.double(), boxes2.double(), kind, scale)
+        return (-distance).exp().to(torch.float32)
+
+    return similar
+
+
+def similarity_distance(
+    boxes1: Tensor, boxes2: Tensor, kind: int, scale: Sequence[float]
+) -> Tensor:
+    """The negative logarithm of NWD (``kind`` 1) or SimD (2), in the dtype of the boxes."""
+    (low1, high1), (low2, high2) = ((b[..., :2], b[..., 2:]) for b in (boxes1, boxes2))
+    offset = 0.5 * ((low1 + high1) - (low2 + high2))
+    size1, size2 = (high1 - low1).clamp(min=0), (high2 - low2).clamp(min=0)
+    change = size1 - size2
+    if kind == 1:
+        return _root(_squares(offset) + 0.25 * _squares(change)) / scale[0]
+    unit = offset.new_tensor(scale) / (size1 + size2)
+    return _root(_squares(offset * unit)) + _root(_squares(change * unit))
+
+
+def _squares(pair: Tensor) -> Tensor:
+    square = pair * pair
+    return square[..., 0] + square[..., 1]
+
+
+def _root(square: Tensor) -> Tensor:
+    """With a gradient of 0 at 0, where the root has none."""
+    return square.clamp(min=torch.finfo(square.dtype).tiny).sqrt()
+
+
 def _arctan(ratio: Tensor) -> Tensor:
     return torch.atan(ratio.double()).to(ratio.dtype)
 
@@ -76,6 +113,9 @@ def atss_assign(
     pred_scores: Tensor | None,
     gt_labels: Tensor | None,
     alpha: float,
+    similarity: int = 0,
+    scale: Sequence[float] = (),
+    min_size: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See :func:`negvision.ops.atss.atss_assign`; the arguments are those of the operator."""
     shape = (len(num_gts), priors.shape[1])
@@ -87,6 +127,7 @@ def atss_assign(
         gt_labels = torch.zeros(len(gt_boxes), dtype=torch.int64, device=priors.device)
     labels = gt_labels.split(num_gts)
     ignored = ignore_boxes.split(num_ignored) if ignore_boxes is not None else None
+    rules = (topk, similarity_of(similarity, scale), min_size)
     for image, (gt, label) in enumerate(zip(gts, labels, strict=True)):
         own = priors[image if len(priors) > 1 else 0]
         candidate = own.new_ones(len(own), dtype=torch.bool)
@@ -98,7 +139,7 @@ def atss_assign(
         predicted = None
         if pred_boxes is not None and pred_scores is not None:
             predicted = (pred_boxes[image], pred_scores[image], label, alpha)
-        claims = _claims(own, num_level_priors, gt, topk, candidate, predicted)
+        claims = _claims(own, num_level_priors, gt, candidate, predicted, *rules)
         taken = claims > 0
         gt_inds[image] = torch.where(taken, _claim_box(claims) + 1, candidate.long() - 1)
         max_overlaps[image] = torch.where(taken, _claim_overlap(claims), 0.0)
@@ -108,7 +149,7 @@ def atss_assign(
     return gt_inds, max_overlaps, labels_of
 
 
-def _claims(priors, num_level_priors, gt, topk, candidate, predicted) -> Tensor:
+def _claims(priors, num_level_priors, gt, candidate, predicted, topk, similar, min_size) -> Tensor:
     """The highest claim on each prior, (A,): overlap bits above the inverted box index."""
     claims = torch.zeros(len(priors), dtype=torch.int64, device=priors.device)
     if not len(gt) or not len(priors):
@@ -119,19 +160,19 @@ def _claims(priors, num_level_priors, gt, topk, candidate, predicted) -> Tensor:
         index, found = _nearest(priors, num_level_priors, some, topk, candidate)
         label = None
         if predicted is None:
-            overlap = box_iou(priors[index], some[:, None], "iou", _UNION_FLOOR)
+            overlap = similar(priors[index], some[:, None])
         else:
             boxes, logits, labels, alpha = predicted
             label = labels[first : first + at_once]
             known = (label >= 0) & (label < logits.shape[1])
-            iou = box_iou(boxes[index], some[:, None], "iou", _UNION_FLOOR).double()
+            iou = similar(boxes[index], some[:, None]).double()
             score = logits[index, (label * known)[:, None]].double().neg().exp()
             score = 1.0 / (1.0 + score)
             overlap = (score ** (1.0 - alpha) * iou**alpha).float()
             found = found & known[:, None]
         threshold = _thresholds(overlap, found)
         positive = found & (overlap.double() >= threshold[:, None])
-        positive &= _inside(priors[index], some) & _proper(some)[:, None]
+        positive &= _inside(priors[index], some, min_size) & _proper(some)[:, None]
         boxes_of = torch.arange(first, first + len(some), device=priors.device)
         key = overlap.view(torch.int32).long() << 32 | (0xFFFFFFFF - boxes_of)[:, None]
         claims.scatter_reduce_(0, index[positive], key[positive], "amax")
@@ -178,9 +219,11 @@ def _thresholds(overlap: Tensor, found: Tensor) -> Tensor:
     return mean + torch.sqrt(squares / (count - 1))
 
 
-def _inside(priors: Tensor, gt: Tensor) -> Tensor:
+def _inside(priors: Tensor, gt: Tensor, min_size: float) -> Tensor:
     center = _centers(priors)
-    low, high = center - gt[:, None, :2], gt[:, None, 2:] - center
+    more = (gt.new_tensor(min_size) - (gt[:, 2:] - gt[:, :2])).clamp(min=0) * 0.5
+    low = center - (gt[:, :2] - more)[:, None]
+    high = (gt[:, 2:] + more)[:, None] - center
     margin = priors.new_full((), _CENTER_MARGIN)
     return ((low > margin) & (high > margin)).all(-1)
 

@@ -1,9 +1,11 @@
 """Assignments by predictions in plain PyTorch, as csrc/prediction_math.h computes them."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from negvision.ops.fallback import _UNION_FLOOR, box_iou
+from negvision.ops.fallback import _UNION_FLOOR, box_iou, similarity_of
 
 _TASK_ALIGNED, _CONTAINED, _SIM_OTA, _SOFT_LABEL = range(4)
 _MARGINS = (0.01, 1e-9, 0.0, 0.0)
@@ -24,6 +26,8 @@ def assign_by_predictions(
     rule: int,
     topk: int,
     weights: list[float],
+    similarity: int = 0,
+    scale: Sequence[float] = (),
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See :mod:`negvision.ops.predictions`; the arguments are those of the operator."""
     gt_inds = torch.zeros(boxes.shape[:2], dtype=torch.int64, device=boxes.device)
@@ -38,7 +42,10 @@ def assign_by_predictions(
             continue
         costs = None if class_costs is None else class_costs[image].double()
         own = priors[image if len(priors) > 1 else 0]
-        pairs = _Pairs(rule, own, boxes[image], scores[image], costs, gt, label, center, weights)
+        similar = similarity_of(similarity, scale)
+        pairs = _Pairs(
+            rule, own, boxes[image], scores[image], costs, gt, label, center, weights, similar
+        )
         taken, box = pairs.settled(topk)
         i = taken.nonzero().squeeze(1)
         overlap, key = pairs.keys(i, box[i][None])
@@ -54,10 +61,12 @@ def assign_by_predictions(
 class _Pairs:
     """The priors and boxes of one image: what each pair is worth."""
 
-    def __init__(self, rule, priors, boxes, scores, costs, gt, label, center, weights) -> None:
+    def __init__(
+        self, rule, priors, boxes, scores, costs, gt, label, center, weights, similar
+    ) -> None:
         self.rule, self.priors, self.boxes, self.scores = rule, priors, boxes, scores
         self.costs, self.gt, self.label, self.center = costs, gt, label, center
-        self.weights = weights
+        self.weights, self.similar = weights, similar
         self.places = priors[:, :2] if rule >= _SIM_OTA else (priors[:, :2] + priors[:, 2:]) * 0.5
         size = gt[:, 2:] - gt[:, :2]
         self.proper = (size > 0).all(1) & size.prod(1).isfinite()
@@ -137,7 +146,7 @@ class _Pairs:
     def keys(self, i: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """Overlaps and keys without an index of priors ``i`` and boxes ``g``, broadcast."""
         gt, boxes = self.gt[g], self.boxes[i]
-        iou = measure = box_iou(boxes, gt, "iou", _UNION_FLOOR)
+        iou = measure = self.similar(boxes, gt)
         if self.rule == _CONTAINED:
             complete = box_iou(gt, boxes, "ciou", _UNION_FLOOR)
             measure = torch.where((iou > 0) & (complete > 0), complete, 0.0)

@@ -13,6 +13,7 @@ from negvision.ops._assignment import (
     per_image,
     require_shape,
     run_operator,
+    similarity_arguments,
 )
 
 # The rules of the operator.
@@ -29,6 +30,8 @@ def tal_assign(
     *,
     alpha: float = 1.0,
     beta: float = 6.0,
+    similarity: str = "iou",
+    similarity_scale: float | Sequence[float] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Choose the positive priors of every box of every image by their predictions (TOOD).
 
@@ -53,6 +56,8 @@ def tal_assign(
         gt_labels: One int64 tensor (G_i,) per image, from 0 to C - 1.
         topk: Candidates per box.
         alpha, beta: Exponents, at least 0.
+        similarity, similarity_scale: What takes the place of the IoU; see
+            :func:`negvision.atss_assign`.
 
     Returns:
         ``gt_inds``, (B, A) int64: i + 1 for a positive of the image's box i, else 0.
@@ -77,11 +82,9 @@ def tal_assign(
         >>> gt_inds.tolist(), metrics.tolist()
         ([[1, 0]], [[0.5, 0.0]])
     """
-    if alpha < 0 or beta < 0:
-        raise ValueError(f"alpha and beta must be at least 0, got {alpha} and {beta}")
     return _assign(
         priors, pred_boxes, pred_scores, gt_boxes, gt_labels, topk, _TASK_ALIGNED,
-        [alpha, beta, 0.0],
+        [alpha, beta, 0.0], similarity=similarity_arguments(similarity, similarity_scale),
     )  # fmt: skip
 
 
@@ -137,11 +140,10 @@ def sim_ota_assign(
     """
     scores = constant(pred_scores)
     costs = torch.log1p(-scores).clamp_(min=-100).sum(-1).neg_()
-    weights = _weights(cls_weight, iou_weight, center_radius)
-    found = _assign(
-        priors, pred_boxes, scores, gt_boxes, gt_labels, topk, _SIM_OTA, weights, costs
-    )  # fmt: skip
-    return found[:3]
+    return _assign(
+        priors, pred_boxes, scores, gt_boxes, gt_labels, topk, _SIM_OTA,
+        [cls_weight, iou_weight, center_radius], costs,
+    )[:3]  # fmt: skip
 
 
 def dynamic_soft_label_assign(
@@ -196,12 +198,10 @@ def dynamic_soft_label_assign(
     """
     scores = constant(pred_scores)
     costs = torch.nn.functional.softplus(scores).mul_(scores.sigmoid().square_()).sum(-1)
-    weights = _weights(1.0, iou_weight, center_radius)
-    found = _assign(
-        priors, pred_boxes, scores, gt_boxes, gt_labels, topk, _SOFT_LABEL, weights, costs,
-        gt_centers,
-    )  # fmt: skip
-    return found[:3]
+    return _assign(
+        priors, pred_boxes, scores, gt_boxes, gt_labels, topk, _SOFT_LABEL,
+        [1.0, iou_weight, center_radius], costs, gt_centers,
+    )[:3]  # fmt: skip
 
 
 def task_aligned_targets(
@@ -290,12 +290,6 @@ def task_aligned_targets(
     return labels, target_boxes, scores, positive, index
 
 
-def _weights(cls_weight: float, iou_weight: float, center_radius: float) -> list[float]:
-    if min(cls_weight, iou_weight) < 0:
-        raise ValueError(f"weights must be at least 0, got {cls_weight} and {iou_weight}")
-    return [cls_weight, iou_weight, center_radius]
-
-
 def _assign(
     priors: Tensor,
     pred_boxes: Tensor,
@@ -307,6 +301,7 @@ def _assign(
     weights: list[float],
     class_costs: Tensor | None = None,
     gt_centers: Sequence[Tensor] | None = None,
+    similarity: tuple[int, list[float]] = (0, []),
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     images = len(gt_boxes)
     if priors.dim() == 2:
@@ -318,6 +313,9 @@ def _assign(
     require_shape(pred_scores, (images, priors.shape[1], None), "pred_scores", priors)
     if topk < 1:
         raise ValueError(f"topk must be at least 1, got {topk}")
+    if not min(weights[:2]) >= 0:
+        names = "alpha and beta" if class_costs is None else "weights"
+        raise ValueError(f"{names} must be at least 0, got {weights[0]} and {weights[1]}")
     if class_costs is not None and priors.is_cpu and not (priors[..., 2:] > 0).all():
         raise ValueError("priors must be (x, y, stride, stride) with strides above 0")
     gts, num_gts = flattened(gt_boxes, priors, "gt_boxes")
@@ -334,10 +332,12 @@ def _assign(
     if gt_centers is not None:
         centers = constant(joined(per_image(gt_centers, images, "gt_centers"), gts))
         require_shape(centers, (len(gts), 2), "gt_centers", priors)
-    arguments = (
+    arguments: tuple = (
         constant(priors), constant(pred_boxes), constant(pred_scores), class_costs, gts, num_gts,
         labels, centers, rule, topk, [float(each) for each in weights],
     )  # fmt: skip
+    if similarity[0]:
+        arguments = (*arguments, *similarity)
     return run_operator(
         "assign_by_predictions", prediction_fallback.assign_by_predictions, arguments
     )

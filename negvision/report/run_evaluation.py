@@ -218,7 +218,7 @@ def _positives(name: str, counts: np.ndarray) -> MetricRow:
 
 
 def _positives_by_level(views: Sequence[AssignmentView]) -> MetricTable:
-    positives = torch.stack([view.positives_per_level for view in views]).sum(0).tolist()
+    positives = torch.stack([view.counts.by_level for view in views]).sum(0).tolist()
     total = max(sum(positives), 1)
     rows = []
     for level, (size, count) in enumerate(zip(anchor_sizes(views), positives, strict=True)):

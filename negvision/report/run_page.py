@@ -20,6 +20,11 @@ from negvision.report.rendering import rendered
 from negvision.report.train_log import TrainLog, main_curves
 
 _TILES = 5
+_MEANINGS = {
+    "without": "share of boxes without a positive, at the end of the training",
+    "positives": "positives of a box",
+    "level": "share of the positives on level",
+}
 
 
 def run_page(reports: Sequence[RunReport], between: Sequence[ConfigChange] = ()) -> str:
@@ -75,6 +80,9 @@ def curve_parts(logs: Sequence[TrainLog]) -> list[Plots | MetricTable]:
     if losses:
         plots = [curve_panel(key, curves, styles, False) for key, curves in losses.items()]
         parts.append(Plots("Training", plots, legend))
+    if counted := _positives(logs):
+        names = [log.name for log in logs]
+        parts.append(MetricTable("Positives of boxes in training", "boxes", names, counted))
     longest = max((len(curve[0]) for log in logs for curve in log.evaluations.values()), default=0)
     if metrics and longest == 1:
         rows = [
@@ -87,6 +95,18 @@ def curve_parts(logs: Sequence[TrainLog]) -> list[Plots | MetricTable]:
         plots = [curve_panel(key, curves, styles, True) for key, curves in metrics.items()]
         parts.append(Plots("Evaluations during training", plots, legend))
     return parts
+
+
+def _positives(logs: Sequence[TrainLog]) -> list[MetricRow]:
+    """What ``negvision.AssignmentCountHook`` counted last, for each run."""
+    keys = dict.fromkeys(key for log in logs for key in log.train if key.startswith("boxes/"))
+    rows = []
+    for key in keys:
+        what, _, which = key.removeprefix("boxes/").partition("_")
+        meaning = _MEANINGS[what] + (f" {which}" if what == "level" else f", {which}" * bool(which))
+        values = [log.train[key][1][-1] if key in log.train else None for log in logs]
+        rows.append(MetricRow(key.removeprefix("boxes/"), values, meaning))
+    return rows
 
 
 class ComparedCell(NamedTuple):

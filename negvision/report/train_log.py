@@ -95,7 +95,8 @@ def _panels(runs: Mapping[str, Mapping[str, Curve]], is_shown) -> dict[str, dict
 
 
 def _is_of_training(key: str) -> bool:
-    return "loss" in key.rpartition(".")[2] or key == "lr" or key.endswith("/gap")
+    known = key == "lr" or key.endswith("/gap") or key == "boxes/without"
+    return known or "loss" in key.rpartition(".")[2]
 
 
 def _files_of_newest_run(folder: Path) -> list[Path]:

@@ -65,7 +65,7 @@ def test_counts_equal_a_direct_call_of_the_assigner(tiny_detector, head, assigne
         expected = model.bbox_head.assigner.assign(priors, **arguments).gt_inds
         assert torch.equal(view.gt_inds, expected)
         assert view.positives_per_box.sum() == (expected > 0).sum()
-        assert view.positives_per_level.sum() == (expected > 0).sum()
+        assert view.counts.by_level.sum() == (expected > 0).sum()
         assert view.unmatched == [
             box for box in range(len(view.boxes)) if not (expected == box + 1).any()
         ]
@@ -133,7 +133,7 @@ def test_positives_have_the_color_of_their_level(tiny_detector):
     shown = [
         bool((picture == level_color(level)).all(-1).any()) for level in range(len(view.priors))
     ]
-    assert shown == [count > 0 for count in view.positives_per_level.tolist()]
+    assert shown == [count > 0 for count in view.counts.by_level.tolist()]
 
 
 def test_box_without_a_positive_is_red(tiny_detector):
@@ -161,7 +161,7 @@ def test_image_without_boxes(tiny_detector):
         ignored=torch.zeros(0, 4),
         gt_inds=torch.zeros_like(view.gt_inds),
     )
-    assert empty.unmatched == [] and empty.positives_per_level.tolist() == [0, 0, 0]
+    assert empty.unmatched == [] and empty.counts.by_level.tolist() == [0, 0, 0]
     assert draw_assignment(empty, 160).shape == (160, 160, 3)
     assert (draw_assignment(empty, 160) == view.image).all()
     texts = [entry.text for entry in assignment_legend([empty])]

@@ -43,9 +43,34 @@ def integer_boxes(generator, count, height, width):
     return torch.cat([low, low + size], 1).float()
 
 
+SIMILARITIES = (("nwd", None), ("nwd", 40.0), ("simd", None), ("simd", (1.0, 2.0)))
+
+
+def similarity(kind, scale=None):
+    """A function of two boxes, as the papers define it."""
+    if kind == "iou":
+        return _iou
+    c, m, n = 12.8, *((6.13, 4.59) if scale is None or kind == "nwd" else scale)
+    c = scale or c
+
+    def similar(a, b):
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        x, y = ((a[i] + a[i + 2] - b[i] - b[i + 2]) / 2 for i in (0, 1))
+        (wa, ha), (wb, hb) = ((max(q[2] - q[0], 0), max(q[3] - q[1], 0)) for q in (a, b))
+        w, h = wa - wb, ha - hb
+        if kind == "nwd":
+            return np.float32(np.exp(-np.sqrt(x * x + y * y + (w / 2) ** 2 + (h / 2) ** 2) / c))
+        m_, n_ = m / (wa + wb), n / (ha + hb)
+        place = np.sqrt((x * m_) ** 2 + (y * n_) ** 2)
+        return np.float32(np.exp(-(place + np.sqrt((w * m_) ** 2 + (h * n_) ** 2))))
+
+    return similar
+
+
 def oracle(
-    priors, num_level_priors, gt, topk=9, valid=None, ignored=None, iof_thr=-1.0, predicted=None
-):
+    priors, num_level_priors, gt, topk=9, valid=None, ignored=None, iof_thr=-1.0, predicted=None,
+    similar=None, min_size=0.0,
+):  # fmt: skip
     """ATSS of one image, box by box, as the specification reads. Returns gt_inds, max_overlaps."""
     f = np.float32
     p = priors.float().numpy()
@@ -71,13 +96,15 @@ def oracle(
                 ]
                 candidates += [i for _, i in sorted(level)[:topk]]
                 begin += size
-            overlaps = [_overlap(p[i], box, predicted, i, g) for i in candidates]
+            overlaps = [_overlap(p[i], box, predicted, i, g, similar or _iou) for i in candidates]
             if len(overlaps) < 2:
                 continue
             mean = sum(map(float, overlaps)) / len(overlaps)
             variance = sum((float(o) - mean) ** 2 for o in overlaps) / (len(overlaps) - 1)
+            x, y = (max(f(min_size) - (box[k + 2] - box[k]), f(0)) * f(0.5) for k in (0, 1))
+            low, high = box[:2] - [x, y], box[2:] + [x, y]
             for i, overlap in zip(candidates, overlaps, strict=True):
-                inside = min(px[i] - box[0], py[i] - box[1], box[2] - px[i], box[3] - py[i])
+                inside = min(px[i] - low[0], py[i] - low[1], high[0] - px[i], high[1] - py[i])
                 positive = float(overlap) >= mean + math.sqrt(variance) and inside > f(0.01)
                 if positive and (i not in winners or overlap > winners[i][0]):
                     winners[i] = (overlap, g)
@@ -102,10 +129,10 @@ def _iou(a, b):
     return inter / max(_area(a) + _area(b) - inter, np.float32(1e-6))
 
 
-def _overlap(prior, box, predicted, i, g):
+def _overlap(prior, box, predicted, i, g, similar):
     if predicted is None:
-        return _iou(prior, box)
+        return similar(prior, box)
     boxes, logits, labels, alpha = predicted
     score = 1 / (1 + math.exp(-float(logits[i, labels[g]])))
-    iou = float(_iou(boxes[i].numpy(), box))
+    iou = float(similar(boxes[i].numpy(), box))
     return np.float32(score ** (1 - alpha) * iou**alpha)

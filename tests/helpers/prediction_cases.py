@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 
+from helpers.atss_cases import similarity
 from negvision.ops import (
     aligned_box_iou,
     dynamic_soft_label_assign,
@@ -33,12 +34,15 @@ def arguments(rule, case):
     return priors, boxes, logits if rule == "soft_label" else logits.sigmoid(), gt, labels
 
 
-def assign(rule, priors, boxes, scores, gts, labels, topk=5, weights=None, centers=None):
+def assign(
+    rule, priors, boxes, scores, gts, labels, topk=5, weights=None, centers=None, alike=None
+):
     """A batch: gt_inds, overlaps, labels, and metrics where there are any."""
     a, b, r = weights or WEIGHTS[rule]
     given = priors, boxes, scores, gts, labels, topk
     if rule == "task_aligned":
-        return tal_assign(*given, alpha=a, beta=b)
+        kind, scale = alike or ("iou", None)
+        return tal_assign(*given, alpha=a, beta=b, similarity=kind, similarity_scale=scale)
     if rule == "contained":
         return module._assign(*given, module._CONTAINED, [a, b, 0.0])
     if rule == "sim_ota":
@@ -74,7 +78,7 @@ def predictions(seed, count=5, size=64, classes=4, strides=(8, 16, 32), dtype=to
     return tuple(x.to(dtype) for x in (points, squares, boxes, logits, gt)) + (labels,)
 
 
-def oracle(rule, priors, boxes, scores, gt, labels, topk, weights, centers=None):
+def oracle(rule, priors, boxes, scores, gt, labels, topk, weights, centers=None, alike=None):
     """One image, pair by pair, as the specification reads: gt_inds, overlaps, metrics."""
     f = np.float32
     priors, boxes, scores, gt = (x.numpy() for x in (priors, boxes, scores, gt))
@@ -93,6 +97,8 @@ def oracle(rule, priors, boxes, scores, gt, labels, topk, weights, centers=None)
 
     def iou(i, g):
         a, b = boxes[i], gt[g]
+        if alike is not None:
+            return similarity(*alike)(a, b)
         w = max(min(a[2], b[2]) - max(a[0], b[0]), f(0))
         h = max(min(a[3], b[3]) - max(a[1], b[1]), f(0))
         union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - w * h

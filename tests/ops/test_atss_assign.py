@@ -2,19 +2,30 @@
 
 import pytest
 import torch
-from helpers.atss_cases import COMPILED, grid, integer_boxes, oracle, random_boxes
+from helpers.atss_cases import (
+    COMPILED,
+    SIMILARITIES,
+    grid,
+    integer_boxes,
+    oracle,
+    random_boxes,
+    similarity,
+)
 
 from negvision.ops import atss_assign
 
 pytestmark = pytest.mark.usefixtures("path")
 
 
-def check(priors, counts, gt, **kwargs):
+def check(priors, counts, gt, alike=("iou", None), **kwargs):
     """Assign one image; must be what the oracle says, to the bit."""
     named = {
         "valid": (kwargs["valid"][None] if "valid" in kwargs else None),
         "ignore_boxes": ([kwargs["ignored"]] if "ignored" in kwargs else None),
         "ignore_iof_thr": kwargs.get("iof_thr", -1.0),
+        "similarity": alike[0],
+        "similarity_scale": alike[1],
+        "min_size": kwargs.get("min_size", 0.0),
     }
     if "predicted" in kwargs:
         boxes, logits, labels, alpha = kwargs["predicted"]
@@ -27,7 +38,7 @@ def check(priors, counts, gt, **kwargs):
     # A label of its own for each box, unless the predictions want them in a range.
     named.setdefault("gt_labels", [torch.arange(len(gt)) * 7 + 3])
     inds, overlaps, labels = atss_assign(priors, counts, [gt], kwargs.get("topk", 9), **named)
-    want = oracle(priors, counts, gt, **kwargs)
+    want = oracle(priors, counts, gt, similar=similarity(*alike), **kwargs)
     assert torch.equal(inds[0], want[0])
     assert torch.equal(overlaps[0], want[1])
     padded = torch.cat([torch.tensor([-1]), named["gt_labels"][0]])
@@ -192,6 +203,42 @@ def test_prediction_aware_overlap(alpha):
         alpha,
     )
     check(priors, counts, gt, predicted=predicted)
+
+
+@pytest.mark.parametrize("min_size", [0.0, 8.5, 30.0])
+@pytest.mark.parametrize("alike", SIMILARITIES)
+def test_similarities_and_least_sizes(alike, min_size):
+    g = torch.Generator().manual_seed(16)
+    priors, counts = grid(96, 128, strides=(8, 16, 32))
+    given = {"alike": alike, "min_size": min_size}
+    check(priors, counts, random_boxes(g, 8, 96, 128), **given)
+    check(priors, counts, integer_boxes(g, 8, 96, 128), **given)
+    small = random_boxes(g, 20, 96, 128, largest=6)
+    inds = check(priors, counts, small, **given)
+    assert (inds > 0).any()
+    predicted = (
+        priors + torch.randn(priors.shape, generator=g) * 9,  # the sides of some are reversed
+        torch.randn(len(priors), 5, generator=g),
+        torch.randint(5, (20,), generator=g),
+        0.7,
+    )
+    check(priors, counts, small, predicted=predicted, **given)
+    spoilt = priors.clone()
+    spoilt[::5, 0], spoilt[1::5] = float("nan"), float("inf")
+    bad = torch.tensor([[9.0, 9, 9, 30], [30, 30, 9, 9], [float("nan")] * 4, [0, 0, 1e-30, 1e-30]])
+    check(spoilt, counts, torch.cat([small, bad]), **given)
+
+
+def test_every_small_box_gets_a_positive_if_the_least_size_is_the_finest_stride():
+    g = torch.Generator().manual_seed(17)
+    priors, counts = grid(256, 256)
+    cells = torch.cartesian_prod(torch.arange(7), torch.arange(7)) * 32  # too far to compete
+    middle = cells + torch.rand(49, 2, generator=g) * 16 + 8
+    gt = torch.cat([middle - 2, middle + 2], 1)
+    for alike in (("iou", None), *SIMILARITIES):
+        kept = check(priors, counts, gt, alike=alike, min_size=8.1)
+        assert len(kept.unique()) == 50
+        assert len(check(priors, counts, gt, alike=alike).unique()) < 25
 
 
 def test_batch_equals_its_images():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.atss_cases import COMPILED, grid, integer_boxes, random_boxes
+from helpers.atss_cases import COMPILED, SIMILARITIES, grid, integer_boxes, random_boxes
 from helpers.prediction_cases import RULES, arguments, assign, predictions
 
 from negvision.ops import atss_assign, max_iou_assign
@@ -142,6 +142,21 @@ def test_prediction_aware_overlaps(check):
         pred_scores=torch.randn(3, len(priors), 6, generator=g),
         gt_labels=[torch.randint(6, (len(gt),), generator=g) for gt in gts],
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("alike", SIMILARITIES)
+def test_similarities(check, alike):
+    g = torch.Generator().manual_seed(4)
+    priors, counts = grid(100, 133)
+    gts = [random_boxes(g, n, 100, 133, largest=20) for n in (5, 0, 30)]
+    for min_size in (0.0, 9.0):
+        check(
+            priors, counts, gts, similarity=alike[0], similarity_scale=alike[1], min_size=min_size
+        )  # fmt: skip
+    squares, boxes, scores, gt, labels = arguments("task_aligned", predictions(5, count=40))
+    boxes[::7, 1], boxes[1::7] = NAN, boxes[1::7].flip(1)
+    given = squares, boxes[None], scores[None], [gt], [labels], 5
+    assert assign("task_aligned", *given, alike=alike)[0].any()
 
 
 @pytest.mark.parametrize("own_priors", [False, True])

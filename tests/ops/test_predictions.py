@@ -4,7 +4,7 @@ import functools
 
 import pytest
 import torch
-from helpers.atss_cases import COMPILED
+from helpers.atss_cases import COMPILED, SIMILARITIES
 from helpers.prediction_cases import RULES, WEIGHTS, arguments, assign, oracle, predictions
 
 from negvision.ops import (
@@ -15,14 +15,15 @@ HAS_OPERATOR = COMPILED and hasattr(torch.ops.negvision, "assign_by_predictions"
 NAN, INF = float("nan"), float("inf")
 
 
-def check(rule, case, topk=5, weights=None, centers=None):
+def check(rule, case, topk=5, weights=None, centers=None, alike=None):
     priors, boxes, scores, gt, labels = arguments(rule, case)
     centers_of_images = None if centers is None else [centers]
     got = assign(
-        rule, priors, boxes[None], scores[None], [gt], [labels], topk, weights, centers_of_images
+        rule, priors, boxes[None], scores[None], [gt], [labels], topk, weights, centers_of_images,
+        alike,
     )  # fmt: skip
     want = oracle(
-        rule, priors, boxes, scores, gt, labels, topk, weights or WEIGHTS[rule], centers
+        rule, priors, boxes, scores, gt, labels, topk, weights or WEIGHTS[rule], centers, alike
     )  # fmt: skip
     assert torch.equal(got[0][0], want[0])
     assert torch.equal(got[1][0], want[1])
@@ -53,6 +54,22 @@ def test_boxes_enough_for_predictions_to_be_sorted(path, rule):
 @pytest.mark.parametrize("rule", RULES)
 def test_weights(path, rule, weights):
     check(rule, predictions(20), weights=weights)
+
+
+@pytest.mark.parametrize("topk", [1, 6, 13])
+@pytest.mark.parametrize("alike", SIMILARITIES)
+def test_similarities_of_task_aligned_assignment(path, alike, topk):
+    """With and without sorted predictions: more or fewer than 32 boxes."""
+    positives = 0
+    for seed, count in ((30, 6), (31, 40)):
+        case = predictions(seed, count, strides=(8, 32))
+        case[2][::9, 2], case[2][4::9], case[2][3::9] = NAN, INF, case[2][3::9].flip(1)
+        positives += int((check("task_aligned", case, topk, alike=alike) > 0).sum())
+        check("task_aligned", case, topk, (1.0, 0.0, 0.0), alike=alike)
+        small = predictions(seed + 2, count, size=200, strides=(8, 32))
+        small[4][:, 2:] = small[4][:, :2] + 3  # boxes that hardly overlap any prediction
+        check("task_aligned", small, topk, (0.5, 2.0, 0.0), alike=alike)
+    assert positives > 4
 
 
 @pytest.mark.parametrize("rule", RULES)

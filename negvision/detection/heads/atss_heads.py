@@ -172,7 +172,8 @@ class ATSSFCOSHead(FCOSHead):
             ``negvision.ATSSAssigner`` or another of its signature.
 
     Raises:
-        ValueError: ``anchor_scale`` is not above 0.
+        ValueError: ``anchor_scale`` is not above 0, or the assigner's ``min_size`` is: distances to
+            the sides reach no box that its point lies outside of.
 
     Source: Zhang et al., CVPR 2020, section 4.3 and table 3.
 
@@ -193,6 +194,11 @@ class ATSSFCOSHead(FCOSHead):
         self.anchor_scale = anchor_scale
         if self.train_cfg:
             self.assigner = TASK_UTILS.build(self.train_cfg["assigner"])
+            if getattr(getattr(self.assigner, "inner", self.assigner), "min_size", 0):
+                raise ValueError(
+                    "min_size of the assigner is above 0, but FCOS regresses distances from points "
+                    "inside of boxes: set min_size=0, or use negvision.ATSSHead"
+                )
 
     def assignment_priors(self, featmap_sizes, device) -> list[Tensor]:
         """The squares around the points that the assigner sees, one (n_l, 4) per level."""

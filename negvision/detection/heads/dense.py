@@ -29,6 +29,7 @@ class DenseTargets:
     labels: Tensor  # (B, A), int64; the number of classes for priors that are not positive
     weights: Tensor  # (B, A), float32; 0 for priors that take no part
     boxes: Tensor  # (B, A, 4); the box of a positive, or the prior itself
+    min_size: float  # the assigner's: the least box in whose middle positives may lie
     num_positive: Tensor  # scalar; sum over images of their positives, at least 1 each
 
 
@@ -73,6 +74,7 @@ def dense_targets(
         labels=labels.gather(1, choice),
         weights=weights,
         boxes=torch.where(positive[..., None], own_boxes, priors.float()),
+        min_size=getattr(getattr(assigner, "inner", assigner), "min_size", 0.0),
         num_positive=positive.sum(1).clamp(min=1).sum().to(torch.float32),
     )
 
@@ -159,6 +161,14 @@ def centerness_of(centers: Tensor, boxes: Tensor) -> Tensor:
     return (nearer / farther).prod(-1).sqrt()
 
 
+def _enlarged(boxes: Tensor, least: float) -> Tensor:
+    """Boxes (..., 4), at least so large about their middle: positives of small ones lie outside."""
+    if not least:
+        return boxes
+    more = (least - (boxes[..., 2:] - boxes[..., :2])).clamp(min=0) / 2
+    return boxes + torch.cat([-more, more], -1)
+
+
 def dense_loss(
     head,
     cls_scores: Sequence[Tensor],
@@ -183,7 +193,7 @@ def dense_loss(
     # Other predictions may be infinite, which no weight undoes.
     pred_boxes = torch.where(targets.positive[..., None], pred_boxes, targets.boxes)
     centerness = torch.cat([flatten_level(level, 1) for level in centernesses], 1)
-    wanted = centerness_of(centers, targets.boxes) * targets.positive
+    wanted = centerness_of(centers, _enlarged(targets.boxes, targets.min_size)) * targets.positive
     scores = [flatten_level(level, head.cls_out_channels) for level in cls_scores]
     sizes = [level.shape[1] for level in scores]
     losses_cls = [

@@ -50,7 +50,7 @@ _DATALOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _DEFAULT_HOOKS = {
     "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint",
     "visualization", "loss_guard", "interruption", "classes", "metric_names",
-    "score_threshold",
+    "score_threshold", "assignments",
 }  # fmt: skip
 
 # Top-level keys that mmengine and mmdet read, and those that base configs share by convention.

@@ -10,6 +10,8 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include "similarity.h"
+
 namespace negvision {
 
 using torch::headeronly::ScalarType;
@@ -28,6 +30,19 @@ inline void check_float_boxes(const char* op, const Tensor& boxes, const char* n
   STD_TORCH_CHECK(
       boxes.scalar_type() == ScalarType::Float && boxes.size(boxes.dim() - 1) == 4, op, ": ", name,
       " must be float32 with 4 coordinates in the last dimension");
+}
+
+// The similarity of the boxes of an assignment; `scale` is empty for kIoU.
+inline Similarity similarity_of(const char* op, int64_t kind, const std::vector<double>& scale) {
+  STD_TORCH_CHECK(
+      kind >= 0 && kind <= 2 && int64_t(scale.size()) == kind, op,
+      ": similarity must be 0, 1 or 2, and scale have as many numbers");
+  Similarity similarity{SimilarityKind(kind)};
+  for (size_t i = 0; i < scale.size(); ++i) {
+    STD_TORCH_CHECK(scale[i] > 0, op, ": scale[", i, "] must be above 0, got ", scale[i]);
+    similarity.scale[i] = scale[i];
+  }
+  return similarity;
 }
 
 // The index of the first box of each image among all boxes of the batch: B + 1 numbers.

@@ -17,13 +17,16 @@ struct AtssArgs {
   int64_t num_images, num_priors, num_classes, topk, num_candidates;
   float ignore_iof_thr;
   double alpha;
+  Similarity similarity;
+  float min_size;
 
   AtssArgs(
       const Tensor& priors_in, const std::vector<int64_t>& num_level_priors, const Tensor& gt_in,
       const std::vector<int64_t>& num_gts, int64_t k, const OptionalTensor& valid_in,
       const OptionalTensor& ignore_in, const std::vector<int64_t>& num_ignored, double iof_thr,
       const OptionalTensor& pred_boxes_in, const OptionalTensor& pred_scores_in,
-      const OptionalTensor& gt_labels_in, double alpha_in)
+      const OptionalTensor& gt_labels_in, double alpha_in, int64_t similarity_in,
+      const std::vector<double>& scale, double min_size_in)
       : priors(torch::stable::contiguous(priors_in)),
         gt_boxes(torch::stable::contiguous(gt_in)),
         level_begin(running_sum("atss_assign", num_level_priors, "num_level_priors")),
@@ -34,7 +37,9 @@ struct AtssArgs {
         topk(k),
         num_candidates(0),
         ignore_iof_thr(float(iof_thr)),
-        alpha(alpha_in) {
+        alpha(alpha_in),
+        similarity(similarity_of("atss_assign", similarity_in, scale)),
+        min_size(float(min_size_in)) {
     STD_TORCH_CHECK(topk >= 1, "atss_assign: topk must be at least 1, got ", topk);
     STD_TORCH_CHECK(priors.dim() == 3, "atss_assign: priors must be (1 or B, A, 4)");
     check_float_boxes("atss_assign", priors, "priors");
@@ -99,6 +104,7 @@ struct AtssArgs {
     }
   }
 
+  bool is_plain_iou() const { return !pred_boxes && similarity.kind == SimilarityKind::kIoU; }
   int64_t num_levels() const { return int64_t(level_begin.size()) - 1; }
   int64_t num_boxes() const { return gt_begin.back(); }
   bool priors_are_shared() const { return priors.size(0) == 1; }

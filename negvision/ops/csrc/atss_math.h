@@ -3,12 +3,11 @@
 // selects the candidates.
 #pragma once
 
-#include "box_math.h"
+#include "similarity.h"
 
 namespace negvision {
 
 constexpr float kCenterMargin = 0.01f;  // pixels, as in the authors' code
-constexpr float kUnionFloor = 1e-6f;
 
 enum PriorState : uint8_t { kCandidate = 0, kExcluded = 1 };
 
@@ -46,9 +45,17 @@ NV_HD double adaptive_threshold(const float* values, int64_t count) {
   return add_rn(mean, sqrt_rn(div_rn(squares, double(count - 1))));
 }
 
-NV_HD bool lies_inside(Point p, const float* box, float margin = kCenterMargin) {
-  return sub_rn(p.x, box[0]) > margin && sub_rn(p.y, box[1]) > margin &&
-      sub_rn(box[2], p.x) > margin && sub_rn(box[3], p.y) > margin;
+NV_HD bool lies_inside(Point p, Box<float> box, float margin = kCenterMargin) {
+  return sub_rn(p.x, box.x1) > margin && sub_rn(p.y, box.y1) > margin &&
+      sub_rn(box.x2, p.x) > margin && sub_rn(box.y2, p.y) > margin;
+}
+
+// The box of an object, enlarged about its middle to at least `least` pixels a side.
+NV_HD Box<float> enlarged(const float* box, float least) {
+  const Box<float> b = load_box(box, 0);
+  const float x = mul_rn(max_of(sub_rn(least, sub_rn(b.x2, b.x1)), 0.0f), 0.5f);
+  const float y = mul_rn(max_of(sub_rn(least, sub_rn(b.y2, b.y1)), 0.0f), 0.5f);
+  return {sub_rn(b.x1, x), sub_rn(b.y1, y), add_rn(b.x2, x), add_rn(b.y2, y)};
 }
 
 // Prediction-aware overlap of DDOD (Chen et al., ACM MM 2021): sigmoid(s)^(1-alpha) IoU^alpha. In
@@ -66,20 +73,21 @@ NV_HD uint64_t claim_key(float value, uint32_t box_in_image) {
 NV_HD float claim_overlap(uint64_t key) { return float_of(uint32_t(key >> 32)); }
 NV_HD int64_t claim_box(uint64_t key) { return int64_t(0xffffffffu - uint32_t(key)); }
 
-// The overlap of candidates: IoU with the prior, or DDOD's form with predictions. All pointers belong
-// to one image.
+// The overlap of candidates: similarity with the prior, or DDOD's form with predictions. All pointers
+// belong to one image.
 struct Overlaps {
   const float* priors;
   const float* pred_boxes;
   const float* pred_scores;
   int64_t num_classes;
   double alpha;
+  Similarity similarity;
 
   NV_HD float operator()(int64_t prior, const float* gt_box, int64_t label) const {
-    const Box<float> gt{gt_box[0], gt_box[1], gt_box[2], gt_box[3]};
-    if (!pred_boxes) return overlap(load_box(priors, prior), gt, OverlapMode::kIoU, kUnionFloor);
-    const float iou = overlap(load_box(pred_boxes, prior), gt, OverlapMode::kIoU, kUnionFloor);
-    return prediction_overlap(pred_scores[prior * num_classes + label], iou, alpha);
+    const Box<float> gt = load_box(gt_box, 0);
+    if (!pred_boxes) return similarity(load_box(priors, prior), gt);
+    const float alike = similarity(load_box(pred_boxes, prior), gt);
+    return prediction_overlap(pred_scores[prior * num_classes + label], alike, alpha);
   }
 };
 

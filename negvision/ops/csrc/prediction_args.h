@@ -15,12 +15,14 @@ struct PredictionArgs {
   int64_t num_images, num_priors, num_classes, topk;
   PredictionRule rule;
   double weights[3];
+  Similarity similarity;
 
   PredictionArgs(
       const Tensor& priors_in, const Tensor& boxes_in, const Tensor& scores_in,
       const OptionalTensor& costs_in, const Tensor& gt_in, const std::vector<int64_t>& num_gts,
       const Tensor& labels_in, const OptionalTensor& centers_in, int64_t rule_in, int64_t k,
-      const std::vector<double>& weights_in)
+      const std::vector<double>& weights_in, int64_t similarity_in,
+      const std::vector<double>& scale)
       : priors(torch::stable::contiguous(priors_in)),
         boxes(torch::stable::contiguous(boxes_in)),
         scores(torch::stable::contiguous(scores_in)),
@@ -29,11 +31,15 @@ struct PredictionArgs {
         gt_begin(running_sum(kName, num_gts, "num_gts")),
         num_images(int64_t(num_gts.size())),
         topk(k),
-        rule(PredictionRule(rule_in)) {
+        rule(PredictionRule(rule_in)),
+        similarity(similarity_of(kName, similarity_in, scale)) {
     STD_TORCH_CHECK(
         k >= 1 && rule_in >= 0 && rule_in <= 3 && weights_in.size() == 3, kName,
         ": topk must be at least 1, rule 0 to 3, and weights three numbers");
     std::copy(weights_in.begin(), weights_in.end(), weights);
+    STD_TORCH_CHECK(
+        rule == PredictionRule::kTaskAligned || similarity.kind == SimilarityKind::kIoU, kName,
+        ": only rule 0 takes a similarity other than IoU");
     STD_TORCH_CHECK(
         priors.dim() == 3 && boxes.dim() == 3 && scores.dim() == 3 && gt_boxes.dim() == 2, kName,
         ": priors, boxes, scores and gt_boxes must have 3, 3, 3 and 2 dimensions");
@@ -75,7 +81,8 @@ struct PredictionArgs {
         static_cast<const float*>(scores.const_data_ptr()) + first * num_classes,
         class_costs ? static_cast<const float*>(class_costs->const_data_ptr()) + first : nullptr,
         num_classes,
-        {weights[0], weights[1], weights[2]}};
+        {weights[0], weights[1], weights[2]},
+        similarity};
   }
 
   Targets targets() const {

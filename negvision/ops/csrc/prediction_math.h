@@ -79,6 +79,7 @@ struct PredictionPairs {
   const float* class_costs;  // of a prior that has no object; for rules with a dynamic k
   int64_t num_classes;
   double weights[3];
+  Similarity similarity;  // IoU for other rules than kTaskAligned
 
   NV_HD Point location(int64_t prior) const {
     if (has_dynamic_k(rule)) return {priors[4 * prior], priors[4 * prior + 1]};
@@ -89,7 +90,7 @@ struct PredictionPairs {
     const float margin = rule == PredictionRule::kTaskAligned ? kCenterMargin
         : rule == PredictionRule::kContained                  ? 1e-9f
                                                               : 0.0f;
-    return lies_inside(location(prior), box, margin);
+    return lies_inside(location(prior), load_box(box, 0), margin);
   }
 
   NV_HD bool is_central(int64_t prior, Point target) const {
@@ -106,7 +107,7 @@ struct PredictionPairs {
   }
 
   NV_HD float iou(int64_t prior, const float* box) const {
-    return overlap(load_box(boxes, prior), load_box(box, 0), OverlapMode::kIoU, kUnionFloor);
+    return similarity(load_box(boxes, prior), load_box(box, 0));
   }
   // What is compared between boxes that want one prior, from the IoU.
   NV_HD float overlap_from(float iou, int64_t prior, const float* box) const {

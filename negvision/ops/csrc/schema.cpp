@@ -7,12 +7,14 @@ STABLE_TORCH_LIBRARY(negvision, m) {
       "atss_assign(Tensor priors, int[] num_level_priors, Tensor gt_boxes, int[] num_gts, int "
       "topk, "
       "Tensor? valid, Tensor? ignore_boxes, int[] num_ignored, float ignore_iof_thr, "
-      "Tensor? pred_boxes, Tensor? pred_scores, Tensor? gt_labels, float alpha) "
+      "Tensor? pred_boxes, Tensor? pred_scores, Tensor? gt_labels, float alpha, "
+      "int similarity=0, float[] scale=[], float min_size=0) "
       "-> (Tensor gt_inds, Tensor max_overlaps, Tensor labels)");
   m.def(
       "assign_by_predictions(Tensor priors, Tensor boxes, Tensor scores, Tensor? class_costs, "
       "Tensor gt_boxes, int[] num_gts, Tensor gt_labels, Tensor? gt_centers, int rule, int topk, "
-      "float[] weights) -> (Tensor gt_inds, Tensor max_overlaps, Tensor labels, Tensor metrics)");
+      "float[] weights, int similarity=0, float[] scale=[]) "
+      "-> (Tensor gt_inds, Tensor max_overlaps, Tensor labels, Tensor metrics)");
   m.def(
       "max_iou_assign(Tensor priors, Tensor gt_boxes, int[] num_gts, Tensor gt_labels, "
       "Tensor? ignore_boxes, int[] num_ignored, bool of_ignored, float[] thresholds, "

@@ -56,6 +56,11 @@ def test_built_by_name_from_mmdets_registry():
         ({"anchors_per_location": 0}, "must be at least 1, got 9 and 0"),
         ({"alpha": 1.5}, r"alpha must lie in \[0, 1\] or be None, got 1.5"),
         ({"iou_calculator": {"type": "RBboxOverlaps2D"}}, "iou_calculator is 'RBboxOverlaps2D'"),
+        ({"similarity": "giou"}, "similarity is 'giou'; it must be one of iou, nwd, simd"),
+        ({"similarity_scale": 2}, "similarity_scale is 2; iou takes no scale"),
+        ({"similarity": "nwd", "similarity_scale": 0}, r"is 0; nwd takes one scale \(C, in pix"),
+        ({"similarity": "simd", "similarity_scale": 3}, r"is 3; simd takes two scales \(m and n"),
+        ({"min_size": -1}, "min_size must be at least 0 pixels, got -1"),
     ],
 )
 def test_wrong_arguments(arguments, message):

@@ -69,6 +69,26 @@ def test_batch_without_boxes_trains(kind):
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_boxes_smaller_than_a_stride_are_learned_with_a_least_size():
+    """Without one they have no positive, so only the classification loss is above 0."""
+    for min_size, learned in ((0.0, False), (9.0, True)):
+        assigner = {**ASSIGNER, "similarity": "nwd", "min_size": min_size}
+        model = dense_head(
+            "negvision.ATSSHead",
+            train={"assigner": assigner},
+            loss_bbox={"type": "negvision.NWDLoss"},
+        )
+        gts, metas = batch(4, counts=(1, 1))
+        for gt in gts:
+            gt.bboxes = torch.tensor([[19.0, 19.0, 22.0, 22.0]])  # centers lie at multiples of 8
+        losses = total(model.loss_by_feat(*model(features(5, 2)), gts, metas))
+        sum(losses.values()).backward()
+        assert (losses["loss_bbox"] > 0) == (losses["loss_centerness"] > 0) == learned
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    with pytest.raises(ValueError, match="min_size of the assigner is above 0, but FCOS"):
+        dense_head("negvision.ATSSFCOSHead", train={"assigner": assigner})
+
+
 def test_padding_takes_no_part():
     stock, own = pair()
     gts, metas = batch(3, counts=(5, 5, 5))

@@ -237,7 +237,7 @@ class Assignment {
       count += nearest.count;
     }
 
-    if (args_.pred_boxes) {
+    if (!args_.is_plain_iou()) {
       const Overlaps overlap_of = overlaps_of(image, priors);
       for (int64_t i = 0; i < count; ++i)
         found.overlap[i] = overlap_of(found.index[i], gt, own_label);
@@ -245,23 +245,27 @@ class Assignment {
       overlaps_with(gt, priors, found.index.data(), count, found.box.data(), found.overlap.data());
     }
     const double threshold = adaptive_threshold(found.overlap.data(), count);
+    const Box<float> reach = enlarged(gt, args_.min_size);
     uint64_t* claims = claims_ + image * args_.num_priors;
     const uint32_t box_in_image = uint32_t(box - args_.gt_begin[image]);
     for (int64_t i = 0; i < count; ++i) {
       const int64_t prior = found.index[i];
-      if (double(found.overlap[i]) >= threshold && lies_inside(center(priors, prior), gt)) {
+      if (double(found.overlap[i]) >= threshold && lies_inside(center(priors, prior), reach)) {
         raise_to(claims + prior, claim_key(found.overlap[i], box_in_image));
       }
     }
   }
 
   Overlaps overlaps_of(int64_t image, const float* priors) const {
-    if (!args_.pred_boxes) return {priors, nullptr, nullptr, 0, 0};
+    if (!args_.pred_boxes) return {priors, nullptr, nullptr, 0, 0, args_.similarity};
     const int64_t first = image * args_.num_priors;
     return {
-        priors, static_cast<const float*>(args_.pred_boxes->const_data_ptr()) + 4 * first,
+        priors,
+        static_cast<const float*>(args_.pred_boxes->const_data_ptr()) + 4 * first,
         static_cast<const float*>(args_.pred_scores->const_data_ptr()) + first * args_.num_classes,
-        args_.num_classes, args_.alpha};
+        args_.num_classes,
+        args_.alpha,
+        args_.similarity};
   }
 
   const AtssArgs& args_;
@@ -275,10 +279,11 @@ std::tuple<Tensor, Tensor, Tensor> atss_assign(
     const Tensor& priors, std::vector<int64_t> num_level_priors, const Tensor& gt_boxes,
     std::vector<int64_t> num_gts, int64_t topk, OptionalTensor valid, OptionalTensor ignore_boxes,
     std::vector<int64_t> num_ignored, double ignore_iof_thr, OptionalTensor pred_boxes,
-    OptionalTensor pred_scores, OptionalTensor gt_labels, double alpha) {
+    OptionalTensor pred_scores, OptionalTensor gt_labels, double alpha, int64_t similarity,
+    std::vector<double> scale, double min_size) {
   const AtssArgs args(
       priors, num_level_priors, gt_boxes, num_gts, topk, valid, ignore_boxes, num_ignored,
-      ignore_iof_thr, pred_boxes, pred_scores, gt_labels, alpha);
+      ignore_iof_thr, pred_boxes, pred_scores, gt_labels, alpha, similarity, scale, min_size);
   Assignment assignment(args);
   assignment.claim_all();
   return assignment.results();

@@ -7,7 +7,7 @@
 #include <limits>
 #include <vector>
 
-#include "box_math.h"
+#include "similarity.h"
 #include "vectorize.h"
 
 namespace negvision {
@@ -97,8 +97,8 @@ class Blocks {
       coordinates_[0][i] = b.x1, coordinates_[1][i] = b.y1;
       coordinates_[2][i] = b.x2, coordinates_[3][i] = b.y2;
       // A NaN changes nothing.
-      around.x1 = std::min(around.x1, b.x1), around.y1 = std::min(around.y1, b.y1);
-      around.x2 = std::max(around.x2, b.x2), around.y2 = std::max(around.y2, b.y2);
+      around.x1 = std::min({around.x1, b.x1, b.x2}), around.y1 = std::min({around.y1, b.y1, b.y2});
+      around.x2 = std::max({around.x2, b.x1, b.x2}), around.y2 = std::max({around.y2, b.y1, b.y2});
       least = std::min(least, area(b)), largest = std::max(largest, area(b));
     }
     least_[block] = least, largest_[block] = largest;
@@ -117,17 +117,21 @@ class Blocks {
         touched.data(), count(), [&](int64_t block) { visit(block * kBlock, size_of(block)); });
   }
 
-  // Calls visit(first box, number of boxes) for the blocks with IoUs above `floor`, which `visit` may
+  // Calls visit(first box, number of boxes) for the blocks with similarities above `floor`, which `visit` may
   // raise; those that are likely to raise it come first.
   template <typename F>
   void visit_above(
-      Box<float> gt, const float& floor, std::vector<float>& limits, std::vector<int64_t>& later,
-      const F& visit) const {
+      Box<float> gt, const Similarity& similarity, const float& floor, std::vector<float>& limits,
+      std::vector<int64_t>& later, const F& visit) const {
     limits.resize(count());
     later.clear();
-    block_limits(
-        gt, bounds_[0].data(), bounds_[1].data(), bounds_[2].data(), bounds_[3].data(),
-        least_.data(), largest_.data(), count(), limits.data());
+    if (similarity.kind == SimilarityKind::kIoU) {
+      block_limits(
+          gt, bounds_[0].data(), bounds_[1].data(), bounds_[2].data(), bounds_[3].data(),
+          least_.data(), largest_.data(), count(), limits.data());
+    } else {
+      for (int64_t b = 0; b < count(); ++b) limits[b] = similarity.limit(bounds_of(b), gt);
+    }
     for (int64_t block = 0; block < count(); ++block) {
       if (!(limits[block] > floor)) continue;
       if (limits[block] < kLikely) {
@@ -157,6 +161,10 @@ class Blocks {
         other, coordinates_[0].data(), coordinates_[1].data(), coordinates_[2].data(),
         coordinates_[3].data(), size_, touched.data());
     each_marked(touched.data(), size_, visit);
+  }
+
+  Box<float> operator[](int64_t i) const {
+    return {coordinates_[0][i], coordinates_[1][i], coordinates_[2][i], coordinates_[3][i]};
   }
 
   float overlaps(Box<float> gt, int64_t first, int64_t count, float eps, float* out) const {

@@ -134,6 +134,20 @@ class Assignment {
     });
   }
 
+  // The overlap of a box with `count` predictions; returns the highest. NaN counts as highest.
+  float measures(int64_t image, Box<float> gt, int64_t first, int64_t count, float* out) const {
+    const Blocks& own = predictions_[image];
+    if (args_.similarity.kind == SimilarityKind::kIoU) {
+      return own.overlaps(gt, first, count, kUnionFloor, out);
+    }
+    int32_t most = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      out[i] = args_.similarity(own[first + i], gt);
+      most = std::max(most, int32_t(bits_of(out[i])));
+    }
+    return float_of(uint32_t(most));
+  }
+
   void admit(int64_t image, int64_t box, Scratch& scratch) {
     const PredictionPairs pairs = args_.pairs(image);
     const Target target = targets_[box];
@@ -192,7 +206,7 @@ class Assignment {
       waiting = 0;
     };
     const auto visit = [&](int64_t first, int64_t count) {
-      if (predictions_[image].overlaps(gt, first, count, kUnionFloor, iou) <= floor) return;
+      if (measures(image, gt, first, count, iou) <= floor) return;
       mark_above(iou, floor, above);
       each_marked(above, count, [&](int64_t k) {
         const int64_t i = sorted[first + k];
@@ -204,7 +218,8 @@ class Assignment {
         if (++waiting == kAhead) offer_waiting();
       });
     };
-    predictions_[image].visit_above(gt, floor, scratch.limits, scratch.later, visit);
+    predictions_[image].visit_above(
+        gt, args_.similarity, floor, scratch.limits, scratch.later, visit);
     offer_waiting();
     if (dynamic) {
       double sum = 0;
@@ -333,10 +348,11 @@ class Assignment {
 std::tuple<Tensor, Tensor, Tensor, Tensor> assign_by_predictions(
     const Tensor& priors, const Tensor& boxes, const Tensor& scores, OptionalTensor class_costs,
     const Tensor& gt_boxes, std::vector<int64_t> num_gts, const Tensor& gt_labels,
-    OptionalTensor gt_centers, int64_t rule, int64_t topk, std::vector<double> weights) {
+    OptionalTensor gt_centers, int64_t rule, int64_t topk, std::vector<double> weights,
+    int64_t similarity, std::vector<double> scale) {
   const PredictionArgs args(
       priors, boxes, scores, class_costs, gt_boxes, num_gts, gt_labels, gt_centers, rule, topk,
-      weights);
+      weights, similarity, scale);
   return Assignment(args).run();
 }
 

@@ -121,6 +121,8 @@ struct ClaimArgs {
   const float* pred_scores;
   int64_t num_classes;
   double alpha;
+  Similarity similarity;
+  float min_size;
   const uint8_t* state;
   unsigned long long* claims;
   int topk;
@@ -193,17 +195,21 @@ __global__ void claim_priors(ClaimArgs args, ImageBegins begins) {
 
   const int64_t first = int64_t(image) * args.num_priors;
   const Overlaps overlaps{
-      priors, args.pred_boxes ? args.pred_boxes + 4 * first : nullptr,
-      args.pred_scores ? args.pred_scores + first * args.num_classes : nullptr, args.num_classes,
-      args.alpha};
+      priors,
+      args.pred_boxes ? args.pred_boxes + 4 * first : nullptr,
+      args.pred_scores ? args.pred_scores + first * args.num_classes : nullptr,
+      args.num_classes,
+      args.alpha,
+      args.similarity};
   for (int i = lane; i < count; i += kWarp) overlap_of[i] = overlaps(index[i], gt, label);
   __syncwarp();
   double threshold = 0;
   if (lane == 0) threshold = adaptive_threshold(overlap_of, count);
   threshold = __shfl_sync(kAllLanes, threshold, 0);
   const uint32_t box_in_image = uint32_t(box - begins.begin[image]);
+  const Box<float> reach = enlarged(gt, args.min_size);
   for (int i = lane; i < count; i += kWarp) {
-    if (double(overlap_of[i]) >= threshold && lies_inside(center(priors, index[i]), gt)) {
+    if (double(overlap_of[i]) >= threshold && lies_inside(center(priors, index[i]), reach)) {
       atomicMax(
           args.claims + first + index[i],
           (unsigned long long)claim_key(overlap_of[i], box_in_image));
@@ -230,10 +236,11 @@ std::tuple<Tensor, Tensor, Tensor> atss_assign(
     const Tensor& priors, std::vector<int64_t> num_level_priors, const Tensor& gt_boxes,
     std::vector<int64_t> num_gts, int64_t topk, OptionalTensor valid, OptionalTensor ignore_boxes,
     std::vector<int64_t> num_ignored, double ignore_iof_thr, OptionalTensor pred_boxes,
-    OptionalTensor pred_scores, OptionalTensor gt_labels, double alpha) {
+    OptionalTensor pred_scores, OptionalTensor gt_labels, double alpha, int64_t similarity,
+    std::vector<double> scale, double min_size) {
   const AtssArgs args(
       priors, num_level_priors, gt_boxes, num_gts, topk, valid, ignore_boxes, num_ignored,
-      ignore_iof_thr, pred_boxes, pred_scores, gt_labels, alpha);
+      ignore_iof_thr, pred_boxes, pred_scores, gt_labels, alpha, similarity, scale, min_size);
   const int64_t bytes_per_box = args.num_candidates * 16;
   STD_TORCH_CHECK(
       bytes_per_box <= kSharedBytes, "atss_assign: ", args.num_candidates,
@@ -303,6 +310,8 @@ std::tuple<Tensor, Tensor, Tensor> atss_assign(
         scores_of ? scores_of + args.num_classes * first : nullptr,
         args.num_classes,
         args.alpha,
+        args.similarity,
+        args.min_size,
         has_states ? state_data + first : nullptr,
         claim_data + first,
         int(std::min<int64_t>(args.topk, args.num_priors)),

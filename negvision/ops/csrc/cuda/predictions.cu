@@ -145,10 +145,11 @@ __global__ void read_claims(
 std::tuple<Tensor, Tensor, Tensor, Tensor> assign_by_predictions(
     const Tensor& priors, const Tensor& boxes, const Tensor& scores, OptionalTensor class_costs,
     const Tensor& gt_boxes, std::vector<int64_t> num_gts, const Tensor& gt_labels,
-    OptionalTensor gt_centers, int64_t rule, int64_t topk, std::vector<double> weights) {
+    OptionalTensor gt_centers, int64_t rule, int64_t topk, std::vector<double> weights,
+    int64_t similarity, std::vector<double> scale) {
   const PredictionArgs args(
       priors, boxes, scores, class_costs, gt_boxes, num_gts, gt_labels, gt_centers, rule, topk,
-      weights);
+      weights, similarity, scale);
   const bool dynamic = has_dynamic_k(args.rule);
   const int64_t places = std::max<int64_t>(1, std::min(args.topk, args.num_priors));
   const int64_t bytes_per_box = kWarp * places * 8 * (dynamic ? 2 : 1);
