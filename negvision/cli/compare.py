@@ -37,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resamples", type=positive_int, default=1000, metavar="N", help=draws)
     group = "key of the images of --ann-file whose values are drawn together, such as video_id"
     add("--group-by", metavar="KEY", help=group)
+    groups = "also compare groups: size, or a key of the images of --ann-file, such as scene"
+    add("--groups", metavar="KEY", help=groups)
     page = checked(str, "FILE.html", lambda name: name.endswith((".html", ".htm")))
     add("--out", type=page, default="compare.html", metavar="FILE.html", help="the page")
     add_data_arguments(parser)
@@ -108,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
         args.metric,
         args.resamples,
         args.group_by,
+        args.groups,
         **options,
     )
     print(comparison.text())

@@ -22,6 +22,7 @@ from negvision.detection.metrics.coco_metric import units_of
 from negvision.detection.metrics.coco_statistics import CocoStatistics
 from negvision.detection.metrics.error_kinds import KINDS, error_kinds
 from negvision.detection.metrics.froc import FROC
+from negvision.detection.metrics.groups import FIGURES, GroupFigures, Groups, trade
 from negvision.detection.metrics.reliability import reliability
 from negvision.errors import ConfigError, DatasetError, Problems, UserError
 from negvision.report.image_samples import embedded, read_rgb
@@ -36,6 +37,11 @@ _LEVEL = 0.05
 _ECE = "calibration error (ECE)"
 _RECALL = 0.8
 _FPPI = f"false positives at recall {_RECALL}"
+_COLUMNS = ("first", "second", "difference", "from", "to", "P(second better)")
+_GROUPS = (
+    "AUROC and AUPRC: of the scores of detections, those on an object of their class (IoU 0.5) "
+    "against the others. Gap: of the highest and the lowest group."
+)
 # Figures beside AP and AR, and what they are.
 _OTHERS = {
     **KINDS,
@@ -161,6 +167,8 @@ class Comparison:
             contender the mean of its trainings.
         drawn: What was drawn anew: "images", or "values of ...".
         units: How many there are.
+        groups: Of images or sizes; None if they are not told apart.
+        of_groups: For each contender but the first, the figures of the groups.
     """
 
     contenders: Sequence[Contender]
@@ -175,6 +183,8 @@ class Comparison:
     drawn: str
     units: int
     resamples: int
+    groups: Groups | None = None
+    of_groups: Sequence[Difference] = ()
 
     @classmethod
     def of(
@@ -186,6 +196,7 @@ class Comparison:
         iou_type: str = "bbox",
         resamples: int = 1000,
         group_by: str | None = None,
+        groups: str | None = None,
         **options: Any,
     ) -> Comparison:
         """Compare.
@@ -198,10 +209,11 @@ class Comparison:
             iou_type, options: As in :func:`.coco_evaluation.evaluate_coco`.
             resamples: Of the images; the same for all contenders.
             group_by: As in :class:`negvision.CocoMetric`.
+            groups: Key of :class:`.Groups`.
 
         Raises:
             UserError: There are fewer than two images, or values of ``group_by``.
-            ConfigError: An image has no ``group_by``.
+            ConfigError: An image has no ``group_by``, or ``groups`` are none.
         """
         names, ids = find_classes(ann_file, ground_truth, classes)
         units = units_of(ground_truth["images"], group_by, ann_file)
@@ -212,9 +224,13 @@ class Comparison:
                 f"{ann_file}: has {count} {drawn}, and a comparison draws them anew, so that it "
                 "needs at least 2, and many more to show anything"
             )
-        sides, first, errors = [], [], []
+        known = None
+        if groups is not None:
+            limits = {key: options[key] for key in ("area_limits",) if key in options}
+            known = Groups.of(ground_truth, ids, groups, ann_file, **limits)
+        sides, first, errors, grouped = [], [], [], []
         for contender in contenders:
-            trainings, costs = [], []
+            trainings, costs, parts = [], [], []
             for number, detections in enumerate(contender.trainings):
                 kinds = error_kinds(ground_truth, detections, ids, iou_type, **options)
                 calibration = reliability(kinds.scores, kinds.hits).error
@@ -225,7 +241,13 @@ class Comparison:
                     first.append(statistics)
                 values = statistics.figures(np.ones((1, len(units))))[0]
                 trainings.append((values, bootstrap(statistics.figures, units, resamples)))
+                if known is not None:
+                    inputs = (ground_truth, detections, ids)
+                    own = GroupFigures(known, statistics, *inputs, iou_type=iou_type, **options)
+                    values = own.figures(np.ones((1, len(units))))[0]
+                    parts.append((values, bootstrap(own.figures, units, resamples)))
             sides.append(Side.of(trainings))
+            grouped += [Side.of(parts)] if parts else []
             errors.append({name: float(np.mean([one[name] for one in costs])) for name in _OTHERS})
         of_id = dict(zip(ids, names, strict=True))
         figures = metric_names(first[0].max_dets)
@@ -242,12 +264,16 @@ class Comparison:
             drawn,
             count,
             resamples,
+            known,
+            [paired_difference(grouped[0], side, count) for side in grouped[1:]],
         )
 
     def verdicts(self) -> list[str]:
-        """A sentence about AP for each comparison, then one about classes if any differ."""
+        """A sentence about AP for each comparison, then of classes and groups that differ."""
         lines = []
-        for contender, found in zip(self.contenders[1:], self.differences, strict=True):
+        for place, (contender, found) in enumerate(
+            zip(self.contenders[1:], self.differences, strict=True)
+        ):
             first, second = self.contenders[0].name, contender.name
             lines.append(self._verdict(first, second, found))
             corrected = holm(found.p_value[self.figures :])
@@ -258,12 +284,49 @@ class Comparison:
                     for one in certain
                 )
                 lines.append(f"Classes whose AP differs, corrected for their number: {shown}.")
+            by_class = found.difference[self.figures :]
+            notes = [trade(self.classes, self._objects(), by_class, corrected)]
+            if self.groups is not None:
+                own = self.of_groups[place]
+                p_values = holm(own.p_value[len(FIGURES) :: len(FIGURES)])
+                by_group = own.difference[len(FIGURES) :: len(FIGURES)]
+                names = [f"{self.groups.key} {name}" for name in self.groups.names]
+                notes.append(trade(names, self.groups.objects, by_group, p_values))
+            lines += [f"{second} against {first}, AP: {note}" for note in notes if note]
         if any(len(contender.trainings) == 1 for contender in self.contenders):
             lines.append(
                 "A side with one training says nothing about its recipe: another seed may differ "
                 "by more. Join the trainings of a recipe by commas."
             )
         return lines
+
+    def _objects(self) -> np.ndarray:
+        """The number of objects of each class."""
+        counts = Counter(
+            one["category_id"] for one in self.ground_truth["annotations"] if not one["iscrowd"]
+        )
+        return np.array([counts[one] for one in self.category_ids])
+
+    def _group_rows(self) -> list[tuple[str, list[tuple[str, int]]]]:
+        """For each figure of the groups its rows: a name, and the place among the figures."""
+        if self.groups is None:
+            return []
+        step = len(FIGURES)
+        return [
+            (
+                f"{figure} by {self.groups.key}",
+                [
+                    *(
+                        (f"{name} ({count:,})", step * (1 + group) + place)
+                        for group, (name, count) in enumerate(
+                            zip(self.groups.names, self.groups.objects.tolist(), strict=True)
+                        )
+                    ),
+                    ("gap", place),
+                ],
+            )
+            for place, figure in enumerate(FIGURES)
+        ]
 
     def _verdict(self, first: str, second: str, found: Difference) -> str:
         difference, p_value = float(found.difference[0]), found.p_value[0]
@@ -303,14 +366,16 @@ class Comparison:
             for place, name in enumerate(self.names):
                 if place == self.figures:
                     lines.append(f"\n{'class':<{width}}{head}{'p, Holm':>9}")
-                row = (
-                    f"{found.first[place]:>8.3f}{found.second[place]:>8.3f}"
-                    f"{change(float(found.difference[place])):>9}{_span(found, place):>20}"
-                    f"{found.probability[place]:>14.3f}"
-                )
+                row = _cells(found, place)
                 if place >= self.figures:
                     row += f"{corrected[place - self.figures]:>9.3f}"
                 lines.append(f"{name:<{width}}" + row.replace("nan", "  -"))
+            for title, members in self._group_rows():
+                own = self.of_groups[self.contenders.index(contender) - 1]
+                wide = max(width, len(title), *(len(name) for name, _ in members))
+                lines.append(f"\n{title:<{wide}}{head}")
+                for name, place in members:
+                    lines.append(f"{name:<{wide}}{_cells(own, place)}".replace("nan", "  -"))
             title = "AP50 lost by kind of error"
             lines.append(f"\n{title:<{len(_FPPI) + 1}}{letters[0]:>8}{letters[1]:>8}")
             lost = (self.errors[0], self.errors[self.contenders.index(contender)])
@@ -339,7 +404,8 @@ class Comparison:
                 rows.append(MetricRow(name, [*lost, lost[1] - lost[0]], meaning, "lower"))
             columns = ("first", "second", "difference")
             errors = MetricTable("AP50 lost by kind of error; other figures", "kind", columns, rows)
-            parts = [*self._tables(found), errors, self._gallery(number, paths, read)]
+            tables = [*self._tables(found), *self._group_tables(number), errors]
+            parts = [*tables, self._gallery(number, paths, read)]
             sections.append(Section(f"pair-{number}", title, parts))
         return rendered(
             "comparison_page.html",
@@ -352,21 +418,7 @@ class Comparison:
         )
 
     def _tables(self, found: Difference) -> list[MetricTable]:
-        columns = ("first", "second", "difference", "from", "to", "P(second better)")
-        rows = [
-            [
-                float(values[place])
-                for values in (
-                    found.first,
-                    found.second,
-                    found.difference,
-                    found.low,
-                    found.high,
-                    found.probability,
-                )
-            ]
-            for place in range(len(self.names))
-        ]
+        rows = [_numbers_of(found, place) for place in range(len(self.names))]
         corrected = holm(found.p_value[self.figures :]).tolist()
         of_all = zip(self.names[: self.figures], rows, strict=False)
         of_classes = zip(self.classes, rows[self.figures :], corrected, strict=True)
@@ -376,17 +428,25 @@ class Comparison:
         )
         return [
             MetricTable(
-                "Figures", "figure", columns, [MetricRow(*pair) for pair in of_all], caption
+                "Figures", "figure", _COLUMNS, [MetricRow(*pair) for pair in of_all], caption
             ),
             MetricTable(
                 "AP by class",
                 "class",
-                (*columns, "p (Holm)"),
+                (*_COLUMNS, "p (Holm)"),
                 [MetricRow(name, [*row, p_value]) for name, row, p_value in of_classes],
                 "The last column is the probability that so large a difference is chance, "
                 "corrected for the number of classes.",
             ),
         ]
+
+    def _group_tables(self, number: int) -> list[MetricTable]:
+        tables = []
+        for title, members in self._group_rows():
+            found = self.of_groups[number - 1]
+            rows = [MetricRow(name, _numbers_of(found, place)) for name, place in members]
+            tables.append(MetricTable(title, "group (objects)", _COLUMNS, rows, _GROUPS))
+        return tables
 
     def _gallery(self, number: int, paths: Mapping[Any, str], read: Any) -> Gallery:
         pair = (0, number)
@@ -479,6 +539,19 @@ def _corners(boxes: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
 
 def _span(found: Difference, place: int) -> str:
     return f"{change(float(found.low[place]))} to {change(float(found.high[place]))}"
+
+
+def _cells(found: Difference, place: int) -> str:
+    return (
+        f"{found.first[place]:>8.3f}{found.second[place]:>8.3f}"
+        f"{change(float(found.difference[place])):>9}{_span(found, place):>20}"
+        f"{found.probability[place]:>14.3f}"
+    )
+
+
+def _numbers_of(found: Difference, place: int) -> list[float]:
+    columns = (found.first, found.second, found.difference, found.low, found.high)
+    return [float(values[place]) for values in (*columns, found.probability)]
 
 
 def _rounded(number: float) -> int:

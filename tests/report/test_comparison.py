@@ -150,3 +150,32 @@ def test_other_input_that_cannot_be_compared(case, tmp_path, capsys):
     # No detections at all are results.
     assert compare(*empty, "--ann-file", case / "truth.json", "--resamples", 5) == 0
     assert "there is none at all" in capsys.readouterr().out
+
+
+def test_groups_are_told_apart_and_a_trade_is_noted(tmp_path, capsys):
+    truth, detections = random_case(3, images=40, crowd=0.0)
+    for number, image in enumerate(truth["images"]):
+        image["light"] = "night" if number % 5 == 0 else "day"
+    night = {image["id"] for image in truth["images"] if image["light"] == "night"}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    perfect = [
+        {**{k: one[k] for k in ("image_id", "category_id", "bbox")}, "score": 0.9}
+        for one in truth["annotations"]
+    ]
+    dark = [one for one in perfect if one["image_id"] in night]
+    light = [one for one in perfect if one["image_id"] not in night]
+    own = [one for one in detections if one["image_id"] not in night]
+    (tmp_path / "a.json").write_text(json.dumps(dark + own))
+    (tmp_path / "b.json").write_text(json.dumps(light))
+    sides = [tmp_path / "a.json", tmp_path / "b.json", "--out", tmp_path / "page.html"]
+    options = ["--ann-file", tmp_path / "truth.json", "--resamples", 100]
+    assert compare(*sides, *options, "--groups", "light") == 0
+    printed = capsys.readouterr().out
+    assert "AP by light" in printed and "AUROC by light" in printed and "\ngap " in printed
+    assert "b.json against a.json, AP: light day (" in printed
+    assert "and what is rarer loses: light night (" in printed
+    assert "AP by light" in (tmp_path / "page.html").read_text()
+    assert compare(*sides, *options, "--groups", "size") == 0
+    assert "small (" in capsys.readouterr().out
+    assert compare(*sides, *options, "--groups", "weather") == 2
+    assert "have no 'weather'" in capsys.readouterr().err

@@ -21,12 +21,12 @@ from negvision.detection.metrics.coco_evaluation import (
     CocoDetections,
     evaluate_coco,
     metric_names,
-    number_images,
     to_numpy,
 )
 from negvision.detection.metrics.coco_statistics import CocoStatistics
 from negvision.detection.metrics.error_kinds import KINDS, error_kinds
 from negvision.detection.metrics.froc import FROC, fppi_names
+from negvision.detection.metrics.groups import GroupFigures, Groups, image_values
 from negvision.detection.metrics.reliability import reliability
 from negvision.engine.image_check import compare_images
 from negvision.engine.metrics import CollectedMetric
@@ -130,6 +130,9 @@ class CocoMetric(CocoTruthMetric):
             None: 1,000 in ``negvision test``, none in a validation.
         group_by: Key of the images of ``ann_file``, such as ``"video_id"``, whose images are drawn
             together, because they show the same scene. None: images are drawn one by one.
+        groups: Tell groups apart: ``"size"`` of objects, or a key of the images of ``ann_file``,
+            such as ``"weather"``; see :class:`negvision.detection.metrics.groups.GroupFigures`.
+            Only where ``errors`` are told.
         errors: Tell the kinds of errors apart and what each costs, see
             :func:`negvision.detection.metrics.error_kinds.error_kinds`, whether scores are
             probabilities, and false positives per image. None: in ``negvision test``, not in a
@@ -144,7 +147,9 @@ class CocoMetric(CocoTruthMetric):
     so on: the limits of the 95 % interval of each figure but those of single classes. With
     ``errors`` also ``bbox_cost/classification`` and so on, the AP50 that each kind of error costs,
     ``bbox_ece``, the expected calibration error of detections with scores from 0.3, and the figures
-    of :class:`negvision.FPPIMetric`, such as ``bbox_fppi@0.8`` and ``bbox_froc@1``.
+    of :class:`negvision.FPPIMetric`, such as ``bbox_fppi@0.8`` and ``bbox_froc@1``. With ``groups``
+    also ``bbox_group/<group>/AP``, ``AUROC``, ``AUPRC`` and ``AUPRC at 0.1``, and ``bbox_gap/AP``
+    and so on, the difference of the highest and the lowest group.
 
     Raises:
         FileNotFoundError: ``ann_file`` does not exist.
@@ -171,6 +176,7 @@ class CocoMetric(CocoTruthMetric):
         resamples: int | None = None,
         group_by: str | None = None,
         errors: bool | None = None,
+        groups: str | None = None,
         collect_device: str = "cpu",
         prefix: str | None = None,
     ) -> None:
@@ -187,6 +193,10 @@ class CocoMetric(CocoTruthMetric):
             raise ValueError(f"resamples must be at least 0, got {resamples!r}")
         self.resamples = resamples
         self.errors = errors
+        self.groups = groups
+        if groups is not None:
+            ids = [one["id"] for one in self.ground_truth["categories"]]
+            Groups.of(self.ground_truth, ids, groups, self.ann_file)
         self._drawn = "images" if group_by is None else f"values of {group_by}"
         self._units = units_of(self.ground_truth["images"], group_by, self.ann_file)
         self.backend = backend
@@ -218,6 +228,7 @@ class CocoMetric(CocoTruthMetric):
         ends = ("_low", "_high") if self.resamples else ()
         costs = [*(f"cost/{name}" for name in KINDS), "ece"] if self.errors else []
         figures += fppi_names() if self.errors else []
+        costs += ["group/*", "gap/*"] if self.errors and self.groups else []
         keys = [*figures, *of_classes, *costs, *(name + end for name in figures for end in ends)]
         return [f"{iou_type}_{key}" for iou_type in self.iou_types for key in keys]
 
@@ -289,6 +300,15 @@ class CocoMetric(CocoTruthMetric):
             costs = {f"cost/{name}": kinds.mean_costs()[name] for name in KINDS}
             costs["ece"] = calibration.error
             costs |= rates
+            if self.groups is not None:
+                known = Groups.of(
+                    self.ground_truth, inputs[2], self.groups, self.ann_file, self.area_limits
+                )
+                statistics = CocoStatistics(*inputs, **options)
+                found = GroupFigures(known, statistics, *inputs, **options)
+                of_groups, table = found.measured(self._units, self.resamples or 0)
+                costs |= of_groups
+                line += f"\n\n{table}"
         ids = set(self._category_ids)
         chosen = [a for a in self.ground_truth["annotations"] if a["category_id"] in ids]
         instances = Counter(a["category_id"] for a in chosen if not a["iscrowd"])
@@ -342,20 +362,9 @@ def units_of(
     Raises:
         ConfigError: An image has no ``group_by``.
     """
-    ordered = {number: image_id for image_id, number in number_images(images).items()}
     if group_by is None:
-        return np.arange(len(ordered))
-    values = {image["id"]: image.get(group_by) for image in images}
-    lacking = [image_id for image_id, value in values.items() if value is None]
-    if lacking:
-        known = sorted({key for image in images for key in image} - {"id"})
-        raise ConfigError(
-            f"{ann_file}: {len(lacking):,} of {len(images):,} images have no {group_by!r} (the "
-            f"first: id {lacking[0]!r}), so group_by cannot keep them together; images have "
-            f"{', '.join(known)}"
-        )
-    texts = [str(values[ordered[number]]) for number in range(len(ordered))]
-    return np.unique(texts, return_inverse=True)[1]
+        return np.arange(len(images))
+    return np.unique(image_values(images, group_by, ann_file), return_inverse=True)[1]
 
 
 def _run_lengths(masks: torch.Tensor | np.ndarray | list[dict]) -> list[dict]:
