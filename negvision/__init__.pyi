@@ -116,6 +116,7 @@ from .inference.runtime import ExportedModel as ExportedModel
 from .inference.runtime import LabelMap as LabelMap
 from .inference.runtime import Metadata as Metadata
 from .inference.runtime.face_detector import FaceDetector as FaceDetector
+from .inference.tiled_evaluation import TiledEvaluationHook as TiledEvaluationHook
 from .ood import ASH as ASH
 from .ood import DICE as DICE
 from .ood import FDBD as FDBD

@@ -91,6 +91,7 @@ HOOKS = _child(
     "negvision.detection.soft_negatives",
     "negvision.detection.assignment_counts",
     "negvision.detection.assignment_view",
+    "negvision.inference.tiled_evaluation",
     "negvision.face.mean_center_hook",
     "negvision.face.pair_score_hook",
     *_with_mmseg("negvision.segmentation.ood_map_hook"),

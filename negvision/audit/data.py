@@ -85,7 +85,7 @@ def find_leaf(cfg: Config, data: str | None, folder: Path, task: str) -> dict[st
             leaf["ann_file"] = str(Path(data).absolute())
     if kind_of(leaf) == "CocoDataset":
         leaf["type"] = "negvision.CocoDataset"
-    for key in ("filter_cfg", "suspects"):
+    for key in ("filter_cfg", "suspects", "tiles"):
         leaf.pop(key, None)
     return {**leaf, "pipeline": reading(leaf)}
 

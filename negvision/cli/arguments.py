@@ -87,6 +87,14 @@ def add_model(parser: argparse.ArgumentParser, checkpoint: str = "checkpoint") -
     parser.add_argument("checkpoint", nargs="?", help=f"{checkpoint} for a config")
 
 
+def add_tiles(parser: argparse.ArgumentParser, verb: str) -> None:
+    tiles = (
+        f"{verb} in overlapping tiles of large images: SIZE[:OVERLAP[:MERGE]], such as 640:0.2; "
+        "none: whole images"
+    )
+    parser.add_argument("--tiles", metavar="SIZE", help=tiles)
+
+
 def settle_model(args: argparse.Namespace) -> None:
     """Set the checkpoint that is not named: the one that holds the config too.
 

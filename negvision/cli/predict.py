@@ -14,6 +14,7 @@ from negvision.cli.arguments import (
     add_device,
     add_face_detector,
     add_ood_threshold,
+    add_tiles,
     add_trust_checkpoint,
     positive_int,
 )
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     top = "classes that a classifier names for each image; default: 5"
     add("--top", type=positive_int, metavar="N", help=top)
     add_face_detector(parser)
+    add_tiles(parser, "predict")
     add_device(parser)
     frames = "frames to read from each video or webcam; default: all"
     add("--frames", type=positive_int, metavar="N", help=frames)
@@ -100,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
         face_detector=args.face_detector,
         main_face=args.main_face,
         trust_checkpoint=args.trust_checkpoint,
+        tiles=args.tiles,
     )
     if wants_stored and model.ood_threshold is None:
         raise ConfigError(

@@ -8,6 +8,7 @@ from negvision.cli.arguments import (
     add_model,
     add_ood_threshold,
     add_runner_arguments,
+    add_tiles,
     announce,
     checked,
     settle_model,
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=file, metavar="FILE.json", help=results)
     add("--drawings", "--show-dir", metavar="DIR", help="draw the predictions into this folder")
     add_ood_threshold(parser)
+    add_tiles(parser, "predict")
     add_runner_arguments(parser)
 
 
@@ -40,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from negvision.compat.patches import captured_pycocotools
     from negvision.detection.prediction_hooks import DetectionsWriter
     from negvision.engine.calibration import override_threshold, require_threshold
+    from negvision.engine.config.options import evaluate_in_tiles
     from negvision.engine.metrics import require_truth, settle_for_test
     from negvision.engine.parallel.launch import leave_processes
     from negvision.engine.prepare import build_runner, prepare_config
@@ -52,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         cfg.load_from = args.checkpoint
     cfg.resume = False
+    if args.tiles is not None:
+        evaluate_in_tiles(cfg, args.tiles)
     if args.drawings is not None:
         hook = cfg.get("default_hooks", {}).get("visualization")
         if hook is None:

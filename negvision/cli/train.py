@@ -6,7 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from negvision.cli.arguments import add_runner_arguments, announce, checked, positive_int
+from negvision.cli.arguments import (
+    add_runner_arguments,
+    add_tiles,
+    announce,
+    checked,
+    positive_int,
+)
 from negvision.cli.data_options import add_data_options, config_of_data, refuse_data_options
 from negvision.errors import CheckpointError
 
@@ -50,6 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     soft = "background that keeps a high score loses weight: objects without a box"
     add("--soft-negatives", action="store_true", help=soft)
     add("--suspects", metavar="FILE.json", help=doubts)
+    add_tiles(parser, "train and evaluate")
     add_runner_arguments(parser)
     add_data_options(parser)
 

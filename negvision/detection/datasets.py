@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmdet.datasets.transforms import PackDetInputs as MMDetPackDetInputs
 from mmengine.fileio import LocalBackend, get_file_backend
@@ -15,7 +16,9 @@ from negvision.data.doubted import DoubtedMixin, probability_of
 from negvision.data.formats.coco_file import find_classes, read_coco_file, without_parents
 from negvision.data.formats.text_files import composed
 from negvision.data.images.bad_samples import BadSampleMixin
+from negvision.data.images.loading import LoadImageFromFile
 from negvision.data.images.planes import to_planes
+from negvision.data.images.tiles import MIN_VISIBLE, Tiles, cut
 from negvision.data.suspects import Suspect
 from negvision.detection.coco_check import (
     NARROW,
@@ -62,6 +65,11 @@ class CocoDataset(DoubtedMixin, BadSampleMixin, MMDetCocoDataset):
             probability of being wrong (a half where the file has none). The mean over the draws is
             a loss that trusts a label as far as it is likely to be right. Ignore boxes need
             :class:`negvision.IgnoringAssigner`, which ``negvision train --suspects`` sets.
+        tiles: "SIZE[:OVERLAP]" in pixels, to train on overlapping tiles of large images, each of
+            them a sample; OVERLAP below 1 is a share of SIZE. Boxes are clipped to their tile. One
+            of which it shows less than a quarter is ignored there: no object, and no background
+            either. ``filter_empty_gt`` leaves out tiles without boxes. ``negvision train --tiles``
+            evaluates in tiles, too.
 
     Attributes:
         annotated: The number of annotations of the classes.
@@ -70,7 +78,8 @@ class CocoDataset(DoubtedMixin, BadSampleMixin, MMDetCocoDataset):
         left_out: Why the others are not trained, counted.
 
     Raises:
-        ConfigError: ``suspects`` with ``test_mode``.
+        ConfigError: ``suspects`` or ``tiles`` with ``test_mode``, or ``tiles`` with masks, or
+            without :class:`negvision.LoadImageFromFile`, which cuts them.
         DatasetError: See above; also if the annotation file or image folder is missing, the file
             is not COCO JSON, or no image is left, also by ``filter_cfg``. The suspects are of other
             annotations or classes.
@@ -86,6 +95,10 @@ class CocoDataset(DoubtedMixin, BadSampleMixin, MMDetCocoDataset):
     """
 
     METAINFO: dict = {}
+
+    def __init__(self, *args, tiles: str | int | None = None, **kwargs) -> None:
+        self.tiles = Tiles.of(tiles)
+        super().__init__(*args, **kwargs)
 
     @staticmethod
     def _doubt(results: dict) -> dict:
@@ -189,8 +202,39 @@ class CocoDataset(DoubtedMixin, BadSampleMixin, MMDetCocoDataset):
                 f"{self.left_out.report()}\nChange filter_cfg, or correct the data.",
                 kind="dataset without a usable sample",
             )
+        if self.tiles is not None:
+            kept = self._cut(kept, self.tiles)
         counts = [sum(not item["ignore_flag"] for item in info["instances"]) for info in kept]
         self.objects, self.backgrounds = sum(counts), counts.count(0)
+        return kept
+
+    def _cut(self, images: list[dict], tiles: Tiles) -> list[dict]:
+        """The tiles of images as records; boxes are relative to the tile."""
+        steps = self.pipeline.transforms
+        masks = any(getattr(step, "with_mask", False) for step in steps)
+        if self.test_mode or masks or not any(isinstance(s, LoadImageFromFile) for s in steps):
+            raise ConfigError(
+                f"{self.ann_file}: tiles={str(tiles)!r} needs a training set with boxes alone, and "
+                "negvision.LoadImageFromFile in its pipeline. In an evaluation the model predicts "
+                "in tiles: negvision.TiledEvaluationHook, or --tiles of negvision test"
+            )
+        kept = []
+        for info in images:
+            boxes = np.array([item["bbox"] for item in info["instances"]], float).reshape(-1, 4)
+            for window in tiles.windows(info["height"], info["width"]):
+                inside, visible = cut(boxes, window)
+                instances = [
+                    {
+                        **item,
+                        "bbox": box.tolist(),
+                        "ignore_flag": int(item["ignore_flag"] or share < MIN_VISIBLE),
+                    }
+                    for item, box, share in zip(info["instances"], inside, visible, strict=True)
+                    if share > 0
+                ]
+                if instances or not (self.filter_cfg or {}).get("filter_empty_gt"):
+                    kept.append({**info, "instances": instances, "tile": window})
+        self._log(f"{self.ann_file}: {len(images):,} images are {len(kept):,} tiles of {tiles}")
         return kept
 
     def parents_left_out(self) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 
 from negvision.compat import quiet_imports
 from negvision.data.images import IMAGE_SUFFIXES
+from negvision.data.images.tiles import Tiles
 from negvision.data.score_threshold import shown_from
 from negvision.errors import CheckpointError, ConfigError, UserError, did_you_mean
 from negvision.inference.prediction import Prediction, as_bgr, is_many, is_path
@@ -25,8 +26,10 @@ from negvision.inference.runtime import Classification, Detections, Embedding, E
 from negvision.inference.runtime.face_detector import FaceDetector
 from negvision.inference.runtime.images import Source
 from negvision.inference.runtime.images import load as load_image
+from negvision.inference.runtime.images import read_bytes as read
 from negvision.inference.runtime.model import providers_of
 from negvision.inference.runtime.results import Result
+from negvision.inference.runtime.tiled import predict_in_tiles
 from negvision.inference.sources import Frame, LeaveOut, end_at_once, find_sources
 
 _log = logging.getLogger("negvision")
@@ -68,6 +71,11 @@ class Inferencer:
         main_face: Of several faces in a photograph take the one that is large and near its
             center; otherwise they are an error.
         trust_checkpoint: Unpickle any object in the checkpoint. This can run arbitrary code.
+        tiles: Predict large images in overlapping tiles, "SIZE[:OVERLAP]" in pixels, and join what
+            they show; OVERLAP below 1 is a share of SIZE, 0.2 by default, and should be as large
+            as the objects. "none" predicts whole images. None: as the config of the model was
+            evaluated, or whole images if it is exported. See
+            :func:`negvision.inference.runtime.tiled.join`.
 
     Attributes:
         task: "detection", "segmentation", "classification" or "face".
@@ -88,7 +96,8 @@ class Inferencer:
     Raises:
         ConfigError: ``model`` has neither form, a checkpoint was given with an exported model, or
             an OOD threshold with a model that has no OOD score, ``top`` with one that is not a
-            classifier, or a face detector with one that is no face recognizer.
+            classifier, a face detector with one that is no face recognizer, or tiles with one that
+            is no detector.
         CheckpointError: The checkpoint cannot be used.
         ExportError: The exported model cannot be used.
         UserError: The device does not exist, or a threshold is out of range.
@@ -133,6 +142,7 @@ class Inferencer:
         face_detector: str | os.PathLike | None = None,
         main_face: bool = False,
         trust_checkpoint: bool = False,
+        tiles: Tiles | str | int | None = None,
     ) -> None:
         if score_threshold is not None and not 0 <= score_threshold <= 1:
             raise UserError(f"score threshold {score_threshold}: give a number from 0 to 1")
@@ -184,6 +194,7 @@ class Inferencer:
                 f"{path} is a classifier: each class has a probability, and none is dropped by "
                 f"score threshold {score_threshold}. How many are named is set by top (--top)"
             )
+        self.tiles = self._model.tiles if tiles is None else self._tiles(tiles)
         self.face_threshold = self._model.face_threshold
         self._face_detector: FaceDetector | None = None
         if face_detector is not None:
@@ -202,14 +213,20 @@ class Inferencer:
                 )
             self.ood_threshold = ood_threshold
 
-    def predict(self, images: Iterable[Source], batch_size: int = 1) -> list[Result]:
+    def predict(
+        self,
+        images: Iterable[Source],
+        batch_size: int = 1,
+        tiles: Tiles | str | int | None = None,
+    ) -> list[Result]:
         """Predict each image, in order.
 
         Args:
             images: Files, or (H, W, 3) uint8 BGR arrays.
             batch_size: Largest number of images in a batch. Images of detectors are padded to the
                 largest in the batch, which can change results slightly; segmentors only batch
-                images of the same size.
+                images of the same size. With tiles, the number of tiles.
+            tiles: As of the class; None: those of the model.
 
         Returns:
             For each image :class:`negvision.inference.runtime.Detections` (boxes in pixels of the
@@ -223,7 +240,26 @@ class Inferencer:
         """
         if self._face_detector is not None:
             images = map(self.face_of, images)
-        return [self._with_thresholds(one) for one in self._model.predict(images, batch_size)]
+        cut = self.tiles if tiles is None else self._tiles(tiles)
+        if cut is None:
+            found = self._model.predict(images, batch_size)
+        else:
+            found = (
+                predict_in_tiles(self._model.predict, self._pixels(one), cut, batch_size)
+                for one in images
+            )
+        return [self._with_thresholds(one) for one in found]
+
+    def _pixels(self, source: Source) -> np.ndarray:
+        return source if isinstance(source, np.ndarray) else self.decode(read(source), str(source))
+
+    def _tiles(self, tiles: Tiles | str | int) -> Tiles | None:
+        found = Tiles.of(tiles)
+        if found is not None and self.task != "detection":
+            raise ConfigError(
+                f"{self.path} is for {self.task}; only detectors predict in tiles ({tiles})"
+            )
+        return found
 
     @property
     def face_detector_path(self) -> str | None:
@@ -302,6 +338,7 @@ class Inferencer:
         source: Any,
         *,
         batch_size: int = 1,
+        tiles: Tiles | str | int | None = None,
         allow_urls: bool = False,
         skip_bad: bool = False,
     ) -> Prediction | list[Prediction]:
@@ -311,7 +348,7 @@ class Inferencer:
             source: An image file; a URL, if allowed; a PIL image; or an array in the order of PIL:
                 (H, W), (H, W, 3) RGB or (H, W, 4) RGBA uint8. Or many: a list of these, a folder, a
                 pattern such as "a/**/*.jpg", or a video.
-            batch_size: As in :meth:`predict`.
+            batch_size, tiles: As in :meth:`predict`.
             allow_urls: Whether images may be downloaded.
             skip_bad: Of many, leave out those that cannot be read, with a warning for each.
 
@@ -322,7 +359,7 @@ class Inferencer:
             UserError: A source does not exist or is no image.
         """
         many = is_many(source) or (is_path(source) and not _is_one(os.fspath(source)))
-        options = {"batch_size": batch_size, "allow_urls": allow_urls}
+        options = {"batch_size": batch_size, "tiles": tiles, "allow_urls": allow_urls}
         found = list(self.stream(source, **options, skip_bad=skip_bad and many))
         return found if many else found[0]
 
@@ -331,6 +368,7 @@ class Inferencer:
         source: Any,
         *,
         batch_size: int = 1,
+        tiles: Tiles | str | int | None = None,
         allow_urls: bool = False,
         skip_bad: bool = False,
     ) -> Iterator[Prediction]:
@@ -341,7 +379,7 @@ class Inferencer:
         while batch := list(islice(frames, batch_size)):
             images = [frame.image for frame in batch]
             if self._face_detector is None:
-                results = self.predict(images, batch_size)
+                results = self.predict(images, batch_size, tiles)
             else:
                 faces = [self.face_of(frame.image, frame.name) for frame in batch]
                 results = list(self._model.predict(faces, batch_size))

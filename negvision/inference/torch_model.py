@@ -26,6 +26,7 @@ from negvision.data.score_calibration import ScoreCalibration
 from negvision.data.score_threshold import ScoreThreshold
 from negvision.engine.checkpoints.loading import install_loaders
 from negvision.engine.config.check import check_config
+from negvision.engine.config.options import tiles_of
 from negvision.engine.config.reading import load_config
 from negvision.engine.file_handlers import install_file_handlers
 from negvision.engine.quiet import silence_idle_warnings
@@ -67,6 +68,7 @@ class TorchModel:
         score_threshold: From which boxes are shown, or None.
         calibration: Of the scores of boxes, or None.
         face_threshold: Similarity from which two faces are one person, or None.
+        tiles: In which the evaluations of the config predict, or None.
         crop_side: Side of the aligned crops of faces that the model takes, in pixels.
 
     Raises:
@@ -84,6 +86,7 @@ class TorchModel:
         self.score_threshold = ScoreThreshold.of_meta(meta or {}, "the checkpoint")
         self.calibration = ScoreCalibration.of_meta(meta or {}, "the checkpoint")
         self.face_threshold = FaceThreshold.of_meta(meta or {}, "the checkpoint")
+        self.tiles = tiles_of(cfg) if self.task == "detection" else None
         aligned = [t for t in test_pipeline(cfg) if kind_of(t) == "AlignFace"]
         self.crop_side = int(aligned[0].get("size", 112)) if aligned else 112
         transforms = image_pipeline(cfg)

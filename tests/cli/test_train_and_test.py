@@ -13,8 +13,32 @@ from negvision.inference.weights import build_model
 
 run_test = command("test")
 run_train = command("train")
+run_predict = command("predict")
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_training_in_tiles_carries_over_to_tests_and_predictions(
+    tiny_config, coco_root, tmp_path, capsys
+):
+    """Images of 64 pixels: four tiles of 40; the checkpoint knows them."""
+    work, kind = tmp_path / "run", "train_dataloader.dataset."
+    argv = [tiny_config, "--work-dir", work, "--tiles"]
+    assert run_train(*argv, "40:0.2") == 2
+    assert "needs training sets of negvision.CocoDataset" in capsys.readouterr().err
+    argv += ["40:10", "--cfg-options", f"{kind}type=negvision.CocoDataset"]
+    assert run_train(*argv, f"{kind}pipeline.0.type=negvision.LoadImageFromFile") == 0
+    assert "val  after 1 epochs" in capsys.readouterr().out
+    found = {}
+    for tiles in ((), ("--tiles", "40:10"), ("--tiles", "none")):
+        out = tmp_path / f"{len(found)}.json"
+        assert run_test(work, "--work-dir", tmp_path / "t", "--out", out, *tiles) == 0
+        found[tiles] = json.loads(out.read_text())
+    assert found[()] == found["--tiles", "40:10"] != found["--tiles", "none"]
+    assert run_predict(work, coco_root / "images", "--out", tmp_path / "p") == 0
+    predicted = json.loads((tmp_path / "p" / "predictions.json").read_text())
+    scores = [sorted(d["score"] for d in some) for some in (predicted, found[()])]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-3)
 
 
 def test_train_resume_and_test(tiny_config, tmp_path, capsys):

@@ -30,7 +30,8 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
 
     Required keys: ``img_path``; ``height`` and ``width`` are compared if present. A dataset that
     keeps many images in one file gives their encoded bytes as ``img_bytes``; nothing is then read,
-    and ``img_path`` is the name in errors.
+    and ``img_path`` is the name in errors. Of an image with a ``tile``, (x1, y1, x2, y2) in pixels,
+    only that part is kept.
     Added keys: ``img`` (H x W x C, BGR, uint8), ``img_shape``, ``ori_shape`` (both (H, W)).
     Removed keys: ``img_bytes``.
 
@@ -80,8 +81,11 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
             raise DatasetError(
                 _size_message(path, shape, annotated), kind="image of another size than annotated"
             )
+        if "tile" in results:
+            x1, y1, x2, y2 = results["tile"]
+            image = np.ascontiguousarray(image[y1:y2, x1:x2])
         results["img"] = image.astype(np.float32) if self.to_float32 else image
-        results["img_shape"] = results["ori_shape"] = shape
+        results["img_shape"] = results["ori_shape"] = image.shape[:2]
         return results
 
     def _read(self, path: str) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from negvision.data.images.tiles import Tiles
 from negvision.engine.parallel.sync_bn import KINDS as SYNC_BN_KINDS
 from negvision.errors import ConfigError
 
@@ -15,6 +16,9 @@ from negvision.errors import ConfigError
 _IGNORING = ("ATSSAssigner", "MaxIoUAssigner")
 # Data sets that take suspects.
 _DOUBTED = ("CocoDataset", "DigitsDataset", "ImageListDataset")
+# Data sets that are cut into tiles.
+_TILED = ("CocoDataset", "DigitsDataset")
+_TILED_HOOK = "TiledEvaluationHook"
 _HALF_WRAPPERS = {"bf16": "negvision.BF16OptimWrapper", "fp16": "AmpOptimWrapper"}
 
 
@@ -44,6 +48,8 @@ def apply_training_arguments(cfg: Config, args: argparse.Namespace) -> None:
             cfg.custom_hooks = [*hooks, {"type": "negvision.SoftNegatives"}]
     if args.suspects is not None:
         use_suspects(cfg, args.suspects)
+    if args.tiles is not None:
+        train_in_tiles(cfg, args.tiles)
 
 
 def enable_amp(cfg: Config, kind: str = "auto") -> None:
@@ -119,6 +125,44 @@ def enable_ema(cfg: Config, momentum: float) -> None:
             return
     average = {"ema_type": "mmdet.ExpMomentumEMA", "momentum": momentum, "interval": interval}
     cfg.custom_hooks = [*hooks, {"type": "EMAHook", **average}]
+
+
+def train_in_tiles(cfg: Config, tiles: str) -> None:
+    """Train a detector on tiles of large images and evaluate it in them; "none": on whole ones.
+
+    Args:
+        cfg: Changed: its training sets (``tiles`` of :class:`negvision.CocoDataset`) and hooks.
+        tiles: As :meth:`negvision.data.images.tiles.Tiles.of` reads them.
+
+    Raises:
+        ConfigError: A training set is no ``negvision.CocoDataset``.
+    """
+    found = Tiles.of(tiles)
+    sets = [one for one in _dicts(cfg.train_dataloader.dataset) if "ann_file" in one]
+    kinds = [_plain(one) for one in sets if "negvision." in str(one.type)]
+    if not sets or len(kinds) < len(sets) or not set(kinds) <= set(_TILED):
+        raise ConfigError(
+            f"--tiles {tiles}: needs training sets of negvision.CocoDataset, and these are "
+            f"{', '.join(str(one.get('type')) for one in sets) or 'none'}"
+        )
+    for one in sets:
+        one.tiles = None if found is None else str(found)
+    evaluate_in_tiles(cfg, tiles)
+
+
+def evaluate_in_tiles(cfg: Config, tiles: str) -> None:
+    """Let validations and tests predict in tiles; "none": whole images."""
+    found = Tiles.of(tiles)
+    hooks = [hook for hook in cfg.get("custom_hooks") or [] if _plain(hook) != _TILED_HOOK]
+    if found is not None:
+        hooks.append({"type": f"negvision.{_TILED_HOOK}", "tiles": str(found)})
+    cfg.custom_hooks = hooks
+
+
+def tiles_of(cfg: Config) -> Tiles | None:
+    """The tiles in which the evaluations of a config predict, or None."""
+    hooks = [hook for hook in cfg.get("custom_hooks") or [] if _plain(hook) == _TILED_HOOK]
+    return Tiles.of(hooks[0]["tiles"]) if hooks else None
 
 
 def use_suspects(cfg: Config, path: str) -> None:

@@ -59,6 +59,7 @@ class ExportedModel:
         score_threshold: From which boxes are shown, or None.
         calibration: Of the scores of boxes, or None.
         face_threshold: Similarity from which two faces are one person, or None.
+        tiles: None: a file does not say in which tiles to predict.
 
     Raises:
         ExportError: The file does not exist, does not run here, or was not written by negvision.
@@ -94,6 +95,7 @@ class ExportedModel:
         return model
 
     def _set(self, graph: Graph, metadata: Metadata) -> None:
+        self.tiles = None
         self.graph = graph
         self.metadata = metadata
         self.task, self.classes = metadata.task, metadata.classes
