@@ -138,13 +138,14 @@ def extension(cuda: bool):
         py_limited_api=True,
         extra_compile_args={
             # Fused multiply-adds round differently and could change an assignment. Nothing reads
-            # the floating-point exception flags, and preserving them blocks vectorization.
+            # the floating-point exception flags or errno, and setting them blocks vectorization.
             "cxx": [
                 *flags,
                 "-Wall",
                 "-fvisibility=hidden",
                 "-ffp-contract=off",
                 "-fno-trapping-math",
+                "-fno-math-errno",
             ],
             "nvcc": [*flags, "--fmad=false", "-Xcompiler=-fvisibility=hidden,-ffp-contract=off"],
         },

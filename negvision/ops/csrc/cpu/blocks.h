@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -26,6 +27,15 @@ constexpr float kLikely = 0.6f;
   int32_t most = 0;
   for (int64_t i = 0; i < count; ++i) most = std::max(most, int32_t(bits_of(out[i])));
   return float_of(uint32_t(most));
+}
+
+// The distances of one box from `count` boxes of a block, as Similarity has them.
+[[maybe_unused]] NV_VECTORIZED static void block_distances(
+    Similarity similarity, Box<float> gt, const float* x1, const float* y1, const float* x2,
+    const float* y2, int64_t count, double* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    out[i] = similarity.distance(Box<float>{x1[i], y1[i], x2[i], y2[i]}, gt);
+  }
 }
 
 // Which blocks touch a box. NaN bounds are of blocks without a number, and touch nothing.
@@ -163,8 +173,22 @@ class Blocks {
     each_marked(touched.data(), size_, visit);
   }
 
-  Box<float> operator[](int64_t i) const {
-    return {coordinates_[0][i], coordinates_[1][i], coordinates_[2][i], coordinates_[3][i]};
+  // The similarities of a box with `count` others, but 0 where they cannot be above `floor`; returns
+  // the highest. Not for kIoU.
+  float similarities(
+      const Similarity& similarity, Box<float> gt, int64_t first, int64_t count, float floor,
+      float* out) const {
+    double distance[kBlock];
+    block_distances(
+        similarity, gt, coordinates_[0].data() + first, coordinates_[1].data() + first,
+        coordinates_[2].data() + first, coordinates_[3].data() + first, count, distance);
+    const double reach = floor > 0 ? 1e-6 - 1.000001 * std::log(double(floor)) : 1e30;
+    float most = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      out[i] = distance[i] < reach ? float(std::exp(-distance[i])) : 0.0f;
+      most = std::max(most, out[i]);
+    }
+    return most;
   }
 
   float overlaps(Box<float> gt, int64_t first, int64_t count, float eps, float* out) const {

@@ -134,20 +134,6 @@ class Assignment {
     });
   }
 
-  // The overlap of a box with `count` predictions; returns the highest. NaN counts as highest.
-  float measures(int64_t image, Box<float> gt, int64_t first, int64_t count, float* out) const {
-    const Blocks& own = predictions_[image];
-    if (args_.similarity.kind == SimilarityKind::kIoU) {
-      return own.overlaps(gt, first, count, kUnionFloor, out);
-    }
-    int32_t most = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      out[i] = args_.similarity(own[first + i], gt);
-      most = std::max(most, int32_t(bits_of(out[i])));
-    }
-    return float_of(uint32_t(most));
-  }
-
   void admit(int64_t image, int64_t box, Scratch& scratch) {
     const PredictionPairs pairs = args_.pairs(image);
     const Target target = targets_[box];
@@ -206,7 +192,11 @@ class Assignment {
       waiting = 0;
     };
     const auto visit = [&](int64_t first, int64_t count) {
-      if (measures(image, gt, first, count, iou) <= floor) return;
+      const Blocks& own = predictions_[image];
+      const float most = args_.similarity.kind == SimilarityKind::kIoU
+          ? own.overlaps(gt, first, count, kUnionFloor, iou)
+          : own.similarities(args_.similarity, gt, first, count, floor, iou);
+      if (most <= floor) return;
       mark_above(iou, floor, above);
       each_marked(above, count, [&](int64_t k) {
         const int64_t i = sorted[first + k];
