@@ -4,8 +4,9 @@
 anew, much more fully, evaluated on the fuller labels of 57 others. They train on BCCD's own labels
 (``own``) and on the fuller ones of which a share is dropped at random: ``plain``; with suspects of
 ``negvision audit`` on that training (``audited``); with all omissions known to be suspects
-(``known``), which is what ignoring can give at most; with ``--soft-negatives`` (``soft``). The
-``ceiling`` trains on the fuller labels.
+(``known``), which is what ignoring can give at most; with ``--soft-negatives`` (``soft``); with a
+coupled model of what people leave out (``coupled``, ``coupled_negatives.py``). The ``ceiling``
+trains on the fuller labels.
 
 ``--part shares``: detectors of cards, on photographs of streets without a card (CamVid) too: AP and
 false positives per image at recall 0.8, by the share of street images in a batch, and with as many
@@ -22,6 +23,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -47,6 +49,10 @@ METRICS = {
         "FP per 100 images at recall 0.8": ("bbox_fppi@0.8", 100),
     },
 }
+COUPLED = """
+custom_imports = dict(imports=["coupled_negatives"])
+custom_hooks = [*custom_hooks, dict(type="CoupledNegatives")]
+"""
 # Street images that are mined, and that random ones are compared with.
 _MINED = 100
 
@@ -75,7 +81,14 @@ def call(log: Path, *command) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as file:
         command = [sys.executable, "-m", "negvision", *map(str, command)]
-        done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+        paths = [str(ROOT), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")]
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{log.read_text()[-4000:]}")
 
@@ -85,13 +98,24 @@ def settings_of(args) -> dict:
     return {"iters": args.iters, "model": args.model}
 
 
-def train(args, data: Path, work: Path, seed: int, *options) -> dict:
-    """Train, test, and return the metrics; a finished run is read."""
+def train(args, data: Path, work: Path, seed: int, *options, config: str = "") -> dict:
+    """Train, test, and return the metrics; a finished run is read.
+
+    With ``config``, lines of a config that are added to the one that ``negvision init`` writes.
+    """
     done = work / "figures.json"
     if not done.is_file():
         length = ["--iters", args.iters, "--patience", 0, "--seed", seed, "--model", args.model]
-        call(work / "train.log", "train", data, "--work-dir", work / "run", *length, *options)
-        call(work / "test.log", "test", work / "run", "--work-dir", work / "test")
+        source, more = data, [*length, *options]
+        if config:
+            shutil.rmtree(work, ignore_errors=True)  # what an interruption left
+            call(work / "init.log", "init", data, "--work-dir", work / "init", *length, *options)
+            [source], more = (work / "init").glob("*.py"), []
+            source.write_text(source.read_text() + config)
+        call(work / "train.log", "train", source, "--work-dir", work / "run", *more)
+        # A config in a checkpoint may not import modules, a file may.
+        subject = [source, next((work / "run").glob("best*.pth"))] if config else [work / "run"]
+        call(work / "test.log", "test", *subject, "--work-dir", work / "test")
         found = last_evaluation(work / "test", "*.json", "coco/bbox_mAP")
         metrics = METRICS[args.part].items()
         figures = {name: scale * found[f"coco/{key}"] for name, (key, scale) in metrics}
@@ -161,14 +185,16 @@ def omissions(args) -> dict[str, list[dict]]:
             for split, content in (("train", labels), ("valid", read("bccd/val_fuller"))):
                 write_split(data, split, content, DATA / "bccd" / "images")
 
-            def record(arm: str, work: Path, *options, data=data, seed=seed) -> None:
-                runs.setdefault(arm, []).append(train(args, data, work, seed, *options))
+            def record(arm: str, work: Path, *options, data=data, seed=seed, config="") -> None:
+                found = train(args, data, work, seed, *options, config=config)
+                runs.setdefault(arm, []).append(found)
 
             if name == "ceiling":
                 record(name, folder / "plain")
                 continue
             record(f"{name}, plain", folder / "plain")
             record(f"{name}, soft", folder / "soft", "--soft-negatives")
+            record(f"{name}, coupled", folder / "coupled", config=COUPLED)
             known = known_suspects(folder / "plain" / "run", labels, fuller, folder / "known.json")
             record(f"{name}, known", folder / "known", "--suspects", known)
             if args.audit:
