@@ -73,9 +73,8 @@ class Inferencer:
         trust_checkpoint: Unpickle any object in the checkpoint. This can run arbitrary code.
         tiles: Predict large images in overlapping tiles, "SIZE[:OVERLAP]" in pixels, and join what
             they show; OVERLAP below 1 is a share of SIZE, 0.2 by default, and should be as large
-            as the objects. "none" predicts whole images. None: as the config of the model was
-            evaluated, or whole images if it is exported. See
-            :func:`negvision.inference.runtime.tiled.join`.
+            as the objects. "none" predicts whole images. None: as the model was evaluated in its
+            training. See :func:`negvision.inference.runtime.tiled.join`.
 
     Attributes:
         task: "detection", "segmentation", "classification" or "face".

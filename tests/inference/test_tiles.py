@@ -5,11 +5,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from helpers.small_models import write_images
+from helpers.small_models import build_model, load_named_config, write_images
 
 from negvision.data.images.tiles import Tiles, cut
+from negvision.engine.config.options import evaluate_in_tiles
 from negvision.errors import ConfigError
+from negvision.export.graphs.choice import graph_and_metadata
 from negvision.inference.inferencer import Inferencer
+from negvision.inference.runtime import ExportedModel
 from negvision.inference.runtime.results import Detections
 from negvision.inference.runtime.tiled import join
 
@@ -106,6 +109,10 @@ def test_one_tile_is_the_image_and_several_are_joined(exported, checkpoints, lar
 
 def test_tiles_of_the_model_and_of_what_is_no_detector(exported, large):
     path, _ = large
+    cfg = load_named_config("atss")
+    evaluate_in_tiles(cfg, "128x96:64")
+    graph, metadata = graph_and_metadata(cfg, build_model(cfg), {})
+    assert ExportedModel.of_graph(graph, metadata).tiles == Tiles((128, 96), 64)
     model = Inferencer(exported("atss"), tiles="128x96:64", score_threshold=0.06)
     [found], [whole] = model.predict([path]), model.predict([path], tiles="none")
     assert len(found) != len(whole) and found.scores.min() >= 0.06

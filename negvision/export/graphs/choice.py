@@ -13,6 +13,7 @@ from negvision.classification.classifier import ScoredClassifier
 from negvision.data.score_calibration import ScoreCalibration
 from negvision.data.score_threshold import ScoreThreshold
 from negvision.engine.checkpoints.provenance import provenance
+from negvision.engine.config.options import tiles_of
 from negvision.errors import ExportError
 from negvision.export.graphs.classification import Classifier
 from negvision.export.graphs.dense import DenseDetector, why_not_dense
@@ -86,6 +87,7 @@ def graph_and_metadata(
     classes = named_classes(cfg, meta) if graph.num_classes else ()
     best = ScoreThreshold.of_meta(meta, "the checkpoint") if graph.task == "detection" else None
     calibration = ScoreCalibration.of_meta(meta, "the checkpoint")
+    tiles = tiles_of(cfg) if graph.task == "detection" else None
     if calibration is not None and len(calibration.offsets) != graph.num_classes:
         raise ExportError(
             f"the checkpoint is calibrated for {len(calibration.offsets)} classes, and the model "
@@ -108,6 +110,7 @@ def graph_and_metadata(
         best_f1=None if best is None else best.f1,
         temperatures=None if calibration is None else calibration.temperatures,
         offsets=None if calibration is None else calibration.offsets,
+        tiles=None if tiles is None else str(tiles),
         face_threshold=meta.get("face_threshold") if graph.task == "face" else None,
         flip_sum=bool(getattr(model, "flip_test", False)),
         versions=versions,

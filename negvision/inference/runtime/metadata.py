@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from negvision.errors import ExportError
+from negvision.data.images.tiles import Tiles
+from negvision.errors import ConfigError, ExportError
 
 # Key of our metadata property in an ONNX file.
 KEY = "negvision"
@@ -65,6 +66,8 @@ class Metadata:
             :class:`negvision.data.score_calibration.ScoreCalibration`; None for none.
         iou_threshold: IoU threshold of non-maximum suppression.
         max_boxes: Largest number of boxes per image.
+        tiles: Detectors: the tiles in which large images are predicted, as
+            :class:`negvision.data.images.tiles.Tiles` reads them; None for whole images.
         face_threshold: Faces: fields of :class:`negvision.data.face_threshold.FaceThreshold`, the
             similarity from which two images show one person; None if there is none.
         flip_sum: Faces: whether the embedding of the mirrored image is added.
@@ -87,6 +90,7 @@ class Metadata:
     offsets: tuple[float, ...] | None = None
     iou_threshold: float = 1.0
     max_boxes: int = 0
+    tiles: str | None = None
     face_threshold: dict[str, Any] | None = None
     flip_sum: bool = False
     versions: dict[str, str] = field(default_factory=dict)
@@ -141,6 +145,10 @@ def _check(found: Metadata) -> None:
         raise ValueError(f"pad_divisor is {own.pad_divisor!r}")
     if (own.mean is None) != (own.std is None):
         raise ValueError("mean and std go together")
+    try:
+        Tiles.of(found.tiles)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
     for name in ("scale", "size"):
         sides = getattr(own, name)
         if sides is not None and not (

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from negvision.data.face_threshold import FaceThreshold
+from negvision.data.images.tiles import Tiles
 from negvision.data.score_calibration import ScoreCalibration
 from negvision.data.score_threshold import ScoreThreshold
 from negvision.errors import ExportError, UserError
@@ -59,7 +60,8 @@ class ExportedModel:
         score_threshold: From which boxes are shown, or None.
         calibration: Of the scores of boxes, or None.
         face_threshold: Similarity from which two faces are one person, or None.
-        tiles: None: a file does not say in which tiles to predict.
+        tiles: In which a detector predicts large images, or None; :meth:`predict` takes tiles as
+            they are.
 
     Raises:
         ExportError: The file does not exist, does not run here, or was not written by negvision.
@@ -95,7 +97,7 @@ class ExportedModel:
         return model
 
     def _set(self, graph: Graph, metadata: Metadata) -> None:
-        self.tiles = None
+        self.tiles = Tiles.of(metadata.tiles)
         self.graph = graph
         self.metadata = metadata
         self.task, self.classes = metadata.task, metadata.classes

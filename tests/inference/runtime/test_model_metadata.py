@@ -15,6 +15,7 @@ OWN = Metadata(
     ood_score="abet",
     ood_threshold=-3.25,
     ood_quantiles=(-9.0, -3.0, 0.5),
+    tiles="640:0.2",
     versions={"torch": "2.11.0"},
     config="model = dict()\n",
 )
@@ -42,6 +43,7 @@ def _changed(**values) -> str:
         ("{}", "malformed"),
         (_changed(format=2), "reads format 1"),
         (_changed(task="poetry"), "task is 'poetry'"),
+        (_changed(tiles="9:9"), "tiles '9:9'"),
         (_changed(shoe_size=43), "shoe_size"),
         (_changed(preprocessing__std=[1.0, 0.0, 1.0]), "std"),
         (_changed(preprocessing__mean=None), "go together"),
