@@ -73,6 +73,20 @@ def test_metrics_are_those_of_the_checkpoint(
             assert own[key] == pytest.approx(wanted[key], abs=2e-3, nan_ok=True), key
 
 
+def test_in_tiles_too_but_not_of_models_with_ood_scores(
+    digits_config, checkpoints, exported, tmp_path, capsys
+):
+    path, work, found = str(digits_config("atss_digits.py")), tmp_path / "work", []
+    for file in (checkpoints("atss"), exported("atss")):
+        options = ["--work-dir", str(work), "--tiles", "100:20"]
+        assert evaluate([path, str(file), *options]) == 0
+        found.append({key: value for key, value in _metrics(work).items() if "coco" in key})
+    assert found[0] == pytest.approx(found[1], abs=2e-3, nan_ok=True) and found[0]
+    path = str(digits_config("abet_boxes.py"))
+    assert evaluate([path, str(exported("abet")), "--tiles", "100:20"]) == 2
+    assert "has OOD scores, which are evaluated on whole images" in capsys.readouterr().err
+
+
 def test_threshold_marks_unknown_boxes(digits_config, exported, tmp_path, capsys):
     path = str(digits_config("abet_boxes.py"))
     out = tmp_path / "found.json"
