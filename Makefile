@@ -8,7 +8,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 CXX_NAME := $(if $(filter default,$(origin CXX)),g++,$(CXX))
-REQUIREMENTS := $(addprefix requirements/,runtime.txt dev.txt export.txt serve.txt supervision.txt tune.txt weights.txt docs.txt constraints.txt)
+REQUIREMENTS := $(addprefix requirements/,runtime.txt dev.txt export.txt serve.txt supervision.txt tune.txt weights.txt compress.txt docs.txt constraints.txt)
 SOURCES := $(shell find negvision/ops/csrc -type f 2>/dev/null)
 
 # Python versions that the pins support, the main test version first.

@@ -65,6 +65,8 @@ from .engine.metric_names_hook import MetricNamesHook as MetricNamesHook
 from .engine.optim import BF16OptimWrapper as BF16OptimWrapper
 from .engine.parallel.model_wrappers import FullyShardedModel as FullyShardedModel
 from .engine.progress_hook import ProgressHook as ProgressHook
+from .engine.pruning import KeepZerosHook as KeepZerosHook
+from .engine.pruning import ProtectedClassHook as ProtectedClassHook
 from .engine.recipes.training import TrainedRun as TrainedRun
 from .engine.recipes.training import train as train
 from .errors import CheckpointError as CheckpointError

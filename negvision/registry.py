@@ -82,6 +82,7 @@ HOOKS = _child(
     "negvision.engine.class_check_hook",
     "negvision.engine.metric_names_hook",
     "negvision.engine.memory_format",
+    "negvision.engine.pruning",
     "negvision.engine.checkpoints.saving",
     "negvision.engine.interruption",
     "negvision.engine.loss_guard",

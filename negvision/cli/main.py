@@ -10,10 +10,10 @@ from negvision.errors import did_you_mean, is_user_error
 from negvision.unexpected import describe
 
 _NAMES = """
-    train init models tune test compare export benchmark predict publish-model serve calibrate
-    calibrate-ood report ood-report doctor check-dataset audit mine-negatives browse-dataset
-    browse-assignments analyze-logs convert copy-configs make-ood-split verify enroll search
-    embed align calibrate-faces
+    train init models tune test compare compress export benchmark predict publish-model serve
+    calibrate calibrate-ood report ood-report doctor check-dataset audit mine-negatives
+    browse-dataset browse-assignments analyze-logs convert copy-configs make-ood-split verify
+    enroll search embed align calibrate-faces
 """
 COMMANDS = {
     name: import_module(f"negvision.cli.{name.replace('-', '_')}") for name in _NAMES.split()

@@ -23,6 +23,7 @@ from negvision.compat.quiet import quiet_imports
 from negvision.data.score_calibration import ScoreCalibration
 from negvision.data.score_threshold import ScoreThreshold
 from negvision.engine.calibration import calibrate_predictions
+from negvision.engine.checkpoints.channels import KEY, apply_channels
 from negvision.engine.checkpoints.component_state import ComponentState
 from negvision.engine.checkpoints.loading import read_source
 from negvision.engine.checkpoints.provenance import provenance
@@ -527,6 +528,7 @@ class Runner(MMEngineRunner):
         """Build the model; ``class_weight="auto"`` is set when a training begins."""
         if isinstance(model, dict):
             model, self._auto_weights = without_auto_weights(model)
+            return apply_channels(super().build_model(model), self.cfg.get(KEY))
         return super().build_model(model)
 
     def weigh_classes(self) -> None:

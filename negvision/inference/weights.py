@@ -11,6 +11,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from negvision.compat.quiet import quiet_imports
+from negvision.engine.checkpoints.channels import KEY, apply_channels
 from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.engine.checkpoints.taking import load_weights, training_only
 from negvision.engine.class_balance import without_auto_weights
@@ -31,7 +32,7 @@ def build_model(cfg: Config) -> BaseModel:
         kind = model_cfg.type
         for part in training_only(models.get(kind) if isinstance(kind, str) else kind):
             model_cfg[part] = None
-        return MMENGINE_MODELS.build(model_cfg)
+        return apply_channels(MMENGINE_MODELS.build(model_cfg), cfg.get(KEY))
 
 
 def load_model(cfg: Config, checkpoint: str | Path, trust: bool = False) -> tuple[BaseModel, dict]:

@@ -148,6 +148,8 @@ def literal(node: ast.expr) -> Any:
             pair.arg for pair in pairs
         ):
             return {pair.arg: literal(pair.value) for pair in pairs}
+        case ast.Call(func=ast.Name(id="dict"), args=[ast.Dict() as pairs], keywords=[]):
+            return literal(pairs)  # keys that are no names, such as those of layers
         case ast.Dict(keys=keys, values=values) if None not in keys:
             return {
                 literal(key): literal(value)
