@@ -289,6 +289,16 @@ def test_images_of_one_class_and_faces(coco_root, tmp_path):
     faces.predict(model, range(8))
     assert faces.subject().classes == ("person 0", "person 1")
     assert faces.subject().embeddings.shape == (8, 3)
+    # Test is val here, and what is trained on tells nothing.
+    (tmp_path / "0.png").write_bytes((coco_root / "images" / "0.png").read_bytes())
+    (tmp_path / "val.txt").write_text("0.png 0\n")
+    other = {**leaf, "ann_file": str(tmp_path / "val.txt"), "data_prefix": {"img": str(tmp_path)}}
+    loaders = {f"{split}_dataloader": {"dataset": other} for split in ("val", "test")}
+    found = audit_command._other_splits(Config(loaders), None, faces)
+    assert list(found) == ["val"] and len(found["val"][0]) == 1
+    assert faces.split_findings(found, iter).scores.max() > 0.9
+    loaders = {"val_dataloader": {"dataset": leaf}}
+    assert audit_command._other_splits(Config(loaders), None, faces) == {}
     found = faces.split_findings({"val": [faces.dataset]}, iter)
     assert found.kind == "overlap" and (found.scores > 0.9).all()
     assert f"mean face to {coco_root / 'images'}" in found.suspect(1).reason

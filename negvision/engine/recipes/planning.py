@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,9 @@ _EPOCHS, _FEWEST_ITERS, _MOST_ITERS = 60, 600, 20_000
 _SMALL, _COMMON = 18, 0.05
 # The largest images, in sides of the model's usual ones.
 _LARGEST = 2.5
+# A published face recognizer that gets fewer images than this of each person learns them by heart:
+# its backbone stays as it is. Measured by benchmarks/face_finetune.py with four images of each.
+_FEW, _FEW_BATCH, _FEW_EPOCHS, _FEW_LR = 10, 32, 8, 5e-3
 TRACKERS = {
     "tensorboard": ("TensorboardVisBackend", "tensorboard"),
     "wandb": ("WandbVisBackend", "wandb"),
@@ -206,13 +209,18 @@ def plan(data: FolderData, folder: Path, options: TrainOptions) -> Plan:
             raise ConfigError(f"--imgsz {options.imgsz}: {options.weights} takes {side} pixels")
     note("image size", f"{side} px", why, "--imgsz")
     images = len(data.splits["train"])
+    people = len({image.labels[0] for image in data.split("train")}) if face else 0
+    few = f"{images / people:.1f} images of a person" if images < _FEW * people else ""
     given = options.batch if isinstance(options.batch, int) else None
-    batch = given or min(recipe.batch, images)
-    note("batch", batch, "as given" if given else f"{images:,} images", "--batch")
-    iters, why = _choose_length(images, batch, options)
+    batch = given or min(_FEW_BATCH if few else recipe.batch, images)
+    note("batch", batch, "as given" if given else few or f"{images:,} images", "--batch")
+    iters, why = _choose_length(images, batch, options, few)
     note("length", f"{iters:,} iterations", why, "--epochs, --iters, --minutes")
-    lr = options.lr or recipe.lr
-    note("learning rate", f"{lr:g}", "as given" if options.lr else f"of {name}", "--lr")
+    lr = options.lr or (_FEW_LR if few else recipe.lr)
+    note("learning rate", f"{lr:g}", "as given" if options.lr else few or f"of {name}", "--lr")
+    if few and options.freeze is None:
+        options = replace(options, freeze=_stages(cfg.model.backbone))
+        note("frozen stages", options.freeze, few, "--freeze")
     flip = options.flip or "horizontal"
     why = "as given" if options.flip else "photos stay upright; any turns them over too"
     if data.task == "faces" and not options.flip:
@@ -315,16 +323,26 @@ def _multiple(pixels: float) -> int:
     return max(32, math.ceil(pixels / 32) * 32)
 
 
-def _choose_length(images: int, batch: int, options: TrainOptions) -> tuple[int, str]:
+def _choose_length(images: int, batch: int, options: TrainOptions, few: str) -> tuple[int, str]:
     per_epoch = max(1, images // batch)
     if options.iters is not None:
         return options.iters, f"as given, {options.iters / per_epoch:.1f} epochs"
     if options.epochs is not None:
         return options.epochs * per_epoch, f"{options.epochs} epochs of {per_epoch:,}"
     iters = min(max(_EPOCHS * per_epoch, _FEWEST_ITERS), _MOST_ITERS)
+    if few:
+        iters = _FEW_EPOCHS * per_epoch
     if options.minutes is not None:
         return iters, "is measured now"
-    return iters, f"{iters / per_epoch:.0f} epochs of {per_epoch:,}"
+    return iters, f"{iters / per_epoch:.0f} epochs of {per_epoch:,}" + f": {few}" * bool(few)
+
+
+def _stages(backbone: Any) -> int:
+    """How many stages of a backbone can be frozen."""
+    if "out_indices" in backbone:
+        # The sixth output of EfficientNetLite is no stage.
+        return min(max(backbone.out_indices) + 1, 5)
+    return getattr(REGISTRY.get(backbone.type), "stages", 0)
 
 
 def _set_model(cfg, recipe: ModelRecipe, data: FolderData, side: int, options, note) -> None:
@@ -339,11 +357,7 @@ def _set_model(cfg, recipe: ModelRecipe, data: FolderData, side: int, options, n
         node[last] = count
     backbone = cfg.model.backbone
     if options.freeze is not None:
-        if "out_indices" in backbone:
-            # The sixth output of EfficientNetLite is no stage.
-            last = min(max(backbone.out_indices) + 1, 5)
-        else:
-            last = getattr(REGISTRY.get(backbone.type), "stages", 0)
+        last = _stages(backbone)
         if not last:
             raise ConfigError(f"--freeze: {backbone.type} has no stages that can be frozen")
         if options.freeze > last:

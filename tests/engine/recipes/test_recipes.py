@@ -455,5 +455,9 @@ def test_published_weights_of_faces_choose_their_network(folder, tmp_path):
     for options, says in (({"imgsz": 64}, "takes 112 pixels"), ({"freeze": 5}, "has 4 stages")):
         with pytest.raises(ConfigError, match=says):
             plan(data, tmp_path / "lists", TrainOptions(weights=weights, **options))
-    cfg = plan(data, tmp_path / "lists", TrainOptions(weights=weights, freeze=4)).cfg
-    assert cfg.model.backbone.frozen_stages == 4
+    assert cfg.model.backbone.frozen_stages == 4  # few images of each person
+    made = plan(data, tmp_path / "lists", TrainOptions(weights=weights, freeze=0, lr=0.1, epochs=3))
+    assert (
+        made.cfg.model.backbone.frozen_stages == -1 and made.cfg.optim_wrapper.optimizer.lr == 0.1
+    )
+    assert "images of a person (--batch)" in made.table()
