@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.structures import InstanceData, PixelData
 
+from negvision.engine.checkpoints.channels import KEY
 from negvision.inference.runtime import Classification, Embedding, ExportedModel, LabelMap
 from negvision.inference.runtime.images import batched, prepare
 from negvision.inference.runtime.results import Detections, Result
@@ -111,6 +112,7 @@ def put_in_place(cfg: Config, file: str | Path) -> None:
     """
     cfg.model = {"type": "negvision.ExportedNetwork", "file": str(file)}
     cfg.load_from = None
+    cfg.pop(KEY, None)
     evaluators = cfg.get("test_evaluator")
     for evaluator in evaluators if isinstance(evaluators, list | tuple) else [evaluators]:
         if str((evaluator or {}).get("type")).rpartition(".")[2] in _OF_LOGITS:

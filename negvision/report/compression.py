@@ -459,7 +459,10 @@ class Compression:
         done = best is not None and best["round"] == self.plan.rounds and self._meets(best)
         said = f"--{self.plan.goal} {self.plan.value:g}"
         if best is None:
-            verdict = f"{said} was not reached: after the first round {self._losses(last)}."
+            verdict = (
+                f"{said} was not reached: after the first round {self._losses(last)}. Give more "
+                "--rounds, so that each prunes less, or more --iters to train again"
+            )
         else:
             result = self.plan.out / RESULT
             with atomic_write(result) as partial:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,18 +97,27 @@ def test_an_interrupted_compression_ends_in_the_same_bits(trained, tmp_path, cap
     assert "square (protected)" in page and "false negatives, compressed" in page
 
 
-def test_fewer_channels_export_and_run_without_torch(trained, tmp_path, capsys):
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_fewer_channels_export_and_run_without_torch(precision, trained, tmp_path, capsys):
     pytest.importorskip("torch_pruning", reason="torch-pruning is not installed")
     out, onnx = tmp_path / "out", tmp_path / "small.onnx"
     argv = ["--protect", "square", "--flops", "0.6", "--rounds", "2", "--iters", "40"]
-    assert compress(trained, *argv, "--out", out, "--export", onnx) == 0
-    assert "compared with PyTorch" in capsys.readouterr().out
+    argv += ["--out", out, "--export", onnx]
+    calibration = [] if precision == "fp32" else ["--calibration", Path(_image_of(trained)).parent]
+    assert compress(trained, *argv, *calibration) == 0
+    printed = capsys.readouterr().out
+    assert "compared with PyTorch" in printed and f"2 classes, {precision}" in printed
+    assert run_test(onnx, "--work-dir", tmp_path / "test") == 0
+    assert "bbox_mAP_50 1.0" in capsys.readouterr().out
     small = out / "compressed.pth"
     content = json.loads((out / "rounds.json").read_text())
     ratio = content["rounds"][1]["operations"] / content["original"]["operations"]
     assert 0.5 < ratio <= 0.6 and content["rounds"][1]["bytes"] < content["original"]["bytes"]
     assert run_test(small, "--work-dir", tmp_path / "test") == 0
-    # The original's test set, and further training.
+    capsys.readouterr()
+    given = _config_of(trained, tmp_path)
+    assert run_test(given, small, "--work-dir", tmp_path / "test") == 2
+    assert "holds a pruned model" in capsys.readouterr().err
     assert load_config(str(small)).test_evaluator == load_config(str(trained)).test_evaluator
     image = tmp_path / "a.png"
     shutil.copyfile(_image_of(trained), image)
@@ -118,6 +128,12 @@ def test_fewer_channels_export_and_run_without_torch(trained, tmp_path, capsys):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and int(done.stdout) > 0, done.stderr
+
+
+def _config_of(trained, folder):
+    path = folder / "given.py"
+    load_config(str(trained)).dump(path)
+    return path
 
 
 def _image_of(trained):

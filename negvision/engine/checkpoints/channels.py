@@ -75,6 +75,25 @@ def apply_channels(model: nn.Module, channels: Mapping[str, Any] | None) -> nn.M
     return model
 
 
+def require_channels(model: nn.Module, meta: object, source: str) -> None:
+    """Check that ``model`` has the channels that the ``meta`` of a pruned checkpoint names.
+
+    Raises:
+        CheckpointError: It was built from another config than that in the checkpoint.
+    """
+    channels = meta.get("channels") if isinstance(meta, Mapping) else None
+    if not isinstance(channels, Mapping):
+        return
+    modules = dict(model.named_modules())
+    for name, sizes in channels.items():
+        own = sizes_of(modules[name]) if name in modules else None
+        if own is not None and list(own) != sizes:
+            raise CheckpointError(
+                f"{source} holds a pruned model: its layer {name} has the sizes {sizes!r}, and "
+                f"{list(own)} by the config. Leave the config out: the file has one of its own"
+            )
+
+
 def _fits(module: nn.Module, full: tuple[int, ...], sizes: Any) -> bool:
     if not isinstance(sizes, list | tuple) or len(sizes) != len(full):
         return False

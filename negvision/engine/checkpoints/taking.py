@@ -13,6 +13,7 @@ from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
+from negvision.engine.checkpoints.channels import require_channels
 from negvision.engine.checkpoints.fitting import (
     TAKERS,
     Fit,
@@ -193,6 +194,7 @@ def load_weights(
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.get_submodule("module")
+    require_channels(model, content.get("meta"), source)
     fitted = fit(model, content, source)
     if classes:
         fitted = by_class(fitted, model, content, classes)
