@@ -1,12 +1,14 @@
 """Training options: what each changes in a config, and which can be combined."""
 
 import argparse
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from negvision.data.images.tiles import Tiles
 from negvision.engine.parallel.sync_bn import KINDS as SYNC_BN_KINDS
@@ -130,8 +132,12 @@ def enable_ema(cfg: Config, momentum: float) -> None:
 def train_in_tiles(cfg: Config, tiles: str) -> None:
     """Train a detector on tiles of large images and evaluate it in them; "none": on whole ones.
 
+    Of boxes that a tile cuts off, the priors must not be background, so assigners that can are told
+    to ignore boxes, as for :func:`use_suspects`.
+
     Args:
-        cfg: Changed: its training sets (``tiles`` of :class:`negvision.CocoDataset`) and hooks.
+        cfg: Changed: its training sets (``tiles`` of :class:`negvision.CocoDataset`), assigners and
+            hooks.
         tiles: As :meth:`negvision.data.images.tiles.Tiles.of` reads them.
 
     Raises:
@@ -140,13 +146,25 @@ def train_in_tiles(cfg: Config, tiles: str) -> None:
     found = Tiles.of(tiles)
     sets = [one for one in _dicts(cfg.train_dataloader.dataset) if "ann_file" in one]
     kinds = [_plain(one) for one in sets if "negvision." in str(one.type)]
-    if not sets or len(kinds) < len(sets) or not set(kinds) <= set(_TILED):
+    if found is None:
+        for one in sets:
+            one.pop("tiles", None)
+    elif not sets or len(kinds) < len(sets) or not set(kinds) <= set(_TILED):
         raise ConfigError(
             f"--tiles {tiles}: needs training sets of negvision.CocoDataset, and these are "
             f"{', '.join(str(one.get('type')) for one in sets) or 'none'}"
         )
-    for one in sets:
-        one.tiles = None if found is None else str(found)
+    else:
+        for one in sets:
+            one.tiles = str(found)
+        try:
+            ignore_regions(cfg.model)
+        except ConfigError as error:
+            print_log(
+                f"--tiles {tiles}: pieces of objects too small to name are background: {error}",
+                logger="current",
+                level=logging.WARNING,
+            )
     evaluate_in_tiles(cfg, tiles)
 
 

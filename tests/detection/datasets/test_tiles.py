@@ -8,6 +8,7 @@ import pytest
 from mmengine.registry import DATASETS, init_default_scope
 
 from negvision.data.images.tiles import Tiles
+from negvision.engine.config import options
 from negvision.engine.config.options import evaluate_in_tiles, train_in_tiles
 from negvision.engine.runner import Runner
 from negvision.errors import ConfigError
@@ -102,12 +103,17 @@ def test_training_in_tiles_trains_tiles_and_evaluates_whole_images(tiny_detector
     runner, lines = metrics_of(cfg, "tiles", tmp_path, train=True)
     assert len(runner.train_dataloader.dataset) == 24 * 9
     assert any("coco/bbox_mAP" in line for line in lines)
+    assert type(runner.model.bbox_head.assigner).__name__ == "IgnoringAssigner"
     train_in_tiles(cfg, "none")
-    assert cfg.train_dataloader.dataset.tiles is None and not cfg.custom_hooks
+    assert "tiles" not in cfg.train_dataloader.dataset and not cfg.custom_hooks
 
 
-def test_configs_that_have_no_tiles_are_refused_before_the_training(tiny_detector):
-    cfg = tiny_detector()
+def test_configs_that_have_no_tiles_are_refused_before_the_training(tiny_detector, monkeypatch):
+    cfg = tiny_detector(assigner={"type": "SimOTAAssigner"})
+    logged = []
+    monkeypatch.setattr(options, "print_log", lambda text, **_: logged.append(text))
+    train_in_tiles(cfg, "100:20")
+    assert "are background: RetinaNet cannot ignore boxes" in logged[0]
     cfg.train_dataloader.dataset.type = "CocoDataset"
     with pytest.raises(ConfigError, match="needs training sets of negvision"):
         train_in_tiles(cfg, "100:20")
