@@ -19,6 +19,7 @@ from negvision.audit.observers import Found, Means, Observer, means_of
 from negvision.detection.heads.atss_heads import ATSSFCOSHead, ATSSHead, ATSSRetinaHead
 from negvision.detection.heads.dense import decode_deltas, flatten_level, grid_priors, valid_priors
 from negvision.detection.heads.ood_heads import AbeTATSSHead
+from negvision.engine.config.model_parts import replace_method
 from negvision.errors import ConfigError
 from negvision.ops import aligned_box_iou, pairwise_box_iou
 
@@ -96,8 +97,7 @@ class DenseObserver(_BoxObserver):
             self._assigned += list(result[0]) if isinstance(result, tuple) else [result.gt_inds]
             return result
 
-        setattr(assigner, name, wrapped)
-        self._undo.append(lambda: delattr(assigner, name))
+        self._undo.append(replace_method(assigner, name, wrapped))
 
     def _observe(self, result: dict, *args, **kwargs) -> None:
         head, levels = self._head, args[0]

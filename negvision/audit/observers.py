@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from negvision.audit.sample_numbers import REGIONS
 from negvision.classification.classifier import ScoredClassifier
+from negvision.engine.config.model_parts import replace_method
 from negvision.errors import ConfigError
 from negvision.face.centers import ClassCenters
 from negvision.face.recognizer import FaceRecognizer
@@ -81,8 +82,7 @@ class Observer:
                     observe(result, *args, **kwargs)
             return result
 
-        setattr(owner, name, wrapped)
-        self._undo.append(lambda: delattr(owner, name))
+        self._undo.append(replace_method(owner, name, wrapped))
 
 
 def means_of(

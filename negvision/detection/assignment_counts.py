@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from mmengine.hooks import Hook
 from torch import Tensor
 
-from negvision.engine.config.model_parts import unwrapped
+from negvision.engine.config.model_parts import replace_method, unwrapped
 from negvision.errors import text_table
 from negvision.registry import HOOKS
 
@@ -161,7 +160,7 @@ class AssignmentCountHook(Hook):
         self._recent: deque[AssignmentCounts] = deque(maxlen=_RECENT)
         self._total: AssignmentCounts | None = None
         self._counts = False
-        self._wrapped: list[tuple[Any, str, Any]] = []
+        self._undo: list[Callable[[], None]] = []
 
     def before_train(self, runner) -> None:
         """Listen to the assigner."""
@@ -171,16 +170,13 @@ class AssignmentCountHook(Hook):
         assigner = next((one for one in assigners if one is not None), None)
         for name, count in (("assign_batch", self._count_batch), ("assign", self._count_image)):
             if hasattr(assigner, name):
-                self._wrapped.append((assigner, name, vars(assigner).get(name)))
-                setattr(assigner, name, self._listening(getattr(assigner, name), count))
+                listening = self._listening(getattr(assigner, name), count)
+                self._undo.append(replace_method(assigner, name, listening))
 
     def after_train(self, runner) -> None:
         """Show the table, and listen no more."""
-        for assigner, name, own in self._wrapped:
-            delattr(assigner, name)
-            if own is not None:
-                setattr(assigner, name, own)
-        self._wrapped.clear()
+        while self._undo:
+            self._undo.pop()()
         if self._total is not None and self._total.by_size[:, 0].any():
             runner.logger.info(f"positives in training:\n{self._total.table()}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ from mmengine.structures import InstanceData
 
 from negvision.data.images.loading import reader_of
 from negvision.data.images.tiles import Tiles
-from negvision.engine.config.model_parts import unwrapped
+from negvision.engine.config.model_parts import replace_method, unwrapped
 from negvision.errors import ConfigError
 from negvision.inference.exported_network import ExportedNetwork
 from negvision.inference.runtime.model import ExportedModel
@@ -45,7 +46,7 @@ class TiledEvaluationHook(Hook):
         if found is None:
             raise ConfigError("negvision.TiledEvaluationHook: tiles is none; take the hook out")
         self.tiles = found
-        self._name = ""
+        self._undo: Callable[[], None] | None = None
 
     def before_run(self, runner) -> None:
         """Refuse, before any training, a model that cannot predict in tiles."""
@@ -58,13 +59,13 @@ class TiledEvaluationHook(Hook):
         self._begin(runner, "test_step", runner.test_dataloader)
 
     def after_val_epoch(self, runner, metrics=None) -> None:
-        self._end(runner)
+        self._end()
 
     def after_test_epoch(self, runner, metrics=None) -> None:
-        self._end(runner)
+        self._end()
 
     def _begin(self, runner, name: str, loader: Any) -> None:
-        self._end(runner)  # of an evaluation that failed
+        self._end()  # of an evaluation that failed
         predictor, read = self._predictor(runner), reader_of(loader.dataset)
 
         def step(data: dict) -> list:
@@ -77,8 +78,7 @@ class TiledEvaluationHook(Hook):
                 sample.pred_instances = InstanceData(bboxes=boxes, scores=scores, labels=labels)
             return samples
 
-        setattr(unwrapped(runner.model), name, step)
-        self._name = name
+        self._undo = replace_method(unwrapped(runner.model), name, step)
 
     def _predictor(self, runner) -> TorchModel | ExportedModel:
         """What predicts tiles, with the model's own step: this hook replaces it."""
@@ -95,7 +95,7 @@ class TiledEvaluationHook(Hook):
             )
         return predictor
 
-    def _end(self, runner) -> None:
-        if self._name:
-            delattr(unwrapped(runner.model), self._name)
-            self._name = ""
+    def _end(self) -> None:
+        if self._undo is not None:
+            self._undo()
+            self._undo = None

@@ -1,6 +1,7 @@
 """The model inside a wrapper, and the modules of it that a config names."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from mmengine.model import BaseModel, is_model_wrapper
 from torch import nn
@@ -13,6 +14,30 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 def unwrapped(model: nn.Module) -> BaseModel:
     """``model`` without its wrapper for several processes."""
     return model.module if is_model_wrapper(model) else model
+
+
+def replace_method(owner: Any, name: str, function: Callable) -> Callable[[], None]:
+    """Let an object call ``function`` as ``name``; returns what undoes it.
+
+    Another function may have been put on top since. It then stays, with this one below it, so a
+    function must be of no effect once it is not wanted.
+
+    Example:
+        >>> words, parrot = [], nn.Identity()
+        >>> undo = replace_method(parrot, "say", words.append)
+        >>> parrot.say("hello"), undo(), words, hasattr(parrot, "say")
+        (None, None, ['hello'], False)
+    """
+    before = vars(owner).get(name)
+    setattr(owner, name, function)
+
+    def undo() -> None:
+        if vars(owner).get(name) is function:
+            delattr(owner, name)
+            if before is not None:
+                setattr(owner, name, before)
+
+    return undo
 
 
 def model_parts(model: nn.Module, names: Iterable[str], key: str) -> list[nn.Module]:
