@@ -107,7 +107,7 @@ def main(args: Namespace) -> None:
             command = [sys.executable, "-m", "negvision", "compress", original, option, value]
             resume = ["--resume"] if (work / "rounds.json").exists() else []
             command += ["--out", work, *options, *resume]
-            spent = run(command, work.with_suffix(".log"))
+            spent = run(command, work.parent / f"{work.name}.log")
             rounds = json.loads((work / "rounds.json").read_text())
             one = {
                 "seed": seed,

@@ -121,7 +121,9 @@ def classification_losses(model: nn.Module) -> list[nn.Module]:
             continue
         if name in ("loss_cls", "loss_decode", "loss"):
             parts = module if isinstance(module, nn.ModuleList) else [module]
-            found |= {id(part): part for part in parts}
+            # A loss around another one, such as that of AbeT, gives it the scores of the classes.
+            inner = [getattr(part, "loss", part) for part in parts]
+            found |= {id(part): part for part in inner if isinstance(part, nn.Module)}
     return list(found.values())
 
 

@@ -72,6 +72,8 @@ def test_all_forms_of_targets_give_the_same_loss(form):
 def test_the_losses_of_classes_are_found():
     for name, count in {"atss": 1, "faster": 1, "images": 1, "pixels": 1}.items():
         assert len(classification_losses(build_model(load_named_config(name)))) == count
+    [inner] = classification_losses(build_model(load_named_config("faster_abet")))
+    assert type(inner).__name__ == "CrossEntropyLoss"  # without AbeT's column of temperatures
     assert classification_losses(nn.Linear(2, 2)) == []
     with pytest.raises(ConfigError, match="weight is 0"):
         ProtectedClassHook(["a"], weight=0)
