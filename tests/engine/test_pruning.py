@@ -1,5 +1,7 @@
 """Pruning of weights and channels, and the loss that protects a class."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from helpers.small_models import load_named_config
@@ -77,6 +79,25 @@ def test_the_losses_of_classes_are_found():
     assert classification_losses(nn.Linear(2, 2)) == []
     with pytest.raises(ConfigError, match="weight is 0"):
         ProtectedClassHook(["a"], weight=0)
+
+
+def test_the_hook_adds_to_the_loss_while_it_trains():
+    model = build_model(load_named_config("retina"))
+    dataset = SimpleNamespace(metainfo={"classes": ("red", "white", "platelets")})
+    runner = SimpleNamespace(model=model, train_dataloader=SimpleNamespace(dataset=dataset))
+    logits = torch.randn(9, 3, requires_grad=True)
+    labels, weight = torch.tensor([2, 2, 0, 1, 3, 3, 3, 3, 3]), torch.ones(9)
+    loss = model.bbox_head.loss_cls
+    plain = loss(logits, labels, weight, avg_factor=4)
+    hook = ProtectedClassHook(["platelets"], weight=0.5)
+    hook.before_train(runner)
+    added = loss(logits, labels, weight, avg_factor=4) - plain
+    assert torch.allclose(added, 0.5 * ranking_loss(logits[:, 2].sigmoid(), labels == 2))
+    assert torch.autograd.grad(added, logits)[0][:, 2].count_nonzero() > 1
+    hook.after_train(runner)
+    assert torch.equal(loss(logits, labels, weight, avg_factor=4), plain)
+    with pytest.raises(ConfigError, match="no class 'platelet'; nearest: 'platelets'"):
+        ProtectedClassHook(["platelet"]).before_train(runner)
 
 
 @pytest.mark.parametrize("with_start", [True, False])
