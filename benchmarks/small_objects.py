@@ -170,6 +170,9 @@ def train(name: str, kind: str, iters: int, seed: int, work: Path, root: Path) -
     command += ["--data-root", root, "--work-dir", work]
     if name == "bccd":
         command += ["--tiles", TILES[kind]]
+        # A picture has more than the hundred objects that detectors and COCO's AP stop at.
+        options["model.test_cfg.max_per_img"] = 300
+        options["val_evaluator.max_dets"] = (1, 10, 300)
     else:
         similarity, least = ASSIGNERS[kind]
         options["model.train_cfg.assigner.similarity"] = similarity
