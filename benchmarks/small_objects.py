@@ -21,6 +21,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -178,6 +179,7 @@ def train(name: str, kind: str, iters: int, seed: int, work: Path, root: Path) -
         options["model.train_cfg.assigner.similarity"] = similarity
         options["model.train_cfg.assigner.min_size"] = least
     command += ["--cfg-options", *(f"{key}={value}" for key, value in options.items())]
+    shutil.rmtree(work, ignore_errors=True)  # of a run that was stopped
     seconds, cpu = run(command, work.with_suffix(".log"))
     metrics = last_evaluation(work, "vis_data/scalars.json", "coco/bbox_mAP")
     counted = last_evaluation(work, "vis_data/scalars.json", "boxes/without")
