@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from negvision.bootstrap import bootstrap, interval
 from negvision.engine.metrics import CollectedMetric
 from negvision.errors import ConfigError, DatasetError
 from negvision.face.metrics.embeddings import EmbeddingBatch, EmbeddingError, EmbeddingTable
@@ -24,6 +25,8 @@ class EmbeddingMetric(CollectedMetric):
     ``metainfo`` that they need in ``protocol``.
 
     Args:
+        resamples: For 95 % intervals: how often the people are drawn anew with replacement. 0:
+            none. None: 1,000 in ``negvision test``, none in a validation.
         **kwargs: Of :class:`negvision.engine.metrics.CollectedMetric`.
     """
 
@@ -32,6 +35,39 @@ class EmbeddingMetric(CollectedMetric):
     keys: tuple[str, ...] = ()
     # Suggested if the dataset of the config has no protocol.
     datasets = ""
+
+    def __init__(self, resamples: int | None = None, **kwargs) -> None:
+        super().__init__(**kwargs)
+        if resamples is not None and resamples < 0:
+            raise ValueError(f"resamples must be at least 0, got {resamples!r}")
+        self.resamples = resamples
+
+    def intervals(
+        self,
+        values: Mapping[str, float],
+        figures: Callable[[np.ndarray], np.ndarray],
+        units: int,
+        drawn: str,
+    ) -> tuple[dict[str, float], str]:
+        """95 % intervals: limits by key, and lines for the log that start with a line break.
+
+        Args:
+            values: The figures of all, by key.
+            figures: The same of how often each unit is drawn, as :func:`.bootstrap` takes it.
+            units: Number of people, or of what is drawn.
+            drawn: Their name.
+        """
+        if not self.resamples or units < 2 or not values:
+            return {}, ""
+        draws = bootstrap(figures, np.arange(units), self.resamples)
+        self.draws, self.units = dict(zip(values, draws.T, strict=True)), units
+        found = interval(np.array(list(values.values())), draws)
+        limits = {}
+        lines = f"\n\n95 % intervals, {self.resamples:,} resamples of {units:,} {drawn}"
+        for name, low, high in zip(values, *found.tolist(), strict=True):
+            limits |= {f"{name}_low": low, f"{name}_high": high}
+            lines += f"\n{name:<16}{low:.4f} to {high:.4f}"
+        return limits, lines
 
     @property
     def dataset_meta(self) -> dict | None:
@@ -118,7 +154,7 @@ def sets_of(meta: Mapping) -> dict[str, Mapping]:
 
 
 # Keys of PairReport.values.
-PAIR_KEYS = ("auc", "eer", "overlap", "positive_*", "negative_*", "tar@far=*")
+PAIR_KEYS = ("auc", "auc_*", "eer", "overlap", "positive_*", "negative_*", "tar@far=*")
 
 
 def checked_pairs(meta: Mapping, pairs_name: str, same_name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from mmengine.logging import print_log
 
+from negvision.bootstrap import share
 from negvision.errors import DatasetError
 from negvision.face.metrics.embedding_metric import EmbeddingMetric
 from negvision.face.metrics.embeddings import EmbeddingTable, row_norms
@@ -18,6 +19,7 @@ from negvision.face.metrics.roc import (
     point_values,
     roc_curve,
 )
+from negvision.face.metrics.verification_metric import pair_figures
 from negvision.registry import METRICS
 
 # Scores of one block of probes against the full gallery: 128 MiB in float64.
@@ -40,11 +42,15 @@ class IdentificationMetric(EmbeddingMetric):
     Args:
         ranks: Ranks of the CMC to report.
         fpirs: Limits of the false positive identification rate.
+        resamples: For intervals: how often the people of the probes are drawn anew with
+            replacement; a probe without a label is drawn alone. The gallery stays. 0: none. None:
+            1,000 in ``negvision test``, none in a validation.
         **kwargs: Of :class:`negvision.face.metrics.embedding_metric.EmbeddingMetric`; ``prefix``
             is ``identification`` by default.
 
     Returned keys: ``rank1``, ``rank5``, ``rank10``, ``dir@fpir=1e-1`` ..., ``mated_probes``,
-    ``impostor_probes``, ``identities``.
+    ``impostor_probes``, ``identities``. With ``resamples`` also ``rank1_low``, ``rank1_high``,
+    ``dir@fpir=1e-1_low`` and so on, the limits of the 95 % intervals.
 
     Raises:
         ConfigError: The dataset has no gallery or no probes.
@@ -62,9 +68,10 @@ class IdentificationMetric(EmbeddingMetric):
         self,
         ranks: Sequence[int] = (1, 5, 10),
         fpirs: Sequence[float] = (1e-1, 1e-2, 1e-3),
+        resamples: int | None = None,
         **kwargs,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(resamples, **kwargs)
         if not ranks or min(ranks) < 1:
             raise ValueError(f"ranks must be positive numbers, got {ranks!r}")
         self.ranks = tuple(sorted(set(ranks)))
@@ -105,15 +112,26 @@ class IdentificationMetric(EmbeddingMetric):
             )
         rates = {rank: result.rank_rate(rank) for rank in self.ranks}
         points = [result.detection_rate(fpir) for fpir in self.fpirs]
+        values = {f"rank{rank}": rate for rank, rate in rates.items() if rate is not None}
+        values |= point_values("dir@fpir", points)
+        known = [point.limit for point in points if point.rate is not None]
+        ranks = [rank for rank, rate in rates.items() if rate is not None]
+        # Those without a label are nobody twice.
+        labels = table.labels[probes].astype(np.int64)
+        labels = np.where(labels < 0, -1 - np.arange(len(labels)), labels)
+        people, owner = np.unique(labels, return_inverse=True)
+        has_mate = np.isin(labels, table.labels[gallery])
+        figures = probe_figures(result, owner[has_mate], owner[~has_mate], ranks, known)
+        limits, lines = self.intervals(values, figures, len(people), "people")
         print_log(
             f"{title}: {len(gallery):,} gallery images of {result.identities:,} people, "
             f"{len(result.ranks):,} probes of them, {len(result.impostor_scores):,} of others\n"
-            f"{_table(result, rates, points)}",
+            f"{_table(result, rates, points)}{lines}",
             logger="current",
         )
         return {
-            **{f"rank{rank}": rate for rank, rate in rates.items() if rate is not None},
-            **point_values("dir@fpir", points),
+            **values,
+            **limits,
             "mated_probes": len(result.ranks),
             "impostor_probes": len(result.impostor_scores),
             "identities": result.identities,
@@ -200,6 +218,36 @@ def identify(
             has_mate[start : start + step], mates, best.max(axis=1)
         )
     return Identification(ranks[has_mate], scores[has_mate], scores[~has_mate], len(identities))
+
+
+def probe_figures(
+    result: Identification,
+    mated: np.ndarray,
+    impostors: np.ndarray,
+    ranks: Sequence[int],
+    fpirs: Sequence[float],
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Rank rates, then DIR at FPIR, as functions of how often each person is drawn.
+
+    Args:
+        result: Of all probes.
+        mated, impostors: (M,) and (Q,), the number of the person of each probe, from 0.
+        ranks, fpirs: Of the figures.
+    """
+    within = np.stack([result.ranks <= rank for rank in ranks], 1) if ranks else np.zeros((1, 0))
+    # Below all cosines: a probe that is not of rank 1 is not identified at any threshold.
+    found = np.where(result.ranks == 1, result.mate_scores, -2)
+    owner = np.concatenate([mated, impostors])
+    same = np.arange(len(owner)) < len(mated)
+    scores = np.concatenate([found, result.impostor_scores])
+    of_pairs = pair_figures(scores, same, np.stack([owner, owner], 1), fpirs)
+
+    def figures(weights: np.ndarray) -> np.ndarray:
+        own = weights[:, mated].astype(np.float64)
+        rates = share(own @ within, own.sum(1, keepdims=True)) if ranks else own[:, :0]
+        return np.concatenate([rates, of_pairs(weights)[:, 1:]], 1)
+
+    return figures
 
 
 def _table(

@@ -16,6 +16,7 @@ from negvision.face.metrics.embeddings import (
     row_norms,
 )
 from negvision.face.metrics.roc import PairReport, checked_limits, checked_roc_file, write_roc
+from negvision.face.metrics.verification_metric import pair_intervals
 from negvision.registry import METRICS
 
 # Columns that are summed at a time, so that only they are in memory as float64.
@@ -39,12 +40,15 @@ class TemplateVerificationMetric(EmbeddingMetric):
             :class:`negvision.face.metrics.verification_metric.VerificationMetric`; InsightFace's
             scripts take the nearest FAR, above or below.
         roc_file: As in ``VerificationMetric``.
+        resamples: For intervals: how often the people are drawn anew with replacement; templates,
+            if the people are not known. 0: none, the default, since IJB-C has 15 million pairs.
         **kwargs: Of :class:`negvision.face.metrics.embedding_metric.EmbeddingMetric`; ``prefix``
             is ``template`` by default.
 
     Returned keys: ``auc``, ``eer``, ``overlap``, ``positive_mean``, ``positive_std``,
     ``negative_mean``, ``negative_std``, ``tar@far=1e-1`` ..., ``positive_pairs``,
-    ``negative_pairs``.
+    ``negative_pairs``. With ``resamples`` also ``auc_low``, ``auc_high``, ``tar@far=1e-1_low`` and
+    so on, the limits of the 95 % intervals.
 
     Raises:
         ConfigError: The dataset has no templates, or no detection scores to use.
@@ -63,9 +67,10 @@ class TemplateVerificationMetric(EmbeddingMetric):
         use_detector_score: bool = False,
         fars: Sequence[float] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
         roc_file: str | None = None,
+        resamples: int = 0,
         **kwargs,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(resamples, **kwargs)
         self.use_norm = use_norm
         self.use_detector_score = use_detector_score
         self.fars = checked_limits("fars", fars)
@@ -105,14 +110,21 @@ class TemplateVerificationMetric(EmbeddingMetric):
         )
         scores = cosine_similarities(templates, np.searchsorted(ids, pairs))
         report = PairReport(scores, same, self.fars)
+        limits, lines = {}, ""
+        if self.resamples:
+            owners, sides = np.full(len(ids), -1), np.searchsorted(ids, pairs)
+            owners[np.searchsorted(ids, meta["template_ids"])] = table.labels[rows]
+            limits, lines = pair_intervals(
+                self, report, scores, same, owners[sides], sides, "templates"
+            )
         print_log(
             f"{title}: {len(pairs):,} pairs of {len(ids):,} templates of {images:,} images"
-            f"\n{report.table()}",
+            f"\n{report.table()}{lines}",
             logger="current",
         )
         if self.roc_file:
             write_roc(report.curve, self.roc_file, title)
-        return report.values()
+        return {**report.values(), **limits}
 
 
 def template_embeddings(

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from mmengine.logging import print_log
 
-from negvision.bootstrap import bootstrap, interval
 from negvision.errors import DatasetError
 from negvision.face.metrics.embedding_metric import PAIR_KEYS, EmbeddingMetric, checked_pairs
 from negvision.face.metrics.embeddings import EmbeddingTable, cosine_similarities
@@ -63,7 +62,7 @@ class VerificationMetric(EmbeddingMetric):
     """
 
     default_prefix = "verification"
-    keys = ("accuracy", "accuracy_std", "accuracy_stderr", "threshold", *PAIR_KEYS, "auc_*")
+    keys = ("accuracy", "accuracy_std", "accuracy_stderr", "threshold", *PAIR_KEYS)
     protocol = ("pairs", "same")
     datasets = "negvision.FacePairDataset or negvision.FaceBinDataset"
 
@@ -75,10 +74,7 @@ class VerificationMetric(EmbeddingMetric):
         resamples: int | None = None,
         **kwargs,
     ) -> None:
-        super().__init__(**kwargs)
-        if resamples is not None and resamples < 0:
-            raise ValueError(f"resamples must be at least 0, got {resamples!r}")
-        self.resamples = resamples
+        super().__init__(resamples, **kwargs)
         if num_folds < 2:
             raise ValueError(f"num_folds must be at least 2, got {num_folds!r}")
         self.fars = checked_limits("fars", fars)
@@ -101,7 +97,10 @@ class VerificationMetric(EmbeddingMetric):
         accuracy, line = self.fold_accuracy(scores, same, meta.get("folds"))
         limits, lines = {}, ""
         if self.resamples:
-            limits, lines = self._limits(table, table.rows_of(pairs), scores, same, report)
+            rows = table.rows_of(pairs)
+            limits, lines = pair_intervals(
+                self, report, scores, same, table.labels[rows], rows, "images"
+            )
         print_log(
             f"{title}: {len(pairs):,} pairs of {len(np.unique(pairs)):,} images\n"
             f"{line}\n{report.table()}{lines}",
@@ -113,31 +112,6 @@ class VerificationMetric(EmbeddingMetric):
             file = file if name is None else file.with_name(f"{file.stem}_{name}{file.suffix}")
             write_roc(report.curve, str(file), title)
         return {**(accuracy.values() if accuracy else {}), **report.values(), **limits}
-
-    def _limits(
-        self,
-        table: EmbeddingTable,
-        rows: np.ndarray,
-        scores: np.ndarray,
-        same: np.ndarray,
-        report: PairReport,
-    ) -> tuple[dict[str, float], str]:
-        """The limits by key, and lines for the log that start with a line break."""
-        known = (table.labels[np.unique(rows)] >= 0).all()
-        people, rows = np.unique(table.labels[rows] if known else rows, return_inverse=True)
-        fars = [point.limit for point in report.points if point.rate is not None]
-        names = ["auc", *(f"tar@far={power(far)}" for far in fars)]
-        values = report.values()
-        figures = pair_figures(scores, same, rows.reshape(-1, 2), fars)
-        draws = bootstrap(figures, np.arange(len(people)), self.resamples)
-        self.draws, self.units = dict(zip(names, draws.T, strict=True)), len(people)
-        found = interval(np.array([values[name] for name in names]), draws)
-        limits, drawn = {}, "people" if known else "images"
-        lines = f"\n\n95 % intervals, {self.resamples:,} resamples of {len(people):,} {drawn}"
-        for name, low, high in zip(names, *found.tolist(), strict=True):
-            limits |= {f"{name}_low": low, f"{name}_high": high}
-            lines += f"\n{name:<16}{low:.4f} to {high:.4f}"
-        return limits, lines
 
     def fold_accuracy(
         self, scores: np.ndarray, same: np.ndarray, folds: np.ndarray | None
@@ -159,6 +133,34 @@ class VerificationMetric(EmbeddingMetric):
         except ValueError as error:
             return None, f"accuracy -  ({error})"
         return accuracy, accuracy.line()
+
+
+def pair_intervals(
+    metric: EmbeddingMetric,
+    report: PairReport,
+    scores: np.ndarray,
+    same: np.ndarray,
+    labels: np.ndarray,
+    members: np.ndarray,
+    what: str,
+) -> tuple[dict[str, float], str]:
+    """:meth:`.EmbeddingMetric.intervals` of AUC and of each TAR that there is.
+
+    Args:
+        metric: Whose resamples are drawn.
+        report: Of the pairs.
+        scores, same: (P,), of the pairs.
+        labels: (P, 2), the people, who are drawn if all are known (from 0).
+        members: (P, 2), numbers of ``what``, which are drawn otherwise.
+        what: Name of the members, such as "images".
+    """
+    known = bool((labels >= 0).all())
+    people, sides = np.unique(labels if known else members, return_inverse=True)
+    fars = [point.limit for point in report.points if point.rate is not None]
+    found = report.values()
+    values = {name: found[name] for name in ("auc", *(f"tar@far={power(far)}" for far in fars))}
+    figures = pair_figures(scores, same, sides.reshape(-1, 2), fars)
+    return metric.intervals(values, figures, len(people), "people" if known else what)
 
 
 def pair_figures(

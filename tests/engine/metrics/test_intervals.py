@@ -11,8 +11,15 @@ from helpers.face_cases import evaluated, predictions, random_case
 from mmengine.logging import MMLogger
 from mmseg.evaluation import IoUMetric as MmsegMetric
 
-from negvision import AccuracyMetric, IoUMetric, VerificationMetric
+from negvision import (
+    AccuracyMetric,
+    IdentificationMetric,
+    IoUMetric,
+    TemplateVerificationMetric,
+    VerificationMetric,
+)
 from negvision.engine.metric_names_hook import name_patterns
+from negvision.face.metrics.identification_metric import identify, probe_figures
 from negvision.face.metrics.roc import roc_curve
 from negvision.face.metrics.verification_metric import pair_figures
 
@@ -109,6 +116,46 @@ def test_verification_has_intervals(log, known, drawn):
         assert 0 <= values[f"{key}_low"] < values[key] < values[f"{key}_high"] <= 1
     # 600 negative pairs: no TAR at 1e-3, and no interval.
     assert not any("1e-3" in name for name in values)
+
+
+@pytest.mark.parametrize(("known", "drawn"), [(True, "12 people"), (False, "16 templates")])
+def test_templates_have_intervals(log, known, drawn):
+    meta, embeddings, labels = random_case(3)
+    metric = TemplateVerificationMetric(resamples=200)
+    metric.dataset_meta = meta
+    values = evaluated(metric, predictions(embeddings, labels if known else None))
+    assert f"95 % intervals, 200 resamples of {drawn}\nauc  " in log.text
+    key = "template/auc"
+    assert 0 <= values[f"{key}_low"] < values[key] < values[f"{key}_high"] <= 1
+    assert values[key] == pytest.approx(np.nanmean(metric.draws["auc"]), abs=0.1)
+    assert TemplateVerificationMetric().resamples == 0
+
+
+def test_identification_has_intervals_over_people(log):
+    meta, embeddings, labels = random_case(3)
+    gallery, probes = meta["gallery"], meta["probes"]
+    metric = IdentificationMetric(ranks=(1, 5), fpirs=(0.1,), resamples=200)
+    metric.dataset_meta = meta
+    values = evaluated(metric, predictions(embeddings, labels))
+    assert "95 % intervals, 200 resamples of 12 people\nrank1" in log.text
+    for name in ("rank1", "dir@fpir=1e-1"):
+        key = f"identification/{name}"
+        assert 0 <= values[f"{key}_low"] <= values[key] <= values[f"{key}_high"] <= 1
+    # The figures of a draw are those of its probes, as often as their people are drawn.
+    owner, inside = labels[probes], np.isin(labels[probes], labels[gallery])
+    result = identify(embeddings[gallery], labels[gallery], embeddings[probes], owner)
+    figures = probe_figures(result, owner[inside], owner[~inside], (1, 5), (0.1,))
+    weights = np.random.default_rng(0).integers(0, 3, (5, 12))
+    for row, found in zip(weights, figures(weights), strict=True):
+        drawn = np.repeat(probes, row[owner])
+        again = identify(embeddings[gallery], labels[gallery], embeddings[drawn], labels[drawn])
+        scores = np.concatenate([again.mate_scores, again.impostor_scores])
+        highest = max(
+            np.mean((again.ranks == 1) & (again.mate_scores >= limit))
+            for limit in [*scores, np.inf]
+            if np.mean(again.impostor_scores >= limit) <= 0.1
+        )
+        assert found == pytest.approx([again.rank_rate(1), again.rank_rate(5), highest])
 
 
 @pytest.mark.parametrize("kind", [AccuracyMetric, IoUMetric, VerificationMetric])
