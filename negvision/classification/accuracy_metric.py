@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from mmengine.logging import print_log
 from scipy.sparse import csr_array
 
 from negvision.bootstrap import bootstrap, interval, mean_known, share
+from negvision.data.reliability import reliability
 from negvision.engine.metrics import CollectedMetric
 from negvision.errors import ConfigError, DatasetError
 from negvision.registry import METRICS
@@ -27,10 +29,10 @@ class AccuracyMetric(CollectedMetric):
         **kwargs: Of :class:`negvision.engine.metrics.CollectedMetric`; ``prefix`` is
             ``classification`` by default.
 
-    Returned keys: ``accuracy``; ``mean_recall``, the mean over the classes that have images; and
-    ``recall/<class>`` of each of them. With ``resamples`` also ``accuracy_low``,
-    ``accuracy_high``, ``mean_recall_low`` and ``mean_recall_high``: the limits of the 95 %
-    intervals. All in [0, 1].
+    Returned keys: ``accuracy``; ``mean_recall``, the mean over the classes that have images;
+    ``recall/<class>`` of each of them; and ``ece``, the expected calibration error of the scores.
+    With ``resamples`` also ``accuracy_low``, ``accuracy_high``, ``mean_recall_low`` and
+    ``mean_recall_high``: the limits of the 95 % intervals. All in [0, 1].
 
     Raises:
         ConfigError: The predictions have no class.
@@ -58,14 +60,15 @@ class AccuracyMetric(CollectedMetric):
                     f"{sorted(sample)}. Use a classifier such as negvision.OODClassifier"
                 )
             pair = int(sample.get("label", -1)), int(sample["pred_label"])
-            self.results.append((str(sample["img_path"]), pair))
+            score = float(sample.get("pred_score", math.nan))
+            self.results.append((str(sample["img_path"]), (*pair, score)))
 
-    def compute_metrics(self, results: list[tuple[str, tuple[int, int]]]) -> dict[str, float]:
+    def compute_metrics(self, results: list[tuple[str, tuple]]) -> dict[str, float]:
         """Evaluate the images of all ranks; see the class for the keys."""
-        pairs = np.array([pair for pair in dict(results).values() if pair[0] >= 0], dtype=np.int64)
-        if not len(pairs):
+        rows = np.array([row for row in dict(results).values() if row[0] >= 0]).reshape(-1, 3)
+        if not len(rows):
             raise DatasetError("AccuracyMetric: no image has a label, so nothing can be evaluated")
-        labels, right = pairs[:, 0], pairs[:, 0] == pairs[:, 1]
+        labels, right = rows[:, 0].astype(np.int64), rows[:, 0] == rows[:, 1]
         names = (self.dataset_meta or {}).get("classes") or ()
         recalls = {}
         lines = [f"\n{'class':<20}  images  recall"]
@@ -85,8 +88,11 @@ class AccuracyMetric(CollectedMetric):
             for name, low, high in zip(values, *found.tolist(), strict=True):
                 limits |= {f"{name}_low": low, f"{name}_high": high}
                 lines.append(f"{name:<20}  {low:.4f} to {high:.4f}")
+        scores = reliability(rows[:, 2], right, from_score=0)
+        ece = {"ece": scores.error} if scores.total else {}
+        lines += [scores.line("images")] if ece else []
         print_log("\n".join(lines), logger="current")
-        return {**values, **recalls, **limits}
+        return {**values, **recalls, **ece, **limits}
 
 
 def _figures_of(labels: np.ndarray, right: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,8 +1,11 @@
-"""``negvision calibrate CONFIG CKPT``: scores of a detector that are probabilities."""
+"""``negvision calibrate CONFIG CKPT``: scores that are probabilities."""
+
+from __future__ import annotations
 
 import argparse
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from negvision.cli.arguments import (
     add_data_arguments,
@@ -11,13 +14,17 @@ from negvision.cli.arguments import (
     announce,
     settle_model,
 )
-from negvision.errors import CheckpointError, ConfigError
+from negvision.errors import CheckpointError
 from negvision.files import check_writable
 
-HELP = "scale the scores of a detector by class, so that they are probabilities"
+if TYPE_CHECKING:
+    from negvision.report.comparison import PredictionsHook
+
+HELP = "scale the scores of a model by class, so that they are probabilities"
 DESCRIPTION = (
-    "Fit a scale to the scores of each class on the validation set and store it, with the "
-    "weights, in a checkpoint. Tests, predictions and exported models apply it. AP by class stays."
+    "Fit a scale to the scores of each class of a detector, classifier or segmentor on the "
+    "validation set and store it, with the weights, in a checkpoint. Tests, predictions and "
+    "exported models apply it. AP by class, accuracy and IoU stay."
 )
 
 
@@ -45,13 +52,8 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from negvision.compat.patches import captured_pycocotools
-    from negvision.data.formats.coco_file import find_classes
-    from negvision.detection.metrics.box_matching import best_threshold
-    from negvision.detection.metrics.coco_annotations import load_coco_annotations
-    from negvision.detection.metrics.coco_evaluation import CocoDetections
-    from negvision.detection.metrics.error_kinds import error_kinds
-    from negvision.detection.metrics.reliability import fit_calibration, reliability
-    from negvision.engine.calibration import save_with_meta
+    from negvision.data.reliability import fit_temperatures, reliability
+    from negvision.engine.calibration import LabeledScoresHook, save_with_meta
     from negvision.engine.checkpoints.loading import load_checkpoint_file
     from negvision.engine.prepare import prepare_config
     from negvision.report.comparison import PredictionsHook
@@ -62,39 +64,61 @@ def run(args: argparse.Namespace) -> int:
     for part in ("dataloader", "evaluator"):
         cfg[f"test_{part}"] = cfg.get(f"{args.split}_{part}")
     evaluator = evaluator_of(cfg) if cfg.test_evaluator else {}
-    if "ann_file" not in evaluator:
-        raise ConfigError(
-            f"the {args.split}_evaluator has no ann_file: negvision calibrate needs a detector and "
-            "COCO annotations"
-        )
+    boxes = "ann_file" in evaluator
     checkpoint = load_checkpoint_file(source, "cpu", args.trust_checkpoint)
     if "calibration" in (checkpoint.get("meta") or {}):
         raise CheckpointError(f"{source}: is calibrated already; name the checkpoint it came from")
-    hook = PredictionsHook(masks=False)
+    hook: Any = PredictionsHook(masks=False) if boxes else LabeledScoresHook(args.split)
     prefix = "negvision_calibrate_"
     with tempfile.TemporaryDirectory(prefix=prefix) as folder, captured_pycocotools():
         runner = runner_of_test(cfg, source, Path(folder))
         runner.register_hook(hook)
         runner.test()
-    truth = load_coco_annotations(evaluator["ann_file"])
-    _, ids = find_classes(str(evaluator["ann_file"]), truth, hook.classes)
+    if boxes:
+        calibration, added, sides = _of_boxes(evaluator["ann_file"], hook)
+    else:
+        logits, labels = hook.collected()
+        calibration, sides = fit_temperatures(logits, labels), []
+        probabilities = np.exp(logits - logits.max(1, keepdims=True))
+        probabilities /= probabilities.sum(1, keepdims=True)
+        hits = logits.argmax(1) == labels
+        for one in (probabilities, calibration.of_probabilities(probabilities)):
+            sides.append(reliability(one.max(1), hits, from_score=0))
+        added = calibration.as_meta()
+    save_with_meta(source, target, added, runner.model, args.trust_checkpoint)
+    width = max(map(len, hook.classes))
+    scales = zip(hook.classes, calibration.temperatures, calibration.offsets, strict=True)
+    for name, temperature, offset in scales:
+        line = f"{name:<{width}}  temperature {temperature:.3f}"
+        print(line + f"  offset {offset:+.3f}" * boxes)
+    before, after = sides
+    print(
+        f"ECE    {before.error:.3f} before, {after.error:.3f} after, on the same images\n"
+        f"saved  {shown_path(target)}"
+    )
+    return 0
+
+
+def _of_boxes(ann_file: str, hook: PredictionsHook):
+    """The calibration of a detector, what is stored, and reliability before and after."""
+    import numpy as np
+
+    from negvision.data.formats.coco_file import find_classes
+    from negvision.data.reliability import fit_calibration, reliability
+    from negvision.detection.metrics.box_matching import best_threshold
+    from negvision.detection.metrics.coco_annotations import load_coco_annotations
+    from negvision.detection.metrics.coco_evaluation import CocoDetections
+    from negvision.detection.metrics.error_kinds import error_kinds
+
+    truth = load_coco_annotations(ann_file)
+    _, ids = find_classes(str(ann_file), truth, hook.classes)
     detections = CocoDetections.of_images(list(hook.images.values()), ids)
     found = error_kinds(truth, detections, ids)
     # From places among the ascending ids to labels of the model.
     labels = np.array([ids.index(one) for one in found.category_ids])[found.labels]
     calibration = fit_calibration(found.scores, found.hits, labels, len(ids))
     scores = calibration.apply(found.scores, labels)
-    before, after = reliability(found.scores, found.hits), reliability(scores, found.hits)
     objects = sum(one["category_id"] in ids and not one["iscrowd"] for one in truth["annotations"])
     best = best_threshold(scores, found.hits, objects)
     added = calibration.as_meta() | (best.as_meta() if best is not None else {})
-    save_with_meta(source, target, added, runner.model, args.trust_checkpoint)
-    width = max(map(len, hook.classes))
-    scales = zip(hook.classes, calibration.temperatures, calibration.offsets, strict=True)
-    for name, temperature, offset in scales:
-        print(f"{name:<{width}}  temperature {temperature:.3f}  offset {offset:+.3f}")
-    print(
-        f"ECE    {before.error:.3f} before, {after.error:.3f} after, on the same images\n"
-        f"saved  {shown_path(target)}"
-    )
-    return 0
+    return calibration, added, [reliability(one, found.hits) for one in (found.scores, scores)]

@@ -48,6 +48,21 @@ class ScoreCalibration:
         found = yes / (yes + (1 - inside) ** power)
         return np.where((scores < 0) | (scores > 1), scores, found).astype(scores.dtype)
 
+    def of_probabilities(self, probabilities: np.ndarray) -> np.ndarray:
+        """The calibrated probabilities (..., K) of classes that exclude each other.
+
+        Their logits are divided by the temperature of the class that is most probable, and stays
+        so. Offsets do not count.
+
+        Example:
+            >>> ScoreCalibration((2.0, 1.0), (0.0, 0.0)).of_probabilities(np.array([0.8, 0.2]))
+            array([0.66666667, 0.33333333])
+        """
+        power = 1 / np.asarray(self.temperatures)[probabilities.argmax(-1)][..., None]
+        highest = probabilities.max(-1, keepdims=True)
+        raised = (probabilities.astype(np.float64) / highest) ** power
+        return (raised / raised.sum(-1, keepdims=True)).astype(probabilities.dtype)
+
     def as_meta(self) -> dict[str, dict[str, list[float]]]:
         """What a checkpoint stores in its ``meta``."""
         return {_KEY: {"temperatures": list(self.temperatures), "offsets": list(self.offsets)}}

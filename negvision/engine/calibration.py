@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from mmengine.structures import PixelData
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -22,7 +24,7 @@ from negvision.engine.checkpoints.fitting import fit
 from negvision.engine.checkpoints.loading import load_checkpoint_file
 from negvision.engine.config.model_parts import unwrapped
 from negvision.engine.metrics import OODMetricBase
-from negvision.errors import ConfigError, OODDataError, text_table
+from negvision.errors import ConfigError, DatasetError, OODDataError, text_table
 from negvision.files import atomic_write
 from negvision.ood.feature_scores import score_name
 from negvision.ood.records import OODRecords, evaluate_records
@@ -205,10 +207,20 @@ def calibrate(runner: Runner, split: str, tpr: float, min_score: float) -> OODTh
 
 
 def calibrate_predictions(model: nn.Module, calibration: ScoreCalibration) -> None:
-    """Let a detector predict calibrated scores, the highest first."""
+    """Let a model predict calibrated scores; of a detector, the highest first.
+
+    Logits, and the OOD scores that follow from them, stay. A segmentor adds ``pred_scores`` (1, H,
+    W) to its samples, the probability of the class of each pixel.
+    """
+    temperatures = torch.tensor(calibration.temperatures)
 
     def calibrated(module: nn.Module, args: Any, outputs: Any) -> None:
         for sample in outputs if isinstance(outputs, list | tuple) else ():
+            if "pred_label" in sample:
+                sample.pred_score = class_scores(sample.logits[None], temperatures)[0]
+            elif "seg_logits" in sample:
+                scores = class_scores(sample.seg_logits.data[None], temperatures)
+                sample.pred_scores = PixelData(data=scores)
             if "pred_instances" not in sample:
                 continue
             found = sample.pred_instances
@@ -218,6 +230,84 @@ def calibrate_predictions(model: nn.Module, calibration: ScoreCalibration) -> No
             sample.pred_instances = found[torch.from_numpy(order).to(found.scores.device)]
 
     unwrapped(model).register_forward_hook(calibrated)
+
+
+class LabeledScoresHook(Hook):
+    """Keeps logits and labels that a test of a classifier, or a segmentor, compares.
+
+    Of a segmentor so many evenly spaced pixels of each image that are not void.
+
+    Args:
+        split: Named in errors.
+
+    Attributes:
+        classes: Names, by label.
+
+    Raises:
+        ConfigError: The model predicts something else, or has one output.
+    """
+
+    # After the metrics, which need the outputs as the model left them.
+    priority = "LOW"
+
+    def __init__(self, split: str) -> None:
+        self.split = split
+        self.classes: Sequence[str] = ()
+        self._logits: list[Tensor] = []
+        self._labels: list[Tensor] = []
+
+    def before_test_epoch(self, runner) -> None:
+        meta = runner.test_evaluator.metrics[0].dataset_meta or {}
+        self.classes = meta.get("classes", ())
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=()) -> None:
+        for sample in outputs or ():
+            if "seg_logits" in sample and len(sample.seg_logits.data) > 1:
+                logits = sample.seg_logits.data.flatten(1).T
+                labels = sample.gt_sem_seg.data.flatten().to(logits.device)
+            elif "pred_label" in sample:
+                logits, labels = sample.logits[None], sample.label.reshape(1)
+            else:
+                raise ConfigError(
+                    f"the {self.split}_evaluator has no ann_file, and the model predicts "
+                    f"{', '.join(sorted(sample.keys()))}: negvision calibrate needs a detector "
+                    "with COCO annotations, a classifier, or a segmentor with a softmax"
+                )
+            known = torch.nonzero((labels >= 0) & (labels < logits.shape[1]))[:, 0]
+            known = known[:: max(len(known) // _PIXELS_PER_IMAGE, 1)]
+            self._logits.append(logits[known].float().cpu())
+            self._labels.append(labels[known].cpu())
+
+    def collected(self) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (N, K) and labels (N,).
+
+        Raises:
+            DatasetError: There are none.
+        """
+        if not self._logits:
+            raise DatasetError(f"the {self.split} set has no images to calibrate on")
+        return torch.cat(self._logits).numpy(), torch.cat(self._labels).numpy()
+
+
+def class_scores(logits: Tensor, temperatures: Tensor | None = None) -> Tensor:
+    """The probability of the most probable class.
+
+    Args:
+        logits: (B, K, ...).
+        temperatures: (K,), by which the logits are divided where a class is the most probable.
+
+    Returns:
+        (B, ...).
+
+    Example:
+        >>> class_scores(torch.tensor([[4.0, 0.0]]).log_softmax(1) , torch.tensor([2.0, 1.0]))
+        tensor([0.8808])
+    """
+    highest, labels = logits.float().max(1, keepdim=True)
+    below = logits.float() - highest
+    if temperatures is not None:
+        below = below / temperatures.to(logits.device)[labels]
+    return 1 / below.exp().sum(1)
 
 
 def score_of(model: nn.Module) -> str:

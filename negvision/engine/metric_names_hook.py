@@ -115,6 +115,7 @@ def _names(metric) -> list[str]:
             chosen = [metric.metrics] if isinstance(metric.metrics, str) else metric.metrics
             names = ["aAcc", *chosen, *(name for key in chosen for name in more.get(key, []))]
             ends = ("_low", "_high") if getattr(metric, "resamples", None) else ()
+            names += ["ece"] if getattr(metric, "errors", None) else []
             return [*names, *(name + end for name in names for end in ends)]
     return ["*"]
 

@@ -205,6 +205,10 @@ def compare_results(
         found.note(labels=own.labels != theirs.labels)
         if own.ood_scores is not None and theirs.ood_scores is not None:
             found.note(ood=_relative(theirs.ood_scores, own.ood_scores))
+        if own.scores is not None and theirs.scores is not None:
+            # Classes have temperatures of their own.
+            same = own.labels == theirs.labels
+            found.note(score=_absolute(theirs.scores, own.scores)[same])
     elif isinstance(own, Classification) and isinstance(theirs, Classification):
         difference = _absolute(theirs.probabilities, own.probabilities)
         found.note(probability=difference.max(keepdims=True))

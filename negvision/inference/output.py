@@ -237,11 +237,12 @@ class Writer:
         entry["labels"] = f"labels/{name}.png"
         content = cv2.imencode(".png", result.labels.astype(dtype))[1]
         self._write(entry["labels"], content.tobytes())
-        if result.ood_scores is not None:
-            entry["ood_scores"] = f"ood_scores/{name}.npy"
-            buffer = io.BytesIO()
-            np.save(buffer, result.ood_scores.astype(np.float32))
-            self._write(entry["ood_scores"], buffer.getvalue())
+        for kind, values in (("ood_scores", result.ood_scores), ("scores", result.scores)):
+            if values is not None:
+                entry[kind] = f"{kind}/{name}.npy"
+                buffer = io.BytesIO()
+                np.save(buffer, values.astype(np.float32))
+                self._write(entry[kind], buffer.getvalue())
 
     def _write_embeddings(self) -> Path:
         vectors, names, frames = zip(*self._embeddings, strict=True)

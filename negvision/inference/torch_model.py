@@ -24,6 +24,7 @@ from negvision.data.images.integrity import require_complete
 from negvision.data.images.loading import LoadImageFromFile
 from negvision.data.score_calibration import ScoreCalibration
 from negvision.data.score_threshold import ScoreThreshold
+from negvision.engine.calibration import class_scores
 from negvision.engine.checkpoints.loading import install_loaders
 from negvision.engine.config.check import check_config
 from negvision.engine.config.options import tiles_of
@@ -66,7 +67,7 @@ class TorchModel:
         ood_threshold: Threshold of the checkpoint, or None.
         ood_quantiles: Of the OOD scores of known samples, or ().
         score_threshold: From which boxes are shown, or None.
-        calibration: Of the scores of boxes, or None.
+        calibration: Of the scores, or None.
         face_threshold: Similarity from which two faces are one person, or None.
         tiles: In which the evaluations of the config predict, or None.
         crop_side: Side of the aligned crops of faces that the model takes, in pixels.
@@ -134,9 +135,12 @@ class TorchModel:
     def run(self, batch: Sequence[dict]) -> list[Result]:
         """Predict packed images as one batch."""
         with torch.no_grad():
-            found = [_result(sample) for sample in self.model.test_step(pseudo_collate(batch))]
+            samples = self.model.test_step(pseudo_collate(batch))
+            found = [_result(sample, self.calibration) for sample in samples]
         return [
-            one.calibrated(self.calibration) if isinstance(one, Detections) else one
+            one.calibrated(self.calibration)
+            if isinstance(one, Detections | Classification)
+            else one
             for one in found
         ]
 
@@ -214,7 +218,7 @@ def task_of(model: BaseModel) -> str:
     )
 
 
-def _result(sample) -> Result:
+def _result(sample, calibration: ScoreCalibration | None) -> Result:
     """The result of a predicted sample; ConfigError if it holds what no result has."""
     if "embedding" in sample:
         return Embedding(sample.embedding.cpu().numpy())
@@ -224,7 +228,12 @@ def _result(sample) -> Result:
             sample.get(name).data[0].cpu().numpy() if name in sample else None
             for name in ("ood_map", "ood_mask")
         )
-        return LabelMap(labels, scores, unknown)
+        confidence = None
+        if calibration is not None:
+            temperatures = torch.tensor(calibration.temperatures)
+            logits = sample.seg_logits.data[None]
+            confidence = class_scores(logits, temperatures)[0].cpu().numpy()
+        return LabelMap(labels, scores, unknown, confidence)
     if "pred_label" in sample:
         probabilities = sample.logits.softmax(0).cpu().numpy()
         unknown = bool(sample.pred_is_ood) if "pred_is_ood" in sample else None

@@ -16,6 +16,7 @@ from negvision.bootstrap import Difference, Side, bootstrap, holm, paired_differ
 from negvision.data.formats.coco_file import find_classes
 from negvision.data.formats.coco_masks import to_run_lengths
 from negvision.data.images.loading import reader_of
+from negvision.data.reliability import reliability
 from negvision.detection.metrics.coco_annotations import load_coco_annotations
 from negvision.detection.metrics.coco_evaluation import CocoDetections, metric_names
 from negvision.detection.metrics.coco_metric import units_of
@@ -23,7 +24,6 @@ from negvision.detection.metrics.coco_statistics import CocoStatistics
 from negvision.detection.metrics.error_kinds import KINDS, error_kinds
 from negvision.detection.metrics.froc import FROC
 from negvision.detection.metrics.groups import FIGURES, GroupFigures, Groups, trade
-from negvision.detection.metrics.reliability import reliability
 from negvision.errors import ConfigError, DatasetError, Problems, UserError
 from negvision.report.image_samples import embedded, read_rgb
 from negvision.report.page_parts import Gallery, ImageSample, MetricRow, MetricTable, Section

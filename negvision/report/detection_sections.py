@@ -13,6 +13,7 @@ from torch import nn
 
 from negvision.bootstrap import RESAMPLES, bootstrap, interval
 from negvision.data.formats.coco_file import find_classes
+from negvision.data.reliability import FROM_SCORE, Reliability, reliability
 from negvision.data.score_threshold import FIXED, ScoreThreshold
 from negvision.detection.metrics.box_matching import box_confusion
 from negvision.detection.metrics.coco_annotations import load_coco_annotations
@@ -21,7 +22,6 @@ from negvision.detection.metrics.coco_metric import units_of
 from negvision.detection.metrics.coco_statistics import CocoStatistics
 from negvision.detection.metrics.error_kinds import KINDS, SIDES, ErrorKinds, error_kinds
 from negvision.detection.metrics.froc import FROC, RATES, RECALLS, fppi_names
-from negvision.detection.metrics.reliability import FROM_SCORE, reliability
 from negvision.report.image_samples import embedded, read_rgb
 from negvision.report.page_parts import (
     Gallery,
@@ -267,17 +267,29 @@ def _calibration_parts(
     for name, place in zip(classes, places, strict=True):
         own = errors.labels == place
         named[name] = reliability(errors.scores[own], errors.hits[own])
+    caption = (
+        f"Detections with scores from {FROM_SCORE:g}; right ones are on an object of their class, "
+        "at IoU 0.5."
+    )
+    return calibration_parts(named, "detections", caption)
+
+
+def calibration_parts(named: Mapping[str, Reliability], what: str, caption: str) -> list[Part]:
+    """A table of calibration errors, and reliability curves.
+
+    Args:
+        named: Of all and of each class.
+        what: Is scored.
+        caption: Of the table.
+    """
     rows = [
         MetricRow(
             name, [one.error, one.mean_confidence, one.mean_precision, one.total], better="lower"
         )
         for name, one in named.items()
     ]
-    caption = (
-        f"Detections with scores from {FROM_SCORE:g}; right ones are on an object of their class, "
-        "at IoU 0.5. ECE: the mean gap between score and share that is right, in 15 bins."
-    )
-    columns = ("ECE", "mean score", "right", "detections")
+    caption += " ECE: the mean gap between score and share that is right, in 15 bins."
+    columns = ("ECE", "mean score", "right", what)
     ranked = sorted((name for name in named if named[name].total), key=lambda n: -named[n].total)
     plots = [
         reliability_plot(name, named[name].confidence, named[name].precision)

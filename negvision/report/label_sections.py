@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from negvision.data.reliability import Reliability, reliability_by_class, reliability_of_sums
+from negvision.report.detection_sections import calibration_parts
 from negvision.report.image_samples import embedded, read_rgb
 from negvision.report.page_parts import (
     Gallery,
@@ -17,6 +19,7 @@ from negvision.report.page_parts import (
     Part,
     Section,
 )
+from negvision.segmentation.metrics.iou_metric import score_sums
 from negvision.segmentation.metrics.pixel_metric import label_confusion
 from negvision.visualization import Canvas, class_color
 
@@ -29,13 +32,15 @@ class LabelCollector:
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
         self.confusion = np.zeros((len(self.classes),) * 2, dtype=np.int64)
+        self._scored: list[tuple[int, float, bool]] = []
 
     def add(self, inputs: Sequence, samples: Sequence) -> None:
         """Count a batch of predicted data samples."""
         for sample in samples:
-            label = int(sample.get("label", -1))
+            label, predicted = int(sample.get("label", -1)), int(sample.pred_label)
             if label >= 0 and not sample.get("is_ood", False):
-                self.confusion[label, int(sample.pred_label)] += 1
+                self.confusion[label, predicted] += 1
+                self._scored.append((predicted, float(sample.pred_score), predicted == label))
 
     def sections(self) -> list[Section]:
         """Accuracy and confusions."""
@@ -54,9 +59,13 @@ class LabelCollector:
         names, caption = self.classes, "OOD images are excluded."
         title = "Images of known classes"
         matrix = Matrix(title, names, names, counts.tolist(), caption, "images")
+        labels, scores, hits = (np.array(column) for column in zip(*self._scored, strict=True))
+        named = reliability_by_class(names, labels, scores, hits)
+        caption = "By the class that is predicted, the most probable one."
         return [
             Section("accuracy", "Accuracy", tables),
             Section("confusion", "Confused classes", [matrix]),
+            _calibration(named, "images", caption),
         ]
 
 
@@ -91,6 +100,7 @@ class LabelMapCollector:
         self.confusion = np.zeros((len(self.classes),) * 2, dtype=np.int64)
         self._worst: list[_Seen] = []
         self._count = 0
+        self._sums: np.ndarray = np.zeros(0)
 
     def add(self, inputs: Sequence, samples: Sequence) -> None:
         """Count a batch of predicted data samples, except those without labels."""
@@ -102,6 +112,8 @@ class LabelMapCollector:
                 continue
             self.confusion += counts
             self._count += 1
+            own = score_sums(sample.to_dict(), _VOID)
+            self._sums = own if self._count == 1 else self._sums + own
             wrong = 1 - float(np.diag(counts).sum() / counts.sum())
             truth = sample.gt_sem_seg.data[0].cpu().numpy()
             seen = _Seen(path, wrong, _reduced(truth), _reduced(predicted.cpu().numpy()))
@@ -122,9 +134,15 @@ class LabelMapCollector:
             samples = [self._drawn(seen) for seen in self._worst]
             gallery = Gallery("Image, labels, prediction", samples, caption)
             parts = [_iou_tables(self.confusion, self.classes), [matrix], [gallery]]
+        calibration = Section("calibration", "Calibration of the scores", missing=missing)
+        if self._count:
+            named = reliability_of_sums(self.classes, self._sums[: len(self.classes)])
+            caption = "By the class that is predicted, the most probable one of a pixel."
+            calibration = _calibration(named, "pixels", caption)
         return [
             Section("iou", "IoU of classes", parts[0], missing),
             Section("confusion", "Confused classes", parts[1], missing),
+            calibration,
             Section("worst", "Images with the most wrong pixels", parts[2], missing),
         ]
 
@@ -138,6 +156,11 @@ class LabelMapCollector:
             images.insert(0, embedded(Canvas(image, longest=_SIDE).image(), seen.path))
         tag = f"{100 * seen.wrong:.1f} % of the pixels are wrong"
         return ImageSample(seen.path, [], images, problem, tag)
+
+
+def _calibration(named: Mapping[str, Reliability], what: str, caption: str) -> Section:
+    parts = calibration_parts(named, what, caption)
+    return Section("calibration", "Calibration of the scores", parts)
 
 
 def _iou_tables(confusion: np.ndarray, classes: Sequence[str]) -> list[MetricTable]:

@@ -1,24 +1,30 @@
-"""A calibrated detector: what is stored, and the same scores in tests, predictions and exports."""
+"""A calibrated model: what is stored, and the same scores in tests, predictions and exports."""
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from helpers.commands import command
+from helpers.small_models import load_named_config
 
 from negvision import Inferencer
+from negvision.data import reliability
 from negvision.data.score_calibration import ScoreCalibration
-from negvision.detection.metrics import reliability
+from negvision.engine.calibration import class_scores
+from negvision.engine.config.data_files import replace_data_root
 from negvision.engine.config.reading import load_config
-from negvision.errors import CheckpointError
+from negvision.errors import CheckpointError, DatasetError
 from negvision.export.graphs.choice import graph_and_metadata
 from negvision.inference.runtime import ExportedModel
 from negvision.inference.weights import load_model
 
 calibrate, run_test, train = command("calibrate"), command("test"), command("train")
+export = command("export")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -92,6 +98,80 @@ def test_a_calibrated_detector(tiny_config, coco_root, tmp_path, capsys, monkeyp
 
     assert calibrate(target) == 2
     assert "is calibrated already" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["images", "pixels"])
+def test_a_calibrated_classifier_and_segmentor(
+    name, digits, checkpoints, tmp_path, capsys, monkeypatch
+):
+    config, path, target = (tmp_path / one for one in ("c.py", "a.pth", "a_calibrated.pth"))
+    cfg = load_named_config(name)
+    replace_data_root(cfg, str(digits))
+    cfg.work_dir = str(tmp_path / "work")
+    cfg.dump(config)
+    shutil.copy(checkpoints(name), path)
+    monkeypatch.setattr(reliability, "_FEWEST", 5)
+    assert calibrate(config, path) == 0
+    printed = capsys.readouterr().out
+    meta = torch.load(target, weights_only=False)["meta"]
+    own = ScoreCalibration.of_meta(meta, "")
+    assert f"temperature {own.temperatures[0]:.3f}\n" in printed and not any(own.offsets)
+    assert any(abs(value - 1) > 0.01 for value in own.temperatures)
+    assert re.search(r"ECE +\S+ before, \S+ after, on the same images", printed)
+
+    # A test, a prediction and an exported model give the same scores.
+    kinds = {"images": "negvision.AccuracyMetric", "pixels": "negvision.IoUMetric"}
+    evaluator = [f"test_evaluator={{'type':'{kinds[name]}'}}"]
+    errors = []
+    for model in (path, target):
+        assert run_test(config, model, "--cfg-options", *evaluator) == 0
+        errors.append(float(re.search(r"calibration: ECE (\S+) of", capsys.readouterr().out)[1]))
+    assert errors[0] != errors[1]
+    image = next(digits.rglob("*.png"))
+    [plain], [found] = (Inferencer(config, one).predict([image]) for one in (path, target))
+    file = tmp_path / "model.onnx"
+    assert export(config, target, "--out", file, "--legacy") == 0
+    [exported] = ExportedModel(str(file)).predict([image])
+    if name == "images":
+        expected = own.of_probabilities(plain.probabilities)
+        assert found.probabilities == pytest.approx(expected, abs=1e-6)
+        assert exported.probabilities == pytest.approx(expected, abs=1e-4)
+        assert not np.allclose(expected, plain.probabilities, atol=1e-4)
+    else:
+        assert plain.scores is None and (found.labels == plain.labels).all()
+        same = exported.labels == found.labels
+        assert exported.scores[same] == pytest.approx(found.scores[same], abs=1e-3)
+
+
+def test_scores_of_labels_are_the_calibrated_probabilities():
+    logits = torch.from_numpy(np.random.default_rng(0).normal(0, 3, (2, 4, 5, 6)))
+    own = ScoreCalibration((0.5, 1.0, 2.0, 4.0), (0.0,) * 4)
+    expected = own.of_probabilities(logits.softmax(1).movedim(1, -1).numpy()).max(-1)
+    found = class_scores(logits, torch.tensor(own.temperatures))
+    assert found.numpy() == pytest.approx(expected, rel=1e-5)
+    plain = class_scores(logits)
+    assert plain.numpy() == pytest.approx(logits.softmax(1).amax(1).numpy(), rel=1e-5)
+
+
+def test_temperatures_of_classes_are_found():
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 2, (40_000, 3))
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = (probabilities.cumsum(1) < generator.random((len(logits), 1))).sum(1)
+    truth = np.array([2.0, 1.0, 0.5])
+    scaled = logits * truth[logits.argmax(1)][:, None]
+    found = reliability.fit_temperatures(scaled, labels)
+    assert found.temperatures == pytest.approx(truth, rel=0.1)
+    biased = np.exp(scaled) / np.exp(scaled).sum(1, keepdims=True)
+    hits = labels == scaled.argmax(1)
+    before, after = (
+        reliability.reliability(one.max(1), hits, from_score=0).error
+        for one in (biased, found.of_probabilities(biased))
+    )
+    assert after < before / 3
+    with pytest.raises(DatasetError, match="at least 50 predictions, right and wrong ones"):
+        reliability.fit_temperatures(scaled, scaled.argmax(1))
 
 
 def test_the_scale_of_scores_is_found():

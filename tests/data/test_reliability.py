@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from negvision.detection.metrics.reliability import reliability
+from negvision.data.reliability import reliability
 
 
 def test_scores_that_are_probabilities_have_no_error_and_others_their_gap():
@@ -29,4 +29,4 @@ def test_the_last_bin_has_1_and_scores_outside_do_not_count():
 
 def test_without_detections_there_is_no_error():
     found = reliability(np.zeros(3), np.zeros(3))
-    assert np.isnan(found.error) and "no detection has a score from 0.3 to 1" in found.line()
+    assert np.isnan(found.error) and "there are no detections with scores from 0.3" in found.line()

@@ -9,10 +9,10 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
+from negvision.data.reliability import reliability
 from negvision.detection.metrics.coco_annotations import load_coco_annotations
 from negvision.detection.metrics.coco_evaluation import evaluate_coco
 from negvision.detection.metrics.error_kinds import KINDS, error_kinds
-from negvision.detection.metrics.reliability import reliability
 from negvision.report import detection_sections
 from negvision.report.detection_sections import DetectionCollector
 

@@ -69,6 +69,8 @@ def seg_samples():
         sample = SegDataSample(metainfo={"img_path": f"{index}.png"})
         sample.gt_sem_seg = PixelData(data=torch.from_numpy(truth)[None])
         sample.pred_sem_seg = PixelData(data=torch.from_numpy(found)[None])
+        one_hot = torch.nn.functional.one_hot(torch.from_numpy(found), 4).movedim(-1, 0)
+        sample.seg_logits = PixelData(data=2.0 * one_hot)
         yield sample
 
 
@@ -77,7 +79,7 @@ def test_label_maps():
     collector = LabelMapCollector(("road", "car", "sky", "boat"), [[9, 9, 9]])
     for start in (0, 8):
         collector.add([], samples[start : start + 8])
-    iou, confusion, worst = collector.sections()
+    iou, confusion, calibration, worst = collector.sections()
     truth = np.concatenate([one.gt_sem_seg.data.numpy().ravel() for one in samples])
     found = np.concatenate([one.pred_sem_seg.data.numpy().ravel() for one in samples])
     valid = truth != 255
@@ -91,6 +93,12 @@ def test_label_maps():
     values = rows_of(iou, "Segmentation")
     assert values["mIoU"][0] == pytest.approx(expected.mean())
     assert values["pixel accuracy"][0] == pytest.approx((truth == found).mean())
+    score = np.exp(2) / (np.exp(2) + 3)
+    gap = pytest.approx(abs(score - (truth == found).mean()), abs=1e-6)
+    assert rows_of(calibration, "Calibration")["all classes"][0] == gap
+    own = (truth == found)[found == 2]
+    gap = pytest.approx(abs(score - own.mean()), abs=1e-6)
+    assert rows_of(calibration, "Calibration")["sky"][0] == gap
     [gallery] = worst.parts
     shares = [float(sample.tag.split()[0]) for sample in gallery.samples]
     slow = []
@@ -111,14 +119,18 @@ def test_classes_of_images():
     samples = []
     for label, predicted, ood in zip(truth, found, is_ood, strict=True):
         sample = ImageDataSample(label=torch.tensor(label), metainfo={"is_ood": bool(ood)})
-        sample.pred_label = torch.tensor(predicted)
+        sample.pred_label, sample.pred_score = torch.tensor(predicted), torch.tensor(0.75)
         samples.append(sample)
     collector = LabelCollector(("a", "b", "c"))
     assert "known class" in collector.sections()[0].missing
     collector.add([], samples)
-    accuracy, confusion = collector.sections()
+    accuracy, confusion, calibration = collector.sections()
     truth, found = truth[~is_ood], found[~is_ood]
     assert np.array_equal(confusion.parts[0].counts, confusion_matrix(truth, found))
     right = pytest.approx((truth == found).mean())
     assert rows_of(accuracy, "Classification")["accuracy"] == [right]
+    for name, chosen in (("all classes", found >= 0), ("b", found == 1)):
+        gap = abs(0.75 - (truth == found)[chosen].mean())
+        row = rows_of(calibration, "Calibration")[name]
+        assert row[0] == pytest.approx(gap) and row[3] == chosen.sum()
     assert rows_of(accuracy, "Accuracy by class")["b"][2] == (truth == 1).sum()

@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 
 from negvision.bootstrap import bootstrap, interval
 from negvision.data.formats.coco_file import find_classes, find_mask_problem, usable_polygons
+from negvision.data.reliability import reliability
 from negvision.detection.metrics.coco_annotations import load_coco_annotations
 from negvision.detection.metrics.coco_evaluation import (
     BACKENDS,
@@ -27,7 +28,6 @@ from negvision.detection.metrics.coco_statistics import CocoStatistics
 from negvision.detection.metrics.error_kinds import KINDS, error_kinds
 from negvision.detection.metrics.froc import FROC, fppi_names
 from negvision.detection.metrics.groups import GroupFigures, Groups, image_values
-from negvision.detection.metrics.reliability import reliability
 from negvision.engine.image_check import compare_images
 from negvision.engine.metrics import CollectedMetric
 from negvision.errors import ConfigError, DatasetError, Problems

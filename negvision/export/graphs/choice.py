@@ -80,13 +80,13 @@ def graph_and_metadata(
     """
     own = read_preprocessing(cfg, model)
     resized = None if own.scale is None or own.keep_ratio else own.scale[::-1]
-    graph = choose_graph(model, resized or own.size)
+    calibration = ScoreCalibration.of_meta(meta, "the checkpoint")
+    graph = choose_graph(model, resized or own.size, calibration)
     found = provenance()
     versions = {**found["versions"], **({"git": found["git"]} if found["git"] else {})}
     score, threshold = ood_of(model) if graph.has_ood else (None, None)
     classes = named_classes(cfg, meta) if graph.num_classes else ()
     best = ScoreThreshold.of_meta(meta, "the checkpoint") if graph.task == "detection" else None
-    calibration = ScoreCalibration.of_meta(meta, "the checkpoint")
     tiles = tiles_of(cfg) if graph.task == "detection" else None
     if calibration is not None and len(calibration.offsets) != graph.num_classes:
         raise ExportError(
@@ -119,12 +119,17 @@ def graph_and_metadata(
     )
 
 
-def choose_graph(model: BaseModel, resized: tuple[int, int] | None = None) -> Exportable:
+def choose_graph(
+    model: BaseModel,
+    resized: tuple[int, int] | None = None,
+    calibration: ScoreCalibration | None = None,
+) -> Exportable:
     """The graph of ``model``, which is in evaluation mode with its weights loaded.
 
     Args:
         model: It may be changed in place.
         resized: Height and width of all images, if the test pipeline resizes to a fixed size.
+        calibration: Of a segmentor, whose graph then has the scores of its labels.
 
     Raises:
         ExportError: The model is not supported; the message says which part.
@@ -140,7 +145,8 @@ def choose_graph(model: BaseModel, resized: tuple[int, int] | None = None) -> Ex
         return _detector(TwoStageDetector(model))
     if (segmentor := why_not_segmentor(model)) is None:
         replace_adaptive_pools(model)
-        return _segmentor(Segmentor(model))
+        scales = None if calibration is None else torch.tensor(calibration.temperatures)
+        return _segmentor(Segmentor(model, scales))
     if hasattr(model, "decode_head"):
         reason = segmentor
     else:
@@ -210,7 +216,8 @@ def _detector(module: DenseDetector | TwoStageDetector) -> Exportable:
 
 
 def _segmentor(module: Segmentor) -> Exportable:
-    outputs = ("labels", *["ood_scores"] * module.has_ood)
+    scored = ["scores"] * (module.temperatures is not None)
+    outputs = ("labels", *["ood_scores"] * module.has_ood, *scored)
     sides = {0: "batch", 1: "out_height", 2: "out_width"}
     return Exportable(
         module.eval(),

@@ -9,13 +9,14 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from negvision.engine.calibration import class_scores
 from negvision.export.graphs.operators import fit_to
 from negvision.ood import ood_score
 from negvision.segmentation.segmentors import AbeTEncoderDecoder, OODEncoderDecoder
 
 
 class Segmentor(nn.Module):
-    """``image (B, 3, H, W), size (2,), out_size (2,) -> labels (B, h, w)[, ood_scores]``.
+    """``image (B, 3, H, W), size (2,), out_size (2,) -> labels (B, h, w)[, ood_scores][, scores]``.
 
     As in mmseg, logits are enlarged to the input, cropped to ``size``, which excludes padding, and
     resized to ``out_size``, the size of the original image. A ``size`` beyond H and W crops
@@ -23,10 +24,13 @@ class Segmentor(nn.Module):
 
     Args:
         model: A segmentor accepted by :func:`why_not_segmentor`, in evaluation mode.
+        temperatures: (K,), for the probability of each label; None: it is no output.
     """
 
-    def __init__(self, model: EncoderDecoder) -> None:
+    def __init__(self, model: EncoderDecoder, temperatures: Tensor | None = None) -> None:
         super().__init__()
+        self.temperatures: Tensor | None
+        self.register_buffer("temperatures", temperatures, persistent=False)
         self.model = model
         self.has_ood = isinstance(model, OODEncoderDecoder)
         self.appended = getattr(model.decode_head.conv_seg, "appended", False)
@@ -45,9 +49,12 @@ class Segmentor(nn.Module):
         if self.appended:
             logits, temperature = logits[:, :-1], logits[:, -1]
         labels = logits.argmax(1).to(torch.int32)
-        if not self.has_ood:
-            return (labels,)
-        return labels, ood_score(model.score, logits, temperature, dim=1)
+        outputs = [labels]
+        if self.has_ood:
+            outputs.append(ood_score(model.score, logits, temperature, dim=1))
+        if self.temperatures is not None:
+            outputs.append(class_scores(logits, self.temperatures))
+        return tuple(outputs)
 
 
 def why_not_segmentor(model: nn.Module) -> str | None:

@@ -58,7 +58,7 @@ class ExportedModel:
         metadata: Metadata of the file, of which ``task``, ``classes``, ``ood_score``,
             ``ood_threshold`` and ``ood_quantiles`` are attributes too.
         score_threshold: From which boxes are shown, or None.
-        calibration: Of the scores of boxes, or None.
+        calibration: Of the scores, or None.
         face_threshold: Similarity from which two faces are one person, or None.
         tiles: In which a detector predicts large images, or None; :meth:`predict` takes tiles as
             they are.
@@ -164,10 +164,11 @@ class ExportedModel:
             found = [self._detections(outputs, row, one) for row, one in enumerate(batch)]
             return [one.calibrated(self.calibration) for one in found]
         if self.task == "segmentation":
-            scores = outputs.get("ood_scores", [None] * len(batch))
+            none = [None] * len(batch)
+            columns = (outputs.get("ood_scores", none), outputs.get("scores", none))
             return [
-                LabelMap(labels, ood, self._unknown(ood))
-                for labels, ood in zip(outputs["labels"], scores, strict=True)
+                LabelMap(labels, ood, self._unknown(ood), scores)
+                for labels, ood, scores in zip(outputs["labels"], *columns, strict=True)
             ]
         if self.task == "classification":
             rows = outputs["probabilities"]
@@ -175,7 +176,7 @@ class ExportedModel:
                 outputs["ood_scores"].tolist() if "ood_scores" in outputs else [None] * len(rows)
             )
             return [
-                Classification(row, ood, self._unknown(ood))
+                Classification(row, ood, self._unknown(ood)).calibrated(self.calibration)
                 for row, ood in zip(rows, scores, strict=True)
             ]
         return [Embedding(vector) for vector in outputs["embeddings"]]

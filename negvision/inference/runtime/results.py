@@ -64,11 +64,14 @@ class LabelMap:
         labels: (H, W) int32, indices into the classes of the model.
         ood_scores: (H, W) float32, higher is more OOD; None for a model without an OOD score.
         unknown: (H, W) bool; None without a threshold.
+        scores: (H, W) float32, the probability of each label; None for a model that is not
+            calibrated.
     """
 
     labels: np.ndarray
     ood_scores: np.ndarray | None = None
     unknown: np.ndarray | None = None
+    scores: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,12 @@ class Classification:
     probabilities: np.ndarray
     ood_score: float | None = None
     unknown: bool | None = None
+
+    def calibrated(self, calibration: ScoreCalibration | None) -> Classification:
+        """The class with calibrated probabilities; as it is without a calibration."""
+        if calibration is None:
+            return self
+        return replace(self, probabilities=calibration.of_probabilities(self.probabilities))
 
     def top(self, count: int = 1) -> np.ndarray:
         """The labels of the ``count`` most probable classes, at most (C,) int64, best first.

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
+import torch
 from mmengine.logging import print_log
 from mmseg.evaluation.metrics import IoUMetric as _IoUMetric
 
 from negvision.bootstrap import bootstrap, interval, mean_known, share
+from negvision.data.reliability import Reliability, bin_sums
+from negvision.engine.calibration import class_scores
 from negvision.registry import METRICS
 
 _NAMES = ("aAcc", "mIoU", "mAcc")
@@ -22,28 +28,47 @@ class IoUMetric(_IoUMetric):
     Args:
         resamples: How often the images are drawn anew. 0: no intervals. None: 1,000 in
             ``negvision test``, none in a validation.
+        errors: Whether scores are probabilities: the expected calibration error. None: in
+            ``negvision test``, not in a validation.
         **kwargs: Of mmseg's ``IoUMetric``: ``iou_metrics``, ``ignore_index`` and so on.
 
     Returned keys: those of mmseg's metric, and with ``resamples`` ``mIoU_low``, ``mIoU_high`` and
-    the same of ``aAcc`` and ``mAcc``: the limits of the 95 % interval, in percent.
+    the same of ``aAcc`` and ``mAcc``: the limits of the 95 % interval, in percent. With ``errors``
+    also ``ece``, in [0, 1].
 
     Example::
 
         val_evaluator = dict(type="negvision.IoUMetric", iou_metrics=["mIoU"])
     """
 
-    def __init__(self, resamples: int | None = None, **kwargs) -> None:
+    def __init__(self, resamples: int | None = None, errors: bool | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
         if resamples is not None and resamples < 0:
             raise ValueError(f"resamples must be at least 0, got {resamples!r}")
-        self.resamples = resamples
+        self.resamples, self.errors = resamples, errors
         # As of negvision.engine.metrics.CollectedMetric.
         self.draws: dict[str, np.ndarray] = {}
         self.units = 0
 
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Store what is counted in a batch."""
+        first = len(self.results)
+        super().process(data_batch, data_samples)
+        if self.errors and not self.format_only:
+            self.results[first:] = [
+                (*areas, torch.from_numpy(score_sums(sample, self.ignore_index)))
+                for areas, sample in zip(self.results[first:], data_samples, strict=True)
+            ]
+
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluate the images; see the class for the keys."""
+        sums = [image[4].cpu().numpy() for image in results if len(image) > 4]
+        results = [image[:4] for image in results]
         metrics = super().compute_metrics(results)
+        if sums and metrics:
+            found = Reliability.of_sums(np.sum(sums, axis=(0, 1)))
+            metrics["ece"] = found.error
+            print_log(found.line("pixels"), logger="current")
         if not self.resamples or len(results) < 2 or not metrics:
             return metrics
         areas = np.stack([np.stack([np.asarray(one.cpu()) for one in image]) for image in results])
@@ -80,3 +105,24 @@ def _figures_of(areas: np.ndarray):
         )
 
     return figures
+
+
+def score_sums(sample: Mapping[str, Any], ignore_index: int) -> np.ndarray:
+    """(K, 3, 15) of a predicted sample: :func:`.bin_sums` of the pixels of each predicted class.
+
+    Scores are the calibrated ones if there are any.
+    """
+    logits = sample["seg_logits"]["data"]
+    truth = sample["gt_sem_seg"]["data"].squeeze().to(logits.device)
+    predicted = sample["pred_sem_seg"]["data"].squeeze()
+    if "pred_scores" in sample:
+        scores = sample["pred_scores"]["data"][0]
+    elif len(logits) > 1:
+        scores = class_scores(logits[None])[0]
+    else:
+        scores = (logits[0].sigmoid() - 0.5).abs() + 0.5
+    known = truth != ignore_index
+    columns = (predicted, scores, predicted == truth)
+    labels, values, hits = (column[known].cpu().numpy() for column in columns)
+    count = max(len(logits), 2)
+    return np.stack([bin_sums(values[labels == k], hits[labels == k], 0) for k in range(count)])
