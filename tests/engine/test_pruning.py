@@ -136,7 +136,7 @@ def test_a_sparsity_that_cannot_be_is_refused(weights, sparsity, words):
 
 # Heads of several levels, feature pyramids, fused normalizations, two stages, pixels, images, and a
 # head that is no linear layer.
-MODELS = ["atss", "lite", "retina", "faster", "faster_abet", "pixels", "images"]
+MODELS = ["atss", "lite", "retina", "abet", "faster", "faster_abet", "pixels", "images"]
 
 
 @pytest.mark.parametrize("name", MODELS)
