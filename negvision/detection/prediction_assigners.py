@@ -20,7 +20,7 @@ class _PredictionAssigner(BaseAssigner):
 
     def __init__(self, topk: int, iou_calculator: dict | None, **options) -> None:
         if topk < 1:
-            raise ValueError(f"the positives of a box must be at least 1, got {topk}")
+            raise ValueError(f"topk must be at least 1, got {topk}")
         require_plain_iou(iou_calculator, type(self).__name__)
         self.topk, self.options = topk, options
 

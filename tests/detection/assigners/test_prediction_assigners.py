@@ -17,6 +17,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 from negvision.detection import assigners, prediction_assigners
+from negvision.ops import tal_assign
 
 OURS = {
     "TaskAlignedAssigner": prediction_assigners,
@@ -229,3 +230,19 @@ def test_changing_types_swaps_them_into_mmdets_detectors(name):
     assert losses[0].keys() == losses[1].keys()
     for key, want in losses[0].items():
         torch.testing.assert_close(losses[1][key], want, rtol=1e-5, atol=1e-7, msg=key)
+
+
+def test_similarity_of_the_component_is_that_of_the_operator():
+    pred, gt = instances("TaskAlignedAssigner", predictions(3), torch.float32)
+    assigner = prediction_assigners.TaskAlignedAssigner(
+        topk=5, similarity="nwd", similarity_scale=20
+    )
+    result = assigner.assign(pred, gt, alpha=0.5, beta=2)
+    want = tal_assign(
+        pred.priors, pred.bboxes[None], pred.scores[None], [gt.bboxes], [gt.labels], 5,
+        alpha=0.5, beta=2, similarity="nwd", similarity_scale=20,
+    )  # fmt: skip
+    got = result.gt_inds, result.max_overlaps, result.labels, result.assign_metrics
+    assert all(torch.equal(g, w[0]) for g, w in zip(got, want, strict=True)) and got[0].any()
+    with pytest.raises(ValueError, match="similarity_scale is 20; simd takes two scales"):
+        prediction_assigners.TaskAlignedAssigner(5, similarity="simd", similarity_scale=20)
