@@ -216,16 +216,9 @@ def test_classifiers_and_segmentors(name, goal, tmp_path, monkeypatch):
     file = tmp_path / "first.pth"
     torch.save({"state_dict": model.state_dict(), "meta": {}}, file)
     plan = Plan(goal, 0.6, tmp_path / "out", rounds=1, iters=2, resamples=20)
-    if goal == "sparsity":
-        # It loses no recall that it has: the network was never trained.
-        plan = Plan(goal, 0.6, tmp_path / "out", {classes[1]: 1e-9}, 1, 2, resamples=20)
     lines = []
-    try:
-        status = Compression(cfg, file, plan, lines.append).run()
-    except UserError as error:
-        assert "itself" in str(error)  # a class that random weights never predict
-        return
-    assert status == 0 or "was not reached" in lines[-1]
+    assert Compression(cfg, file, plan, lines.append).run() == 0
+    assert "GFLOP" in lines[-1]
     row = json.loads((tmp_path / "out" / "rounds.json").read_text())["rounds"][0]
     assert [*row["classes"]] == list(classes)
     assert sum(one["objects"] for one in row["classes"].values()) > 0
