@@ -65,6 +65,9 @@ def train(name: str, seed: int, args: Namespace, length: int | None) -> Path:
             options += [f"train_cfg.{key}={count}" for key in ("max_iters", "val_interval")]
         elif args.epochs:
             options += [f"train_cfg.{key}={args.epochs}" for key in ("max_epochs", "val_interval")]
+            # As in the config, where 200 epochs have their steps after 100, 150 and 180.
+            steps = [args.epochs * share // 20 for share in (10, 15, 18)]
+            options.append(f"param_scheduler.0.milestones={steps}".replace(" ", ""))
         command = [sys.executable, "-m", "negvision", "train", ROOT / SETS[name][0]]
         run([*command, "--work-dir", work, "--cfg-options", *options], work.with_suffix(".log"))
         (work / "done").touch()
