@@ -1,6 +1,7 @@
 """Trainings of AbeT and plain networks with the same budget on real data, and their OOD metrics.
 
-``cards``: Faster R-CNN on playing cards, queen and ten held out. ``camvid``: DeepLabV3+ on street
+``cards``: Faster R-CNN on playing cards, queen and ten held out; ``cards_lite0``: the same from
+weights of ImageNet. ``camvid``: DeepLabV3+ on street
 scenes, pedestrian and bicyclist held out. ``cifar``: ResNet-20 on CIFAR-10. Trains each config with
 each seed, writes ``benchmarks/results/ood_<set>.json`` and prints a table of all scores with
 intervals by bootstrap over images. Finished runs in the work dir are not repeated::
@@ -27,6 +28,10 @@ SETS = {
     "cards": {
         "Faster R-CNN": "configs/abet/cards_faster_rcnn.py",
         "Faster R-CNN, AbeT": "configs/abet/cards_abet.py",
+    },
+    "cards_lite0": {
+        "Faster R-CNN": "configs/abet/cards_faster_rcnn_lite0.py",
+        "Faster R-CNN, AbeT": "configs/abet/cards_abet_lite0.py",
     },
     "camvid": {
         "DeepLabV3+": "configs/abet/camvid_deeplabv3plus.py",

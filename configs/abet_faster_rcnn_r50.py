@@ -7,4 +7,9 @@ _base_ = [
     "./_base_/iteration_runtime.py",
 ]
 
-model = dict(roi_head=dict(bbox_head=dict(type="negvision.AbeTBBoxHead", num_classes=20)))
+# 0.5 is where the paper's temperature begins; the default suits shorter trainings.
+model = dict(
+    roi_head=dict(
+        bbox_head=dict(type="negvision.AbeTBBoxHead", num_classes=20, initial_temperature=0.5)
+    )
+)

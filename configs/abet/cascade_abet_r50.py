@@ -17,6 +17,7 @@ model = dict(
                 fc_out_channels=1024,
                 roi_feat_size=7,
                 num_classes=20,
+                initial_temperature=0.5,
                 bbox_coder=dict(
                     type="DeltaXYWHBBoxCoder",
                     target_stds=[0.1 / n, 0.1 / n, 0.2 / n, 0.2 / n],

@@ -84,7 +84,7 @@ RECIPES = {
         "model.bbox_head.centerness_on_reg": True,
         "model.bbox_head.center_sampling": False,
     },
-    "abet_faster_rcnn_r50.py": VOC,
+    "abet_faster_rcnn_r50.py": {**VOC, "model.roi_head.bbox_head.initial_temperature": 0.5},
     "abet/cascade_abet_r50.py": {
         **VOC,
         **{f"model.roi_head.bbox_head.{i}.type": "negvision.AbeTBBoxHead" for i in range(3)},
@@ -143,6 +143,7 @@ def test_published_weights_fit(ours, theirs):
         heads = model.roi_head.bbox_head if "roi_head" in model else []
         for head in heads if isinstance(heads, list) else [heads]:
             head.update(type="Shared2FCBBoxHead", num_classes=80)
+            head.pop("initial_temperature", None)
         with DefaultScope.overwrite_default_scope("mmdet"), torch.device("meta"):
             built = MODELS.build(model)
         shapes.append({name: value.shape for name, value in built.state_dict().items()})
@@ -162,6 +163,7 @@ def differences(a, b, path=""):
 
 ASSIGNER = "model.train_cfg.assigner"
 HEAD, BOXES = "model.bbox_head", "model.roi_head.bbox_head.type"
+START = "model.roi_head.bbox_head.initial_temperature"
 COMPARISONS = [
     ("atss/retinanet_r50_one_anchor.py", "atss/retinanet_r50_atss.py", {ASSIGNER}),
     ("atss/fcos_r50.py", "atss/fcos_r50_atss.py", {ASSIGNER, f"{HEAD}.type", f"{HEAD}.anchor_"}),
@@ -177,8 +179,9 @@ COMPARISONS = [
             "optim_wrapper.paramwise_cfg.custom_keys",
         },
     ),
-    ("abet/voc_faster_rcnn_r50.py", "abet_faster_rcnn_r50.py", {BOXES}),
+    ("abet/voc_faster_rcnn_r50.py", "abet_faster_rcnn_r50.py", {BOXES, START}),
     ("abet/cards_faster_rcnn.py", "abet/cards_abet.py", {BOXES}),
+    ("abet/cards_faster_rcnn_lite0.py", "abet/cards_abet_lite0.py", {BOXES}),
     ("abet/camvid_deeplabv3plus.py", "abet/camvid_abet.py", {"model.type", "model.score"}),
 ]
 COMPARISONS += [

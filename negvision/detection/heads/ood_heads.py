@@ -213,7 +213,8 @@ class AbeTBBoxHead(OODBBoxHead):
     Args:
         logits: "cosine", or "inner" for the ablation with inner products.
         temperature: False for T = 1 everywhere.
-        initial_temperature: T where training begins; see :class:`negvision.ood.AbeTLogits`.
+        initial_temperature: T where training begins, in (0, 1). The paper's start is 0.5, where
+            logits of cosines lie within -2 and 2 and short trainings wait for T to fall.
         shaping: Of the feature at test time; see :class:`negvision.ood.AbeTLogits`.
         score: As in :class:`OODBBoxHead`; "energy" has the leading T that AbeT drops.
         loss_cls: Loss of the softmax.
@@ -237,7 +238,7 @@ class AbeTBBoxHead(OODBBoxHead):
         shaping: dict | None = None,
         score: str | dict = "abet",
         loss_cls: dict | None = None,
-        initial_temperature: float = 0.5,
+        initial_temperature: float = 0.05,
         **kwargs,
     ) -> None:
         super().__init__(
