@@ -59,9 +59,11 @@ def change(value: float | int) -> str:
     """A difference with its sign, using a minus as wide as a plus.
 
     Example:
-        >>> change(1300), change(0.0125)
-        ('+1,300', '+0.013')
+        >>> change(1300), change(0.0125), change(float("nan")) == cell(None)
+        ('+1,300', '+0.013', True)
     """
+    if math.isnan(value):
+        return _DASH
     text = cell(abs(value))
     if not text.strip("0."):
         return f"\N{PLUS-MINUS SIGN}{text}"

@@ -10,6 +10,9 @@ import pytest
 from helpers.coco_cases import random_case
 from helpers.commands import command
 
+from negvision.errors import UserError
+from negvision.report.comparison import common_truth
+
 compare = command("compare")
 
 
@@ -179,3 +182,14 @@ def test_groups_are_told_apart_and_a_trade_is_noted(tmp_path, capsys):
     assert "small (" in capsys.readouterr().out
     assert compare(*sides, *options, "--groups", "weather") == 2
     assert "have no 'weather'" in capsys.readouterr().err
+
+
+def test_equal_copies_of_the_annotations_are_one_file(case, tmp_path):
+    """Each training on a folder has its own copy."""
+    copy, other = tmp_path / "copy.json", tmp_path / "other.json"
+    copy.write_bytes((case / "truth.json").read_bytes())
+    other.write_text(json.dumps({**json.loads(copy.read_text()), "info": {}}))
+    own = {"a": str(case / "truth.json"), "b": str(copy)}
+    assert common_truth(own, None)[0] == str(case / "truth.json")
+    with pytest.raises(UserError, match="tested on different annotation files"):
+        common_truth({**own, "c": str(other)}, None)
