@@ -112,8 +112,9 @@ class LabelMapCollector:
                 continue
             self.confusion += counts
             self._count += 1
-            own = score_sums(sample.to_dict(), _VOID)
-            self._sums = own if self._count == 1 else self._sums + own
+            own = score_sums(sample.to_dict(), _VOID, len(self.classes))
+            if own is not None:
+                self._sums = self._sums + own if self._sums.size else own
             wrong = 1 - float(np.diag(counts).sum() / counts.sum())
             truth = sample.gt_sem_seg.data[0].cpu().numpy()
             seen = _Seen(path, wrong, _reduced(truth), _reduced(predicted.cpu().numpy()))
@@ -134,9 +135,10 @@ class LabelMapCollector:
             samples = [self._drawn(seen) for seen in self._worst]
             gallery = Gallery("Image, labels, prediction", samples, caption)
             parts = [_iou_tables(self.confusion, self.classes), [matrix], [gallery]]
-        calibration = Section("calibration", "Calibration of the scores", missing=missing)
-        if self._count:
-            named = reliability_of_sums(self.classes, self._sums[: len(self.classes)])
+        without = missing or "The exported model predicts classes without scores."
+        calibration = Section("calibration", "Calibration of the scores", missing=without)
+        if self._sums.size:
+            named = reliability_of_sums(self.classes, self._sums)
             caption = "By the class that is predicted, the most probable one of a pixel."
             calibration = _calibration(named, "pixels", caption)
         return [

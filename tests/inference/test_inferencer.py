@@ -262,10 +262,10 @@ def test_masks_of_a_sample_are_kept_and_other_results_refused():
     masks = torch.zeros(1, 4, 5, dtype=torch.bool)
     fields = {"bboxes": torch.zeros(1, 4), "scores": torch.ones(1), "labels": torch.zeros(1).int()}
     sample = DetDataSample(pred_instances=InstanceData(**fields, masks=masks))
-    assert torch_model._result(sample).masks.shape == (1, 4, 5)
+    assert torch_model._result(sample, None).masks.shape == (1, 4, 5)
     sample.pred_panoptic_seg = PixelData(sem_seg=torch.zeros(1, 4, 5))
     with pytest.raises(ConfigError, match="the model predicts pred_instances, pred_panoptic_seg;"):
-        torch_model._result(sample)
+        torch_model._result(sample, None)
 
 
 @pytest.mark.parametrize(

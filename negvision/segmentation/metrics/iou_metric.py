@@ -55,9 +55,11 @@ class IoUMetric(_IoUMetric):
         first = len(self.results)
         super().process(data_batch, data_samples)
         if self.errors and not self.format_only:
+            count = len(self.dataset_meta["classes"])
+            sums = [score_sums(sample, self.ignore_index, count) for sample in data_samples]
             self.results[first:] = [
-                (*areas, torch.from_numpy(score_sums(sample, self.ignore_index)))
-                for areas, sample in zip(self.results[first:], data_samples, strict=True)
+                areas if own is None else (*areas, torch.from_numpy(own))
+                for areas, own in zip(self.results[first:], sums, strict=True)
             ]
 
     def compute_metrics(self, results: list) -> dict[str, float]:
@@ -107,22 +109,25 @@ def _figures_of(areas: np.ndarray):
     return figures
 
 
-def score_sums(sample: Mapping[str, Any], ignore_index: int) -> np.ndarray:
+def score_sums(sample: Mapping[str, Any], ignore_index: int, count: int) -> np.ndarray | None:
     """(K, 3, 15) of a predicted sample: :func:`.bin_sums` of the pixels of each predicted class.
 
-    Scores are the calibrated ones if there are any.
+    Scores are the calibrated ones if there are any. ``count`` is K. None without scores: exported
+    models that are not calibrated predict classes alone.
     """
-    logits = sample["seg_logits"]["data"]
-    truth = sample["gt_sem_seg"]["data"].squeeze().to(logits.device)
+    if "pred_scores" not in sample and "seg_logits" not in sample:
+        return None
     predicted = sample["pred_sem_seg"]["data"].squeeze()
+    truth = sample["gt_sem_seg"]["data"].squeeze().to(predicted.device)
     if "pred_scores" in sample:
         scores = sample["pred_scores"]["data"][0]
-    elif len(logits) > 1:
-        scores = class_scores(logits[None])[0]
     else:
-        scores = (logits[0].sigmoid() - 0.5).abs() + 0.5
+        logits = sample["seg_logits"]["data"]
+        if len(logits) > 1:
+            scores = class_scores(logits[None])[0]
+        else:
+            scores = (logits[0].sigmoid() - 0.5).abs() + 0.5
     known = truth != ignore_index
     columns = (predicted, scores, predicted == truth)
     labels, values, hits = (column[known].cpu().numpy() for column in columns)
-    count = max(len(logits), 2)
     return np.stack([bin_sums(values[labels == k], hits[labels == k], 0) for k in range(count)])

@@ -90,6 +90,21 @@ def test_mean_iou_is_that_of_mmseg_with_an_interval(log):
     assert "500 resamples of 20 images: aAcc" in log.text
 
 
+@pytest.mark.parametrize("scored", [False, True])
+def test_segmentations_without_scores_have_no_calibration_error(scored):
+    """As those of an exported model, which predicts classes alone."""
+    metric = IoUMetric(iou_metrics=["mIoU"], errors=True, resamples=0)
+    metric.dataset_meta = {"classes": ("a", "b", "c")}
+    samples = [label_maps(seed) for seed in range(3)]
+    for sample in samples if scored else ():
+        sample["seg_logits"] = {"data": torch.zeros(3, 12, 16)}
+    metric.process(None, samples)
+    values = metric.evaluate(3)
+    assert ("ece" in values) == scored and values["mIoU"] > 0
+    if scored:
+        assert values["ece"] == pytest.approx(values["aAcc"] / 100 - 1 / 3, abs=1e-4)
+
+
 def test_people_drawn_twice_count_as_two_people():
     meta, embeddings, labels = random_case(3)
     pairs, same, people = meta["pairs"], meta["same"], labels[meta["pairs"]]
