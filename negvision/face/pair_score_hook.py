@@ -143,8 +143,8 @@ class PairScoreHook(Hook):
         self._warned = True
         head = _head_with_centers(runner.model)
         remedy = (
-            "its metric pairs may drown the class centers: lower the head's pair_weight (such as "
-            "0.01) or turn off metric_pairs"
+            "its metric pairs may drown the class centers: lower the head's pair_weight, or turn "
+            "off metric_pairs"
             if getattr(head, "metric_pairs", False)
             else "lower the learning rate, or check that labels and images belong together"
         )
