@@ -54,6 +54,22 @@ def test_it_equals_its_definition(sigmoid, alpha, gamma):
     torch.testing.assert_close(loss(logits, labels), wanted.mean(), **near)
 
 
+@pytest.mark.parametrize("sigmoid", [True, False])
+def test_a_power_of_0_gives_the_dice_loss_of_monai(sigmoid):
+    monai = pytest.importorskip("monai.losses", reason="MONAI is not installed")
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(200, 5, generator=generator, dtype=torch.float64) * 4
+    labels = torch.randint(5, (200,), generator=generator)
+    for gamma in (1.0, 1e-3):
+        smooth = {"smooth_nr": gamma, "smooth_dr": gamma, "reduction": "none"}
+        theirs = monai.DiceLoss(sigmoid=sigmoid, softmax=not sigmoid, **smooth)
+        hot = torch.nn.functional.one_hot(labels, 5).double()
+        wanted = theirs(logits[..., None], hot[..., None]).flatten(1).sum(1)
+        loss = SelfAdjustingDiceLoss(sigmoid, alpha=0.0, gamma=gamma)
+        found = loss(logits, labels, reduction_override="none")
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
+
+
 def test_the_weight_has_no_gradient():
     """So certainty is best: with a gradient, a positive would be pulled back from p = 1."""
     loss = SelfAdjustingDiceLoss(use_sigmoid=True, alpha=2.0)
