@@ -10,9 +10,9 @@ Three sets, made from the data and seen at their own size:
   tiles of 640 x 480.
 
 Each run is a training of ``negvision train`` with one thread, of coco128 from weights of ImageNet
-and else from scratch, evaluated on the validation set at its end; ``without`` is the share of boxes without a positive in the last
-iterations. Runs that the file of results has are not repeated, so that the command can be stopped
-and goes on when it is given again::
+and else from scratch, evaluated on the validation set at its end; ``without`` is the share of boxes
+without a positive in the last iterations. Runs that the file of results has are not repeated, so
+that the command can be stopped and goes on when it is given again::
 
     NEGVISION_DATA=... python benchmarks/small_objects.py --iters 600 --seeds 0 1 2
 """
