@@ -86,7 +86,8 @@ class Problems:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._examples: dict[str, list[str]] = {}
+        # With the number of problems that each stands for.
+        self._examples: dict[str, list[tuple[str, int]]] = {}
 
     def __bool__(self) -> bool:
         return bool(self.counts)
@@ -99,7 +100,8 @@ class Problems:
         self.counts[kind] += count
         examples = self._examples.setdefault(kind, [])
         if len(examples) < self.examples_per_kind:
-            examples.append(where if value is None else f"{where}: {_SHORT.repr(value)}")
+            text = where if value is None else f"{where}: {_SHORT.repr(value)}"
+            examples.append((text, count))
 
     def merge(self, other: "Problems", source: str = "") -> None:
         """Add the problems of ``other``; examples without ``source`` in them are prefixed with it.
@@ -114,21 +116,21 @@ class Problems:
         for kind, count in other.counts.items():
             self.counts[kind] += count
             examples = self._examples.setdefault(kind, [])
-            for example in other.examples(kind)[: self.examples_per_kind - len(examples)]:
-                named = not source or source in example
-                examples.append(example if named else f"{source}: {example}")
+            for text, stands in other._examples[kind][: self.examples_per_kind - len(examples)]:
+                named = not source or source in text
+                examples.append((text if named else f"{source}: {text}", stands))
 
     def only(self, kind: str) -> "Problems":
         """Those of ``kind`` alone."""
         chosen = Problems()
         if kind in self.counts:
             chosen.counts[kind] = self.counts[kind]
-            chosen._examples[kind] = self.examples(kind)
+            chosen._examples[kind] = list(self._examples[kind])
         return chosen
 
     def examples(self, kind: str) -> list[str]:
         """The first few problems of ``kind``."""
-        return list(self._examples.get(kind, ()))
+        return [text for text, _ in self._examples.get(kind, ())]
 
     def summary(self) -> str:
         """All kinds with their counts on one line, most frequent first."""
@@ -139,9 +141,9 @@ class Problems:
         lines = []
         for kind, count in self.counts.most_common():
             lines.append(f"  {count} x {kind}")
-            lines += [f"      {example}" for example in self._examples[kind]]
-            if count > self.examples_per_kind:
-                lines.append(f"      ... and {count - self.examples_per_kind} more")
+            lines += [f"      {example}" for example in self.examples(kind)]
+            if more := count - sum(stands for _, stands in self._examples[kind]):
+                lines.append(f"      ... and {more} more")
         return "\n".join(lines)
 
 
@@ -168,6 +170,11 @@ class WarnOnce:
         if not self._said[0]:
             self._said[0] = 1
             logging.getLogger("negvision").warning(message)
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """``"1 image"``, ``"2 images"``; ``plural`` if it has no -s."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3, cutoff: float = 0.6) -> list[str]:

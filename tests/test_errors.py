@@ -25,6 +25,20 @@ def test_merged_problems_keep_few_examples_and_all_counts():
     assert total.examples("another") == []
 
 
+def test_a_report_counts_what_its_examples_do_not_stand_for():
+    problems = Problems()
+    problems.add("look-alike", "a = b = c", count=3)
+    problems.add("look-alike", "d = e", count=2)
+    assert problems.report().splitlines()[1:] == ["      a = b = c", "      d = e"]
+    for number in range(5):
+        problems.add("look-alike", f"f = {number}", count=2)
+    total = Problems()
+    total.merge(problems.only("look-alike"), "x")
+    lines = total.report().splitlines()
+    assert lines[0] == "  15 x look-alike" and lines[1] == "      x: a = b = c"
+    assert len(lines) == 7 and lines[6] == "      ... and 4 more"
+
+
 def test_a_warning_is_given_once_by_a_process_and_those_that_it_forks(caplog):
     warn = WarnOnce()
     child = os.fork()

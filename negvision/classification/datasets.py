@@ -230,7 +230,7 @@ class ImageFolderDataset(ImageDataset):
                 samples += [
                     self._sample(os.path.join(place, name), label) for name in sorted(names)
                 ]
-        self._mention(root, passed_over.notes(root))
+        self._mention(root, passed_over.notes())
         return self._finish(samples, problems, root, len(samples))
 
 

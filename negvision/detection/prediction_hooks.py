@@ -16,7 +16,7 @@ from negvision.data.formats.coco_masks import from_run_lengths, to_run_lengths
 from negvision.data.images.loading import reader_of
 from negvision.data.score_threshold import FIXED, shown_from
 from negvision.engine.sheet_hook import SheetHook
-from negvision.errors import ConfigError, UserError
+from negvision.errors import ConfigError, UserError, counted
 from negvision.files import atomic_write
 from negvision.registry import HOOKS
 from negvision.visualization import contact_sheet, save_image
@@ -119,7 +119,7 @@ class PredictionSheetHook(SheetHook):
             boxes = {"truth": truth, "ignored": ignored}
             images.append(found.draw(read(path), classes, longest=self.tile_size, **boxes))
             name, count = os.path.basename(path), len(found.boxes)
-            captions.append(f"{name}: {len(truth)} objects, {count} found")
+            captions.append(f"{name}: {counted(len(truth), 'object')}, {count} found")
         title = f"Detections with a score of at least {self._shown}"
         return contact_sheet(
             images, captions, self.columns, title, prediction_legend(has_ignored, has_unknown)

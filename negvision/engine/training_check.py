@@ -25,8 +25,7 @@ from negvision.engine.config.model_parts import unwrapped
 from negvision.engine.data_order import is_endless
 from negvision.engine.image_check import leaf_datasets
 from negvision.engine.parallel.sharded import optim_wrappers_of
-from negvision.engine.training_steps import counted
-from negvision.errors import ConfigError, DatasetError, Problems
+from negvision.errors import ConfigError, DatasetError, Problems, counted
 from negvision.ood.abet import LearnedTemperature
 
 # Samples that go through the pipeline until one shows an object.

@@ -8,7 +8,7 @@ from mmengine.dist import all_reduce, get_world_size
 from negvision.data.formats.label_files import VOID
 from negvision.engine.config.model_parts import unwrapped
 from negvision.engine.parallel.sharded import local_gradients, optim_wrappers_of
-from negvision.errors import UserError
+from negvision.errors import UserError, counted
 
 # Steps without a gradient, from the start, that end a run.
 _MOST_IDLE_STEPS = 100
@@ -117,8 +117,3 @@ def _has_target(batch: Any) -> bool | None:
         if labels is not None and (labels.data != VOID).any():
             return True
     return False
-
-
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """``"1 image"``, ``"2 images"``; ``plural`` if it has no -s."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

@@ -22,6 +22,7 @@ from negvision.detection.metrics.coco_metric import units_of
 from negvision.detection.metrics.coco_statistics import CocoStatistics
 from negvision.detection.metrics.error_kinds import KINDS, SIDES, ErrorKinds, error_kinds
 from negvision.detection.metrics.froc import FROC, RATES, RECALLS, fppi_names
+from negvision.errors import counted
 from negvision.report.image_samples import embedded, read_rgb
 from negvision.report.page_parts import (
     Gallery,
@@ -351,7 +352,7 @@ def _worst(
 def _drawn(seen: _Seen, classes: Sequence[str], score: float, read: _Read) -> ImageSample:
     kept = seen.scores >= score
     losses = [f"{key} {value:.3g}" for key, value in seen.losses.items() if "loss_" in key]
-    facts = [", ".join(losses), f"{len(seen.truth)} objects, {int(kept.sum())} found"]
+    facts = [", ".join(losses), f"{counted(len(seen.truth), 'object')}, {int(kept.sum())} found"]
     tag = f"loss {seen.losses['loss']:.3f}"
     image, problem = read_rgb(seen.path, read)
     if image is None:

@@ -197,7 +197,7 @@ class Reading:
                 if image.name not in named:
                     self.notes.add("image in no split, left out", self.where(image.name))
             usable = [image for image in usable if image.name in named]
-        self.notes.merge(self.tree.passed_over.notes(str(root)))
+        self.notes.merge(self.tree.passed_over.notes())
         shown = Counter(label for image in usable for label in image.shown())
         if not shown:
             found = f", and this was found:\n{self.notes.report()}" if self.notes else "."

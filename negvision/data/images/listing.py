@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from negvision.data.images import IMAGE_SUFFIXES
@@ -33,7 +33,7 @@ def is_stray(path: str) -> bool:
 
 
 class PassedOver:
-    """Counts entries of folders that are not read.
+    """Entries of folders that are not read, by kind.
 
     Example:
         >>> passed = PassedOver()
@@ -44,7 +44,12 @@ class PassedOver:
     """
 
     def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
+        self._names: dict[str, list[str]] = defaultdict(list)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Kind -> number of entries."""
+        return Counter({kind: len(names) for kind, names in self._names.items()})
 
     def named(self, names: Iterable[str], suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[str]:
         """Those of ``names`` that are not stray and have one of ``suffixes``; no file is asked."""
@@ -52,11 +57,11 @@ class PassedOver:
         for name in names:
             suffix = os.path.splitext(name)[1].lower()
             if is_stray(os.path.basename(name)):
-                self.counts["hidden"] += 1
+                self._names["hidden"].append(name)
             elif suffix in suffixes:
                 chosen.append(name)
             else:
-                self.counts[suffix or "without a suffix"] += 1
+                self._names[suffix or "without a suffix"].append(name)
         return chosen
 
     def chosen(self, paths: Iterable[str], suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[str]:
@@ -64,17 +69,18 @@ class PassedOver:
         others = []
         for path in paths:
             if os.path.isdir(path) and not is_stray(os.path.basename(path)):
-                self.counts["folders"] += 1
+                self._names["folders"].append(path)
             else:
                 others.append(path)
         named = self.named(others, suffixes)
         return [path for path in named if os.path.isfile(path) or not os.path.exists(path)]
 
-    def notes(self, folder: str) -> Problems:
-        """What was passed over in ``folder``, for the log of a data set."""
+    def notes(self) -> Problems:
+        """What was passed over, for the log of a data set."""
         notes = Problems()
-        for kind, count in self.counts.items():
-            notes.add(f"file passed over: {kind}", folder, count=count)
+        for kind, names in self._names.items():
+            for name in names:
+                notes.add(f"file passed over: {kind}", name)
         return notes
 
     def line(self) -> str:

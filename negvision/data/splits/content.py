@@ -275,11 +275,11 @@ def _groups(
             "image that looks like most others, split regardless", str(data.root), count=len(pool)
         )
         groups = [[index] for index in pool]
-    alike = sum(len(group) for group in groups if len(group) > 1)
-    if alike:
-        example = next(group for group in groups if len(group) > 1)
-        names = " = ".join(data.images[index].name for index in example[:3])
-        notes.add("image that looks like another, kept in one split with it", names, count=alike)
+    for group in groups:
+        if len(group) > 1:
+            kind = "image that looks like another, kept in one split with it"
+            names = " = ".join(data.images[index].name for index in group[:3])
+            notes.add(kind, names, count=len(group))
     return groups, keys
 
 

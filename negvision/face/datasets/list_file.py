@@ -95,7 +95,7 @@ class FaceFolderDataset(FaceIdentityDataset):
             else:
                 names += [os.path.join(folder, name) for name in images]
                 labels += [label] * len(images)
-        self._mention(root, passed_over.notes(root))
+        self._mention(root, passed_over.notes())
         self._settle_samples(root, problems, f"{len(names):,} images", len(names))
         kept, numbers = self._number_identities(labels, root)
         self.identities = sorted({names[i].split(os.sep)[0] for i in kept})

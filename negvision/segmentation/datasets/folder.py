@@ -153,7 +153,7 @@ class SegDataset(BadSampleMixin, BaseSegDataset):
             ends = (self.img_suffix, self.seg_map_suffix)
             passed_over = PassedOver()
             passed_over.named((name for name in kept if not name.endswith(ends)), ())
-            self._mention(folder, passed_over.notes(folder))
+            self._mention(folder, passed_over.notes())
         for name in names:
             yield name.removesuffix(self.img_suffix)
 

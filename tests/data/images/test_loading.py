@@ -66,7 +66,8 @@ def test_what_a_folder_holds_besides_images_is_counted(tmp_path):
     parts = ["1 .txt", "1 folders", "1 without a suffix", "2 .heic", "2 hidden"]
     assert sorted(passed.line().split(", ")) == parts
     assert passed.counts.total() == 7
-    assert passed.notes("x").counts["file passed over: .heic"] == 2
+    assert passed.notes().counts["file passed over: .heic"] == 2
+    assert passed.notes().examples("file passed over: without a suffix") == [str(tmp_path / "g")]
     many = PassedOver()
     many.chosen(f"a.{n}" for n in range(20))
     assert many.line().endswith(", 12 others")
