@@ -178,7 +178,8 @@ class AssignmentCountHook(Hook):
         while self._undo:
             self._undo.pop()()
         if self._total is not None and self._total.by_size[:, 0].any():
-            runner.logger.info(f"positives in training:\n{self._total.table()}")
+            part = f", one iteration in {self.every} counted" * (self.every > 1)
+            runner.logger.info(f"positives in training{part}:\n{self._total.table()}")
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         self._counts = runner.iter % self.every == 0

@@ -69,7 +69,7 @@ def test_curves_and_table_equal_what_the_assigner_returned(tiny_detector, capsys
     assert "boxes/" not in printed  # curves, not in the line of each interval
 
 
-def test_hook_changes_no_weight_counts_a_part_and_can_be_taken_out(tiny_detector, tmp_path):
+def test_hook_changes_no_weight_counts_a_part_and_can_be_taken_out(tiny_detector, tmp_path, capsys):
     states = []
     for place, options in enumerate(({**HOOK, "every": 2}, None)):
         cfg = tiny_detector()
@@ -80,6 +80,8 @@ def test_hook_changes_no_weight_counts_a_part_and_can_be_taken_out(tiny_detector
         counted = [line for line in lines if "boxes/without" in line]
         assert len(counted) == (2 if options else 0) and len(returned) == 8
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    printed = capsys.readouterr().out
+    assert printed.count("positives in training, one iteration in 2 counted:\nboxes ") == 1
     with pytest.raises(ValueError, match="every must be at least 1, got 0"):
         AssignmentCountHook(every=0)
 
