@@ -188,9 +188,9 @@ def _download(url: str, asked_for: str) -> Path:
             raise UserError(
                 f"the pretrained weights {asked_for!r} are not on this machine and could not be "
                 f"downloaded ({error}).\n"
-                f"Either put the file {target.name!r} into\n  {folder}\n"
-                "or train from other weights (--weights), or from random ones with\n"
-                "  --cfg-options model.backbone.init_cfg=None"
+                f"Either fetch\n  {url}\nelsewhere and put the file into\n  {folder}\n"
+                "or start from a file of yours (--weights FILE), or, without --weights, from "
+                "random ones with\n  --cfg-options model.backbone.init_cfg=None"
             ) from None
     if is_distributed():
         barrier()
