@@ -133,7 +133,7 @@ def _audit(args, cfg, leaf, data, model, work_dir, decisions: Decisions, out: Pa
     audited, decided = audit(data, method, findings, decisions, likely)
     facts = {
         "run": shown_path(work_dir),
-        "annotations": shown_path(Path(audited.ann_file)) if audited.ann_file else "a folder",
+        "annotations": shown_path(audited.ann_file) if audited.ann_file else "a folder",
         "method": {
             "model": "one model",
             "history": "one model, and the losses of its training",

@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
             for image in truth["images"]
             if "file_name" in image
         }
-    write_page(out, comparison.page(paths, read, shown_path(Path(ann_file))))
+    write_page(out, comparison.page(paths, read, shown_path(ann_file)))
     print(f"page  {shown_path(out)} ({out.stat().st_size / 1e6:.1f} MB)")
     return 0
 

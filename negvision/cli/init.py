@@ -19,5 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write; 0."""
     announce(args.config)
-    config_of_data(args)
+    from negvision.visualization import shown_path
+
+    print(f"train it: negvision train {shown_path(config_of_data(args))}")
     return 0

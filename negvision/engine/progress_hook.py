@@ -13,7 +13,9 @@ from tqdm import tqdm
 from negvision.engine.config.model_parts import unwrapped
 from negvision.engine.image_check import leaf_datasets
 from negvision.engine.quiet import muted_console
+from negvision.errors import counted
 from negvision.registry import HOOKS
+from negvision.visualization import shown_path
 
 resource = None
 with contextlib.suppress(ModuleNotFoundError):  # Windows
@@ -171,9 +173,10 @@ def run_summary(runner) -> str:
     model = unwrapped(runner.model)
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    file = runner.cfg.filename
     rows = {
-        "config": runner.cfg.filename or "(not from a file)",
-        "work dir": runner.work_dir,
+        "config": shown_path(file) if file else "(not from a file)",
+        "work dir": shown_path(runner.work_dir),
         "device": _devices(runner),
         "model": type(model).__name__,
     }
@@ -207,7 +210,7 @@ def _devices(runner) -> str:
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
     else:
-        name = f"CPU, {torch.get_num_threads()} threads"
+        name = f"CPU, {counted(torch.get_num_threads(), 'thread')}"
     if runner.world_size == 1:
         return name
     return f"{runner.world_size} x {name}"

@@ -66,6 +66,7 @@ from negvision.engine.trackers import guard_trackers
 from negvision.engine.training_check import announced, check_evaluated_labels, check_length
 from negvision.errors import CheckpointError
 from negvision.ood.threshold import OODThreshold, set_threshold
+from negvision.visualization import shown_path
 
 # negvision's replacements of mmengine's components, for configs that name the latter.
 _REPLACEMENTS = {
@@ -452,11 +453,13 @@ class Runner(MMEngineRunner):
 
     def _end(self) -> str:
         total, done, key = announced(self.train_loop)
-        last = self.message_hub.get_info("last_ckpt")
+        last, best = map(self.message_hub.get_info, ("last_ckpt", "best_ckpt"))
         text = f"trained for {done} of {total} {key.removeprefix('max_')}"
         if done < total and self._stopped_by:
             text = f"stopped by {self._stopped_by}: {text}"
-        return f"{text}; {f'the last checkpoint is {last}' if last else 'nothing was saved'}\n"
+        saved = f"the last checkpoint is {shown_path(last)}" if last else "nothing was saved"
+        saved += f", the best {Path(best).name}" if best and Path(best).is_file() else ""
+        return f"{text}; {saved}\n"
 
     def _save_before(self, error: BaseException) -> None:
         """Save the last whole iteration, which ``error`` ended, if no checkpoint has it."""

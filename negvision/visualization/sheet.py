@@ -99,10 +99,10 @@ def save_image(path: str | Path, image: np.ndarray) -> Path:
     return path
 
 
-def shown_path(path: Path) -> str:
-    """``path`` relative to the current folder if it is below it."""
+def shown_path(path: str | os.PathLike) -> str:
+    """``path`` relative to the current folder if it is below it; an address as it is."""
     relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative
+    return str(path) if relative.startswith("..") or "://" in str(path) else relative
 
 
 def shortened(text: str, size: int, width: int) -> str:

@@ -4,7 +4,13 @@ import cv2
 import numpy as np
 import pytest
 
-from negvision.visualization import LegendEntry, contact_sheet, save_image, with_legend
+from negvision.visualization import (
+    LegendEntry,
+    contact_sheet,
+    save_image,
+    shown_path,
+    with_legend,
+)
 from negvision.visualization.boxes import draw_annotations, draw_predictions
 from negvision.visualization.canvas import text_width
 from negvision.visualization.sheet import shortened
@@ -70,6 +76,15 @@ def test_saved_images_keep_their_colors(tmp_path, suffix):
     path = save_image(tmp_path / "new" / f"a{suffix}", tile(10))
     loaded = cv2.imread(str(path))[..., ::-1].astype(int)
     assert np.abs(loaded - tile(10)).max() <= (0 if suffix == ".png" else 6)
+
+
+def test_paths_below_the_current_folder_are_shown_relative_to_it(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert shown_path(tmp_path / "here/a/b.pth") == shown_path("a/b.pth") == "a/b.pth"
+    assert shown_path(tmp_path / "b.pth") == str(tmp_path / "b.pth")
+    for address in ("torchvision://resnet50", "https://example.org/a.pth"):
+        assert shown_path(address) == address
 
 
 def test_predictions_with_and_without_detections():

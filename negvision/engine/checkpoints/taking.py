@@ -25,6 +25,7 @@ from negvision.engine.checkpoints.fitting import (
 )
 from negvision.errors import CheckpointError, is_user_error, listed, text_table
 from negvision.ood.statistics import parts_to_fit
+from negvision.visualization import shown_path
 
 # Parts that only training uses, by the class of the model. The class centers of a face recognizer
 # are most of its checkpoint.
@@ -150,7 +151,8 @@ class Loaded:
         log(self._title() + (f": all {len(self.names)}" if fits else f"\n{self.table()}\n"))
 
     def _title(self) -> str:
-        return f"weights of {self.target} from {self.source}" + f" ({self.note})" * bool(self.note)
+        note = f" ({self.note})" * bool(self.note)
+        return f"weights of {self.target} from {shown_path(self.source)}{note}"
 
     def table(self) -> str:
         """Counts for each part of the model, and examples of what does not fit."""

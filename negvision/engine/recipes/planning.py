@@ -24,6 +24,7 @@ from negvision.engine.recipes import loaders
 from negvision.engine.recipes.models import MODELS, ModelRecipe, choose_model
 from negvision.errors import ConfigError
 from negvision.registry import MODELS as REGISTRY
+from negvision.visualization import shown_path
 
 EVALUATIONS = 10
 # Of them, without a better score, before a training ends. Half of the run, since scores still rise
@@ -40,6 +41,8 @@ _LARGEST = 2.5
 # A published face recognizer that gets fewer images than this of each person learns them by heart:
 # its backbone stays as it is. Measured by benchmarks/face_finetune.py with four images of each.
 _FEW, _FEW_BATCH, _FEW_EPOCHS, _FEW_LR = 10, 32, 8, 5e-3
+# Characters of a value in the table.
+_WIDEST = 26
 TRACKERS = {
     "tensorboard": ("TensorboardVisBackend", "tensorboard"),
     "wandb": ("WandbVisBackend", "wandb"),
@@ -166,7 +169,8 @@ class Plan:
     def table(self) -> str:
         """The choices, one per line."""
         rows = [choice[:3] for choice in self.choices]
-        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        # A path or URL of weights may be longer than the column.
+        widths = [max(min(len(row[column]), _WIDEST) for row in rows) for column in (0, 1)]
         return "\n".join(
             f"  {choice.name:<{widths[0]}}  {choice.value:<{widths[1]}}  {choice.reason}"
             + f" ({choice.option})" * bool(choice.option)
@@ -260,7 +264,7 @@ def plan(data: FolderData, folder: Path, options: TrainOptions) -> Plan:
         if data.task == "faces":
             hook = {"type": "negvision.MeanCenterHook"}
             cfg.custom_hooks = [*cfg.get("custom_hooks", []), hook]
-        note("weights", options.weights, "as given", "--weights")
+        note("weights", shown_path(options.weights), "as given", "--weights")
     else:
         start = recipe.weights or "random: this network has no pretrained ones"
         note("weights", start.partition(",")[0], "what training starts from", "--weights")

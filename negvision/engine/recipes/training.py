@@ -33,8 +33,9 @@ from negvision.engine.prepare import build_runner, prepare_config
 from negvision.engine.quiet import silence_idle_warnings
 from negvision.engine.recipes.planning import EVALUATIONS, TrainOptions, plan, set_length
 from negvision.engine.recipes.trial import fitting_batch, seconds_per_step
-from negvision.errors import ConfigError, did_you_mean
+from negvision.errors import ConfigError, counted, did_you_mean
 from negvision.registry import MODELS
+from negvision.visualization import shown_path
 
 CONFIG = "config.py"
 _OPTIONS, _DIGEST = "data/options.json", "config_sha256"
@@ -106,7 +107,7 @@ def write_config(
     made.cfg.dump(path)
     written = {**_given(options, format, task, skip_bad), _DIGEST: _digest(path)}
     (folder / _OPTIONS).write_text(json.dumps(written))
-    print(f"config: {path}\n", flush=True)
+    print(f"config: {shown_path(path)}\n", flush=True)
     return path
 
 
@@ -258,13 +259,13 @@ def train(
 def _data_table(data: FolderData) -> str:
     """What was read: classes, one line per split, and what was left out or changed."""
     shown = ", ".join(data.classes[:10]) + ", ..." * (len(data.classes) > 10)
-    count = f"{len(data.classes)} class" + "es" * (len(data.classes) != 1)
-    lines = [f"{data.root}: {data.format}, {count}: {shown}"]
+    classes = counted(len(data.classes), "class", "classes")
+    lines = [f"{data.root}: {data.format}, {classes}: {shown}"]
     for split, images, empty, objects, ignored in data.counts():
-        line = f"  {split or 'all':<5}  {images:,} images"
+        line = f"  {split or 'all':<5}  {counted(images, 'image')}"
         if data.task == "detection":
-            line += f", {objects:,} objects" + f", {ignored:,} ignored" * bool(ignored)
-            line += f", {empty:,} images without an object" * bool(empty)
+            line += f", {counted(objects, 'object')}" + f", {ignored:,} ignored" * bool(ignored)
+            line += f", {counted(empty, 'image')} without an object" * bool(empty)
         lines.append(line)
     lines += [f"  {sentence}" for sentence in data.assumptions]
     if data.notes:

@@ -105,7 +105,7 @@ def test_folder_of_each_task_trains_and_its_work_dir_alone_is_tested(task, folde
     arguments = [str(folder(task)), "--model", SCRATCH[task], "--iters", "1", "--batch", "4"]
     assert main(["train", *arguments, *given, "--work-dir", "out"]) == 0
     printed = capsys.readouterr().out
-    for shown in (task, SCRATCH[task], "--imgsz", "config: "):
+    for shown in (task, SCRATCH[task], "--imgsz", "config: out/config.py\n", "work dir  out\n"):
         assert shown in printed
     assert main(["test", "out"]) == 0
     assert "test  " in capsys.readouterr().out
@@ -165,7 +165,8 @@ def test_each_run_of_a_process_keeps_its_own_curves(folder):
 def test_init_writes_the_config_that_train_takes(folder, capsys):
     root = folder("detection")
     assert main(["init", str(root), "--model", "atss-r18", "--work-dir", "out"]) == 0
-    assert "atss-r18" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "atss-r18" in printed and "train it: negvision train out/config.py\n" in printed
     assert main(["train", "out/config.py", "--cfg-options", "train_cfg.max_iters=1"]) == 0
     assert main(["init", str(root), "--skip-bad", "--work-dir", "bad"]) == 0
     assert "on_bad_sample='skip'" in Path("bad/config.py").read_text()
@@ -240,6 +241,12 @@ def test_negatives_and_suspects_reach_the_training(folder, capsys):
     # Without the negatives, the annotations are others.
     assert main(["train", *options[:-4], *doubting, "--work-dir", "third"]) == 2
     assert "run negvision audit on it again" in capsys.readouterr().err
+
+
+def test_long_address_of_weights_does_not_widen_the_table(planned):
+    weights = f"https://example.org/{'a' * 200}.pth"
+    *lines, last = planned(weights=weights).table().splitlines()
+    assert last.endswith(f"  {weights}  as given (--weights)") and max(map(len, lines)) < 120
 
 
 def test_trainings_end_early_unless_patience_is_0(planned):
