@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -167,10 +168,21 @@ class _Bank(FeatureScore):
         self.bank.zero_()[: len(rows)] = rows.to(self.bank)
         self.count.fill_(len(rows))
 
+    def _filled(self) -> Tensor:
+        """The rows that are filled; in a graph, whose sizes are fixed, all."""
+        return self.bank if exporting() else self.bank[: int(self.count)]
+
     def _largest(self, values: Tensor) -> Tensor:
-        """The largest ``neighbors`` of values (N, samples) of the features in the bank."""
-        empty = torch.arange(values.shape[1], device=values.device) >= self.count
-        return values.masked_fill(empty, -torch.inf).topk(self.neighbors, dim=1).values
+        """The largest ``neighbors`` of values (N, B) of the rows of :meth:`_filled`, descending."""
+        if exporting():
+            empty = torch.arange(values.shape[1], device=values.device) >= self.count
+            values = values.masked_fill(empty, -torch.inf)
+        elif values.device.type == "cpu" and not values.requires_grad:
+            # Several times as fast as topk.
+            place = values.shape[1] - self.neighbors
+            largest = np.partition(values.numpy(), place, axis=1)[:, place:]
+            return torch.from_numpy(largest).sort(dim=1, descending=True).values
+        return values.topk(self.neighbors, dim=1).values
 
 
 class KNN(_Bank):
@@ -192,9 +204,10 @@ class KNN(_Bank):
 
     def score(self, features: Tensor, logits: Tensor) -> Tensor:
         features = _normalized(features)
-        lengths = self.bank.square().sum(1)
-        distances = features.square().sum(1, True) + lengths - 2 * features @ self.bank.T
-        return -self._largest(-distances)[:, -1]
+        bank = self._filled()
+        lengths = features.square().sum(1, True) + bank.square().sum(1)
+        # Minus the distances, so that the nearest are the largest.
+        return -self._largest(2 * features @ bank.T - lengths)[:, -1]
 
 
 class NNGuide(_Bank):
@@ -217,7 +230,7 @@ class NNGuide(_Bank):
         self._fill(_normalized(features) * logits.logsumexp(1, True))
 
     def score(self, features: Tensor, logits: Tensor) -> Tensor:
-        guidance = self._largest(_normalized(features) @ self.bank.T).mean(1)
+        guidance = self._largest(_normalized(features) @ self._filled().T).mean(1)
         return -guidance * logits.logsumexp(1)
 
 

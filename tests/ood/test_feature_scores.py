@@ -161,6 +161,24 @@ def test_memory_is_bounded_and_the_sample_is_even(sizes):
     assert steps.max() <= 2 * steps.min() + 1 and start - places[-1] <= 2 * steps.max()
 
 
+@pytest.mark.parametrize("name", ["knn", "nnguide"])
+def test_empty_rows_of_a_bank_and_gradients_change_no_score(name):
+    """Features that occur several times tie at the last neighbor."""
+    torch.manual_seed(0)
+    rows, logits = torch.randn(5, D).repeat(4, 1), torch.randn(5, C).repeat(4, 1)
+    others, outputs = torch.cat([rows[:3], torch.randn(9, D)]), torch.randn(12, C)
+    found = []
+    for samples in (20, 64):
+        part = alone({"type": name, "neighbors": 6, "samples": samples})
+        with fit_statistics(part):
+            part(rows, logits)
+        assert part.count == 20 and len(part.bank) == samples
+        found += [part(others, outputs), part(others.clone().requires_grad_(), outputs)]
+    for one in found[1:]:
+        assert torch.equal(one, found[0])
+    assert found[1].requires_grad
+
+
 @pytest.mark.parametrize("name", FEATURE_SCORE_NAMES)
 @pytest.mark.parametrize("filled", [D, 1, 0])  # channels that are not 0
 def test_degenerate_features_give_finite_scores(name, filled):
