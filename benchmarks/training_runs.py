@@ -92,18 +92,18 @@ def _run_once(config: str, seed: int, args, read, test: bool) -> dict:
     options = ["--cfg-options", f"randomness.seed={seed}", *args.cfg_options]
     shutil.rmtree(work / "train", ignore_errors=True)  # what an interruption left
     start = time.perf_counter()
-    _call("tools/train.py", config, "--work-dir", work / "train", *common, *options)
+    call("tools/train.py", config, "--work-dir", work / "train", *common, *options)
     elapsed = time.perf_counter() - start
     if test:
         checkpoint = (work / "train" / "last_checkpoint").read_text().strip()
-        _call("tools/test.py", config, checkpoint, "--work-dir", work / "test", *common, *options)
+        call("tools/test.py", config, checkpoint, "--work-dir", work / "test", *common, *options)
     figures = {"seed": seed, "train_seconds": round(elapsed, 1), **read(work)}
     figures["cfg_options"] = args.cfg_options
     done.write_text(json.dumps(figures, indent=2))
     return figures
 
 
-def _call(script: str, *arguments) -> None:
+def call(script: str, *arguments) -> None:
     """Run a command of this repository; its output is shown only if it fails."""
     command = [sys.executable, script, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
