@@ -108,7 +108,8 @@ def run(args: argparse.Namespace) -> int:
         )
         start = args.score_threshold
         if start is None:
-            start = model.shown_threshold.value
+            # As the log shows it; all digits would fill the field beside the slider.
+            start = float(f"{model.shown_threshold.value:.3g}")
         title = f"negvision: {Path(args.model).name}"
         max_upload = round(args.max_upload_mb * 2**20)
         examples = find_examples(args.examples, model, Path(folder), args.max_pixels)

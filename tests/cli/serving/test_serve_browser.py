@@ -264,6 +264,8 @@ def test_page_below_a_path_shows_percentiles_from_the_threshold_of_the_model(
     browser, servers, gray
 ):
     page = open_page(browser, servers["proxied"].url)
+    start = page.find_element(By.CSS_SELECTOR, "#score input[type=number]")
+    assert start.get_property("value") == "0.6"
     drop(page, gray)
     wait_for_note(page, "2 of 5 boxes, 0 of them unknown")
     assert headers(page)[2] == "OOD percentile"
