@@ -5,18 +5,35 @@ operations. Two ceilings are measured in the same run: bytes per second of a lar
 per second of a large float32 matrix product. The share of the nearer ceiling is reported. Sizes
 exceed the caches, except for the assignment, whose data are small.
 
+With ``--busy``: how long they take with two threads while another process keeps one of two cores
+busy, as data-loading workers do in a training on a CPU, against one thread alone. The calling
+thread stays on the free core, where the system puts it sooner or later.
+
     python benchmarks/kernels.py                    # results/kernels.json
     python benchmarks/kernels.py --device cuda      # results/kernels_cuda.json
+    python benchmarks/kernels.py --busy             # results/kernels_busy.json
+    python benchmarks/kernels.py --busy --before OLD.json   # beside those of another version
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from assign import priors_on, truth
+from assign import ASSIGNERS, functions, priors_on, truth
 from harness import alternate, arguments, machine, require_operators, write_results
+
+from negvision.ops import class_logsumexp
 
 # One overlap: 4 comparisons for the corners of the intersection, 6 subtractions, 2 clamps, 3
 # products, a sum, a difference, a comparison with eps and a division. Its gradient: the same, and
@@ -27,6 +44,9 @@ EXPONENTIAL = 15
 # One similarity in a histogram: made sortable, compared, shifted, masked, counted.
 COUNTED = 6
 SHORTEST_RUN = 0.02  # seconds; shorter calls are repeated
+# Long against the few milliseconds in which the scheduler takes turns.
+SHORTEST_RUN_BESIDE = 0.2
+SPIN = "import os; os.sched_setaffinity(0, {%d})\nwhile True: pass"
 
 
 @dataclass
@@ -171,14 +191,112 @@ def measure(work: Work, device: str, repeats: int) -> list[float]:
     return [taken / calls for taken in runs]
 
 
+def composed(generator: torch.Generator) -> dict[str, Callable[[], object]]:
+    """What makes several calls of operators or matrix products: log-sums and assigners."""
+    rows, classes, boxes = 512, 10_000, 100
+    embeddings, centers = (
+        torch.nn.functional.normalize(torch.randn(n, 512, generator=generator)).requires_grad_()
+        for n in (rows, classes)
+    )
+    labels = torch.randint(classes, (rows,), generator=generator)
+
+    def logsumexp() -> None:
+        value = class_logsumexp(embeddings, centers, labels, 64.0)
+        torch.autograd.grad(value.sum(), (embeddings, centers))
+
+    found: dict[str, Callable[[], object]] = {
+        f"class_logsumexp, {rows} x {classes:,}, and gradients": logsumexp
+    }
+    for name, (_, own, _) in ASSIGNERS.items():
+        found[f"{own.__name__}, {boxes} boxes"] = functions(name, 1, boxes, "cpu")["negvision"]
+    return found
+
+
+def beside(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict]:
+    """Seconds a call with one and two threads, and with two beside a process on the first core."""
+    core, free = sorted(os.sched_getaffinity(0))[:2]
+    busy = subprocess.Popen([sys.executable, "-c", SPIN % core])
+    torch.set_num_threads(2)
+    for run in works.values():
+        run()  # starts threads, which may run on both cores
+    os.sched_setaffinity(0, {free})
+    states = {
+        "one_thread_s": (1, signal.SIGSTOP),
+        "two_threads_s": (2, signal.SIGSTOP),
+        "two_threads_beside_s": (2, signal.SIGCONT),
+    }
+    rows = {}
+    try:
+        time.sleep(0.5)  # until it spins
+        for title, run in works.items():
+            runs: dict[str, list[float]] = {state: [] for state in states}
+            for _ in range(repeats):
+                for state, (threads, signal_of_busy) in states.items():
+                    torch.set_num_threads(threads)
+                    busy.send_signal(signal_of_busy)
+                    run()
+                    calls, start = 0, time.perf_counter()
+                    while time.perf_counter() - start < SHORTEST_RUN_BESIDE:
+                        run()
+                        calls += 1
+                    runs[state].append((time.perf_counter() - start) / calls)
+            row = {state: statistics.median(taken) for state, taken in runs.items()}
+            ratio = row["two_threads_beside_s"] / row["one_thread_s"]
+            rows[title] = {**row, "beside_to_one_thread": ratio, "runs_s": runs}
+            show_beside(title, rows[title])
+    finally:
+        busy.kill()
+        busy.wait()
+    return rows
+
+
+def show_beside(title: str, row: dict) -> None:
+    print(
+        f"{title:<48} {row['one_thread_s'] * 1e3:>9.3f} {row['two_threads_s'] * 1e3:>9.3f} "
+        f"{row['two_threads_beside_s'] * 1e3:>9.3f} {row['beside_to_one_thread']:>6.2f}",
+        flush=True,
+    )
+
+
+def busy_main(works: dict[str, Work], options: argparse.Namespace) -> None:
+    generator = torch.Generator().manual_seed(0)
+    runs = {f"{title}, {work.size}": work.run for title, work in works.items()}
+    print(
+        f"{machine()['cpu']}, milliseconds a call; the last two beside a busy core\n"
+        f"{'':<48} {'1 thread':>9} {'2 threads':>9} {'2, busy':>9} {'to 1':>6}"
+    )
+    payload: dict = {}
+    if options.before:
+        payload["before"] = json.loads(Path(options.before).read_text())["operators"]
+    payload["operators"] = beside(runs | composed(generator), options.repeats)
+    if options.before:
+        print("before")
+        for title, row in payload["before"].items():
+            show_beside(title, row)
+    write_results("kernels_busy", payload, options.out)
+
+
 def main() -> None:
-    options = arguments(__doc__, "kernels", repeats=9, devices=True).parse_args()
+    parser = arguments(__doc__, "kernels", repeats=9, devices=True)
+    parser.add_argument(
+        "--busy", action="store_true", help="beside a process that keeps a core busy"
+    )
+    parser.add_argument("--before", help="JSON of --busy of another version, to be shown and kept")
+    options = parser.parse_args()
     require_operators()
+    if options.busy:
+        cores = sorted(os.sched_getaffinity(0))
+        if options.device != "cpu" or len(cores) < 2:
+            parser.error("--busy needs --device cpu and two cores")
+        os.sched_setaffinity(0, cores[:2])
     generator = torch.Generator().manual_seed(0)
     works = overlaps(options.device, generator) | assignment(options.device)
     works |= negatives(options.device, generator)
     if options.device == "cpu":
         works |= pixels(generator)
+    if options.busy:
+        busy_main(works, options)
+        return
     most = ceilings(options.device, options.repeats)
     name = (machine()["gpus"] or [machine()["cpu"]])[0] if options.device == "cuda" else ""
     print(

@@ -17,6 +17,8 @@ def register() -> None:
         ("distort_colors", _fake_planes),
         ("assign_by_predictions", _fake_assign_by_predictions),
         ("max_iou_assign", _fake_max_iou_assign),
+        ("class_logsumexp", _fake_class_logsumexp),
+        ("class_logsumexp_backward", _fake_class_logsumexp_backward),
     ):
         if hasattr(torch.ops.negvision, name):
             library.register_fake(f"negvision::{name}", fake)
@@ -52,6 +54,15 @@ def _fake_negatives_logsumexp(similarities, row_labels, *_):
 
 def _fake_negatives_histogram(similarities, row_labels, column_labels, diagonal, prefixes, shift):
     return prefixes.new_empty((prefixes.shape[0], 256))
+
+
+def _fake_class_logsumexp(embeddings, *_):
+    return embeddings.new_empty(embeddings.shape[0])
+
+
+def _fake_class_logsumexp_backward(embeddings, centers, *arguments):
+    of_centers = centers if arguments[-1] else centers[:0]
+    return torch.empty_like(embeddings), of_centers.new_empty(of_centers.shape)
 
 
 def _fake_planes(image, *_):

@@ -43,7 +43,9 @@ def class_logsumexp(
     """``log sum_j exp(scale * cos(e_i, w_j))`` over all classes j but the sample's own.
 
     The own class is left out because a margin changes only that logit; the caller adds it. Memory
-    is one tile of similarities plus the gradient of the centers. The four matrix products (one
+    is one tile of similarities plus the gradient of the centers; the compiled operator for CPUs
+    has a tile for each thread, and in the backward pass up to 32 gradients of the embeddings, 64
+    MiB or four of them. The four matrix products (one
     forward, three backward) have the dtype of the embeddings unless ``products`` is given.
 
     Args:
@@ -168,6 +170,17 @@ def _kernels(device_type: str):
     return torch.ops.negvision if is_compiled_for(device_type) else fallback
 
 
+def _in_one_call(embeddings: Tensor, products: torch.dtype | None) -> bool:
+    """Whether one operator takes all tiles, so that threads wait for each other once only."""
+    on = embeddings.device.type
+    return (
+        on == "cpu"
+        and products is None
+        and is_compiled_for(on)
+        and hasattr(torch.ops.negvision, "class_logsumexp")  # absent from older libraries
+    )
+
+
 class _Once(Function):
     """A gradient that refuses differentiation, which autograd would silently ignore."""
 
@@ -185,6 +198,13 @@ class _Once(Function):
 class _ClassLogsumexp(Function):
     @staticmethod
     def forward(ctx, embeddings, centers, labels, class_ids, scale, columns, products):
+        ctx.scale, ctx.columns, ctx.products = scale, columns, products
+        if _in_one_call(embeddings, products):
+            logsumexp = torch.ops.negvision.class_logsumexp(
+                embeddings.detach(), centers.detach(), labels, class_ids, scale, columns
+            )
+            ctx.save_for_backward(embeddings, centers, labels, class_ids, logsumexp)
+            return logsumexp
         logsumexp = embeddings.new_full((len(embeddings),), -torch.inf)
         kernels, everywhere = _kernels(embeddings.device.type), -len(embeddings)
         factors = _rounded(embeddings, products)
@@ -197,7 +217,6 @@ class _ClassLogsumexp(Function):
             )  # fmt: skip
             logsumexp = torch.logaddexp(logsumexp, of_tile)
         ctx.save_for_backward(embeddings, centers, labels, class_ids, logsumexp)
-        ctx.scale, ctx.columns, ctx.products = scale, columns, products
         return logsumexp
 
     @staticmethod
@@ -212,6 +231,12 @@ class _ClassLogsumexp(Function):
     @staticmethod
     def gradients(ctx, grad):
         embeddings, centers, labels, class_ids, logsumexp = ctx.saved_tensors
+        if _in_one_call(embeddings, ctx.products):
+            of_embeddings, of_centers = torch.ops.negvision.class_logsumexp_backward(
+                embeddings.detach(), centers.detach(), labels, class_ids, ctx.scale, ctx.columns,
+                logsumexp, grad, ctx.needs_input_grad[1],
+            )  # fmt: skip
+            return of_embeddings, of_centers if ctx.needs_input_grad[1] else None
         kernels, everywhere = _kernels(embeddings.device.type), -len(embeddings)
         of_embeddings = torch.zeros_like(embeddings)
         of_centers = torch.empty_like(centers) if ctx.needs_input_grad[1] else None

@@ -1,11 +1,15 @@
 """The operators on negative pairs themselves: accuracy, the fallback, threads, what they refuse."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from helpers.atss_cases import COMPILED
-from helpers.negatives_cases import CLOSE, DTYPES
+from helpers.negatives_cases import CLOSE, DTYPES, units
 
-from negvision.ops import fallback
+from negvision.ops import class_logsumexp, fallback
 
 needs_extension = pytest.mark.skipif(not COMPILED, reason="the extension is not built")
 E, Y = torch.eye(3), torch.arange(3)
@@ -41,12 +45,67 @@ def operator_calls(dtype: torch.dtype, rows: int = 6, columns: int = 40):
     yield ops.negatives_histogram.default, (tile, *labels, 0, prefixes, 16)
 
 
+def class_calls(dtype: torch.dtype, rows: int = 6, classes: int = 40, columns: int = 7):
+    """The log-sums of classes in tiles, the last of which is narrower, and their gradients."""
+    g = torch.Generator().manual_seed(3)
+    embeddings = units(3, rows, dtype=dtype)
+    centers = torch.randn(classes, 8, generator=g, dtype=dtype) * 3
+    labels = torch.randint(classes, (rows,), generator=g).int()
+    shared = (embeddings, centers, labels, torch.arange(classes).int(), 16.0, columns)
+    logsumexp = torch.ops.negvision.class_logsumexp(*shared)
+    grad = torch.linspace(-1, 2, rows, dtype=dtype)
+    yield torch.ops.negvision.class_logsumexp.default, shared
+    for with_centers in (True, False):
+        backward = torch.ops.negvision.class_logsumexp_backward.default
+        yield backward, (*shared, logsumexp, grad, with_centers)
+
+
 @needs_extension
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("calls", [operator_calls, class_calls])
 @pytest.mark.parametrize("which", range(3))
-def test_opcheck(which, dtype):
-    operator, arguments = list(operator_calls(dtype))[which]
+def test_opcheck(which, calls, dtype):
+    operator, arguments = list(calls(dtype))[which]
     torch.library.opcheck(operator, arguments)
+
+
+@needs_extension
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [(6, 40, 7), (33, 500, 11), (5, 40, 40), (3, 2, 1)])
+def test_classes_in_one_call_equal_tile_by_tile(size, dtype, monkeypatch):
+    (_, (e, w, labels, ids, scale, columns)), *_ = class_calls(dtype, *size)
+    e.requires_grad_(), w.requires_grad_()
+    runs = []
+    for in_one_call in (True, False):
+        if not in_one_call:
+            monkeypatch.setattr("negvision.ops.negatives._in_one_call", lambda *_: False)
+        value = class_logsumexp(e, w, labels, scale, ids, tile=columns * len(e))
+        runs.append([value, *torch.autograd.grad(value.sum(), (e, w))])
+    for got, want in zip(*runs, strict=True):
+        torch.testing.assert_close(got, want, **CLOSE[dtype])
+
+
+@needs_extension
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+def test_a_fork_starts_threads_of_its_own():
+    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=300)
+
+
+FORK = """
+import os, signal, sys, torch
+from negvision.ops import extension_info
+extension_info()
+a, b = torch.rand(2_000_000, 4), torch.rand(2_000_000, 4)
+torch.set_num_threads(2)
+want = torch.ops.negvision.aligned_box_iou(a, b, 0, 1e-6)
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+signal.alarm(60)  # ends a wait for threads that a fork does not have
+got = torch.ops.negvision.aligned_box_iou(a, b, 0, 1e-6)
+threads = len(os.listdir("/proc/self/task"))
+torch.set_num_threads(1)  # torch's own are no better off
+os._exit(not (threads == 2 and torch.equal(got, want)))
+"""
 
 
 @needs_extension
@@ -69,7 +128,8 @@ def test_any_number_of_threads_gives_the_same_bits(dtype):
         for number in (1, 2, 4):
             torch.set_num_threads(number)
             run = []
-            for operator, (tile, *arguments) in operator_calls(dtype, 300, 1111):
+            calls = [*operator_calls(dtype, 300, 1111), *class_calls(dtype, 300, 1111, 100)]
+            for operator, (tile, *arguments) in calls:
                 result = operator(tile, *arguments)
                 run += [tile, *(result if isinstance(result, tuple) else [result])]
             runs.append([x for x in run if x is not None])
@@ -98,3 +158,23 @@ def test_any_number_of_threads_gives_the_same_bits(dtype):
 def test_operators_reject_invalid_arguments(name, arguments, message):
     with pytest.raises(RuntimeError, match=message):
         getattr(torch.ops.negvision, f"negatives_{name}")(*arguments)
+
+
+@needs_extension
+@pytest.mark.parametrize(
+    "changed,message",
+    [
+        ({0: E[0]}, "must both be float32 or float64"),
+        ({1: E[:, :2]}, r"embeddings \(N, D\) and centers \(C, D\)"),
+        ({1: E.double()}, "must both be float32"),
+        ({2: Y}, "must be int32, one for each row and center"),
+        ({3: Y[:2].int()}, "must be int32, one for each"),
+        ({5: 0}, "columns must be at least 1, got 0"),
+        ({6: E[0, :2]}, "must have a number for each embedding"),
+        ({7: E[0].double()}, "must have a number for each embedding"),
+    ],
+)
+def test_log_sums_of_classes_reject_invalid_arguments(changed, message):
+    arguments = dict(enumerate((E, E, Y.int(), Y.int(), 1.0, 2, E[0], E[0], True)))
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.negvision.class_logsumexp_backward(*(arguments | changed).values())

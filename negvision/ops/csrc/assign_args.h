@@ -18,6 +18,11 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
+// As contiguous, which costs a call of an operator even if nothing is to be done.
+inline Tensor in_order(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
 inline void check_device(
     const char* op, const Tensor& tensor, const Tensor& priors, const char* name) {
   STD_TORCH_CHECK(

@@ -27,8 +27,8 @@ struct AtssArgs {
       const OptionalTensor& pred_boxes_in, const OptionalTensor& pred_scores_in,
       const OptionalTensor& gt_labels_in, double alpha_in, int64_t similarity_in,
       const std::vector<double>& scale, double min_size_in)
-      : priors(torch::stable::contiguous(priors_in)),
-        gt_boxes(torch::stable::contiguous(gt_in)),
+      : priors(in_order(priors_in)),
+        gt_boxes(in_order(gt_in)),
         level_begin(running_sum("atss_assign", num_level_priors, "num_level_priors")),
         gt_begin(running_sum("atss_assign", num_gts, "num_gts")),
         ignored_begin(running_sum("atss_assign", num_ignored, "num_ignored")),
@@ -61,7 +61,7 @@ struct AtssArgs {
     }
     if (valid_in) {
       check_device("atss_assign", *valid_in, priors, "valid");
-      valid = torch::stable::contiguous(*valid_in);
+      valid = in_order(*valid_in);
       STD_TORCH_CHECK(
           valid->scalar_type() == ScalarType::Bool && valid->dim() == 2 &&
               valid->size(0) == num_images && valid->size(1) == num_priors,
@@ -69,7 +69,7 @@ struct AtssArgs {
     }
     if (ignore_in) {
       check_device("atss_assign", *ignore_in, priors, "ignore_boxes");
-      ignore_boxes = torch::stable::contiguous(*ignore_in);
+      ignore_boxes = in_order(*ignore_in);
       check_float_boxes("atss_assign", *ignore_boxes, "ignore_boxes");
       STD_TORCH_CHECK(
           int64_t(num_ignored.size()) == num_images &&
@@ -79,7 +79,7 @@ struct AtssArgs {
     }
     if (gt_labels_in) {
       check_device("atss_assign", *gt_labels_in, priors, "gt_labels");
-      gt_labels = torch::stable::contiguous(*gt_labels_in);
+      gt_labels = in_order(*gt_labels_in);
       STD_TORCH_CHECK(
           gt_labels->scalar_type() == ScalarType::Long && gt_labels->numel() == gt_boxes.size(0),
           "atss_assign: gt_labels must be int64, one for each of ", gt_boxes.size(0), " boxes");
@@ -90,8 +90,8 @@ struct AtssArgs {
           "atss_assign: pred_boxes need pred_scores and gt_labels too");
       check_device("atss_assign", *pred_boxes_in, priors, "pred_boxes");
       check_device("atss_assign", *pred_scores_in, priors, "pred_scores");
-      pred_boxes = torch::stable::contiguous(*pred_boxes_in);
-      pred_scores = torch::stable::contiguous(*pred_scores_in);
+      pred_boxes = in_order(*pred_boxes_in);
+      pred_scores = in_order(*pred_scores_in);
       check_float_boxes("atss_assign", *pred_boxes, "pred_boxes");
       STD_TORCH_CHECK(
           pred_boxes->dim() == 3 && pred_boxes->size(0) == num_images &&

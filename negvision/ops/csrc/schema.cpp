@@ -29,6 +29,13 @@ STABLE_TORCH_LIBRARY(negvision, m) {
       "aligned_box_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int mode, float eps) "
       "-> (Tensor, Tensor)");
   m.def(
+      "class_logsumexp(Tensor embeddings, Tensor centers, Tensor labels, Tensor class_ids, "
+      "float scale, int columns) -> Tensor");
+  m.def(
+      "class_logsumexp_backward(Tensor embeddings, Tensor centers, Tensor labels, "
+      "Tensor class_ids, float scale, int columns, Tensor logsumexp, Tensor grad, "
+      "bool with_centers) -> (Tensor of_embeddings, Tensor of_centers)");
+  m.def(
       "negatives_logsumexp(Tensor similarities, Tensor row_labels, Tensor column_labels, "
       "int diagonal, Tensor? bounds, float scale) -> (Tensor logsumexp, Tensor kept)");
   m.def(

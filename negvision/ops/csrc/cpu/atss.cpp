@@ -8,12 +8,11 @@
 #include "claims.h"
 #include "nearest_search.h"
 #include "nearest_window.h"
+#include "turns.h"
 #include "vectorize.h"
 
 namespace negvision {
 namespace {
-
-using torch::stable::parallel_for;
 
 // Work per thread of about a millisecond. With less, waking threads costs more than it saves on a busy
 // machine, such as one that trains with loader processes.
@@ -92,7 +91,7 @@ std::vector<Level> describe_levels(const AtssArgs& args) {
   std::vector<Level> levels(args.priors.size(0) * count);
   const int64_t levels_per_task =
       std::max<int64_t>(1, kPriorsPerTask * count / std::max<int64_t>(1, args.num_priors));
-  parallel_for(0, int64_t(levels.size()), levels_per_task, [&](int64_t first, int64_t last) {
+  in_turns(0, int64_t(levels.size()), levels_per_task, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t l = i % count;
       levels[i] = describe_level(
@@ -112,7 +111,7 @@ std::vector<uint8_t> prior_states(const AtssArgs& args) {
       args.has_ignored() ? static_cast<const float*>(args.ignore_boxes->const_data_ptr()) : nullptr;
   std::vector<uint8_t> state(args.num_images * args.num_priors);
   const int64_t priors_per_task = kPriorsPerTask / (1 + args.ignored_begin.back());
-  parallel_for(0, int64_t(state.size()), priors_per_task, [&](int64_t first, int64_t last) {
+  in_turns(0, int64_t(state.size()), priors_per_task, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t image = i / args.num_priors, prior = i % args.num_priors;
       bool is_excluded = valid && !valid[i];
@@ -155,14 +154,16 @@ class Assignment {
         levels_(describe_levels(args)),
         state_(prior_states(args)),
         gt_inds_(
-            torch::stable::new_zeros(
+            torch::stable::new_empty(
                 args.priors, {args.num_images, args.num_priors}, ScalarType::Long)),
         // Claims use the memory of the result: both need 8 bytes per prior.
-        claims_(static_cast<uint64_t*>(gt_inds_.mutable_data_ptr())) {}
+        claims_(static_cast<uint64_t*>(gt_inds_.mutable_data_ptr())) {
+    std::fill(claims_, claims_ + args.num_images * args.num_priors, 0);
+  }
 
   void claim_all() {
     if (args_.num_boxes() == 0) return;
-    parallel_for(0, args_.num_boxes(), boxes_per_task(), [&](int64_t first, int64_t last) {
+    in_turns(0, args_.num_boxes(), boxes_per_task(), [&](int64_t first, int64_t last) {
       Candidates candidates(args_.num_candidates);
       int64_t image = std::upper_bound(args_.gt_begin.begin(), args_.gt_begin.end(), first) -
           args_.gt_begin.begin() - 1;
@@ -176,13 +177,14 @@ class Assignment {
   // Converts the claims to the result; call it once.
   std::tuple<Tensor, Tensor, Tensor> results() {
     const std::vector<int64_t> shape{args_.num_images, args_.num_priors};
-    Tensor max_overlaps = torch::stable::new_zeros(args_.priors, shape);
+    Tensor max_overlaps = torch::stable::new_empty(args_.priors, shape);
     Tensor labels = torch::stable::new_empty(args_.priors, shape, ScalarType::Long);
     float* overlaps = static_cast<float*>(max_overlaps.mutable_data_ptr());
     int64_t* label_of = static_cast<int64_t*>(labels.mutable_data_ptr());
     int64_t* inds = static_cast<int64_t*>(gt_inds_.mutable_data_ptr());
-    parallel_for(
+    in_turns(
         0, args_.num_images * args_.num_priors, kPriorsPerTask, [&](int64_t first, int64_t last) {
+          std::fill(overlaps + first, overlaps + last, 0.0f);
           std::fill(label_of + first, label_of + last, -1);
           for (int64_t i = next_claim(claims_, first, last); i < last;
                i = next_claim(claims_, i + 1, last)) {

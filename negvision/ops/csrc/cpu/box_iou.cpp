@@ -7,14 +7,13 @@
 #include <torch/csrc/stable/library.h>
 
 #include "box_iou_args.h"
+#include "turns.h"
 #include "vectorize.h"
 
 namespace negvision {
 namespace {
 
-using torch::stable::parallel_for;
-
-constexpr int64_t kPairsPerTask = 4096;
+constexpr int64_t kPairsPerTask = 1 << 15;
 
 int64_t rows_per_task(int64_t row_length) {
   return std::max<int64_t>(1, kPairsPerTask / std::max<int64_t>(1, row_length));
@@ -78,7 +77,7 @@ void pairwise(const BoxIouArgs& args, Tensor& out) {
   const T* a = data_of<T>(args.boxes1);
   const Coordinates<T> b(data_of<T>(args.boxes2), args.m);
   T* o = data_of<T>(out);
-  parallel_for(0, args.n, rows_per_task(args.m), [&](int64_t first, int64_t last) {
+  in_turns(0, args.n, rows_per_task(args.m), [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       fill_row(load_box(a, i), b, args.mode, T(args.eps), args.m, o + i * args.m);
     }
@@ -90,7 +89,7 @@ void aligned(const BoxIouArgs& args, Tensor& out) {
   const T* a = data_of<T>(args.boxes1);
   const T* b = data_of<T>(args.boxes2);
   T* o = data_of<T>(out);
-  parallel_for(0, args.n, kPairsPerTask, [&](int64_t first, int64_t last) {
+  in_turns(0, args.n, kPairsPerTask, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       o[i] = overlap(load_box(a, i), load_box(b, i), args.mode, T(args.eps));
     }
@@ -104,7 +103,7 @@ void pairwise_backward(const BoxIouArgs& args, const Tensor& grad, Tensor& grad1
   const T* g = data_of<T>(grad);
   T* ga = data_of<T>(grad1);
   T* gb = data_of<T>(grad2);
-  parallel_for(0, args.n, rows_per_task(args.m), [&](int64_t first, int64_t last) {
+  in_turns(0, args.n, rows_per_task(args.m), [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       for (int64_t j = 0; j < args.m; ++j) {
         accumulate_overlap_grad(
@@ -113,7 +112,7 @@ void pairwise_backward(const BoxIouArgs& args, const Tensor& grad, Tensor& grad1
       }
     }
   });
-  parallel_for(0, args.m, rows_per_task(args.n), [&](int64_t first, int64_t last) {
+  in_turns(0, args.m, rows_per_task(args.n), [&](int64_t first, int64_t last) {
     for (int64_t j = first; j < last; ++j) {
       for (int64_t i = 0; i < args.n; ++i) {
         accumulate_overlap_grad(
@@ -131,7 +130,7 @@ void aligned_backward(const BoxIouArgs& args, const Tensor& grad, Tensor& grad1,
   const T* g = data_of<T>(grad);
   T* ga = data_of<T>(grad1);
   T* gb = data_of<T>(grad2);
-  parallel_for(0, args.n, kPairsPerTask, [&](int64_t first, int64_t last) {
+  in_turns(0, args.n, kPairsPerTask, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const Box<T> p = load_box(a, i), q = load_box(b, i);
       accumulate_overlap_grad(p, q, true, args.mode, T(args.eps), g[i], ga + 4 * i);

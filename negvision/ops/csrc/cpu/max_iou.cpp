@@ -5,11 +5,10 @@
 #include "blocks.h"
 #include "claims.h"
 #include "max_iou_args.h"
+#include "turns.h"
 
 namespace negvision {
 namespace {
-
-using torch::stable::parallel_for;
 
 constexpr int64_t kPairsPerTask = 1 << 20;  // about a millisecond
 
@@ -43,7 +42,7 @@ class Assignment {
       const int64_t per_task = std::max<int64_t>(16, kPairsPerTask / kBlock / (1 + boxes));
       Blocks& own = blocks_[blocks_.size() > 1 ? image : 0];
       const auto each = [&](auto process) {
-        parallel_for(0, own.count(), per_task, [&](int64_t first, int64_t last) {
+        in_turns(0, own.count(), per_task, [&](int64_t first, int64_t last) {
           std::vector<uint8_t> touched;
           for (int64_t block = first; block < last; ++block) {
             (this->*process)(image, own, block, touched);

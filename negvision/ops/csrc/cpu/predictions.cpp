@@ -8,11 +8,10 @@
 #include "blocks.h"
 #include "claims.h"
 #include "prediction_args.h"
+#include "turns.h"
 
 namespace negvision {
 namespace {
-
-using torch::stable::parallel_for;
 
 constexpr int64_t kPairsPerTask = 1 << 20;  // about a millisecond
 constexpr int64_t kPriorsPerTask = 1 << 15;
@@ -72,7 +71,7 @@ class Assignment {
       const int32_t* sorted = sorted_[image].data();
       const bool with_places = image < int64_t(places_.size());
       if (with_places) places_[image].resize(args_.num_priors);
-      parallel_for(0, own.count(), kPriorsPerTask / kBlock, [&](int64_t first, int64_t last) {
+      in_turns(0, own.count(), kPriorsPerTask / kBlock, [&](int64_t first, int64_t last) {
         for (int64_t block = first; block < last; ++block) {
           own.fill(block, [&](int64_t i) { return load_box(pairs.boxes, sorted[i]); });
           if (!with_places) continue;
@@ -123,7 +122,7 @@ class Assignment {
   template <typename F>
   void each_box(const F& process) {
     const int64_t per_task = std::max<int64_t>(1, kPairsPerTask / (1 + args_.num_priors));
-    parallel_for(0, args_.num_boxes(), per_task, [&](int64_t first, int64_t last) {
+    in_turns(0, args_.num_boxes(), per_task, [&](int64_t first, int64_t last) {
       Scratch scratch(args_.topk);
       int64_t image = std::upper_bound(args_.gt_begin.begin(), args_.gt_begin.end(), first) -
           args_.gt_begin.begin() - 1;
@@ -246,7 +245,7 @@ class Assignment {
   void fill_neighbors() {
     neighbors_.resize(args_.num_images);
     order_.resize(args_.num_boxes());
-    parallel_for(0, args_.num_images, 1, [&](int64_t from, int64_t to) {
+    in_turns(0, args_.num_images, 1, [&](int64_t from, int64_t to) {
       for (int64_t image = from; image < to; ++image) {
         const int64_t begin = args_.gt_begin[image], count = args_.gt_begin[image + 1] - begin;
         std::vector<std::pair<int64_t, float>> place(count);
@@ -298,26 +297,25 @@ class Assignment {
     int64_t* label_of = static_cast<int64_t*>(labels.mutable_data_ptr());
     int64_t* inds = static_cast<int64_t*>(gt_inds_.mutable_data_ptr());
     if (args_.rule != PredictionRule::kTaskAligned) fill_neighbors();
-    parallel_for(
-        0, int64_t(contested_.size()), kPriorsPerTask / 4, [&](int64_t first, int64_t last) {
-          std::fill(label_of + first, label_of + last, -1);
-          std::vector<uint8_t> touched;
-          for (int64_t i = next_claim(claims_, first, last); i < last;
-               i = next_claim(claims_, i + 1, last)) {
-            const int64_t image = i / args_.num_priors, prior = i % args_.num_priors;
-            const PredictionPairs pairs = args_.pairs(image);
-            const int64_t begin = args_.gt_begin[image];
-            int64_t box = claim_box(claims_[i]);
-            if (contested_[i] && args_.rule != PredictionRule::kTaskAligned) {
-              box = winner(pairs, image, prior, box, touched);
-            }
-            const Settled won = settled(pairs, targets_, prior, begin, box);
-            inds[i] = box + 1;
-            overlap_of[i] = won.overlap;
-            metric_of[i] = won.metric;
-            label_of[i] = targets_.labels[begin + box];
-          }
-        });
+    in_turns(0, int64_t(contested_.size()), kPriorsPerTask / 4, [&](int64_t first, int64_t last) {
+      std::fill(label_of + first, label_of + last, -1);
+      std::vector<uint8_t> touched;
+      for (int64_t i = next_claim(claims_, first, last); i < last;
+           i = next_claim(claims_, i + 1, last)) {
+        const int64_t image = i / args_.num_priors, prior = i % args_.num_priors;
+        const PredictionPairs pairs = args_.pairs(image);
+        const int64_t begin = args_.gt_begin[image];
+        int64_t box = claim_box(claims_[i]);
+        if (contested_[i] && args_.rule != PredictionRule::kTaskAligned) {
+          box = winner(pairs, image, prior, box, touched);
+        }
+        const Settled won = settled(pairs, targets_, prior, begin, box);
+        inds[i] = box + 1;
+        overlap_of[i] = won.overlap;
+        metric_of[i] = won.metric;
+        label_of[i] = targets_.labels[begin + box];
+      }
+    });
     return {gt_inds_, overlaps, labels, metrics};
   }
 
