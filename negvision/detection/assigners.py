@@ -151,7 +151,8 @@ class ATSSAssigner(BaseAssigner):
             pred_boxes=predicted[0],
             pred_scores=predicted[1],
         )
-        return AssignResult(len(gt_instances), gt_inds[0], max_overlaps[0], labels=labels[0])
+        count = len(gt_instances.bboxes)
+        return AssignResult(count, gt_inds[0], max_overlaps[0], labels=labels[0])
 
     def assign_batch(
         self,

@@ -22,8 +22,8 @@ def run_operator(name: str, fallback: Callable, arguments: tuple) -> Any:
     if on != device.type:
         arguments = tuple(each.cpu() if isinstance(each, Tensor) else each for each in arguments)
     # An operator is absent from libraries built before it.
-    compiled = is_compiled_for(on) and hasattr(torch.ops.negvision, name)
-    results = (getattr(torch.ops.negvision, name) if compiled else fallback)(*arguments)
+    compiled = getattr(torch.ops.negvision, name, None) if is_compiled_for(on) else None
+    results = (compiled or fallback)(*arguments)
     return tuple(each.to(device) for each in results) if on != device.type else results
 
 
@@ -44,6 +44,8 @@ def similarity_arguments(
         >>> similarity_arguments("nwd", None), similarity_arguments("simd", (5, 4))
         ((1, [12.8]), (2, [5.0, 4.0]))
     """
+    if similarity == "iou" and scale is None:
+        return 0, []
     if similarity not in SIMILARITIES:
         raise ValueError(
             f"similarity is {similarity!r}; it must be one of {', '.join(SIMILARITIES)}"
@@ -95,9 +97,10 @@ def require_shape(
     tensor: Tensor, expected: tuple[int | None, ...], name: str, like: Tensor | None = None
 ) -> None:
     shape = tensor.shape
-    if len(shape) != len(expected) or any(
-        want is not None and want != have for want, have in zip(expected, shape, strict=True)
-    ):
+    fits = len(shape) == len(expected)
+    for want, have in zip(expected, shape, strict=False):
+        fits = fits and want in (None, have)
+    if not fits:
         shown = ", ".join("*" if size is None else str(size) for size in expected)
         raise ValueError(f"{name} must have shape ({shown}), got {tuple(tensor.shape)}")
     if like is not None and tensor.device != like.device:
