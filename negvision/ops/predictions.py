@@ -1,6 +1,6 @@
 """Assignments that look at predictions: task-aligned, SimOTA and dynamic soft labels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from negvision.ops._assignment import (
 
 # The rules of the operator.
 _TASK_ALIGNED, _CONTAINED, _SIM_OTA, _SOFT_LABEL = range(4)
+_SCORES_AT_ONCE = 1 << 17
 
 
 def tal_assign(
@@ -139,7 +140,7 @@ def sim_ota_assign(
         ([[1, 0]], [[2, -1]])
     """
     scores = constant(pred_scores)
-    costs = torch.log1p(-scores).clamp_(min=-100).sum(-1).neg_()
+    costs = _by_rows(scores, lambda s: torch.log1p(-s).clamp_(min=-100).sum(-1).neg_())
     return _assign(
         priors, pred_boxes, scores, gt_boxes, gt_labels, topk, _SIM_OTA,
         [cls_weight, iou_weight, center_radius], costs,
@@ -197,7 +198,8 @@ def dynamic_soft_label_assign(
         ([[1, 0]], [[0.5, 0.0]])
     """
     scores = constant(pred_scores)
-    costs = torch.nn.functional.softplus(scores).mul_(scores.sigmoid().square_()).sum(-1)
+    softplus = torch.nn.functional.softplus
+    costs = _by_rows(scores, lambda s: softplus(s).mul_(s.sigmoid().square_()).sum(-1))
     return _assign(
         priors, pred_boxes, scores, gt_boxes, gt_labels, topk, _SOFT_LABEL,
         [1.0, iou_weight, center_radius], costs, gt_centers,
@@ -288,6 +290,15 @@ def task_aligned_targets(
     scores.scatter_(2, column, torch.where(positive, share, 0)[..., None])
     target_boxes = gt_bboxes.gather(1, index[..., None].expand(-1, -1, 4))
     return labels, target_boxes, scores, positive, index
+
+
+def _by_rows(scores: Tensor, costs_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """The costs of (B, A, C) scores, (B, A); on a CPU in pieces that stay in its cache."""
+    if not scores.is_cpu or scores.numel() <= _SCORES_AT_ONCE:
+        return costs_of(scores)
+    rows = scores.reshape(-1, scores.shape[-1])
+    pieces = rows.split(max(1, _SCORES_AT_ONCE // max(1, rows.shape[1])))
+    return torch.cat([costs_of(piece) for piece in pieces]).view(scores.shape[:2])
 
 
 def _assign(

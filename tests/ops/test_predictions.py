@@ -7,9 +7,8 @@ import torch
 from helpers.atss_cases import COMPILED, SIMILARITIES
 from helpers.prediction_cases import RULES, WEIGHTS, arguments, assign, oracle, predictions
 
-from negvision.ops import (
-    task_aligned_targets,
-)
+from negvision.ops import predictions as module
+from negvision.ops import task_aligned_targets
 
 HAS_OPERATOR = COMPILED and hasattr(torch.ops.negvision, "assign_by_predictions")
 NAN, INF = float("nan"), float("inf")
@@ -167,6 +166,34 @@ def test_threads_do_not_change_the_result_nor_does_the_fallback(rule, monkeypatc
     results.append(run())
     for other in results[1:]:
         assert all(map(torch.equal, other, results[0]))
+
+
+@pytest.mark.skipif(not HAS_OPERATOR, reason="the extension is not built")
+@pytest.mark.parametrize("spread", [0.0, 1e-6, 1e-3])
+@pytest.mark.parametrize("rule", RULES)
+def test_pairs_that_hardly_differ_and_extreme_scores_rank_exactly(rule, spread, monkeypatch):
+    """Estimates leave out no pair that ranks: differences are far below their error."""
+    points, squares, _, logits, gt, labels = predictions(21, count=60, size=128, strides=(8, 16))
+    g = torch.Generator().manual_seed(22)
+    boxes = gt[torch.arange(len(points)) % 7] + spread * torch.randn(len(points), 4, generator=g)
+    logits = spread * torch.randn(logits.shape, generator=g)
+    logits[::5], logits[1::5], logits[2::5] = -200, 40, logits[2::5] - 90
+    priors, boxes, scores, gt, labels = arguments(
+        rule, (points, squares, boxes, logits, gt, labels)
+    )  # fmt: skip
+    run = functools.partial(assign, rule, priors, boxes[None], scores[None], [gt], [labels])
+    fast = [run(topk) for topk in (1, 9)]
+    monkeypatch.setattr("negvision.ops._assignment.is_compiled_for", lambda device: False)
+    for topk, result in zip((1, 9), fast, strict=True):
+        assert all(map(torch.equal, result, run(topk))) and result[0].any()
+
+
+def test_class_costs_do_not_depend_on_the_pieces(monkeypatch):
+    priors, boxes, scores, gt, labels = arguments("sim_ota", predictions(23, classes=80))
+    whole = assign("sim_ota", priors, boxes[None], scores[None], [gt], [labels])
+    monkeypatch.setattr(module, "_SCORES_AT_ONCE", 200)
+    pieces = assign("sim_ota", priors, boxes[None], scores[None], [gt], [labels])
+    assert all(map(torch.equal, whole, pieces)) and whole[0].any()
 
 
 def targets_by_loops(scores, boxes, points, labels, gts, topk=10, alpha=0.5, beta=6.0):

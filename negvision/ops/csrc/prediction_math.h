@@ -123,16 +123,8 @@ struct PredictionPairs {
   }
 
   // The cost of a pair without overlap is at least this, whatever the classes.
-  NV_HD uint64_t lowest_apart() const { return rank_key(false, float(overlap_cost(0)), 0); }
-
-  // No pair with this IoU or less ranks below `worst`: metrics are at most a power of the overlap, and
-  // costs at least that of the overlap. Rounded down.
-  NV_HD float overlap_floor(uint64_t worst) const {
-    if (worst >> 63 || weights[1] == 0) return 0;
-    const float value = rank_value(worst), weight = float(weights[1]);
-    const float lowest =
-        has_dynamic_k(rule) ? expf(-value / weight) - float(kIouFloor) : powf(-value, 1 / weight);
-    return max_of(lowest * (1 - 1e-4f) - 1e-8f, 0.0f);
+  NV_HD uint64_t lowest_apart(bool second) const {
+    return rank_key(second, float(overlap_cost(0)), 0);
   }
 
   // The key of a pair without its index, or kNever: the pair is none, or no lower than `worst`.
