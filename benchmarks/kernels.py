@@ -247,6 +247,7 @@ def beside(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, di
     finally:
         busy.kill()
         busy.wait()
+        os.sched_setaffinity(0, {core, free})
     return rows
 
 
