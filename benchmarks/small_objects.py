@@ -219,6 +219,8 @@ def main(args: Namespace) -> None:
     for seed, name in itertools.product(args.seeds, args.sets):
         root = make_set(name, args.work_dir).resolve()
         for kind in TILES if name == "bccd" else ASSIGNERS:
+            if args.kinds and kind not in args.kinds:
+                continue
             done = runs.setdefault(f"{name}, {args.iters} iterations, {kind}", [])
             if any(one["seed"] == seed for one in done):
                 continue
@@ -238,5 +240,6 @@ if __name__ == "__main__":
     parser.add_argument("--iters", type=int, default=600)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--kinds", nargs="+", choices=[*ASSIGNERS, *TILES], help="default: all")
     parser.add_argument("--work-dir", type=Path, default=ROOT / "work_dirs" / "small_objects")
     main(parser.parse_args())
