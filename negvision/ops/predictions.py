@@ -18,7 +18,9 @@ from negvision.ops._assignment import (
 
 # The rules of the operator.
 _TASK_ALIGNED, _CONTAINED, _SIM_OTA, _SOFT_LABEL = range(4)
-_SCORES_AT_ONCE = 1 << 17
+# Below the size for which PyTorch wakes threads: beside a busy core, each of its operators would
+# wait for the thread there.
+_SCORES_AT_ONCE = (1 << 15) - 1
 
 
 def tal_assign(
@@ -293,7 +295,7 @@ def task_aligned_targets(
 
 
 def _by_rows(scores: Tensor, costs_of: Callable[[Tensor], Tensor]) -> Tensor:
-    """The costs of (B, A, C) scores, (B, A); on a CPU in pieces that stay in its cache."""
+    """The costs of (B, A, C) scores, (B, A); on a CPU in small pieces, in one thread."""
     if not scores.is_cpu or scores.numel() <= _SCORES_AT_ONCE:
         return costs_of(scores)
     rows = scores.reshape(-1, scores.shape[-1])
@@ -327,7 +329,8 @@ def _assign(
     if not min(weights[:2]) >= 0:
         names = "alpha and beta" if class_costs is None else "weights"
         raise ValueError(f"{names} must be at least 0, got {weights[0]} and {weights[1]}")
-    if class_costs is not None and priors.is_cpu and not (priors[..., 2:] > 0).all():
+    strides = priors[..., 2:].unbind(-1)  # one by one for the reason of _SCORES_AT_ONCE
+    if class_costs is not None and priors.is_cpu and not all((s > 0).all() for s in strides):
         raise ValueError("priors must be (x, y, stride, stride) with strides above 0")
     gts, num_gts = flattened(gt_boxes, priors, "gt_boxes")
     labels = joined(per_image(gt_labels, images, "gt_labels"), gts).long()
