@@ -208,7 +208,8 @@ def composed(generator: torch.Generator) -> dict[str, Callable[[], object]]:
         f"class_logsumexp, {rows} x {classes:,}, and gradients": logsumexp
     }
     for name, (_, own, _) in ASSIGNERS.items():
-        found[f"{own.__name__}, {boxes} boxes"] = functions(name, 1, boxes, "cpu", 22_400)["negvision"]
+        run = functions(name, 1, boxes, "cpu", 22_400)["negvision"]
+        found[f"{own.__name__}, {boxes} boxes"] = run
     return found
 
 
