@@ -130,18 +130,27 @@ class Runner(MMEngineRunner):
             init_cpu_processes(self.launcher, env_cfg["dist_cfg"])
         super().setup_env(env_cfg)
 
+    @property
+    def _own_name(self) -> str:
+        """Of this runner alone: two that begin in one second have the same experiment name."""
+        return f"{self.experiment_name}_{id(self):x}"
+
+    # By name, MMEngine hands out the logger, message hub and visualizer that the process has,
+    # which write into the folder of an earlier run.
+
     def build_logger(self, *args, **kwargs) -> MMLogger:
-        logger = super().build_logger(*args, **kwargs)
+        logger = super().build_logger(*args, **{"name": self._own_name, **kwargs})
         replace_console_handler(logger)
         # Of what needs no OpenMMLab, such as decoding.
         logging.getLogger("negvision").handlers = logger.handlers
         return logger
 
+    def build_message_hub(self, message_hub=None):
+        return super().build_message_hub(message_hub or {"name": self._own_name})
+
     def build_visualizer(self, visualizer=None):
-        # MMEngine hands out the visualizer of this name that the process has, which writes the
-        # curves into the folder of an earlier run.
         if isinstance(visualizer, dict):
-            visualizer = {**visualizer, "name": f"{self.experiment_name}_{id(self):x}"}
+            visualizer = {**visualizer, "name": self._own_name}
         built = super().build_visualizer(visualizer)
         guard_trackers(built, self.logger)
         return built

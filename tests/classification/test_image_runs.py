@@ -87,6 +87,18 @@ def record(monkeypatch):
     return seen
 
 
+def test_runs_that_begin_in_one_second_write_into_their_own_folders(
+    config_of, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("time.strftime", lambda *args: "20260101_000000")
+    config = config_of()
+    assert run(train, config, "--work-dir", tmp_path / "run") == 0
+    checkpoint = tmp_path / "run" / "epoch_2.pth"
+    assert run(evaluate, config, checkpoint, "--work-dir", tmp_path / "t") == 0
+    assert len(list((tmp_path / "t").glob("**/ood_scores.npz"))) == 1
+    assert len(list((tmp_path / "t").glob("**/*.log"))) == 1
+
+
 def test_training_testing_and_a_threshold(config_of, tmp_path, capsys, monkeypatch):
     config, work = config_of(), ["--work-dir", tmp_path / "run"]
     assert run(train, config, *work) == 0
