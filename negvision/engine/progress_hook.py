@@ -173,9 +173,8 @@ def run_summary(runner) -> str:
     model = unwrapped(runner.model)
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    file = runner.cfg.filename
     rows = {
-        "config": shown_path(file) if file else "(not from a file)",
+        "config": "(not from a file)",
         "work dir": shown_path(runner.work_dir),
         "device": _devices(runner),
         "model": type(model).__name__,
@@ -184,6 +183,10 @@ def run_summary(runner) -> str:
         rows["model"] += f", {total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained"
     loops = {name: getattr(runner, f"_{name}_loop") for name in ("train", "val", "test")}
     built = {name: loop for name, loop in loops.items() if not isinstance(loop, Mapping | None)}
+    if runner.cfg.filename:
+        rows["config"] = shown_path(runner.cfg.filename)
+    elif "train" not in built and runner._load_from:
+        rows["config"] = f"in {shown_path(runner._load_from)}"
     for name, loop in built.items():
         batch = loop.dataloader.batch_size or runner.cfg.get(f"{name}_dataloader", {}).get(
             "batch_size"

@@ -18,6 +18,7 @@ from negvision.files import staged, write_reason
 from negvision.inference.runtime import ExportedModel, Metadata
 from negvision.inference.torch_model import TorchModel
 from negvision.inference.weights import load_model
+from negvision.visualization import shown_path
 
 # Each image runs in batches of one and of four: hundreds would take minutes.
 _MOST_COMPARED = 64
@@ -107,6 +108,7 @@ def export(
         ExportError: The model cannot be exported. No file is written.
         ParityError: The exported model differs from PyTorch. No file is written.
     """
+    report(f"exporting {shown_path(checkpoint)} as {request.format}, {request.precision}")
     model, meta = load_model(cfg, checkpoint, trust)
     graph, metadata = graph_and_metadata(cfg, model, meta, request.precision)
     reference = TorchModel(cfg, model)

@@ -45,6 +45,7 @@ def _left(folder: Path) -> list[str]:
 def test_detector_is_written_and_compared(run, tmp_path):
     status, out, err = run(BOXES, "--legacy")
     assert status == 0, err
+    assert re.search(r"exporting \S+\.pth as onnx, fp32\n", out)
     [compared] = re.findall(r"10 images, batches of 1 and 4: ([\d,]+) boxes compared", out)
     assert int(compared.replace(",", "")) > 1000
     [found] = re.findall(r"largest differences: score (\S+), box (\S+) px, ood (\S+)", out)

@@ -108,7 +108,8 @@ def test_folder_of_each_task_trains_and_its_work_dir_alone_is_tested(task, folde
     for shown in (task, SCRATCH[task], "--imgsz", "config: out/config.py\n", "work dir  out\n"):
         assert shown in printed
     assert main(["test", "out"]) == 0
-    assert "test  " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "test  " in printed and "config    in out/" in printed
     photo = next(Path(task).rglob("0.png"))
     if task == "classification":
         assert main(["export", "out", "--out", "a.onnx", "--legacy"]) == 0
