@@ -155,10 +155,12 @@ class Plan:
     Attributes:
         cfg: Complete, but for ``work_dir``.
         choices: In the order of the table.
+        hold: As of :class:`~negvision.engine.recipes.models.ModelRecipe`.
     """
 
     cfg: Config
     choices: list[Choice] = field(default_factory=list)
+    hold: float = 0.0
 
     def explain(self, name: str, reason: str) -> None:
         """Give the choice ``name`` another reason."""
@@ -193,7 +195,7 @@ def plan(data: FolderData, folder: Path, options: TrainOptions) -> Plan:
     name, reason = choose_model(data.task, "face-lite0" if face else options.model)
     recipe = MODELS[name]
     cfg = _base(recipe)
-    made = Plan(cfg)
+    made = Plan(cfg, hold=recipe.hold)
     if face is not None:
         name, reason = face.origin, "the network of the weights"
         for part in ("data_preprocessor", "backbone", "neck"):
@@ -257,7 +259,7 @@ def plan(data: FolderData, folder: Path, options: TrainOptions) -> Plan:
     score = _score(cfg, data)
     _set_schedule(cfg, score, iters, lr, recipe.backbone_lr)
     _set_patience(cfg, score, options.patience, note)
-    set_length(cfg, iters)
+    set_length(cfg, iters, hold=made.hold)
     cfg.randomness = {"seed": options.seed or 0}
     if options.weights is not None:
         cfg.load_from = options.weights
@@ -458,9 +460,11 @@ def _set_patience(cfg: Config, score: str, given: int | None, note) -> None:
         cfg.custom_hooks = [*cfg.get("custom_hooks", []), {**stop, "patience": patience}]
 
 
-def set_length(cfg: Config, iters: int, evaluations: int = EVALUATIONS) -> None:
-    """Set everything that counts in iterations."""
+def set_length(cfg: Config, iters: int, evaluations: int = EVALUATIONS, hold: float = 0.0) -> None:
+    """Set everything that counts in iterations; ``hold`` as of ``ModelRecipe``."""
     warmup = min(50, iters // 10)
+    # In longer ones evaluations before the fall would exhaust the patience.
+    held = int(hold * iters) if iters < _FEWEST_ITERS else 0
     # A run of a minute is evaluated once.
     interval = max(math.ceil(iters / evaluations), min(iters, 50))
     cfg.train_cfg = {"type": "IterBasedTrainLoop", "max_iters": iters, "val_interval": interval}
@@ -471,7 +475,7 @@ def set_length(cfg: Config, iters: int, evaluations: int = EVALUATIONS) -> None:
             "type": "CosineAnnealingLR",
             "eta_min": 1e-5,
             "by_epoch": False,
-            "begin": warmup,
+            "begin": max(warmup, held),
             "end": iters,
         },
     ]

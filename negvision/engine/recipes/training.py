@@ -31,7 +31,7 @@ from negvision.engine.config.options import use_suspects
 from negvision.engine.machine_errors import machine_errors_explained
 from negvision.engine.prepare import build_runner, prepare_config
 from negvision.engine.quiet import silence_idle_warnings
-from negvision.engine.recipes.planning import EVALUATIONS, TrainOptions, plan, set_length
+from negvision.engine.recipes.planning import EVALUATIONS, Plan, TrainOptions, plan, set_length
 from negvision.engine.recipes.trial import fitting_batch, seconds_per_step
 from negvision.errors import ConfigError, counted, did_you_mean
 from negvision.registry import MODELS
@@ -101,7 +101,7 @@ def write_config(
     if options.weights is not None:
         _require_weights(made.cfg, options.weights, data.classes, trust)
     if options.minutes is not None:
-        print(_set_minutes(made.cfg, data, options.minutes, began), flush=True)
+        print(_set_minutes(made, data, options.minutes, began), flush=True)
     path = folder / CONFIG
     write_split(own, folder / "data" / SPLIT_FILE)
     made.cfg.dump(path)
@@ -273,8 +273,9 @@ def _data_table(data: FolderData) -> str:
     return "\n".join(lines)
 
 
-def _set_minutes(cfg: Config, data: FolderData, minutes: float, began: float) -> str:
+def _set_minutes(made: Plan, data: FolderData, minutes: float, began: float) -> str:
     """Set the length that fits into ``minutes`` since ``began``; the sentence that says so."""
+    cfg = made.cfg
     step = seconds_per_step(cfg)
     images = len(data.splits["val"])
     # Without gradients and with the same batch size, an image takes about half of the time.
@@ -287,7 +288,7 @@ def _set_minutes(cfg: Config, data: FolderData, minutes: float, began: float) ->
             f"--minutes {minutes:g}: {max(left, 0):.0f} s are left for training, and an iteration "
             f"takes {step:.2f} s here; give more minutes, or set --iters"
         )
-    set_length(cfg, iters, evaluations)
+    set_length(cfg, iters, evaluations, made.hold)
     return (
         f"  {iters:,} iterations of {step:.2f} s, measured just now, and {evaluations} evaluations "
         f"take {minutes:g} minutes"

@@ -93,8 +93,8 @@ def folder(tmp_path, monkeypatch):
 def planned(folder, tmp_path):
     data = complete_splits(read_folder(folder("detection")))
 
-    def make(**options):
-        return plan(data, tmp_path / "lists", TrainOptions(model="atss-r18", **options))
+    def make(model="atss-r18", **options):
+        return plan(data, tmp_path / "lists", TrainOptions(model=model, **options))
 
     return make
 
@@ -282,6 +282,16 @@ def test_run_is_evaluated_ten_times_and_its_best_checkpoint_kept(planned):
     cfg = planned(iters=1000).cfg
     assert cfg.train_cfg.val_interval == 100
     assert cfg.default_hooks.checkpoint.save_best == "coco/bbox_mAP"
+
+
+@pytest.mark.parametrize(
+    "model, iters, falls",
+    [("atss-r18", 400, 40), ("atss-lite0", 400, 280), ("atss-lite0", 599, 419),
+     ("atss-lite0", 600, 50), ("atss-lite0", 1, 0)],
+)  # fmt: skip
+def test_learning_rate_of_short_trainings_from_lite0_falls_late(planned, model, iters, falls):
+    cosine = planned(model=model, iters=iters).cfg.param_scheduler[-1]
+    assert (cosine.type, cosine.begin, cosine.end) == ("CosineAnnealingLR", falls, iters)
 
 
 def test_length_in_minutes_is_measured_in_steps(folder, monkeypatch, capsys):
