@@ -10,6 +10,10 @@ from types import SimpleNamespace
 import pytest
 from filelock import FileLock
 
+# Before there are workers: after an installation the first to import it writes a file that another
+# may read half-written.
+from yapf.yapflib import yapf_api  # noqa: F401
+
 import negvision  # noqa: F401  (serves mmcv._ext to tests that import mmdet first)
 
 # Imported by tests; --doctest-modules would import each of them as a module of its own.

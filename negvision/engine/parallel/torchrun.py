@@ -20,6 +20,10 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.run import get_args_parser, run
 
+# MMEngine imports it in each rank. It caches its grammar when it is imported for the first time
+# after an installation, and another process may read the half-written file: EOFError.
+from yapf.yapflib import yapf_api  # noqa: F401
+
 from negvision.engine.parallel.failures import (
     INTERRUPTED,
     JOB_FOLDER,

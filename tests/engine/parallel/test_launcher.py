@@ -47,6 +47,14 @@ def run(what, *options, **kwargs):
     return finish(start(what, *(options or STANDALONE), **kwargs))
 
 
+def test_what_ranks_would_write_at_once_is_written_before_they_start(tmp_path):
+    # By yapf, on which MMEngine's configs depend.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", f"import {LAUNCHER}"]
+    subprocess.run(command, env=environment, check=True, timeout=300)
+    assert list(tmp_path.rglob("*.pickle"))
+
+
 @pytest.mark.parametrize(
     ("what", "end"),
     [
