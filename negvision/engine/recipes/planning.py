@@ -22,7 +22,7 @@ from negvision.engine.config.options import ignore_regions
 from negvision.engine.config.shipped import shipped_configs
 from negvision.engine.recipes import loaders
 from negvision.engine.recipes.models import MODELS, ModelRecipe, choose_model
-from negvision.errors import ConfigError
+from negvision.errors import ConfigError, counted
 from negvision.registry import MODELS as REGISTRY
 from negvision.visualization import shown_path
 
@@ -248,7 +248,12 @@ def plan(data: FolderData, folder: Path, options: TrainOptions) -> Plan:
             )
     if any(empty) and data.task == "detection":
         shown = f"{sum(empty) / images:.0%}" if share is None else f"{share:g} of each batch"
-        note("negatives", shown, f"{sum(empty):,} images without an object", "--negative-share")
+        note(
+            "negatives",
+            shown,
+            f"{counted(sum(empty), 'image')} without an object",
+            "--negative-share",
+        )
 
     _set_model(cfg, recipe, data, side, options, note)
     loaders.set_data(cfg, data, folder, side, batch, flip)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from helpers import folders
 from mmengine.config import Config
 from mmengine.runner.checkpoint import get_torchvision_models
 
@@ -118,6 +119,48 @@ def test_folder_of_each_task_trains_and_its_work_dir_alone_is_tested(task, folde
         assert sorted(one.names) == ["cat", "dog"] and one.names == other.names
     elif task == "faces":
         assert negvision.load("out")(photo).embedding.shape == (128,)
+
+
+def _coco(root):
+    folders.pictures(root, "{split}/{name}.jpg")
+    for split, names in folders.SPLITS.items():
+        file = root / split / "_annotations.coco.json"
+        folders.text(file, folders.coco_content(names, "{name}.jpg"))
+
+
+ROW = "{split}/{name}.jpg,{label},{x},{y},{r},{b},{split}"
+
+
+@pytest.mark.parametrize(
+    "name, write, split",
+    [
+        ("YOLO", folders.yolo, True),
+        ("COCO", _coco, True),
+        ("Pascal VOC", folders.voc, True),
+        ("CVAT for images", folders.cvat, False),
+        ("Label Studio", folders.label_studio, False),
+        ("LabelMe", folders.labelme, True),
+        (
+            "CSV of boxes",
+            lambda root: folders.table(root, "image,class,x1,y1,x2,y2,split", ROW),
+            True,
+        ),
+    ],
+)
+def test_folder_of_each_format_of_boxes_trains(name, write, split, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "pets")
+    options = ["--model", "atss-r18", "--iters", "20", "--imgsz", "64"]
+    assert main(["train", "pets", *options, "--work-dir", "out"]) == 0
+    printed = capsys.readouterr().out
+    assert f"pets: {name}, 2 classes: " in printed
+    counts = re.findall(r"  (train|val|test) +(\d) images?, (\d) objects?", printed)
+    if split:
+        train = ("train", "3" if name != "CSV of boxes" else "2", "3")
+        assert counts == [train, ("val", "1", "1"), ("test", "1", "1")]
+    else:
+        assert sum(int(images) for _, images, _ in counts) == 5
+        assert sum(int(objects) for *_, objects in counts) == 5
 
 
 def test_python_trains_loads_and_predicts_like_the_commands(folder, tmp_path):
