@@ -56,7 +56,7 @@ MODELS = {
     "atss-lite0": ModelRecipe(
         "detection", "atss_lite0.py", 256, 8, 2e-3, 0.2, _BOX, _APACHE,
         "ATSS on EfficientNet-Lite0, for CPUs",
-        # 434 batches of `cards`: AP 71.3 and 70.0, without it 60.3 and 63.2.
+        # 434 batches of `cards`: AP 70.3 and 68.8, without it 60.3 and 63.2.
         hold=0.7,
     ),
     "atss-r18": ModelRecipe(

@@ -468,7 +468,7 @@ def _set_patience(cfg: Config, score: str, given: int | None, note) -> None:
 def set_length(cfg: Config, iters: int, evaluations: int = EVALUATIONS, hold: float = 0.0) -> None:
     """Set everything that counts in iterations; ``hold`` as of ``ModelRecipe``."""
     warmup = min(50, iters // 10)
-    # In longer ones evaluations before the fall would exhaust the patience.
+    # In longer trainings, evaluations before the fall could exhaust the patience.
     held = int(hold * iters) if iters < _FEWEST_ITERS else 0
     # A run of a minute is evaluated once.
     interval = max(math.ceil(iters / evaluations), min(iters, 50))
