@@ -59,7 +59,7 @@ def train(name: str, seed: int, args: Namespace, length: int | None) -> Path:
     """The checkpoint of the original, which is trained once."""
     work = args.work_dir / f"{name}_seed{seed}"
     if not (work / "done").exists():
-        options = [f"randomness.seed={seed}"]
+        options = [f"randomness.seed={seed}", *(args.cfg_options or ())]
         count = args.iters or length
         if count:
             options += [f"train_cfg.{key}={count}" for key in ("max_iters", "val_interval")]
@@ -149,5 +149,7 @@ if __name__ == "__main__":
     parser.add_argument("--iters", type=int, help="of a training of bccd, instead of 600")
     parser.add_argument("--epochs", type=int, help="of a training of cifar10")
     parser.add_argument("--round-iters", type=int, help="of a round")
+    changes = "changes to the config of the originals, as for train"
+    parser.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE", help=changes)
     parser.add_argument("--work-dir", type=Path, default=ROOT / "work_dirs" / "compress")
     main(parser.parse_args())

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 # Seconds, for busy machines.
@@ -42,21 +44,26 @@ def open_page(browser: webdriver.Chrome, url: str) -> webdriver.Chrome:
     return browser
 
 
-def wait(browser: webdriver.Chrome, ready: Callable) -> object:
+def wait(browser: webdriver.Chrome, ready: Callable) -> Any:
     return WebDriverWait(browser, PATIENCE, poll_frequency=0.05).until(lambda _: ready())
 
 
+def find(browser: webdriver.Chrome, css: str) -> WebElement:
+    """The element, as soon as it is there: parts of a page appear one after the other."""
+    return wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, css))[0]
+
+
 def drop(browser: webdriver.Chrome, path: Path, where: str = "upload") -> None:
-    browser.find_element(By.CSS_SELECTOR, f"#{where} input[type=file]").send_keys(str(path))
+    find(browser, f"#{where} input[type=file]").send_keys(str(path))
 
 
 def remove(browser: webdriver.Chrome, where: str = "upload") -> None:
-    browser.find_element(By.CSS_SELECTOR, f"#{where} [aria-label='Remove Image']").click()
+    find(browser, f"#{where} [aria-label='Remove Image']").click()
     wait_for_note(browser, "Drop ")
 
 
 def note(browser: webdriver.Chrome) -> str:
-    return browser.find_element(By.ID, "note").text
+    return find(browser, "#note").text
 
 
 def wait_for_note(browser: webdriver.Chrome, part: str) -> None:
@@ -71,7 +78,7 @@ def set_slider(browser: webdriver.Chrome, name: str, value: str, shown: str) -> 
 
     The response to a dropped image moves sliders too, a moment after the note.
     """
-    number = browser.find_element(By.CSS_SELECTOR, f"#{name} input[type=number]")
+    number = find(browser, f"#{name} input[type=number]")
     end = time.monotonic() + PATIENCE
     while shown not in note(browser):
         assert time.monotonic() < end, f"the page shows {note(browser)!r}, not {shown!r}"
@@ -81,9 +88,13 @@ def set_slider(browser: webdriver.Chrome, name: str, value: str, shown: str) -> 
             WebDriverWait(browser, 3, poll_frequency=0.05).until(lambda _: shown in note(browser))
 
 
+def examples(browser: webdriver.Chrome) -> list[WebElement]:
+    return browser.find_elements(By.CSS_SELECTOR, "#examples button")
+
+
 def drawing(browser: webdriver.Chrome) -> np.ndarray:
     """The result as the browser holds it, (H, W, 3) uint8, blue first."""
-    [image] = browser.find_elements(By.CSS_SELECTOR, "#picture img")
+    image = find(browser, "#picture img")
     wait(browser, lambda: int(image.get_property("naturalWidth")) > 0)
     script = """
         const [url, done] = arguments;
@@ -119,9 +130,10 @@ def gray(tmp_path_factory) -> Path:
 
 
 def test_dropped_image_is_shown_with_its_boxes(page, gray):
-    assert note(page) == "Drop an image on the left."
+    wait_for_note(page, "Drop an image on the left.")
+    find(page, "#table [role=columnheader]")
     assert headers(page) == ["class", "score", "OOD score", "unknown", "x1", "y1", "x2", "y2"]
-    assert page.find_element(By.ID, "classes").text == "Classes: <b>cat</b>, dog, bird"
+    assert find(page, "#classes").text == "Classes: <b>cat</b>, dog, bird"
     drop(page, gray)
     wait_for_note(page, "160 x 120 pixels; 3 of 5 boxes, 0 of them unknown.")
     seen = drawing(page)
@@ -143,13 +155,12 @@ def test_dropped_image_is_shown_with_its_boxes(page, gray):
 
 def test_example_is_shown_when_it_is_clicked(browser, servers):
     page = open_page(browser, servers["proxied"].url)
-    assert note(page) == "Drop an image on the left, or click one below."
-    found = page.find_elements(By.CSS_SELECTOR, "#examples button")
-    assert len(found) >= 2
-    found[0].click()
+    wait_for_note(page, "Drop an image on the left, or click one below.")
+    first, second, *_ = wait(page, lambda: examples(page)[1:] and examples(page))
+    first.click()
     wait_for_note(page, "2 of 5 boxes, 0 of them unknown")
     before = note(page)
-    found[1].click()
+    second.click()
     wait(page, lambda: note(page) != before and "2 of 5 boxes" in note(page))
 
 
@@ -164,7 +175,7 @@ def test_sliders_change_boxes_and_unknowns(page, gray, detector):
     set_slider(page, "score", "0.99", "0 of 5 boxes (the highest score is 0.95)")
     wait(page, lambda: table(page) == [])
     # Dragging the slider has the same effect.
-    slider = page.find_element(By.CSS_SELECTOR, "#score input[type=range]")
+    slider = find(page, "#score input[type=range]")
     slider.send_keys(Keys.HOME)
     wait_for_note(page, "5 of 5 boxes")
 
@@ -200,13 +211,13 @@ def test_invalid_file_is_reported_on_the_page(page, gray, tmp_path, name, conten
     remove(page)
     drop(page, path)
     wait_for_note(page, message)
-    assert "bad" in page.find_element(By.ID, "note").get_attribute("class").split()
+    assert "bad" in find(page, "#note").get_attribute("class").split()
     # The previous result is gone.
     assert not page.find_elements(By.CSS_SELECTOR, "#picture img")
     remove(page)
     drop(page, gray)
     wait_for_note(page, "3 of 5 boxes")
-    assert "bad" not in page.find_element(By.ID, "note").get_attribute("class").split()
+    assert "bad" not in find(page, "#note").get_attribute("class").split()
 
 
 def test_large_file_is_reported_and_not_kept(page, tmp_path):
@@ -246,7 +257,6 @@ def test_page_and_server_contact_no_other_host(page, gray, detector):
 
 def test_segmentor_shows_classes_and_a_heat_map(browser, servers, tmp_path):
     page = open_page(browser, servers["segmentor"].url)
-    assert not page.find_elements(By.CSS_SELECTOR, "#score input[type=range]")
     image = np.zeros((100, 200, 3), np.uint8)
     image[:, 150:, 2] = 255  # red: class 1
     image[:, :50, 1] = 200  # green: the OOD score
@@ -256,6 +266,7 @@ def test_segmentor_shows_classes_and_a_heat_map(browser, servers, tmp_path):
     wait(page, lambda: table(page) == [["road", "75", "0"], ["sky", "25", "0"]])
     seen = drawing(page)
     assert seen.shape[1] > 2 * 640  # the image, and the heat map beside it
+    assert not page.find_elements(By.CSS_SELECTOR, "#score input[type=range]")
     set_slider(page, "ood", "100", "25.0 % unknown")
     wait(page, lambda: table(page) == [["road", "75", "33.3"], ["sky", "25", "0"]])
 
@@ -264,8 +275,8 @@ def test_page_below_a_path_shows_percentiles_from_the_threshold_of_the_model(
     browser, servers, gray
 ):
     page = open_page(browser, servers["proxied"].url)
-    start = page.find_element(By.CSS_SELECTOR, "#score input[type=number]")
-    assert start.get_property("value") == "0.6"
+    start = find(page, "#score input[type=number]")
+    wait(page, lambda: start.get_property("value") == "0.6")
     drop(page, gray)
     wait_for_note(page, "2 of 5 boxes, 0 of them unknown")
     assert headers(page)[2] == "OOD percentile"
@@ -281,7 +292,7 @@ def test_two_faces_are_compared(browser, servers, tmp_path):
     cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((112, 200, 3), np.uint8))
     drop(page, tmp_path / "a.png")
     drop(page, tmp_path / "b.png", "other")
-    number = page.find_element(By.CSS_SELECTOR, "#similarity input")
+    number = find(page, "#similarity input")
     # Of (1, 0, 0) and (1, 1, 0).
     wait(page, lambda: number.get_property("value") == "0.7071")
     remove(page, "other")
