@@ -193,11 +193,11 @@ def _check_component(node: Mapping, path: str, field: str, scope: str) -> Iterat
         if not found:
             yield _unregistered(kind, path, scope)
             return
-    elif inspect.isclass(kind):
-        # Given as a class, so any builder may read its extra keys.
-        found = [(registry, kind) for registry in _BUILDER_KEYS]
     else:
-        found = [("", kind)] if callable(kind) else []
+        found = [("import", kind)] if callable(kind) else []
+    if found and found[0][0] == "import" and inspect.isclass(found[0][1]):
+        # Given as a class or by its path, so any builder may read its extra keys.
+        found = [(registry, found[0][1]) for registry in _BUILDER_KEYS]
     if field in _MIXED_FIELDS or not found:
         return
     yield from _texts_for_numbers(node, [component for _, component in found], path)

@@ -57,19 +57,17 @@ def find_components(name: str, scope: str, field: str = "") -> list[tuple[str, C
     if field in NAMESPACES:
         found = getattr(importlib.import_module(NAMESPACES[field]), name, None)
         return [(field, found)] if callable(found) else []
-    full_path = get_object_from_string(name) if "." in name else None
-    if callable(full_path):
-        return [("import", full_path)]
     target, key = split_scope(name, scope)
-    if import_scope(target) is not None:
-        return []
-    import_scope("mmengine")
-    found = []
-    for registry in _registries(target):
-        # Without the name, Registry.get would look for a module of that name on sys.path.
-        if any(key in level.module_dict for level in _with_parents(registry)):
-            found.append((registry.root.name, registry.get(key)))
-    return found
+    found: list[tuple[str, Callable]] = []
+    if import_scope(target) is None:
+        import_scope("mmengine")
+        for registry in _registries(target):
+            # Without the name, Registry.get would look for a module of that name on sys.path.
+            if any(key in level.module_dict for level in _with_parents(registry)):
+                found.append((registry.root.name, registry.get(key)))
+    # As in the registries, a path to import is what is left: many names of negvision are both.
+    full_path = get_object_from_string(name) if "." in name and not found else None
+    return [("import", full_path)] if callable(full_path) else found
 
 
 def _with_parents(registry: Registry | None) -> Iterator[Registry]:

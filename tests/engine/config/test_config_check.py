@@ -100,6 +100,23 @@ def test_helper_variables_and_keys_that_builders_read_are_accepted():
     check_config(cfg)
 
 
+def test_keys_that_builders_read_are_accepted_of_components_of_negvision():
+    cfg = retinanet()
+    cfg.optim_wrapper = {
+        "type": "negvision.BF16OptimWrapper",
+        "optimizer": {"type": "SGD", "lr": 0.01},
+        "paramwise_cfg": {"norm_decay_mult": 0.0},
+    }
+    by_path = "negvision.face.pair_score_hook.PairScoreHook"
+    cfg.custom_hooks = [
+        {"type": kind, "priority": "LOW"} for kind in ("negvision.PairScoreHook", by_path)
+    ]
+    check_config(cfg)
+    cfg.custom_hooks = [{"type": "negvision.PairScoreHook", "priorty": "LOW"}]
+    with pytest.raises(ConfigError, match="no argument 'priorty'; nearest: 'priority'"):
+        check_config(cfg)
+
+
 # A sample of every kind of detector; all 800 of them take 80 seconds.
 SAMPLE = (
     "atss/atss_r50_fpn_1x_coco.py",
