@@ -7,8 +7,8 @@ alone over the plain forward pass, which is less sensitive to other load::
     python benchmarks/abet_overhead.py [--device cuda]
 
 ``--scores`` measures instead what each OOD score adds to the small detector of playing cards: its
-last layer and score, minus the last layer alone, over a forward pass. Banks have 5,000 features,
-which is the most they take, or as many as the name says::
+last layer and score, minus the last layer alone, over a forward pass. Banks have 2,500 features,
+which is the most by default, or as many as the name says::
 
     NEGVISION_DATA=... python benchmarks/abet_overhead.py --scores --repeats 40
 """
@@ -37,7 +37,7 @@ from negvision.ood import (
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAMES = (*SCORE_NAMES, *FEATURE_SCORE_NAMES)
 SHAPINGS = ("react", "ash", "scale", "dice")
-# With 100 RoIs each, of which half or more are taken for objects: more than the 5,000 of a bank.
+# With 100 RoIs each, of which half or more are taken for objects: more than the 5,000 of the largest bank.
 FITTED_IMAGES = 120
 # Task -> config, scope, image size, change to the plain network, classifier of a network.
 TASKS = {
@@ -187,7 +187,7 @@ def layers_with_scores(features: int, outputs: int) -> dict[str, torch.nn.Module
     bare = LinearLogits(features, outputs)
     inner = {"logits": "inner", "temperature": False}
     banks: dict[str, str | dict] = {name: name for name in FEATURE_SCORE_NAMES}
-    for size in (1000, 2000):
+    for size in (1000, 5000):
         for kind in ("knn", "nnguide"):
             banks[f"{kind}, bank of {size:,}"] = {"type": kind, "samples": size}
     return {

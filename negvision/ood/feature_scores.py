@@ -111,10 +111,9 @@ class FeatureScore(Statistics):
                 "checkpoint trained, and are there in-distribution images?"
             )
         self.fitting = False
-        features, logits = (torch.cat(parts) for parts in zip(*self._kept, strict=True))
-        if len(features) > self.samples:
-            places = torch.linspace(0, len(features) - 1, self.samples).round().long()
-            features, logits = features[places], logits[places]
+        features, logits = (
+            _thinned(torch.cat(parts), self.samples) for parts in zip(*self._kept, strict=True)
+        )
         self._forget()
         return features.double(), logits.double()
 
@@ -144,14 +143,25 @@ class FeatureScore(Statistics):
         getattr(self, name).copy_(value)
 
 
+def _thinned(rows: Tensor, most: int) -> Tensor:
+    """At most ``most`` of the rows (n, ...), at equal distances."""
+    if len(rows) <= most:
+        return rows
+    return rows[torch.linspace(0, len(rows) - 1, most).round().long()]
+
+
 class _Bank(FeatureScore):
-    """Compares features with those of a bank (samples, D), of which ``count`` are filled."""
+    """Compares features with those of a bank (samples, D), of which ``count`` are filled.
+
+    It holds 2,500 at most, unless ``samples`` says more: with 5,000 it would cost a sixth of a
+    small detector's forward pass (``benchmarks/abet_overhead.py --scores``).
+    """
 
     bank: Tensor
     count: Tensor
 
-    def __init__(self, *args, neighbors: int, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args, neighbors: int, samples: int = 2500, **kwargs) -> None:
+        super().__init__(*args, samples=samples, **kwargs)
         if not 0 < neighbors <= self.samples:
             raise ValueError(f"neighbors must be from 1 to samples={self.samples}, got {neighbors}")
         self.neighbors = neighbors
@@ -165,6 +175,7 @@ class _Bank(FeatureScore):
                 f"{len(rows)} in-distribution features were seen. Use more images, or fewer "
                 f"neighbors: score=dict(type=..., neighbors={len(rows)})"
             )
+        rows = _thinned(rows, self.samples)
         self.bank.zero_()[: len(rows)] = rows.to(self.bank)
         self.count.fill_(len(rows))
 

@@ -162,6 +162,21 @@ def test_memory_is_bounded_and_the_sample_is_even(sizes):
 
 
 @pytest.mark.parametrize("name", ["knn", "nnguide"])
+def test_bank_keeps_an_even_part_of_what_other_scores_are_fitted_on(name):
+    torch.manual_seed(0)
+    part = alone("vim")
+    part.attach(torch.randn(C, D), torch.randn(C), False)
+    with fit_statistics(part):
+        part(torch.randn(120, D), torch.randn(120, C))
+    rows, logits = torch.randn(6000, D), torch.randn(6000, C)
+    bank = part.replaced(name, rows.double(), logits.double())
+    assert bank.count == 2500 == len(bank.bank)
+    places = torch.linspace(0, 5999, 2500).round().long()
+    few = part.replaced(name, rows[places].double(), logits[places].double())
+    assert torch.equal(bank.bank, few.bank)
+
+
+@pytest.mark.parametrize("name", ["knn", "nnguide"])
 def test_empty_rows_of_a_bank_and_gradients_change_no_score(name):
     """Features that occur several times tie at the last neighbor."""
     torch.manual_seed(0)
@@ -221,7 +236,7 @@ def test_too_few_features_for_the_neighbors_are_an_error():
         ("knnn", "score must be one of .*, got 'knnn'; nearest: 'knn'"),
         ({"type": "msp", "neighbors": 3}, "score 'msp' has no options"),
         ({"type": "knn", "nearest": 3}, "unexpected keyword argument 'nearest'"),
-        ({"type": "knn", "neighbors": 0}, "neighbors must be from 1 to samples=5000, got 0"),
+        ({"type": "knn", "neighbors": 0}, "neighbors must be from 1 to samples=2500, got 0"),
         ({"type": "vim", "samples": 0}, "samples must be at least 1, got 0"),
         (None, "got None"),
     ],
