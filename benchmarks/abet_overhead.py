@@ -37,7 +37,7 @@ from negvision.ood import (
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAMES = (*SCORE_NAMES, *FEATURE_SCORE_NAMES)
 SHAPINGS = ("react", "ash", "scale", "dice")
-# With 100 RoIs each, of which half or more are taken for objects: more than the 5,000 of the largest bank.
+# With 100 RoIs each, of which half or more are taken for objects: more than the largest bank takes.
 FITTED_IMAGES = 120
 # Task -> config, scope, image size, change to the plain network, classifier of a network.
 TASKS = {
