@@ -22,7 +22,8 @@ class ChannelsLastHook(Hook):
 
     Results differ by rounding only; checkpoints are the same. Feature maps follow the weights, so
     the images need no conversion. In several processes, weights change only if the hook is in the
-    config, where the runner finds it before it wraps the model, and if they are not sharded.
+    config, where the runner finds it before it wraps the model, and if they are not sharded. On a
+    CPU, a model whose training would break stays as it is: :func:`overrun_by_onednn`.
 
     Raises:
         ConfigError: When the run begins, if the model was wrapped before the hook was known.
@@ -32,7 +33,12 @@ class ChannelsLastHook(Hook):
     """
 
     def before_run(self, runner) -> None:
-        if not is_model_wrapper(runner.model):
+        if names := overrun_by_onednn(runner.model):
+            runner.logger.info(
+                f"channels last: not applied, since a CPU cannot train {names[0]} in it (1 x 1 "
+                "convolutions with a stride and fewer than 16 channels)"
+            )
+        elif not is_model_wrapper(runner.model):
             runner.model.to(memory_format=torch.channels_last)
         elif getattr(runner.model, "is_sharded", False):
             runner.logger.info("channels last: not applied to weights that are sharded over ranks")
@@ -53,8 +59,25 @@ def lay_out_as_asked(model: BaseModel, cfg: Config) -> None:
     for hook in cfg.get("custom_hooks") or []:
         kind = hook.get("type") if isinstance(hook, dict) else type(hook)
         name = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
-        if name.rpartition(".")[2] == ChannelsLastHook.__name__:
+        if name.rpartition(".")[2] == ChannelsLastHook.__name__ and not overrun_by_onednn(model):
             model.to(memory_format=torch.channels_last)
+
+
+def overrun_by_onednn(model: nn.Module) -> list[str]:
+    """Names of convolutions on a CPU whose backward pass in channels last ends the process.
+
+    oneDNN of torch 2.11 writes behind a buffer, on large maps, for 1 x 1 kernels with a stride and
+    fewer than 16 input channels. Other layouts and more channels are right.
+    """
+    return [
+        name
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Conv2d)
+        and layer.weight.device.type == "cpu"
+        and layer.kernel_size == (1, 1)
+        and max(layer.stride) > 1
+        and layer.in_channels < 16
+    ]
 
 
 def _is_channels_last(model: nn.Module) -> bool:

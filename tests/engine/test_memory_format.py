@@ -1,9 +1,16 @@
-"""The memory of freed tensors is used again."""
+"""The layout of weights in memory, and the memory of freed tensors, which is used again."""
 
+import logging
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from negvision.engine.memory_format import ChannelsLastHook, lay_out_as_asked
 
 _PAGES_OF_20_TENSORS = """
 import resource, torch
@@ -28,3 +35,27 @@ def pages(call):
 def test_freed_memory_is_not_asked_for_again():
     # Without the setting the system clears thousands of pages (of 4 KiB or 2 MiB) for each tensor.
     assert pages("keep_freed_memory()") < pages("") / 5
+
+
+def layers(channels: int, kernel: int = 1, stride: int = 2) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, channels, 3), nn.Conv2d(channels, 32, kernel, stride))
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (layers(16), True),
+        (layers(15), False),
+        (layers(15, kernel=3), True),
+        (layers(15, stride=1), True),
+    ],
+)
+def test_layout_is_left_as_it_is_where_onednn_would_break(model, expected, caplog):
+    runner = SimpleNamespace(model=model, logger=logging.getLogger("layout"))
+    cfg = Config({"custom_hooks": [{"type": "negvision.ChannelsLastHook"}]})
+    with caplog.at_level("INFO", "layout"):
+        lay_out_as_asked(model, cfg)
+        ChannelsLastHook().before_run(runner)
+    weight = model[0].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) == expected
+    assert ("a CPU cannot train 1 in it" in caplog.text) != expected
