@@ -36,10 +36,11 @@ def ranking_loss(scores: Tensor, positive: Tensor) -> Tensor:
 
     Returns:
         The sum over the P positives divided by P + 1; 0 without positives or negatives. Gradients
-        go through both sides.
+        go through the positives alone. The one highest negative would take as much as all of them
+        together, and the class would be predicted less often (docs/results.md, "Compression").
 
     Source: Entezari and Saukh, "Class-dependent Pruning of Deep Neural Networks", SenSys-ML 2020,
-    whose code detaches the scores, so that the loss has no gradient.
+    whose code detaches all scores, so that the loss has no gradient, and multiplies it by 0.
 
     Example:
         >>> scores = torch.tensor([0.5, 0.9, 0.7, 0.1])
@@ -49,7 +50,7 @@ def ranking_loss(scores: Tensor, positive: Tensor) -> Tensor:
     above, below = scores[positive], scores[~positive]
     if not len(above) or not len(below):
         return scores.sum() * 0
-    return (below.max() - above).clamp(min=0).square().sum() / (len(above) + 1)
+    return (below.max().detach() - above).clamp(min=0).square().sum() / (len(above) + 1)
 
 
 @HOOKS.register_module()
