@@ -112,8 +112,8 @@ def test_keys_that_builders_read_are_accepted_of_components_of_negvision():
         {"type": kind, "priority": "LOW"} for kind in ("negvision.PairScoreHook", by_path)
     ]
     check_config(cfg)
-    cfg.custom_hooks = [{"type": "negvision.PairScoreHook", "priorty": "LOW"}]
-    with pytest.raises(ConfigError, match="no argument 'priorty'; nearest: 'priority'"):
+    cfg.custom_hooks = [{"type": "negvision.PairScoreHook", "priorities": "LOW"}]
+    with pytest.raises(ConfigError, match="no argument 'priorities'; nearest: 'priority'"):
         check_config(cfg)
 
 
