@@ -149,17 +149,20 @@ def compare(pairs: dict[str, list[tuple[Path, Path]]], protected: str) -> dict:
 
 def main(args: Namespace) -> None:
     out = Path(args.out or RESULTS / "compress.json")
-    runs: dict[str, list[dict]] = json.loads(out.read_text())["runs"] if out.is_file() else {}
+    known = json.loads(out.read_text()) if out.is_file() else {}
+    runs, compared = known.get("runs", {}), known.get("compared", {})
+    given = {key: getattr(args, key) for key in ("iters", "epochs", "round_iters", "cfg_options")}
+    settings = {key: value for key, value in given.items() if value}
     for seed, name in itertools.product(args.seeds, args.sets):
         _, protected, option, values, length, iters = SETS[name]
         original = train(name, seed, args, length)
         for value, (way, options) in itertools.product(
             args.values or values, ways(name, protected, args.round_iters or iters).items()
         ):
-            if args.ways and way not in args.ways:
-                continue
             done = runs.setdefault(f"{name}, {option} {value:g}, {way}", [])
-            if any(one["seed"] == seed for one in done):
+            if before := [one["settings"] for one in done if one["seed"] == seed]:
+                if before[0] != settings:
+                    sys.exit(f"{out} has a run of {name} with {before[0]}: give another --out")
                 continue
             work = args.work_dir / f"{name}_seed{seed}_{value:g}_{way}"
             command = [sys.executable, "-m", "negvision", "compress", original, option, value]
@@ -169,6 +172,7 @@ def main(args: Namespace) -> None:
             rounds = json.loads((work / "rounds.json").read_text())
             one = {
                 "seed": seed,
+                "settings": settings,
                 "protected": protected,
                 "original": {key: rounds["original"][key] for key in ("operations", "sparsity")},
                 "compressed": {
@@ -178,9 +182,8 @@ def main(args: Namespace) -> None:
             }
             done.append(one)
             print(line(name, f"{option} {value:g}", way, one), flush=True)
-            write_results("compress", {"runs": runs}, out)
-    compared = {}
-    for name in args.sets if not args.ways else ():
+            write_results("compress", {"runs": runs, "compared": compared}, out)
+    for name in args.sets:
         _, protected, option, values, _, iters = SETS[name]
         for value in args.values or values:
             pairs = {
@@ -217,7 +220,6 @@ if __name__ == "__main__":
     parser = arguments(__doc__, "compress")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
-    parser.add_argument("--ways", nargs="+", help="of compressing, and no differences")
     parser.add_argument("--values", type=float, nargs="+", help="of the goal, instead of all")
     parser.add_argument("--iters", type=int, help="of a training of bccd, instead of 600")
     parser.add_argument("--epochs", type=int, help="of a training of cifar10")

@@ -23,7 +23,7 @@ class ChannelsLastHook(Hook):
     Results differ by rounding only; checkpoints are the same. Feature maps follow the weights, so
     the images need no conversion. In several processes, weights change only if the hook is in the
     config, where the runner finds it before it wraps the model, and if they are not sharded. On a
-    CPU, a model whose training would break stays as it is: :func:`overrun_by_onednn`.
+    CPU, a model that would crash in this layout is left as it is (:func:`crashing_layers`).
 
     Raises:
         ConfigError: When the run begins, if the model was wrapped before the hook was known.
@@ -33,10 +33,10 @@ class ChannelsLastHook(Hook):
     """
 
     def before_run(self, runner) -> None:
-        if names := overrun_by_onednn(runner.model):
+        if names := crashing_layers(runner.model):
             runner.logger.info(
-                f"channels last: not applied, since a CPU cannot train {names[0]} in it (1 x 1 "
-                "convolutions with a stride and fewer than 16 channels)"
+                f"channels last: not applied, since torch on a CPU can crash in {names[0]}, a "
+                "1 x 1 convolution with a stride and fewer than 16 input channels"
             )
         elif not is_model_wrapper(runner.model):
             runner.model.to(memory_format=torch.channels_last)
@@ -59,15 +59,15 @@ def lay_out_as_asked(model: BaseModel, cfg: Config) -> None:
     for hook in cfg.get("custom_hooks") or []:
         kind = hook.get("type") if isinstance(hook, dict) else type(hook)
         name = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
-        if name.rpartition(".")[2] == ChannelsLastHook.__name__ and not overrun_by_onednn(model):
+        if name.rpartition(".")[2] == ChannelsLastHook.__name__ and not crashing_layers(model):
             model.to(memory_format=torch.channels_last)
 
 
-def overrun_by_onednn(model: nn.Module) -> list[str]:
-    """Names of convolutions on a CPU whose backward pass in channels last ends the process.
+def crashing_layers(model: nn.Module) -> list[str]:
+    """Names of convolutions on a CPU that can crash the backward pass with the channels last.
 
-    oneDNN of torch 2.11 writes behind a buffer, on large maps, for 1 x 1 kernels with a stride and
-    fewer than 16 input channels. Other layouts and more channels are right.
+    For 1 x 1 kernels with a stride and fewer than 16 input channels, oneDNN of torch 2.11 writes
+    past the end of a buffer if the feature map is large. Other layouts and more channels are safe.
     """
     return [
         name

@@ -50,7 +50,7 @@ def layers(channels: int, kernel: int = 1, stride: int = 2) -> nn.Sequential:
         (layers(15, stride=1), True),
     ],
 )
-def test_layout_is_left_as_it_is_where_onednn_would_break(model, expected, caplog):
+def test_layout_is_left_as_it_is_where_onednn_could_crash(model, expected, caplog):
     runner = SimpleNamespace(model=model, logger=logging.getLogger("layout"))
     cfg = Config({"custom_hooks": [{"type": "negvision.ChannelsLastHook"}]})
     with caplog.at_level("INFO", "layout"):
@@ -58,4 +58,4 @@ def test_layout_is_left_as_it_is_where_onednn_would_break(model, expected, caplo
         ChannelsLastHook().before_run(runner)
     weight = model[0].weight
     assert weight.is_contiguous(memory_format=torch.channels_last) == expected
-    assert ("a CPU cannot train 1 in it" in caplog.text) != expected
+    assert ("can crash in 1," in caplog.text) != expected
