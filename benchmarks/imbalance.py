@@ -4,6 +4,8 @@
 - ``camvid``: DeepLabV3+ on streets, all 11 classes, from weights of ImageNet; bicyclists and signs
   are 0.4 and 1 % of the pixels. IoU on the test set.
 
+Dice is that over a batch with ``alpha=0``, and self-adjusting Dice that with ``alpha=1``.
+
 The same network, budget, learning rate and seeds; only the loss of the classes differs. The last
 checkpoint counts. Finished runs in the work dir are not repeated, so that the command can be
 stopped and goes on when it is given again::
@@ -24,17 +26,19 @@ CLASSES = {
     "bccd": ("RBC", "WBC", "Platelets"),
     "camvid": ("bicyclist", "sign_symbol", "pedestrian", "pole"),
 }
-DICE = 'dict(_delete_=True, type="negvision.SelfAdjustingDiceLoss"'
+DICE = 'dict(_delete_=True, type="negvision.SelfAdjustingDiceLoss", over="batch"'
 LOSSES = {
     "bccd": {
         "cross-entropy": 'dict(_delete_=True, type="CrossEntropyLoss", use_sigmoid=True)',
         "focal": "dict()",
-        "Dice": f"{DICE}, use_sigmoid=True)",
+        "Dice": f"{DICE}, use_sigmoid=True, alpha=0.0)",
+        "self-adjusting Dice": f"{DICE}, use_sigmoid=True, alpha=1.0)",
     },
     "camvid": {
         "cross-entropy": "dict()",
         "focal": 'dict(_delete_=True, type="FocalLoss")',
-        "Dice": f"{DICE})",
+        "Dice": f"{DICE}, alpha=0.0)",
+        "self-adjusting Dice": f"{DICE}, alpha=1.0)",
     },
 }
 CONFIG = {
@@ -72,7 +76,7 @@ def write_configs(name: str, folder: Path) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
     for kind, loss in LOSSES[name].items():
-        path = folder / f"{name}_{kind.replace('-', '_').lower()}.py"
+        path = folder / f"{name}_{re.sub('[- ]', '_', kind).lower()}.py"
         path.write_text(CONFIG[name].format(root=ROOT, loss=loss))
         found[kind] = str(path)
     return found

@@ -1,5 +1,6 @@
 """The self-adjusting Dice loss against its definition."""
 
+import itertools
 import math
 
 import pytest
@@ -32,7 +33,7 @@ def test_it_equals_its_definition(sigmoid, alpha, gamma):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(40, 5, generator=generator, dtype=torch.float64) * 4
     labels = torch.randint(6 if sigmoid else 5, (40,), generator=generator)
-    loss = SelfAdjustingDiceLoss(sigmoid, alpha, gamma, loss_weight=2.0)
+    loss = SelfAdjustingDiceLoss(sigmoid, alpha=alpha, gamma=gamma, loss_weight=2.0)
     wanted = 2 * definition(logits, labels, sigmoid, alpha, gamma)
     near = {"rtol": 0, "atol": 1e-10}
     found = loss(logits, labels, reduction_override="none")
@@ -55,6 +56,59 @@ def test_it_equals_its_definition(sigmoid, alpha, gamma):
 
 
 @pytest.mark.parametrize("sigmoid", [True, False])
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.0, 1.0), (1.0, 1.0), (0.4, 1e-3), (3.0, 0.5)])
+def test_over_a_batch_it_equals_its_definition(sigmoid, alpha, gamma):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(40, 5, generator=generator, dtype=torch.float64) * 4
+    labels = torch.randint(6 if sigmoid else 5, (40,), generator=generator)
+    labels[3] = 255  # no class and ignored
+    weight = torch.rand(40, generator=generator, dtype=torch.float64)
+    factors, wanted = [0.5, 1.0, 2.0, 3.0, 4.0], []
+    for c, factor in enumerate(factors):
+        both = p_sum = y_sum = 0.0
+        for row, label, v in zip(logits.tolist(), labels.tolist(), weight.tolist(), strict=True):
+            if label == 255:
+                continue
+            exps = [math.exp(x) for x in row]
+            p = 1 / (1 + math.exp(-row[c])) if sigmoid else exps[c] / sum(exps)
+            w = (1 - p) ** alpha
+            both += v * w * p * (c == label)
+            p_sum += v * w * p
+            y_sum += v * (c == label)
+        wanted.append(3 * factor * (1 - (2 * both + gamma) / (p_sum + y_sum + gamma)))
+    wanted = torch.tensor(wanted, dtype=torch.float64)
+    loss = SelfAdjustingDiceLoss(
+        sigmoid, "batch", alpha, gamma, class_weight=factors, loss_weight=3.0
+    )
+    near = {"rtol": 0, "atol": 1e-10}
+    for reduction, value in (("none", wanted), ("sum", wanted.sum()), ("mean", wanted.mean())):
+        # No number of positives divides it: it is a share already.
+        found = loss(logits, labels, weight, 7.0, reduction, ignore_index=255)
+        torch.testing.assert_close(found, value, **near)
+
+
+def test_few_positives_outweigh_many_negatives_only_over_a_batch():
+    """As for the anchors of a detector, whose probabilities begin at 0.01: a common bias."""
+    labels = torch.ones(20_000, dtype=torch.long)
+    labels[:20] = 0
+
+    def slope(labels, **options):
+        bias = torch.tensor(-4.6, requires_grad=True)
+        loss = SelfAdjustingDiceLoss(use_sigmoid=True, **options)
+        loss(bias.expand(len(labels), 1), labels, avg_factor=20.0).backward()
+        return bias.grad.item()
+
+    for alpha in (0.0, 1.0):
+        assert slope(labels, alpha=alpha) > 0  # all fall, the positives too
+        rise = slope(labels, alpha=alpha, over="batch")
+        assert rise < 0
+        # A level of the pyramid without positives pulls less,
+        assert 0 < slope(labels[20:2000], alpha=alpha, over="batch") < -rise / 2
+        # but more with the smoothing of single elements.
+        assert slope(labels[20:2000], alpha=alpha, over="batch", gamma=1.0) > -rise
+
+
+@pytest.mark.parametrize("sigmoid", [True, False])
 def test_a_power_of_0_gives_the_dice_loss_of_monai(sigmoid):
     monai = pytest.importorskip("monai.losses", reason="MONAI is not installed")
     generator = torch.Generator().manual_seed(0)
@@ -66,6 +120,11 @@ def test_a_power_of_0_gives_the_dice_loss_of_monai(sigmoid):
         hot = torch.nn.functional.one_hot(labels, 5).double()
         wanted = theirs(logits[..., None], hot[..., None]).flatten(1).sum(1)
         loss = SelfAdjustingDiceLoss(sigmoid, alpha=0.0, gamma=gamma)
+        found = loss(logits, labels, reduction_override="none")
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
+        theirs.batch = True
+        wanted = theirs(logits[..., None], hot[..., None]).flatten()
+        loss = SelfAdjustingDiceLoss(sigmoid, "batch", alpha=0.0, gamma=gamma)
         found = loss(logits, labels, reduction_override="none")
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
 
@@ -82,9 +141,9 @@ def test_the_weight_has_no_gradient():
 
 @pytest.mark.parametrize("value", [-1e4, 0.0, 1e4])
 def test_degenerate_input_has_finite_gradients(value):
-    for sigmoid in (True, False):
+    for sigmoid, over in itertools.product((True, False), ("element", "batch")):
         for alpha in (0.0, 0.5, 1.0):
-            loss = SelfAdjustingDiceLoss(sigmoid, alpha)
+            loss = SelfAdjustingDiceLoss(sigmoid, over, alpha)
             logits = torch.tensor([[value, 0.0]], requires_grad=True)
             for label in (0, 1, 2, -1):
                 total = loss(logits, torch.tensor([label]))
@@ -97,7 +156,13 @@ def test_degenerate_input_has_finite_gradients(value):
 
 
 def test_arguments_are_checked():
-    for wrong in ({"alpha": -1}, {"gamma": 0}, {"alpha": math.nan}, {"class_weight": "auto"}):
+    for wrong in (
+        {"alpha": -1},
+        {"gamma": 0},
+        {"alpha": math.nan},
+        {"class_weight": "auto"},
+        {"over": "x"},
+    ):
         with pytest.raises(ConfigError, match="SelfAdjustingDiceLoss"):
             SelfAdjustingDiceLoss(**wrong)
 
@@ -107,7 +172,9 @@ def test_heads_of_every_task_take_it():
     for kind in ("negvision.ATSSHead", "mmdet.RetinaHead"):
         assigner = {"type": "mmdet.MaxIoUAssigner", "pos_iou_thr": 0.5, "neg_iou_thr": 0.4}
         train = {"assigner": assigner} if "Retina" in kind else None
-        head = head_cases.dense_head(kind, train=train, loss_cls={**dice, "use_sigmoid": True})
+        head = head_cases.dense_head(
+            kind, train=train, loss_cls={**dice, "use_sigmoid": True, "over": "batch"}
+        )
         truth, metas = head_cases.batch(0)
         losses = head.loss_by_feat(*head(head_cases.features(1)), truth, metas)
         assert sum(losses["loss_cls"]).isfinite() and sum(losses["loss_cls"]) > 0
