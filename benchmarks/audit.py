@@ -1,18 +1,20 @@
 """How well ``negvision audit`` finds wrong labels, by method, beside cleanlab's scores.
 
-Errors are planted in a share of the training labels: boxes ``missing``, of another ``class``, at a
-shifted ``location``; for CIFAR-10 another class of the ``image``, for LFW another ``identity``. At
-random, of the smallest third of the boxes (``--by size``), or of the most frequent class (``--by
-class``). A recipe trains on them. Then average precision and precision at k of the scores of each
-kind, with 95 % intervals from resampled images, by method: ``model``, ``history``, ``folds``
-with ``--folds K``. ``--cleanlab PYTHON`` scores the same predictions with
-cleanlab in that interpreter.
+Errors are planted in a share of the training labels, of all ``--kinds`` at once, as real labels
+have them: a third of the errors are boxes ``missing``, of another ``class``, at a shifted
+``location``; for CIFAR-10 another class of the ``image``, for LFW another ``identity``. At random,
+of the smallest third of the boxes (``--by size``), or of the most frequent class (``--by class``).
+A recipe trains on them. Then average precision and precision at k of the scores of each kind, by
+method: ``model``, ``history``, ``folds`` with ``--folds K``. ``--cleanlab PYTHON`` scores the same
+predictions with cleanlab in that interpreter. Means over the seeds and differences from cleanlab
+have 95 % intervals from images and seeds.
 
 ``--fuller`` plants nothing: detectors of blood cells train on BCCD's own labels of the images that
 other people labeled anew; a suspect is right if it is a box of the fuller labels that BCCD lacks.
 ``--data cifar --noise aggregate`` (or ``human1``) takes the labels that people gave in CIFAR-10N.
 
-Finished trainings in the work dir are not repeated::
+Finished trainings in the work dir are not repeated, and settings that the file of results has are
+kept in it::
 
     NEGVISION_DATA=... python benchmarks/audit.py --data bccd cards --shares 0.05 0.3 --seeds 0 1
 """
@@ -20,16 +22,18 @@ Finished trainings in the work dir are not repeated::
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
-from harness import arguments, write_results
+from harness import RESULTS, arguments, write_results
 from negatives import DATA, call, missing, read, write_split
 from training_runs import ROOT
 
@@ -39,7 +43,7 @@ from negvision.audit.labels import LabelSubject
 from negvision.audit.run import findings_of, predict_folds, read_history, train_folds
 from negvision.audit.subject import Audit, Findings, by_history
 from negvision.benchmark.memory import peak_resident, resident
-from negvision.bootstrap import bootstrap, interval
+from negvision.bootstrap import Side, bootstrap, paired_difference
 from negvision.data.sample_history import SampleHistory
 from negvision.data.suspects import Suspects
 from negvision.detection.metrics.error_kinds import Pairs
@@ -61,6 +65,7 @@ BOXES = {
     ),
 }
 PRECISIONS, PRECISE = (20, 100, 500), 0.9
+NAMES = ("AP", *(f"P@{limit}" for limit in PRECISIONS), f"R@P{PRECISE}")
 CLEANLAB = """
 import pickle, sys
 import numpy as np
@@ -93,29 +98,40 @@ def table_of(content: dict) -> BoxTable:
     return BoxTable.of(*places, boxes, ignored=crowd)
 
 
-def plant(content: dict, kind: str, share: float, by: str, seed: int) -> tuple[dict, BoxTable]:
-    """A COCO file with errors, and what is wrong: the dropped boxes, or the changed ones."""
+def plant(
+    content: dict, kinds: Sequence[str], share: float, by: str, seed: int
+) -> tuple[dict, dict[str, BoxTable]]:
+    """A COCO file with errors in a share of its boxes, an equal part of each kind.
+
+    Returns:
+        The file, and by kind what is wrong: the dropped boxes, or the changed ones.
+    """
     random, whole = np.random.default_rng(seed), table_of(content)
     area, free = (whole.box[:, 2:] - whole.box[:, :2]).prod(1), ~whole.ignored
+    total = round(share * free.sum())
     if by == "size":
         free &= area <= np.quantile(area[free], 1 / 3)
     elif by == "class":
         free &= whole.label == np.bincount(whole.label[free]).argmax()
-    count = min(share * (~whole.ignored).sum() / max(free.sum(), 1), 1.0)
-    open_to = replace(whole, ignored=~free)
     rows = [dict(one) for one in content["annotations"]]
-    if kind == "missing":
-        left, planted = drop(open_to, random, count)
-        return {**content, "annotations": [rows[place] for place in left.place]}, planted
-    classes = len(content["categories"])
-    changed = (
-        swap(open_to, random, classes, count) if kind == "class" else shift(open_to, random, count)
-    )
-    planted = changed[0].rows(changed[1])
-    for row, place in enumerate(planted.place):
-        rows[place]["category_id"] = content["categories"][planted.label[row]]["id"]
-        rows[place] |= {"bbox": list(planted.xywh(row)), "segmentation": []}
-    return {**content, "annotations": rows}, planted
+    classes, planted = len(content["categories"]), {}
+    parts = np.array_split(random.permutation(np.flatnonzero(free))[:total], len(kinds))
+    for kind, part in zip(kinds, parts, strict=True):
+        closed = np.ones(len(whole), bool)
+        closed[part] = False
+        open_to = replace(whole, ignored=closed)
+        if kind == "missing":
+            planted[kind] = drop(open_to, random, 1.0)[1]
+            continue
+        changed, places = (
+            swap(open_to, random, classes, 1.0) if kind == "class" else shift(open_to, random, 1.0)
+        )
+        planted[kind] = found = changed.rows(places)
+        for row, place in enumerate(found.place):
+            rows[place]["category_id"] = content["categories"][found.label[row]]["id"]
+            rows[place] |= {"bbox": list(found.xywh(row)), "segmentation": []}
+    gone = set(planted["missing"].place.tolist()) if "missing" in planted else set()
+    return {**content, "annotations": [r for i, r in enumerate(rows) if i not in gone]}, planted
 
 
 def on_planted(
@@ -151,28 +167,78 @@ def average_precision(weights: np.ndarray, right: np.ndarray, lost: np.ndarray) 
     return np.stack(columns, 1)
 
 
-def figures(scores: np.ndarray, wrong: np.ndarray, image: np.ndarray, lost: np.ndarray) -> dict:
-    """AP and precision at k with intervals; ``lost`` has the image of each error without a row."""
-    order = np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
-    right, units = wrong[order], np.concatenate([image[order], lost])
-    if not len(right):
-        return {}
-    names = ("AP", *(f"P@{limit}" for limit in PRECISIONS), f"R@P{PRECISE}")
-    values = average_precision(np.ones((1, len(units))), right, lost)[0]
-    draws = bootstrap(lambda weights: average_precision(weights, right, lost), units)
-    low, high = interval(values, draws)
-    rows = zip(names, values.tolist(), low.tolist(), high.tolist(), strict=True)
-    found = {name: [value, lower, upper] for name, value, lower, upper in rows}
-    return {**found, "errors": int(wrong.sum() + len(lost)), "rows": len(right)}
+@dataclass(frozen=True)
+class Figures:
+    """What a method finds of one kind of error: the columns of :func:`average_precision`.
+
+    Attributes:
+        values: (F,).
+        draws: (R, F), of resampled images.
+        errors: Number of planted ones.
+        rows: Number of scores.
+    """
+
+    values: np.ndarray
+    draws: np.ndarray
+    errors: int
+    rows: int
+
+    @classmethod
+    def of(
+        cls, scores: np.ndarray, wrong: np.ndarray, image: np.ndarray, lost: np.ndarray, images: int
+    ) -> Figures:
+        """``image`` (N,) and ``lost`` (L,) are the places of rows and of errors without a row."""
+        order = np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
+        right, units = wrong[order], np.concatenate([image[order], lost])
+
+        def figures(weights: np.ndarray) -> np.ndarray:
+            return average_precision(weights[:, units], right, lost)
+
+        values = figures(np.ones((1, images)))[0]
+        draws = bootstrap(figures, np.arange(images))
+        return cls(values, draws, int(wrong.sum() + len(lost)), len(right))
+
+    def shown(self) -> str:
+        """One line."""
+        values = zip(NAMES, self.values, strict=True)
+        line = ", ".join(f"{name} {100 * value:.1f}" for name, value in values)
+        return f"{line} ({self.errors} errors, {self.rows} rows)"
 
 
-def measure(subject: BoxSubject, found: Findings, planted: BoxTable) -> dict:
+def summary(seeds: Sequence[dict[str, Figures]], images: int) -> dict:
+    """Mean of each method over the seeds, and that minus cleanlab's on the same predictions.
+
+    Each has a 95 % interval from images and seeds.
+    """
+    sides = {
+        name: Side.of([(one[name].values, one[name].draws) for one in seeds]) for name in seeds[0]
+    }
+    nothing = Side(np.zeros((1, len(NAMES))), np.zeros((len(seeds[0]["model"].draws), len(NAMES))))
+    pairs = {name: (nothing, side) for name, side in sides.items()}
+    for name, side in sides.items():
+        pairs |= {
+            f"{one} - {name}": (side, sides[one])
+            for one in ("model", "history", "folds")
+            if one in sides and name.startswith("cleanlab")
+        }
+    found: dict = {"errors": [one["model"].errors for one in seeds]}
+    for name, (first, second) in pairs.items():
+        one = paired_difference(first, second, images)
+        rows = np.stack([one.difference, one.low, one.high], 1)
+        if first is nothing:
+            rows = rows.clip(0, 1)
+        found[name] = dict(zip(NAMES, rows.round(4).tolist(), strict=True))
+    return found
+
+
+def measure(subject: BoxSubject, found: Findings, planted: BoxTable) -> Figures:
     """The figures of one kind of error of boxes."""
+    images = len(subject.images)
     if found.kind != "missing":
         truth = subject.truth
         place, _ = on_planted(truth.image, truth.box, planted, 0.95)
         wrong = (place >= 0) & (truth.label == planted.label[place])
-        return figures(found.scores, wrong, truth.image, np.zeros(0, np.int64))
+        return Figures.of(found.scores, wrong, truth.image, np.zeros(0, np.int64), images)
     rows = [found.suspect(row) for row in range(len(found.scores))]
     names = {name: place for place, name in enumerate(subject.images)}
     box = np.array([one.bbox for one in rows], np.float64).reshape(-1, 4)
@@ -187,7 +253,7 @@ def measure(subject: BoxSubject, found: Findings, planted: BoxTable) -> dict:
             taken.add(place[row])
             wrong[row] = True
     lost = np.setdiff1d(np.arange(len(planted)), list(taken)).astype(np.int64)
-    return figures(score, wrong, image[order], planted.image[lost])
+    return Figures.of(score, wrong, image[order], planted.image[lost], images)
 
 
 def by_cleanlab(python: str, subject: BoxSubject | LabelSubject, kind: str) -> Findings:
@@ -291,12 +357,14 @@ def subjects(args, run: Path) -> dict[str, tuple[Audited, list[Findings]]]:
     return found
 
 
-def one_run(args, name: str, kind: str, share: float, seed: int) -> dict[str, dict]:
-    """Plant, train, and measure: method -> figures."""
-    label = "fuller" if args.fuller else args.noise or f"{kind}_{share:g}_{args.by}"
+def one_run(
+    args, name: str, kinds: Sequence[str], share: float, seed: int
+) -> tuple[dict[str, dict[str, Figures]], int]:
+    """Plant, train, and measure: kind -> method -> figures, and the number of images."""
+    label = "fuller" if args.fuller else args.noise or f"{'_'.join(kinds)}_{share:g}_{args.by}"
     folder = args.work_dir / name / label / f"seed{seed}"
     data, run = folder / "data", folder / "run"
-    planted = None
+    planted: dict[str, BoxTable] = {}
     if name in BOXES:
         (train_file, photos), (val_file, others) = BOXES[name]
         content = read(train_file)
@@ -306,42 +374,44 @@ def one_run(args, name: str, kind: str, share: float, seed: int) -> dict[str, di
             for key, of in (("images", "id"), ("annotations", "image_id")):
                 content[key] = [one for one in content[key] if one[of] in shown]
             omitted = {**fuller, "images": content["images"]}
-            planted = table_of({**omitted, "annotations": missing(content, fuller)})
+            rows = missing(content, fuller)
+            planted = {"missing": table_of({**omitted, "annotations": rows})}
         else:
-            content, planted = plant(content, kind, share, args.by, seed)
+            content, planted = plant(content, kinds, share, args.by, seed)
         places = {Path(one["file_name"]).name: place for place, one in enumerate(content["images"])}
         write_split(data, "train", content, DATA / photos)
         write_split(data, "valid", read(val_file), DATA / others)
     elif not data.is_dir():
         write_folders(args, name, share, seed, data)
     if not (run / "last_checkpoint").is_file():
+        shutil.rmtree(run, ignore_errors=True)  # what an interruption left
         task = ["--task", "faces"] if name == "lfw112" else []
         length = ["--iters", args.iters, "--patience", 0, "--seed", seed]
         call(folder / "init.log", "init", data, "--work-dir", run, *length, *task)
         with open(run / "config.py", "a", encoding="utf-8") as config:
             config.write('\ncustom_hooks.append(dict(type="negvision.SampleHistoryHook"))\n')
         call(folder / "train.log", "train", run / "config.py", "--work-dir", run)
-    found = {}
-    for method, (audited, findings) in subjects(args, run).items():
-        subject = audited.subject()
-        own = next(one for one in findings if one.kind == kind)
-        methods = {method: own}
+    found: dict[str, dict[str, Figures]] = {kind: {} for kind in kinds}
+    for (method, (audited, findings)), kind in product(subjects(args, run).items(), kinds):
+        subject, images = audited.subject(), len(audited.names)
+        methods = {method: next(one for one in findings if one.kind == kind)}
         if args.cleanlab and method != "history" and kind != "identity":
             methods[f"cleanlab on {method}"] = by_cleanlab(args.cleanlab, subject, kind)
         for title, scored in methods.items():
-            if planted is not None:
+            if planted:
                 # The recipe orders the images anew.
                 at = {places[Path(one).name]: place for place, one in enumerate(audited.names)}
-                moved = np.array([at[place] for place in planted.image.tolist()], np.int64)
-                here = replace(planted, image=moved).rows(np.argsort(moved, kind="stable"))
-                found[title] = measure(subject, scored, here)
+                moved = np.array([at[place] for place in planted[kind].image.tolist()], np.int64)
+                here = replace(planted[kind], image=moved).rows(np.argsort(moved, kind="stable"))
+                found[kind][title] = measure(subject, scored, here)
             else:
                 names = [Path(one) for one in audited.names]
                 wrong = np.array([one.name.partition("__")[0] != one.parent.name for one in names])
-                rows, none = np.arange(len(names)), np.zeros(0, np.int64)
-                found[title] = figures(scored.scores, wrong, rows, none)
-            print(f"{name} {label} seed {seed}, {title}: {found[title]}", flush=True)
-    return found
+                rows, none = np.arange(images), np.zeros(0, np.int64)
+                found[kind][title] = Figures.of(scored.scores, wrong, rows, none, images)
+            shown = found[kind][title].shown()
+            print(f"{name} {label} seed {seed}, {kind}, {title}: {shown}", flush=True)
+    return found, images
 
 
 def speed(images: int = 5000, objects: int = 36_000, each: int = 100) -> dict[str, float]:
@@ -407,16 +477,21 @@ def main(given: Sequence[str] | None = None) -> int:
         args.data, args.kinds, args.shares = ["bccd"], ["missing"], [0.0]
     if args.noise:
         args.data, args.shares = ["cifar"], [0.0]
-    results = []
-    for name in args.data:
-        for kind in [one for one in KINDS[name] if one in (args.kinds or KINDS[name])]:
-            for share in args.shares:
-                for seed in args.seeds:
-                    found = one_run(args, name, kind, share, seed)
-                    setting = {"data": name, "kind": kind, "share": share, "seed": seed}
-                    results.append({**setting, "methods": found})
-    settings = {"by": args.by, "iters": args.iters, "noise": args.noise, "fuller": args.fuller}
-    write_results("audit", {**settings, "runs": json.loads(json.dumps(results))}, args.out)
+    out = Path(args.out or RESULTS / "audit.json")
+    settings = json.loads(out.read_text())["settings"] if out.is_file() else {}
+    for name, share in product(args.data, args.shares):
+        if not (kinds := [one for one in KINDS[name] if one in (args.kinds or KINDS[name])]):
+            continue
+        runs = [one_run(args, name, kinds, share, seed) for seed in args.seeds]
+        planted = "" if args.noise or args.fuller else f" {share:g} by {args.by}"
+        what = args.noise or ("fuller" if args.fuller else " ".join(kinds))
+        settings[f"{name}, {what}{planted}"] = {
+            "seeds": args.seeds,
+            "iters": args.iters,
+            "images": runs[0][1],
+            **{kind: summary([found[kind] for found, _ in runs], runs[0][1]) for kind in kinds},
+        }
+        write_results("audit", {"settings": settings}, out)
     return 0
 
 
