@@ -78,7 +78,7 @@ def write_configs(name: str, folder: Path) -> dict[str, str]:
     for kind, loss in LOSSES[name].items():
         path = folder / f"{name}_{re.sub('[- ]', '_', kind).lower()}.py"
         path.write_text(CONFIG[name].format(root=ROOT, loss=loss))
-        found[kind] = str(path)
+        found[kind] = str(path.relative_to(ROOT))
     return found
 
 

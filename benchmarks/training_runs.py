@@ -37,7 +37,16 @@ def tabulate(
     title = f"{splits[-1]}, percent, seeds: {len(args.seeds)}"
     print(f"\n{markdown_table(summary, splits[-1], title)}\n")
     payload = {"configs": configs, "cfg_options": args.cfg_options, "runs": runs}
-    write_results(name, {**payload, "summary": summary}, args.out)
+    payload["summary"] = summary
+    if len(args.seeds) > 1:
+        payload["differences"] = apart = differences(runs, splits[-1])
+        for pair, row in apart.items():
+            shown = (
+                f"{key} {mean:+.1f} ({low:.1f} to {high:.1f})"
+                for key, (mean, low, high) in row.items()
+            )
+            print(f"{pair}: {', '.join(shown)}")
+    write_results(name, payload, args.out)
 
 
 def parser_for(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -135,6 +144,26 @@ def summarize(runs: Sequence[dict], splits: Sequence[str]) -> dict[str, dict]:
             for name, values in columns.items()
         }
     return result
+
+
+def differences(runs: Mapping[str, Sequence[dict]], split: str) -> dict[str, dict]:
+    """The mean of each config minus that of the first, with 95 % intervals of Welch's t-test.
+
+    Returns:
+        "config - first" -> metric -> (difference, low, high).
+    """
+    from scipy import stats
+
+    (first, before), *others = runs.items()
+    found = {}
+    for name, after in others:
+        rows = found[f"{name} - {first}"] = {}
+        for key in before[0][split]:
+            one, two = ([run[split][key] for run in entries] for entries in (after, before))
+            low, high = stats.ttest_ind(one, two, equal_var=False).confidence_interval()
+            mean = statistics.mean(one) - statistics.mean(two)
+            rows[key] = [round(value, 2) for value in (mean, float(low), float(high))]
+    return found
 
 
 def markdown_table(summary: Mapping[str, dict], split: str, title: str) -> str:
