@@ -128,7 +128,7 @@ def test_images() -> list[str]:
     return sorted({name for line in lines for name in line.split(" ")[:2]})
 
 
-def write_config(setting: Setting, epochs: float, seed: int, file: Path) -> None:
+def write_config(setting: Setting, epochs: float, seed: int, amp: bool, file: Path) -> None:
     """The whole config as a file, which imports the parts that are no part of negvision.
 
     Raises:
@@ -141,6 +141,7 @@ def write_config(setting: Setting, epochs: float, seed: int, file: Path) -> None
         options |= {"param_scheduler.0.end": last / 4, "param_scheduler.1.begin": last / 4}
         options |= {"param_scheduler.1.end": last, "randomness.seed": seed}
         options |= {"load_from": str(WEIGHTS)} if setting.config == PUBLISHED else {}
+        options |= {"optim_wrapper.type": "negvision.BF16OptimWrapper"} if amp else {}
     cfg = load_config(ROOT / setting.config, options)
     cfg.custom_imports = {"imports": ["face_study_parts"]}
     if file.exists() and file.read_text() != cfg.pretty_text:
@@ -149,12 +150,12 @@ def write_config(setting: Setting, epochs: float, seed: int, file: Path) -> None
     file.write_text(cfg.pretty_text)
 
 
-def run(name: str, epochs: float, seed: int, work: Path) -> dict[str, np.ndarray]:
+def run(name: str, epochs: float, seed: int, amp: bool, work: Path) -> dict[str, np.ndarray]:
     """Train, unless it has been done, and the figures with those of the resamples."""
     setting = SETTINGS[name]
     label = f"{re.sub(r'[^a-z0-9.]+', '_', name.lower())}_{epochs:g}_epochs_seed{seed}"
     folder = work / label
-    write_config(setting, epochs, seed, folder / "config.py")
+    write_config(setting, epochs, seed, amp, folder / "config.py")
     if not (folder / "figures.npz").is_file():
         shutil.rmtree(folder / "train", ignore_errors=True)  # what an interruption left
         before, checkpoint = cpu_seconds(), WEIGHTS
@@ -276,6 +277,7 @@ def options() -> argparse.Namespace:
     add("--finalists", type=int, default=2, help="settings with metric pairs")
     add("--final-epochs", type=float, default=24)
     add("--final-seeds", type=int, nargs="+", default=[1, 2, 3])
+    add("--amp", action="store_true", help="train in bfloat16")
     add("--work-dir", type=Path, default=ROOT / "work_dirs" / "face_study")
     return parser.parse_args()
 
@@ -289,10 +291,14 @@ def main() -> None:
     only = set(args.only or SETTINGS)
     for _ in range(2):  # the published weights are two steps away
         only |= {SETTINGS[name].against for name in only} - {None}
-    payload: dict[str, Any] = {"options": {n: SETTINGS[n].options for n in SETTINGS if n in only}}
+    payload: dict[str, Any] = {"amp": args.amp}
+    payload["options"] = {n: SETTINGS[n].options for n in SETTINGS if n in only}
 
     def stage(title: str, names: Sequence[str], epochs: float, seeds: Sequence[int]) -> dict:
-        runs = {name: [run(name, epochs, seed, args.work_dir) for seed in seeds] for name in names}
+        runs = {
+            name: [run(name, epochs, seed, args.amp, args.work_dir) for seed in seeds]
+            for name in names
+        }
         found = compared(runs)
         payload[title] = {"epochs": epochs, "seeds": seeds, "settings": found}
         write_results("face_study", payload, args.out)

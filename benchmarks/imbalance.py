@@ -4,7 +4,7 @@
 - ``camvid``: DeepLabV3+ on streets, all 11 classes, from weights of ImageNet; bicyclists and signs
   are 0.4 and 1 % of the pixels. IoU on the test set.
 
-Dice is that over a batch with ``alpha=0``, and self-adjusting Dice that with ``alpha=1``.
+Dice is that with ``alpha=0``, and self-adjusting Dice that with ``alpha=1``, over a batch.
 
 The same network, budget, learning rate and seeds; only the loss of the classes differs. The last
 checkpoint counts. Finished runs in the work dir are not repeated, so that the command can be
@@ -26,7 +26,7 @@ CLASSES = {
     "bccd": ("RBC", "WBC", "Platelets"),
     "camvid": ("bicyclist", "sign_symbol", "pedestrian", "pole"),
 }
-DICE = 'dict(_delete_=True, type="negvision.SelfAdjustingDiceLoss", over="batch"'
+DICE = 'dict(_delete_=True, type="negvision.SelfAdjustingDiceLoss"'
 LOSSES = {
     "bccd": {
         "cross-entropy": 'dict(_delete_=True, type="CrossEntropyLoss", use_sigmoid=True)',

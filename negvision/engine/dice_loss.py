@@ -19,8 +19,7 @@ class SelfAdjustingDiceLoss(nn.Module):
         w = (1 - p) ** alpha                              without a gradient
         loss = 1 - (2 w p y + gamma) / (w p + y + gamma)
 
-    The loss of a row is the sum over its classes. Or, with ``over="batch"``, of a class, with sums
-    over all rows::
+    Over a batch, of a class, with sums over all rows::
 
         loss = 1 - (2 sum(w p y) + gamma) / (sum(w p) + sum(y) + gamma)
 
@@ -38,13 +37,14 @@ class SelfAdjustingDiceLoss(nn.Module):
     Args:
         use_sigmoid: Classes are independent, and a row whose label is no class is background.
             Otherwise probabilities are a softmax; in detection its last column is the background.
-        over: "element", one Dice coefficient for each row and class; or "batch", one for each class
-            over all rows of the call, which no ``avg_factor`` divides.
+        over: "batch", one Dice coefficient for each class over all rows of the call, which no
+            ``avg_factor`` divides; or "element", one for each row and class, whose sum over the
+            classes is the loss of the row.
         alpha: Power, at least 0; 0 is the Dice loss.
-        gamma: Smoothing, above 0; None: 1 by element, as the paper has it, and 0.001 over a batch.
-        class_weight: Factor of each class, of its rows or with ``over="batch"`` of its loss, one
-            number for each column of the prediction; "auto": by inverse frequency, when
-            negvision's runner begins to train; None: 1. Rows of no class keep their weight.
+        gamma: Smoothing, above 0; None: 0.001 over a batch, and 1 by element, as the paper has it.
+        class_weight: Factor of each class, of its loss or by element of its rows, one number for
+            each column of the prediction; "auto": by inverse frequency, when negvision's runner
+            begins to train; None: 1. Rows of no class keep their weight.
         loss_weight: Factor of the loss.
         reduction: "mean", "sum" or "none".
         loss_name: Its name in the log of mmseg; must begin with ``loss_``.
@@ -57,7 +57,7 @@ class SelfAdjustingDiceLoss(nn.Module):
     set. The paper does not say whether w has a gradient.
 
     Example:
-        >>> loss = SelfAdjustingDiceLoss(alpha=0.0, gamma=1.0)
+        >>> loss = SelfAdjustingDiceLoss(over="element", alpha=0.0)
         >>> loss(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))  # 1/3 + 1/5
         tensor(0.5333)
     """
@@ -65,7 +65,7 @@ class SelfAdjustingDiceLoss(nn.Module):
     def __init__(
         self,
         use_sigmoid: bool = False,
-        over: Literal["element", "batch"] = "element",
+        over: Literal["batch", "element"] = "batch",
         alpha: float = 1.0,
         gamma: float | None = None,
         class_weight: list[float] | str | None = None,
@@ -74,9 +74,9 @@ class SelfAdjustingDiceLoss(nn.Module):
         loss_name: str = "loss_dice",
     ) -> None:
         super().__init__()
-        if over not in ("element", "batch"):
+        if over not in ("batch", "element"):
             raise ConfigError(
-                f"negvision.SelfAdjustingDiceLoss: over must be 'element' or 'batch', got {over!r}"
+                f"negvision.SelfAdjustingDiceLoss: over must be 'batch' or 'element', got {over!r}"
             )
         if gamma is None:
             gamma = 1.0 if over == "element" else 1e-3

@@ -33,7 +33,7 @@ def test_it_equals_its_definition(sigmoid, alpha, gamma):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(40, 5, generator=generator, dtype=torch.float64) * 4
     labels = torch.randint(6 if sigmoid else 5, (40,), generator=generator)
-    loss = SelfAdjustingDiceLoss(sigmoid, alpha=alpha, gamma=gamma, loss_weight=2.0)
+    loss = SelfAdjustingDiceLoss(sigmoid, "element", alpha, gamma, loss_weight=2.0)
     wanted = 2 * definition(logits, labels, sigmoid, alpha, gamma)
     near = {"rtol": 0, "atol": 1e-10}
     found = loss(logits, labels, reduction_override="none")
@@ -99,13 +99,13 @@ def test_few_positives_outweigh_many_negatives_only_over_a_batch():
         return bias.grad.item()
 
     for alpha in (0.0, 1.0):
-        assert slope(labels, alpha=alpha) > 0  # all fall, the positives too
-        rise = slope(labels, alpha=alpha, over="batch")
+        assert slope(labels, alpha=alpha, over="element") > 0  # all fall, the positives too
+        rise = slope(labels, alpha=alpha)
         assert rise < 0
         # A level of the pyramid without positives pulls less,
-        assert 0 < slope(labels[20:2000], alpha=alpha, over="batch") < -rise / 2
+        assert 0 < slope(labels[20:2000], alpha=alpha) < -rise / 2
         # but more with the smoothing of single elements.
-        assert slope(labels[20:2000], alpha=alpha, over="batch", gamma=1.0) > -rise
+        assert slope(labels[20:2000], alpha=alpha, gamma=1.0) > -rise
 
 
 @pytest.mark.parametrize("sigmoid", [True, False])
@@ -119,7 +119,7 @@ def test_a_power_of_0_gives_the_dice_loss_of_monai(sigmoid):
         theirs = monai.DiceLoss(sigmoid=sigmoid, softmax=not sigmoid, **smooth)
         hot = torch.nn.functional.one_hot(labels, 5).double()
         wanted = theirs(logits[..., None], hot[..., None]).flatten(1).sum(1)
-        loss = SelfAdjustingDiceLoss(sigmoid, alpha=0.0, gamma=gamma)
+        loss = SelfAdjustingDiceLoss(sigmoid, "element", alpha=0.0, gamma=gamma)
         found = loss(logits, labels, reduction_override="none")
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
         theirs.batch = True
@@ -131,7 +131,7 @@ def test_a_power_of_0_gives_the_dice_loss_of_monai(sigmoid):
 
 def test_the_weight_has_no_gradient():
     """So certainty is best: with a gradient, a positive would be pulled back from p = 1."""
-    loss = SelfAdjustingDiceLoss(use_sigmoid=True, alpha=2.0)
+    loss = SelfAdjustingDiceLoss(use_sigmoid=True, over="element", alpha=2.0)
     for x in (-20.0, -1.0, 0.0, 3.0, 8.0):
         for label, sign in ((0, -1), (1, 1)):
             logits = torch.tensor([[x]], dtype=torch.float64, requires_grad=True)
@@ -172,9 +172,7 @@ def test_heads_of_every_task_take_it():
     for kind in ("negvision.ATSSHead", "mmdet.RetinaHead"):
         assigner = {"type": "mmdet.MaxIoUAssigner", "pos_iou_thr": 0.5, "neg_iou_thr": 0.4}
         train = {"assigner": assigner} if "Retina" in kind else None
-        head = head_cases.dense_head(
-            kind, train=train, loss_cls={**dice, "use_sigmoid": True, "over": "batch"}
-        )
+        head = head_cases.dense_head(kind, train=train, loss_cls={**dice, "use_sigmoid": True})
         truth, metas = head_cases.batch(0)
         losses = head.loss_by_feat(*head(head_cases.features(1)), truth, metas)
         assert sum(losses["loss_cls"]).isfinite() and sum(losses["loss_cls"]) > 0
