@@ -61,8 +61,12 @@ model = dict(decode_head=dict(num_classes=11, loss_decode={loss}))
 test_pipeline = [step for step in _base_.test_pipeline if step["type"] != "negvision.LoadOODMap"]
 train_dataloader = dict(dataset=known)
 val_dataloader = dict(dataset=dict(**known, pipeline=test_pipeline))
-test_dataloader = val_dataloader | dict(
-    dataset=dict(data_prefix=dict(img_path="img/test", seg_map_path="ann/test"))
+test_dataloader = dict(
+    dataset=dict(
+        **known,
+        pipeline=test_pipeline,
+        data_prefix=dict(img_path="img/test", seg_map_path="ann/test"),
+    )
 )
 val_evaluator = dict(_delete_=True, type="negvision.IoUMetric", iou_metrics=["mIoU"])
 test_evaluator = val_evaluator
