@@ -390,7 +390,8 @@ def one_run(
         call(folder / "init.log", "init", data, "--work-dir", run, *length, *task)
         with open(run / "config.py", "a", encoding="utf-8") as config:
             config.write('\ncustom_hooks.append(dict(type="negvision.SampleHistoryHook"))\n')
-        call(folder / "train.log", "train", run / "config.py", "--work-dir", run)
+        amp = ["--amp", "bf16"] if args.amp else []
+        call(folder / "train.log", "train", run / "config.py", "--work-dir", run, *amp)
     found: dict[str, dict[str, Figures]] = {kind: {} for kind in kinds}
     for (method, (audited, findings)), kind in product(subjects(args, run).items(), kinds):
         subject, images = audited.subject(), len(audited.names)
@@ -461,6 +462,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--by", choices=["random", "size", "class"], default="random")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--iters", type=int, default=600)
+    parser.add_argument("--amp", action="store_true", help="train in bfloat16")
     parser.add_argument("--images", type=int, default=5000, help="of CIFAR-10 and LFW")
     parser.add_argument("--folds", type=int)
     parser.add_argument("--noise", choices=["aggregate", "human1"], help="of CIFAR-10N")
@@ -488,6 +490,7 @@ def main(given: Sequence[str] | None = None) -> int:
         settings[f"{name}, {what}{planted}"] = {
             "seeds": args.seeds,
             "iters": args.iters,
+            "amp": args.amp,
             "images": runs[0][1],
             **{kind: summary([found[kind] for found, _ in runs], runs[0][1]) for kind in kinds},
         }

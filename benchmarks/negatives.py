@@ -95,7 +95,7 @@ def call(log: Path, *command) -> None:
 
 def settings_of(args) -> dict:
     """What all runs of a table have in common."""
-    return {"iters": args.iters, "model": args.model}
+    return {"iters": args.iters, "model": args.model, "amp": args.amp}
 
 
 def train(args, data: Path, work: Path, seed: int, *options, config: str = "") -> dict:
@@ -112,6 +112,7 @@ def train(args, data: Path, work: Path, seed: int, *options, config: str = "") -
             call(work / "init.log", "init", data, "--work-dir", work / "init", *length, *options)
             [source], more = (work / "init").glob("*.py"), []
             source.write_text(source.read_text() + config)
+        more += ["--amp", "bf16"] if args.amp else []
         call(work / "train.log", "train", source, "--work-dir", work / "run", *more)
         # A config in a checkpoint may not import modules, a file may.
         subject = [source, next((work / "run").glob("best*.pth"))] if config else [work / "run"]
@@ -252,6 +253,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--iters", type=int, default=900)
     parser.add_argument("--model", default="atss-lite0")
+    parser.add_argument("--amp", action="store_true", help="train in bfloat16")
     parser.add_argument("--drops", type=float, nargs="*", default=[0.3, 0.5, 0.7])
     parser.add_argument("--shares", type=float, nargs="*", default=[0.1, 0.25, 0.5])
     parser.add_argument("--mined", type=int, default=_MINED, help="images to mine")
