@@ -16,6 +16,7 @@ stopped and goes on when it is given again::
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ LOSSES = {
     },
     "camvid": {
         "cross-entropy": "dict()",
-        "focal": 'dict(_delete_=True, type="FocalLoss")',
+        "focal": 'dict(_delete_=True, type="negvision.PixelFocalLoss")',
         "Dice": f"{DICE}, alpha=0.0)",
         "self-adjusting Dice": f"{DICE}, alpha=1.0)",
     },
@@ -53,6 +54,7 @@ _base_ = [
     "{root}/configs/_base_/schedules/schedule_finetune.py",
     "{root}/configs/_base_/segmentation_slim_runtime.py",
 ]
+custom_imports = dict(imports=["imbalance_parts"])
 classes = tuple(
     "sky building pole road pavement tree sign_symbol fence car pedestrian bicyclist".split()
 )
@@ -113,6 +115,9 @@ if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in CONFIG:
         sys.exit(f"{__doc__}\nname a set: {', '.join(CONFIG)}")
     which = sys.argv.pop(1)
+    # Where trainings find the parts that are no part of negvision.
+    folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
     tabulate(
         f"imbalance_{which}", __doc__, write_configs(which, ROOT / "work_dirs/imbalance/configs"),
         {"bccd": boxes, "camvid": pixels}[which], format_run, ("test",), test=True,
