@@ -73,8 +73,10 @@ def _keep_slow_layers(model: nn.Module) -> None:
             layer._conv_forward = functools.partial(_in_float32, layer._conv_forward)
 
 
-def _in_float32(forward: Callable[..., Tensor], x: Tensor, *weights: Tensor | None) -> Tensor:
+def _in_float32(
+    forward: Callable[..., Tensor], input: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
     if not torch.is_autocast_enabled("cpu"):
-        return forward(x, *weights)
+        return forward(input, weight, bias)
     with torch.autocast("cpu", enabled=False):
-        return forward(x.float(), *weights)
+        return forward(input.float(), weight, bias)
