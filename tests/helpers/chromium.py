@@ -49,4 +49,6 @@ def open_page(browser: webdriver.Chrome, path: Path, text: str, width: int = 120
         event["params"]["request"]["url"]
         for event in events
         if event["method"] == "Network.requestWillBeSent"
+        # The browser's own page of a new tab may still be loading.
+        and not event["params"]["documentURL"].startswith("chrome")
     ]
