@@ -50,7 +50,7 @@ class BF16OptimWrapper(OptimWrapper):
 
     bfloat16 has the exponent range of float32, so losses need no scaling. On a CPU, depthwise
     convolutions with a stride or with kernels above 3 x 3 stay in float32: in torch 2.11 their
-    gradients take 2 to 30 times as long in bfloat16.
+    gradients take much longer in bfloat16.
     """
 
     @contextlib.contextmanager
