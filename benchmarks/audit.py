@@ -32,7 +32,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from audit_parts import Figures, by_cleanlab, measure, plant, summary, table_of
+from audit_parts import Figures, by_cleanlab, measure, plant, summary, table, table_of
 from harness import RESULTS, arguments, write_results
 from negatives import DATA, call, missing, read, write_split
 from training_runs import ROOT
@@ -141,10 +141,12 @@ def one_run(
         write_split(data, "valid", read(val_file), DATA / others)
     elif not data.is_dir():
         write_folders(args, name, share, seed, data)
-    if not (run / "last_checkpoint").is_file():
+    if not (run / f"iter_{args.iters}.pth").is_file():
         shutil.rmtree(run, ignore_errors=True)  # what an interruption left
         task = ["--task", "faces"] if name == "lfw112" else []
         task += ["--model", args.model] if name in BOXES else []
+        # What is planted would decide between 320 and 640.
+        task += ["--imgsz", 320] if name == "coco128" else []
         length = ["--iters", args.iters, "--patience", 0, "--seed", seed]
         call(folder / "init.log", "init", data, "--work-dir", run, *length, *task)
         with open(run / "config.py", "a", encoding="utf-8") as config:
@@ -262,6 +264,7 @@ def main(given: Sequence[str] | None = None) -> int:
             **{kind: summary([found[kind] for found, _ in runs], runs[0][1]) for kind in kinds},
         }
         write_results("audit", {"settings": settings}, out)
+    print(f"\n{table(settings)}\n")
     return 0
 
 

@@ -274,3 +274,28 @@ def _findings(
     places = {place: row for row, place in enumerate(subject.truth.place.tolist())}
     every[[places[place] for place in kept.tolist()]] = np.nan_to_num(scores, nan=-1.0)
     return Findings(kind, every, lambda row: subject._at(row))
+
+
+def table(settings: dict[str, dict]) -> str:
+    """Average precision in percent, a row for each kind, and the best one minus cleanlab's."""
+    methods = ("model", "history", "folds", "cleanlab on model", "cleanlab on folds")
+    lines = [f"| set | kind | errors | {' | '.join(methods)} | best minus cleanlab |"]
+    lines.append("| --- | --- | --- |" + " --- |" * (len(methods) + 1))
+
+    def shown(entry: dict | None, signed: str = "") -> str:
+        if entry is None:
+            return ""
+        mean, low, high = (100 * value for value in entry["AP"])
+        return f"{mean:{signed}.1f} ({low:.0f} to {high:.0f})"
+
+    for name, setting in settings.items():
+        for kind, row in setting.items():
+            if not isinstance(row, dict):
+                continue
+            changes = [entry for key, entry in row.items() if " - " in key]
+            best = max(changes, key=lambda entry: entry["AP"][0], default=None)
+            cells = [shown(row.get(method)) for method in methods]
+            count = f"{sum(row['errors']) / len(row['errors']):.0f}"
+            cells = [name, kind, count, *cells, shown(best, "+")]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

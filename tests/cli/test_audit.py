@@ -110,12 +110,12 @@ def test_an_audit_and_the_next_one_after_decisions(run_dir, tmp_path, capsys):
     assert next(one for one in corrected if one["id"] == 3)["category_id"] == 7
 
 
-def history_of(ann_file, classes=CLASSES, wrong=3):
+def history_of(ann_file, classes=CLASSES, wrong=3, **found):
     ids = np.repeat(np.arange(1, 17), 2)
     loss = np.where(ids == wrong, 5.0, 0.1)
     columns = {"annotation": ids, "epoch": np.tile([0, 1], 16), "loss": loss}
     columns["other_class"] = np.ones(32)
-    return SampleHistory.of("detection", digest_of(ann_file), classes, **columns)
+    return SampleHistory.of("detection", digest_of(ann_file), classes, **columns, **found)
 
 
 def test_the_history_of_a_training_tells_wrong_classes(run_dir, tmp_path, capsys):
@@ -140,6 +140,23 @@ def test_the_history_of_a_training_tells_wrong_classes(run_dir, tmp_path, capsys
     config.write_text(config.read_text().replace('"negvision.CocoDataset"', '"CocoDataset"'))
     assert audit(run_dir) == 2
     assert "this history numbers the boxes itself" in capsys.readouterr().err
+
+
+def test_missing_are_the_persistent_objects_and_what_the_model_finds_besides(run_dir, tmp_path):
+    ann_file = tmp_path / "train.json"
+    change(ann_file, lambda annotations: annotations.pop(0))
+    image = json.loads(ann_file.read_text())["images"][1]
+    found = {"found_image": [image["id"]] * 3, "found_epoch": [0, 1, 1], "found_class": [1, 1, 0]}
+    found |= {"found_score": [0.6, 0.8, 0.2], "found_box": [[40, 40, 44, 44]] * 3}
+    history_of(ann_file, **found).save(run_dir / "sample_history.npz")
+    assert audit(run_dir) == 0
+    rows = Suspects.load(run_dir / "audit" / "suspects.json").found
+    rows = {one.image: one for one in rows if one.kind == "missing"}
+    assert set(rows) == {"0.png", image["file_name"]}
+    persistent, seen = rows[image["file_name"]], rows["0.png"]
+    assert (persistent.bbox, persistent.proposed) == ((40, 40, 4, 4), "bar")
+    assert persistent.probability == pytest.approx(0.7)
+    assert seen.proposed == "square" and seen.probability == seen.score > 0.5
 
 
 def test_a_training_that_records_its_history_is_audited_by_it(tiny_config, tmp_path, capsys):
