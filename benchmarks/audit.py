@@ -150,11 +150,10 @@ def one_run(
         length = ["--iters", args.iters, "--patience", 0, "--seed", seed]
         call(folder / "init.log", "init", data, "--work-dir", run, *length, *task)
         with open(run / "config.py", "a", encoding="utf-8") as config:
-            config.write('\ncustom_hooks.append(dict(type="negvision.SampleHistoryHook"))\n')
             if name in BOXES:  # validation chooses the checkpoint; the usual ten take longer
-                config.write(f'train_cfg["val_interval"] = {args.iters // 3}\n')
+                config.write(f'\ntrain_cfg["val_interval"] = {args.iters // 3}\n')
         amp = ["--amp", "bf16"] if args.amp else []
-        call(folder / "train.log", "train", run / "config.py", "--work-dir", run, *amp)
+        call(folder / "train.log", "train", run / "config.py", "--work-dir", run, "--history", *amp)
     found: dict[str, dict[str, Figures]] = {kind: {} for kind in kinds}
     for (method, (audited, findings)), kind in product(subjects(args, run).items(), kinds):
         subject, images = audited.subject(), len(audited.names)

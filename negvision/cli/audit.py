@@ -122,7 +122,7 @@ def _audit(args, cfg, leaf, data, model, work_dir, decisions: Decisions, out: Pa
         if args.method == "history" and history is None:
             print(
                 f"note    {shown_path(work_dir)} has no history of its training; audited by the "
-                "model alone. Train with custom_hooks=[dict(type='negvision.SampleHistoryHook')]"
+                "model alone. Train with --history"
             )
         places = range(len(data.predictions))
         data.predict(model, places, partial(progress_bar, description="predicting"))

@@ -56,6 +56,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     soft = "background that keeps a high score loses weight: objects without a box"
     add("--soft-negatives", action="store_true", help=soft)
     add("--suspects", metavar="FILE.json", help=doubts)
+    history = "record loss and scores of each annotation by epoch, for `negvision audit`"
+    add("--history", action="store_true", help=history)
     add_tiles(parser, "train and evaluate")
     add_runner_arguments(parser)
     add_data_options(parser)

@@ -126,8 +126,7 @@ class SampleHistory:
                 raise ValueError("columns differ in length")
         except FileNotFoundError:
             raise DatasetError(
-                f"{path}: there is no such file. A training writes it with "
-                'custom_hooks=[dict(type="negvision.SampleHistoryHook")]'
+                f"{path}: there is no such file. negvision train --history writes it"
             ) from None
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise DatasetError(

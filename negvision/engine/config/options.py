@@ -44,10 +44,13 @@ def apply_training_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.activation_checkpointing = args.checkpoint_activations or ["backbone"]
     if args.compile:
         cfg.compile = cfg.get("compile") or True
-    if args.soft_negatives:
+    for wanted, name in (
+        (args.soft_negatives, "SoftNegatives"),
+        (args.history, "SampleHistoryHook"),
+    ):
         hooks = list(cfg.get("custom_hooks") or [])
-        if not any(_plain(hook) == "SoftNegatives" for hook in hooks):
-            cfg.custom_hooks = [*hooks, {"type": "negvision.SoftNegatives"}]
+        if wanted and not any(_plain(hook) == name for hook in hooks):
+            cfg.custom_hooks = [*hooks, {"type": f"negvision.{name}"}]
     if args.suspects is not None:
         use_suspects(cfg, args.suspects)
     if args.tiles is not None:

@@ -276,12 +276,13 @@ def test_negatives_and_suspects_reach_the_training(folder, capsys):
     one = Suspect("missing", image["file_name"], image["id"], bbox=(1, 1, 9, 9), proposed="dog")
     Suspects.of([one], ann_file, ["cat", "dog"], "model").save("suspects.json")
     doubting = ["--suspects", "suspects.json", "--soft-negatives"]
-    assert main(["train", *options, *doubting, "--work-dir", "second"]) == 0
+    assert main(["train", *options, *doubting, "--history", "--work-dir", "second"]) == 0
     assert "1 missing" in capsys.readouterr().out
     cfg = Config.fromfile("second/config.py")
     assert cfg.train_dataloader.sampler.share == 0.25
     assert cfg.model.train_cfg.assigner.type == "negvision.IgnoringAssigner"
     assert [hook for hook in cfg.custom_hooks if hook["type"] == "negvision.SoftNegatives"]
+    assert Path("second/sample_history.npz").is_file()
     # Without the negatives, the annotations are others.
     assert main(["train", *options[:-4], *doubting, "--work-dir", "third"]) == 2
     assert "run negvision audit on it again" in capsys.readouterr().err
