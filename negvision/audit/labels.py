@@ -18,6 +18,10 @@ from negvision.errors import listed
 _BLOCK = 4096
 
 
+# A probability of 0 has no logarithm.
+_LEAST = 1e-6
+
+
 def margins(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The highest probability of another class minus that of the label, (N,) in [-1, 1].
 
@@ -58,14 +62,21 @@ class LabelSubject:
     boxes: np.ndarray | None = None
 
     def findings(self, seed: int = 0) -> Iterator[Findings]:
-        """One kind, with labels swapped on purpose."""
-        count, planted = self.probabilities.shape[1], [np.zeros(0)]
+        """One kind, with labels swapped on purpose.
+
+        The score is one minus the probability of the label. Of few labels, whose scores have to
+        speak for themselves, it is the margin: a weak model is sure of no label.
+        """
+        chances, count = self.probabilities, self.probabilities.shape[1]
+        every, planted = np.arange(len(self.labels)), [np.zeros(0)]
         for random in planting(len(self.labels), seed) if count > 1 else ():
-            rows = chosen(np.arange(len(self.labels)), random)
+            rows = chosen(every, random)
             other = (self.labels[rows] + random.integers(1, count, len(rows))) % count
-            planted.append(margins(self.probabilities[rows], other))
-        scores = margins(self.probabilities, self.labels)
-        yield Findings(self.kind, scores, self._suspect, np.concatenate(planted))
+            planted.append(1 - chances[rows, other])
+        own = chances[every, self.labels]
+        scores = 1 - own if len(planted) > 1 else margins(chances, self.labels)
+        losses = -np.log(np.maximum(own, _LEAST))
+        yield Findings(self.kind, scores, self._suspect, np.concatenate(planted), losses=losses)
 
     def _suspect(self, row: int) -> Suspect:
         label, chances = self.labels[row], self.probabilities[row]

@@ -31,6 +31,7 @@ class Findings:
         suspect: From a row to the suspect, without its score.
         planted: (P,) scores of errors planted among the labels.
         probability: (N,) that they are errors, where the method says so itself; else None.
+        losses: (N,) of the model, where they compare with those of its training; else None.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Findings:
     suspect: Callable[[int], Suspect]
     planted: np.ndarray = field(default_factory=lambda: np.zeros(0))
     probability: np.ndarray | None = None
+    losses: np.ndarray | None = None
 
 
 def planting(count: int, seed: int) -> Iterator[np.random.Generator]:
@@ -90,12 +92,18 @@ def by_history(found: Findings, history: SampleHistory, classes: Sequence[str]) 
 
     The score is the distance from the mean loss in standard deviations, the probability one minus
     the weight that Dynamic Bad Pair Mining gives: 0 up to two deviations, and below the mean.
+    Losses of the model itself, after the training, count as much as all those before.
     """
     ids, _, losses = history.table("loss")
-    pairs = mine_bad_pairs(losses)
     place = {one: row for row, one in enumerate(ids.tolist())}
     own = [found.suspect(row) for row in range(len(found.scores))]
     rows = np.array([place.get(one.annotation, -1) for one in own], np.int64)
+    if found.losses is not None and len(losses):
+        last = np.full_like(losses, np.nan)
+        known = np.isfinite(losses)
+        last[rows[rows >= 0]] = found.losses[rows >= 0, None]
+        losses = np.concatenate([losses, np.where(known, last, np.nan)], 1)
+    pairs = mine_bad_pairs(losses)
     # Of an annotation that the training never saw, nothing is known.
     deviation, weight = (np.append(one, last) for one, last in zip(pairs[::2], (0, 1), strict=True))
     scores = np.nan_to_num(deviation[rows])

@@ -75,6 +75,26 @@ def test_losses_of_a_training_replace_the_scores_of_a_model():
     assert Audit.of([by_history(findings, empty, CLASSES)]).suspects == []
 
 
+def test_the_loss_of_the_model_counts_as_much_as_those_before():
+    subject, *_ = images(count=100)
+    loss = np.random.default_rng(0).exponential(1, (100, 3))
+    columns = {"annotation": np.repeat(np.arange(100), 3), "epoch": np.tile(np.arange(3), 100)}
+    history = SampleHistory.of("classification", "", CLASSES, loss=loss.reshape(-1), **columns)
+    [findings] = subject.findings()
+    chances = subject.probabilities[np.arange(100), subject.labels]
+    np.testing.assert_array_equal(findings.scores, 1 - chances)
+    memory = (loss.mean(1) - np.log(chances)) / 2
+    scores = (memory - memory.mean()) / memory.std()
+    found = by_history(findings, history, CLASSES)
+    np.testing.assert_allclose(found.scores, scores, atol=1e-5)
+
+
+def test_few_labels_are_scored_by_margins():
+    subject, *_ = images(count=49)
+    [findings] = subject.findings()
+    np.testing.assert_array_equal(findings.scores, margins(subject.probabilities, subject.labels))
+
+
 def test_margins_are_the_definition():
     random = np.random.default_rng(0)
     chances, labels = random.random((50, 5)), random.integers(0, 5, 50)
