@@ -193,7 +193,7 @@ def omissions(args) -> dict[str, list[dict]]:
             if name == "ceiling":
                 record(name, folder / "plain")
                 continue
-            record(f"{name}, plain", folder / "plain")
+            record(f"{name}, plain", folder / "plain", "--history")
             record(f"{name}, soft", folder / "soft", "--soft-negatives")
             record(f"{name}, coupled", folder / "coupled", config=COUPLED)
             known = known_suspects(folder / "plain" / "run", labels, fuller, folder / "known.json")
