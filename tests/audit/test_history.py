@@ -82,7 +82,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path):
 
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "a.npz"
-    with pytest.raises(DatasetError, match="no such file. negvision train --history writes it"):
+    with pytest.raises(DatasetError, match=r"no such file\. negvision train --history writes it"):
         SampleHistory.load(path)
     for content in (b"", b"PK\3\4 broken", b"text"):
         path.write_bytes(content)
