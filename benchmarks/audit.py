@@ -6,8 +6,8 @@ have them: a third of the errors are boxes ``missing``, of another ``class``, at
 of the smallest third of the boxes (``--by size``), or of the most frequent class (``--by class``).
 A recipe trains on them. Then average precision and precision at k of the scores of each kind, by
 method: ``model``, ``history``, ``folds`` with ``--folds K``. ``--cleanlab PYTHON`` scores the same
-predictions with cleanlab in that interpreter. Means over the seeds and differences from cleanlab
-have 95 % intervals from images and seeds.
+predictions with cleanlab in that interpreter, by the best of its thresholds or methods. Means over
+the seeds and differences from cleanlab have 95 % intervals from images and seeds.
 
 ``--fuller`` plants nothing: detectors of blood cells train on BCCD's own labels of the images that
 other people labeled anew; a suspect is right if it is a box of the fuller labels that BCCD lacks.

@@ -82,7 +82,7 @@ def findings_of(data: Audited, history: SampleHistory | None) -> list[Findings]:
         # The training may have found an object too rarely; then the model alone finds it.
         table = table.joined(data.subject().found)
         missing = next(iter(data.subject_of(table).findings()))
-        # The mean score over all epochs is the chance that it is an object, as far as it goes.
+        # The mean score over all epochs, or else the model's, stands for the probability.
         found[0] = dataclasses.replace(missing, probability=np.clip(missing.scores, 0, 1))
     return found
 
